@@ -32,7 +32,7 @@ from vidret import Engine
 from vidret.copies.candidates import find_video_pairs
 from vidret.copies.frames import FrameTable
 from vidret.copies.pairs import is_worth_decoding
-from vidret.present.cutting import find_ffmpeg
+from vidret.present.ffmpeg import find_ffmpeg
 from vidret.types import CopyGroup
 
 SEED = 21

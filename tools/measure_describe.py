@@ -24,7 +24,7 @@ from typing import Any
 from vidret import Engine
 from vidret.evaluate.describing import describe_folder
 from vidret.evaluate.phrases import Phrase
-from vidret.present.cutting import find_ffmpeg
+from vidret.present.ffmpeg import find_ffmpeg
 from vidret.store.store import Store
 
 MIN_PIECE_S = 1.5

@@ -18,7 +18,7 @@ from tests.grounded import make_encoder, write_head
 from vidret import cli
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.present.cutting import find_ffmpeg
+from vidret.present.ffmpeg import find_ffmpeg
 
 
 def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: Path, tmp_path: Path) -> None:

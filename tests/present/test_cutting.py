@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from tests.present.moments import assert_refused, make_moment
 from tests.video.films import read_number, write_audio, write_video
 from vidret.errors import VidretError
 from vidret.present import cutting
-from vidret.present.cutting import cut_moments, find_ffmpeg
+from vidret.present.cutting import cut_moments
+from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.probe import probe
 
 NUM_FRAMES = 250  # at 25 frames per second; numbers fit in eight bits
@@ -267,30 +269,73 @@ def test_the_installed_ffmpeg_is_preferred(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=False)
-    assert words[words.index("-i") + 1] == f"file:{tmp_path}/-i.mp4"
-    assert words[-1] == f"file:{tmp_path}/-out.mp4"
-    assert words[words.index("-ss") + 1] == "1666666us"
-    assert "trim=start=4999500us:end=6332834us" in words[words.index("-vf") + 1]
-    copied = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=True)
+    before, after = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=False)
+    assert after[-1] == f"file:{tmp_path}/-out.mp4"
+    assert before[before.index("-ss") + 1] == "1666666us"
+    assert "trim=start=4999500us:end=6332834us" in after[after.index("-vf") + 1]
+    copied, _ = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=True)
     assert copied[copied.index("-ss") + 1] == "6666666us"
     assert copied[copied.index("-t") + 1] == "1333334us"
-    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=4, end=6), Path("out.mp4"), copy=False)
+    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=4, end=6), Path("out.mp4"), copy=False)[0]
 
 
 def test_an_interrupt_leaves_no_files(
     ffmpeg: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = subprocess.run
+    real = subprocess.Popen.wait
 
-    def interrupt(*arguments: Any, **options: Any) -> None:
-        real(*arguments, **options)
-        raise KeyboardInterrupt
+    def interrupt(process: "subprocess.Popen[str]", timeout: float | None = None) -> int:
+        code = real(process, timeout)
+        if timeout is not None:  # it is not the wait for a process that was killed
+            raise KeyboardInterrupt
+        return code
 
-    monkeypatch.setattr(subprocess, "run", interrupt)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cut_moments([make_moment(str(films / "plain.mp4"))], tmp_path / "out")
     assert list_names(tmp_path / "out") == []
+
+
+def test_the_open_file_is_cut_whatever_lies_at_its_path_by_then(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    shutil.copy(films / "plain.mp4", film)
+    with cutting.open_source(str(film)) as file:
+        film.unlink()
+        film.symlink_to(films / "odd.mkv")
+        cutting.cut_moment(make_moment(str(film), 1, 1.2), file.fileno(), tmp_path / "clip.mp4", ffmpeg)
+    with av.open(str(tmp_path / "clip.mp4")) as clip:
+        assert [stream.type for stream in clip.streams] == ["video", "audio"], "the other one has no sound"
+
+
+def test_a_file_that_names_another_is_refused(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    private = films / "plain.mp4"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        for name, text in write_playlists(private, f"http://127.0.0.1:{server.getsockname()[1]}/film.mp4").items():
+            (tmp_path / "film.mp4").write_text(text)
+            for copy in (False, True):
+                with pytest.raises(VidretError, match=r"film\.mp4: ffmpeg cannot cut"):
+                    cut_moments([make_moment(str(tmp_path / "film.mp4"))], tmp_path / name, copy=copy)
+                assert list_names(tmp_path / name) == []
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def write_playlists(private: Path, url: str) -> dict[str, str]:
+    """Return files of several formats that name a local film or one at a URL."""
+    dash = (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT10S" minBufferTime="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+        '<Period duration="PT10S"><AdaptationSet mimeType="video/mp4" contentType="video"><Representation id="1" '
+        'bandwidth="1000" width="64" height="64"><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>'
+    )
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"
+    formats = {"dash": dash, "hls": hls, "concat": "ffconcat version 1.0\nfile '{}'\n"}
+    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45004 RTP/AVP 96\n"
+    playlists = {"sdp": f"{sdp}a=rtpmap:96 H264/90000\n"}
+    for name, text in formats.items():
+        playlists |= {f"{name}-path": text.format(private), f"{name}-url": text.format(url)}
+    return playlists
 
 
 def test_urls_are_not_cut(tmp_path: Path) -> None:

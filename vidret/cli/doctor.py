@@ -157,7 +157,7 @@ def _try_words() -> str:
 
 
 def _describe_ffmpeg() -> str:
-    from vidret.present.cutting import find_ffmpeg
+    from vidret.present.ffmpeg import find_ffmpeg
 
     return find_ffmpeg()
 

@@ -1,9 +1,6 @@
 """Moments cut out of their videos with ffmpeg, one file each."""
 
-import importlib
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,16 +8,18 @@ from pathlib import Path
 
 from vidret.errors import VidretError
 from vidret.present.export import cannot_write, check_moments
+from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, strip_query
 from vidret.types import Moment
-from vidret.video.probe import probe
+from vidret.video.files import LocalFile
+from vidret.video.image_pool import ImagePool
 
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
+PROBE_TIMEOUT_S = 600.0
 MPEG_SUFFIXES = {".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob"}
-NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which includes one"
 
 
 def cut_moments(
@@ -67,27 +66,14 @@ def cut_moments(
         with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:
             for done, (moment, clip) in enumerate(zip(moments, clips, strict=True), start=1):
                 unfinished = Path(scratch) / clip.name
-                cut_moment(moment, unfinished, ffmpeg, copy=copy)
+                with open_source(moment.path) as file:
+                    cut_moment(moment, file.fileno(), unfinished, ffmpeg, copy=copy)
                 unfinished.replace(clip)
                 if on_progress is not None:
                     on_progress(done, len(clips))
     except OSError as error:
         raise cannot_write(folder, error) from error
     return clips
-
-
-def find_ffmpeg() -> str:
-    """Return the path of ffmpeg: the one on PATH, or else the one in the package imageio-ffmpeg.
-
-    Raises:
-        VidretError: There is neither.
-    """
-    if installed := shutil.which("ffmpeg"):
-        return installed
-    try:
-        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise VidretError(NO_FFMPEG) from error
 
 
 def name_clips(moments: Sequence[Moment], *, copy: bool) -> list[str]:
@@ -105,38 +91,68 @@ def name_clips(moments: Sequence[Moment], *, copy: bool) -> list[str]:
     return names
 
 
-def cut_moment(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
-    """Cut one moment into a new file.
+def open_source(path: str) -> LocalFile:
+    """Open a video to cut.
 
     Raises:
-        VidretError: The video is missing, ffmpeg fails, or the clip would have no frame.
+        VidretError: It is missing, or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise VidretError(f"{sanitize(path)}: no longer exists")
+    return LocalFile(path)
+
+
+def cut_moment(
+    moment: Moment,
+    descriptor: int,
+    out: Path,
+    ffmpeg: str,
+    *,
+    copy: bool = False,
+    limits: Limits = GENEROUS,
+    is_left: Callable[[], bool] = lambda: False,
+) -> None:
+    """Cut one moment of an open file into a new file; ``is_left`` returns whether nobody waits for it any more.
+
+    Raises:
+        VidretError: The video cannot be read, ffmpeg fails, exceeds a limit or is left, or the clip would have no
+            frame.
     """
     path = sanitize(moment.path)
-    if not Path(moment.path).is_file():
-        raise VidretError(f"{path}: no longer exists")
-    is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and probe(moment.path).clock_restarts > 0
+    is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and has_restarts(moment.path, descriptor, limits)
     if is_joined and copy:
         raise VidretError(f"{path}: consists of joined recordings, which can be cut only by encoding, not by copying")
-    command = [ffmpeg, *ffmpeg_arguments(moment, out, copy=copy, can_seek=not is_joined)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    before, after = ffmpeg_arguments(moment, out, copy=copy, can_seek=not is_joined)
     span = f"{format_time(moment.start)} to {format_time(moment.end)}"
-    if done.returncode:
-        reasons = [line for line in done.stderr.splitlines() if line.strip() and line != "Conversion failed!"]
-        reason = sanitize(reasons[-1].strip()) if reasons else f"exit code {done.returncode}"
-        raise VidretError(f"{path}: ffmpeg cannot cut {span}: {reason}")
-    progress = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    try:
+        progress = run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
+    except FfmpegError as error:
+        raise VidretError(f"{path}: ffmpeg cannot cut {span}: {error}") from error
     end_us = progress.get("out_time_us", "N/A")
     # A copy of what is past the end of the video holds its last keyframe, long before the start.
     if progress.get("frame") == "0" or end_us == "N/A" or int(end_us) < -1_000_000:
         raise VidretError(f"{path}: has no frame from {span}")
 
 
-def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = True) -> list[str]:
-    """Return the arguments for ffmpeg.
+def has_restarts(path: str, descriptor: int, limits: Limits) -> bool:
+    """Return whether the clock of a video restarts, which a separate process finds out: the file may be malicious.
 
-    Absolute paths after ``file:`` keep unusual names from being read as options or URLs. Without ``can_seek`` ffmpeg
-    decodes from the start of the file, as it must where timestamps restart: it seeks by the timestamps as they are, but
-    makes them continuous only in what it has read.
+    Raises:
+        DecodeError: The file is not a readable video, or exceeds the limits of that process.
+    """
+    pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
+    try:
+        return pool.count_restarts(path, os.fstat(descriptor)) > 0
+    finally:
+        pool.close()
+
+
+def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = True) -> tuple[list[str], list[str]]:
+    """Return the arguments for ffmpeg before and after its input.
+
+    The absolute path after ``file:`` keeps an unusual name from being read as an option or URL. Without ``can_seek``
+    ffmpeg decodes from the start of the file, as it must where timestamps restart: it seeks by the timestamps as they
+    are, but makes them continuous only in what it has read.
     """
     # Rounded down, so that a frame that starts exactly at a boundary is after it and never lost to rounding.
     start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
@@ -155,10 +171,9 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = 
     video = ["-vf", f"{trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
     quality = ["-preset", "veryfast", "-crf", "18", "-bsf:v", clamp, "-movflags", "+faststart"]
     encode = [*timing, *video, *quality, "-af", f"a{trim}", "-c:a", "aac"]
-    source, target = (f"file:{os.path.abspath(path)}" for path in (moment.path, out))  # noqa: PTH100 keeps links
-    logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1", "-nostats"]
+    target = f"file:{os.path.abspath(out)}"  # noqa: PTH100 keeps links
     # No seek to 0: for some containers that would be a seek to the second keyframe.
     seek = [*(["-ss", f"{seek_us}us"] if seek_us else []), "-t", f"{max(end_us, start_us + 1) - seek_us}us"]
     # The first video stream that is not a cover image, and all audio.
     streams = ["-map", "0:V:0", "-map", "0:a?"]
-    return [*logging, *seek, "-i", source, *streams, *(["-c", "copy"] if copy else encode), target]
+    return seek, [*streams, *(["-c", "copy"] if copy else encode), target]

@@ -88,7 +88,7 @@ def create_app(
     app.include_router(video_routes(engine, worker, images))
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(media_routes(engine, thumbnails))
-    app.include_router(clip_routes(engine))
+    app.include_router(clip_routes(engine, timeout=timeout))
     app.include_router(ask_routes(engine, worker, thumbnails, llm))
     app.include_router(index_routes(engine, indexer, asks=llm is not None))
     app.include_router(knn_routes(engine, worker, images))

@@ -1,38 +1,40 @@
 """The route that cuts a span out of a video."""
 
 import asyncio
-import os
-import shutil
 import tempfile
+import threading
 from pathlib import Path
-from typing import Annotated
+from time import monotonic
+from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 
 from vidret.engine import Engine
-from vidret.errors import DecodeError
-from vidret.present.cutting import cut_moments
+from vidret.present.cutting import cut_moment, name_clips
+from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
 from vidret.serve import fields
-from vidret.serve.files import RELINKED
+from vidret.serve.files import OpenFileResponse
 from vidret.serve.media import BYTES, VideoId, open_local_video
 from vidret.serve.problems import RefusedError, Responses, refusals
 from vidret.serve.rows import title
 from vidret.types import Moment
 
 MAX_CLIP_S = 600.0
+MAX_PENDING = 8  # clips that are cut or wait
+LIMITS = Limits(out_bytes=1 << 30, time_s=300.0)
 CLIP: Responses = {200: {"description": "The clip.", "content": {"video/mp4": BYTES}}}
 
 
-def clip_routes(engine: Engine) -> APIRouter:
-    """Return the route ``/api/videos/{id}/clip``. One clip is cut at a time; further requests wait."""
+def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
+    """Return the route ``/api/videos/{id}/clip``; ``timeout`` is how long a request waits for others, in seconds."""
     router = APIRouter(prefix="/api", tags=["media"], responses=refusals(404))
-    turn = asyncio.Lock()
+    cutter = ClipCutter(engine, timeout)
 
     @router.get("/videos/{id}/clip", response_class=FileResponse, responses=CLIP)
     async def cut_clip(
+        request: Request,
         video_id: VideoId,
         start: Annotated[fields.Seconds, Query(description="Start of the clip in seconds.", examples=[3.0])],
         end: Annotated[
@@ -42,34 +44,64 @@ def clip_routes(engine: Engine) -> APIRouter:
         """Return a span of a video as an MP4 file (H.264, AAC) that is exact to the frame."""
         if not start < end <= start + MAX_CLIP_S:
             raise RefusedError(422, f"end must be at most {MAX_CLIP_S:.0f} s after start, {start:g}, got {end:g}")
-        async with turn:
-            clip = await run_in_threadpool(cut_span, engine, video_id, start, end)
-        remove = BackgroundTask(shutil.rmtree, clip.parent, ignore_errors=True)
-        name = f"{title(clip.name.removeprefix('01_'))}.mp4"
-        return FileResponse(clip, media_type="video/mp4", filename=name, background=remove)
+        is_left = threading.Event()
+        leaving = asyncio.ensure_future(note_leaving(request, is_left))
+        try:
+            clip = await run_in_threadpool(cutter.cut, video_id, start, end, is_left)
+        finally:
+            is_left.set()  # the server may be shutting down
+            leaving.cancel()
+        return OpenFileResponse(clip, "video/mp4", filename=f"{title(clip.name).removeprefix('01_')}.mp4")
 
     return router
 
 
-def cut_span(engine: Engine, video_id: int, start: float, end: float) -> Path:
-    """Cut a span of a video into a file in a new temporary folder, which the caller removes.
+async def note_leaving(request: Request, is_left: threading.Event) -> None:
+    """Set an event once the client of a request has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    is_left.set()
 
-    Raises:
-        RefusedError: There is no such video, or its file is not one that may be sent.
-        VidretError: ffmpeg is missing or fails.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="vidret-clip-"))
-    try:
-        path, file = open_local_video(engine, video_id, purpose="cuts")
-        with file:  # ffmpeg opens it again by its path, which must still lead to it afterwards
-            moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
-            clip = cut_moments([moment], folder)[0]
-            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # noqa: PTH116
-                raise DecodeError(path, RELINKED)
-    except DecodeError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise RefusedError(404, str(error)) from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return clip
+
+class ClipCutter:
+    """Cuts one clip at a time; a few further requests wait."""
+
+    def __init__(self, engine: Engine, timeout_s: float) -> None:
+        """Set the maximum time that a request waits for its turn."""
+        self._engine, self._timeout_s = engine, timeout_s
+        self._free = threading.BoundedSemaphore(MAX_PENDING)
+        self._turn = threading.Lock()
+
+    def cut(self, video_id: int, start: float, end: float, is_left: threading.Event) -> BinaryIO:
+        """Return a span of a video as an open file that has no path any more.
+
+        Raises:
+            RefusedError: There is no such video, its file may not be sent, or too many clips are pending.
+            VidretError: ffmpeg is missing or fails, a limit is exceeded, or ``is_left`` was set.
+        """
+        if not self._free.acquire(blocking=False):
+            raise RefusedError(503, f"the server is busy: {MAX_PENDING} clips are pending", {"Retry-After": "5"})
+        try:
+            self._wait(is_left)
+            try:
+                return cut_span(self._engine, video_id, start, end, is_left)
+            finally:
+                self._turn.release()
+        finally:
+            self._free.release()
+
+    def _wait(self, is_left: threading.Event) -> None:
+        deadline = monotonic() + self._timeout_s
+        while not self._turn.acquire(timeout=POLL_S):
+            if is_left.is_set() or monotonic() > deadline:
+                raise RefusedError(503, f"the server did not respond within {self._timeout_s:g} s")
+
+
+def cut_span(engine: Engine, video_id: int, start: float, end: float, is_left: threading.Event) -> BinaryIO:
+    """Return a span of a video as an open file that has no path any more. Errors are those of ``ClipCutter.cut``."""
+    path, file = open_local_video(engine, video_id, purpose="cuts")
+    with file, tempfile.TemporaryDirectory(prefix="vidret-clip-") as folder:
+        moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
+        clip = Path(folder) / name_clips([moment], copy=False)[0]
+        cut_moment(moment, file.fileno(), clip, find_ffmpeg(), limits=LIMITS, is_left=is_left.is_set)
+        return clip.open("rb")

@@ -16,7 +16,7 @@ from vidret.video.timeline import MISSING, Packets
 
 # Formats whose files name others. The protocol whitelist does not stop FFmpeg 7.1's DASH reader from opening these.
 _PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "vobsub", "webm_dash_manifest"}
-_FORMATS = ",".join(sorted(av.formats_available - _PLAYLISTS))
+FORMATS = ",".join(sorted(av.formats_available - _PLAYLISTS))
 _PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat version", b"<MPD")
 _SNIFFED_BYTES = 1024
 _IS_PLAYLIST = "is a playlist, not a video"
@@ -35,7 +35,7 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
         DecodeError: The file is not a video, its index is missing, or it is a playlist.
     """
     # No protocol has this name, so that a file cannot make FFmpeg open another one.
-    options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS} | (
+    options = {"protocol_whitelist": "none", "format_whitelist": FORMATS} | (
         {} if parse else {"fflags": "noparse+nofillin"}
     )
     file.seek(0)

@@ -92,6 +92,14 @@ class ImagePool:
         width, height = header["size"]
         return FootageStretch(greys, times, (width, height))
 
+    def count_restarts(self, path: str, file_stat: FileStat) -> int:
+        """Return how often the clock of a video restarts.
+
+        Raises:
+            DecodeError: As for ``draw_frame``.
+        """
+        return int(self._request_of_video({"image": "restarts"}, path, file_stat)[0]["restarts"])
+
     def read_image(self, content: bytes) -> Picture:
         """Decode an image file to RGB; see ``vidret.video.images.read_image``.
 

@@ -20,9 +20,9 @@ from tests.present.editors.numbered import (
 )
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.errors import VidretError
-from vidret.present.cutting import find_ffmpeg
 from vidret.present.editors.edl import to_edl
 from vidret.present.editors.timecode import parse_timecode
+from vidret.present.ffmpeg import find_ffmpeg
 
 
 def read_events(text: str) -> list[list[str]]:

@@ -1,0 +1,148 @@
+"""ffmpeg, run on videos of strangers: it opens one file and no other, within limits, and ends when nobody waits."""
+
+import importlib
+import math
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import IO
+
+from vidret.errors import VidretError
+from vidret.text import sanitize
+from vidret.video.container import FORMATS
+
+NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which includes one"
+NUM_THREADS = 4  # of a decoder or encoder; each holds frames
+LAST_LINES = 50  # of what it prints
+POLL_S = 0.1
+# Without memory, frames would be missing from a clip that otherwise succeeds.
+_NO_MEMORY = ("Cannot allocate memory", "malloc", "get_buffer() failed", "Resource temporarily unavailable")
+MAX_CORES = 16  # that one run keeps busy; its limit of CPU time matters if this process is gone
+# Sets the limits and becomes ffmpeg. A lower limit of this user stays. If the machine runs out of memory, the kernel
+# kills ffmpeg first.
+_PROGRAM = """
+import contextlib, os, sys
+with contextlib.suppress(OSError):
+    open("/proc/self/oom_score_adj", "w").write("500")
+with contextlib.suppress(ImportError):
+    import resource
+    for name, most in zip(("DATA", "FSIZE", "CPU", "CORE"), map(int, sys.argv[1:5])):
+        kind = getattr(resource, "RLIMIT_" + name)
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+os.execv(sys.argv[5], sys.argv[5:])
+"""
+
+
+class FfmpegError(Exception):
+    """ffmpeg failed, or was ended; the message says why in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run of ffmpeg may take; the default memory suffices for 8K frames."""
+
+    memory_bytes: int = 6 << 30
+    out_bytes: int = 1 << 38
+    time_s: float = 6 * 3600.0
+
+
+GENEROUS = Limits()  # for a person who can interrupt it
+
+
+def find_ffmpeg() -> str:
+    """Return the path of ffmpeg: the one on PATH, or else the one in the package imageio-ffmpeg.
+
+    Raises:
+        VidretError: There is neither.
+    """
+    if installed := shutil.which("ffmpeg"):
+        return installed
+    try:
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise VidretError(NO_FFMPEG) from error
+
+
+def run_ffmpeg(
+    ffmpeg: str,
+    descriptor: int,
+    before: Sequence[str],
+    after: Sequence[str],
+    limits: Limits,
+    *,
+    is_left: Callable[[], bool] = lambda: False,
+) -> dict[str, str]:
+    """Run ffmpeg on an open file, and return the last progress that it reports.
+
+    A file can name others, in a format of playlists or a protocol. So only the protocol of files is allowed, formats of
+    playlists are not, and the input is an open descriptor, which nobody can replace meanwhile.
+
+    Args:
+        ffmpeg: Path of ffmpeg.
+        descriptor: The open file.
+        before: Arguments before the input.
+        after: Arguments after it, with the output.
+        limits: What it may take.
+        is_left: Return whether nobody waits for the result any more; ffmpeg is killed then.
+
+    Raises:
+        FfmpegError: ffmpeg failed, exceeded a limit, or was left.
+    """
+    most = [limits.memory_bytes, limits.out_bytes, math.ceil(limits.time_s) * MAX_CORES, 0]
+    logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1", "-nostats"]
+    guard = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-threads", str(NUM_THREADS)]
+    source = [*before, *guard, "-i", f"file:/dev/fd/{descriptor}", *after[:-1], "-threads", str(NUM_THREADS), after[-1]]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, most), ffmpeg, *logging, *source],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        pass_fds=(descriptor,),
+        process_group=0,  # Ctrl-C is handled by the parent
+    )
+    with process, ThreadPoolExecutor(2) as pool:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed, told = pool.submit(_read_end, process.stdout), pool.submit(_read_end, process.stderr)
+        try:
+            _wait(process, limits.time_s, is_left)
+        finally:
+            process.kill()
+    reasons, is_short = told.result()
+    if is_short:
+        raise FfmpegError(f"it needs more than {limits.memory_bytes / (1 << 30):.2g} GiB of memory")
+    if process.returncode:
+        raise FfmpegError(sanitize(reasons[-1]) if reasons else f"exit code {process.returncode}")
+    return dict(line.split("=", 1) for line in printed.result()[0] if "=" in line)
+
+
+def _wait(process: "subprocess.Popen[str]", time_s: float, is_left: Callable[[], bool]) -> None:
+    deadline = monotonic() + time_s
+    while True:
+        try:
+            process.wait(POLL_S)
+            return
+        except subprocess.TimeoutExpired:
+            if is_left():
+                raise FfmpegError("nobody waits for it any more") from None
+            if monotonic() > deadline:
+                raise FfmpegError(f"it takes longer than {time_s:g} s") from None
+
+
+def _read_end(stream: IO[str]) -> tuple[list[str], bool]:
+    """Read a stream to its end, and return its last lines, and whether any tells of a lack of memory."""
+    last, is_short = deque[str](maxlen=LAST_LINES), False
+    for line in map(str.strip, stream):
+        is_short |= any(mark in line for mark in _NO_MEMORY)
+        if line and line != "Conversion failed!":
+            last.append(line)
+    return list(last), is_short
