@@ -149,15 +149,21 @@ def test_any_text_is_answered_or_refused(worded: Engine, query: str, sources: li
     assert len({hit.video for hit in hits}) == len(hits) <= 3
 
 
-def test_a_concept_is_searched_in_pictures_and_words(folder: Path, worded: Engine) -> None:
-    """Its score is of the size of a text's, and its name is looked for in words."""
+def test_a_concept_is_searched_in_pictures_whatever_is_said(folder: Path, worded: Engine) -> None:
+    """Its score is of the size of a text's; "good morning captain" is no match of @captain."""
     red = np.full((32, 32, 3), (200, 30, 30), np.uint8)
     worded.teach("captain", [red] * 4, text="red")
     try:
         hits = {Path(hit.path).stem: hit for hit in worded.search("@captain")}
-        assert not hits["red"].weak
-        assert hits["red"].score > max(hits[name].score for name in ("white", "turn", "back"))
-        assert any(each.source == "subtitles" for each in hits["blue"].evidence)  # "good morning captain"
+        assert hits["red"].score > max(hits[name].score for name in ("blue", "white", "turn", "back")) + 1
+        assert all(each.source == "picture" for hit in hits.values() for each in hit.evidence)
+        spoken = worded.search("@captain says please call again")[0]
+        assert "speech" in {each.source for each in spoken.evidence}, "the rest of a clause about words"
+        assert [Path(hit.path).stem for hit in worded.search('@captain "good morning captain"')] == ["blue"]
+        with pytest.raises(VidretError, match="sources must include picture for a taught concept"):
+            worded.search("@captain", sources=["speech"])
+        excluding = [Path(hit.path).stem for hit in worded.search("blue -@captain")]
+        assert "blue" in excluding, "in which captain is said"
         assert worded.locate("@captain", 1, video=folder / "films" / "red.mp4", weak=True)
     finally:
         worded.forget("captain")

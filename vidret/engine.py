@@ -37,6 +37,7 @@ from vidret.index.segment_rule import record_rule
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
 from vidret.search.concepts import forget_concept, list_concepts
+from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
 from vidret.search.grounding import Grounder, forget_others
 from vidret.search.models import (
@@ -85,10 +86,12 @@ from vidret.types import (
     SearchOptions,
     SharedFootage,
     Shot,
+    Source,
     TextSource,
     TimedText,
     VideoName,
 )
+from vidret.types import Sequence as EventSequence
 from vidret.video.decode import Decoder
 from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
@@ -433,6 +436,16 @@ class Engine(Searchable):
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
         """Return a ranker by its name, as in ``search``."""
         return self._index.searcher.get_ranker(rerank)
+
+    def interpret(self, query: str | EventSequence, *, sources: Sequence[Source] | None = None) -> Interpretation:
+        """Return how a text query, or a ``Sequence`` of events, is understood in this index.
+
+        A sentence that is said or shown word for word is searched as plain words, whatever its grammar.
+
+        Raises:
+            VidretError: The query is invalid.
+        """
+        return self._index.interpret(query, sources)
 
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Find the videos that match a query, as ``search`` does, with all options in one object."""

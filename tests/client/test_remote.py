@@ -287,6 +287,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "index_frames",
     "locate_many",
     "open",
+    "interpret",
     "prepare_moments",
     "rate",
     "reopen",

@@ -29,7 +29,7 @@ from vidret.align.baseline import UNRELATED
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.clauses import make_clause
-from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, FusedSearcher
+from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, SAID, VERBATIM, FusedSearcher
 from vidret.search.fusion_baseline import load_baseline, store_unrelated
 from vidret.search.text_matching import (
     MIN_COSINE_DEVIATION,
@@ -233,6 +233,36 @@ def test_negative_terms_exclude_what_is_said_or_shown(engine: Engine) -> None:
     assert search(engine, "line -captain -platform", 10, "speech")
     assert not {"red", "blue"} & set(search(engine, 'yellow -"line is busy"'))
     assert set(search(engine, 'yellow -"busy is line"')) == set(FILMS), "in this order"
+
+
+def test_other_exclusions_lower_a_video_in_which_they_are_said(engine: Engine) -> None:
+    assert set(search(engine, "line, no platform")) == set(FILMS)
+    for name, loss in (("red", SAID), ("blue", 0.0)):
+        lowered, whole = score(engine, "line, no platform", name), score(engine, "line", name)
+        assert lowered == pytest.approx(whole - loss, abs=1e-3)
+    moment = engine.locate("line, no platform", 1, video=hit_path(engine.search("red", 1)), weak=True)[0]
+    assert moment.score == pytest.approx(score(engine, "line, no platform", "red"), abs=1e-3)
+
+
+@pytest.mark.parametrize("query", ["white -red", "white, no red"])
+def test_negative_terms_lower_videos_that_show_nothing_else(engine: Engine, query: str) -> None:
+    seen, less = ({Path(hit.path).stem: hit.why["picture"] for hit in engine.search(each)} for each in ("white", query))
+    assert less["red"] < seen["red"] - 5
+    assert seen["white"] >= less["white"] > seen["white"] - 2
+
+
+@pytest.mark.parametrize("said", ["no woman, no cry", "the kettle sings, no steam", "call me, then hang up"])
+def test_what_is_said_word_for_word_wins_over_grammar(index: Path, said: str) -> None:
+    with Engine(index, NamedColours()) as engine:
+        assert "exactly this is said" not in engine.interpret(said).note
+    say(index, "white", "speech", [(2, 4, f"well, {said}, my dear")])
+    with Engine(index, NamedColours()) as engine:
+        assert search(engine, said, 1) == ["white"]
+        assert engine.search(said, 1)[0].events == ()
+        if said != "no woman, no cry":  # which is plain words anyway
+            assert engine.interpret(said).note == VERBATIM
+            assert engine.interpret(said, sources=["picture"]).note == ""
+            assert engine.interpret(f"{said} -captain").excluded == ("captain",)
 
 
 def test_phrases_must_be_said_or_shown(engine: Engine) -> None:

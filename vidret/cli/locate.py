@@ -10,7 +10,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
-from vidret.cli.opening import open_engine_or_client
+from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -31,7 +31,6 @@ from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_no_moments, result_to_dict, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout
-from vidret.search.grammar import interpret
 from vidret.text import file_name
 from vidret.types import LocateOptions
 
@@ -130,7 +129,7 @@ def locate_command(
         answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]
         return
     assert query is not None
-    show_interpretation(interpret(query))
+    show_interpretation(interpret_query(engine, query, options.sources))
     moments = engine.locate_with(query, options, video=video)
     if not moments:
         weak = replace(options, k=1, weak=True)

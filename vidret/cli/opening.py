@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,9 @@ import typer
 from vidret.cli.inputs import parse_choice
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
+from vidret.search.grammar import Interpretation, interpret
+from vidret.types import Searchable, Source
+from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -152,6 +155,12 @@ def open_engine_or_client(
     from vidret.client import RemoteEngine
 
     return context.with_resource(RemoteEngine(server, token))
+
+
+def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
+    """Return how a query is understood in an index; a client, which has no index, knows its grammar alone."""
+    own: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
+    return interpret(query) if own is None else own(query, sources=sources)
 
 
 def is_on_command_line(context: typer.Context, name: str) -> bool:

@@ -23,7 +23,7 @@ from vidret.cli.judge import (
     open_hit_frames,
 )
 from vidret.cli.language_model import LlmModelOption, LlmTimeoutOption
-from vidret.cli.opening import open_engine_or_client
+from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -43,7 +43,6 @@ from vidret.errors import VidretError
 from vidret.present.grouped import group_by_video, show_grouped_moments, video_to_dict
 from vidret.present.show import result_to_dict, show_hits, show_interpretation
 from vidret.present.terminal import print_message
-from vidret.search.grammar import interpret
 from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def search_command(
         return
     assert search_for is not None
     if query is not None and options.rerank == "auto":
-        show_interpretation(interpret(query))
+        show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
     like = f"like {', '.join(map(str, image))}" if image else ""
     heading = " ".join(each for each in (query, like) if each)
     if by == "moment":
@@ -202,7 +201,7 @@ def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> 
     """Print the videos for each query of a file, one line of JSON per query."""
     for row, query in iterate_queries(queries):
         hits = [result_to_dict(hit) for hit in engine.search_with(query, options)]
-        text = interpret(query).describe()
+        text = interpret_query(engine, query, options.sources).describe()
         read_as = {"interpretation": text} if text else {}
         print(json.dumps({**row, **read_as, "hits": hits}, ensure_ascii=False), flush=True)
 

@@ -13,7 +13,8 @@ from jaxtyping import Float32
 
 from vidret.errors import VidretError
 from vidret.search.exclusions import PHRASE
-from vidret.search.grammar import interpret
+from vidret.search.grammar import Interpretation, interpret
+from vidret.search.mentions import find_mentions, replace_mentions
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding, TextSource
 
@@ -48,7 +49,8 @@ class Clause:
 
     Attributes:
         text: The clause.
-        content: The clause without words such as "someone explains how to".
+        content: The clause without words such as "someone explains how to", which is compared with words. A clause that
+            mentions a taught concept is compared with pictures: its content is empty, unless it hints at a source.
         source: The source of words that it hints at; None without a hint.
         phrases: Words in quotes, of which a text must say or show one as it is.
     """
@@ -69,17 +71,29 @@ class QueryStructure:
             time.
         gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
         excluded: What must not be there.
+        forbidden: Those of them that no text must hold.
     """
 
     clauses: tuple[Clause, ...]
     steps: tuple[tuple[int, ...], ...] = ((0,),)
     gaps_s: tuple[float | None, ...] = (None,)
     excluded: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
 
     @property
     def is_joint(self) -> bool:
         """Whether there are several clauses."""
         return len(self.clauses) > 1
+
+    def check_words(self) -> None:
+        """Check that each clause has something to compare with words.
+
+        Raises:
+            VidretError: One mentions a taught concept and nothing that is said or shown.
+        """
+        for clause in self.clauses:
+            if clause.text and not clause.content and not clause.phrases:
+                raise VidretError(f"sources must include picture for a taught concept, got others for {clause.text!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -107,7 +121,11 @@ def parse_structure(query: str | EventSequence) -> QueryStructure:
     >>> parse_structure('"fourth day" strike').clauses[0].phrases
     ('fourth day',)
     """
-    interpretation = interpret(query)
+    return make_structure(interpret(query))
+
+
+def make_structure(interpretation: Interpretation) -> QueryStructure:
+    """Return the structure of a query that was interpreted."""
     clauses = tuple(_read_clause(event) for event in interpretation.events)
     numbers = iter(range(len(clauses)))
     return QueryStructure(
@@ -115,6 +133,7 @@ def parse_structure(query: str | EventSequence) -> QueryStructure:
         steps=tuple(tuple(next(numbers) for _ in step.events) for step in interpretation.steps),
         gaps_s=tuple(step.gap_s for step in interpretation.steps),
         excluded=interpretation.excluded,
+        forbidden=interpretation.forbidden,
     )
 
 
@@ -132,7 +151,12 @@ def check_exclusions(structure: QueryStructure) -> None:
 
 def _read_clause(event: str) -> Clause:
     phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
-    return replace(make_clause(" ".join(event.replace('"', " ").split())), phrases=phrases)
+    clause = make_clause(" ".join(event.replace('"', " ").split()))
+    names = find_mentions(event)
+    if not names:
+        return replace(clause, phrases=phrases)
+    rest = replace_mentions(clause.content, dict.fromkeys(names, ""))
+    return replace(clause, phrases=phrases, content="" if clause.source is None else " ".join(rest.split()))
 
 
 def make_clause(text: str) -> Clause:

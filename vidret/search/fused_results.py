@@ -12,6 +12,7 @@ from vidret.search.candidates import deepen
 from vidret.search.clauses import AnalysedQuery, QueryStructure
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
+from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
@@ -73,7 +74,7 @@ class FusedResults:
         make: Callable[[VideoScores, AnalysedQuery, Sequence[str]], T],
     ) -> list[T]:
         """Return what is made of the best videos of a query and their existing paths."""
-        analysed, depth = self._fused.analyse(query), options.candidates
+        analysed, depth = self._fused.analyse(query, options.sources), options.candidates
         while True:
             ranked = self._fused.rank(analysed, options, depth)
             hits, missing = self._make_hits(ranked, analysed, options, make)
@@ -96,7 +97,7 @@ class FusedResults:
         snap: bool = True,
     ) -> list[Moment]:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
-        analysed = self._fused.analyse(query)
+        analysed = self._fused.analyse(query, sources)
         chosen = sources or SOURCES
         only = videos[0].video_id if len(videos) == 1 else None
         matches = self._fused.match_texts(analysed, chosen, video_id=only)
@@ -132,9 +133,13 @@ class FusedResults:
             ]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
-    def encode_clause(self, query: str | EventSequence) -> EncodedQuery | None:
+    def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
+        """Return how a query is understood."""
+        return self._fused.interpret(query, sources)
+
+    def encode_clause(self, query: str | EventSequence, sources: Sequence[Source] | None) -> EncodedQuery | None:
         """Return the only clause of a query, as pictures are compared with it; None if there are several."""
-        analysed = self._fused.analyse(query)
+        analysed = self._fused.analyse(query, sources)
         if analysed.structure.is_joint:
             return None
         return list_encoded_clauses(analysed)[0]

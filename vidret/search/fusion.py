@@ -9,7 +9,8 @@ The best frame stands for a picture. Videos that resemble every query are lowere
 queries in a video is subtracted.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +18,8 @@ from jaxtyping import Float32
 
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
-from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, parse_structure
+from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, make_structure
+from vidret.search.exclusions import split_negatives
 from vidret.search.fusion_baseline import (
     FusionBaseline,
     load_baseline,
@@ -26,8 +28,9 @@ from vidret.search.fusion_baseline import (
     store_unrelated,
 )
 from vidret.search.fusion_measuring import measure_pictures, measure_texts
+from vidret.search.grammar import Interpretation, interpret, make_plain
 from vidret.search.mentions import find_mentions
-from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
+from vidret.search.picture_scores import VideoPictures, hide_pictures, lower_pictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
 from vidret.search.reranking import SegmentFeatures
@@ -37,12 +40,15 @@ from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.records import CONCEPT
 from vidret.store.text_store import TextStore
-from vidret.types import SOURCES, SearchOptions, Source, TextSource
+from vidret.types import SOURCES, TEXT_SOURCES, SearchOptions, Source, TextSource
 from vidret.types import Sequence as EventSequence
 
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
 # pictures: people who look for words say so, or use the very words.
 HINT = 1.0
+# What a video loses in which excluded words are said or shown; those written with a minus remove it.
+SAID = 1.0
+VERBATIM = "exactly this is said or shown in a video"
 COVERED_TEXTS = 30  # of a clause, whose frames are read as well
 MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
@@ -66,25 +72,43 @@ class FusedSearcher:
         self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
         self._contents: tuple[int, dict[str, int]] | None = None
         self._analysed: dict[object, AnalysedQuery] = {}
+        self._excluded: tuple[object, tuple[set[int], set[int]]] | None = None
         self._matched: tuple[object, list[list[Match]]] | None = None
         self._whole_videos: tuple[object, dict[int, VideoPictures]] | None = None
 
-    def analyse(self, query: str | EventSequence) -> AnalysedQuery:
+    def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None = None) -> Interpretation:
+        """Return how a query is understood: as plain words if a text of the index says or shows exactly these."""
+        interpretation = interpret(query)
+        if self.matcher is None or not isinstance(query, str) or not set(sources or SOURCES) & set(TEXT_SOURCES):
+            return interpretation
+        text, negatives = split_negatives(query)
+        plain = make_plain(text, negatives, negatives)
+        if interpretation == plain or not self.matcher.holds(text):
+            return interpretation
+        return replace(plain, note=VERBATIM)
+
+    def analyse(self, query: str | EventSequence, sources: Sequence[Source] | None = None) -> AnalysedQuery:
         """Return a query with its structure and vectors, as for the last queries if it is one of them.
 
         Raises:
             VidretError: It has no positive term, an empty negative one, or excludes what it looks for.
         """
-        structure = parse_structure(query)
+        if isinstance(query, str):
+            parse_query(query)
+        structure = make_structure(self.interpret(query, sources))
         check_exclusions(structure)
-        negatives = parse_query(query)[1] if isinstance(query, str) else ()
         self.update_baseline()  # after the query is known to be valid, since it may take seconds
         names = [name for clause in structure.clauses for name in find_mentions(clause.text)]
-        key = query, *(self._searcher.store.get_meta(f"{CONCEPT}.{name}") for name in names)  # as they are taught now
+        key = (
+            structure,
+            *(self._searcher.store.get_meta(f"{CONCEPT}.{name}") for name in names),
+        )  # as they are taught now
         if key not in self._analysed:
             while len(self._analysed) >= MAX_REMEMBERED:
                 del self._analysed[next(iter(self._analysed))]
-            texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
+            texts = self._searcher.encoder.encode_text(
+                [*(clause.text for clause in structure.clauses), *structure.excluded]
+            )
             num_clauses = len(structure.clauses)
             self._analysed[key] = AnalysedQuery(
                 structure=structure,
@@ -110,14 +134,14 @@ class FusedSearcher:
             count = len(encoded)
             ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
         ids.append(self._cover(matches))
-        excluded = self._exclude(query)
+        excluded, lowered = self._exclude(query)
         pictures = self._score_pictures(query, self._read(np.unique(np.concatenate(ids))))
         ranked = self._collect(query, pictures, matches, sources, excluded=excluded)
         if query.structure.is_joint and "picture" in sources:
             best = self._list_segments(ranked.list_best(MAX_PLACED))
             pictures = self._score_pictures(query, self._read(best))
             self._whole_videos = (self._checked, query), pictures
-            return ranked.replace_pictures(pictures)
+            return ranked.replace_pictures(lower_pictures(pictures, lowered, SAID))
         return ranked
 
     def _list_segments(self, video_ids: Sequence[int]) -> np.ndarray:
@@ -205,14 +229,22 @@ class FusedSearcher:
             ]
         )
 
-    def _exclude(self, query: AnalysedQuery) -> set[int]:
-        """Return the videos in which a negative term is said or shown."""
+    def _exclude(self, query: AnalysedQuery) -> tuple[set[int], set[int]]:
+        """Return the videos in which a forbidden term is said or shown, and those in which another excluded one is."""
+        key = (self._checked, query)
+        if self._excluded is None or self._excluded[0] != key:
+            structure = query.structure
+            others = set(structure.excluded) - set(structure.forbidden)
+            self._excluded = key, (self._find_holders(structure.forbidden), self._find_holders(others))
+        return self._excluded[1]
+
+    def _find_holders(self, terms: Iterable[str]) -> set[int]:
+        """Return the videos in which one of some terms is said or shown; taught concepts are neither."""
         if self.matcher is None:
             return set()
         contents = self._video_ids()
-        return {
-            contents[each] for term in query.negatives for each in self.matcher.holds(term.text) if each in contents
-        }
+        words = [term for term in terms if not find_mentions(term)]
+        return {contents[each] for term in words for each in self.matcher.holds(term) if each in contents}
 
     # Scores
 
@@ -225,16 +257,17 @@ class FusedSearcher:
         *,
         excluded: Set[int] = frozenset(),
     ) -> VideoCandidates:
-        num_clauses = len(query.structure.clauses)
+        num_clauses, (_, lowered) = len(query.structure.clauses), self._exclude(query)
         texts: dict[int, list[list[tuple[TextMatch, float]]]] = {}
         for index, clause in enumerate(matches):
             for video_id, match, score in clause:
                 if video_id not in excluded:
-                    texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
+                    own = texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index]
+                    own.append((match, score - SAID if video_id in lowered else score))
         if "picture" not in sources:
             pictures = hide_pictures(pictures, ABSENT)
         kept = {video_id: each for video_id, each in pictures.items() if video_id not in excluded}
-        return VideoCandidates(query.structure, kept, texts)
+        return VideoCandidates(query.structure, lower_pictures(kept, lowered, SAID), texts)
 
     def _read(self, ids: np.ndarray) -> SegmentFeatures:
         return self._searcher.reranker.read(FrameRanker(), ids)

@@ -13,6 +13,7 @@ from vidret.search.concept_encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.fusion import MAX_REMEMBERED
+from vidret.search.grammar import Interpretation, interpret
 from vidret.search.grounded import MomentHead
 from vidret.search.locating import Locator, RankedVideo, choose_video, read_curve
 from vidret.search.models import Models
@@ -23,7 +24,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.text import strip_query
-from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, VideoName
+from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ class OpenIndex:
         if self._pictures is None:
             self._pictures = FusedResults(self.searcher, None)
         return self.fused or self._pictures
+
+    def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
+        """Return how a query is understood; what is said or shown exactly so is searched as plain words."""
+        return interpret(query) if self.fused is None else self.fused.interpret(query, sources)
 
     def close(self) -> None:
         """Close the index and its words, and end the process that decodes frames for edges."""
@@ -136,7 +141,9 @@ class OpenIndex:
                 weak=options.weak,
                 snap=options.snap,
             )
-            return self._refine(fused.encode_clause(query), moments) if options.refine_edges else moments
+            return (
+                self._refine(fused.encode_clause(query, options.sources), moments) if options.refine_edges else moments
+            )
         assert encoded is not None
         moments = Locator(self.searcher, grounder).locate(
             encoded, ranked, options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap
@@ -209,6 +216,8 @@ class OpenIndex:
             raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
         if not is_plain or not isinstance(query, str | EventSequence):
             return None
+        if structure is not None and options.sources is not None and "picture" not in options.sources:
+            structure.check_words()
         if isinstance(query, EventSequence) or (structure is not None and structure.is_joint):
             return self._placed
         return None if options.sources == ("picture",) else self.fused

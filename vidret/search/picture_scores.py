@@ -1,6 +1,6 @@
 """How well the frames of candidate videos match the clauses of a query, for all videos in one matrix product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,7 +41,7 @@ def score_pictures(
 
     Videos that resemble every query are lowered: of each inner product the level of the video is subtracted, the mean
     over the unrelated queries of what each reaches at best in it. A negative term lowers a frame by how much it scores
-    above the video's mean for that term.
+    above the video's mean for that term, or, since all of a video may show it, above the mean of the unrelated queries.
 
     Args:
         stored: Segments with their frames; those without frames are left out.
@@ -90,6 +90,16 @@ def hide_pictures(pictures: Mapping[int, VideoPictures], score: float) -> dict[i
     }
 
 
+def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
+    """Return the same frames, those of some videos with lower scores."""
+    return {
+        video_id: replace(each, scores=each.scores - loss, best=[score - loss for score in each.best])
+        if video_id in video_ids
+        else each
+        for video_id, each in pictures.items()
+    }
+
+
 def _subtract_levels(
     similarities: Float32[np.ndarray, "vector frame"],
     lengths: Int64[np.ndarray, " video"],
@@ -101,7 +111,7 @@ def _subtract_levels(
     scores, negatives, unrelated = np.split(similarities, [num_clauses, num_clauses + num_negatives])
     for negative in negatives:
         means = np.add.reduceat(negative, starts) / lengths
-        scores = scores - np.maximum(0, negative - np.repeat(means, lengths))
+        scores = scores - np.maximum(0, negative - np.minimum(np.repeat(means, lengths), unrelated.mean(axis=0)))
     levels = np.maximum.reduceat(unrelated, starts, axis=1).mean(axis=0)
     result: Float[np.ndarray, "clause frame"] = scores - np.repeat(levels, lengths)
     return result

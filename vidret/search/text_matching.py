@@ -76,6 +76,8 @@ class TextMatcher:
     def find(self, clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> list[list[TextMatch]]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
+        A clause without content or phrases has none.
+
         Args:
             clauses: The clauses.
             vectors: The sentence vector of each.
@@ -84,7 +86,7 @@ class TextMatcher:
         terms = [self._store.index.terms(clause.content) for clause in clauses]
         found = []
         for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
-            if clause.phrases:
+            if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases))
                 continue
             searched = [
@@ -111,7 +113,8 @@ class TextMatcher:
         texts = self._read(ids)
         matches = []
         for clause, vector in zip(clauses, vectors, strict=True):
-            own = np.intersect1d(ids, self._find_phrases(clause.phrases)) if clause.phrases else ids
+            is_held = clause.phrases or not clause.content
+            own = np.intersect1d(ids, self._find_phrases(clause.phrases)) if is_held else ids
             rows, terms = [texts[row] for row in own.tolist() if row in texts], self._store.index.terms(clause.content)
             matches.append(self._score(rows, terms, vector, clause.phrases))
         return matches
@@ -127,7 +130,7 @@ class TextMatcher:
 
     def _find_phrases(self, phrases: Sequence[str]) -> np.ndarray:
         ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES)) for phrase in phrases]
-        return np.unique(np.concatenate(ids))
+        return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
     def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:
         texts = self._store.read_segments(ids)

@@ -9,7 +9,6 @@ from typing import cast
 
 from vidret.engine import Engine
 from vidret.errors import StoreError
-from vidret.search.grammar import interpret
 from vidret.serve.problems import RefusedError
 from vidret.serve.schemas import (
     EventRow,
@@ -23,7 +22,7 @@ from vidret.serve.schemas import (
 )
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize
-from vidret.types import EventSpan, Evidence, Hit, Moment, Query, SharedFootage
+from vidret.types import EventSpan, Evidence, Hit, Moment, Query, SharedFootage, Source
 from vidret.types import Sequence as EventSequence
 
 
@@ -85,11 +84,11 @@ def event_rows(events: Sequence[EventSpan]) -> list[EventRow]:
     return [EventRow(**dataclasses.asdict(each)) for each in events]
 
 
-def interpretation_row(query: Query) -> InterpretationRow | None:
+def interpretation_row(engine: Engine, query: Query, sources: Sequence[Source] | None) -> InterpretationRow | None:
     """Return how a query is understood; None for an image or a vector."""
     if not isinstance(query, str | EventSequence):
         return None
-    interpretation = interpret(query)
+    interpretation = engine.interpret(query, sources=sources)
     steps = [StepRow(events=list(step.events), gap_s=step.gap_s) for step in interpretation.steps]
     return InterpretationRow(text=interpretation.describe(), steps=steps, excluded=list(interpretation.excluded))
 

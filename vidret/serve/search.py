@@ -37,7 +37,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         weak = bool(rows) and all(row.weak for row in rows)
         return SearchAnswer(
             query=body.query,
-            interpretation=interpretation_row(query),
+            interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
             next_offset=next_offset(options, len(hits)),
             weak=weak,
             took_ms=milliseconds_since(started),
@@ -56,7 +56,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         weak = bool(rows) and all(row.weak for row in rows)
         return LocateAnswer(
             query=body.query,
-            interpretation=interpretation_row(query),
+            interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
             next_offset=next_offset(options, len(moments)),
             weak=weak,
             took_ms=milliseconds_since(started),
