@@ -474,6 +474,15 @@ def test_unreadable_video_leaves_no_file(open_videos: Callable[..., Videos], tmp
     assert list_files(tmp_path / "moments") == []
 
 
+def test_content_that_leads_out_of_the_folder_is_refused(open_videos: Callable[..., Videos]) -> None:
+    grounder = open_videos().grounder
+    for content in ("../../own/archive", "..", "/tmp/a", ""):
+        with pytest.raises(StoreError, match="content must be a fingerprint"):
+            grounder.locate_file(content, keep=False)
+        with pytest.raises(StoreError, match="content must be a fingerprint"):
+            grounder.finish("film.mp4", content, [], first=0.0)
+
+
 def test_changed_file_is_an_error(open_videos: Callable[..., Videos], films: Path, tmp_path: Path) -> None:
     videos, content = open_videos(), fingerprint(films / "short.mp4")
     with pytest.raises(DecodeError, match=r"other\.mp4: has changed since it was indexed"):

@@ -183,16 +183,30 @@ def test_failures_are_not_cached(tmp_path: Path, film: Path) -> None:
 
 def test_least_recently_used_thumbnails_are_dropped(tmp_path: Path) -> None:
     kept = ThumbnailCache(tmp_path / "kept", 1000)
-    for number in range(10):
-        kept.put(str(number), bytes(100))
-        os.utime(tmp_path / "kept" / f"{number}.jpg", (number, number))
-    assert all(kept.get(str(number)) is not None for number in (0, 9)), "all of them fit, and these two were used last"
-    kept.put("new", bytes(100))
+    keys = [f"{number:032x}" for number in range(11)]
+    for number, key in enumerate(keys[:10]):
+        kept.put(key, bytes(100))
+        os.utime(tmp_path / "kept" / f"{key}.jpg", (number, number))
+    assert all(kept.get(keys[number]) is not None for number in (0, 9)), "all of them fit, and these two were used last"
+    kept.put(keys[10], bytes(100))
     names = {path.stem for path in (tmp_path / "kept").iterdir()}
-    assert names == {"0", "9", "new", "3", "4", "5", "6", "7", "8"}
+    assert names == {*keys} - {keys[1], keys[2]}
     again = ThumbnailCache(tmp_path / "kept", 1000)
-    again.put("more", bytes(150))
+    again.put("f" * 32, bytes(150))
     assert len(list((tmp_path / "kept").iterdir())) < 10, "existing files count"
+
+
+def test_other_files_in_its_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "holiday.jpg").write_bytes(bytes(2000))
+    kept = ThumbnailCache(tmp_path / "kept", 1000)
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "kept" / f"{0:032x}.part").symlink_to(target)
+    for number in range(20):
+        kept.put(f"{number:032x}", bytes(100))
+    assert (tmp_path / "kept" / "holiday.jpg").stat().st_size == 2000
+    assert target.read_text() == "mine"
 
 
 def test_write_error_is_logged(tmp_path: Path, film: Path, caplog: pytest.LogCaptureFixture) -> None:

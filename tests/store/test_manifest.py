@@ -63,7 +63,7 @@ def test_flipped_bit_is_detected_in_the_header_by_samples_and_elsewhere_by_readi
 def test_manifest_is_parsed_as_written(tmp_path: Path) -> None:
     file = write(tmp_path)
     for flat in (None, replace(file, kind="flat")):
-        manifest = Manifest(512, 9, (file, replace(file, name="b")), flat)
+        manifest = Manifest(512, 9, (file, replace(file, name="ivf-0123456789abcdef.faiss")), flat)
         assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(None) is None
     assert Manifest.from_json('{"sha256": "0", "kind": "flat", "dim": 8, "total": 7, "trained": 0}') is None

@@ -37,7 +37,7 @@ class ReplyCache:
         return self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
 
     def _shrink(self) -> None:
-        kept = list(self._folder.iterdir())
+        kept = list(self._folder.glob(f"{'[0-9a-f]' * 32}.txt"))
         if len(kept) > self._max_replies:
             oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
             for path in oldest[: len(kept) - int(MARGIN * self._max_replies)]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -45,6 +46,7 @@ LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing 
 ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
 MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
 CACHE, PIECES = "cache", "pieces"
+_CONTENT = re.compile(r"\w[\w.-]*")
 READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
 
 
@@ -98,8 +100,17 @@ class Grounder:
     # Projected videos
 
     def locate_file(self, content: str, *, keep: bool) -> Path:
-        """Return where the projected tokens of a content are stored, whether they exist or not."""
+        """Return where the projected tokens of a content are stored, whether they exist or not.
+
+        Raises:
+            StoreError: The content, which the catalog names, is no name of a file.
+        """
+        self._check_content(content)
         return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
+
+    def _check_content(self, content: str) -> None:
+        if not _CONTENT.fullmatch(content):
+            raise StoreError(f"{self._folder}: content must be a fingerprint, got {content!r}")
 
     def is_kept(self, content: str) -> bool:
         """Return whether a content has a file that is never dropped."""
@@ -172,6 +183,7 @@ class Grounder:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _locate_pieces(self, name: str) -> Path:
+        self._check_content(name)
         return self._folder / PIECES / name
 
     def _drop_oldest(self, newest: Path) -> None:

@@ -135,7 +135,9 @@ class ThumbnailCache:
             self._folder.mkdir(exist_ok=True)
             with self._lock:
                 temporary = path.with_suffix(".part")
-                temporary.write_bytes(content)
+                temporary.unlink(missing_ok=True)
+                with temporary.open("xb") as file:  # never through a link
+                    file.write(content)
                 temporary.replace(path)
                 self._num_bytes += len(content)
                 if self._num_bytes > self._max_bytes:
@@ -155,7 +157,7 @@ class ThumbnailCache:
 
     def _list(self) -> list[tuple[Path, os.stat_result]]:
         files = []
-        for path in self._folder.glob("*.jpg"):
+        for path in self._folder.glob(f"{'[0-9a-f]' * 32}.jpg"):
             with suppress(FileNotFoundError):  # dropped by another server of this index
                 files.append((path, path.stat()))
         return files

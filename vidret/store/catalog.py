@@ -99,7 +99,7 @@ class Catalog:
             return False
         database = Database(path, write=False)
         try:
-            return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'meta'"))
+            return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'meta' AND type = 'table'"))
         finally:
             database.close()
 

@@ -1,11 +1,13 @@
 """The folder of an index: its validation, creation, and the files in it."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store import moving
+from vidret.store.address import DEFAULT_FILE
 from vidret.store.catalog import Catalog
 from vidret.store.vector_index import VectorLocation
 
@@ -24,6 +26,24 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         url = ADDRESS.sub(lambda match: match[0].rstrip("/") + "//", str(folder), count=1)
         raise StoreError(f"index must be a folder of a file system, got {url}")
     return folder
+
+
+def check_entries(folder: Path) -> None:
+    """Check that a folder holds files and folders alone, before any of them is written or deleted.
+
+    An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != DEFAULT_FILE:  # Milvus has its own files
+                    check_entries(Path(entry))
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry):
+                kind = "a link" if entry.is_symlink() else "a special file"
+                raise StoreError(f"{entry.path}: must be a file or a folder of the index itself, got {kind}")
 
 
 def create_folder(folder: Path) -> None:

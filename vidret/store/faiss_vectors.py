@@ -1,7 +1,7 @@
 """Vectors of an index in FAISS, synchronised with the catalog and memory-mapped from saved files where possible."""
 
+import contextlib
 import logging
-import shutil
 import threading
 from pathlib import Path
 
@@ -82,7 +82,8 @@ class FaissVectors:
     def _saved(self) -> tuple[str | None, bytes]:
         """Return the manifest and the dead ids in the catalog, read together."""
         manifest, dead = self._catalog.derived(MANIFEST, DEAD_IDS)
-        return (manifest, dead) if isinstance(dead, bytes) else (None, b"")
+        is_list = isinstance(dead, bytes) and not len(dead) % 8
+        return (manifest, dead) if is_list else (None, b"")
 
     def prepare(self) -> None:
         """Check that FAISS is installed."""
@@ -95,7 +96,9 @@ class FaissVectors:
         """Delete the saved files, since the vectors have moved."""
         with self._catalog.transaction(durable=True):
             self._catalog.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, DEAD_IDS)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_others(self._folder, Manifest(self._dim, -1, (), None))
+        with contextlib.suppress(OSError):  # it does not exist, or holds what is not vidret's
+            self._folder.rmdir()
         self._old.unlink(missing_ok=True)
 
     def close(self) -> None:

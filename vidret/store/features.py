@@ -6,6 +6,7 @@ does not refer to are the tail of an interrupted append, which the next writer t
 
 import mmap
 import os
+import re
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from vidret.store.records import SegmentLocation
 Rows = Float16[np.ndarray, "_row dim"]
 Bytes = UInt8[np.ndarray, "_byte 1"]
 BYTES_PER_VALUE = 2
+NAME = re.compile(r"((video|frames)(\.\d+)?\.f16|tokens(\.\d+)?\.bin)")  # those of ``feature_paths``
 
 
 def checksum_array(rows: np.ndarray) -> int:
@@ -85,10 +87,18 @@ class RowFile:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def truncate(self, num_rows: int) -> None:
-        """Set the number of rows: remove a torn tail, or replace lost rows by zeros, which fail their checksums."""
-        if os.fstat(self._handle).st_size != num_rows * self._row_bytes:
+        """Set the number of rows: remove a torn tail, or replace lost rows by zeros, which fail their checksums.
+
+        Raises:
+            StoreError: The disk is full or fails.
+        """
+        if os.fstat(self._handle).st_size == num_rows * self._row_bytes:
+            return
+        try:
             os.ftruncate(self._handle, num_rows * self._row_bytes)
             os.fsync(self._handle)
+        except (OSError, OverflowError) as error:
+            raise StoreError(f"{self.path}: cannot have {num_rows} rows ({error})") from error
 
     def close(self) -> None:
         """Close the file; views stay readable."""
@@ -119,7 +129,7 @@ class Features:
 
     def remove_others(self) -> None:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
-        paths = {path for pattern in ("*.f16", "*.bin") for path in self._folder.glob(pattern)}
+        paths = {path for path in self._folder.glob("*") if NAME.fullmatch(path.name)}
         for path in paths - set(feature_paths(self._folder, self.epoch)):
             remove_closed(path)
 
@@ -221,7 +231,13 @@ class Features:
 
 
 def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:
-    """Return the paths of an epoch's files: video.f16, frames.f16 and tokens.bin, then video.1.f16 and so on."""
+    """Return the paths of an epoch's files: video.f16, frames.f16 and tokens.bin, then video.1.f16 and so on.
+
+    Raises:
+        StoreError: The epoch is no number, as in a catalog that was not written by vidret.
+    """
+    if not isinstance(epoch, int) or epoch < 0:
+        raise StoreError(f"{folder}: epoch must be a number, got {epoch!r}")
     suffix = f".{epoch}" if epoch else ""
     return folder / f"video{suffix}.f16", folder / f"frames{suffix}.f16", folder / f"tokens{suffix}.bin"
 

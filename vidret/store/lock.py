@@ -1,12 +1,15 @@
 """The writer lock of an index: a file lock, which the kernel releases when the process ends."""
 
 import os
+import re
 import threading
 import weakref
 from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.os_calls import open_handle, read_at, try_lock, unlock, write_at
+
+_CONTENT = re.compile(rb"(\d+\n)?")
 
 
 class WriterLock:
@@ -16,7 +19,7 @@ class WriterLock:
         """Acquire the lock without waiting.
 
         Raises:
-            StoreError: Another process, or another ``Store`` of this process, is writing.
+            StoreError: Another process, or another ``Store`` of this process, is writing, or the file is no lock.
         """
         try:
             handle = open_handle(path, write=True)
@@ -28,6 +31,9 @@ class WriterLock:
             holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self._close()
             raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
+        if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # a hard link could make it anything
+            self._close()
+            raise StoreError(f"{path}: must hold a process id alone, as the lock of an index does")
         os.ftruncate(handle, 0)
         write_at(handle, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.

@@ -89,9 +89,14 @@ def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
 
 def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadFile]:
     """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes."""
-    manifest = Manifest.from_json(catalog.meta(MANIFEST))
+    text = catalog.meta(MANIFEST)
+    manifest = Manifest.from_json(text)
     if manifest is None:
-        return []
+        if text and repair:
+            with catalog.transaction(durable=True):
+                catalog.run("DELETE FROM meta WHERE key = ?", MANIFEST)
+                catalog.increment_generation()
+        return [BadFile(str(folder), "its manifest is not valid")] if text else []
     reasons = {entry: find_mismatch(folder, entry, whole=True) for entry in manifest.files}
     bad = {entry: reason for entry, reason in reasons.items() if reason}
     if bad and repair:

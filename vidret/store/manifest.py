@@ -7,7 +7,9 @@ without an error; hence the checksums.
 
 import hashlib
 import json
+import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +18,13 @@ from typing import BinaryIO
 from vidret.errors import StoreError
 from vidret.store.os_calls import remove_closed, sync_folder
 
+logger = logging.getLogger(__name__)
+
 MANIFEST, DEAD_IDS = "vectors", "vectors.dead"  # keys of the manifest and of the ids masked in its shards
 VERSION = 2  # 1 was a single file, loaded into memory
 NUM_SAMPLES, SAMPLE_BYTES = 16, 4096
 UNFINISHED = "unfinished"
+NAME = re.compile(r"[a-z0-9-]+-[0-9a-f]{16}\.faiss")  # of the files that ``write_file`` writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,15 @@ class ManifestEntry:
     head_bytes: int
     proof: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the name, which could lead out of the folder.
+
+        Raises:
+            ValueError: ``write_file`` writes no such file.
+        """
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name must be that of a file of vectors, got {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +75,17 @@ class Manifest:
 
     @staticmethod
     def from_json(text: str | None) -> "Manifest | None":
-        """Parse the manifest in the catalog; None if nothing was saved, or by another version."""
-        row = json.loads(text) if text else {}
-        if row.pop("form", None) != VERSION:
+        """Parse the manifest in the catalog; None if nothing was saved, by another version, or nothing valid."""
+        try:
+            row = json.loads(text) if text else {}
+            if row.pop("form", None) != VERSION:
+                return None
+            flat = None if row["flat"] is None else ManifestEntry(**row["flat"])
+            shards = tuple(ManifestEntry(**entry) for entry in row["shards"])
+            return Manifest(row["dim"], row["generation"], shards, flat)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            logger.warning("the manifest of saved vectors is not valid: %s", error)
             return None
-        flat = None if row["flat"] is None else ManifestEntry(**row["flat"])
-        return Manifest(row["dim"], row["generation"], tuple(ManifestEntry(**entry) for entry in row["shards"]), flat)
 
 
 def write_file(
@@ -153,8 +172,8 @@ def find_mismatch(folder: Path, entry: ManifestEntry, *, whole: bool) -> str:
 
 
 def remove_others(folder: Path, manifest: Manifest) -> None:
-    """Delete files that the manifest does not list; open files stay readable."""
+    """Delete files of vectors that the manifest does not list; open files stay readable."""
     known = {entry.name for entry in manifest.files}
-    for path in (*folder.glob("*.faiss"), *folder.glob(UNFINISHED)):
-        if path.name not in known:
+    for path in folder.glob("*"):
+        if path.name not in known and (path.name == UNFINISHED or NAME.fullmatch(path.name)):
             remove_closed(path)

@@ -108,8 +108,15 @@ def read_format(database: Database) -> int:
     """Return the format of a catalog, 0 if that is damaged.
 
     Raises:
-        StoreError: The format is newer than this version supports.
+        StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
+            for ever.
     """
+    if others := database.rows(
+        "SELECT type, name FROM sqlite_master WHERE type = 'view' OR type = 'trigger' AND name NOT LIKE 'mirror%'"
+    ):
+        raise StoreError(
+            f"{database.path}: must hold tables and indexes alone, got the {others[0][0]} {others[0][1]!r}"
+        )
     file_format = database.value("SELECT value FROM meta WHERE key = 'format'")
     if not isinstance(file_format, int):
         return 0

@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from vidret.errors import StoreError
 from vidret.store.ivf import KINDS, Shard, build_shard, vector_bytes
 from vidret.store.manifest import Manifest, ManifestEntry, find_mismatch
 from vidret.store.vectors import (
     FLAT,
+    MAX_ID,
     Flat,
     IdFilter,
     Ids,
     Read,
     SearchResult,
+    are_ids,
     merge_results,
     score_exactly,
     split_batches,
@@ -91,17 +94,19 @@ class Shards:
             try:
                 self._flat.load(folder / manifest.flat.name, manifest.flat.total)
                 self._flat_entry = manifest.flat
-            except (OSError, RuntimeError, ValueError) as error:
-                reason = str(error)
+            except (OSError, RuntimeError, ValueError, MemoryError) as error:
+                reason = str(error) or "out of memory"
         if manifest.flat is not None and self._flat_entry is None:
             logger.info("%s: rebuilding (%s)", folder / manifest.flat.name, reason)
         intact = len(self._shards) == len(manifest.shards) and self._flat_entry == manifest.flat
+        intact = intact and are_ids(dead)
         self._set_dead(dead if intact else np.empty(0, np.int64))
         self._num_wanted = len(self)
         return intact
 
     def retain(self, wanted: Ids) -> Ids:
         """Remove all but the wanted ids; return the wanted ids that are missing."""
+        self._shards = [shard for shard in self._shards if are_ids(shard.ids)]
         held = np.sort(np.concatenate([np.empty(0, np.int64), *(shard.ids for shard in self._shards)]))
         self._set_dead(np.setdiff1d(held, wanted, assume_unique=True))
         removed = np.setdiff1d(self._flat.ids, wanted, assume_unique=True)
@@ -218,8 +223,8 @@ class Shards:
         if not reason:
             try:
                 return Shard(folder, entry, self._dim, device=self._device)
-            except (OSError, RuntimeError, ValueError) as error:
-                reason = str(error)
+            except (OSError, RuntimeError, ValueError, MemoryError) as error:
+                reason = str(error) or "out of memory"
         logger.info("%s: rebuilding (%s)", folder / entry.name, reason)
         return None
 
@@ -273,7 +278,13 @@ def choose_kind(num_vectors: int, dim: int, memory: int | None) -> str:
 
 
 def make_bitmap(ids: Ids) -> np.ndarray:
-    """Return ascending ids as a bitmap, least significant bit first."""
+    """Return ascending ids as a bitmap, least significant bit first.
+
+    Raises:
+        StoreError: They are no ids of segments, which would take all memory.
+    """
+    if not are_ids(ids):
+        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
     flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
     flags[ids] = True
     return np.packbits(flags, bitorder="little")

@@ -14,7 +14,15 @@ from vidret.errors import StoreError, VidretError
 from vidret.store import maintenance
 from vidret.store.address import normalise_address
 from vidret.store.catalog import Catalog
-from vidret.store.creation import CATALOG, FEATURES, LOCK, check_folder, create_catalog, create_folder
+from vidret.store.creation import (
+    CATALOG,
+    FEATURES,
+    LOCK,
+    check_entries,
+    check_folder,
+    create_catalog,
+    create_folder,
+)
 from vidret.store.current_vectors import CurrentVectors
 from vidret.store.epochs import Epochs
 from vidret.store.faiss_vectors import MEMORY
@@ -98,6 +106,7 @@ class Store:
         folder = check_folder(path)
         address = None if vectors is None else normalise_address(vectors, folder)
         create_folder(folder)
+        check_entries(folder)
         lock = WriterLock(folder / LOCK)
         try:
             create_catalog(
@@ -124,8 +133,14 @@ class Store:
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """Return whether the folder contains an index; one whose creation was interrupted does not count."""
-        return Catalog.exists(check_folder(path) / CATALOG)
+        """Return whether the folder contains an index; one whose creation was interrupted does not count.
+
+        Raises:
+            StoreError: The folder holds a link or a special file, or its catalog is something else.
+        """
+        folder = check_folder(path)
+        check_entries(folder)
+        return Catalog.exists(folder / CATALOG)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False, device: str = "cpu") -> "Store":
@@ -217,6 +232,7 @@ class Store:
             StoreError: There is no index, another process is writing it, or too much is lost.
         """
         folder = Path(path)
+        check_entries(folder)
         if not (folder / CATALOG).is_file():
             raise StoreError(f"{folder}: there is no index here")
         lock = WriterLock(folder / LOCK)

@@ -11,6 +11,8 @@ from vidret.store.schema import CHECKSUM, INTACT, last_segment, set_meta
 
 logger = logging.getLogger(__name__)
 
+MAX_DIM = 1 << 16
+
 
 class CheckedTables:
     """A catalog's database with checksums of rows, and its table ``meta``."""
@@ -88,8 +90,15 @@ class CheckedTables:
         return [key for (key,) in self.database.rows(sql, prefix, skip)]
 
     def encoder(self) -> tuple[str, str, int]:
-        """Return the name, fingerprint and dimension of the encoder of the index."""
-        return str(self.fact("encoder_name")), str(self.fact("encoder_fingerprint")), int(self.fact("dim"))
+        """Return the name, fingerprint and dimension of the encoder of the index.
+
+        Raises:
+            StoreError: A value is damaged, missing or impossible.
+        """
+        dim = self.fact("dim")
+        if not isinstance(dim, int) or not 1 <= dim <= MAX_DIM:
+            raise StoreError(f"{self.database.path}: dim must be a number from 1 to {MAX_DIM}, got {dim!r}")
+        return str(self.fact("encoder_name")), str(self.fact("encoder_fingerprint")), dim
 
     def check_fingerprint(self, fingerprint: str) -> None:
         """Check that the index still has the encoder with which it was opened.
@@ -102,8 +111,16 @@ class CheckedTables:
             raise MovedError(f"{self.database.path.parent}: has moved to the encoder {name}; open it again")
 
     def tail(self) -> tuple[int, int, int]:
-        """Return the next free segment row, frame row and token byte."""
-        row, frame_row, token_byte = json.loads(self.fact("tail"))[:3]
+        """Return the next free segment row, frame row and token byte.
+
+        Raises:
+            StoreError: They are damaged, missing or impossible.
+        """
+        text = self.fact("tail")
+        try:
+            row, frame_row, token_byte = (max(0, int(each)) for each in json.loads(text)[:3])
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.database.path}: tail must be three numbers, got {text!r}") from error
         return row, frame_row, token_byte
 
     def set_tail(self, row: int, frame_row: int, token_byte: int) -> None:

@@ -1,6 +1,7 @@
 """The interface of vector indexes, which find the nearest segments of a query, and where an index keeps its own."""
 
 import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from vidret.errors import StoreError
 from vidret.store.address import FAISS
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
@@ -64,8 +66,18 @@ class VectorLocation:
 
     @classmethod
     def from_json(cls, text: Any) -> Self:
-        """Parse the result of ``to_json``; None, as in older indexes, means FAISS."""
-        return cls(**json.loads(text)) if text else cls()
+        """Parse the result of ``to_json``; None, as in older indexes, means FAISS.
+
+        Raises:
+            StoreError: It is something else.
+        """
+        try:
+            location = cls(**json.loads(text)) if text else cls()
+            if re.fullmatch("[0-9a-f]*", location.name):  # it becomes a part of SQL
+                return location
+        except (ValueError, TypeError):
+            pass
+        raise StoreError(f"store must be an address and the name of a collection, got {text!r}")
 
     def to_json(self) -> str:
         """Return the location as JSON for the catalog."""

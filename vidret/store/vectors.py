@@ -27,6 +27,7 @@ Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, as
 
 FLAT = "flat"
 BATCH = 16_384
+MAX_ID = 2**32  # of a segment
 
 
 class SearchResult(NamedTuple):
@@ -133,7 +134,7 @@ class Flat:
             index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
         ids = np.unique(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
         shape = (index.d, index.ntotal, len(ids))
-        if shape != (self.dim, total, total):
+        if shape != (self.dim, total, total) or not are_ids(ids):
             raise ValueError(f"dimension, vectors and ids must be {(self.dim, total, total)}, got {shape}")
         self._index, self.ids = index, ids
         self._gpu_copies.forget()
@@ -175,6 +176,11 @@ def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> F
     codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
     widened = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
     return np.asarray(queries @ widened.T, np.float32)
+
+
+def are_ids(ids: Ids) -> bool:
+    """Return whether ids can be those of segments: ascending, none twice, from 0 to ``MAX_ID``."""
+    return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (np.diff(ids) > 0).all())
 
 
 def split_batches(ids: Ids) -> list[Ids]:

@@ -1,0 +1,94 @@
+"""Whatever an index folder from elsewhere holds: nothing outside of it changes, and every failure is a sentence."""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import ColourEncoder, write_film
+from tests.hostile_indexes import Change, list_changes, make_own_folder
+from vidret.cli.info import print_damage, print_damaged_words
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.watches import add_watch
+from vidret.serve.thumbnails import ThumbnailCache
+from vidret.store.store import Store
+
+MAX_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two films and an index of one of them."""
+    folder = tmp_path_factory.mktemp("sound")
+    write_film(folder / "films" / "red.mp4", ("red", 3))
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([folder / "films"])
+    write_film(folder / "films" / "blue.mp4", ("blue", 2))
+    return folder
+
+
+def search(index: Path, _films: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        engine.search("red")
+        engine.locate("red")
+
+
+def add_films(index: Path, films: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index([films], prune=True, words=False)
+
+
+def check(index: Path, _films: Path) -> None:
+    with Store.open(index) as store:
+        store.info()
+        print_damage(store, repair=False)
+    print_damaged_words(index, repair=False)
+
+
+def repair(index: Path, _films: Path) -> None:
+    Store.repair_catalog(index)
+    with Store.open(index, write=True) as store:
+        print_damage(store, repair=True)
+    print_damaged_words(index, repair=True)
+
+
+def keep_thumbnails(index: Path, _films: Path) -> None:
+    Store.open(index).close()
+    cache = ThumbnailCache(index / "thumbnails", 1000)
+    for number in range(20):
+        cache.put(f"{number:032x}", b"x" * 100)
+
+
+def watch(index: Path, _films: Path) -> None:
+    with Store.open(index) as store:
+        add_watch(store, "red", "red")
+
+
+def drop_vectors(index: Path, _films: Path) -> None:
+    with Store.open(index, write=True) as store:
+        store._vectors.index.drop()
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+USES = (search, add_films, check, repair, keep_thumbnails, watch, drop_vectors)
+
+
+@pytest.mark.parametrize(("name", "change"), [pytest.param(*each, id=each[0]) for each in list_changes()])
+def test_a_hostile_index_changes_nothing_outside(name: str, change: Change, sound: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    for use in USES:
+        folder = tmp_path / use.__name__
+        index, own = folder / "elsewhere" / "index", make_own_folder(folder / "own")
+        shutil.copytree(sound / "index", index)
+        change(index, own)
+        before = read_all(own)
+        with contextlib.suppress(VidretError):
+            use(index, sound / "films")
+        assert read_all(own) == before, f"{name}: {use.__name__}"
+    assert time.monotonic() - started < MAX_S
