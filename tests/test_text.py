@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError, UnreachableError
-from vidret.text import absolute_path, as_path, display_path, file_name, format_time, is_url, strip_query
+from vidret.text import absolute_path, as_path, display_path, file_name, format_time, is_url, show_path, strip_query
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,8 @@ from vidret.text import absolute_path, as_path, display_path, file_name, format_
 )
 def test_urls_are_returned_unchanged(url: str) -> None:
     assert is_url(url)
-    assert as_path(url) == absolute_path(url) == display_path(url) == url
+    assert as_path(url) == absolute_path(url) == url
+    assert display_path(url) == show_path(url) == strip_query(url)
 
 
 @pytest.mark.parametrize("path", ["a:b.mp4", "C:\\a.mp4", "C://a.mp4", "/s3://b", "s3:/b/a.mp4", "://a", "a b://c", ""])

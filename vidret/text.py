@@ -19,12 +19,19 @@ def sanitize(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in decoded)
 
 
+def show_path(path: str) -> str:
+    """Return a path for any output: printable, and a URL without its query string, which may hold a signature.
+
+    >>> show_path("https://host/a.mp4?signature=5f")
+    'https://host/a.mp4'
+    """
+    return sanitize(strip_query(path))
+
+
 def display_path(path: str) -> str:
-    """Return a path as it can be typed here: relative if it lies in the current folder, otherwise absolute."""
-    if is_url(path):
-        return sanitize(path)
-    relative = os.path.relpath(path)
-    return sanitize(path if relative.startswith(os.pardir) else relative)
+    """Return a path as it can be typed here: as by ``show_path``, but relative if it lies in the current folder."""
+    relative = path if is_url(path) else os.path.relpath(path)
+    return show_path(path if relative.startswith(os.pardir) else relative)
 
 
 def is_url(path: str) -> bool:

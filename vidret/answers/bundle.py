@@ -9,7 +9,7 @@ from typing import Any
 from vidret.answers.prompt import format_clock, format_span
 from vidret.answers.retrieval import ContextMoment, QuestionContext
 from vidret.errors import VidretError
-from vidret.text import sanitize, strip_query
+from vidret.text import sanitize, show_path
 
 FORMATS_OF_CONTEXT = ("md", "json")
 _MARKED = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>#|!"})
@@ -57,7 +57,7 @@ def _to_json(context: QuestionContext, images: dict[tuple[int, int], str]) -> st
         {
             "number": moment.number,
             "video": moment.video,
-            "path": sanitize(strip_query(moment.path)),
+            "path": show_path(moment.path),
             "start": round(moment.start, 2),
             "end": round(moment.end, 2),
             "weak": moment.weak,

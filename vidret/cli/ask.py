@@ -112,7 +112,7 @@ def ask_command(
 def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
     """Print an answer and the moments that it cites; what was removed goes to stderr."""
     from vidret.answers.citations import describe_citation
-    from vidret.text import sanitize, strip_query
+    from vidret.text import show_path
 
     for note in answer.notes:
         print_message(f"note: {note}")
@@ -123,7 +123,7 @@ def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
         {
             "number": moment.number,
             "video": moment.video,
-            "path": sanitize(strip_query(moment.path)),
+            "path": show_path(moment.path),
             "start": round(moment.start, 2),
             "end": round(moment.end, 2),
         }

@@ -13,7 +13,7 @@ from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOp
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, display_path, format_time, sanitize
+from vidret.text import absolute_path, display_path, format_time, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ def description_to_dict(found: "FolderDescription") -> dict[str, object]:
     """Return a description as a dict that JSON can represent."""
     rows = {name: [each.to_dict() for each in getattr(found, name)] for name in ("more", "less")}
     for row in (*rows["more"], *rows["less"]):
-        row["examples"] = [{**each, "path": sanitize(each["path"])} for each in row["examples"]]
+        row["examples"] = [{**each, "path": show_path(each["path"])} for each in row["examples"]]
     counts = {name: getattr(found, name) for name in ("num_videos", "num_others", "num_phrases")}
     return {**counts, **rows}
 

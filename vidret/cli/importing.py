@@ -1,6 +1,5 @@
 """The command ``vidret import``."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from vidret.cli.app import app
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, JsonOption, ModelOption, index_option
 from vidret.present.progress import show_count
+from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_import_summary
 
 SourceArgument = Annotated[
@@ -43,7 +43,7 @@ def import_command(
     with open_engine(index, model, device, "auto") as engine, show_count("importing", "videos") as on_count:
         report = engine.import_embeddings(embeddings, on_progress=on_count)
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        print(json.dumps(run_to_dict(report), indent=2))
     else:
         print_import_summary(report, index)
     if report.failed:

@@ -54,6 +54,7 @@ from vidret.cli.options import (
 from vidret.cli.watch import MATCHED, report_matches
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
+from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_describe_summary, print_index_summary
 from vidret.present.terminal import print_error, print_message
 from vidret.present.webhook import check_webhook
@@ -195,7 +196,7 @@ def print_report(
     """Print what an indexing run did, and what a model described."""
     if as_json:
         rows = {} if described is None else {"described": dataclasses.asdict(described)}
-        print(json.dumps(dataclasses.asdict(report) | rows, indent=2))
+        print(json.dumps(run_to_dict(report) | rows, indent=2))
     else:
         print_index_summary(report, index)
     if described is not None:

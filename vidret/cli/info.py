@@ -11,7 +11,7 @@ from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
 from vidret.present.show import show_info, show_table
 from vidret.present.terminal import print_message
-from vidret.text import sanitize
+from vidret.text import sanitize, show_path
 
 if TYPE_CHECKING:
     from vidret.store.moment_files import MomentCounts
@@ -147,8 +147,8 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
     """Print the files that failed, with reasons, and the files of which words could not be read."""
     from vidret.store.text_upkeep import list_notes
 
-    failed = [(sanitize(record.path), record.reason) for record in store.files(state="failed")]
-    notes = [(sanitize(note.path), note.source, note.reason) for note in list_notes(store)]
+    failed = [(show_path(record.path), record.reason) for record in store.files(state="failed")]
+    notes = [(show_path(note.path), note.source, note.reason) for note in list_notes(store)]
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in failed]
         rows += [{"path": path, "source": source, "reason": reason} for path, source, reason in notes]

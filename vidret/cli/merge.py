@@ -1,6 +1,5 @@
 """The command ``vidret merge``."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.present.progress import show_count
+from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_merge_summary
 
 
@@ -27,7 +27,7 @@ def merge_command(
     with show_count("merging", "segments, files and moments") as on_count:
         report = merge_indexes(indexes, index, on_progress=on_count)
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        print(json.dumps(run_to_dict(report), indent=2))
     else:
         print_merge_summary(report, index)
     if report.interrupted:

@@ -1,6 +1,5 @@
 """The command ``vidret reindex``."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +21,9 @@ from vidret.cli.options import (
 )
 from vidret.errors import VidretError
 from vidret.present.progress import show_progress
+from vidret.present.show import run_to_dict
 from vidret.present.terminal import print_message
+from vidret.text import display_path
 
 if TYPE_CHECKING:
     from vidret.reindex import ReindexReport
@@ -78,7 +79,7 @@ def reindex_command(
             on_progress=on_progress,
         )
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        print(json.dumps(run_to_dict(report), indent=2))
     else:
         print_reindex_summary(report, index)
     if not report.switched:
@@ -98,7 +99,7 @@ def print_reindex_summary(report: "ReindexReport", index: Path) -> None:
             "back and run the same command again, or lose them with --allow-loss"
         )
     for path, reason in report.lost[:NUM_LISTED]:
-        print_message(f"  {'lost' if report.switched else 'not encoded'}: {path}: {reason}")
+        print_message(f"  {'lost' if report.switched else 'not encoded'}: {display_path(path)}: {reason}")
     if len(report.lost) > NUM_LISTED:
         print_message(f"  and {len(report.lost) - NUM_LISTED} more; --json lists them all")
     if report.concepts:

@@ -319,7 +319,7 @@ class RemoteEngine(Searchable):
         if isinstance(video, int):
             return video
         path = absolute_path(video)
-        found = next((each for each in self.videos(Filters(folder=path)) if path in each.paths), None)
+        found = next((each for each in self.videos(Filters(folder=path)) if strip_query(path) in each.paths), None)
         found = found or find_by_ending(self.videos(), video)
         if found is None:
             raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")

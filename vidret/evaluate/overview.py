@@ -17,7 +17,7 @@ from vidret.metrics.clusters import choose_num_clusters, cluster_vectors
 from vidret.metrics.projection import project_to_plane
 from vidret.store.nearest import find_nearest_rows
 from vidret.store.store import Store
-from vidret.text import sanitize
+from vidret.text import show_path
 from vidret.types import Filters, Segment
 
 NUM_NAMES = 2  # phrases of a cluster
@@ -273,7 +273,7 @@ def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
     """Return an overview as a dict that JSON can represent, without the map."""
 
     def list_frames(frames: Sequence[ExampleFrame]) -> list[dict[str, Any]]:
-        return [{"path": sanitize(each.path), "time": round(each.time, 3)} for each in frames]
+        return [{"path": show_path(each.path), "time": round(each.time, 3)} for each in frames]
 
     return {
         "num_videos": found.num_videos,
@@ -291,10 +291,10 @@ def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
             for each in found.clusters
         ],
         "look_alikes": [
-            {"paths": [*map(sanitize, each.paths)], "cosine": round(each.cosine, 4)} for each in found.look_alikes
+            {"paths": [*map(show_path, each.paths)], "cosine": round(each.cosine, 4)} for each in found.look_alikes
         ],
         "outliers": [
-            {"path": sanitize(each.path), "cosine": round(each.cosine, 4), "deviation": round(each.deviation, 2)}
+            {"path": show_path(each.path), "cosine": round(each.cosine, 4), "deviation": round(each.deviation, 2)}
             for each in found.outliers
         ],
     }

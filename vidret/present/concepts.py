@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidret.present.show import show_table
-from vidret.text import display_path, format_time, sanitize
+from vidret.text import display_path, format_time, show_path
 from vidret.types import Concept, ConceptExample
 
 COLUMNS = ("name", "yes", "no", "examples' weight", "text")
@@ -45,5 +45,5 @@ def concept_to_dict(concept: Concept) -> dict[str, Any]:
     row = dataclasses.asdict(concept)
     for example in (*row["yes"], *row["no"]):
         del example["image"]
-        example["path"] = sanitize(example["path"])
+        example["path"] = show_path(example["path"])
     return row

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
-from vidret.text import display_path, format_time, sanitize
+from vidret.text import display_path, format_time, show_path
 
 if TYPE_CHECKING:
     from vidret.types import CopiedFile, CopyGroup, SharedFootage
@@ -74,7 +74,7 @@ def format_footage(found: "Sequence[SharedFootage]") -> str:
 
 def _to_row(value: "CopiedFile | SharedFootage") -> dict[str, Any]:
     row = dataclasses.asdict(value)
-    row["path"] = sanitize(row["path"])
+    row["path"] = show_path(row["path"])
     if "copies" in row:
-        row["copies"] = [sanitize(copy) for copy in row["copies"]]
+        row["copies"] = [show_path(copy) for copy in row["copies"]]
     return {name: round(field, 4) if isinstance(field, float) else field for name, field in row.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from vidret.errors import VidretError
 from vidret.present.export import cannot_write, check_moments
 from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
-from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, strip_query
+from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
 from vidret.video.files import LocalFile
 from vidret.video.image_pool import ImagePool
@@ -52,9 +52,9 @@ def cut_moments(
     check_moments(moments)
     for moment in moments:
         if not has_file(moment.path):
-            raise VidretError(f"{sanitize(moment.path)}: {NO_FILE}")
+            raise VidretError(f"{show_path(moment.path)}: {NO_FILE}")
         if is_url(moment.path):
-            raise VidretError(f"{sanitize(strip_query(moment.path))}: only local files can be cut; download it first")
+            raise VidretError(f"{show_path(moment.path)}: only local files can be cut; download it first")
     folder = Path(folder)
     ffmpeg = find_ffmpeg()
     clips = [folder / name for name in name_clips(moments, copy=copy)]
@@ -98,7 +98,7 @@ def open_source(path: str) -> LocalFile:
         VidretError: It is missing, or cannot be read.
     """
     if not Path(path).is_file():
-        raise VidretError(f"{sanitize(path)}: no longer exists")
+        raise VidretError(f"{show_path(path)}: no longer exists")
     return LocalFile(path)
 
 
@@ -118,7 +118,7 @@ def cut_moment(
         VidretError: The video cannot be read, ffmpeg fails, exceeds a limit or is left, or the clip would have no
             frame.
     """
-    path = sanitize(moment.path)
+    path = show_path(moment.path)
     is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and has_restarts(moment.path, descriptor, limits)
     if is_joined and copy:
         raise VidretError(f"{path}: consists of joined recordings, which can be cut only by encoding, not by copying")

@@ -17,7 +17,7 @@ from vidret.present.editors.footage import read_footage
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline
 from vidret.present.transcript import to_transcript
-from vidret.text import escape_formula, format_time, sanitize, strip_query
+from vidret.text import escape_formula, format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText
 
 COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by", "similarity")
@@ -112,6 +112,7 @@ def moment_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
     rows = []
     for rank, moment in enumerate(moments, start=1):
         row: dict[str, Any] = {"rank": rank, "query": query} | dataclasses.asdict(moment)
+        row["path"] = strip_query(moment.path)
         row |= {name: round(row[name], 6) for name in ROUNDED_COLUMNS if row[name] is not None}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
@@ -171,7 +172,7 @@ def check_one_video(moments: Sequence[Moment], form: str) -> None:
     """Raise VidretError unless all moments are of one video."""
     paths = sorted({moment.path for moment in moments})
     if len(paths) > 1:
-        first = sanitize(strip_query(paths[0]))
+        first = show_path(paths[0])
         raise VidretError(f"{form} must be of one video, got {len(paths)}, among them {first}; locate in one of them")
 
 

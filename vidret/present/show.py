@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidret.present.terminal import print_message
-from vidret.text import display_path, format_time, sanitize
+from vidret.text import display_path, format_time, sanitize, show_path, strip_query
 
 if TYPE_CHECKING:
     from vidret.answers.judging import JudgedHit
@@ -197,13 +197,30 @@ def describe_vectors(info: "StoreInfo") -> str:
     return info.vectors + ("" if info.memory is None else f", memory limit {info.memory / 1e9:.3g} GB")
 
 
+def run_to_dict(report: Any) -> dict[str, Any]:
+    """Return the report of a run, a dataclass, as a dict that JSON can represent; its URLs have no query strings."""
+    rows: dict[str, Any] = _strip_queries(dataclasses.asdict(report))
+    return rows
+
+
+def _strip_queries(value: Any) -> Any:
+    match value:
+        case str():
+            return strip_query(value)
+        case list() | tuple():
+            return [_strip_queries(each) for each in value]
+        case dict():
+            return {key: _strip_queries(each) for key, each in value.items()}
+    return value
+
+
 def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     """Return a hit or a moment as a dict that JSON can represent."""
     row = dataclasses.asdict(result)
-    row["path"] = sanitize(row["path"])
+    row["path"] = show_path(row["path"])
     for name in ("evidence", "events"):  # of an index without words, and of a query of one event
         if not row[name]:
             del row[name]
     if "copies" in row:
-        row["copies"] = [sanitize(copy) for copy in row["copies"]]
+        row["copies"] = [show_path(copy) for copy in row["copies"]]
     return row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidret.present.terminal import print_message
-from vidret.text import display_path, format_time, strip_query
+from vidret.text import display_path, format_time
 
 if TYPE_CHECKING:
     from vidret.answers.describing import DescribeReport
@@ -40,7 +40,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         first, *others = report.unpruned
         more = f" and {len(others)} more" if others else ""
         print_message(
-            f"  not pruned: {display_path(strip_query(first))}{more}: missing, but not from a folder of this run that "
+            f"  not pruned: {display_path(first)}{more}: missing, but not from a folder of this run that "
             "still contains videos; a drive may be disconnected."
         )
     if report.interrupted:
@@ -101,6 +101,6 @@ def _describe_kept(report: "MergeReport") -> str:
 def _print_files(title: str, files: "Sequence[tuple[str, str]]", advice: str) -> None:
     """Print the first paths with their reasons, and how many more there are."""
     for path, reason in files[:MAX_LISTED]:
-        print_message(f"  {title}: {display_path(strip_query(path))}: {reason}")
+        print_message(f"  {title}: {display_path(path)}: {reason}")
     if len(files) > MAX_LISTED:
         print_message(f"  and {len(files) - MAX_LISTED} more {title}{advice}")

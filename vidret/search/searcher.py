@@ -19,7 +19,7 @@ from vidret.search.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.search.refining import refine_ranking
 from vidret.search.reranking import RankedSegments, Reranker
 from vidret.store.store import Store
-from vidret.text import display_path, strip_query
+from vidret.text import display_path
 from vidret.types import Filters, Hit, SearchOptions
 from vidret.video.files import may_exist
 
@@ -173,7 +173,7 @@ class Searcher:
         """Log one warning about missing files, each file only the first time."""
         new = [path for path in dict.fromkeys(missing) if path not in self._missing]
         self._missing.update(new)
-        names = ", ".join(display_path(strip_query(path)) for path in new[:MAX_LISTED])
+        names = ", ".join(display_path(path) for path in new[:MAX_LISTED])
         if len(new) == 1:
             logger.warning("left out, its file is gone: %s", names)
         elif new:

@@ -35,7 +35,7 @@ from vidret.serve.rows import find_video, stream_url, thumbnail_url, title
 from vidret.serve.schemas import TextRow
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
-from vidret.text import sanitize
+from vidret.text import show_path
 
 MAX_ASKED = 4  # answers of the endpoint at a time
 NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
@@ -144,7 +144,7 @@ def moment_event_row(engine: Engine, moment: ContextMoment) -> AskedMoment:
     return AskedMoment(
         number=moment.number,
         video=moment.video,
-        path=sanitize(moment.path),
+        path=show_path(moment.path),
         title=title(moment.path),
         duration=engine.video(moment.video).duration,
         start=round(moment.start, 2),

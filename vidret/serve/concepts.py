@@ -15,7 +15,7 @@ from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import find_video
 from vidret.serve.schemas import TINY_IMAGE
 from vidret.serve.worker import Worker
-from vidret.text import sanitize
+from vidret.text import show_path
 from vidret.types import Concept, ConceptExample
 
 MAX_EXAMPLES = 64  # of each kind, in one request
@@ -128,6 +128,6 @@ def concept_row(concept: Concept) -> ConceptRow:
     facts = dataclasses.asdict(concept)
     for name in ("yes", "no"):
         facts[name] = [
-            ExampleRow(path=sanitize(row["path"]), start=row["start"], end=row["end"]) for row in facts[name]
+            ExampleRow(path=show_path(row["path"]), start=row["start"], end=row["end"]) for row in facts[name]
         ]
     return ConceptRow(**facts)

@@ -15,7 +15,7 @@ from vidret.serve.events import Send, document_events, stream_events, write_even
 from vidret.serve.fields import Id
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import find_video, stream_url, title
-from vidret.text import sanitize
+from vidret.text import show_path
 from vidret.types import CopiedFile, CopyGroup
 
 MAX_VIDEOS = 100_000  # whose copies one request looks for
@@ -110,5 +110,5 @@ def group_rows(group: CopyGroup) -> list[CopyRow]:
 
 def file_row(file: CopiedFile) -> CopyRow:
     """Return the row of a file of a group."""
-    fields = dataclasses.asdict(file) | {"path": sanitize(file.path), "differs": list(file.differs)}
+    fields = dataclasses.asdict(file) | {"path": show_path(file.path), "differs": list(file.differs)}
     return CopyRow(**fields, title=title(file.path), stream=stream_url(file.video))

@@ -20,7 +20,7 @@ from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
 from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import TextCounts, count_texts
-from vidret.text import sanitize
+from vidret.text import sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES
 
 SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
@@ -204,7 +204,7 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,
             failures=[
-                FailureRow(path=sanitize(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
+                FailureRow(path=show_path(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
             ],
             asks=asks,
             allow_index=bool(indexer.roots),

@@ -21,7 +21,7 @@ from vidret.serve.schemas import (
     VideoRow,
 )
 from vidret.store.records import StoredVideo
-from vidret.text import file_name, is_url, sanitize
+from vidret.text import file_name, is_url, sanitize, show_path
 from vidret.types import EventSpan, Evidence, Hit, Moment, Query, SharedFootage, Source
 from vidret.types import Sequence as EventSequence
 
@@ -54,7 +54,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
         rows.append(
             HitRow(
                 video=hit.video,
-                path=sanitize(hit.path),
+                path=show_path(hit.path),
                 title=title(hit.path),
                 duration=duration,
                 segment=hit.segment.number,
@@ -63,7 +63,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 time=hit.time,
                 score=hit.score,
                 weak=hit.weak,
-                copies=[sanitize(path) for path in hit.copies],
+                copies=[show_path(path) for path in hit.copies],
                 why=hit.why,
                 evidence=evidence_rows(hit.evidence),
                 events=event_rows(hit.events),
@@ -95,7 +95,7 @@ def interpretation_row(engine: Engine, query: Query, sources: Sequence[Source] |
 
 def moment_row(moment: Moment) -> MomentRow:
     """Return the row of a moment, with a thumbnail of the frame in its middle."""
-    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
+    fields = dataclasses.asdict(moment) | {"path": show_path(moment.path)}
     fields |= {"evidence": evidence_rows(moment.evidence), "events": event_rows(moment.events)}
     thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
     return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))
@@ -103,7 +103,7 @@ def moment_row(moment: Moment) -> MomentRow:
 
 def footage_row(found: SharedFootage) -> FootageRow:
     """Return the row of a find of a clip, with a thumbnail of the frame in its middle."""
-    paths = {"path": sanitize(found.path), "copies": [sanitize(path) for path in found.copies]}
+    paths = {"path": show_path(found.path), "copies": [show_path(path) for path in found.copies]}
     thumbnail = thumbnail_url(found.video, (found.start + found.end) / 2)
     fields = dataclasses.asdict(found) | paths
     return FootageRow(**fields, title=title(found.path), thumbnail=thumbnail, stream=stream_url(found.video))
@@ -116,8 +116,8 @@ def video_row(video: StoredVideo) -> VideoRow:
     return VideoRow(
         id=video.id,
         title=title(first),
-        path=sanitize(first),
-        copies=[sanitize(path) for path in copies],
+        path=show_path(first),
+        copies=[show_path(path) for path in copies],
         duration=video.duration,
         width=cast(int | None, video.facts.get("width")),
         height=cast(int | None, video.facts.get("height")),

@@ -45,7 +45,7 @@ def find_by_ending(videos: Iterable[StoredVideo], ending: str | os.PathLike[str]
     }
     if len(found) > 1:
         named = ", ".join(path for path, _ in list(found.values())[:MAX_NAMED])
-        raise VidretError(f"{ending}: must be the end of one video's path, got {len(found)}: {named}")
+        raise VidretError(f"{typed}: must be the end of one video's path, got {len(found)}: {named}")
     return next((video for _, video in found.values()), None)
 
 

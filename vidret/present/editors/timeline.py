@@ -17,7 +17,7 @@ from vidret.present.editors.timecode import (
     parse_rate,
 )
 from vidret.present.show import SOURCE_NAMES
-from vidret.text import format_time, is_url, sanitize, strip_query
+from vidret.text import format_time, is_url, sanitize, show_path, strip_query
 from vidret.types import Evidence, Moment
 
 logger = logging.getLogger(__name__)
@@ -189,4 +189,4 @@ def _list_notes(clips: Sequence[TimelineClip], rate: Fraction) -> list[str]:
 
 
 def _name(footage: Footage) -> str:
-    return sanitize(strip_query(footage.path))
+    return show_path(footage.path)
