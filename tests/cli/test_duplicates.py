@@ -45,7 +45,7 @@ def test_groups_are_printed_and_drawn(run_copies: Runner, tmp_path: Path) -> Non
     assert {line.split()[-1] for line in lines[1:]} == {"film.mp4", "twin.mp4", "mirrored.mp4"}
     assert "best" in lines[1]
     assert "mirrored" in out
-    assert "3 files in 1 groups of copies; nothing was changed." in err
+    assert "3 files in 1 groups of the same footage; nothing was changed." in err
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 1200
 

@@ -36,10 +36,12 @@ def draw_footage(seed: int, length_s: float, *, place: int | None = None, speed:
     return frames
 
 
-def write_frames(path: Path, frames: Sequence[np.ndarray], *, change: Change | None = None) -> Path:
-    """Write frames as H.264, each changed before."""
+def write_frames(
+    path: Path, frames: Sequence[np.ndarray], *, change: Change | None = None, faststart: bool = False
+) -> Path:
+    """Write frames as H.264, each changed before; ``faststart`` makes the beginning of the file readable by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "23"}))
         stream.pix_fmt = "yuv420p"
         for number, frame in enumerate(frames):

@@ -10,11 +10,11 @@ from jaxtyping import Float, Float64
 
 from vidret.align.footage import Alignment, align_repeatedly, bound_gain
 from vidret.align.whitening import Whitening, fit_whitening
-from vidret.copies.checking import FootageGuess, check_guess
+from vidret.copies.checking import FootageGuess
 from vidret.copies.frames import read_frame_table
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
 from vidret.copies.reader import NUM_WORKERS, FootageReader
-from vidret.copies.verdict import judge_windows
+from vidret.copies.verdict import judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
@@ -181,14 +181,14 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
         offset=alignment.offset,
     )
     try:
-        windows = check_guess(guess, reader)
+        verdict = judge_footage(guess, reader)
     except DecodeError as error:
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None
-    verdict = judge_windows(windows) if windows else None
     if verdict is None or not (verdict.same and verdict.moves):  # of still footage, no part can be told from another
         return None
     start, end = extend_alignment(alignment, clip.times.tolist(), *extents, verdict.speed, verdict.offset)
+    start, end = max(start, verdict.start), min(end, verdict.end)
     if end - start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
         return None
     return SharedFootage(

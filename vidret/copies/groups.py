@@ -10,7 +10,8 @@ from vidret.types import CopiedFile, CopyGroup
 
 SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
 SAME_SPEED = 0.02
-SAME_LENGTH = 0.08  # of a video, or a second
+SAME_LENGTH = 0.08  # of a video, or a second: how well it is known which part of it is shared
+EQUAL_LENGTH = 0.01  # of a video, or a second: files of which none is better for its length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,9 @@ def describe_group(
     ids: Collection[int], links: Mapping[int, Mapping[int, FootageLink]], videos: Mapping[int, StoredVideo]
 ) -> CopyGroup:
     """Return a group with its best file first, then the others by path."""
-    best = max(ids, key=lambda video_id: (rank_quality(videos[video_id]), -video_id))
+    whole = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
+    longest_s = max((measure_extent(video).length for video in whole), default=0.0)
+    best = max(ids, key=lambda video_id: (rank_quality(videos[video_id], longest_s), -video_id))
     reached, waiting = {best: FootageLink(start=0.0, end=videos[best].duration)}, [best]
     while waiting:
         current = waiting.pop(0)
@@ -134,10 +137,16 @@ def describe_group(
     return CopyGroup(tuple(files))
 
 
-def rank_quality(video: StoredVideo) -> tuple[int, int, float]:
-    """Return what makes a file better than others: its number of pixels, its bit rate, its length."""
+def rank_quality(video: StoredVideo, longest_s: float) -> tuple[bool, bool, int, int, float]:
+    """Return what makes a file better than others: whole, as long as the longest, pixels, bit rate, length."""
     width, height, bit_rate = read_quality(video)
-    return width * height, bit_rate, video.duration
+    length = measure_extent(video).length
+    return not video.salvaged, not is_shorter(length, longest_s, EQUAL_LENGTH), width * height, bit_rate, length
+
+
+def is_shorter(length_s: float, other_s: float, tolerance: float = SAME_LENGTH) -> bool:
+    """Return whether a length is less than another one by more than a share of it, and than a second."""
+    return length_s < other_s - max(1.0, tolerance * other_s)
 
 
 def read_quality(video: StoredVideo) -> tuple[int, int, int]:
@@ -180,7 +189,8 @@ def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -
         "bars": max(link.width, link.height) > 1 + SAME_SIZE,
         "faster": link.speed < 1 - SAME_SPEED,
         "slower": link.speed > 1 + SAME_SPEED,
-        "part": shared_s < best_s - max(1.0, SAME_LENGTH * best_s),
-        "longer": shared_s * link.speed < own_s - max(1.0, SAME_LENGTH * own_s),
+        "part": is_shorter(shared_s, best_s),
+        "longer": is_shorter(shared_s * link.speed, own_s),
+        "damaged": bool(video.salvaged),
     }
     return tuple(word for word, applies in facts.items() if applies)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from vidret.align.footage import Alignment
 from vidret.align.placement import PicturePlacement
 from vidret.copies.candidates import VideoPair, find_video_pairs
-from vidret.copies.checking import FootageGuess, check_guess
+from vidret.copies.checking import FootageGuess
 from vidret.copies.frames import FrameTable
 from vidret.copies.reader import NUM_WORKERS, FootageReader
-from vidret.copies.verdict import FootageVerdict, judge_windows
+from vidret.copies.verdict import FootageVerdict, judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.text import strip_query
@@ -174,6 +174,7 @@ class PairFinder:
         if verdict is None or not verdict.same:
             return None
         start, end = self._span(candidate, verdict.speed, verdict.offset)
+        start, end = max(start, verdict.start), min(end, verdict.end)
         if not self._fills(clip, film, start, end, verdict.speed, LEAST_SHARE):
             return None
         if not verdict.moves and not self._are_equally_long(clip, film):
@@ -197,13 +198,12 @@ class PairFinder:
         if not self._unreadable.isdisjoint((guess.clip_path, guess.film_path)):
             return None
         try:
-            windows = check_guess(guess, self._reader)
+            return judge_footage(guess, self._reader)
         except DecodeError as error:
             if error.path not in self._unreadable:
                 self._unreadable.add(error.path)
                 logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
             return None
-        return judge_windows(windows) if windows else None
 
 
 class DisjointSets:

@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vidret.align.placement import PicturePlacement
-from vidret.copies.checking import MANY_CHANGES, CheckedWindow
+from vidret.copies.checking import (
+    LEAST_AGREEMENT,
+    MANY_CHANGES,
+    WINDOW_S,
+    CheckedWindow,
+    FootageGuess,
+    check_guess,
+    check_middle,
+)
+from vidret.copies.reader import FootageReader
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8
 FEW_CHANGES = 4  # fewer say nothing
-# Agreement that is needed of many changes, and how much more of few. Copies reach 0.78 with 30 changes and more.
-LEAST_AGREEMENT, CHANCE = 0.7, 0.5
+CHANCE = 0.5  # how much more agreement is needed of few changes
 STILL_LIKENESS = 0.985  # of pictures in which nothing moves
 ODD_AGREEMENT = 0.45  # of one window, below which the other one does not count
+MAX_BEND_S = 0.25  # by which the middle may lie beside the line through the ends
 MAX_SPEED_ERROR = 0.15  # of the speed between two windows, relative to that within them
 
 
@@ -26,6 +37,8 @@ class FootageVerdict:
         likeness: Mean correlation of pictures.
         speed: Seconds of the film per second of the clip.
         offset: Film time of the clip's time 0, in seconds.
+        start: When in the clip this begins to hold, in seconds.
+        end: When it ends to hold.
         placement: Where the clip's picture lies in the film's.
     """
 
@@ -35,16 +48,42 @@ class FootageVerdict:
     likeness: float
     speed: float
     offset: float
+    start: float
+    end: float
     placement: PicturePlacement
 
 
+def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict | None:
+    """Return the verdict on two files; None if there are no frames to compare.
+
+    Raises:
+        DecodeError: A file cannot be read.
+    """
+    windows = check_guess(guess, reader)
+    if len(windows) == 2 and is_straight(windows):  # two films may share clips at both ends, and nothing between them
+        placement = max(windows, key=lambda window: window.motion.merit).placement
+        middle = check_middle(guess, fit_line(windows), placement, reader)
+        windows = windows if middle is None else [windows[0], middle, windows[1]]
+    return judge_windows(windows) if windows else None
+
+
 def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
-    """Return the verdict of one or two windows."""
+    """Return the verdict of one to three windows, which are in order.
+
+    Where one film lacks a moment of the other, two of three windows lie on one line: the verdict is that of these.
+    """
+    start, end = -np.inf, np.inf
+    if len(windows) == 3 and not is_straight(windows):
+        reach_s = WINDOW_S / 2
+        if are_certainly_straight(windows[:2]):
+            windows, end = windows[:2], windows[1].centre_s + reach_s
+        elif are_certainly_straight(windows[1:]):
+            windows, start = windows[1:], windows[1].centre_s - reach_s
     num_changes = sum(window.motion.num_changes for window in windows)
     weights = [window.motion.num_changes / num_changes if num_changes else 1 / len(windows) for window in windows]
     agreement = sum(weight * window.motion.agreement for weight, window in zip(weights, windows, strict=True))
     likeness = sum(window.motion.likeness for window in windows) / len(windows)
-    speed, offset, is_straight = fit_line(windows)
+    speed, offset = fit_line(windows)
     moves = num_changes >= FEW_CHANGES
     if not moves:
         agrees = likeness >= STILL_LIKENESS
@@ -52,22 +91,45 @@ def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
         lowest = min((each.motion.agreement for each in windows if each.motion.num_changes >= MANY_CHANGES), default=1)
         agrees = agreement >= LEAST_AGREEMENT + CHANCE / num_changes**0.5 and lowest >= ODD_AGREEMENT
     return FootageVerdict(
-        same=agrees and is_straight and likeness >= LEAST_LIKENESS,
+        same=agrees and is_straight(windows) and likeness >= LEAST_LIKENESS,
         moves=moves,
         agreement=agreement,
         likeness=likeness,
         speed=speed,
         offset=offset,
+        start=start,
+        end=end,
         placement=max(windows, key=lambda window: window.motion.merit).placement,
     )
 
 
-def fit_line(windows: Sequence[CheckedWindow]) -> tuple[float, float, bool]:
-    """Return speed and offset through the centres of the windows, and whether the windows agree on the speed."""
+def fit_line(windows: Sequence[CheckedWindow]) -> tuple[float, float]:
+    """Return speed and offset of the line through the centres of the first and the last window."""
+    first, last = windows[0], windows[-1]
     if len(windows) == 1:
-        return windows[0].motion.speed, windows[0].motion.offset, True
-    first, last = windows
-    one, other = (each.motion.speed * each.centre_s + each.motion.offset for each in windows)
-    speed = (other - one) / (last.centre_s - first.centre_s)
-    expected = max(windows, key=lambda window: window.motion.merit).motion.speed
-    return speed, one - speed * first.centre_s, abs(speed / expected - 1) <= MAX_SPEED_ERROR
+        return first.motion.speed, first.motion.offset
+    speed = (_find_film_time(last) - _find_film_time(first)) / (last.centre_s - first.centre_s)
+    return speed, _find_film_time(first) - speed * first.centre_s
+
+
+def is_straight(windows: Sequence[CheckedWindow]) -> bool:
+    """Return whether the windows lie on one line and agree on its speed."""
+    if len(windows) == 1:
+        return True
+    speed, offset = fit_line(windows)
+    bends = (abs(speed * each.centre_s + offset - _find_film_time(each)) for each in windows[1:-1] if _moves(each))
+    expected = max(windows[0], windows[-1], key=lambda window: window.motion.merit).motion.speed
+    return max(bends, default=0.0) <= MAX_BEND_S and abs(speed / expected - 1) <= MAX_SPEED_ERROR
+
+
+def are_certainly_straight(windows: Sequence[CheckedWindow]) -> bool:
+    """Return whether the windows lie on one line, and each of them shows the same footage by itself."""
+    return is_straight(windows) and all(_moves(each) and each.motion.agreement >= LEAST_AGREEMENT for each in windows)
+
+
+def _moves(window: CheckedWindow) -> bool:
+    return window.motion.num_changes >= MANY_CHANGES
+
+
+def _find_film_time(window: CheckedWindow) -> float:
+    return window.motion.speed * window.centre_s + window.motion.offset

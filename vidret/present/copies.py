@@ -38,7 +38,7 @@ def show_copies(groups: "Sequence[CopyGroup]") -> None:
     show_table(("group", "pixels", "kbit/s", "length", "at", "best at", "what", "video"), rows, NO_COPIES)
     if rows:
         num_files = sum(len(group.files) for group in groups)
-        print_message(f"{num_files} files in {len(groups)} groups of copies; nothing was changed.")
+        print_message(f"{num_files} files in {len(groups)} groups of the same footage; nothing was changed.")
 
 
 def describe_differences(file: "CopiedFile") -> str:

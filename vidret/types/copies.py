@@ -52,7 +52,7 @@ class CopiedFile:
         best_start: Where the shared footage begins in the best file.
         speed: Seconds of this file per second of the best one.
         differs: How it differs: ``same content``, ``mirrored``, ``cropped``, ``bars``, ``faster``, ``slower``,
-            ``part``, ``longer``; empty if it only looks the same.
+            ``part`` of the best file, ``longer`` by other footage, ``damaged``; empty if it only looks the same.
         agreement: How well decoded frames agree in what moves, at most 1; 1 for the best file and the same content.
         moves: False if too little moves to tell the footage from another recording of the same place.
     """
@@ -74,11 +74,15 @@ class CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class CopyGroup:
-    """Files that show the same footage: the best one, by resolution and bit rate, comes first."""
+    """Files that show the same footage, the best one first.
+
+    Whole files are better than damaged ones, then long ones; then resolution and bit rate decide. A file
+    that shows only a part of the best one is in the group as its ``part``, not as a copy.
+    """
 
     files: tuple[CopiedFile, ...]
 
     @property
     def best(self) -> CopiedFile:
-        """The file with the largest picture, and among these with the highest bit rate."""
+        """Of the undamaged files, and of the longest, that with the largest picture, and then the highest bit rate."""
         return self.files[0]
