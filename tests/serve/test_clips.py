@@ -180,3 +180,15 @@ def test_an_endless_clip_ends(engine: Engine, running: Path, monkeypatch: pytest
         response = read_response(client)
     assert response.startswith(b"HTTP/1.1 422 ")
     assert b"takes longer than 0.5 s" in response
+
+
+def test_a_shutdown_ends_a_clip(engine: Engine, running: Path, scratch: Path) -> None:
+    with ExitStack() as stack:
+        with run_server(engine) as port:
+            client = stack.enter_context(request_clip(port))
+            pid = wait_for_run(running)
+        assert read_response(client).startswith(b"HTTP/1.1 503 ")
+    deadline = time.monotonic() + 5
+    while (is_running(pid) or list(scratch.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (is_running(pid), list(scratch.iterdir())) == (False, [])

@@ -144,6 +144,33 @@ def test_client_without_a_token_can_read_the_response_after_a_large_body(engine:
         assert read_all(client).startswith(b"HTTP/1.1 401 ")
 
 
+def test_requests_that_outlast_a_shutdown_get_503(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered = threading.Event()
+
+    def locate_with(*_: object, **__: object) -> list[object]:
+        entered.set()
+        time.sleep(2)
+        return []
+
+    monkeypatch.setattr(Engine, "locate_with", locate_with)
+    body = b'{"query": "red"}'
+    head = POST.replace(b"/api/search", b"/api/locate") % len(body)
+    with ExitStack() as stack:
+        with running(create_app(engine, Indexer([])), Connection) as port:
+            clients = [stack.enter_context(connect(port)) for _ in range(3)]
+            for client in clients:
+                client.sendall(head + body)
+            assert entered.wait(5)
+        for client in clients:
+            got = read_all(client)
+            assert got.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: " in got.lower()
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["detail"] == "the server is shutting down"
+    assert "Traceback" not in caplog.text
+
+
 class Gated:
     """An app that responds once its gate is open."""
 

@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -69,7 +70,7 @@ def create_app(
         worker.start()
         yield
         indexer.close()
-        worker.close()
+        await run_in_threadpool(worker.close)  # meanwhile the requests that were cancelled are answered
         images.close()
         thumbnails.close()
 

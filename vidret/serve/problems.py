@@ -1,5 +1,6 @@
 """Errors as ``application/problem+json`` (RFC 9457), with one sentence in ``detail``."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.text import sanitize
@@ -20,6 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 MAX_VALUE_LENGTH = 60  # characters of a wrong value
 MAX_ERRORS = 5  # errors listed per request
 INTERNAL_ERROR = "the server failed; its log says why"
+SHUTTING_DOWN = "the server is shutting down"
 
 
 class RefusedError(VidretError):
@@ -58,8 +61,33 @@ def refusals(*statuses: int) -> Responses:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
+class ShutdownMiddleware:
+    """Responds with 503 to requests that the server cancels, which it does with those that outlast its shutdown."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request; a response that has begun already stays unfinished."""
+        has_begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if not has_begun:
+                await problem_response(503, SHUTTING_DOWN, {"Retry-After": "5"})(scope, receive, send)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Make an app respond to all exceptions with problem documents."""
+    app.add_middleware(ShutdownMiddleware)
     app.add_exception_handler(VidretError, _handle_vidret_error)
     app.add_exception_handler(RequestValidationError, _handle_invalid)
     app.add_exception_handler(HTTPException, _handle_http)
