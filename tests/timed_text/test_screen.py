@@ -11,10 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.growth import assert_linear
 from vidret.errors import MissingExtraError
 from vidret.timed_text import screen
-from vidret.timed_text.images import READING_SIDE, bound, cut, fit_image, likeness, overlap_boxes, shrink
-from vidret.timed_text.screen import FULL_EVERY, MAX_MISSED, ScreenReader, is_text, similar
+from vidret.timed_text.images import READING_SIDE, Box, bound, cut, fit_image, likeness, overlap_boxes, shrink
+from vidret.timed_text.screen import (
+    FULL_EVERY,
+    MAX_BOXES,
+    MAX_CHARACTERS,
+    MAX_COMPARED,
+    MAX_MISSED,
+    MAX_READ,
+    ScreenReader,
+    count_common,
+    is_text,
+    similar,
+)
 from vidret.types import Picture, TimedText
 
 SIZE = (480, 270)
@@ -226,6 +238,81 @@ def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:
     for gone in (hidden, [EMPTY] * len(hidden)):
         texts = follow(reader, [SHOWN, *gone, SHOWN])
         assert [(text.start, text.end) for text in texts] == [(0.0, 0.5), (MAX_MISSED + 1.5, MAX_MISSED + 3.0)]
+
+
+class DenseReader(ScreenReader):
+    """Reads pages of many texts, and counts how many it reads in each frame. Lower texts are larger."""
+
+    def __init__(self, num_texts: int) -> None:
+        """Read pages with so many texts, at most 1000."""
+        self.num_texts, self.num_detected = num_texts, 0
+        self.read_in_frame: list[int] = []
+        self.start()
+
+    def read(self, image: Picture, time_s: float) -> None:
+        """Read the next frame."""
+        self.read_in_frame.append(0)
+        super().read(image, time_s)
+
+    def _detect(self, image: Picture) -> list[Box]:
+        self.num_detected += 1
+        cells = [divmod(number, 20) for number in range(self.num_texts)]
+        corners = [(x / 20, y / 50, x / 20 + 0.04, y / 50 + 0.01 + y / 10_000) for y, x in cells]
+        return [np.array([(a, b), (c, b), (c, d), (a, d)], np.float32) for a, b, c, d in corners]
+
+    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
+        self.read_in_frame[-1] += 1
+        left, top = box[0]
+        return f"{round(float(top) * 50):02}{chr(97 + round(float(left) * 20)) * 6}", 0.9
+
+
+def make_page(seed: int) -> Picture:
+    return np.random.default_rng(seed).integers(0, 256, (270, 480, 3)).astype(np.uint8)
+
+
+def test_a_dense_page_is_read_over_several_frames() -> None:
+    reader = DenseReader(4 * MAX_READ)
+    texts = follow(reader, [make_page(0)] * 6)
+    assert reader.read_in_frame == [MAX_READ] * 4 + [0, 0]
+    assert reader.num_detected == 1
+    assert (texts[0].start, texts[-1].end) == (0.0, 6.0)
+    assert {(text.start, text.end) for text in texts} == {(0.0, 6.0)}, "read late, but seen from the start"
+    found = [word for text in texts for word in text.text.split()]
+    assert len(set(found)) == len(found) == 4 * MAX_READ
+    assert all(len(text.text) <= MAX_CHARACTERS for text in texts)
+    assert reader.note == ""
+
+
+def test_dense_pages_that_change_take_bounded_time_a_frame() -> None:
+    reader = DenseReader(1000)
+    texts = follow(reader, [make_page(seed) for seed in range(12)])
+    assert set(reader.read_in_frame) == {MAX_READ}
+    first = {word[:2] for word in texts[0].text.split()}
+    assert texts
+    assert min(first) >= "35", "the largest texts are read first"
+    assert reader.note.startswith(f"frames with more than {MAX_BOXES} texts, of which the largest are read: ")
+    follow(reader, [EMPTY])
+    reader.num_texts = 0
+    assert follow(reader, [EMPTY]) == []
+    assert reader.note == ""
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("abc", max_size=30), st.text("abcd", max_size=30))
+def test_the_longest_common_subsequence(one: str, other: str) -> None:
+    lengths = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for row, first in enumerate(one):
+        for column, second in enumerate(other):
+            longest = max(lengths[row][column + 1], lengths[row + 1][column])
+            lengths[row + 1][column + 1] = lengths[row][column] + 1 if first == second else longest
+    assert count_common(one, other) == lengths[-1][-1]
+
+
+@pytest.mark.parametrize("repeated", ["a", "ab", "a_", "1234567890"])
+def test_comparing_takes_linear_time(repeated: str) -> None:
+    assert_linear(lambda text: similar(text, text[::-1] + "x"), lambda length: repeated * (length // len(repeated)))
+    assert_linear(lambda text: is_text(text, 1.0), lambda length: repeated * (length // len(repeated)))
+    assert not similar("a" * MAX_COMPARED, "b" * MAX_COMPARED)
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
