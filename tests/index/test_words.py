@@ -7,21 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
-from tests.words import add_words
+from tests.words import add_words, make_texts
+from vidret.encode.sentences import DIM
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
-from vidret.index.words import choose_words, read_options
+from vidret.index import words as words_module
+from vidret.index.words import choose_words, open_words, read_options
 from vidret.store.text_records import TextTrack
 from vidret.store.text_store import TextStore
 from vidret.timed_text import options as options_module
 from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText
 from vidret.video import process
+from vidret.video.pool import ReadTexts
 
 ROOT = Path(__file__).parents[2]
 SUBTITLES_ONLY = WordsOptions(sources=("subtitles",))
@@ -147,6 +151,7 @@ from vidret.engine import Engine
 from vidret.index.words import ContentWords
 from vidret.timed_text.options import WordsOptions
 from vidret.video import process
+from vidret.video.pool import ReadTexts
 
 process._PROGRAM = sys.argv[4]
 count, add = 0, ContentWords.add
@@ -217,6 +222,23 @@ def test_a_crash_over_words_spares_the_pictures(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
     assert engine.index([film.parent], retry_failed=True).texts == {"screen": 0}
     assert read_words(tmp_path / "index")["screen"][0].note == ""
+
+
+def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else half a million stored texts would be compared with each that is read."""
+    stored = make_texts([f"word {number}" for number in range(200)], "screen")
+    until_s = stored[-1].start
+    compared: list[TimedText] = []
+    monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
+    with open_words(tmp_path, WordsOptions(sources=("screen",)), retry_failed=False) as run:
+        assert run is not None
+        run.begin("content", [], 400.0)
+        track = run.store.tracks()[0]
+        run.store.add(track, stored, np.zeros((200, DIM), np.float32), until_s=until_s)
+        reading = run.begin("content", [], 400.0)
+        assert reading.request()["screen"]["start_s"] == until_s
+        reading.add(ReadTexts("screen", 400.0, stored), np.zeros((200, DIM), np.float32))
+    assert {text.text for text in compared} == {"word 198", "word 199"}
 
 
 def test_wrong_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,13 @@ def test_long_gaps_come_in_pieces() -> None:
     assert place((0.0, 100), (1e9, 100)) == [(0, 100), (100, 100)]
 
 
+def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_MAX_GAPS_S", 50.0)
+    placed = place(*((21.0 * number, 100) for number in range(6)))
+    num_silent = placed[-1][0] + placed[-1][1] - 6 * 100
+    assert num_silent == 4000, "two gaps of 20 s; then the samples continue"
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.one_of(st.none(), st.floats(-50, 50), st.just(1e12)), st.integers(0, 300)), max_size=12),

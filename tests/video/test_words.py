@@ -1,7 +1,9 @@
 """Tests of words that decoding processes read: on-screen text, speech and subtitles."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from vidret.video import process
 from vidret.video import words as words_module
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, FinishedTexts, OpenedVideo, ReadTexts
 from vidret.video.probe import probe
-from vidret.video.words import WordsReader
+from vidret.video.words import MAX_BUDGET_S, WordsReader
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}
 
@@ -174,3 +176,55 @@ def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: 
     (first_s, num_first), (second_s, num_second) = heard
     assert (first_s, second_s) == (0.0, 1.25)
     assert num_first - num_second == 1.25 * 16000
+
+
+class Endless:
+    """Reads a text in every frame, and speech for ever."""
+
+    note = ""
+
+    def start(self) -> None:
+        """Begin another video."""
+
+    def read(self, *_args: object) -> None:
+        """Take the time of a frame."""
+        time.sleep(0.002)
+
+    def finish(self, end_s: float) -> list[TimedText]:
+        """Return the text of the frames that were read."""
+        return [TimedText(0.0, end_s, "exit", "screen")]
+
+    def transcribe(self, _audio: object, *, heartbeat: Callable[[], None], **_options: object) -> Iterator[Any]:
+        """Yield an utterance, and go on."""
+        yield 1.0, [TimedText(0.0, 1.0, "well", "speech")]
+        while True:
+            heartbeat()
+
+
+def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words_module, "_load_screen_reader", Endless)
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Endless())
+    monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
+    monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
+    sent: list[dict[str, Any]] = []
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True))
+    request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
+    reader = WordsReader(info, request, send=sent.append, heartbeat=lambda: None)
+    for index in range(info.num_frames):
+        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
+    reader.finish_screen()
+    reader.read_rest()
+    texts = [(each["source"], text[2]) for each in sent if each["kind"] == "texts" for text in each["texts"]]
+    assert texts == [("screen", "exit"), ("speech", "well")]
+    notes = {each["source"]: each["note"] for each in sent if each["kind"] == "texts_end"}
+    reason = "it would take longer than the 0 s that a video of this length may"
+    assert notes["screen"].startswith("only its first ")
+    assert notes["screen"].endswith(reason)
+    assert notes["speech"] == f"not all was read: {reason}"
+
+
+def test_the_budget_grows_with_the_video_up_to_a_limit(tmp_path: Path) -> None:
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0)))
+    for duration, budget_s in ((10.0, 800.0), (2e9, MAX_BUDGET_S)):
+        reader = WordsReader(replace(info, duration=duration), {}, send=print, heartbeat=lambda: None)
+        assert reader._budget_s == budget_s

@@ -14,6 +14,7 @@ NAME = "all-MiniLM-L6-v2"
 FINGERPRINT = SHA256[SENTENCES[0]][:32]
 DIM = 384
 _BATCH = 32
+_MAX_CHARACTERS = 10_000  # of a text; 128 word pieces need fewer
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,6 +40,7 @@ class SentenceEncoder:
         """Return unit vectors; texts beyond 128 word pieces are cut off."""
         vectors = [np.zeros((0, DIM), np.float32)]
         for start in range(0, len(texts), _BATCH):
-            words, mask = embed_words(self._tokenizer, self._model, list(texts[start : start + _BATCH]))
+            batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
+            words, mask = embed_words(self._tokenizer, self._model, batch)
             vectors.append(functional.normalize(pool_words(words, mask), dim=-1).numpy().astype(np.float32))
         return np.concatenate(vectors)

@@ -14,7 +14,7 @@ from vidret.video.files import open_file
 _PIECE_S = 10.0
 _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
-_MAX_GAP_S = 6 * 3600.0  # more is a broken timestamp
+_MAX_GAPS_S = 6 * 3600.0  # of a file together; more is broken timestamps
 _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
 
 
@@ -122,6 +122,7 @@ def _place(
     samples continue, as the frames of the video do.
     """
     position: int | None = None  # where the next samples belong
+    remaining = round(_MAX_GAPS_S * sample_rate)
     zero = round(zero_s * sample_rate)
     for time_s, samples in frames:
         gap = 0
@@ -130,10 +131,11 @@ def _place(
             position, gap = max(0, first), min(0, first)
         elif time_s is not None:
             gap = round(time_s * sample_rate) - zero - position
-            if not -_MAX_OVERLAP_S * sample_rate <= gap <= _MAX_GAP_S * sample_rate:
+            if not -_MAX_OVERLAP_S * sample_rate <= gap <= remaining:
                 zero, gap = zero + gap, 0
             elif abs(gap) <= _MIN_GAP_S * sample_rate:
                 gap = 0
+        remaining -= max(gap, 0)
         while gap > 0:
             length = min(gap, round(_PIECE_S * sample_rate))
             yield position, np.zeros(length, np.float32)

@@ -6,6 +6,7 @@ fails becomes the note of its source.
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -30,6 +31,7 @@ from vidret.video.subtitle_tracks import read_tracks
 
 TEXTS_AT_ONCE = 500  # in a message
 MAX_PROBLEMS = 5  # in a note
+MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one source, by the video's length
 _MISSING_TOLERANCE_S = 2.0
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
@@ -66,7 +68,8 @@ class WordsReader:
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
         self._screen: ScreenReader | None = None
-        self._start_s = self._last_s = 0.0
+        self._start_s = self._last_s = self._screen_time_s = 0.0
+        self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         if "screen" in request:
             self._start_s = float(request["screen"]["start_s"])
             self._last_s = -1.0
@@ -95,10 +98,14 @@ class WordsReader:
             return
         self._last_s = time_s
         self._heartbeat()
+        started = time.monotonic()
         try:
             self._screen.read(fit_image(image), time_s)
         except Exception as error:
             self.fail_screen(error)
+        self._screen_time_s += time.monotonic() - started
+        if self._screen_time_s > self._budget_s:
+            self._end_screen(time_s, f"only its first {time_s:.0f} s were read: {self._describe_budget()}")
 
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
         """Decode the frames of a segment that is wanted for its text alone."""
@@ -117,10 +124,14 @@ class WordsReader:
 
     def finish_screen(self) -> None:
         """Send the remaining on-screen texts."""
+        self._end_screen(self._info.duration, "")
+
+    def _end_screen(self, end_s: float, note: str) -> None:
+        """Send the remaining on-screen texts of frames up to ``end_s`` seconds, and read no more."""
         if self._screen is not None:
-            texts = self._screen.finish(self._info.duration)
-            self._send_screen(self._info.duration, texts)
-            self._end("screen", "")
+            self._send_screen(end_s, self._screen.finish(end_s))
+            self._end("screen", "; ".join(each for each in (note, self._screen.note) if each))
+            self._screen = None
 
     def _send_screen(self, until_s: float, texts: Iterable[TimedText]) -> None:
         # After a resumption the first frame's texts began where the last run ended, not half a second earlier.
@@ -139,29 +150,43 @@ class WordsReader:
 
     def read_rest(self) -> None:
         """Read speech and subtitles, as far as they are requested."""
-        sources: dict[TextSource, Callable[[], str]] = {
+        sources: dict[TextSource, Callable[[Callable[[], None]], str]] = {
             "speech": self._read_speech,
             "subtitles": self._read_subtitles,
         }
         for source, read in sources.items():
             if source in self._request:
                 try:
-                    note = read()
+                    note = read(self._make_heartbeat())
                 except _PASSED_ON:
                     raise
                 except Exception as error:
                     note = _describe(error)
                 self._end(source, note)
 
-    def _read_speech(self) -> str:
+    def _make_heartbeat(self) -> Callable[[], None]:
+        """Return the heartbeat of a source, which raises VidretError once the time for it is over."""
+        end_s = time.monotonic() + self._budget_s
+
+        def heartbeat() -> None:
+            if time.monotonic() > end_s:
+                raise VidretError(f"not all was read: {self._describe_budget()}")
+            self._heartbeat()
+
+        return heartbeat
+
+    def _describe_budget(self) -> str:
+        return f"it would take longer than the {self._budget_s:.0f} s that a video of this length may"
+
+    def _read_speech(self, heartbeat: Callable[[], None]) -> str:
         start_s = float(self._request["speech"]["start_s"])
-        pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=self._heartbeat)
+        pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
         first = next(pieces, None)
         if first is None:
             return self._describe_sound(start_s)
         recogniser = _load_recogniser(self._request["speech"]["model"])
         audio, until_s = _trim(first, pieces, start_s), start_s
-        for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=self._heartbeat):
+        for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=heartbeat):
             self._send_texts("speech", until_s, texts)
         return self._describe_sound(until_s)
 
@@ -173,11 +198,12 @@ class WordsReader:
         is_short = until_s < end_s - _MISSING_TOLERANCE_S
         return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
 
-    def _read_subtitles(self) -> str:
+    def _read_subtitles(self, heartbeat: Callable[[], None]) -> str:
         end_s = self._info.duration
-        found = read_tracks(self._info.path, self._heartbeat, video_end_s=end_s)
+        found = read_tracks(self._info.path, heartbeat, video_end_s=end_s)
         texts, problems = found.texts, found.problems
         for path in self._request["subtitles"].get("sidecars", ()):
+            heartbeat()
             name = os.path.basename(path)  # noqa: PTH119
             try:
                 content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
