@@ -1,5 +1,7 @@
 """The public names of the package."""
 
+from importlib import metadata
+
 import pytest
 
 import vidret
@@ -9,6 +11,10 @@ import vidret
 def test_public_name_can_be_imported(name: str) -> None:
     value = getattr(vidret, name)
     assert name == "Query" or value.__name__ == name  # a union has no name
+
+
+def test_the_package_has_its_version() -> None:
+    assert vidret.__version__ == metadata.version("vidret")
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

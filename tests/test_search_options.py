@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import pytest
@@ -69,7 +70,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def other_value(named: NamedOption) -> Any:
     """Return a valid value of an option that is not its default."""
     if named.option.holds is not None:
-        return {"date": DATE.timestamp(), "folder": "/films"}[named.option.holds]
+        return {"date": DATE.timestamp(), "folder": str(Path(__file__).parent)}[named.option.holds]
     if named.option.choices:
         return named.option.choices[-1]
     if named.type is bool:

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
 
 if TYPE_CHECKING:
+    __version__: str
     from vidret.client import RemoteEngine, RemoteError
     from vidret.client.async_remote import AsyncRemoteEngine
     from vidret.encode.encoder import Encoder
@@ -144,6 +145,10 @@ _LAZY = {
 
 def __getattr__(name: str) -> object:
     """Import what needs torch or NumPy when it is asked for: ``--help`` and decoding processes start fast."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vidret")
     if name not in _LAZY:
         raise AttributeError(f"module 'vidret' has no attribute {name!r}")
     from importlib import import_module

@@ -15,9 +15,10 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched:
 
     before = ask()
     lines, rows = tmp_path / "bank.txt", tmp_path / "bank.jsonl"
-    lines.write_text("\ufeffa dog\n\n  a cat \nthe sea\u2028at night\ncartoon", encoding="utf-8")
+    lines.write_text("\ufeffa dog\n\n  a cat \nthe sea\u2028at night\n" + "cartoon\n" * 7, encoding="utf-8")
     rows.write_text(
-        '{"query": "a dog"}\n\n{"caption": "a cat", "video": 3}\n{"captions": ["the sea\u2028at night", "cartoon"]}\n',
+        '{"query": "a dog"}\n\n{"caption": "a cat", "video": 3}\n{"captions": ["the sea\u2028at night", "cartoon"]}\n'
+        + '{"query": "cartoon"}\n' * 6,
         encoding="utf-8",
     )
     found = []
@@ -25,7 +26,7 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched:
         encoder.encoded_texts.clear()
         code, out, err = run("calibrate", "--bank", bank, "--index", patched)
         assert (code, out) == (0, "")
-        assert f"calibrated 3 segments with 4 queries of {bank.name}, temperature 0.05" in err
+        assert f"calibrated 3 segments with 10 queries of {bank.name}, temperature 0.05" in err
         assert encoder.encoded_texts[:4] == ["a dog", "a cat", "the sea\u2028at night", "cartoon"]
         found.append(ask())
     assert found[0] == found[1] != before
@@ -56,8 +57,9 @@ def test_limit_samples_queries_evenly(
         ('{"query": 3}\n', "line 1 must have"),
         ('{"captions": ["red", 3]}\n', "line 1 must have"),
         ('{"captions": []}\n', "line 1 must have"),
-        ("", "bank must hold a query, got none"),
-        ('{"query": " "}\n', "bank must hold a query, got none"),
+        ("", "a bank must hold at least 10 queries, got 0"),
+        ('{"query": " "}\n' * 20, "a bank must hold at least 10 queries, got 0"),
+        ('{"query": "a dog"}\n{"query": "a cat"}\n', "a bank must hold at least 10 queries, got 2"),
     ],
 )
 def test_bank_line_without_a_query_is_named(

@@ -114,6 +114,13 @@ def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
     assert read_part_cards(out)["bank"]["queries"][-1] == "query 698", "an even sample"
 
 
+def test_a_text_is_no_checkpoint(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "bank.txt").write_text("a dog\n")
+    code, _, err = run("convert", tmp_path / "bank.txt", tmp_path / "out.safetensors", "--from", "tempme")
+    assert code == 1
+    assert "bank.txt: must be a readable file of named tensors alone: neither PyTorch nor safetensors wrote it" in err
+
+
 def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
     base, out, empty = tmp_path / "base.safetensors", tmp_path / "joint.safetensors", tmp_path / "empty.txt"
     make_module("clip").export(base)
@@ -123,7 +130,7 @@ def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
         (("vidret",), "must name a part to add"),
         (("tempme", "--with", wide), "needs --from vidret, got tempme"),
         (("vidret", "--with", wide), "the head must read layers of 32"),
-        (("vidret", "--with", empty), "must hold a query, got none"),
+        (("vidret", "--with", empty), "a bank must hold at least 10 queries, got 0"),
         (("vidret", "--with", empty, "--with", empty), "a model must have one bank of queries, got 2"),
     ):
         code, _, err = run("convert", base, out, "--from", *options)

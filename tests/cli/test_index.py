@@ -21,6 +21,26 @@ def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp
     assert run("index", films, "--index", tmp_path / "index", "--fail-on-error")[0] == 1
 
 
+def test_a_run_that_can_use_no_file_fails(run: Runner, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    code, _, err = run("index", tmp_path / "notes.txt", "--index", tmp_path / "index")
+    assert (code, "notes.txt: is not a video" in err, "real time" in err) == (1, True, False)
+    assert run("index", films, "--index", tmp_path / "index")[0] == 0
+    assert run("index", films, "--index", tmp_path / "index")[0] == 0, "the other files are there already"
+    assert run("index", tmp_path / "notes.txt", "--index", tmp_path / "index")[0] == 1
+
+
+def test_moved_and_missing_files_are_named(run: Runner, films: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    run("index", films, "--index", index)
+    (films / "red.mp4").rename(films / "new.mp4")
+    (films / "blue.mp4").unlink()
+    _, _, err = run("index", films, "--index", index)
+    assert "1 moved or copied, 0 unchanged, 1 missing" in err
+    assert f"moved: {films / 'red.mp4'}: now {films / 'new.mp4'}" in err
+    assert f"missing: {films / 'blue.mp4'}: not at any other path" in err
+
+
 def test_files_that_are_not_pruned_are_listed(run: Runner, films: Path, tmp_path: Path) -> None:
     drive, index = tmp_path / "drive", tmp_path / "index"
     for name in ("c", "d"):

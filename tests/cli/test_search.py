@@ -71,6 +71,7 @@ def test_image_above_the_pixel_limit_is_refused(run: Runner, index: Path, tmp_pa
 def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(films.parent)
     (films / "old").mkdir()
+    (films.parent / "fi").mkdir()
     (films / "blue.mp4").rename(films / "old" / "blue.mp4")
     changed = datetime(2026, 1, 31, 12).timestamp()
     os.utime(films / "old" / "blue.mp4", (changed, changed))
@@ -79,7 +80,7 @@ def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatc
     for options, found in (
         (("--folder", "films"), both),
         (("--folder", "films/old/"), blue),
-        (("--folder", "fil"), set()),
+        (("--folder", "fi"), set()),
         (("--min-seconds", 4), red),
         (("--max-seconds", 4), blue),
         (("--after", "2026-01-31", "--before", "2026-02-01"), blue),
@@ -181,7 +182,7 @@ def test_wrong_rerank_settings_are_refused(
     monkeypatch.setenv("VIDRET_INDEX", str(patched))
     make_ranker("trained glscl", tmp_path)
     save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors")
-    (tmp_path / "bank.txt").write_text("a dog\n")
+    (tmp_path / "bank.txt").write_text("a dog\n" * 10)
     run.check_refusal(arguments, code, sentence)
     assert not (tmp_path / "new").exists()
 

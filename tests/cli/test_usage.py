@@ -18,6 +18,22 @@ from vidret.cli.app import load_commands
 from vidret.store.store import Store
 
 
+def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:
+    for arguments in (("search", "red", "--shet", "a.png"), ("info", "-x")):
+        code, _, err = run(*arguments)
+        assert (code, "No such option" in err, "after --" in err) == (2, True, False)
+
+
+def test_training_has_a_help_without_its_extra(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    monkeypatch.delitem(sys.modules, "vidret.train.run", raising=False)
+    for arguments in (("train", "--help"), ("train",), ("train", "fit", "--help")):
+        code, out, err = run(*arguments)
+        assert (code, "Train a method from a YAML file" in out) == (0, True)
+        assert 'pip install "vidret[train]"' in err
+    run.check_refusal(("train", "fit", "--config", "a.yaml"), 1, 'pip install "vidret[train]"')
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -62,6 +78,10 @@ from vidret.store.store import Store
         (("index",), 2, "Missing argument"),
         (("index", ".", "--decoder", "magic"), 2, "must be one of auto, decord, pyav, torchcodec"),
         (("search", "red", "-k", "0"), 2, "-k"),
+        (("search", "red", "--folder", "nowhere"), 2, "--folder: must be an existing folder, got /"),
+        (("search", "-dog"), 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
+        (("locate", "-a dog"), 2, "after --: vidret locate -- '-a dog'"),
+        (("ask", '-"hot dog"?', "--context"), 2, "after --: vidret ask -- '-\"hot dog\"?'"),
     ],
 )
 def test_wrong_use_exits_with_a_code_and_one_sentence(

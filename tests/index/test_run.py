@@ -81,7 +81,10 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     (films / "deeper").mkdir()
     (films / "a.mp4").rename(films / "deeper" / "moved.mp4")
     report = engine.index([films])
-    assert (report.linked, report.missing, report.encoded) == (1, 1, 0)
+    old, new = str(films / "a.mp4"), str(films / "deeper" / "moved.mp4")
+    assert (report.linked, report.moved, report.missing, report.encoded) == (1, [(old, new)], 0, 0)
+    report = engine.index([films])
+    assert (report.linked, report.moved, report.missing) == (0, [], 0), "a moved file is not missing later either"
     assert [Path(hit.path).name for hit in engine.search("red", 1)] == ["moved.mp4"]
 
     write_film(films / "b.mp4", ("green", 2))
@@ -91,6 +94,8 @@ def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     assert engine.search("blue", 1)[0].score < 0.9, "the old content is not returned"
 
     (films / "deeper" / "moved.mp4").unlink()
+    report = engine.index([films])
+    assert (report.missing, report.gone) == (2, [old, new])
     report = engine.index([films], prune=True)
     assert report.pruned is not None
     assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (2, 2, 2)
@@ -273,7 +278,7 @@ def test_index_of_an_earlier_version_is_not_encoded_again(tmp_path: Path) -> Non
     os.utime(b, (10**9, 10**9))  # only its sample is the same
     half.rename(films / "moved.mkv")  # may be complete by now
     report = engine.index([films])
-    assert (report.linked, report.encoded, report.missing) == (1, 2, 2)
+    assert (report.linked, report.encoded, report.missing) == (1, 2, 1)
     assert engine.search("red", 1)[0].path == str(moved)
 
 

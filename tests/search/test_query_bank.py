@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import vidret.engine
 from tests.fakes import PatchEncoder, write_film
 from vidret.encode.encoder import STARTER
 from vidret.engine import Engine
@@ -23,7 +24,7 @@ def test_the_bank_is_for_what_it_was_measured_with() -> None:
 
 
 def test_a_run_calibrates_a_starter_index_until_that_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder, films = PatchEncoder(), tmp_path / "films"
     monkeypatch.setattr(encoder, "name", STARTER)
@@ -38,8 +39,15 @@ def test_a_run_calibrates_a_starter_index_until_that_is_taken_back(
         assert find() == (NAME, 1, list(LEVELS))
         write_film(films / "b.mp4", ("blue", 2))
         assert find() == (NAME, 2, list(LEVELS))
+        monkeypatch.setattr(vidret.engine, "calibrate_with_bank", lambda *_: None)  # as if the run was interrupted
+        write_film(films / "late.mp4", ("white", 2))
+        engine.index([films])
+        engine.search("a dog")
+        assert "calibrat" not in caplog.text, "nobody asked for a calibration"
+        monkeypatch.undo()
+        monkeypatch.setattr(encoder, "name", STARTER)
         engine.forget_calibration()
         write_film(films / "c.mp4", ("green", 2))
         assert find() is None
         engine.calibrate(["a dog"])
-        assert find() == ("bank", 3, list(engine.ranker.weights))
+        assert find() == ("bank", 4, list(engine.ranker.weights))

@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -42,6 +43,8 @@ def _run() -> int:
             print_message(error.ctx.get_usage().strip())
             print_message(f"Help: {error.ctx.command_path} --help")
             print_error(message)
+            if hint := suggest_separator(error, sys.argv[1:]):
+                print_message(hint)
         return int(error.exit_code)
     except VidretError as error:
         print_error(str(error))
@@ -53,6 +56,17 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
+
+
+def suggest_separator(error: Any, arguments: list[str]) -> str:
+    """Return how to write a query that starts with a minus, if one was taken for options; else an empty text."""
+    command = error.ctx.command if error.ctx is not None else None
+    asks = any(param.metavar in ("QUERY", "QUESTION") for param in getattr(command, "params", ()))
+    short = getattr(error, "option_name", "")
+    if not asks or not short.startswith("-") or short.startswith("--"):
+        return ""
+    query = next((each for each in arguments if each.startswith(short[:2])), "-WORD")
+    return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -156,8 +156,6 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
     for path in others:
         if path not in files:
             queries = read_bank(path)
-            if not queries:
-                raise VidretError(f"{path}: must hold a query, got none")
             size = min(len(queries), BANK_SIZE)
             sample = tuple(queries[index * len(queries) // size] for index in range(size))
             bank = QueryBank(name=path.name, queries=sample)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_bank
+from vidret.cli.inputs import read_texts
 from vidret.cli.opening import open_engine, remember_phrases
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption
 from vidret.present.progress import show_count
@@ -73,7 +73,7 @@ def describe_command(
 
     if against is not None and clusters is not None:
         raise typer.BadParameter("needs a folder by itself, got --against", param_hint="--clusters")
-    bank = None if phrases is None else read_bank(phrases)
+    bank = None if phrases is None else read_texts(phrases)
     path, other = absolute_path(folder), None if against is None else absolute_path(against)
     overview = differences = None
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:

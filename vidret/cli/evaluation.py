@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from vidret.cli.inputs import read_bank
+from vidret.cli.inputs import read_texts
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.scores import print_tables, read_data
 from vidret.errors import VidretError
@@ -42,7 +42,7 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
     from vidret.evaluate.retrieval import Bank
 
     if Path(name).is_file():
-        return Bank(Path(name).name, read_bank(Path(name)))
+        return Bank(Path(name).name, read_texts(Path(name)))
     try:
         split = read_data(data, annotations, name)
     except VidretError as error:

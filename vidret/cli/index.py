@@ -147,7 +147,8 @@ def index_command(
             except VidretError as error:  # the run itself succeeded, so --watch goes on
                 print_error(str(error))
                 has_failed = True
-        if report.interrupted or has_failed or (fail_on_error and report.failed):
+        is_useless = not (report.encoded or report.linked or report.unchanged)
+        if report.interrupted or has_failed or (report.failed and (fail_on_error or is_useless)):
             return IndexOutcome(code=1, interrupted=report.interrupted)
         return IndexOutcome(code=MATCHED if exit_code and matched else 0, interrupted=False)
 

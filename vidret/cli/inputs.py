@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidret.types import Picture
 
 Name = TypeVar("Name", bound=str)
+SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 
 
 def parse_names(
@@ -82,13 +83,26 @@ def read_bank(path: Path) -> list[str]:
     """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions".
 
     Raises:
+        VidretError: The file cannot be read, a line of it holds no query, or it has less than ``SMALLEST_BANK``.
+    """
+    queries = read_texts(path)
+    if len(queries) < SMALLEST_BANK:
+        raise VidretError(f"{path}: a bank must hold at least {SMALLEST_BANK} queries, got {len(queries)}")
+    return queries
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the queries of a file as ``read_bank`` does, however few.
+
+    Raises:
         VidretError: The file cannot be read, or a line of it holds no query.
     """
     try:
         with path.open(encoding="utf-8-sig") as lines:
             if path.suffix != ".jsonl":
                 return [line.strip() for line in lines if line.strip()]
-            return [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
+            texts = [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
+            return [text for text in texts if text.strip()]
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {error}") from error
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidret.cli.inputs import read_bank
+from vidret.cli.inputs import read_texts
 from vidret.cli.opening import open_engine
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
@@ -29,7 +29,7 @@ def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) ->
     from vidret.store.store import Store
     from vidret.types import CANDIDATES
 
-    texts = QUERIES if bank is None else read_bank(bank)
+    texts = QUERIES if bank is None else read_texts(bank)
     with Store.open(index) as store:
         queries = {STORED_VECTORS: sample_vectors(store, seed=seed)}
         try:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, get_args, get_origin
@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from vidret.cli.inputs import parse_names
-from vidret.text import absolute_path
+from vidret.text import absolute_path, is_url
 from vidret.types import NamedOption, build_options, list_options
 
 SWITCH = {True: "on", False: "off"}
@@ -26,6 +26,8 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
         values = {each.name: parse_option(each, arguments.pop(each.name)) for each in listed}
+        if arguments.get("server") is None:
+            check_folders(listed, values)
         command(**arguments, **{options.name: build_options(options.annotation, values)})
 
     parameters: list[inspect.Parameter] = []
@@ -57,6 +59,18 @@ def make_option(named: NamedOption) -> Any:
     return typer.Option(
         flag_of(named), metavar=option.metavar, min=option.minimum, help=option.help, rich_help_panel=option.panel
     )
+
+
+def check_folders(listed: Sequence[NamedOption], values: Mapping[str, Any]) -> None:
+    """Check that the folders among the values are there; those of a server are not on this machine.
+
+    Raises:
+        typer.BadParameter: One is not.
+    """
+    for named in listed:
+        folder = values[named.name] if named.option.holds == "folder" else None
+        if folder is not None and not is_url(folder) and not os.path.isdir(folder):  # noqa: PTH112  any bytes
+            raise typer.BadParameter(f"must be an existing folder, got {folder}", param_hint=flag_of(named))
 
 
 def is_switch(named: NamedOption) -> bool:

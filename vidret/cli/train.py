@@ -6,6 +6,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.errors import MissingExtraError
+from vidret.present.terminal import print_message
 
 
 @app.command(
@@ -38,6 +39,11 @@ def train_command(
         from vidret.train.run import run
     except ImportError as error:
         if error.name and error.name.split(".")[0] in ("pytorch_lightning", "jsonargparse", "lightning"):
-            raise MissingExtraError("training", "train") from None
+            missing = MissingExtraError("training", "train")
+            if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
+                raise missing from None
+            print(context.get_help())
+            print_message(f"The options of fit, validate and test are listed once Lightning is there: {missing}")
+            return
         raise
     run([subcommand, *context.args], device=device)

@@ -3,6 +3,7 @@
 Every weight must be in its source's table of names or be ignored on purpose; an unknown name is an error.
 """
 
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -104,7 +105,9 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
             raise TypeError("it contains something else")
         return {name.removeprefix("module."): value for name, value in state.items()}
     except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
-        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {first_line(error)}") from error
+        known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
+        reason = first_line(error) if known else "neither PyTorch nor safetensors wrote it"
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {reason}") from error
 
 
 def _read_safetensors(path: Path, device: str) -> Weights:

@@ -31,6 +31,7 @@ class Progress:
         seconds: Seconds of video in these segments.
         share: The fraction of the work that is done, by segments; see ``Workload``. It never falls.
         elapsed: Seconds since the run started.
+        interrupted: Whether the run only finishes what is in progress.
     """
 
     num_files: int
@@ -40,6 +41,7 @@ class Progress:
     seconds: float
     share: float
     elapsed: float
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class IndexReport:
         encoded: Number of files that were encoded.
         linked: Number of files whose content was stored already, because they were moved, renamed or copied.
         unchanged: Number of files that are as they were at the last run.
-        missing: Number of files in the index that no longer exist.
+        moved: Old and new paths of the files that were moved or renamed since the last run.
+        missing: Number of files in the index that no longer exist, and whose content is not elsewhere.
+        gone: Their paths.
         failed: Paths of files that cannot be read, with reasons.
         salvaged: Paths of files that could be read in part, with descriptions of the damage.
         num_segments: Number of segments that were encoded.
@@ -67,7 +71,9 @@ class IndexReport:
     encoded: int = 0
     linked: int = 0
     unchanged: int = 0
+    moved: list[tuple[str, str]] = field(default_factory=list)
     missing: int = 0
+    gone: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     salvaged: list[tuple[str, str]] = field(default_factory=list)
     num_segments: int = 0

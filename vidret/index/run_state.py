@@ -41,6 +41,7 @@ class RunState:
         self._lock = threading.Lock()
         self._legacy_videos = LegacyVideos(store)
         self._counts: dict[str, int] = defaultdict(int)
+        self._newly_missing: set[str] = set()
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
@@ -109,10 +110,17 @@ class RunState:
         others = [record for record in self.store.files() if record.path not in listed]
         missing = find_missing(record.path for record in others)
         for record in others:
-            if record.path in missing:
-                self._counts["missing"] += 1
-                if record.state != "missing":
-                    self.store.set_file(record.path, state="missing", reason="the file is gone")
+            if record.path in missing and record.state != "missing":
+                self._newly_missing.add(record.path)
+                self.store.set_file(record.path, state="missing", reason="the file is gone")
+
+    def _sort_missing(self) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return old and new paths of the files that this run found moved, and the files whose content is nowhere."""
+        missing = list(self.store.files(state="missing"))
+        places = {record.video: record.path for record in self.store.files(state="done")} if missing else {}
+        moved = [(each.path, places[each.video]) for each in missing if each.video in places]
+        gone = [each.path for each in missing if each.video not in places]
+        return sorted(pair for pair in moved if pair[0] in self._newly_missing), sorted(gone)
 
     # Record
 
@@ -262,6 +270,7 @@ class RunState:
             VidretError: The decoder failed on every file, or the index cannot be written.
         """
         self._settle_undecoded()
+        moved, gone = self._sort_missing()
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
             missing = [record.path for record in self.store.files(state="missing")]
@@ -273,7 +282,9 @@ class RunState:
             encoded=self._counts["encoded"],
             linked=self._counts["linked"],
             unchanged=self._counts["unchanged"],
-            missing=self._counts["missing"],
+            moved=moved,
+            missing=len(gone),
+            gone=gone,
             failed=sorted(self._failed),
             salvaged=sorted(self._salvaged),
             num_segments=self._counts["segments"],
@@ -295,4 +306,5 @@ class RunState:
                 seconds=self._seconds,
                 share=self._work.share(),
                 elapsed=time.monotonic() - self.started,
+                interrupted=self.interrupted,
             )

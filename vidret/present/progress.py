@@ -34,7 +34,7 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
         yield _LogLines().update
         return
     columns = (
-        TextColumn("indexing"),
+        TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[summary]}"),
@@ -45,7 +45,8 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
 
         def update(progress: "Progress") -> None:
             left = describe_remaining(remaining.estimate(progress.share, progress.elapsed))
-            bar.update(task, completed=progress.share, summary=_describe(progress) + left)
+            title, left = ("stopping", "") if progress.interrupted else ("indexing", left)
+            bar.update(task, description=title, completed=progress.share, summary=_describe(progress) + left)
 
         yield update
 
@@ -147,6 +148,17 @@ class _JsonLines:
 
 
 def _describe(progress: "Progress") -> str:
-    speed = progress.seconds / progress.elapsed if progress.elapsed else 0.0
     failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.done}/{progress.num_files} files{failed}, {speed:.0f}x real time"
+    return f"{progress.done}/{progress.num_files} files{failed}{describe_speed(progress.seconds, progress.elapsed)}"
+
+
+def describe_speed(video_s: float, elapsed_s: float) -> str:
+    """Return how fast video was indexed as the end of a line, empty before anything was.
+
+    >>> describe_speed(90, 2), describe_speed(3, 10), describe_speed(0, 10)
+    (', 45x real time', ', 0.3x real time', '')
+    """
+    speed = video_s / elapsed_s if elapsed_s else 0.0
+    if not speed:
+        return ""
+    return f", {speed:.0f}x real time" if speed >= 10 else f", {speed:.2g}x real time"

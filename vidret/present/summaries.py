@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidret.present.progress import describe_speed
 from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time
 
@@ -20,7 +21,7 @@ CONTINUE = "  The index is intact; run the same command again to continue."
 
 def print_index_summary(report: "IndexReport", index: Path) -> None:
     """Print what an indexing run did, which files it could not index, and what to do about them."""
-    speed = f", {report.seconds / report.elapsed:.0f}x real time" if report.num_segments else ""
+    speed = describe_speed(report.seconds, report.elapsed)
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
         f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
@@ -31,6 +32,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         print_message(f"  texts read: {', '.join(counts)}.")
     for stage, rate in report.speeds.items():
         print_message(f"  {stage}: {rate:.3g}")
+    _print_files("moved", [(old, f"now {display_path(strip_query(new))}") for old, new in report.moved], "")
+    _print_files("missing", [(path, "not at any other path") for path in report.gone], "")
     _print_files("salvaged", report.salvaged, "")
     _print_files("failed", report.failed, f": vidret info --failed --index {index}")
     if report.pruned is not None:

@@ -45,6 +45,7 @@ class Calibration:
         queries: Potentials of the queries by level; empty for calibrations made before they were kept.
         offsets: Constant by level that completes potentials which follow from ``queries``.
         num_measured: Number of segments that ``queries`` were balanced with.
+        is_automatic: Whether an indexing run made it, which also extends it.
     """
 
     bank: str
@@ -56,6 +57,7 @@ class Calibration:
     queries: Mapping[str, Float32[np.ndarray, " query"]] = field(default_factory=dict, repr=False)
     offsets: Mapping[str, float] = field(default_factory=dict, repr=False)
     num_measured: int = 0
+    is_automatic: bool = False
 
     def correct(self, levels: Levels, ids: Ids) -> Levels:
         """Return corrected levels of some segments; those added after the calibration keep their scores."""
@@ -105,10 +107,12 @@ class Calibrations:
         if loaded is None or loaded[0] != version:
             calibration = load_calibration(self._store, ranker)
             if calibration is not None and (num_unknown := calibration.count_unknown(self._store.searchable())):
-                logger.warning(
-                    "%d of %d segments came after the calibration and are not corrected: run vidret calibrate again",
+                logger.log(
+                    logging.INFO if calibration.is_automatic else logging.WARNING,
+                    "%d of %d segments came after the calibration and are not corrected: run vidret %s",
                     num_unknown,
                     len(self._store),
+                    "index to its end" if calibration.is_automatic else "calibrate again",
                 )
             loaded = self._loaded[ranker.name] = (version, calibration)
         return loaded[1]
@@ -218,6 +222,7 @@ def save_calibration(
         "fingerprint": ranker.fingerprint,
         "offsets": dict(calibration.offsets),
         "num_measured": calibration.num_measured,
+        "is_automatic": calibration.is_automatic,
     }
     arrays: dict[str, Any] = {f"level.{name}": values for name, values in calibration.potentials.items()}
     arrays |= {f"queries.{name}": values for name, values in calibration.queries.items()}

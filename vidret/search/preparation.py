@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def calibrate_index(
     rerank: str | None,
     temperature: float | None,
     levels: Sequence[str] | None = None,
+    is_automatic: bool = False,
     on_progress: Callable[[int, int], None] | None,
 ) -> Calibration:
     """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``.
@@ -80,6 +82,7 @@ def calibrate_index(
             levels=levels,
             on_progress=on_progress,
         )
+        calibration = replace(calibration, is_automatic=is_automatic)
         with searcher.calibrations.override(ranker, calibration):
             baseline = searcher.baselines.measure(store, ranker)
         save_calibration(store, ranker, calibration, baseline)
@@ -107,9 +110,9 @@ def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
     if not len(ids) or (known is not None and (known.bank != bank.name or not known.count_unknown(ids))):
         return
     if known is None or not known.queries or len(ids) > GROWTH * known.num_measured:
-        settings: Any = {"temperature": bank.temperature, "levels": bank.levels, "on_progress": None}
+        settings: Any = {"temperature": bank.temperature, "levels": bank.levels, "is_automatic": True}
         try:
-            calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, **settings)
+            calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, on_progress=None, **settings)
         except VidretError as error:  # the run itself is done
             logger.warning("not calibrated: %s", error)
         return

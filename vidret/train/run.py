@@ -1,6 +1,6 @@
 """The command line of training: LightningCLI with vidret's modules, and the export of the best weights."""
 
-import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from pytorch_lightning.cli import LightningCLI
 
 from vidret.devices import choose_device
 from vidret.errors import DeviceError
-
-logger = logging.getLogger(__name__)
+from vidret.present.terminal import print_message
 
 
 class ExportBest(Callback):
@@ -30,7 +29,7 @@ class ExportBest(Callback):
             state = torch.load(best, map_location="cpu", weights_only=True)
             module.load_state_dict(state["state_dict"])
         module.export(Path(out))
-        logger.warning("written: %s (from %s)", out, best or "the last step")
+        print_message(f"written: {out} (from {best or 'the last step'})")
 
 
 def device_arguments(device: str) -> list[str]:
@@ -55,6 +54,8 @@ def run(arguments: Sequence[str], *, device: str | None = None) -> None:
     """
     if device is not None:
         arguments = [*arguments, *device_arguments(device)]
+    # Lightning compares what it is given with sys.argv, which has the command's name before it.
+    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter")
     LightningCLI(
         lightning.LightningModule,
         lightning.LightningDataModule,
