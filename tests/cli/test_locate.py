@@ -26,7 +26,7 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: P
     run("index", film, films, "--index", index)
     command = ("locate", "red", film, "--index", index)
     assert [line.split()[:4] for line in run(*command)[1].splitlines()] == [
-        ["rank", "similarity", "start", "end"],
+        ["rank", "score", "start", "end"],
         ["1", "1.000", "0:00.0", "0:24.0"],
     ]
     events = [line.split() for line in run(*command, "--format", "edl")[1].splitlines() if line[:3].isdigit()]

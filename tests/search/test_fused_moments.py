@@ -112,6 +112,27 @@ def test_pictures_are_ordered_by_how_they_stand_out_not_by_their_best_frame() ->
     assert spans[0].score == max(curve)
 
 
+@pytest.mark.parametrize("level", [4.0, 0.3, -3.0])
+def test_an_even_shot_is_one_moment(level: float) -> None:
+    noise = np.random.default_rng(3).normal(0, 0.1, 20)
+    (span,) = find(make_scores([], pictures=[(level + noise).tolist()]), make_structure(), k=10)
+    assert span.end - span.start >= 18
+
+
+def test_moments_of_pictures_are_joined_within_a_shot_and_if_they_match_as_well() -> None:
+    curve = [5.0 if second < 8 else 4.8 for second in range(20)]
+    scores = make_scores([], pictures=[curve])
+    assert times(find(scores, make_structure(), k=10)) == [(0.0, 20.0)]
+    scores.cuts = (8.0,)
+    assert times(find(scores, make_structure(), k=10)) == [(0.0, 8.0), (8.0, 20.0)]
+    scores = make_scores([], pictures=[curve])
+    scores.segments = [Segment(1, 0, 0.0, 8.0), Segment(1, 1, 708.0, 720.0)]
+    scores.times = np.concatenate([np.linspace(0.2, 7.8, 10), np.linspace(708.2, 719.8, 10)])
+    assert all(span.end <= 8.0 or span.start >= 708.0 for span in find(scores, make_structure(), k=10))
+    steps = [2.0 if second < 10 else 6.0 for second in range(20)]
+    assert times(find(make_scores([], pictures=[steps]), make_structure(), k=10))[0] == (10.0, 20.0)
+
+
 def test_words_that_match_no_better_than_unrelated_queries_give_way_to_pictures() -> None:
     poor = [(14.0, 16.0, UNEXPECTED - 0.1)]
     low = [value - 8.0 for value in bump(6, 10)]  # that of a video in which little is seen of the query

@@ -144,6 +144,20 @@ def test_curve_locates_moments_without_a_head(made: Path) -> None:
         assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
 
 
+def test_moments_of_the_curve_are_ordered_by_the_similarity_of_their_videos(made: Path) -> None:
+    """Contrast orders the moments of one video; a video that matches throughout has none, and may match best."""
+    with Engine(made / "index", make_encoder(), head="none") as engine:
+        for query in QUERIES:
+            moments = engine.locate(query, 1000, **ALL)
+            scores = [moment.score for moment in moments]
+            assert scores == sorted(scores, reverse=True)
+            for film in FIRSTS:
+                best, *others = select(moments, str(made / "films" / film))
+                assert best.score == pytest.approx(best.similarity)
+                alone = engine.locate(query, 1000, video=made / "films" / film, **ALL)
+                assert [(each.start, each.end) for each in alone] == [(m.start, m.end) for m in (best, *others)]
+
+
 def test_moments_begin_at_cuts_unless_told_not_to(tmp_path: Path) -> None:
     film = write_scenes(tmp_path / "a.mp4", [85, 102, 75])
     with Engine(tmp_path / "index", PatchEncoder(), rerank="none") as engine:

@@ -95,24 +95,22 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False, judged: "Sequence
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:
-    """Print moments, best first: those of the curve with their similarity, those of a head with their probability."""
+    """Print moments, best first, with their scores."""
     if moments and all(moment.weak for moment in moments):
         print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY[by]}", style="dim")
-    measure = "similarity" if moments and moments[0].similarity is not None else "score"
     rows: list[tuple[str, ...]] = []
     for rank, moment in enumerate(moments, start=1):
-        score = moment.score if moment.similarity is None else moment.similarity
         times = format_time(moment.start), format_time(moment.end)
-        rows.append((str(rank), f"{score:.3f}", *times, display_path(moment.path)))
+        rows.append((str(rank), f"{moment.score:.3f}", *times, display_path(moment.path)))
         rows += [
             ("", "", format_time(event.start), format_time(event.end), f"  {line}")
             for event, line in describe_events(moment.events)
         ]
         rows += [("", "", "", *line) for line in describe_evidence(moment.evidence)]
-    show_table(("rank", measure, "start", "end", "video"), rows, NO_VIDEOS)
+    show_table(("rank", "score", "start", "end", "video"), rows, NO_VIDEOS)
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":

@@ -129,9 +129,12 @@ class Locator:
             is_weak = query.is_text and self._searcher.is_weak(curve.best, FrameRanker())
             if is_weak and not weak:
                 continue
-            for span in find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap):
-                similarity = mean_inside(curve, span)
-                moments.append(Moment(video.video_id, video.path, *span, is_weak, similarity=similarity))
+            spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
+            best = mean_inside(curve, spans[0])
+            for span in spans:
+                similarity, score = mean_inside(curve, span), best - (spans[0].score - span.score)
+                own = Moment(video.video_id, video.path, span.start, span.end, score, is_weak, similarity=similarity)
+                moments.append(own)
         return moments
 
     def _locate_with_head(

@@ -70,7 +70,7 @@ class Moment:
         start: In seconds; less than ``end``.
         end: In seconds.
         score: Higher is better. In an index with words, in standard deviations. Otherwise a probability for ``head``;
-            for ``curve`` it includes the contrast with the surroundings and only orders moments.
+            for ``curve`` the similarity of the best moment of the video, less what this one stands out less.
         weak: As in ``Hit``.
         by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
         similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
