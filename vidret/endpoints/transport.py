@@ -7,12 +7,13 @@ import ipaddress
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from vidret.endpoints.connection import open_post
 from vidret.errors import VidretError
 from vidret.text import sanitize
 
@@ -99,7 +100,7 @@ class JsonTransport:
         Args:
             request: What is sent as JSON.
             read: Reads the lines of an answer of a type, such as ``application/json``. It raises ValueError,
-                LookupError, TypeError or AttributeError for what it does not understand.
+                LookupError, TypeError, AttributeError or RecursionError for what it does not understand.
             what: What the answer must be, for errors.
             sleep: Waits some seconds.
 
@@ -125,40 +126,26 @@ class JsonTransport:
 
     def _send(self, body: bytes, read: Read[T], what: str) -> Iterator[T]:
         """Yield what ``read`` yields of the answer to one request."""
-        deadline = time.monotonic() + self.timeout_s
         try:
-            with self._open(body) as (connection, response):
+            with self._open(body) as response:
                 self._check_status(response)
-                lines = _read_lines(connection, response, deadline, self.max_answer_bytes)
+                lines = _read_lines(response, self.max_answer_bytes)
                 yield from read(response.headers.get_content_type(), lines)
         except TimeoutError:
             raise _BusyError(f"no complete answer within {self.timeout_s:g} s") from None
         except (OSError, HTTPException) as error:
             raise _BusyError(f"cannot be reached: {sanitize(str(error))[:REASON_LENGTH]}") from None
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise EndpointError(f"{self.name}: must answer with {what}, got something else") from None
 
-    @contextmanager
-    def _open(self, body: bytes) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
-        """Send a request, and yield the connection and the response, both closed afterwards."""
-        parts = urlsplit(self.url)
-        path = parts.path.rstrip("/")
-        path = path if path.endswith(self.path) else f"{path}{self.path}"
+    def _open(self, body: bytes) -> AbstractContextManager[HTTPResponse]:
+        """Send a request, and return a context of its response."""
+        url = self.url.rstrip("/")
+        url = url if url.endswith(self.path) else f"{url}{self.path}"
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        assert parts.hostname is not None
-        connection = connect(parts.hostname, parts.port, timeout=self.timeout_s)
-        response: HTTPResponse | None = None
-        try:
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-            yield connection, response
-        finally:
-            if response is not None:
-                response.close()  # it keeps the socket of a connection that the endpoint closes
-            connection.close()
+        return open_post(url, body, headers, timeout_s=self.timeout_s)
 
     def _check_status(self, response: HTTPResponse) -> None:
         status = response.status
@@ -181,20 +168,14 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _read_lines(connection: HTTPConnection, response: HTTPResponse, deadline: float, max_bytes: int) -> Iterator[bytes]:
+def _read_lines(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:
     """Yield the lines of a body as they arrive, with their ends.
 
     Raises:
-        TimeoutError: It is not complete at the deadline.
         EndpointError: It is too large.
     """
     size, rest = 0, b""
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if connection.sock is not None:  # None once the endpoint has said that it closes
-            connection.sock.settimeout(left)
         piece = response.read1(65536)
         size += len(piece)
         if size > max_bytes:

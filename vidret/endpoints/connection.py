@@ -1,0 +1,93 @@
+"""One HTTP request with one deadline, which covers connecting, sending, the headers and the body of the answer."""
+
+import io
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+PORTS = {"http": 80, "https": 443}
+SAFE = "/%?=&:@+,;!$'()*~[]"  # characters of a path and a query that are sent as they are
+
+
+class _TimedBytes(io.RawIOBase):
+    """The bytes that a socket receives until a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_time_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a stream, as ``HTTPResponse`` asks of a socket."""
+        return io.BufferedReader(self)
+
+
+@contextmanager
+def open_post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Iterator[HTTPResponse]:
+    """Post to an http or https URL; yield the response, whose reads end at the deadline too. No proxy is used.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+        OSError: The host cannot be reached, or is not trusted.
+        HTTPException: The answer is not HTTP.
+    """
+    deadline = time.monotonic() + timeout_s
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    target = quote(parts.path or "/", SAFE, errors="replace")
+    target += f"?{quote(parts.query, SAFE, errors='replace')}" if parts.query else ""
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname, parts.port)
+    try:
+        connection.sock = _connect(parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme], deadline)
+        connection.sock.settimeout(_time_left(deadline))
+        connection.request("POST", target, body, dict(headers))
+        with HTTPResponse(_TimedBytes(connection.sock, deadline), method="POST") as response:  # type: ignore[arg-type]
+            response.begin()
+            yield response
+    finally:
+        connection.close()
+
+
+def _connect(scheme: str, host: str, port: int, deadline: float) -> socket.socket:
+    """Return a connection to the first address of a host that accepts one, encrypted for https."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"the name of the host is invalid: {error}") from error
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, start=1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_time_left(deadline))
+            sock.connect(address)
+            if scheme == "http":
+                return sock
+            sock.settimeout(_time_left(deadline))
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        except OSError as error:
+            sock.close()
+            if number == len(addresses) or isinstance(error, TimeoutError | ssl.SSLError):
+                raise
+    raise OSError("the host has no address")
+
+
+def _time_left(deadline: float) -> float:
+    """Return the seconds until a deadline.
+
+    Raises:
+        TimeoutError: It has passed.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
