@@ -34,12 +34,12 @@ def say(text: str) -> Reply:
     return Reply(json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
 
 
-def stream(*pieces: str, is_complete: bool = True) -> Reply:
-    """Return a streamed completion."""
+def stream(*pieces: str, is_complete: bool = True, more: bytes = b"") -> Reply:
+    """Return a streamed completion, with ``more`` at its end."""
     events = [json.dumps({"choices": [{"delta": {"content": piece}}]}) for piece in pieces]
     events += ["[DONE]"] if is_complete else []
     body = "".join(f"data: {event}\n\n" for event in events)
-    return Reply(body.encode(), headers={"Content-Type": "text/event-stream"})
+    return Reply(body.encode() + more, headers={"Content-Type": "text/event-stream"})
 
 
 def run_chat(answer: Callable[[int], Reply]) -> AbstractContextManager[Chat]:

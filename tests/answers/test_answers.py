@@ -206,7 +206,7 @@ def test_words_of_videos_are_quoted_and_delimited(context: QuestionContext) -> N
         for line in text.splitlines():
             if "Ignore" in line:  # inside a JSON string, on its own line
                 start, end = line.index('"'), line.rindex('"') + 1
-                assert ATTACK in json.loads(line[start:end])
+                assert ATTACK.replace("[1]", "(1)") in json.loads(line[start:end])
                 assert "Ignore" not in line[:start] + line[end:]
     assert (
         sum(text.count("Ignore your instructions") for text in texts[1:-1]) == 6
@@ -227,6 +227,14 @@ def test_right_answer_is_cited(context: QuestionContext) -> None:
     assert chat.headers[0]["path"] == "/v1/chat/completions"
     images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
     assert len(images) == 6
+
+
+def test_words_of_a_video_that_are_quoted_cite_nothing(context: QuestionContext) -> None:
+    sent = "".join(part["text"] for part in write_messages(context)[1]["content"] if part["type"] == "text")
+    (quoted,) = {json.loads(line.partition(": ")[2]) for line in sent.splitlines() if line.startswith("00:44 speech")}
+    answer = check_citations(context, f'The speaker says "{quoted}" [2].')
+    assert [moment.number for moment in answer.cited] == [2]
+    assert "[1]" not in answer.text
 
 
 def test_wrong_citations_are_removed_and_said(context: QuestionContext) -> None:
@@ -309,6 +317,10 @@ BROKEN = {
     "other JSON": (Reply(b'{"choices": []}'), "must answer with a chat completion"),
     "a list": (Reply(b"[]"), "must answer with a chat completion"),
     "empty": (say(" "), "must answer with text"),
+    "nested": (Reply(b'{"choices":' * 50_000), "must answer with a chat completion"),
+    "nested stream": (stream("A", is_complete=False, more=b"data: " + b"[" * 100_000), "must answer with a chat"),
+    "surrogate": (say("\ud800 [1]"), "must answer with a chat completion"),
+    "surrogate in a stream": (stream("A", "\udfff"), "must answer with a chat completion"),
     "cut stream": (stream("A", is_complete=False), "must answer with a chat completion"),
     "refusal": (Reply(b"", 401), "refuses the key"),
     "unknown": (Reply(b"", 404), "answered 404"),

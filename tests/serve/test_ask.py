@@ -17,6 +17,7 @@ from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.asking import MAX_ASKED
+from vidret.serve.problems import INTERNAL_ERROR
 
 QUESTION = "when do we see red?"
 
@@ -90,16 +91,37 @@ def test_invalid_questions_are_refused(
 
 
 @pytest.mark.parametrize(
-    "reply", [Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}), Reply(b"", 401), Reply(b"<html>"), say("")]
+    "reply",
+    [
+        Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}),
+        Reply(b"", 401),
+        Reply(b"<html>"),
+        say(""),
+        say("It is \ud800 [1]."),
+        stream("It is ", "\ud800 [1]."),
+        Reply(b"[" * 100_000),
+    ],
 )
 def test_failing_endpoint_is_a_problem_without_the_key(
     serve: Serve, engine: Engine, reply: Reply, caplog: pytest.LogCaptureFixture
 ) -> None:
     with run_chat(lambda _: reply) as chat:
         events = ask(serve(engine, llm=make_llm(chat)), frames=0)
-    assert [name for name, _ in events] == ["moments", "problem"]
+    assert [name for name, _ in events if name != "text"] == ["moments", "problem"]
     assert events[-1][1]["status"] == 502
     assert "secret-key" not in json.dumps(events) + caplog.text
+
+
+def test_a_stream_ends_with_a_problem_whatever_fails(
+    serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_arguments: object) -> None:
+        raise MemoryError("secret of the machine")
+
+    monkeypatch.setattr("vidret.serve.asking.add_frames", fail)
+    events = ask(serve(engine, llm=make_llm(chat)), frames=0)
+    assert [name for name, _ in events] == ["moments", "problem"]
+    assert (events[-1][1]["status"], events[-1][1]["detail"]) == (500, INTERNAL_ERROR)
 
 
 def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engine) -> None:

@@ -124,9 +124,20 @@ def _read_message(answer: Any) -> str:
     content = answer["choices"][0]["message"]["content"]
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
-    if not isinstance(content, str):
+    return _check_text(content)
+
+
+def _check_text(text: Any) -> str:
+    """Return a text.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It has a lone surrogate, which cannot be passed on as UTF-8.
+    """
+    if not isinstance(text, str):
         raise TypeError
-    return content
+    text.encode()
+    return text
 
 
 def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
@@ -142,9 +153,7 @@ def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
         if data == b"[DONE]":
             return
         for choice in json.loads(data.decode("utf-8"))["choices"][:1]:
-            piece = choice.get("delta", {}).get("content") or ""
-            if not isinstance(piece, str):
-                raise TypeError
+            piece = _check_text(choice.get("delta", {}).get("content") or "")
             if piece:
                 yield piece
     raise ValueError("the stream must end with [DONE]")

@@ -65,4 +65,5 @@ def format_span(start: float, end: float) -> str:
 
 
 def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Return a JSON string without brackets, so that a model that quotes it cites nothing."""
+    return json.dumps(text.translate(str.maketrans("[]", "()")), ensure_ascii=False)

@@ -71,7 +71,7 @@ class Server:
         try:
             if status == 200:
                 return parse(json.loads(content))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass  # raised below
         raise self._explain(response, content)
 
@@ -94,7 +94,7 @@ class Server:
             raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
         except (OSError, HTTPException) as error:
             raise RemoteError(f"{self.url}: cannot be reached: {error}") from error
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise RemoteError(f"{self.url}: must be a vidret server, got other events") from None
         finally:
             self._connection.close()  # a part of the answer may be unread
@@ -102,7 +102,7 @@ class Server:
     def _explain(self, response: HTTPResponse, content: bytes) -> RemoteError:
         """Return the error that a response describes."""
         if response.headers.get_content_type() == "application/problem+json":
-            with suppress(ValueError, LookupError, TypeError):
+            with suppress(ValueError, LookupError, TypeError, RecursionError):
                 return RemoteError(str(json.loads(content)["detail"]), response.status)
         answer = f"{response.status} {response.reason}"
         return RemoteError(f"{self.url}: must be a vidret server, got {answer}", response.status)

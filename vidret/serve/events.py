@@ -1,6 +1,7 @@
 """Answers that arrive as server-sent events, while a thread works on them."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -9,8 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from vidret.errors import VidretError
-from vidret.serve.problems import Problem
+from vidret.serve.problems import INTERNAL_ERROR, Problem
 from vidret.text import sanitize
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 10.0  # time without an event after which a comment shows that the server is at work
 Send = Callable[[str], None]
@@ -40,7 +43,7 @@ def stream_events(
 
     Args:
         work: Called with a function that sends an event, and with an event that is set when nobody waits any more.
-            Returns the last event, empty if there is none.
+            Returns the last event, empty if there is none. If it fails, a problem is the last event.
         first: Sent at once, if it is not empty.
         on_end: Called when the work is done and before the last event, also if nobody waits for it any more.
     """
@@ -54,6 +57,11 @@ def stream_events(
         last = ""
         try:
             last = work(send, is_left)
+        except VidretError as error:
+            last = write_problem(500, "Internal Server Error", error)
+        except BaseException:  # such as a panic of native code
+            logger.exception("a stream failed")
+            last = write_problem(500, "Internal Server Error", VidretError(INTERNAL_ERROR))
         finally:
             on_end()  # before the last event, after which a client may send its next request
             if last:
