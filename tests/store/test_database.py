@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,11 +87,11 @@ def test_reader_without_write_permission_opens_while_a_writer_closes(
     raise_rounds(writer)
     connect = database_module._connect
 
-    def close_first(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
+    def close_first(uri: str, *, write: bool, **options: Any) -> sqlite3.Connection:
         monkeypatch.setattr(database_module, "_connect", connect)
         writer.close()  # after the reader has seen its log
         try:
-            return connect(uri, write=write, lenient=lenient)
+            return connect(uri, write=write, **options)
         finally:  # SQLite makes a log where this process may; a reader without permission cannot
             path.with_name("a.sqlite-wal").unlink(missing_ok=True)
 
@@ -108,7 +110,7 @@ def test_reader_without_write_permission_tries_again_after_it_could_not_reopen(
     raise_rounds(writer)
     connect = database_module._connect
 
-    def fail_once(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
+    def fail_once(uri: str, *, write: bool, **options: Any) -> sqlite3.Connection:
         monkeypatch.setattr(database_module, "_connect", connect)
         error = sqlite3.OperationalError("unable to open database file")
         error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
@@ -167,6 +169,32 @@ def test_restored_catalog_waits_for_the_disk(path: Path, tmp_path: Path) -> None
     assert restored.value("PRAGMA synchronous") == 1
     database.close()
     restored.close()
+
+
+def test_a_reader_without_write_permission_prepares_each_connection_and_tells_versions(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        reader = Database(path, write=False, prepare=["CREATE TEMP VIEW v AS SELECT max(round) FROM t"])
+    versions = [reader.version()]
+    for number in (1, 3, 5):
+        assert reader.version() == versions[-1]
+        writer = Database(path, write=True)
+        raise_rounds(writer)
+        assert reader.value("SELECT * FROM v") == number
+        versions.append(reader.version())
+        raise_rounds(writer)
+        writer.close()
+        assert reader.value("SELECT * FROM v") == number + 1
+        versions.append(reader.version())
+    assert all(one != other for one, other in pairwise(versions))
+    reader.close()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"none.sqlite: cannot be read \(No such file"):
+        Database(tmp_path / "none.sqlite", write=False)
 
 
 OTHER_USER = """

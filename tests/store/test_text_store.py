@@ -1,8 +1,10 @@
 """Timed texts on disk: written as they come, continued after a kill, replaced, pruned, searched."""
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,6 +237,61 @@ def test_an_index_without_texts(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         TextStore.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+OTHER_USER = """
+import os, sys
+from tests.store.test_text_store import found
+from vidret.store.text_store import TextStore
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with TextStore.open(sys.argv[1]) as reader:
+    for line in sys.stdin:
+        print(len(found(reader, line)), reader.index.terms(line)[0].num_texts, reader.index.in_memory, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
+    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
+    with tempfile.TemporaryDirectory() as folder:
+        index, pipe = Path(folder), subprocess.PIPE
+        index.chmod(0o755)
+        with create(index) as store:
+            write(store, "one")
+        command = [sys.executable, "-c", OTHER_USER, folder]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=samples.environment()) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+
+            def ask() -> str:
+                print("sentence", file=reader.stdin, flush=True)
+                return str(reader.stdout and reader.stdout.readline().strip())
+
+            assert ask() == "5 5 False"
+            with create(index) as store:
+                write(store, "two", SPOKEN[:2])
+                assert ask() == "7 7 False"
+            assert ask() == "7 7 False"
+            reader.stdin.close()
+        assert {each.stat().st_uid for each in index.rglob("*")} == {0}, "the reader creates no files"
+
+
+def test_an_index_in_memory_follows_the_stored_texts(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        write(store, "one")
+    path = tmp_path / FOLDER / INDEX
+    path.unlink()
+    with TextStore.open(tmp_path) as reader:
+        assert len(found(reader, "sentence")) == 5
+        with create(tmp_path) as store:
+            write(store, "two", SPOKEN[:2])
+        assert reader.index.in_memory
+        assert len(found(reader, "sentence")) == 7
+        with create(tmp_path) as store:
+            store.prune(["two"])
+        assert len(reader.index) == 2
 
 
 def test_damaged_full_text_index(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -125,7 +125,7 @@ def test_a_damaged_catalog_is_rebuilt_and_the_track_is_read_again(index: Path) -
 def test_a_damaged_full_text_index_is_rebuilt(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = index / "words" / "texts.sqlite"
     with TextStore.open(index, write=True) as texts:
-        texts.index._database.execute("UPDATE texts_content SET c0 = 'wrong' WHERE id = (SELECT min(rowid) FROM texts)")
+        texts.index._database.run("UPDATE texts_content SET c0 = 'wrong' WHERE id = (SELECT min(rowid) FROM texts)")
     (reason,) = find_damaged_texts(index, repair=False)
     assert reason.startswith(f"{path}: ")
     assert find_damaged_texts(index, repair=True) == [reason]

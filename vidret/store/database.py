@@ -1,6 +1,6 @@
 """Access to a SQLite file through one connection shared by all threads.
 
-This is the only module that imports sqlite3. The file has a write-ahead log (WAL), so that readers are not blocked
+Only this module opens files with sqlite3. The file has a write-ahead log (WAL), so that readers are not blocked
 while a writer commits.
 """
 
@@ -40,26 +40,40 @@ class Database:
     SQL may call ``crc(kinds, ...)``, which is ``checksum_values``.
     """
 
-    def __init__(self, path: Path | None, *, write: bool, create: bool = False, lenient: bool = False) -> None:
-        """Open the file; ``lenient`` tolerates damaged CREATE statements.
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        write: bool,
+        create: bool = False,
+        lenient: bool = False,
+        prepare: Sequence[str] = (),
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: The file; None for a temporary database.
+            write: Whether it may be changed.
+            create: Whether to create a missing file.
+            lenient: Whether to tolerate damaged CREATE statements.
+            prepare: Statements that each connection begins with, such as those that create temporary tables.
 
         Raises:
             StoreError: The file cannot be opened, or does not exist and ``create`` is False.
         """
         self.path = path or Path("temporary database")
-        self._write = write
+        self._write, self._prepare = write, prepare
         self._lock = threading.RLock()
         self._read_only = not write and not (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK))
         self._state = WAL_STATE
         with as_store_error(self.path):
             if path is None:
-                self._connection = _connect("", write=True, lenient=lenient)
+                self._connection = _connect("", write=True, lenient=lenient, prepare=prepare)
             elif self._read_only:
                 self._connection = self._open_read_only()
             else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
-                self._connection = _connect(
-                    _uri(path, "mode=rwc" if create else "mode=rw"), write=write, lenient=lenient
-                )
+                uri = _uri(path, "mode=rwc" if create else "mode=rw")
+                self._connection = _connect(uri, write=write, lenient=lenient, prepare=prepare)
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,6 +120,11 @@ class Database:
         """Return the first value of a query, None when there is no row."""
         rows = self.rows(sql, *values)
         return rows[0][0] if rows else None
+
+    def version(self) -> object:
+        """Return what changes with every commit to the file, by this connection or another one."""
+        with self._lock:
+            return self.value("PRAGMA data_version"), self._connection.total_changes, self._state
 
     def run(self, sql: str, *values: object) -> int:
         """Execute a statement; return the number of changed rows."""
@@ -157,12 +176,15 @@ class Database:
 
     def _connect_read_only(self, state: State) -> sqlite3.Connection:
         option = "readonly_shm=1" if state == WAL_STATE else "immutable=1"
-        return _connect(_uri(self.path, f"mode=ro&{option}"), write=False)
+        return _connect(_uri(self.path, f"mode=ro&{option}"), write=False, prepare=self._prepare)
 
     def _read_state(self) -> State:
         if self.path.with_name(f"{self.path.name}-wal").exists():
             return WAL_STATE
-        stat = self.path.stat()
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error.strerror})") from error
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -208,13 +230,15 @@ class ClosingConnection(sqlite3.Connection):
             self.close()
 
 
-def _connect(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
+def _connect(uri: str, *, write: bool, lenient: bool = False, prepare: Sequence[str] = ()) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False, factory=ClosingConnection
     )
     try:
         connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # of damaged rows
         connection.create_function("crc", -1, checksum_values, deterministic=True)
+        for statement in prepare:
+            connection.execute(statement)
         pragmas = ["writable_schema = ON"] if lenient else []
         pragmas += [
             "synchronous = NORMAL",

@@ -12,19 +12,19 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
-from vidret.store.database import REPAIR, ClosingConnection
+from vidret.store.database import REPAIR, ClosingConnection, Database
 from vidret.store.stems import Stemmer
 from vidret.store.vocabulary import Vocabulary, mask_letters
 
 FORMAT = 2
 _WORD = re.compile(r"\w+")
 _TOKENIZER = "unicode61 remove_diacritics 2"
+VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
 MAX_COUNTS = 100_000  # remembered
 MAX_FUZZY_TERMS = 12  # for one word of a query
@@ -53,66 +53,37 @@ class TextIndex:
         """
         self._path, self._lock = path, threading.RLock()
         self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
-        self._counted = (-1, -1)  # the state of the index for which they hold
+        self._counted: object = None  # the version of the index for which they hold
         self._vocabulary = Vocabulary()
-        uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
-        with self._access():
-            self._database = sqlite3.connect(
-                uri,
-                uri=path is not None,
-                timeout=30,
-                check_same_thread=False,
-                isolation_level=None,
-                factory=ClosingConnection,
-            )
-            try:
-                if write or path is None:
-                    # After a power cut the last texts may be missing, which the next writer adds again.
-                    self._database.execute("PRAGMA synchronous = NORMAL")
-                    self._create()
-                elif self._read_format() != FORMAT:
-                    raise sqlite3.DatabaseError("it is unfinished, or of another format")
-                self._database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)")
-            except sqlite3.Error:
-                self._database.close()
-                raise
+        try:
+            self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
+        except StoreError as error:
+            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+        try:
+            if write or path is None:
+                self._create()
+            elif self._read_format() != FORMAT:
+                raise StoreError(f"{path}: the text index is unfinished, or of another format; {REPAIR}")
+        except StoreError:
+            self._database.close()
+            raise
         self._scratch = Scratch()
         self._stemmer = Stemmer(self._scratch.split)
 
     def _read_format(self) -> int:
-        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
+        return int(self._database.value("PRAGMA user_version"))
 
     def _create(self) -> None:
         if self._read_format() == FORMAT:
             return
-        self._database.execute("PRAGMA journal_mode = WAL")
-        with self._transaction():
-            self._database.execute("DROP TABLE IF EXISTS texts")
-            self._database.execute("DROP TABLE IF EXISTS terms")
+        # After a power cut the last texts may be missing, which the next writer adds again.
+        with self._database.transaction():
+            self._database.run("DROP TABLE IF EXISTS texts")
+            self._database.run("DROP TABLE IF EXISTS terms")
             # Every term that a text ever had, with its letters as a bit mask.
-            self._database.execute("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
-            self._database.execute(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{_TOKENIZER}')")
-            self._database.execute(f"PRAGMA user_version = {FORMAT}")
-
-    @contextlib.contextmanager
-    def _access(self) -> Any:
-        """Exclude other threads, and raise StoreError where SQLite fails."""
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise StoreError(f"{self._path}: the text index cannot be used ({error}); {REPAIR}") from error
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Any:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
+            self._database.run("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
+            self._database.run(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{_TOKENIZER}')")
+            self._database.run(f"PRAGMA user_version = {FORMAT}")
 
     @property
     def in_memory(self) -> bool:
@@ -128,50 +99,45 @@ class TextIndex:
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add texts by id, all or none; one that is there already is replaced."""
         given = list(texts)
-        with self._access():
-            stems = self.stems([body for _, body in given])
-            rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
-            terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
-            with self._transaction():
-                self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
-                self._database.executemany("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
+        stems = self.stems([body for _, body in given])
+        rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
+        terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
+        with self._database.transaction():
+            self._database.run_many("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
+            self._database.run_many("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove texts by id; unknown ids are ignored."""
-        with self._access(), self._transaction():
-            self._database.executemany("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
+        with self._database.transaction():
+            self._database.run_many("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
 
     def remove_range(self, first: int, end: int) -> None:
         """Remove the texts with ids from ``first`` to before ``end``."""
-        with self._access(), self._transaction():
-            self._database.execute("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", (first, end))
+        self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", first, end)
 
     def find_damage(self) -> str:
-        """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy in memory."""
-        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+        """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy."""
+        with contextlib.closing(Database(None, write=True)) as copy:
             try:
-                with self._lock:
-                    self._database.backup(copy)
-                bad = [message for (message,) in copy.execute("PRAGMA integrity_check") if message != "ok"]
-                copy.execute("INSERT INTO texts (texts) VALUES ('integrity-check')")
-            except sqlite3.Error as error:
-                bad = [str(error)]
+                self._database.replace(copy)
+                bad = [message for (message,) in copy.rows("PRAGMA integrity_check") if message != "ok"]
+                copy.run("INSERT INTO texts (texts) VALUES ('integrity-check')")
+            except StoreError as error:
+                bad = [str(error).partition(": ")[2].removesuffix(f"; {REPAIR}")]
         return f"{self._path}: {bad[0]}" if bad else ""
 
     def ids(self) -> Int64[np.ndarray, " id"]:
         """Return the ids of all texts, rising."""
-        with self._access():
-            rows = self._database.execute("SELECT id FROM texts_docsize ORDER BY id").fetchall()
+        rows = self._database.rows("SELECT id FROM texts_docsize ORDER BY id")
         return np.array([row[0] for row in rows], np.int64)
 
     def __len__(self) -> int:
         """Return the number of texts."""
-        with self._access():
-            return int(self._database.execute("SELECT count(*) FROM texts_docsize").fetchone()[0])
+        return int(self._database.value("SELECT count(*) FROM texts_docsize"))
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order, as the index splits it."""
-        with self._access():
+        with self._lock:
             return self._stemmer.stems(texts)
 
     def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
@@ -187,25 +153,23 @@ class TextIndex:
     def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
         """Return the distinct words of a query with what the index knows of each."""
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
-        with self._access():
+        with self._lock:
             self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
             self._forget_old_counts()
             return [Term(stem, self._count(stem), self._find_similar(stem) if fuzzy else {}) for stem in stems]
 
     def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
-        return self._database.execute("SELECT id, term, mask FROM terms WHERE id > ?", (after,)).fetchall()
+        return self._database.rows("SELECT id, term, mask FROM terms WHERE id > ?", after)
 
     def _forget_old_counts(self) -> None:
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()  # changes with others' commits
-        state = int(version), self._database.total_changes
-        if state != self._counted or len(self._counts) > MAX_COUNTS:
-            self._counts, self._counted = {}, state
+        version = self._database.version()
+        if version != self._counted or len(self._counts) > MAX_COUNTS:
+            self._counts, self._counted = {}, version
 
     def _count(self, term: str) -> int:
         """Return the number of texts that hold a term."""
         if term not in self._counts:
-            row = self._database.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
-            self._counts[term] = int(row[0]) if row else 0
+            self._counts[term] = self._database.value("SELECT doc FROM temp.vocabulary WHERE term = ?", term) or 0
         return self._counts[term]
 
     def _find_similar(self, stem: str) -> dict[str, float]:
@@ -226,9 +190,8 @@ class TextIndex:
         return self._match(_quote(" ".join(stems)), k) if stems else np.zeros(0, np.int64)
 
     def _match(self, expression: str, k: int) -> Int64[np.ndarray, " id"]:
-        with self._access():
-            sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
-            rows = self._database.execute(sql, (expression, int(k))).fetchall()
+        sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
+        rows = self._database.rows(sql, expression, int(k))
         return np.array([row[0] for row in rows], np.int64)
 
 

@@ -63,6 +63,7 @@ class TextStore:
         """Use an open store; use ``create`` or ``open``."""
         self._store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
+        self._indexed = -1  # the generation that an index in memory has
         self._lock = threading.RLock()
         reader = TextReader(store)
         self.tracks, self.find, self.complete_tracks = reader.tracks, reader.find, reader.complete_tracks
@@ -84,8 +85,9 @@ class TextStore:
         with self._lock:
             if self._index is None:
                 self._index = _open_index(self._folder / INDEX, write=self._write)
-                if self._index.in_memory:
-                    self.update_index()
+            if self._index.in_memory and self._indexed != self._store.generation:
+                self._indexed = self._store.generation
+                self.update_index()
             return self._index
 
     @classmethod
@@ -267,7 +269,7 @@ class TextStore:
         for start in range(0, len(rows), BATCH):
             texts = self.read_segments(rows[start : start + BATCH])
             self.index.add((missing[each.id], each.text.text) for each in texts)
-        if self._write:
+        if self._write or self.index.in_memory:
             self.index.remove(sorted(indexed - set(stored)))
 
 
