@@ -4,11 +4,14 @@ Tests of words ask for words. Without a browser there is a loud skip.
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator, Sequence
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VIDRET_WORDS"] = "off"
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="vidret-state-")  # not that of who runs the tests
 
 import pytest
 import torch
@@ -32,6 +35,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Check shapes, except in the tests marked ``wrong_shapes`` or ``compiles``."""
     config.update("jaxtyping_disable", not {"wrong_shapes", "compiles"}.isdisjoint(item.keywords))
     return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state() -> Iterator[None]:
+    """Remove what the tests have allowed indexes to use."""
+    folder = os.environ["XDG_STATE_HOME"]
+    yield
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

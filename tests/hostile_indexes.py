@@ -74,6 +74,8 @@ def list_changes() -> Iterator[tuple[str, Change]]:
         yield f"dim {dim}", partial(_set_meta, {"dim": dim})
     for tail in ("[]", "{", "[-1, -1, -1, 0]", '["a", "b", "c", 1]', f"[{2**62}, 1, 1, 1]"):
         yield f"tail {tail}", partial(_set_meta, {"tail": tail})
+    for encoder in ("antigravity:x", "endpoint:http://127.0.0.1:9/v1?model=x", "hf-hub:a/b", "\x1b[31m", "../a"):
+        yield f"encoder {encoder!r}", partial(_set_meta, {"encoder_name": encoder})
     for store in ("{", '{"address": "milvus:///own/x.db", "name": "a"}', '{"address": "faiss", "name": "; DROP"}'):
         yield f"store {store}", partial(_set_meta, {"store": store})
     yield "catalog without tables", partial(_write_catalog, b"")
@@ -160,6 +162,11 @@ def put_flat(index: Path, content: bytes) -> None:
 
 
 def _set_meta(facts: dict[str, str | int | bytes], index: Path, _own: Path) -> None:
+    set_metadata(index, **facts)
+
+
+def set_metadata(index: Path, **facts: str | int | bytes) -> None:
+    """Set metadata of a catalog, with checksums that are right."""
     catalog = Catalog(index / "catalog.sqlite", write=True)
     try:
         with catalog.transaction():

@@ -41,6 +41,7 @@ from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
 from vidret.search.grounding import Grounder, forget_others
 from vidret.search.models import (
+    allow_encoder,
     choose_models,
     explain_unknown,
     read_encoder_name,
@@ -60,6 +61,7 @@ from vidret.search.preparation import (
 )
 from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
 from vidret.search.teaching import teach_concept
+from vidret.store.consent import allow_address
 from vidret.store.embeddings_table import read_embeddings
 from vidret.store.lookup import find_below, find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
@@ -160,7 +162,8 @@ class Engine(Searchable):
         Args:
             path: Folder of the index.
             encoder: An encoder or a name for ``load_encoder``; defaults to the encoder of the index, and to ``starter``
-                for a new index.
+                for a new index. An encoder of the index that runs code, downloads or calls an endpoint must be named
+                here once, unless the index was built by this user.
             rerank: Aligner that a new index is prepared for and that reranks candidates: ``none``, ``ucofia`` or
                 ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner in the model's file
                 or next to it, ``ucofia`` for the starter, else none.
@@ -180,6 +183,8 @@ class Engine(Searchable):
             EncoderError: The encoder cannot be loaded.
         """
         chosen = choose_device(device)
+        if store is not None:
+            allow_address(Path(path), store)
         if encoder is None or isinstance(encoder, str):
             encoder = _load_encoder(Path(path), encoder, device=chosen, precision=precision)
         engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
@@ -827,6 +832,7 @@ class Engine(Searchable):
             dim=encoder.dim,
             vectors=self._vectors,
         ) as store:
+            allow_encoder(self.path, encoder.name)
             record_ranker(store, self._models)
             record_class(store, encoder)
             yield store
@@ -839,12 +845,16 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
 
     Raises:
         EncoderError: It cannot be loaded; of an index that was made with an object, the error says how to open it.
+        StoreError: The index names an encoder from elsewhere, which its user has not named; see ``consent``.
     """
-    name = name or read_encoder_name(path)
+    is_given, name = bool(name), name or read_encoder_name(path)
     try:
-        return load_encoder(name, device=device, precision=precision)
+        encoder = load_encoder(name, device=device, precision=precision)
     except UnknownEncoderError as error:
         raise explain_unknown(path, name, error) from error
+    if is_given:
+        allow_encoder(path, encoder.name)
+    return encoder
 
 
 def check_offset(offset: int) -> None:

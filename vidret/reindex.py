@@ -19,6 +19,7 @@ from vidret.errors import VidretError
 from vidret.index.progress import IndexReport, Progress
 from vidret.search.concepts import list_concepts
 from vidret.search.fusion_baseline import forget_baseline
+from vidret.search.models import allow_encoder
 from vidret.search.ranking import NONE
 from vidret.store.address import FAISS
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, SAMPLING, SEGMENTS
@@ -85,6 +86,7 @@ def reindex(
     """
     encoder = load_encoder(model, device=device, precision=precision) if isinstance(model, str) else model
     folder = index / FOLDER
+    allow_encoder(index, encoder.name)
     with Store.open(index) as store:
         if store.encoder_fingerprint == encoder.fingerprint:
             return _finish(index, folder, encoder)  # a run may have been killed after the switch

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -52,7 +51,7 @@ from vidret.cli.options import (
     WorkersOption,
 )
 from vidret.cli.watch import MATCHED, report_matches
-from vidret.errors import VidretError
+from vidret.errors import StoreError, VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_describe_summary, print_index_summary
@@ -236,12 +235,11 @@ def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptio
     from vidret.index.words import read_setting
 
     try:
-        options = read_setting(index, text)
+        return read_setting(index, text, speech_model) or False
+    except StoreError:
+        raise
     except VidretError as error:
         raise typer.BadParameter(str(error), param_hint="--words") from error
-    if options is None:
-        return False
-    return options if speech_model is None else replace(options, speech_model=speech_model)
 
 
 def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":

@@ -23,6 +23,7 @@ from vidret.cli.options import (
     ServerOption,
     SheetOption,
     TokenOption,
+    TrustedModelOption,
 )
 from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_moment_sheet
@@ -113,6 +114,7 @@ def locate_command(
     export: ExportOption = None,
     overwrite: OverwriteOption = False,
     head: HeadOption = "auto",
+    model: TrustedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -123,7 +125,7 @@ def locate_command(
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
     if query is None and clip is None:
         raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
-    engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
+    engine = open_engine_or_client(context, server, token, index, device, precision, head=head, model=model)
     if clip is not None:  # a clip takes the place of the query, so that the only argument is the video to look in
         where = {"k": options.k, "filters": options.filters, "video": query, "repeated": True}
         answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]

@@ -8,7 +8,15 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.opening import is_on_command_line, open_engine
-from vidret.cli.options import ADVANCED, DEFAULT_INDEX, DeviceOption, PrecisionOption, ServerOption, index_option
+from vidret.cli.options import (
+    ADVANCED,
+    DEFAULT_INDEX,
+    DeviceOption,
+    PrecisionOption,
+    ServerOption,
+    TrustedModelOption,
+    index_option,
+)
 from vidret.cli.serve import ACCESS, WHAT, HostOption, PortOption, listen, page_url
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
@@ -54,6 +62,7 @@ def mcp_command(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8001,
     token: SharedTokenOption = None,
+    model: TrustedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     max_characters: CharactersOption = 20_000,
@@ -76,7 +85,7 @@ def mcp_command(
         check_access(host, token)  # before the model is loaded, which takes a while
     engine: Engine | RemoteEngine
     if server is None:
-        engine = open_engine(index, None, device, precision, must_exist=True)
+        engine = open_engine(index, model, device, precision, must_exist=True)
     else:
         engine = open_client(context, server, token)
     with engine, contextlib.closing(open_frames(engine)) as frames:
@@ -99,7 +108,7 @@ def open_client(context: typer.Context, server: str, token: str | None) -> "Remo
     Raises:
         BadParameter: An option was given that needs a local index.
     """
-    for name in ("index", "device", "precision"):
+    for name in ("index", "model", "device", "precision"):
         if is_on_command_line(context, name):
             raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")
     from vidret.client import RemoteEngine

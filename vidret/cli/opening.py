@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MODEL_VARIABLE = "VIDRET_MODEL"
 MANY_PHRASES = 100  # which take seconds to encode
 # Options that need the index or the videos on this machine.
-LOCAL_ONLY = ("index", "device", "precision", "head", "sheet", "export")
+LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export")
 
 
 def open_engine(
@@ -117,7 +117,7 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
         raise VidretError(
             f"{index}: merge must be {own}, which the index was built with, got {level}; change it: {change}"
         )
-    return recorded
+    return None  # of the index
 
 
 @contextmanager
@@ -143,12 +143,13 @@ def open_engine_or_client(
     precision: str,
     *,
     head: str = "auto",
+    model: str | None = None,
 ) -> "Engine | RemoteEngine":
     """Open an index, or a client if ``server`` is given, until the command ends. A client loads no model."""
     if server is None:
         if is_on_command_line(context, "token"):
             raise typer.BadParameter("needs --server URL, got none", param_hint="--token")
-        return context.with_resource(open_engine(index, None, device, precision, head=head, must_exist=True))
+        return context.with_resource(open_engine(index, model, device, precision, head=head, must_exist=True))
     for name in LOCAL_ONLY:
         if is_on_command_line(context, name):
             raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")

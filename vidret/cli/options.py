@@ -45,6 +45,15 @@ ModelOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+TrustedModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The encoder of the index, to be named once for an index from elsewhere whose encoder is not part of it.",
+        rich_help_panel=MODEL,
+    ),
+]
 ProbedModelOption = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
 ]

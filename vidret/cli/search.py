@@ -36,6 +36,7 @@ from vidret.cli.options import (
     ServerOption,
     SheetOption,
     TokenOption,
+    TrustedModelOption,
 )
 from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
@@ -106,6 +107,7 @@ def search_command(
     explain: ExplainOption = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
+    model: TrustedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
@@ -134,7 +136,7 @@ def search_command(
             device=device,
             cache=index / FOLDER if server is None else None,
         )
-    engine = open_engine_or_client(context, server, token, index, device, precision)
+    engine = open_engine_or_client(context, server, token, index, device, precision, model=model)
     if clip is not None:
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
         return

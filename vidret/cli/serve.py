@@ -19,6 +19,7 @@ from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     PrecisionOption,
+    TrustedModelOption,
     index_option,
 )
 from vidret.errors import MissingExtraError, VidretError
@@ -86,6 +87,7 @@ def serve_command(
     port: PortOption = 8000,
     token: RequiredTokenOption = None,
     allow_index: AllowIndexOption = None,
+    model: TrustedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     queue: QueueOption = 64,
@@ -113,7 +115,7 @@ def serve_command(
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     check_access(host, token)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", device, "--precision", precision]
-    with listen(host, port) as listener, open_engine(index, None, device, precision, must_exist=not roots) as engine:
+    with listen(host, port) as listener, open_engine(index, model, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
         indexer = Indexer(options, roots)

@@ -10,6 +10,20 @@ from vidret.encode.recommended import resolve_name
 from vidret.encode.token_merging import refuse_merge, split_merge
 from vidret.errors import EncoderError
 
+HUBS = ("hf:", "st:", "endpoint:", "hf-hub:", "local-dir:")
+
+
+def is_elsewhere(name: str) -> bool:
+    """Return whether loading an encoder by a name may run code, download, or send frames and texts to an endpoint.
+
+    >>> is_elsewhere("endpoint:https://host/v1?model=clip"), is_elsewhere("ViT-B-32/random"), is_elsewhere("starter")
+    (True, False, False)
+    """
+    plain = resolve_name(split_merge(name.removesuffix(WHOLE))[0])
+    if plain == STARTER or plain.endswith((".safetensors", ".pt", ".pth", ".bin", "/random")):
+        return plain.startswith(HUBS)
+    return plain.startswith(HUBS) or "/" in plain or is_class_name(plain) or find_entry_point(plain) is not None
+
 
 def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = "auto") -> Encoder:
     """Load an encoder by name.

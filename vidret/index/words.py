@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
+from vidret.store.consent import allow, check_allowed
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
 from vidret.store.text_store import FOLDER, TextStore
@@ -67,6 +68,8 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
         VidretError: ``words`` is something else, such as the name of a source, or VIDRET_WORDS is invalid.
     """
     if isinstance(words, WordsOptions):
+        if "speech" in words.sources:
+            allow(index, words.speech_model)
         return words
     if words not in (True, False, None):
         raise VidretError(f"words must be True, False, None or WordsOptions, got {words!r}")
@@ -74,14 +77,14 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
     return read_setting(index, {True: "on", False: "off", None: default}[words])
 
 
-def read_setting(index: str | os.PathLike[str], setting: str) -> WordsOptions | None:
+def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str | None = None) -> WordsOptions | None:
     """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
 
     ``auto`` goes on as the index has it. A new index gets all words, or none, with a warning, without the extra
-    ``words``.
+    ``words``. A given ``speech_model`` takes the place of that of the index.
 
     Raises:
-        VidretError: A source is unknown.
+        VidretError: A source is unknown, or the index names a speech model that nobody allowed.
     """
     known = None if setting == "off" else read_options(index)
     if setting == "off" or (setting == "auto" and known is None and Store.exists(index)):
@@ -93,6 +96,10 @@ def read_setting(index: str | os.PathLike[str], setting: str) -> WordsOptions | 
         )
         return None
     options = known or WordsOptions()
+    if speech_model is not None:
+        options = replace(options, speech_model=speech_model)
+    elif options.speech_model != BUNDLED:
+        check_allowed(index, options.speech_model, option="--speech-model")
     if setting in ("auto", "on"):
         return options
     names = {name.strip() for name in setting.split(",")}

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from vidret.encode.custom import describe_class
 from vidret.encode.encoder import STARTER, Encoder
+from vidret.encode.load import is_elsewhere
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.search.joint import QueryBank, find_bank, find_model_parts
 from vidret.search.query_bank import choose_bank
 from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
+from vidret.store.consent import allow, check_allowed
 from vidret.store.records import ENCODER_CLASS, HEAD, RANKER
 from vidret.store.store import Store
 
@@ -94,11 +96,24 @@ def record_class(store: Store, encoder: Encoder) -> None:
 
 
 def read_encoder_name(path: Path) -> str:
-    """Return the name of the encoder of an index folder, ``starter`` if there is no index."""
+    """Return the name of the encoder of an index folder, ``starter`` if there is no index.
+
+    Raises:
+        StoreError: Loading it may lead elsewhere, and nobody allowed that; see ``consent``.
+    """
     if not Store.exists(path):
         return STARTER
     with Store.open(path) as store:
-        return store.encoder_name
+        name = store.encoder_name
+    if is_elsewhere(name):
+        check_allowed(path, name, option="--model")
+    return name
+
+
+def allow_encoder(path: Path, name: str) -> None:
+    """Remember that an index may load an encoder, which its user has named."""
+    if is_elsewhere(name):
+        allow(path, name)
 
 
 def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> EncoderError:

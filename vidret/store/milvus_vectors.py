@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int64
 from vidret.errors import StoreError
 from vidret.store.address import DEFAULT_FILE, MILVUS
 from vidret.store.catalog import Catalog
+from vidret.store.consent import check_allowed
 from vidret.store.epochs import Epochs
 from vidret.store.milvus import LIMIT, PATH_BYTES, Collection, missing_collection_error
 from vidret.store.mirror import Mirror, PushTask, StaleRows, to_milvus_filter
@@ -221,5 +222,7 @@ class MilvusVectors:
     def _connect(self) -> Collection:
         with self._lock:
             if self._collection is None:
+                if self._address != MILVUS:  # which is a file in the index
+                    check_allowed(self._folder, self._address, option="--store")
                 self._collection = Collection(self._address, self._name, self._dim, self._folder)
             return self._collection

@@ -12,6 +12,7 @@ from typing import Protocol
 from vidret.errors import StoreError, VidretError
 from vidret.store.address import FAISS, normalise_address
 from vidret.store.catalog import Catalog
+from vidret.store.consent import allow_address
 from vidret.store.milvus import Collection
 from vidret.store.vector_index import VectorIndex, VectorLocation
 from vidret.store.vectors import load_faiss
@@ -47,6 +48,8 @@ def move_store(
 ) -> None:
     """Move the vectors; see ``Store.move_vectors``."""
     source, target = normalise_address(source, folder), normalise_address(target, folder)
+    for address in (source, target):
+        allow_address(folder, address)
     current, leaving = VectorLocation.from_json(catalog.meta(HOME)), catalog.meta(LEAVING)
     came_from = VectorLocation.from_json(leaving).address if leaving else catalog.meta(CAME_FROM)
     if leaving:

@@ -14,6 +14,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store import maintenance
 from vidret.store.address import normalise_address
 from vidret.store.catalog import Catalog
+from vidret.store.consent import allow_address
 from vidret.store.creation import (
     CATALOG,
     FEATURES,
@@ -105,6 +106,8 @@ class Store:
         """
         folder = check_folder(path)
         address = None if vectors is None else normalise_address(vectors, folder)
+        if address is not None:
+            allow_address(folder, address)
         create_folder(folder)
         check_entries(folder)
         lock = WriterLock(folder / LOCK)

@@ -26,6 +26,7 @@ from vidret.index.merging.planning import (
 )
 from vidret.index.merging.questions import copy_concepts, copy_watches
 from vidret.index.merging.words import TextMerge
+from vidret.store.consent import allow, is_allowed
 from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
@@ -107,6 +108,8 @@ def merge_indexes(
         else:
             plan = plan_index_merge(opened)
         name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
+        if all(is_allowed(source, name) for source in sources):
+            allow(out, name)
         target = stack.enter_context(Store.create(out, encoder_name=name, encoder_fingerprint=fingerprint, dim=dim))
         merge = Merge(target, opened, texts, on_progress or (lambda _done, _total: None))
         interrupted = False

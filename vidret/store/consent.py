@@ -1,0 +1,64 @@
+"""What the user allowed an index to use that is not part of it: a model that it names, a server of its vectors.
+
+An index may come from anybody, so what it names is used only once the user has named it too, or built the index with
+it. That is remembered outside of the index, by its path.
+"""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from vidret.errors import StoreError
+from vidret.store.address import FAISS, MILVUS, normalise_address
+from vidret.text import sanitize
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "VIDRET_ALLOW"  # names that any index may use, separated by spaces
+
+
+def allow(index: str | os.PathLike[str], name: str) -> None:
+    """Remember that an index may use what a name stands for; a failure is logged."""
+    path = _locate(index, name)
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{os.path.realpath(index)}\n{name}\n", "utf-8", "surrogateescape")
+    except OSError as error:
+        logger.info("%s: cannot be written, so that %s must be named again (%s)", path, name, error.strerror)
+
+
+def allow_address(index: Path, address: str) -> None:
+    """Remember that an index may keep its vectors at an address, which its user has named.
+
+    Raises:
+        StoreError: The address is invalid.
+    """
+    if (normal := normalise_address(address, index)) not in (FAISS, MILVUS):
+        allow(index, normal)
+
+
+def is_allowed(index: str | os.PathLike[str], name: str) -> bool:
+    """Return whether an index may use what a name stands for."""
+    return name in os.environ.get(VARIABLE, "").split() or _locate(index, name).exists()
+
+
+def check_allowed(index: str | os.PathLike[str], name: str, *, option: str) -> None:
+    """Check that an index may use what it names; ``option`` is how the user names it.
+
+    Raises:
+        StoreError: It may not.
+    """
+    if not is_allowed(index, name):
+        name = sanitize(name)
+        allowing = f"name it too, once, by {option} {name} or in {VARIABLE}"
+        raise StoreError(f"{index}: names {name}, which is not part of it; if you trust that, {allowing}")
+
+
+def _locate(index: str | os.PathLike[str], name: str) -> Path:
+    """Return the file that exists if an index may use a name."""
+    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    key = os.fsencode(os.path.realpath(index)) + b"\n" + os.fsencode(name)
+    return Path(state) / "vidret" / "allowed" / hashlib.blake2b(key, digest_size=16).hexdigest()
