@@ -61,7 +61,10 @@ bench: .venv/dev
 .venv/docs: EXTRAS = docs
 .venv/demo .venv/dev .venv/scale .venv/docs: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'
+	@echo 'Installing vidret[cpu,starter,$(EXTRAS)] into .venv: gigabytes, PyTorch above all. This takes minutes, once.'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[cpu,starter,$(EXTRAS)]'
+	@echo 'Compiling what was installed, so that the first command starts as fast as later ones.'
+	$(BIN)/python -m compileall -qq -j 0 vidret .venv/lib || true
 	touch $@
 
 clean:

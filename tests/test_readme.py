@@ -5,6 +5,7 @@ import functools
 import io
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import typer
 from vidret.cli.app import load_commands
 from vidret.cli.demo import sample_videos
 from vidret.cli.train_head import head_app
+from vidret.data.benchmarks.captions import read_captions
+from vidret.data.benchmarks.qvhighlights import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, RECIPES
 from vidret.encode.weights import SOURCES
 
@@ -118,3 +121,23 @@ def test_every_command_is_in_the_reference_and_every_page_in_the_site() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(read(README).splitlines()) <= SCREEN_AND_A_HALF
+
+
+def test_the_rows_of_the_evaluation_guide_can_be_read(tmp_path: Path) -> None:
+    text = read(ROOT / "docs" / "guides" / "evaluation.md")
+    rows = re.findall(r"^\{.*\}$", text, re.MULTILINE)
+    for name, reader, num_rows in (("captions", read_captions, 3), ("moments", read_labelled, 1)):
+        key = {"captions": '"video"', "moments": '"vid"'}[name]
+        (tmp_path / name).write_text("\n".join(row for row in rows if key in row))
+        split = reader(name, tmp_path / name)
+        assert len(split.captions or split.queries) == num_rows
+
+
+def test_installing_says_what_takes_minutes_and_compiles_it() -> None:
+    """Of ``make demo``; pip speaks, and so does the step after it."""
+    command = ["make", "--dry-run", "--always-make", ".venv/demo"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.splitlines()
+    pip = next(number for number, line in enumerate(lines) if "-m pip install" in line)
+    assert "Installing vidret[cpu,starter,demo,words] into .venv" in lines[pip - 1]
+    assert "quiet" not in lines[pip]
+    assert "-m compileall" in lines[pip + 2]

@@ -1,8 +1,18 @@
 """The exceptions that vidret raises for expected failures; ``VidretError`` is the base of them all."""
 
+import errno
+
 
 class VidretError(Exception):
     """An expected failure, described in one sentence: a rule and the value that broke it, or a path and the reason."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
+    codes = (getattr(error, "errno", None), getattr(error, "sqlite_errorname", None))
+    if not {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL"}.isdisjoint(codes):
+        return True
+    return error.__cause__ is not None and is_disk_full(error.__cause__)
 
 
 class DecodeError(VidretError):

@@ -1,11 +1,14 @@
 """Tests of wrong use: exit codes, and one sentence on stderr."""
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,37 @@ import pytest
 import vidret.engine
 from tests.cli.runner import Runner
 from vidret.cli.app import load_commands
+from vidret.engine import Engine
+from vidret.errors import StoreError
+from vidret.store.database import as_store_error
 from vidret.store.store import Store
+
+
+@pytest.mark.parametrize("where", ["the index", "a file", "SQLite"])
+def test_a_full_disk_is_told_with_what_to_do(
+    where: str, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_arguments: object, **_options: object) -> None:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        if where == "a file":
+            raise full
+        if where == "SQLite":
+            with as_store_error(tmp_path / "catalog.sqlite"), closing(sqlite3.connect(":memory:")) as connection:
+                connection.execute("PRAGMA max_page_count = 1")
+                connection.execute("CREATE TABLE full (row)")
+        raise StoreError("features/1.f16: cannot be written") from full
+
+    monkeypatch.setattr(Engine, "index", fill)
+    run.check_refusal(("index", tmp_path, "--index", tmp_path / "index"), 1, "The disk is full. Free some space")
+
+
+def test_what_is_not_a_full_disk_is_not_called_so(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise StoreError("catalog.sqlite: is damaged") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Engine, "index", fail)
+    code, _, err = run("index", tmp_path, "--index", tmp_path / "index")
+    assert (code, "is damaged" in err, "disk is full" in err) == (1, True, False)
 
 
 def test_a_misspelt_option_is_not_taken_for_a_query(run: Runner) -> None:

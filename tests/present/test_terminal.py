@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,31 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from vidret.errors import VidretError
+from vidret.present import terminal
 from vidret.present.show import show_table
-from vidret.present.terminal import log_to_terminal, print_error, print_message
+from vidret.present.terminal import log_to_terminal, print_error, print_message, show_status
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "\x1b[31m\x9b2J\rred\n[bold]b\u202e.mp4"
 SHOWN = "\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}2J\N{REPLACEMENT CHARACTER}red"
 SHOWN += "\N{REPLACEMENT CHARACTER}[bold]b\N{REPLACEMENT CHARACTER}.mp4"
+
+
+def test_a_slow_start_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with show_status("loading", slow="the first start is slow"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "SLOW_S", 0.01)
+    said = threading.Event()
+
+    def say(message: str, *, style: str) -> None:
+        print_message(message, style=style)
+        said.set()
+
+    monkeypatch.setattr(terminal, "print_message", say)
+    with show_status("loading", slow="the first start is slow"):
+        assert said.wait(10)
+    assert "the first start is slow" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from vidret.cli.app import app
-from vidret.errors import VidretError
-from vidret.present.terminal import log_to_terminal, print_error, print_message
+from vidret.errors import VidretError, is_disk_full
+from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
 __all__ = ["app", "main"]
 
@@ -47,7 +47,12 @@ def _run() -> int:
                 print_message(hint)
         return int(error.exit_code)
     except VidretError as error:
-        print_error(str(error))
+        print_failure(error)
+        return 1
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print_failure(error)
         return 1
     except (typer.Abort, KeyboardInterrupt):
         print_error("interrupted")

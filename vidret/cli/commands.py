@@ -5,6 +5,7 @@ A module is imported when its command runs: the help and the completion of the s
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vidret.cli.default_index import choose_index
-from vidret.cli.values import check_values
+from vidret.cli.values import check_values, list_values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SEARCH, LOOK, TEACH = "Index and search", "Look into videos", "Teach and watch"
@@ -139,10 +140,17 @@ def tidy(params: list[Any]) -> list[Any]:
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        elif values := list_values(param):
+            # Typer takes this with the declaration of each option alone.
+            param._custom_shell_complete = partial(_complete, values)
     *others, last = params
     if others and "--help" in last.opts:
         last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
     return params
+
+
+def _complete(values: list[str], _ctx: Any, _param: Any, incomplete: str) -> list[str]:
+    return [value for value in values if value.startswith(incomplete)]
 
 
 class Command(TyperCommand):

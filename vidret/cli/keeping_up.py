@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from vidret.errors import MissingExtraError, VidretError
-from vidret.present.terminal import print_error, print_message
+from vidret.present.terminal import print_failure, print_message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: P
         except VidretError as error:
             if not number:
                 raise
-            print_error(str(error))
+            print_failure(error)
             continue
         if outcome.interrupted:
             return outcome.code

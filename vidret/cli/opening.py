@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from vidret.evaluate.phrase_vectors import RememberedTexts
 
 MODEL_VARIABLE = "VIDRET_MODEL"
+FIRST_START = (
+    "Still loading. The first start after an installation compiles Python's packages and reads models from the disk, "
+    "which may take a minute; later ones take seconds."
+)
 MANY_PHRASES = 100  # which take seconds to encode
 # Options that need the index or the videos on this machine.
 LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export")
@@ -50,7 +54,7 @@ def open_engine(
     model = choose_model(model, index)
     if must_exist and not Store.exists(index):
         raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
-    with show_status("loading the encoder"):
+    with show_status("loading the encoder", slow=FIRST_START):
         with pause_collection():
             from vidret.engine import Engine
 

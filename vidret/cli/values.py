@@ -15,8 +15,24 @@ from vidret.errors import VidretError
 
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
 RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
+# For the completion of the shell: words of options whose metavar does not list them.
+COMPLETED = {
+    "--device": "auto cpu cuda mps xpu",
+    "--head": "auto none",
+    "--in": "picture speech screen subtitles generated",
+    "--model": "starter small good best multilingual",
+    "--rerank": " ".join(RERANKERS),
+    "--store": "faiss milvus://",
+}
 COLDEST = 1e-6
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def list_values(param: Any) -> list[str]:
+    """Return the words that an option takes, for the completion of the shell; others may be allowed besides."""
+    metavar = param.metavar or ""
+    words = [word for word in metavar.split("|") if word.islower()] if "|" in metavar else []
+    return words or COMPLETED.get(param.opts[0], "").split()
 
 
 def check_values(ctx: Any, params: list[Any]) -> None:

@@ -7,16 +7,19 @@ always one line, and markup is never interpreted.
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.text import Text
 
+from vidret.errors import is_disk_full
 from vidret.text import sanitize
 
 console = Console(stderr=True)
+SLOW_S = 5.0
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -43,13 +46,17 @@ def shows_bars() -> bool:
 
 
 @contextmanager
-def show_status(text: str) -> Iterator[None]:
-    """Show what is being done, on a terminal."""
-    if not shows_bars():
-        yield
-        return
-    with console.status(text):
-        yield
+def show_status(text: str, *, slow: str = "") -> Iterator[None]:
+    """Show what is being done, on a terminal; and anywhere, if it takes ``SLOW_S``, why it may be ``slow``."""
+    timer = threading.Timer(SLOW_S, print_message, (slow,), {"style": "dim"})
+    timer.daemon = True
+    if slow:
+        timer.start()
+    try:
+        with console.status(text) if shows_bars() else nullcontext():
+            yield
+    finally:
+        timer.cancel()
 
 
 def print_message(message: str, *, style: str = "", level: str = "info") -> None:
@@ -79,6 +86,16 @@ def print_error(message: str) -> None:
         print_message(message, level="error")
         return
     console.print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
+
+
+def print_failure(error: BaseException) -> None:
+    """Print an error that ends a command or a run, and what to do if a full disk is behind it."""
+    print_error(str(error))
+    if is_disk_full(error):
+        print_message(
+            "The disk is full. Free some space and run the same command again: an index keeps what is in it. df -h "
+            "shows the space on each disk; TMPDIR=DIR puts temporary files elsewhere."
+        )
 
 
 @contextmanager

@@ -192,6 +192,14 @@ def test_vatex_uses_english_captions(tmp_path: Path) -> None:
         captions.read_vatex("vatex", write(tmp_path, "v.json", []))
 
 
+def test_custom_captions_may_be_one_caption(tmp_path: Path) -> None:
+    rows = '{"video": "a", "caption": "red"}\n{"video": "b", "captions": ["green"]}\n'
+    split = captions.read_captions("captions", write(tmp_path, "captions.jsonl", rows))
+    assert texts_of(split) == [("a_0", "a", "red"), ("b_0", "b", "green")]
+    with pytest.raises(VidretError, match=r":1: caption must be a non-empty string, got 3"):
+        captions.read_captions("captions", write(tmp_path, "captions.jsonl", '{"video": "a", "caption": 3}'))
+
+
 def test_custom_captions_need_video_and_captions(tmp_path: Path) -> None:
     first = {"video": "trips/lake.mp4", "captions": ["a lake", "still water"], "kind": "real"}
     path = write(

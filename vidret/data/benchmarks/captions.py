@@ -93,7 +93,7 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
 
 
 def read_captions(name: str, path: Path) -> Split:
-    """Read custom captions: one JSON object per line with ``video``, ``captions`` and optionally ``kind``."""
+    """Read custom captions: lines of JSON with ``video``, ``captions`` or ``caption``, and optionally ``kind``."""
     locations: dict[str, str] = {}
     captions: list[Caption] = []
     for row in read_jsonl(path):
@@ -101,7 +101,7 @@ def read_captions(name: str, path: Path) -> Split:
         domain = row.text("kind") if "kind" in row.values else ""
         captions += [
             Caption(id=f"{video_id}_{index}", video=video_id, text=text, domain=domain)
-            for index, text in enumerate(row.texts("captions"))
+            for index, text in enumerate([row.text("caption")] if "caption" in row.values else row.texts("captions"))
         ]
     if not captions:
         raise VidretError(f"{path}: must contain at least one video, got none")
