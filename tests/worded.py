@@ -50,9 +50,14 @@ worker.run_worker(int(sys.argv[2]))
 
 
 def write_worded(
-    path: Path, *scenes: tuple[str, float], salt: int = 0, silence: bool = False, subtitles: str = ""
+    path: Path,
+    *scenes: tuple[str, float],
+    salt: int = 0,
+    silence: bool = False,
+    subtitles: str = "",
+    cuts: bool = False,
 ) -> Path:
-    """Write scenes of (shown text, seconds), with silence and a subtitle track (in .mkv) if wanted."""
+    """Write scenes of (shown text, seconds), with silence, a subtitle track (in .mkv) and cuts if wanted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast"}))
@@ -60,8 +65,8 @@ def write_worded(
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if silence else None
         source = cast(Any, av.open(io.BytesIO(subtitles.encode()), format="srt")) if subtitles else None
         track = cast(Any, container.add_stream_from_template(source.streams.subtitles[0])) if source else None
-        for text, seconds in scenes:
-            picture = draw_text(text, salt)
+        for number, (text, seconds) in enumerate(scenes):
+            picture = draw_text(text, salt + 67 * number * cuts)
             for _ in range(round(seconds * RATE)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

@@ -197,7 +197,7 @@ sys.path.insert(0, sys.argv[1])
 from vidret.video import words, worker
 
 class Reader:
-    def start(self):
+    def start(self, *_args):
         pass
 
     def read(self, *_args):

@@ -16,6 +16,7 @@ from vidret.video import process
 from vidret.video import words as words_module
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, FinishedTexts, OpenedVideo, ReadTexts
 from vidret.video.probe import probe
+from vidret.video.streaming import SamplingMode
 from vidret.video.words import MAX_BUDGET_S, WordsReader
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}
@@ -68,6 +69,49 @@ def test_a_healthy_film_that_is_resumed_early_lost_nothing(tmp_path: Path, monke
     assert [round(text.start) for text in texts_of(messages)] == [0, 2]
 
 
+@pytest.mark.parametrize("mode", [None, "exact"])
+def test_screen_text_has_the_same_times_after_a_resumption(
+    mode: SamplingMode | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    lines = ["harbour", "railway bridge", "", "ox", "lighthouse keeper", "slow"]
+    scenes = [(lines[number % len(lines)], 1.25 + number * 7 % 23 / 4) for number in range(16)]
+    film = write_worded(tmp_path / "a.mp4", *scenes, cuts=True)
+    found, segments = list[TimedText](), list[tuple[int, float]]()
+
+    def read_from(start_s: float, number: int, begin_s: float) -> list[Any]:
+        request = {
+            "screen": {
+                "start_s": start_s,
+                "segment": max((each for each in segments if each[1] <= start_s), default=None),
+            }
+        }
+        return list(
+            decoders.stream(
+                film,
+                skip=lambda opened: {each for each, _, _ in opened.cuts if each < number},
+                start=lambda _opened: (number, begin_s),
+                words=lambda _opened: request,
+            )
+        )
+
+    with DecodePool(1, num_frames=12, fps=1.0, shot_sampling=mode) as decoders:
+        messages = read_from(0.0, 0, 0.0)
+        whole = texts_of(messages)
+        assert len(whole) >= 6
+        resumptions = 0
+        for message in messages:
+            if isinstance(message, DecodedSegment):
+                segments.append((message.number, message.start))
+                end_s = message.end
+            if isinstance(message, ReadTexts) and segments:
+                found += message.texts
+                resumed = texts_of(read_from(message.until_s, segments[-1][0] + 1, end_s))
+                assert sorted({*found, *resumed}, key=repr) == sorted(whole, key=repr), message.until_s
+                resumptions += 1
+        assert resumptions >= 4
+
+
 def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:
     request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
     silent = write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True)
@@ -118,7 +162,7 @@ def test_subtitle_files_from_strangers_end_as_notes(pool: DecodePool, tmp_path: 
 
 def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def start(self) -> None:
+        def start(self, *_args: object) -> None:
             pass
 
         def read(self, *_args: object) -> None:
@@ -183,7 +227,7 @@ class Endless:
 
     note = ""
 
-    def start(self) -> None:
+    def start(self, *_args: object) -> None:
         """Begin another video."""
 
     def read(self, *_args: object) -> None:

@@ -236,7 +236,13 @@ class WorkerThreads:
         if reading.words is None:
             fingerprint, paths = self._find_content(reading.job, reading.video_id)
             reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
-        return reading.words.request()
+        request = dict(reading.words.request())
+        if "screen" in request:  # the frames that were sampled of a segment are found again from its start
+            store, start_s = self._run_state.store, request["screen"]["start_s"]
+            stored = store.segments(store.video_segments(reading.video_id))
+            first = max(((each.number, each.start) for each in stored if each.start <= start_s), default=None)
+            request["screen"] = {**request["screen"], "segment": first}
+        return request
 
     def _submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
         if self._encoding is not None:

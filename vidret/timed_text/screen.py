@@ -97,8 +97,12 @@ class ScreenReader:
         )
         self.start()
 
-    def start(self) -> None:
-        """Begin another video; ``note`` says whether the last one showed more texts than were read."""
+    def start(self, start_s: float = 0.0) -> None:
+        """Begin another video, or where an interrupted run ended: when the texts of the next frame appeared.
+
+        ``note`` says whether the last video showed more texts than were read.
+        """
+        self._resumed_s = start_s
         self.note = ""
         self._tracks: list[_Track] = []
         self._closed: list[_Track] = []
@@ -112,7 +116,8 @@ class ScreenReader:
         """Read the next frame."""
         previous_s = self._last_s
         self._last_s = time_s
-        middle_s = max(0.0, time_s - 0.5) if previous_s is None else (previous_s + time_s) / 2
+        first_s = self._resumed_s or max(0.0, time_s - 0.5)
+        middle_s = first_s if previous_s is None else (previous_s + time_s) / 2
         grid = shrink(image, _GRID)
         if self._grid is not None and is_unchanged(self._grid, grid):
             for track in self._tracks:

@@ -209,12 +209,15 @@ class _ShotsAnswer(_Answer):
         )
 
     def _read_text_before(self, until_s: float, words: WordsReader) -> None:
-        """Read the on-screen text of what the parent has already."""
-        first = max(int(np.searchsorted(self._info.times, words.start_s, side="right")) - 1, 0)
-        frames = takewhile(lambda frame: frame.time_s < until_s, self._reader.stream(first))
-        segments = self._open_segments(0, float(self._info.times[first]), words)
+        """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
+        number, start_s = words.first_segment or (0, self._info.start)
+        first = int(np.searchsorted(self._info.times, start_s - WARM_UP_S))
+        # Whether a shot ends at ``until_s`` is seen from the frames after it.
+        frames = takewhile(lambda frame: frame.time_s < until_s + WARM_UP_S, self._reader.stream(first))
+        segments = self._open_segments(number, start_s, words)
         try:
-            for _ in segments.read(frames):
-                words.end_segment()
+            with words.ignore_from(until_s):
+                for _ in segments.read(frames):
+                    words.end_segment()
         except Exception as error:
             words.fail_screen(error)

@@ -191,7 +191,8 @@ class DecodePool:
             start: Returns the number and the start in seconds of the first segment to send where segments follow shots;
                 None for no segments. By default all are sent.
             words: Called after ``skip``; returns the sources of words to read, each with its options: ``start_s``, the
-                time in seconds from which it is read; ``model`` for speech; ``sidecars`` for subtitles, the paths of
+                time in seconds from which it is read; ``segment`` for the screen, the number and the start in seconds
+                of a segment at or before that time; ``model`` for speech; ``sidecars`` for subtitles, the paths of
                 subtitle files.
 
         Raises:

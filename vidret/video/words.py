@@ -4,11 +4,11 @@ On-screen text comes from the frames that are decoded for the pictures. Nothing 
 fails becomes the note of its source.
 """
 
+import contextlib
 import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class WordsReader:
 
         Args:
             info: The probed file.
-            request: The options of each source by name: ``start_s``, ``model`` and ``sidecars``; see
+            request: The options of each source by name: ``start_s``, ``segment``, ``model`` and ``sidecars``; see
                 ``DecodePool.stream``.
             send: Sends a message to the parent.
             heartbeat: Called during the work.
@@ -69,13 +69,14 @@ class WordsReader:
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
         self._screen: ScreenReader | None = None
         self._start_s = self._last_s = self._screen_time_s = 0.0
+        self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         if "screen" in request:
             self._start_s = float(request["screen"]["start_s"])
             self._last_s = -1.0
             try:
                 self._screen = _load_screen_reader()
-                self._screen.start()
+                self._screen.start(self._start_s)
             except Exception as error:
                 self._screen = None
                 self._end("screen", _describe(error))
@@ -87,6 +88,21 @@ class WordsReader:
         """From where on-screen text is read, in seconds."""
         return self._start_s
 
+    @property
+    def first_segment(self) -> tuple[int, float] | None:
+        """The number and the start of a segment that holds that time or lies before it; None if none is known."""
+        number_and_start = self._request["screen"].get("segment")
+        return tuple(number_and_start) if number_and_start else None
+
+    @contextlib.contextmanager
+    def ignore_from(self, end_s: float) -> Iterator[None]:
+        """Do not read frames from ``end_s`` seconds on for now."""
+        self._ignored_s = end_s
+        try:
+            yield
+        finally:
+            self._ignored_s = float("inf")
+
     def wants_frames(self, end_s: float) -> bool:
         """Return whether on-screen text is read from the frames of a segment that ends at ``end_s`` seconds."""
         return self._screen is not None and end_s > self._start_s
@@ -94,7 +110,7 @@ class WordsReader:
     def observe(self, index: int, image: Picture) -> None:
         """Read a full-size frame, given its index in the video."""
         time_s = float(self._info.times[index])
-        if self._screen is None or time_s < self._start_s or time_s <= self._last_s:
+        if self._screen is None or not self._start_s <= time_s < self._ignored_s or time_s <= self._last_s:
             return
         self._last_s = time_s
         self._heartbeat()
@@ -134,9 +150,7 @@ class WordsReader:
             self._screen = None
 
     def _send_screen(self, until_s: float, texts: Iterable[TimedText]) -> None:
-        # After a resumption the first frame's texts began where the last run ended, not half a second earlier.
-        begun = [text if text.start >= self._start_s else _start_at(text, self._start_s) for text in texts]
-        self._send_texts("screen", max(until_s, self._start_s), begun)
+        self._send_texts("screen", max(until_s, self._start_s), list(texts))
 
     def fail_screen(self, error: Exception) -> None:
         """Abandon on-screen text because of an error; errors that are no fault of the text are raised."""
@@ -230,10 +244,6 @@ class WordsReader:
 
     def _end(self, source: TextSource, note: str) -> None:
         self._send({"kind": "texts_end", "source": source, "note": note})
-
-
-def _start_at(text: TimedText, start_s: float) -> TimedText:
-    return replace(text, start=start_s, end=max(text.end, start_s))
 
 
 def _trim(
