@@ -12,6 +12,7 @@ NOTHING = "The videos do not show it."
 MAX_ANSWER = 8_000  # characters
 # [1], [1, 2], [1-3], [moment 1] and what looks like it
 _CITATION = re.compile(r"\s?\[\s*(?:moments?\s*)?(\d+(?:\s*[,;\u2013-]\s*\d+)*)\s*\]", re.I)
+STEPS = 200  # of a text that grows: it is checked again once it is this much longer than it was
 MAX_OPEN = 60  # characters of a citation that is not complete
 _UNSAFE = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -57,11 +58,12 @@ def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[
     if not context.moments:
         yield answer_question(context, endpoint)
         return
-    reply, shown = "", ""
+    reply, shown, checked = "", "", 0
     for piece in endpoint.stream(write_messages(context)):
         reply += piece
-        if len(reply) > MAX_ANSWER:
+        if len(reply) > MAX_ANSWER or len(reply) - checked < len(reply) // STEPS:
             continue
+        checked = len(reply)
         text = _drop_open_citation(reply)
         if not NOT_SHOWN.startswith(text.strip(" \n*.").upper()):
             grown = check_citations(context, text).text
