@@ -25,6 +25,7 @@ WAIT_S = 30.0  # for a transaction of another process
 READ_ONLY_WAIT_S = 3.0  # for a writer that is opening or closing the file
 PAUSE_S = 0.005
 WAL_STATE: State = (0, 0, 0)  # the state of a file with a log
+FULL_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)  # also of a full disk
 TRANSIENT_ERRORS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # while a writer opens the file
 REPAIR = "run vidret info --repair"
 
@@ -32,8 +33,8 @@ REPAIR = "run vidret info --repair"
 class Database:
     """One connection, to a file or, without a path, to a temporary database.
 
-    A process without write permission for the folder cannot create the shared memory file that SQLite needs to read a
-    log. Without a log there is no writer, so such a reader opens the file as immutable, and checks before and after
+    A process without write permission for the folder, or on a full disk, cannot create the shared memory file that
+    SQLite needs to read a log. Without a log there is no writer, so such a reader opens the file as immutable, and checks before and after
     each statement that it has not changed. With a log, the writer has created the shared memory file, and SQLite reads
     every commit.
 
@@ -64,7 +65,7 @@ class Database:
         self.path = path or Path("temporary database")
         self._write, self._prepare = write, prepare
         self._lock = threading.RLock()
-        self._read_only = not write and not (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK))
+        self._read_only = not write and path is not None and not _can_share_memory(path)
         self._state = WAL_STATE
         with as_store_error(self.path):
             if path is None:
@@ -179,8 +180,10 @@ class Database:
         return _connect(_uri(self.path, f"mode=ro&{option}"), write=False, prepare=self._prepare)
 
     def _read_state(self) -> State:
-        if self.path.with_name(f"{self.path.name}-wal").exists():
-            return WAL_STATE
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_size:
+                return WAL_STATE
         try:
             stat = self.path.stat()
         except OSError as error:
@@ -211,6 +214,18 @@ def as_store_error(path: Path) -> Iterator[None]:
         damaged = isinstance(error, UnicodeDecodeError) or _code(error) == sqlite3.SQLITE_CORRUPT
         damaged |= "no such" in str(error)  # every catalog has the column or table
         raise StoreError(f"{path}: {error}" + (f"; {REPAIR}" if damaged else "")) from error
+
+
+def _can_share_memory(path: Path) -> bool:
+    """Return whether this process can make the file of shared memory beside a database."""
+    if not (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)):
+        return False
+    try:
+        with contextlib.closing(_connect(_uri(path, "mode=rw"), write=False)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        return _code(error) not in FULL_ERRORS
+    return True
 
 
 def _code(error: sqlite3.Error) -> int:
