@@ -80,7 +80,7 @@ def test_screen_text_has_the_same_times_after_a_resumption(
     found, segments = list[TimedText](), list[tuple[int, float]]()
 
     def read_from(start_s: float, number: int, begin_s: float) -> list[Any]:
-        request = {
+        request: Any = {
             "screen": {
                 "start_s": start_s,
                 "segment": max((each for each in segments if each[1] <= start_s), default=None),
