@@ -1,6 +1,7 @@
 """Tests of vidret info."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tests.cli.runner import Runner
@@ -92,3 +93,36 @@ def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:
     assert "1 damaged parts of the words" in err
     assert run("info", "--index", index, "--repair")[0] == 0
     assert run("info", "--index", index, "--check")[0] == 0
+
+
+def test_damaged_watches_are_found_and_dropped(run: Runner, index: Path) -> None:
+    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
+    whole = (index / "watches.json").read_bytes()
+    assert run("info", "--index", index, "--check")[0] == 0
+    for position in (whole.index(b"reds"), whole.index(b"last_video") + 13, 15):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        (index / "watches.json").write_bytes(damaged)
+        code, out, _ = run("info", "--index", index, "--check")
+        assert (code, "watches.json: cannot be read as watches" in out) == (1, True), damaged
+    assert run("info", "--index", index, "--repair")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0
+    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
+
+
+def test_lost_words_are_found(run: Runner, index: Path, films: Path) -> None:
+    (films / "red.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none red apple\n\n")
+    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0
+    shutil.rmtree(index / "words" / "features")
+    assert run("info", "--index", index, "--check")[0] == 1
+    assert run("info", "--index", index, "--repair")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0
+    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
+    shutil.rmtree(index / "words")
+    code, out, _ = run("info", "--index", index, "--check")
+    assert (code, f"{index / 'words'}: is missing" in out) == (1, True)
+    assert run("info", "--index", index, "--repair")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0
+    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
+    assert "one red apple" in run("transcript", "red.mp4", "--index", index)[1]

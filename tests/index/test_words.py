@@ -19,6 +19,7 @@ from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
 from vidret.index import words as words_module
 from vidret.index.words import choose_words, open_words, read_options
+from vidret.store.store import Store
 from vidret.store.text_records import TextTrack
 from vidret.store.text_store import TextStore
 from vidret.timed_text import options as options_module
@@ -230,7 +231,10 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
     until_s = stored[-1].start
     compared: list[TimedText] = []
     monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
-    with open_words(tmp_path, WordsOptions(sources=("screen",)), retry_failed=False) as run:
+    with (
+        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
+        open_words(store, WordsOptions(sources=("screen",)), retry_failed=False) as run,
+    ):
         assert run is not None
         run.begin("content", [], 400.0)
         track = run.store.tracks()[0]

@@ -155,3 +155,11 @@ def test_writing_a_new_track_reads_no_others(index: Path) -> None:
         track = store.begin("c", "speech", "model", duration_s=2.0)
         store.add(track, texts, random_vectors(texts), until_s=2.0)
         store.finish(track)
+
+
+@pytest.mark.parametrize("value", ["NULL", "'x'", "x'00'"])
+def test_a_damaged_term_ends_no_search(index: Path, value: str) -> None:
+    with TextStore.open(index, write=True) as texts:
+        texts.index._database.run(f"UPDATE terms SET mask = {value} WHERE term = 'appl'")
+    with TextStore.open(index) as texts:
+        assert [term.num_texts for term in texts.index.terms("apples pears")] == [1, 1]

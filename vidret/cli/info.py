@@ -96,6 +96,8 @@ def info_command(
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
     from vidret.store.moment_files import count_moments
     from vidret.store.store import Store
+    from vidret.store.text_upkeep import find_lost_texts
+    from vidret.store.watch_list import find_damaged_watches
 
     if diversity:
         from vidret.cli.diversity import print_diversity
@@ -122,6 +124,10 @@ def info_command(
         if check or repair:
             is_damaged = print_damage(store, repair=repair)
             is_damaged |= print_damaged_words(index, repair=repair)
+            for lost in (find_lost_texts(store, repair=repair), find_damaged_watches(index, repair=repair)):
+                if lost:
+                    print(sanitize(lost))
+                    is_damaged = True
             raise typer.Exit(1 if is_damaged and not repair else 0)
         facts, moments = store.info(), count_moments(store)
     print_facts(facts, index, moments, as_json=as_json)

@@ -42,7 +42,7 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
             reason. Single files that fail raise nothing.
     """
-    with open_words(store.path, options.words, retry_failed=options.retry_failed) as words:
+    with open_words(store, options.words, retry_failed=options.retry_failed) as words:
         return _run(RunState(store, retry_failed=options.retry_failed, words=words), encoder, files, options)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.store.consent import allow, check_allowed
+from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
 from vidret.store.text_store import FOLDER, TextStore
@@ -32,16 +33,16 @@ _SEGMENTS_PER_SPEECH = 4
 
 
 @contextlib.contextmanager
-def open_words(
-    index: str | os.PathLike[str], options: WordsOptions | None, *, retry_failed: bool
-) -> "Iterator[WordsRun | None]":
-    """Open the texts of an index for a run, and save them at its end; None without options."""
+def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool) -> "Iterator[WordsRun | None]":
+    """Open the texts of an index that is open for writing, and save them at the end; None without options."""
     if options is None:
         yield None
         return
-    with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
+    with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
         if store.store.get_meta(OPTIONS) != options.to_json():
             store.store.set_meta(OPTIONS, options.to_json())
+        if not index.get_meta(HAS_TEXTS):
+            index.set_meta(HAS_TEXTS, "1")
         yield WordsRun(store, options, retry_failed=retry_failed)
         store.save()
 

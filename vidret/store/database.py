@@ -34,9 +34,9 @@ class Database:
     """One connection, to a file or, without a path, to a temporary database.
 
     A process without write permission for the folder, or on a full disk, cannot create the shared memory file that
-    SQLite needs to read a log. Without a log there is no writer, so such a reader opens the file as immutable, and checks before and after
-    each statement that it has not changed. With a log, the writer has created the shared memory file, and SQLite reads
-    every commit.
+    SQLite needs to read a log. Without a log there is no writer, so such a reader opens the file as immutable, and
+    checks before and after each statement that it has not changed. With a log, the writer has created the shared memory
+    file, and SQLite reads every commit.
 
     SQL may call ``crc(kinds, ...)``, which is ``checksum_values``.
     """

@@ -159,7 +159,10 @@ class TextIndex:
             return [Term(stem, self._count(stem), self._find_similar(stem) if fuzzy else {}) for stem in stems]
 
     def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
-        return self._database.rows("SELECT id, term, mask FROM terms WHERE id > ?", after)
+        return self._database.rows(
+            "SELECT id, term, mask FROM terms WHERE id > ? AND typeof(term) = 'text' AND typeof(mask) = 'integer'",
+            after,
+        )
 
     def _forget_old_counts(self) -> None:
         version = self._database.version()

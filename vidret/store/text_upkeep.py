@@ -9,6 +9,7 @@ from pathlib import Path
 from vidret.errors import StoreError, VidretError
 from vidret.store.creation import FEATURES
 from vidret.store.database import REPAIR
+from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
 from vidret.store.text_records import TextTrack
@@ -95,8 +96,11 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
         StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
     """
     folder = Path(index) / FOLDER
-    if not (folder / FEATURES).exists():  # nothing was ever stored; its creation may have been interrupted
-        return []
+    if not (folder / FEATURES).exists():
+        if not Store.exists(folder):  # nothing was ever stored; its creation may have been interrupted
+            return []
+        if repair:
+            Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
     lost_rows = Store.repair_catalog(folder) if repair else []
     with TextStore.open(index) as texts:
         bad_index = _check_index(texts, folder / INDEX)
@@ -110,6 +114,16 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
                 if not track.complete:
                     texts.restart(track)
     return [*(f"catalog: {row}" for row in lost_rows), *damage, *([bad_index] if bad_index else [])]
+
+
+def find_lost_texts(store: Store, *, repair: bool) -> str:
+    """Return that the folder of the texts is missing, '' if it is not; ``repair`` makes it an index without texts."""
+    folder = store.path / FOLDER
+    if not store.get_meta(HAS_TEXTS) or folder.exists():
+        return ""
+    if repair:
+        store.set_meta(HAS_TEXTS, "")
+    return f"{folder}: is missing; read them again with vidret index --words on"
 
 
 def _check_store(texts: TextStore, *, repair: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -52,9 +53,12 @@ def read_watches(index: Path) -> list[Watch]:
     if not path.exists():
         return []
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"))
+        rows = document if isinstance(document, list) else document["watches"]  # a list in older indexes
+        if rows is not document and document["checksum"] != _checksum(rows):
+            raise ValueError("the checksum does not match; run vidret info --repair, and add them again")
         return [Watch(**{**row, "unreported": tuple(row.get("unreported", ()))}) for row in rows]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: cannot be read as watches: {error}") from error
 
 
@@ -90,10 +94,27 @@ def write_watches(index: Path, watches: Sequence[Watch]) -> None:
     path = index / FILE
     draft = path.with_suffix(".tmp")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump([asdict(each) for each in watches], file, indent=1, ensure_ascii=False)
+        draft.unlink(missing_ok=True)
+        with draft.open("x", encoding="utf-8") as file:  # never through a link
+            rows = [asdict(each) for each in watches]
+            json.dump({"checksum": _checksum(rows), "watches": rows}, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)  # noqa: PTH105  a run that is killed leaves the old file
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}") from error
+
+
+def find_damaged_watches(index: Path, *, repair: bool) -> str:
+    """Return why the watches of an index cannot be read, '' if they can; ``repair`` deletes them."""
+    try:
+        read_watches(index)
+    except StoreError as error:
+        if repair:
+            (index / FILE).unlink()
+        return str(error)
+    return ""
+
+
+def _checksum(rows: object) -> int:
+    return zlib.crc32(json.dumps(rows, sort_keys=True).encode())

@@ -161,7 +161,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     index = tmp_path / "index"
     with (
         Store.create(index, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
-        open_words(index, WordsOptions(), retry_failed=False) as words,
+        open_words(store, WordsOptions(), retry_failed=False) as words,
     ):
         yield Run(index, store, words)
 

@@ -81,7 +81,7 @@ def index_on_ray(
     """
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
-    with open_words(store.path, options.words, retry_failed=options.retry_failed) as words:
+    with open_words(store, options.words, retry_failed=options.retry_failed) as words:
         run_state = RunState(store, retry_failed=options.retry_failed, words=words)
         run_state.plan(files)
         if not run_state.jobs:
