@@ -43,6 +43,7 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: P
     _, out, err = run("locate", "green blue", film, "--index", index, "--weak")
     assert len(out.splitlines()) > 1
     assert "score as high. The nearest are:" in err
+    (tmp_path / "none").mkdir()
     assert "No matching videos" in run("locate", "red", "--folder", tmp_path / "none", "--index", index)[2]
 
 

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from rich.console import Console
 
 from vidret.index.progress import Progress, Workload
 from vidret.present.progress import LOG_INTERVAL_S, RemainingTime, show_count, show_progress
@@ -56,6 +57,26 @@ def test_lines_of_a_log_have_the_share_and_the_time_left(capsys: pytest.CaptureF
         for share, elapsed_s in ((0.1, 5.0), (0.5, LOG_INTERVAL_S + 15)):
             update(Progress(8, 4, 1, 40, 100.0, share, elapsed_s))
     assert capsys.readouterr().err == " 50% 4/8 files, 1 failed, 4x real time, 0:25.0 left\n"
+
+
+def test_the_bar_says_that_an_interrupted_run_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vidret.present.progress.shows_bars", lambda: True)
+    monkeypatch.setattr("vidret.present.progress.console", Console(stderr=True, force_terminal=True, width=100))
+    with show_progress() as update:
+        update(Progress(8, 4, 0, 40, 100.0, 0.5, 20.0, interrupted=True))
+    assert "stopping" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("video_s", "text"),
+    [(0.0, ""), (0.4, ", 0.04x real time"), (15.0, ", 1.5x real time"), (1230.0, ", 123x real time")],
+)
+def test_speeds_below_one_are_numbers(video_s: float, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress() as update:
+        update(Progress(8, 4, 0, 40, video_s, 1.0, LOG_INTERVAL_S))
+    assert capsys.readouterr().err == f"100% 4/8 files{text}, 0:00.0 left\n"
 
 
 def test_a_count_has_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
