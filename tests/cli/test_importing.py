@@ -1,6 +1,7 @@
 """Tests of vidret import: what export writes comes back, folders of clip-retrieval are read, bad rows are refused."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from safetensors.numpy import save_file
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder
@@ -170,3 +172,55 @@ def test_vectors_are_checked_up_to_their_length(vectors: np.ndarray, scale: floa
     ]
     np.testing.assert_allclose(made[0].vectors, made[1].vectors, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(made[0].vectors, axis=1), 1, rtol=1e-5)
+
+
+def write_header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a .npy file that claims a shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        (write_header((10**9, 384)) + bytes(100), "a.mp4,0,1"),
+        (write_header((2**62, 2**62)), "a.mp4,0,1"),
+        (b"", "a.mp4,0,1"),
+        (write_header((1, 3)) + bytes(12), '"' + "a" * 200_000 + '",0,1'),
+    ],
+    ids=["huge", "overflow", "empty", "long field"],
+)
+def test_hostile_arrays_and_tables_end_as_sentences(tmp_path: Path, content: bytes, row: str) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    (tmp_path / "a.csv").write_text(f"path,start_s,end_s\n{row}\n")
+    with pytest.raises(VidretError, match=r"a\.(npy|csv): cannot be read as"):
+        read_vectors(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("paths", ["[" * 100_000, "null", "5", "{", '{"a": 1}'])
+def test_hostile_paths_of_safetensors_end_as_sentences(tmp_path: Path, paths: str) -> None:
+    stored: dict[str, np.ndarray] = {"embeddings": np.ones((1, 3), np.float32), "times": np.zeros((1, 2))}
+    save_file(stored, tmp_path / "a.safetensors", metadata={"paths": paths})
+    with pytest.raises(VidretError):
+        check_embeddings(read_vectors(tmp_path / "a.safetensors"), 4)
+
+
+def test_huge_values_are_refused_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 3), 1e300))
+    (tmp_path / "a.csv").write_text("path,start_s,end_s\n/a.mp4,0,1\n")
+    with pytest.raises(VidretError, match="vectors must be finite"):
+        check_embeddings(read_vectors(tmp_path / "a.npy"), 3)
+
+
+def test_videos_are_probed_in_another_process(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("FFmpeg must not read the file in this process")
+
+    monkeypatch.setattr("vidret.video.probe._inspect", refuse)
+    path = str(films / "red.mp4")
+    vectors = Embeddings((path,), np.zeros(1, np.int64), np.array([[0.0, 1.0]]), RED.sentence[None])
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        report = engine.import_embeddings(vectors)
+        assert (report.imported, report.failed) == (1, ())
+        assert engine.videos()[0].duration == pytest.approx(6, abs=0.5)

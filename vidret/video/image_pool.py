@@ -5,6 +5,7 @@ import queue
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -92,13 +93,14 @@ class ImagePool:
         width, height = header["size"]
         return FootageStretch(greys, times, (width, height))
 
-    def count_restarts(self, path: str, file_stat: FileStat) -> int:
-        """Return how often the clock of a video restarts.
+    def read_facts(self, path: str, file_stat: FileStat) -> dict[str, Any]:
+        """Return the facts about a video; see ``VideoInfo.facts``.
 
         Raises:
             DecodeError: As for ``draw_frame``.
         """
-        return int(self._request_of_video({"image": "restarts"}, path, file_stat)[0]["restarts"])
+        facts: dict[str, Any] = self._request_of_video({"image": "facts"}, path, file_stat)[0]["facts"]
+        return facts
 
     def read_image(self, content: bytes) -> Picture:
         """Decode an image file to RGB; see ``vidret.video.images.read_image``.

@@ -29,7 +29,7 @@ def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, b
 
     It is a JPEG for a ``frame``, grey pictures with their times for ``footage``, otherwise RGB pixels and their shape.
 
-    Those of ``frames`` come with their times; ``restarts`` is the number of times that the clock restarts.
+    Those of ``frames`` come with their times; ``facts`` are those of ``VideoInfo``.
 
     Raises:
         VidretError: The video or the image cannot be read.
@@ -43,9 +43,8 @@ def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, b
             frames = read_times(info, request["times_s"], Resize(**request["resize"]))
             fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
             return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
-        if request["image"] == "restarts":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            return {"kind": "image", "restarts": info.clock_restarts}, b""
+        if request["image"] == "facts":
+            return {"kind": "image", "facts": _probe(os.fsdecode(payload), *request["version"]).facts()}, b""
         if request["image"] == "footage":
             info = _probe(os.fsdecode(payload), *request["version"])
             greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])

@@ -1,5 +1,6 @@
 """Put vectors that another program made into an index: each video in turn, complete or not at all."""
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +16,12 @@ from vidret.text import absolute_path, has_file
 from vidret.types import NO_TIME, Embeddings, Sampling, SegmentEmbedding
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
-from vidret.video.probe import probe
+from vidret.video.image_pool import ImagePool
 
 _UNIT_TOLERANCE = 0.01
 _SHORTEST_VECTOR = 1e-6
 _END_TOLERANCE_S = 1.0
+PROBE_TIMEOUT_S = 600.0  # all packets of a film are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def check_embeddings(embeddings: Embeddings, dim: int) -> tuple[Embeddings, int]
         raise VidretError(f"vectors must have {dim} values, as those of the encoder, got the shape {vectors.shape}")
     if len(vectors) != num_rows or times.shape != (num_rows, 2):
         raise VidretError(f"there must be a vector and two times for each of {num_rows} paths, got other numbers")
-    lengths = np.linalg.norm(vectors, axis=1)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > _SHORTEST_VECTOR)))
     if len(bad):
         raise VidretError(
@@ -103,23 +106,24 @@ def import_videos(
     for row, path in enumerate(embeddings.paths):
         rows[path].append(row)
     failed, counts = list[tuple[str, str]](), {"imported": 0, "known": 0, "num_segments": 0}
-    for done, (path, own) in enumerate(rows.items()):
-        if on_progress is not None:
-            on_progress(done, len(rows))
-        order = sorted(own, key=lambda row: tuple(embeddings.times[row]))
-        try:
-            film, times = _inspect(path, embeddings.times[order], embeddings.vectors[order])
-        except DecodeError as error:
-            failed.append((path, error.reason))
-            continue
-        added = _store_film(store, film, _cut(film, times, embeddings.vectors[order], sampling))
-        counts["imported" if added else "known"] += 1
-        counts["num_segments"] += added
+    with contextlib.closing(ImagePool(1, timeout_s=PROBE_TIMEOUT_S)) as pool:
+        for done, (path, own) in enumerate(rows.items()):
+            if on_progress is not None:
+                on_progress(done, len(rows))
+            order = sorted(own, key=lambda row: tuple(embeddings.times[row]))
+            try:
+                film, times = _inspect(path, embeddings.times[order], embeddings.vectors[order], pool)
+            except DecodeError as error:
+                failed.append((path, error.reason))
+                continue
+            added = _store_film(store, film, _cut(film, times, embeddings.vectors[order], sampling))
+            counts["imported" if added else "known"] += 1
+            counts["num_segments"] += added
     return ImportReport(**counts, num_rescaled=num_rescaled, failed=tuple(failed))
 
 
 def _inspect(
-    path: str, times: Float64[np.ndarray, "row 2"], vectors: Float32[np.ndarray, "row dim"]
+    path: str, times: Float64[np.ndarray, "row 2"], vectors: Float32[np.ndarray, "row dim"], pool: ImagePool
 ) -> tuple[_Film, Float64[np.ndarray, "row 2"]]:
     """Return what an index stores of a video, and the times of its rows; one row without times is the whole video.
 
@@ -137,12 +141,14 @@ def _inspect(
             path, f"{IMPORTED}-{content}", float(times.max()), {"path": path, "decoder": "none", IMPORTED: True}
         )
         return film, times
-    stat, info = stat_file(path), probe(path)
-    if not is_whole and times.max() > info.duration + _END_TOLERANCE_S:
-        raise DecodeError(path, f"ends at {info.duration:g} s, before its vectors, at {times.max():g} s")
-    facts = {**info.facts(), "decoder": "none", IMPORTED: True}
-    film = _Film(path, fingerprint(path), info.duration, facts, stat.st_size, stat.st_mtime_ns)
-    return film, np.array([[info.start, info.duration]]) if is_whole else times
+    stat = stat_file(path)
+    facts = pool.read_facts(path, stat)  # in another process, since the file may be hostile
+    start, duration = float(facts["start"]), float(facts["duration"])
+    if not is_whole and times.max() > duration + _END_TOLERANCE_S:
+        raise DecodeError(path, f"ends at {duration:g} s, before its vectors, at {times.max():g} s")
+    facts |= {"decoder": "none", IMPORTED: True}
+    film = _Film(path, fingerprint(path), duration, facts, stat.st_size, stat.st_mtime_ns)
+    return film, np.array([[start, duration]]) if is_whole else times
 
 
 def _cut(

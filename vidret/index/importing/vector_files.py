@@ -80,7 +80,7 @@ def _read_npy(source: Path) -> Embeddings:
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
             header, *rows = csv.reader(lines)
         columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise VidretError(f"{table}: cannot be read as a table of paths and times: {error}") from error
     return _make(columns, vectors, table)
 
@@ -88,11 +88,12 @@ def _read_npy(source: Path) -> Embeddings:
 def _load_array(source: Path) -> Float[np.ndarray, "row dim"]:
     try:
         array = np.load(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # the header may claim any shape
         raise VidretError(f"{source}: cannot be read as an array: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise VidretError(f"{source}: must be an array (row, dim) of floating-point numbers")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return array.astype(np.float32)
 
 
 def _read_parquet(source: Path) -> Embeddings:
@@ -132,9 +133,9 @@ def _read_safetensors(source: Path) -> Embeddings:
     try:
         with safe_open(source, "np") as stored:
             vectors, times = stored.get_tensor("embeddings"), stored.get_tensor("times")
-            paths = json.loads((stored.metadata() or {})["paths"])
+            paths = list(json.loads((stored.metadata() or {})["paths"]))
         columns = {"path": paths, "start": times[:, 0], "end": times[:, 1]}
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise VidretError(f"{source}: must have the tensors embeddings and times, and paths: {error}") from error
     return _make(columns, vectors.astype(np.float32), source)
 
