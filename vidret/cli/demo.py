@@ -36,7 +36,7 @@ def demo_command(
     engine = open_engine(out / "index", None, "auto", "auto")
     console.rule("[bold]vidret index")
     with show_progress() as on_progress:
-        words = False if videos is None else None  # the sample clips are silent
+        words = False if videos is None else None  # nobody speaks in the sample clips
         report = engine.index([folder], words=words, on_progress=on_progress)
     print_index_summary(report, out / "index")
     if engine.info().searchable == 0:
