@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from jaxtyping import Float32
 
+from tests.growth import assert_linear
 from vidret.errors import MissingExtraError, VidretError
 from vidret.timed_text import speech
 from vidret.timed_text.speech import (
@@ -294,3 +295,10 @@ def test_blocks_and_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second_s == pytest.approx(115.0)
     assert first == [TimedText(101.0, 101.5, "Land", "speech", 0.9, "en")]
     assert second[0].start == pytest.approx(first_s + 1.0)
+
+
+@pytest.mark.parametrize(
+    "repeated", ["subtitles by ", "amara", ".amara.org", "www.", "thank you ", "'.", "a ", "please "]
+)
+def test_telling_invented_words_takes_linear_time(repeated: str) -> None:
+    assert_linear(lambda text: is_invented(said(text, 0.3)), lambda length: repeated * (length // len(repeated)) + "!")

@@ -184,7 +184,7 @@ def _to_seconds(hours: str | None, minutes: str, seconds: str, fraction: str) ->
 
 
 def clean(text: str) -> str:
-    r"""Return the words of an entry without formatting, and the rest of one that is far too long without its end.
+    r"""Return the words of an entry without formatting; of one that is far too long, the first of them.
 
     >>> clean("{\\an8}<i>Fish</i> &amp; chips: 2 < 3")
     'Fish & chips: 2 < 3'
