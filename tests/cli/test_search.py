@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.cli.runner import Runner
+from tests.fakes import write_film
 from tests.rankers import make_ranker
 
 
@@ -91,6 +92,17 @@ def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatc
             weak = ("--weak",) if command == "locate" else ()
             code, out, _ = run(command, "red", "--index", index, "--json", *weak, *options)
             assert (code, set(read_names(out))) == (0, found), (command, options)
+
+
+def test_a_folder_is_found_in_another_unicode_form(run: Runner, tmp_path: Path) -> None:
+    films = tmp_path / "vide\N{COMBINING ACUTE ACCENT}os"
+    write_film(films / "red.mp4", ("red", 2))
+    index = tmp_path / "index"
+    assert run("index", films, "--index", index)[0] == 0
+    typed = tmp_path / "vid\N{LATIN SMALL LETTER E WITH ACUTE}os"
+    code, out, _ = run("search", "red", "--folder", typed, "--index", index, "--json")
+    assert code == 0
+    assert [row["path"] for row in json.loads(out)] == [str(films / "red.mp4")]
 
 
 def test_query_may_start_with_a_negative_term(run: Runner, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

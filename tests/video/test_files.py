@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError
-from vidret.video.files import find_missing, read_content
+from vidret.video.files import find_missing, find_spelling, read_content
 from vidret.video.identity import fingerprint
 
 
@@ -73,3 +73,14 @@ def test_a_forbidden_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "open", refuse)  # root may read everything, so a mode of 000 would prove nothing
     with pytest.raises(DecodeError, match="permission denied"):
         fingerprint(tmp_path / "file")
+
+
+def test_names_are_spelt_as_their_folders_list_them(tmp_path: Path) -> None:
+    apart, whole = "e\N{COMBINING ACUTE ACCENT}t", "\N{LATIN SMALL LETTER E WITH ACUTE}t"
+    (tmp_path / apart / "a" / apart).mkdir(parents=True)
+    assert find_spelling(f"{tmp_path}/{whole}/a/{whole}") == str(tmp_path / apart / "a" / apart)
+    assert find_spelling(f"{tmp_path}/{whole}/b/{whole}") == str(tmp_path / apart / "b" / whole)
+    assert find_spelling(f"s3://bucket/{whole}") == f"s3://bucket/{whole}"
+    (tmp_path / whole).mkdir(exist_ok=True)
+    if len(list(tmp_path.iterdir())) == 2:  # macOS has one folder for both
+        assert find_spelling(str(tmp_path / whole)) == str(tmp_path / whole)

@@ -98,7 +98,9 @@ def parse_option(named: NamedOption, value: Any) -> Any:
     if named.option.holds == "date":
         return value.timestamp()
     if named.option.holds == "folder":
-        return absolute_path(os.path.expanduser(value))  # noqa: PTH111  Path would break a URL
+        from vidret.video.files import find_spelling
+
+        return find_spelling(absolute_path(os.path.expanduser(value)))  # noqa: PTH111  Path would break a URL
     if get_origin(named.type) is tuple:
         return parse_names(value, get_args(get_args(named.type)[0]), option=flag_of(named))
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
-from vidret.text import is_url
+from vidret.text import compose, is_url
 from vidret.video import urls
 from vidret.video.ranges import RemoteFile
 from vidret.video.urls import UrlStat
@@ -136,6 +136,21 @@ def stat_files(paths: Sequence[str]) -> Iterator[tuple[str, FileStat | DecodeErr
             yield from ((path, next(remote_stats) if is_url(path) else try_stat(path)) for path in paths)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def find_spelling(path: str) -> str:
+    """Return an absolute local path with each name in the Unicode form in which its folder lists it; a URL as it is."""
+    if path.isascii() or is_url(path):
+        return path
+    spelt, *names = Path(path).parts
+    for name in names:
+        try:
+            listed = [] if name.isascii() else os.listdir(spelt)  # noqa: PTH208  names, as they are stored
+        except OSError:
+            listed = []
+        same = (each for each in listed if compose(each) == compose(name))
+        spelt = os.path.join(spelt, name if name in listed else next(same, name))  # noqa: PTH118
+    return spelt
 
 
 def find_missing(paths: Iterable[str]) -> set[str]:
