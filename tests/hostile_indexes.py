@@ -21,6 +21,7 @@ FOLDERS = ("features", "vectors", "thumbnails", "moments", "phrases", "judged", 
 FILES = (
     "writer.lock",
     "watches.json",
+    "watches.lock",
     "watches.tmp",
     "catalog.sqlite",
     "catalog.sqlite-wal",

@@ -15,6 +15,7 @@ from vidret.errors import VidretError
 from vidret.search.watches import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.store import Store
+from vidret.store.watch_list import Watch, change_watches
 
 MAX_S = 20.0
 
@@ -67,6 +68,11 @@ def watch(index: Path, _films: Path) -> None:
         add_watch(store, "red", "red")
 
 
+def change_watch(index: Path, _films: Path) -> None:
+    with change_watches(index) as watches:
+        watches[:] = [Watch(name="red", query="red", last_video=len(watches))]
+
+
 def drop_vectors(index: Path, _films: Path) -> None:
     with Store.open(index, write=True) as store:
         store._vectors.index.drop()
@@ -76,7 +82,7 @@ def read_all(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-USES = (search, add_films, check, repair, keep_thumbnails, watch, drop_vectors)
+USES = (search, add_films, check, repair, keep_thumbnails, watch, change_watch, drop_vectors)
 
 
 @pytest.mark.parametrize(("name", "change"), [pytest.param(*each, id=each[0]) for each in list_changes()])

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidret.errors import StoreError
+from vidret.store.creation import check_entries
 from vidret.store.os_calls import open_handle, unlock, wait_for_lock
 
 FILE, LOCK = "watches.json", "watches.lock"
@@ -47,8 +48,9 @@ def read_watches(index: Path) -> list[Watch]:
     """Return the watches of an index, in the order in which they were added.
 
     Raises:
-        StoreError: Their file cannot be read.
+        StoreError: Their file cannot be read, or the folder holds a link.
     """
+    check_entries(index)
     path = index / FILE
     if not path.exists():
         return []
@@ -69,6 +71,7 @@ def change_watches(index: Path) -> Iterator[list[Watch]]:
     Raises:
         StoreError: Their file cannot be read or written; the old one stays.
     """
+    check_entries(index)
     try:
         handle = open_handle(index / LOCK, write=True)
     except OSError as error:
