@@ -6,6 +6,7 @@ end in seconds, and never raise anything but a ``VidretError``.
 
 import json
 import os
+import random
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from vidret.store.catalog import Catalog
 from vidret.store.manifest import DEAD_IDS, MANIFEST, Manifest, ManifestEntry, sample_checksum
 
+NUM_FLAT_FILES = 80
 Change = Callable[[Path, Path], None]  # of the index in a folder, with another folder that is somebody's own
 FOLDERS = ("features", "vectors", "thumbnails", "moments", "phrases", "judged", "words", "reindex")
 FILES = (
@@ -164,6 +166,22 @@ def put_flat(index: Path, content: bytes) -> None:
 
 def _set_meta(facts: dict[str, str | int | bytes], index: Path, _own: Path) -> None:
     set_metadata(index, **facts)
+
+
+def list_flat_files(sound: bytes) -> Iterator[bytes]:
+    """Yield hostile contents of a flat file of vectors: absurd counts, wrong bytes, and another kind of index."""
+    chance = random.Random(5)
+    for offset in range(4, 4 * (NUM_FLAT_FILES // 2), 4):
+        content = bytearray(sound)
+        offset = min(offset, len(sound) - 8)
+        content[offset : offset + 8] = struct.pack("<Q", chance.choice((2**63 - 1, 2**40, 2**32, 2**31, 0)))
+        yield bytes(content)
+    for _ in range(NUM_FLAT_FILES // 2):
+        content = bytearray(sound)
+        for _ in range(chance.randrange(1, 6)):
+            content[chance.randrange(len(content))] = chance.choice((0, 127, 128, 255))
+        yield bytes(content)
+    yield sound.replace(b"IxSQ", b"IxFI")
 
 
 def set_metadata(index: Path, **facts: str | int | bytes) -> None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import ColourEncoder, write_film
-from tests.hostile_indexes import Change, list_changes, make_own_folder
+from tests.hostile_indexes import NUM_FLAT_FILES, Change, list_changes, make_own_folder
 from vidret.cli.info import print_damage, print_damaged_words
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -98,3 +100,31 @@ def test_a_hostile_index_changes_nothing_outside(name: str, change: Change, soun
             use(index, sound / "films")
         assert read_all(own) == before, f"{name}: {use.__name__}"
     assert time.monotonic() - started < MAX_S
+
+
+# Tries files of vectors with right checksums, each of which may take at most 8 GB; prints how many were tried.
+SEARCH = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+from tests.fakes import ColourEncoder
+from tests.hostile_indexes import list_flat_files, put_flat, read_flat
+from vidret.store.store import Store
+
+index = Path(sys.argv[1])
+query = ColourEncoder().encode_text(["red"])[0].sentence[None]
+tried = 0
+for content in list_flat_files((index / "vectors" / read_flat(index).name).read_bytes()):
+    put_flat(index, content)
+    with Store.open(index) as store:
+        scores, ids = store.search(query, 1)
+        assert store.read(ids[ids >= 0]) is not None
+    tried += 1
+print(tried)
+"""
+
+
+def test_vectors_that_were_made_to_harm_end_no_search(sound: Path, tmp_path: Path) -> None:
+    index = shutil.copytree(sound / "index", tmp_path / "index")
+    done = subprocess.run([sys.executable, "-c", SEARCH, str(index)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{NUM_FLAT_FILES}\n"), done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
-from vidret.store.ivf import vector_bytes
+from vidret.store.ivf import Shard, build_shard, vector_bytes
 from vidret.store.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
 from vidret.store.vectors import Ids, Rows, SearchResult, merge_results
 
@@ -171,6 +171,21 @@ def test_only_the_vectors_of_a_damaged_file_are_read_again(
     again.add(again.retain(world.ids[:2000]))
     assert world.num_read == 500
     assert_is(world, again, world.ids[:2000])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_that_lie_about_their_sizes_are_refused(world: World, tmp_path: Path, kind: str) -> None:
+    entry = build_shard(tmp_path, kind, DIM, world.ids, world.read)
+    assert entry is not None
+    path = tmp_path / entry.name
+    sound = path.read_bytes()
+    Shard(tmp_path, entry, DIM)
+    first = sound.index(b"ilar") + 32  # of the sizes of lists, of 8 bytes
+    small, large = (int.from_bytes(sound[start : start + 8], "little") for start in (first, first + 8))
+    for sizes in ((small + 1, large), (2**40, large)):
+        path.write_bytes(sound[:first] + b"".join(size.to_bytes(8, "little") for size in sizes) + sound[first + 16 :])
+        with pytest.raises((ValueError, RuntimeError, MemoryError)):
+            Shard(tmp_path, entry, DIM)
 
 
 @pytest.mark.parametrize("in_shard", [True, False])

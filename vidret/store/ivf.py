@@ -49,7 +49,7 @@ class Shard:
         """Map a file that was verified against its manifest entry.
 
         Raises:
-            ValueError: The dimension or the number of vectors is wrong.
+            ValueError: The dimension or the number of vectors is wrong, or the lists are not those of the file.
             RuntimeError: FAISS cannot read the file.
         """
         self._faiss = f = load_faiss()
@@ -59,7 +59,20 @@ class Shard:
         shape = (self._index.d, self._index.ntotal)
         if shape != (dim, entry.total):
             raise ValueError(f"dimension and number of vectors must be {(dim, entry.total)}, got {shape}")
+        self._check_lists()
         self._gpu_copies = GpuCopies(f, CPU if self.coarse else device)
+
+    def _check_lists(self) -> None:
+        """Check that all lists are in the file, and hold all vectors: FAISS believes what the file says."""
+        f, index, total = self._faiss, self._lists, self.entry.total
+        lists, row_bytes = f.downcast_InvertedLists(index.invlists), index.code_size + ID_BYTES
+        is_own = isinstance(lists, f.OnDiskInvertedLists) and not lists.filename and lists.nlist > 0
+        if not is_own or (lists.nlist, lists.code_size) != (index.nlist, index.code_size):
+            raise ValueError("lists must be those of the index")
+        sizes = sum(lists.list_size(number) for number in range(lists.nlist))
+        end = lists.lists.at(0).offset + sizes * row_bytes
+        if (sizes, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
+            raise ValueError(f"lists must hold {total} vectors and end the file, got {sizes} and byte {end}")
 
     @cached_property
     def ids(self) -> Ids:

@@ -27,6 +27,7 @@ Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, as
 
 FLAT = "flat"
 BATCH = 16_384
+INNER_OFFSET = 37  # of the vectors' own index in a file with ids
 MAX_ID = 2**32  # of a segment
 
 
@@ -128,13 +129,20 @@ class Flat:
         """Load a saved file.
 
         Raises:
-            ValueError: The dimension or the number of vectors is wrong.
+            ValueError: The dimension or the number of vectors is wrong, or it is another kind of index.
         """
         with path.open("rb") as file:
+            head = file.read(INNER_OFFSET + 4)
+            if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may name further files
+                raise ValueError("must be a flat index with ids")
+            file.seek(0)
             index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
         ids = np.unique(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
-        shape = (index.d, index.ntotal, len(ids))
-        if shape != (self.dim, total, total) or not are_ids(ids):
+        codes = self._faiss.downcast_index(index.index)
+        is_whole = codes.sq.qtype == self._faiss.ScalarQuantizer.QT_fp16 and codes.code_size == 2 * codes.d
+        is_whole &= codes.metric_type == self._faiss.METRIC_INNER_PRODUCT and codes.codes.size() == 2 * self.dim * total
+        shape = (codes.d, codes.ntotal, len(ids))
+        if shape != (self.dim, total, total) or not (is_whole and are_ids(ids)):
             raise ValueError(f"dimension, vectors and ids must be {(self.dim, total, total)}, got {shape}")
         self._index, self.ids = index, ids
         self._gpu_copies.forget()
