@@ -1,12 +1,14 @@
 """The SQLite file: readers without write permission, and checksums of values."""
 
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +165,8 @@ def test_restored_catalog_waits_for_the_disk(path: Path, tmp_path: Path) -> None
     database = Database(path, write=True)
     restored = Database(tmp_path / "b.sqlite", write=True, create=True)
     statements: list[str] = []
-    restored._connection.set_trace_callback(statements.append)
+    with restored.access() as connection:
+        connection.handle.set_trace_callback(statements.append)
     database.replace(restored)
     assert "PRAGMA synchronous = FULL" in statements
     assert restored.value("PRAGMA synchronous") == 1
@@ -171,24 +174,19 @@ def test_restored_catalog_waits_for_the_disk(path: Path, tmp_path: Path) -> None
     restored.close()
 
 
-def test_a_reader_without_write_permission_prepares_each_connection_and_tells_versions(
+def test_a_reader_without_write_permission_prepares_each_connection(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
         reader = Database(path, write=False, prepare=["CREATE TEMP VIEW v AS SELECT max(round) FROM t"])
-    versions = [reader.version()]
     for number in (1, 3, 5):
-        assert reader.version() == versions[-1]
         writer = Database(path, write=True)
         raise_rounds(writer)
         assert reader.value("SELECT * FROM v") == number
-        versions.append(reader.version())
         raise_rounds(writer)
         writer.close()
         assert reader.value("SELECT * FROM v") == number + 1
-        versions.append(reader.version())
-    assert all(one != other for one, other in pairwise(versions))
     reader.close()
 
 
@@ -258,6 +256,54 @@ def test_closed_database_raises_store_error(path: Path, monkeypatch: pytest.Monk
     database.close()
     with pytest.raises(StoreError, match=r"a\.sqlite: Cannot operate on a closed database"):
         rounds(database)
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+def test_threads_of_a_reader_read_side_by_side(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
+    database = Database(path, write=False) if may_write else open_reader(path, monkeypatch)
+    meeting = threading.Barrier(3)  # which breaks if one reads after another
+
+    def meet_while_reading(rows: sqlite3.Cursor) -> list[Any]:
+        meeting.wait(timeout=20)
+        return rows.fetchall()
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(database.read, meet_while_reading, "SELECT count(*) FROM t") for _ in range(3)]
+        assert [each.result() for each in found] == [[(NUM_ROWS,)]] * 3
+        assert len(database._opened) == 4
+        database.close()
+        with pytest.raises(StoreError, match="closed database"):
+            pool.submit(rounds, database).result()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match="closed database"):
+        pool.submit(rounds, database).result()
+
+
+def test_connections_close_with_their_threads(path: Path) -> None:
+    database = Database(path, write=False)
+    for _ in range(5):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(rounds, database).result()
+    gc.collect()
+    assert len(database._opened) == 1
+    database.close()
+
+
+def test_closing_waits_for_the_threads_that_read(path: Path) -> None:
+    database, reading, go_on = Database(path, write=False), threading.Event(), threading.Event()
+
+    def wait(rows: sqlite3.Cursor) -> list[Any]:
+        reading.set()
+        go_on.wait(20)
+        return rows.fetchall()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.submit(database.read, wait, "SELECT id FROM t")
+        reading.wait(20)
+        closed = pool.submit(database.close)
+        assert not closed.done()
+        go_on.set()
+        assert len(found.result()) == NUM_ROWS
+        closed.result()
 
 
 def test_durable_transaction_waits_for_the_disk(path: Path) -> None:

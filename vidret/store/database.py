@@ -1,4 +1,4 @@
-"""Access to a SQLite file through one connection shared by all threads.
+"""Access to a SQLite file: a writer's threads share one connection, a reader's threads have one each.
 
 Only this module opens files with sqlite3. The file has a write-ahead log (WAL), so that readers are not blocked
 while a writer commits.
@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,16 @@ TRANSIENT_ERRORS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # while a
 REPAIR = "run vidret info --repair"
 
 
+class DatabaseConnection:
+    """A connection of one thread, or of all, who take turns. ``state`` is that of the file when it was opened."""
+
+    def __init__(self, handle: sqlite3.Connection, state: State = WAL_STATE) -> None:
+        self.handle, self.state = handle, state
+        self.turn = threading.RLock()
+
+
 class Database:
-    """One connection, to a file or, without a path, to a temporary database.
+    """A file or, without a path, a temporary database.
 
     A process without write permission for the folder, or on a full disk, cannot create the shared memory file that
     SQLite needs to read a log. Without a log there is no writer, so such a reader opens the file as immutable, and
@@ -63,50 +72,84 @@ class Database:
             StoreError: The file cannot be opened, or does not exist and ``create`` is False.
         """
         self.path = path or Path("temporary database")
-        self._write, self._prepare = write, prepare
-        self._lock = threading.RLock()
+        self._write, self._lenient, self._prepare = write, lenient, prepare
         self._read_only = not write and path is not None and not _can_share_memory(path)
-        self._state = WAL_STATE
+        self._is_closed = False
+        self._own = threading.local()  # a connection is closed when its thread ends
+        self._opened = weakref.WeakSet[DatabaseConnection]()
+        self._shared: DatabaseConnection | None = None  # that of a writer, or of a temporary database
         with as_store_error(self.path):
             if path is None:
-                self._connection = _connect("", write=True, lenient=lenient, prepare=prepare)
-            elif self._read_only:
-                self._connection = self._open_read_only()
-            else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
-                uri = _uri(path, "mode=rwc" if create else "mode=rw")
-                self._connection = _connect(uri, write=write, lenient=lenient, prepare=prepare)
+                self._shared = DatabaseConnection(_connect("", write=True, lenient=lenient, prepare=prepare))
+                self._opened.add(self._shared)
+            elif write:
+                self._shared = self._open(create=create)
+            else:
+                self._own.connection = self._open()
+
+    def _open(self, *, create: bool = False) -> DatabaseConnection:
+        if self._read_only:
+            connection = self._open_read_only()
+        else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
+            uri = _uri(self.path, "mode=rwc" if create else "mode=rw")
+            connection = DatabaseConnection(
+                _connect(uri, write=self._write, lenient=self._lenient, prepare=self._prepare)
+            )
+        self._opened.add(connection)
+        return connection
+
+    @contextmanager
+    def access(self) -> Iterator[DatabaseConnection]:
+        """Take this thread's turn on its connection."""
+        with as_store_error(self.path):
+            connection = self._shared or getattr(self._own, "connection", None)
+            if connection is None:
+                if self._is_closed:
+                    raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+                self._own.connection = connection = self._open()
+            with connection.turn:
+                yield connection
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has begun a transaction."""
+        with self.access() as connection:
+            return connection.handle.in_transaction
 
     def close(self) -> None:
-        """Close the connection."""
-        with self._lock, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
-            if self._write:  # empty the log: reading it without write permission is slow
-                self._connection.execute("PRAGMA busy_timeout = 0")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._connection.close()
+        """Close all connections, each once its thread has read."""
+        self._is_closed = True
+        for connection in list(self._opened):
+            with connection.turn, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+                if self._write:  # empty the log: reading it without write permission is slow
+                    connection.handle.execute("PRAGMA busy_timeout = 0")
+                    connection.handle.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.handle.close()
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit everything in the block, or nothing; ``durable`` waits until all commits so far are on disk."""
-        with self._lock, as_store_error(self.path):
+        with self.access() as connection:
+            handle = connection.handle
             if durable:
-                self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("BEGIN IMMEDIATE")
+                handle.execute("PRAGMA synchronous = FULL")
+            handle.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("COMMIT")
+                handle.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # on a full disk SQLite has already rolled back
-                    self._connection.execute("ROLLBACK")
+                if handle.in_transaction:  # on a full disk SQLite has already rolled back
+                    handle.execute("ROLLBACK")
                 raise
             finally:
-                self._connection.execute("PRAGMA synchronous = NORMAL")
+                handle.execute("PRAGMA synchronous = NORMAL")
 
     def read(self, take: Callable[[sqlite3.Cursor], T], sql: str, *values: object) -> T:
         """Return ``take(cursor)`` for a query; a read-only connection may call it more than once."""
-        with self._lock, as_store_error(self.path):
+        with self.access() as connection:
             if self._read_only:
-                return self._read_without_lock(take, sql, values)
-            return take(self._connection.execute(sql, values))
+                return self._read_without_lock(connection, take, sql, values)
+            return take(connection.handle.execute(sql, values))
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """Return all rows of a query."""
@@ -114,46 +157,47 @@ class Database:
 
     def each(self, sql: str) -> Iterator[Any]:
         """Iterate over the rows of a query."""
-        with self._lock, as_store_error(self.path):
-            yield from self._connection.execute(sql)
+        with self.access() as connection:
+            yield from connection.handle.execute(sql)
 
     def value(self, sql: str, *values: object) -> Any:
         """Return the first value of a query, None when there is no row."""
         rows = self.rows(sql, *values)
         return rows[0][0] if rows else None
 
-    def version(self) -> object:
-        """Return what changes with every commit to the file, by this connection or another one."""
-        with self._lock:
-            return self.value("PRAGMA data_version"), self._connection.total_changes, self._state
-
     def run(self, sql: str, *values: object) -> int:
         """Execute a statement; return the number of changed rows."""
-        with self._lock, as_store_error(self.path):
-            return self._connection.execute(sql, values).rowcount
+        with self.access() as connection:
+            return connection.handle.execute(sql, values).rowcount
 
     def run_many(self, sql: str, values: Iterable[Sequence[object]]) -> None:
         """Execute a statement for many rows of values."""
-        with self._lock, as_store_error(self.path):
-            self._connection.executemany(sql, values)
+        with self.access() as connection:
+            connection.handle.executemany(sql, values)
 
     def replace(self, target: "Database") -> None:
         """Replace the content of another database by this one's, in one transaction, and wait for the disk."""
-        with target._lock, as_store_error(target.path):
-            target._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.backup(target._connection)
-            target._connection.execute("PRAGMA synchronous = NORMAL")
+        with target.access() as other, self.access() as own:
+            other.handle.execute("PRAGMA synchronous = FULL")
+            own.handle.backup(other.handle)
+            other.handle.execute("PRAGMA synchronous = NORMAL")
 
-    def _read_without_lock(self, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]) -> T:
+    def _read_without_lock(
+        self,
+        connection: DatabaseConnection,
+        take: Callable[[sqlite3.Cursor], T],
+        sql: str,
+        values: Sequence[object],
+    ) -> T:
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
             state = self._read_state()
             try:
-                if state != self._state:
-                    connection = self._connect_read_only(state)  # if this fails, the next attempt opens again
-                    self._connection.close()
-                    self._connection, self._state = connection, state
-                result = take(self._connection.execute(sql, values))
+                if state != connection.state:
+                    handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
+                    connection.handle.close()
+                    connection.handle, connection.state = handle, state
+                result = take(connection.handle.execute(sql, values))
                 if self._read_state() == state:
                     return result
             except sqlite3.Error as error:
@@ -162,16 +206,16 @@ class Database:
                     raise
             time.sleep(PAUSE_S)
 
-    def _open_read_only(self) -> sqlite3.Connection:
+    def _open_read_only(self) -> DatabaseConnection:
         """Open the file, once more if a writer closes it meanwhile, whose log is then gone."""
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
-            self._state = self._read_state()
+            state = self._read_state()
             try:
-                return self._connect_read_only(self._state)
+                return DatabaseConnection(self._connect_read_only(state), state)
             except sqlite3.Error as error:
-                transient = self._state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
-                if not (transient or self._read_state() != self._state) or time.monotonic() > deadline:
+                transient = state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
+                if not (transient or self._read_state() != state) or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
 
@@ -223,8 +267,8 @@ def _can_share_memory(path: Path) -> bool:
     try:
         with contextlib.closing(_connect(_uri(path, "mode=rw"), write=False)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except sqlite3.Error as error:
-        return _code(error) not in FULL_ERRORS
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # whatever else is wrong is said when the file is opened
+        return isinstance(error, UnicodeDecodeError) or _code(error) not in FULL_ERRORS
     return True
 
 

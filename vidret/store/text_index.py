@@ -9,7 +9,7 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR, ClosingConnection, Database
 from vidret.store.stems import Stemmer
+from vidret.store.text_records import MAX_TEXTS
 from vidret.store.vocabulary import Vocabulary, mask_letters
 
 FORMAT = 2
@@ -51,7 +52,7 @@ class TextIndex:
         Raises:
             StoreError: It cannot be opened.
         """
-        self._path, self._lock = path, threading.RLock()
+        self._path, self._lock, self._stemming = path, threading.Lock(), threading.Lock()
         self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
         self._counted: object = None  # the version of the index for which they hold
         self._vocabulary = Vocabulary()
@@ -137,7 +138,7 @@ class TextIndex:
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order, as the index splits it."""
-        with self._lock:
+        with self._stemming:
             return self._stemmer.stems(texts)
 
     def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
@@ -156,7 +157,8 @@ class TextIndex:
         with self._lock:
             self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
             self._forget_old_counts()
-            return [Term(stem, self._count(stem), self._find_similar(stem) if fuzzy else {}) for stem in stems]
+            near = {stem: self._vocabulary.find_similar(stem) if fuzzy else {} for stem in stems}
+        return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
 
     def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
         return self._database.rows(
@@ -165,37 +167,48 @@ class TextIndex:
         )
 
     def _forget_old_counts(self) -> None:
-        version = self._database.version()
+        version = self._database.value("SELECT block FROM texts_data WHERE id = 1")  # the number and length of texts
         if version != self._counted or len(self._counts) > MAX_COUNTS:
             self._counts, self._counted = {}, version
 
     def _count(self, term: str) -> int:
         """Return the number of texts that hold a term."""
-        if term not in self._counts:
-            self._counts[term] = self._database.value("SELECT doc FROM temp.vocabulary WHERE term = ?", term) or 0
-        return self._counts[term]
+        counts = self._counts  # another thread may replace them
+        if term not in counts:
+            counts[term] = self._database.value("SELECT doc FROM temp.vocabulary WHERE term = ?", term) or 0
+        return counts[term]
 
-    def _find_similar(self, stem: str) -> dict[str, float]:
-        near = self._vocabulary.find_similar(stem)
+    def _choose_similar(self, near: Mapping[str, float]) -> dict[str, float]:
         counts = {term: self._count(term) for term in near}
         best = sorted((term for term in near if counts[term]), key=lambda term: (-near[term], -counts[term], term))
         return {term: near[term] for term in best[:MAX_FUZZY_TERMS]}
 
-    def search(self, terms: Sequence[str], k: int) -> Int64[np.ndarray, " id"]:
-        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first."""
+    def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
+        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
+
+        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all.
+        """
         if not terms:
             return np.zeros(0, np.int64)
-        return self._match(" OR ".join(_quote(term) for term in terms), k)
+        return self._match(" OR ".join(_quote(term) for term in terms), k, allowed)
 
-    def find_phrase(self, phrase: str, k: int) -> Int64[np.ndarray, " id"]:
+    def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
         stems = self.stems([phrase])[0]
-        return self._match(_quote(" ".join(stems)), k) if stems else np.zeros(0, np.int64)
+        return self._match(_quote(" ".join(stems)), k, allowed) if stems else np.zeros(0, np.int64)
 
-    def _match(self, expression: str, k: int) -> Int64[np.ndarray, " id"]:
-        sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
-        rows = self._database.rows(sql, expression, int(k))
-        return np.array([row[0] for row in rows], np.int64)
+    def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
+        """Return the tracks with a text that holds these words next to one another, in this order."""
+        stems = self.stems([phrase])[0]
+        sql = f"SELECT DISTINCT rowid / {MAX_TEXTS} FROM texts WHERE texts MATCH ?"
+        rows = self._database.rows(sql, _quote(" ".join(stems))) if stems else []
+        return np.array(sorted(row[0] for row in rows), np.int64)
+
+    def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
+        condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"
+        sql = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
+        values = (expression, int(k)) if allowed is None else (expression, int(k), allowed)
+        return np.array([row[0] for row in self._database.rows(sql, *values)], np.int64)
 
 
 class Scratch:
