@@ -736,6 +736,22 @@ class Engine(Searchable):
         """Return the searchable videos that match, sorted by first path."""
         return self._index.store.videos(filters)
 
+    def list_page(self, filters: Filters = ALL_VIDEOS, *, after: str = "", limit: int = 100) -> list[StoredVideo]:
+        """Return the next searchable videos that match, by their first path that does, after such a path."""
+        return self._index.store.list_page(filters, after, limit)
+
+    def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
+        """Return the number of searchable videos that match."""
+        return int(self._index.store.snapshot().match_videos(filters).sum())
+
+    def check_index(self) -> None:
+        """Check that the index can be read, in constant time.
+
+        Raises:
+            VidretError: It cannot.
+        """
+        _ = self._index.store.generation
+
     def video(self, video: int) -> StoredVideo:
         """Return a searchable video by its id.
 
@@ -777,7 +793,7 @@ class Engine(Searchable):
         if not isinstance(clip, int):
             path = absolute_path(clip)
             record = store.file(path)
-            named = None if record is not None or may_exist(path) else find_by_ending(self.videos(), clip)
+            named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(clip), clip)
             if named is not None:
                 return read_stored_clip(store, named, start, end)
             if record is None or not record.live or record.video is None:

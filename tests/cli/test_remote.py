@@ -42,7 +42,7 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
 
 
 def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> None:
-    server.replies = [Reply({"videos": [VIDEO]}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
+    server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
     command = ("locate", "dog", "/films/red.mp4", "--server", server.url, "--json", "--curve", "curve.png")
     code, out, err = run(*command)
     assert code == 0

@@ -86,7 +86,10 @@ def test_long_storyboard_shows_the_longest_shots(
 def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with serve() as server:
-        server.replies = [Reply({"videos": [VIDEO]}), Reply({"shots": [{"start": 0, "end": 2, "begins_with": None}]})]
+        server.replies = [
+            Reply({"videos": [VIDEO], "next": None}),
+            Reply({"shots": [{"start": 0, "end": 2, "begins_with": None}]}),
+        ]
         code, out, _ = run("shots", "/films/red.mp4", "--server", server.url, "--format", "csv")
     assert (code, out.splitlines()[1]) == (0, "1,0,2,2,")
     assert server.asked[1].line == "GET /api/videos/7/shots"

@@ -55,7 +55,7 @@ def test_an_index_without_words(run: Runner, index: Path, films: Path) -> None:
 def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with serve() as server:
-        server.replies = [Reply({"videos": [VIDEO]}), Reply({"texts": [TEXT]})]
+        server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply({"texts": [TEXT]})]
         code, out, _ = run("transcript", "/films/red.mp4", "--server", server.url, "--source", "speech")
     assert (code, out) == (0, "0:12.5  Welcome.\n")
     assert server.asked[1].line == "GET /api/videos/7/transcript?sources=speech"

@@ -116,14 +116,14 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
     server.replies = [Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", 3, video=7, videos=4) == [found]
     assert server.asked[0].body == LOCATE | {"query": "dog", "k": 3, "video": 7, "videos": 4}
-    server.replies = [Reply({"total": 1, "videos": [VIDEO]}), Reply({"moments": [MOMENT]})]
+    server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None}), Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", video=Path("/films/x/../red.mp4")) == [found]
-    assert server.asked[1].line == f"GET /api/videos?offset=0&limit={PAGE}&folder=%2Ffilms%2Fred.mp4"
+    assert server.asked[1].line == f"GET /api/videos?limit={PAGE}&folder=%2Ffilms%2Fred.mp4"
     assert server.asked[2].body == LOCATE | {"query": "dog", "video": 7}
     remote.locate("dog", video=7, overlapping=True, weak=True)
     assert server.asked[3].body == LOCATE | {"query": "dog", "video": 7, "overlapping": True, "weak": True}
     for path in ("/films", "gone.mp4", "caf\udce9.mp4"):
-        server.replies = [Reply({"total": 1, "videos": [VIDEO]})]
+        server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None})]
         with pytest.raises(RemoteError, match=rf"^{path}: not in the index of http://127"):
             remote.locate("dog", video=path)
 
@@ -152,10 +152,14 @@ def test_a_transcript_is_requested_by_sources(server: Served, remote: RemoteEngi
 
 def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> None:
     rows = [{**VIDEO, "id": number} for number in range(PAGE + 1)]
-    server.replies = [Reply({"total": PAGE + 1, "videos": rows[:PAGE]}), Reply({"total": 1, "videos": rows[PAGE:]})]
+    server.replies = [
+        Reply({"total": PAGE + 1, "videos": rows[:PAGE], "next": "L2E="}),
+        Reply({"total": PAGE + 1, "videos": rows[PAGE:], "next": None}),
+    ]
     assert [video.id for video in remote.videos()] == list(range(PAGE + 1))
     assert [request.line for request in server.asked] == [
-        f"GET /api/videos?offset={offset}&limit={PAGE}" for offset in (0, PAGE)
+        f"GET /api/videos?limit={PAGE}",
+        f"GET /api/videos?limit={PAGE}&cursor=L2E%3D",
     ]
     server.replies = [Reply({**VIDEO, "height": None, "changed": None})]
     paths = ("/films/red.mp4", "/films/copy.mp4")
@@ -277,7 +281,9 @@ def test_invalid_token_is_rejected_without_showing_it() -> None:
 
 LOCAL_METHODS = {  # that a server does not offer
     "calibrate",
+    "check_index",
     "choose_ranker",
+    "count_videos",
     "describe_segments",
     "embeddings",
     "file",
@@ -285,6 +291,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "import_embeddings",
     "index",
     "index_frames",
+    "list_page",
     "locate_many",
     "open",
     "interpret",

@@ -68,9 +68,9 @@ class RecordedSearch:
             self.num_read.append(len(ids))
             return read(ids, tokens=tokens)
 
-        def record_search(queries: Any, k: int, filters: Filters) -> Any:
+        def record_search(queries: Any, k: int, filters: Filters, **options: Any) -> Any:
             self.depths.append(k)
-            return search(queries, k, filters)
+            return search(queries, k, filters, **options)
 
         monkeypatch.setattr(self.store, "read", record_read)
         monkeypatch.setattr(self.store, "search", record_search)
@@ -201,8 +201,8 @@ def test_search_during_a_prune_finds_the_remaining_videos(
     """Another process prunes between the choice of candidates and their reading."""
     folder, coarse_search = Path(search.store.path), search.store.search
 
-    def search_and_prune(*arguments: Any) -> Any:
-        nearest = coarse_search(*arguments)
+    def search_and_prune(*arguments: Any, **options: Any) -> Any:
+        nearest = coarse_search(*arguments, **options)
         with Store.open(folder, write=True) as writer:
             writer.set_file(writer.videos()[0].paths[0], state="missing")
             writer.prune()

@@ -178,7 +178,7 @@ def test_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
         client = serve(empty)
         assert client.post("/api/search", json={"query": "red"}).json()["hits"] == []
         assert client.post("/api/locate", json={"query": "red"}).json()["moments"] == []
-        assert client.get("/api/videos").json() == {"total": 0, "videos": []}
+        assert client.get("/api/videos").json() == {"total": 0, "videos": [], "next": None}
         assert client.get("/api/index").json()["info"]["videos"] == 0
 
 

@@ -18,9 +18,13 @@ def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
     all_videos = client.get("/api/videos").json()
     assert all_videos["total"] == 3
     assert [video["title"] for video in all_videos["videos"]] == ["blue", "both", "red"]
-    page = client.get("/api/videos", params={"offset": 1, "limit": 1}).json()
+    assert all_videos["next"] is None
+    first = client.get("/api/videos", params={"limit": 1}).json()
+    page = client.get("/api/videos", params={"limit": 1, "cursor": first["next"]}).json()
     assert (page["total"], page["videos"]) == (3, all_videos["videos"][1:2])
-    assert client.get("/api/videos", params={"offset": 9}).json() == {"total": 3, "videos": []}
+    rest = client.get("/api/videos", params={"limit": 2, "cursor": page["next"]}).json()
+    assert (rest["videos"], rest["next"]) == (all_videos["videos"][2:], None)
+    assert client.get("/api/videos", params={"cursor": "?"}).status_code == 422
     assert client.get("/api/videos", params={"folder": str(library / "films" / "red.mp4")}).json()["total"] == 1
     assert client.get("/api/videos", params={"min_seconds": 10}).json()["total"] == 1
     assert client.get("/api/videos", params={"limit": 0}).status_code == 422

@@ -144,11 +144,11 @@ def test_tail_is_the_end_of_the_last_segment(catalog: Catalog) -> None:
 def test_only_segments_with_a_live_path_are_searchable(catalog: Catalog) -> None:
     live, failed, orphan = (catalog.begin_video(name, 1.0, {}, 1) for name in "lfo")
     ids = [add(catalog, video, 0, row) for row, video in enumerate((live, failed, orphan))]
-    assert len(catalog.segments.searchable()) == 0
+    assert len(catalog.snapshots.current().everything.ids()) == 0
     catalog.set_file("1", "pending", "", live, None, None)
     catalog.set_file("2", "missing", "", live, None, None)
     catalog.set_file("3", "failed", "no frames", failed, None, None)
-    assert catalog.segments.searchable().tolist() == ids[:1]
+    assert catalog.snapshots.current().everything.ids().tolist() == ids[:1]
     assert catalog.paths([failed, live]) == {failed: [], live: ["1"]}
 
 

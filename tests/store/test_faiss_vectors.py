@@ -13,8 +13,8 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.catalog import Catalog
 from vidret.store.faiss_vectors import FaissVectors
-from vidret.store.manifest import ManifestEntry
-from vidret.store.segments import Segments
+from vidret.store.ivf import Shard
+from vidret.store.manifest import HELD_IDS, MANIFEST, ManifestEntry
 from vidret.types import Filters
 
 from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds
@@ -55,7 +55,7 @@ def faiss_vectors(store: Store) -> FaissVectors:
 def entries(store: Store) -> list[ManifestEntry]:
     shards = faiss_vectors(store)._shards
     assert shards is not None
-    return [shard.entry for shard in shards._shards]
+    return [shard.entry for shard in shards._held.shards]
 
 
 def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
@@ -84,8 +84,9 @@ def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monke
         store.set_file("/videos/v3.mp4", state="missing")
         store.save_vectors()
     with monkeypatch.context() as patched, sharded(Store.open(tmp_path)) as store:
-        patched.setattr(Segments, "searchable", lambda _: pytest.fail("listed"))
-        assert_answers(store, of(*range(3), *range(4, 15)))
+        patched.setattr(Shard, "ids", property(lambda _: pytest.fail("listed")))
+        patched.setattr(store._epochs, "vectors", lambda _: pytest.fail("read"))
+        assert seeds(store) == of(*range(3), *range(4, 15))
     with sharded(Store.open(tmp_path, write=True)) as store:
         before = {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()}
         add_video(store, "v3", seed=3)  # reappears
@@ -209,12 +210,12 @@ def test_vectors_of_an_earlier_version_are_rebuilt(tmp_path: Path) -> None:
 def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
         index_all(writer, 12)
-        read_manifest = faiss_vectors(reader)._saved
-        stale = [read_manifest()]
+        read_manifest = reader._catalog.derived
+        stale = [read_manifest(MANIFEST, HELD_IDS), read_manifest(MANIFEST)]
         index_all(writer, 24)  # replaces the shard that the reader is about to open
-        monkeypatch.setattr(reader._vectors.index, "_saved", lambda: stale.pop() if stale else read_manifest())
-        monkeypatch.setattr(Segments, "searchable", lambda _: pytest.fail("listed"))
-        assert_answers(reader, of(*range(24)))
+        monkeypatch.setattr(reader._catalog, "derived", lambda *keys: stale.pop() if stale else read_manifest(*keys))
+        monkeypatch.setattr(reader._epochs, "vectors", lambda _: pytest.fail("read"))
+        assert seeds(reader) == of(*range(24))
 
 
 KILLED_WRITER = """

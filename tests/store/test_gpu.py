@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from tests.gpus import MAX_SELECTION, GpuFaiss, gpu_faiss
+from vidret.store.bitmap import make_bitmap
 from vidret.store.ivf import Shard, build_shard
 from vidret.store.manifest import ManifestEntry
 from vidret.store.shards import Shards
+from vidret.store.snapshot import Selection
 from vidret.store.vectors import Flat, IdFilter, Ids, Rows, SearchResult
 
 DIM, NUM = 16, 4000
@@ -42,9 +44,8 @@ def queries(num: int) -> np.ndarray:
 
 
 def make_filter(ids: Ids, *, inside: bool) -> IdFilter:
-    flags = np.zeros(NUM, bool)
-    flags[ids] = True
-    return IdFilter(np.packbits(flags, bitorder="little"), inside=inside, fraction=0.01 if inside else 0.99)
+    chosen = ids if inside else np.setdiff1d(np.arange(NUM, dtype=np.int64), ids)
+    return IdFilter(make_bitmap(chosen), 0.01 if inside else 0.99, narrow=inside)
 
 
 def assert_same(result: SearchResult, expected: SearchResult) -> None:
@@ -109,16 +110,16 @@ def test_removed_ids_are_not_found_on_a_gpu(faiss: GpuFaiss, vectors: Rows, tmp_
         return ids, vectors[ids]
 
     shards = Shards(DIM, read, device=CUDA, ivf_from=1000)
-    shards.rebuild(tmp_path, "ivf", shards.retain(np.arange(2000, dtype=np.int64)))
-    shards.add(shards.retain(np.arange(NUM, dtype=np.int64)))
-    before = shards.search(queries(1), 5).ids[0]
+    every = np.arange(NUM, dtype=np.int64)
+    shards.rebuild(tmp_path, "ivf", make_bitmap(every[:2000]))
+    shards.add(shards.find_missing(make_bitmap(every)))
+    before = shards.search(queries(1), 5, Selection(make_bitmap(every), NUM, narrow=False)).ids[0]
     assert faiss.num_searches == 2, "the shard and the flat index"
-    wanted = np.setdiff1d(np.arange(NUM, dtype=np.int64), before)
-    shards.add(shards.retain(wanted))
-    after = shards.search(queries(1), 50).ids[0]
+    wanted = np.setdiff1d(every, before)
+    after = shards.search(queries(1), 50, Selection(make_bitmap(wanted), len(wanted), narrow=False)).ids[0]
     assert not set(after) & set(before)
     assert set(after) <= set(wanted)
-    within = shards.search(queries(1), 50, FEW).ids[0]
+    within = shards.search(queries(1), 50, Selection(make_bitmap(FEW), len(FEW), narrow=True)).ids[0]
     assert set(within) <= {-1, *FEW}
 
 

@@ -63,7 +63,7 @@ def test_flipped_bit_is_detected_in_the_header_by_samples_and_elsewhere_by_readi
 def test_manifest_is_parsed_as_written(tmp_path: Path) -> None:
     file = write(tmp_path)
     for flat in (None, replace(file, kind="flat")):
-        manifest = Manifest(512, 9, (file, replace(file, name="ivf-0123456789abcdef.faiss")), flat)
+        manifest = Manifest(512, (file, replace(file, name="ivf-0123456789abcdef.faiss")), flat)
         assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(None) is None
     assert Manifest.from_json('{"sha256": "0", "kind": "flat", "dim": 8, "total": 7, "trained": 0}') is None
@@ -81,7 +81,7 @@ def test_files_not_in_the_manifest_are_removed(tmp_path: Path) -> None:
     first, second = write(tmp_path), write(tmp_path, 1)
     (tmp_path / "unfinished").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("other")
-    remove_others(tmp_path, Manifest(8, 1, (second,), None))
+    remove_others(tmp_path, Manifest(8, (second,), None))
     assert sorted(path.name for path in tmp_path.iterdir()) == [second.name, "notes.txt"]
     assert first != second
-    remove_others(tmp_path / "nowhere", Manifest(8, 1, (), None))
+    remove_others(tmp_path / "nowhere", Manifest(8, (), None))

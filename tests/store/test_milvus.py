@@ -16,15 +16,16 @@ import pytest
 
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store import Store
+from vidret.store.bitmap import make_bitmap
 from vidret.store.features import checksum_array
 from vidret.store.milvus import Collection
 from vidret.store.milvus_vectors import MilvusVectors
 from vidret.store.mirror import to_milvus_filter
 from vidret.store.schema import CHECKSUM, COLUMNS
-from vidret.store.shards import make_bitmap
 from vidret.store.vectors import Flat, IdFilter
 from vidret.types import Filters
 
+from .naive import matching
 from .samples import DIM, add_video, embedding, environment, index_all, seeds
 
 pytestmark = pytest.mark.scale
@@ -111,7 +112,7 @@ def test_results_are_those_of_faiss(tmp_path: Path) -> None:
         assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # only ties are in another order
         assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
         inside = Filters(folder="/films/3")
-        within = IdFilter(make_bitmap(store._catalog.segments.matching(inside)), inside=True, fraction=0.1)
+        within = IdFilter(make_bitmap(np.array(matching(store, inside), np.int64)), fraction=0.1)
         assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
         with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
             store.search(queries, 16_385)
@@ -148,7 +149,7 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
                 store.save_vectors()
             for _ in range(40):
                 filters = some_filters()
-                expected = store._catalog.segments.matching(filters).tolist()
+                expected = matching(store, filters)
                 ids = store.search(QUERY, 60, filters)[1][0]
                 assert sorted(ids[ids >= 0].tolist()) == expected, filters
                 if pushed:

@@ -194,7 +194,7 @@ def test_essential_metadata_is_restored(index: Path, key: str) -> None:
 
 
 def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
-    for key in ("vectors", "vectors.dead", "user.baseline.none"):
+    for key in ("vectors", "vectors.held", "user.baseline.none"):
         damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
     with Store.open(index) as store:
         assert seeds(store) == ALL, "vectors are rebuilt"
@@ -205,6 +205,34 @@ def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
     assert len(Store.repair_catalog(index)) == 3
     with Store.open(index) as store:
         assert store.get_meta("baseline.none") is None
+
+
+LOG = {
+    "a number": "UPDATE changes SET number = number + 8 WHERE number = (SELECT max(number) FROM changes)",
+    "a video": "UPDATE changes SET key = key + 8 WHERE kind = 'video'",
+    "a kind": "UPDATE changes SET kind = 'segmentz' WHERE kind = 'segments'",
+    "all rows": "DELETE FROM changes",
+    "a trigger": "UPDATE sqlite_master SET sql = replace(sql, 'twin', 'twim') WHERE name = 'changes_4'",
+    "the table of a trigger": "UPDATE sqlite_master SET tbl_name = 'filez' WHERE name = 'changes_0'",
+}
+
+
+@pytest.mark.parametrize("what", LOG)
+def test_damaged_log_is_found_and_made_anew(index: Path, what: str) -> None:
+    with create(index) as store, Store.open(index) as reader:
+        store.set_file("/videos/v1.mp4", state="missing")
+        store.prune()
+        remaining = seeds(reader)
+        with store._catalog.transaction():
+            store._catalog.run("PRAGMA writable_schema = ON")
+            assert store._catalog.run(LOG[what]) > 0
+    assert is_found(index)
+    assert len(Store.repair_catalog(index)) >= 1
+    assert not is_found(index)
+    with create(index) as store, Store.open(index) as reader:
+        assert seeds(reader) == remaining
+        store.set_file("/videos/v0.mp4", state="missing")
+        assert seeds(reader) == [200, 201, 202, 203]
 
 
 def test_loss_of_essential_metadata_and_its_copy_is_rejected(index: Path) -> None:

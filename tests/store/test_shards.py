@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
+from vidret.store.bitmap import list_ids, make_bitmap, subtract
 from vidret.store.ivf import Shard, build_shard, vector_bytes
 from vidret.store.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
-from vidret.store.vectors import Ids, Rows, SearchResult, load_faiss, merge_results
+from vidret.store.snapshot import Selection
+from vidret.store.vectors import Flat, Ids, Rows, SearchResult, load_faiss, merge_results
 
 NUM = 3000
 KINDS = ["ivf", "ivf-rabitq2", "ivf-rabitq1"]
@@ -41,14 +43,22 @@ def world() -> World:
 
 def update(shards: Shards, folder: Path, wanted: np.ndarray, kind: str = "ivf") -> list[tuple[str, int]]:
     """Update and save as ``FaissVectors.save`` does; return the kinds and sizes of the files."""
-    shards.rebuild(folder, kind, shards.retain(wanted))
-    return [(file.kind, file.total) for file in shards.save(folder, 1).files]
+    shards.rebuild(folder, kind, make_bitmap(wanted))
+    return [(file.kind, file.total) for file in shards.save(folder).files]
+
+
+def add(shards: Shards, wanted: np.ndarray) -> None:
+    shards.add(shards.find_missing(make_bitmap(wanted)))
+
+
+def select(ids: np.ndarray, *, narrow: bool = False) -> Selection:
+    return Selection(make_bitmap(ids), len(ids), narrow=narrow)
 
 
 def assert_is(world: World, shards: Shards, ids: np.ndarray) -> None:
     """Compare with the naive search for all ids, which searches every list."""
-    assert len(shards) == len(ids)
-    assert_found(shards.search(queries(), len(ids) + 3), ids, world.of(ids), len(ids) + 3)
+    assert len(subtract(make_bitmap(ids), shards.bits).nonzero()[0]) == 0
+    assert_found(shards.search(queries(), len(ids) + 3, select(ids)), ids, world.of(ids), len(ids) + 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,12 +83,12 @@ def test_approximate_search_has_high_recall_and_exact_scores(
     shards = world.shards()
     update(shards, tmp_path, world.ids[:2000], kind)
     update(shards, tmp_path, world.ids[:2400], kind)
-    result = shards.search(queries(), 10)
+    result = shards.search(queries(), 10, select(world.ids[:2400]))
     assert recall(result.ids, naive_search(queries(), world.ids[:2400], world.of(world.ids[:2400]), 10)[1]) > 0.9
     for query, scores, ids in zip(queries(), result.scores, result.ids, strict=True):
         np.testing.assert_allclose(scores, world.of(ids).astype(np.float32) @ query, rtol=1e-5, atol=1e-6)
     for row, query in enumerate(queries()):  # one query alone has the same results
-        assert shards.search(query[None], 10).ids[0].tolist() == result.ids[row].tolist()
+        assert shards.search(query[None], 10, select(world.ids[:2400])).ids[0].tolist() == result.ids[row].tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +102,7 @@ def test_search_within_ids_matches_the_naive_search(
     update(shards, tmp_path, world.ids[:2400], kind)
     for num in (0, 1, 7, 100):
         chosen = np.sort(np.random.default_rng(num).choice(world.ids[:2400], num, replace=False))
-        assert_found(shards.search(queries(), 10, chosen), chosen, world.of(chosen), 10)
+        assert_found(shards.search(queries(), 10, select(chosen, narrow=True)), chosen, world.of(chosen), 10)
 
 
 def test_matches_far_from_the_query_are_found(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +113,7 @@ def test_matches_far_from_the_query_are_found(world: World, tmp_path: Path, monk
     update(shards, tmp_path, world.ids)
     query = queries(1)
     far = np.sort(world.ids[np.argsort(world.vectors.astype(np.float32) @ query[0])[: NUM // 5]])
-    found = shards.search(query, 10, far)
+    found = shards.search(query, 10, select(far, narrow=True))
     assert found.ids.tolist() == naive_search(query, far, world.of(far), 10)[1]
 
 
@@ -112,12 +122,12 @@ def test_removed_ids_are_masked_until_there_are_many(world: World, tmp_path: Pat
     update(shards, tmp_path, ids[:2000])
     wanted = np.r_[ids[200:2000], ids[2000:2100]]
     assert update(shards, tmp_path, wanted) == [("ivf", 2000), ("flat", 100)]
-    assert shards.dead.tolist() == ids[:200].tolist()
+    assert set(ids[:200]) <= set(list_ids(shards.bits))
     assert_is(world, shards, wanted)
     assert update(shards, tmp_path, ids[100:2100]) == [("ivf", 2000), ("flat", 100)]  # a hundred reappear
     assert_is(world, shards, ids[100:2100])
     assert update(shards, tmp_path, ids[700:2100]) == [("ivf", 1400)]
-    assert len(shards.dead) == 0
+    assert list_ids(shards.bits).tolist() == ids[700:2100].tolist()
     assert_is(world, shards, ids[700:2100])
     assert update(shards, tmp_path, ids[1800:2100]) == [("flat", 300)]
     assert_is(world, shards, ids[1800:2100])
@@ -140,18 +150,25 @@ def test_many_vectors_are_split_into_full_shards(world: World, tmp_path: Path, m
     assert update(shards, tmp_path, world.ids[:2700]) == [("ivf", 700)] * 3 + [("ivf", 600)]  # full shards are kept
 
 
-def test_saved_files_are_loaded_without_reading_vectors(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [False, True])
+def test_saved_files_are_loaded_without_reading_vectors(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, listed: bool
+) -> None:
     shards = world.shards()
     update(shards, tmp_path, world.ids[:2000])
     update(shards, tmp_path, world.ids[100:2300])
-    manifest = shards.save(tmp_path, 7)
-    assert manifest.generation == 7
+    manifest = shards.save(tmp_path)
     world.num_read = 0
     again = world.shards()
-    assert again.load(tmp_path, manifest, shards.dead)
+    with monkeypatch.context() as patched:
+        if not listed:
+            patched.setattr(Shard, "ids", property(lambda _: pytest.fail("listed")))
+        again.load(tmp_path, manifest, None if listed else shards.bits)
+    assert again.bits.tolist() == shards.bits.tolist()
     assert_is(world, again, world.ids[100:2300])
-    assert again.retain(world.ids[100:2300]).tolist() == []
-    assert again.save(tmp_path, 7) == manifest
+    assert again.find_missing(make_bitmap(world.ids[100:2300])).tolist() == []
+    again.rebuild(tmp_path, "ivf", make_bitmap(world.ids[100:2300]))
+    assert again.save(tmp_path) == manifest
     assert world.num_read == 0
 
 
@@ -162,13 +179,13 @@ def test_only_the_vectors_of_a_damaged_file_are_read_again(
     shards = world.shards()
     update(shards, tmp_path, world.ids[:1500])
     update(shards, tmp_path, world.ids[:2000])
-    manifest = shards.save(tmp_path, 7)
+    manifest = shards.save(tmp_path)
     (tmp_path / manifest.shards[1].name).write_bytes(b"something else")
     world.num_read = 0
     again = world.shards()
-    assert not again.load(tmp_path, manifest, shards.dead)
+    again.load(tmp_path, manifest, shards.bits)
     assert f"{manifest.shards[1].name}: rebuilding (size must be" in caplog.text
-    again.add(again.retain(world.ids[:2000]))
+    add(again, world.ids[:2000])
     assert world.num_read == 500
     assert_is(world, again, world.ids[:2000])
 
@@ -209,12 +226,38 @@ def test_unreadable_vectors_are_skipped_and_tried_again(world: World, tmp_path: 
     world.broken = set(world.ids[5:9].tolist())
     shards = world.shards(500 if in_shard else 5000)
     update(shards, tmp_path, world.ids[:1000])
-    assert shards.save(tmp_path, 7).generation == -1
     readable = np.r_[world.ids[:5], world.ids[9:1000]]
-    assert_is(world, shards, readable)
+    found = shards.search(queries(), 1000, select(world.ids[:1000]))
+    assert_found(found, readable, world.of(readable), 1000)
+    assert shards.find_missing(make_bitmap(world.ids[:1000])).tolist() == world.ids[5:9].tolist()
     world.broken = set()
-    shards.add(shards.retain(world.ids[:1000]))
-    assert shards.save(tmp_path, 8).generation == 8
+    add(shards, world.ids[:1000])
+    assert_is(world, shards, world.ids[:1000])
+
+
+def test_few_flat_indexes_hold_new_vectors_and_each_is_read_few_times(world: World) -> None:
+    shards = world.shards(5000)
+    for number in range(1, 1025):
+        add(shards, world.ids[:number])
+        assert len(shards._held.flats) <= 8
+    assert world.num_read <= 12 * 1024
+    assert_is(world, shards, world.ids[:1024])
+
+
+def test_a_search_goes_on_with_the_vectors_that_it_began_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may be added meanwhile, which merges flat indexes."""
+    shards = world.shards(5000)
+    for number in (500, 700, 1000):
+        add(shards, world.ids[:number])
+    search, begun = Flat.search, list[int]()
+
+    def search_and_add(flat: Flat, *values: object) -> SearchResult:
+        if not begun:
+            begun.append(1)
+            add(shards, world.ids)
+        return search(flat, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Flat, "search", search_and_add)
     assert_is(world, shards, world.ids[:1000])
 
 
@@ -229,9 +272,9 @@ def test_shard_is_built_of_few_readable_vectors(world: World, tmp_path: Path, nu
 def test_unreadable_candidate_is_skipped(world: World, tmp_path: Path) -> None:
     shards = world.shards()
     update(shards, tmp_path, world.ids[:1000], "ivf-rabitq2")
-    best = shards.search(queries(1), 3).ids[0]
+    best = shards.search(queries(1), 3, select(world.ids[:1000])).ids[0]
     world.broken = {int(best[0])}
-    assert shards.search(queries(1), 2).ids[0].tolist() == best[1:].tolist()
+    assert shards.search(queries(1), 2, select(world.ids[:1000])).ids[0].tolist() == best[1:].tolist()
 
 
 def test_dead_small_and_other_kinds_of_shards_are_rebuilt() -> None:

@@ -233,6 +233,11 @@ def parse_video(row: dict[str, Any]) -> StoredVideo:
     )
 
 
+def parse_page(page: dict[str, Any]) -> tuple[list[StoredVideo], str | None]:
+    """Return a page of the videos of the index, and the cursor of the next one, None after the last."""
+    return [parse_video(row) for row in page["videos"]], page["next"]
+
+
 def parse_info(row: dict[str, Any]) -> StoreInfo:
     """Return the statistics of an index."""
     return StoreInfo(**{field.name: row["info"][field.name] for field in dataclasses.fields(StoreInfo)})

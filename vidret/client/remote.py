@@ -27,6 +27,7 @@ from vidret.client.messages import (
     parse_hit,
     parse_info,
     parse_moment,
+    parse_page,
     parse_shot,
     parse_text,
     parse_video,
@@ -281,14 +282,13 @@ class RemoteEngine(Searchable):
             RemoteError: The server does not answer.
         """
         videos: list[StoredVideo] = []
+        fields: dict[str, object] = {"limit": PAGE, **encode_options(filters)}
         while True:
-            query = encode_fields({"offset": len(videos), "limit": PAGE, **encode_options(filters)})
-            page = self._server.ask(
-                "GET", f"/api/videos?{query}", lambda page: [parse_video(row) for row in page["videos"]]
-            )
+            page, following = self._server.ask("GET", f"/api/videos?{encode_fields(fields)}", parse_page)
             videos += page
-            if len(page) < PAGE:
+            if following is None:
                 return videos
+            fields["cursor"] = following
 
     def video(self, video: int) -> StoredVideo:
         """Return a searchable video by its id.

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,7 +20,11 @@ Ids = Int64[np.ndarray, " _id"]
 
 
 def find_candidates(
-    store: Store, queries: Sequence[EncodedQuery], options: Sequence[SearchOptions], depths: Sequence[int]
+    store: Store,
+    queries: Sequence[EncodedQuery],
+    options: Sequence[SearchOptions],
+    depths: Sequence[int],
+    excluded: Set[int] = frozenset(),
 ) -> list[Ids]:
     """Return the ids of the segments to rerank for each query, nearest first.
 
@@ -30,6 +34,7 @@ def find_candidates(
         options: The options of each query.
         depths: Number of nearest segments to consider for each query, at least ``candidates`` of its options. The first
             ``candidates`` are all returned; of the rest, the best ``SEGMENTS_PER_VIDEO`` of each further video.
+        excluded: Videos to leave out.
     """
     candidates: dict[int, Ids] = {}
     by_filters = defaultdict[Filters, list[int]](list)
@@ -37,14 +42,16 @@ def find_candidates(
         by_filters[each.filters].append(index)
     for filters, indices in by_filters.items():
         sentences = np.stack([queries[index].positive.sentence for index in indices])
-        _, nearest = store.search(sentences, max(depths[index] for index in indices), filters)
+        _, nearest = store.search(sentences, max(depths[index] for index in indices), filters, excluded=excluded)
         for index, ids in zip(indices, nearest, strict=True):
             ids = ids[: depths[index]]
             candidates[index] = _limit_per_video(store, ids[ids >= 0], options[index].candidates)
     return [candidates[index] for index in range(len(queries))]
 
 
-def deepen(store: Store, options: SearchOptions, depth: int, num_videos: int) -> int | None:
+def deepen(
+    store: Store, options: SearchOptions, depth: int, num_videos: int, excluded: Set[int] = frozenset()
+) -> int | None:
     """Return the depth at which to repeat a search; None if that cannot find further videos.
 
     Args:
@@ -52,8 +59,10 @@ def deepen(store: Store, options: SearchOptions, depth: int, num_videos: int) ->
         options: The options of the search.
         depth: Its depth so far.
         num_videos: Number of videos that it has found.
+        excluded: Videos that it leaves out.
     """
-    if depth >= len(store) or num_videos >= store.count_videos(options.filters):
+    num_segments = store.snapshot().select(options.filters, excluded).num_segments
+    if depth >= num_segments or num_videos >= store.count_videos(options.filters, excluded):
         return None
     max_depth = store.max_k
     if max_depth is not None and depth >= max_depth:
@@ -65,7 +74,7 @@ def deepen(store: Store, options: SearchOptions, depth: int, num_videos: int) ->
             options.k,
         )
         return None
-    return min(DEPTH_FACTOR * depth, max_depth or len(store))
+    return min(DEPTH_FACTOR * depth, max_depth or num_segments)
 
 
 def _limit_per_video(store: Store, ids: Ids, num_first: int) -> Ids:

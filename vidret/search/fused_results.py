@@ -8,7 +8,6 @@ from typing import TypeVar
 import numpy as np
 
 from vidret.errors import VidretError
-from vidret.search.candidates import deepen
 from vidret.search.clauses import AnalysedQuery, QueryStructure
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
@@ -23,10 +22,12 @@ from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
 from vidret.types import (
+    ALL_VIDEOS,
     SOURCES,
     TEXT_SOURCES,
     EventSpan,
     Evidence,
+    Filters,
     Hit,
     Moment,
     SearchOptions,
@@ -78,7 +79,7 @@ class FusedResults:
         while True:
             ranked = self._fused.rank(analysed, options, depth)
             hits, missing = self._make_hits(ranked, analysed, options, make)
-            deeper = deepen(self._searcher.store, options, depth, len(ranked)) if len(hits) < options.k else None
+            deeper = None if len(hits) >= options.k else self._fused.deepen(analysed, options, depth, len(ranked))
             if deeper is None:
                 self._searcher.warn_missing(missing)
                 return hits
@@ -91,6 +92,7 @@ class FusedResults:
         k: int,
         *,
         sources: Sequence[Source] | None,
+        filters: Filters = ALL_VIDEOS,
         grounder: MomentHead | None,
         overlapping: bool,
         weak: bool,
@@ -100,7 +102,7 @@ class FusedResults:
         analysed = self._fused.analyse(query, sources)
         chosen = sources or SOURCES
         only = videos[0].video_id if len(videos) == 1 else None
-        matches = self._fused.match_texts(analysed, chosen, video_id=only)
+        matches = self._fused.match_texts(analysed, chosen, filters, video_id=only)
         if "picture" not in chosen:
             grounder = None
         by_picture = "curve" if grounder is None else "head"

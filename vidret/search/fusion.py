@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.encode.sentences import load_sentence_encoder
-from vidret.search.candidates import find_candidates
+from vidret.errors import StoreError
+from vidret.search.candidates import deepen, find_candidates
 from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, make_structure
 from vidret.search.exclusions import split_negatives
 from vidret.search.fusion_baseline import (
@@ -40,7 +41,7 @@ from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.records import CONCEPT
 from vidret.store.text_store import TextStore
-from vidret.types import SOURCES, TEXT_SOURCES, SearchOptions, Source, TextSource
+from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SearchOptions, Source, TextSource
 from vidret.types import Sequence as EventSequence
 
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
@@ -70,7 +71,6 @@ class FusedSearcher:
         self.matcher = None if texts is None else TextMatcher(texts)
         self._baseline: FusionBaseline | None = None
         self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
-        self._contents: tuple[int, dict[str, int]] | None = None
         self._analysed: dict[object, AnalysedQuery] = {}
         self._excluded: tuple[object, tuple[set[int], set[int]]] | None = None
         self._matched: tuple[object, list[list[Match]]] | None = None
@@ -126,15 +126,15 @@ class FusedSearcher:
     def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> VideoCandidates:
         """Return the candidate videos; for ``depth`` see ``find_candidates``."""
         sources = options.sources or SOURCES
-        matches = self.match_texts(query, sources)
+        matches = self.match_texts(query, sources, options.filters)
+        excluded, lowered = self._exclude(query)
         ids: list[np.ndarray] = []
         if "picture" in sources:
             pairs = zip(query.embeddings, query.structure.clauses, strict=True)
             encoded = [EncodedQuery(positive=embedding) for embedding, clause in pairs if not clause.phrases]
             count = len(encoded)
-            ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
+            ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count, excluded)
         ids.append(self._cover(matches))
-        excluded, lowered = self._exclude(query)
         pictures = self._score_pictures(query, self._read(np.unique(np.concatenate(ids))))
         ranked = self._collect(query, pictures, matches, sources, excluded=excluded)
         if query.structure.is_joint and "picture" in sources:
@@ -143,6 +143,12 @@ class FusedSearcher:
             self._whole_videos = (self._checked, query), pictures
             return ranked.replace_pictures(lower_pictures(pictures, lowered, SAID))
         return ranked
+
+    def deepen(self, query: AnalysedQuery, options: SearchOptions, depth: int, num_videos: int) -> int | None:
+        """Return the depth at which to rank again; None if that finds nothing: only texts hold phrases."""
+        if any(clause.phrases for clause in query.structure.clauses):
+            return None
+        return deepen(self._searcher.store, options, depth, num_videos, self._exclude(query)[0])
 
     def _list_segments(self, video_ids: Sequence[int]) -> np.ndarray:
         """Return all segments of some videos, as long as there are not too many."""
@@ -175,29 +181,39 @@ class FusedSearcher:
     # Words
 
     def match_texts(
-        self, query: AnalysedQuery, sources: Sequence[Source], *, video_id: int | None = None
+        self,
+        query: AnalysedQuery,
+        sources: Sequence[Source],
+        filters: Filters = ALL_VIDEOS,
+        *,
+        video_id: int | None = None,
     ) -> list[list[Match]]:
         """Return, for each clause, (video id, text, standard score), best first.
 
-        These are the best of the index, or all of one video. Those of the last query are remembered: a search goes
-        deeper, and moments are located, with the same ones.
+        These are the best of the videos that match, or all of one video. Those of the last query are remembered: a
+        search goes deeper, and moments are located, with the same ones.
         """
-        key = (self._checked, query, tuple(sources), video_id)
+        key = (self._checked, query, tuple(sources), filters, video_id)
         if self._matched is None or self._matched[0] != key:
-            self._matched = key, self._match_texts(query, sources, video_id)
+            self._matched = key, self._match_texts(query, sources, filters, video_id)
         return self._matched[1]
 
-    def _match_texts(self, query: AnalysedQuery, sources: Sequence[Source], video_id: int | None) -> list[list[Match]]:
-        clauses, contents = query.structure.clauses, self._video_ids()
-        if self.matcher is None:
+    def _match_texts(
+        self, query: AnalysedQuery, sources: Sequence[Source], filters: Filters, video_id: int | None
+    ) -> list[list[Match]]:
+        clauses, store = query.structure.clauses, self._searcher.store
+        if self.matcher is None or self.texts is None:
             return [[] for _ in clauses]
         if video_id is None:
-            found = self.matcher.find(clauses, query.vectors)
+            allowed = self.texts.allow(store.snapshot(), filters, self._exclude(query)[0], sources)
+            found = self.matcher.find(clauses, query.vectors, allowed)
         else:
-            fingerprint = next((each for each, own in contents.items() if own == video_id), None)
-            if fingerprint is None:  # its row is damaged
+            try:
+                fingerprint = store.video(video_id).fingerprint
+            except StoreError:  # its row is damaged
                 return [[] for _ in clauses]
             found = self.matcher.score_content(fingerprint, clauses, query.vectors)
+        contents = store.contents({match.stored.fingerprint for own in found for match in own})
         scored = []
         for clause, matches in zip(clauses, found, strict=True):
             rows = [
@@ -212,12 +228,6 @@ class FusedSearcher:
         baseline = self.baseline.texts.get(match.source)
         score = ABSENT if baseline is None else baseline.standardise(match.cosine, match.cover)
         return score + (HINT if hints_at(clause, match.source) else 0.0)
-
-    def _video_ids(self) -> dict[str, int]:
-        generation = self._searcher.store.generation
-        if self._contents is None or self._contents[0] != generation:
-            self._contents = generation, self._searcher.store.contents()
-        return self._contents[1]
 
     def _cover(self, matches: Sequence[Sequence[Match]]) -> np.ndarray:
         """Return the segments of the pictures that are seen while the best texts are said or shown."""
@@ -242,9 +252,8 @@ class FusedSearcher:
         """Return the videos in which one of some terms is said or shown; taught concepts are neither."""
         if self.matcher is None:
             return set()
-        contents = self._video_ids()
-        words = [term for term in terms if not find_mentions(term)]
-        return {contents[each] for term in words for each in self.matcher.holds(term) if each in contents}
+        held = [self.matcher.holds(term) for term in terms if not find_mentions(term)]
+        return set(self._searcher.store.snapshot().find_contents(set().union(*held)).values())
 
     # Scores
 

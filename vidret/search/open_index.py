@@ -136,6 +136,7 @@ class OpenIndex:
                 ranked,
                 options.k,
                 sources=options.sources,
+                filters=options.filters,
                 grounder=grounder,
                 overlapping=options.overlapping,
                 weak=options.weak,

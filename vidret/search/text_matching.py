@@ -17,6 +17,7 @@ from vidret.search.clauses import Clause
 from vidret.store.text_index import Term
 from vidret.store.text_records import StoredText
 from vidret.store.text_store import TextStore
+from vidret.store.text_tracks import AllowedTexts
 from vidret.types import TextSource
 
 TEXTS = 150  # candidates by meaning, and as many by words
@@ -73,7 +74,12 @@ class TextMatcher:
     def __init__(self, store: TextStore) -> None:
         self._store = store
 
-    def find(self, clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> list[list[TextMatch]]:
+    def find(
+        self,
+        clauses: Sequence[Clause],
+        vectors: Float32[np.ndarray, "clause dim"],
+        allowed: AllowedTexts | None = None,
+    ) -> list[list[TextMatch]]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
         A clause without content or phrases has none.
@@ -81,19 +87,21 @@ class TextMatcher:
         Args:
             clauses: The clauses.
             vectors: The sentence vector of each.
+            allowed: The texts to choose from; None for all.
         """
-        nearest = self._store.search(vectors, TEXTS)
+        nearest = self._store.search(vectors, TEXTS, allowed)
+        flags = None if allowed is None else allowed.flags
         terms = [self._store.index.terms(clause.content) for clause in clauses]
         found = []
         for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
             if clause.phrases or not clause.content:
-                found.append(self._find_phrases(clause.phrases))
+                found.append(self._find_phrases(clause.phrases, flags))
                 continue
             searched = [
                 *_search_terms(own_terms, len(self._store)),
                 *self._join(pairwise(term.stem for term in own_terms)).values(),
             ]
-            by_words = self._store.find_segments(self._store.index.search(searched, TEXTS))
+            by_words = self._store.find_segments(self._store.index.search(searched, TEXTS, flags))
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
         texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
         return [
@@ -121,15 +129,14 @@ class TextMatcher:
 
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
-        ids = self._store.find_segments(self._store.index.find_phrase(term, 1 << 20))
-        return {text.fingerprint for text in self._store.read_segments(ids)}
+        return self._store.find_contents(self._store.index.find_tracks(term))
 
     def mark(self, text: str, stems: frozenset[str]) -> tuple[tuple[int, int], ...]:
         """Return the places of the words of a text that have one of these stems, in characters."""
         return self._store.index.find_words(text, stems)
 
-    def _find_phrases(self, phrases: Sequence[str]) -> np.ndarray:
-        ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES)) for phrase in phrases]
+    def _find_phrases(self, phrases: Sequence[str], flags: bytes | None = None) -> np.ndarray:
+        ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES, flags)) for phrase in phrases]
         return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
     def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:

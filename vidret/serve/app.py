@@ -59,7 +59,7 @@ def create_app(
     Raises:
         VidretError: There is no index, or the host needs a token.
     """
-    engine.info()  # opens the index once, before several threads read it
+    engine.check_index()  # opens the index once, before several threads read it
     metrics = Metrics()
     worker = Worker(engine, size=queue, timeout=timeout, on_batch=metrics.count_batch)
     metrics.queue.set_function(worker.__len__)
@@ -108,7 +108,7 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     @app.get("/readyz", tags=["server"])
     def check_readiness() -> Health:
         """Return that the index can be read; needs no token."""
-        engine.info()
+        engine.check_index()
         return Health(status="ok", version=app.version)
 
     @app.get("/metrics", tags=["server"], response_class=Response, responses=METRICS)

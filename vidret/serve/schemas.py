@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidret.serve.fields import MAX_ID, Id, QueryText
-from vidret.serve.options import with_options
+from vidret.serve.fields import Id, QueryText
+from vidret.serve.options import MAX_PATH_LENGTH, with_options
 from vidret.store.records import StoreInfo
 from vidret.types import MAX_EVENTS, Filters, LocateOptions, SearchOptions, ShotKind, Source, TextSource
 
@@ -232,7 +232,7 @@ class VideosRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    offset: int = Field(0, ge=0, le=MAX_ID)
+    cursor: str = Field("", max_length=2 * MAX_PATH_LENGTH, description="Default: the first page.")
     limit: int = Field(100, ge=1, le=1000)
 
 
@@ -259,6 +259,7 @@ class VideosAnswer(BaseModel):
 
     total: int
     videos: list[VideoRow]
+    next: str | None = Field(None, description="The cursor of the next page; null after the last.")
 
 
 class TextRow(BaseModel):

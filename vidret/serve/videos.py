@@ -1,6 +1,8 @@
 """Routes for the videos of the index, and for the score curve of a query in a video."""
 
+import base64
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from vidret.engine import Engine
 from vidret.serve import fields
 from vidret.serve.images import ImageReader
 from vidret.serve.options import collect_options
-from vidret.serve.problems import refusals
+from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import find_video, moment_row, video_row
 from vidret.serve.schemas import (
     CurveAnswer,
@@ -40,9 +42,11 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("")
     def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
         """List videos in the order of their paths."""
-        videos = engine.videos(collect_options(request, Filters))
-        page = videos[request.offset : request.offset + request.limit]
-        return VideosAnswer(total=len(videos), videos=[video_row(video) for video in page])
+        filters = collect_options(request, Filters)
+        page = engine.list_page(filters, after=parse_cursor(request.cursor), limit=request.limit)
+        following = make_cursor(page[-1].paths[0]) if len(page) == request.limit else None
+        rows = [video_row(video) for video in page]
+        return VideosAnswer(total=engine.count_videos(filters), videos=rows, next=following)
 
     @router.get("/{id}", responses=refusals(404))
     def describe_video(video_id: VideoId) -> VideoRow:
@@ -85,6 +89,23 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         return await worker.call(lambda engine: compute_curve(engine, video_id, query, sources))
 
     return router
+
+
+def make_cursor(path: str) -> str:
+    """Return the cursor of the page after a path."""
+    return base64.urlsafe_b64encode(os.fsencode(path)).decode()
+
+
+def parse_cursor(cursor: str) -> str:
+    """Return the path after which a page begins.
+
+    Raises:
+        RefusedError: The cursor is not one of an earlier page.
+    """
+    try:
+        return os.fsdecode(base64.b64decode(cursor, altchars=b"-_", validate=True))
+    except ValueError:
+        raise RefusedError(422, f"cursor must be one of an earlier page, got {cursor[:60]}") from None
 
 
 def compute_curve(

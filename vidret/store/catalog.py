@@ -7,14 +7,14 @@ which is verified when the row is read, except where thousands of ids are listed
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.database import Database
-from vidret.store.matching import LIVE_VIDEOS, MATCHING, filter_values, ids_to_json
+from vidret.store.matching import LIVE, MATCHING, filter_values, ids_to_json
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.store.schema import (
     COLUMNS,
@@ -25,6 +25,7 @@ from vidret.store.schema import (
     upgrade_tables,
 )
 from vidret.store.segments import Segments
+from vidret.store.snapshots import Snapshots
 from vidret.store.tables import CheckedTables
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
@@ -65,7 +66,7 @@ class Catalog:
             self.close()
             raise
         self.format = file_format
-        self.segments = Segments(tables)
+        self.segments, self.snapshots = Segments(tables), Snapshots(tables, write=write)
         self.meta, self.fact, self.derived, self.encoder = tables.meta, tables.fact, tables.derived, tables.encoder
         self.check_fingerprint = tables.check_fingerprint
         self.set_meta, self.meta_keys, self.increment_generation = (
@@ -170,14 +171,18 @@ class Catalog:
             raise self._tables.damage_error(f"the row of video {video}")
         return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
-    def stored_videos(self, filters: Filters = ALL_VIDEOS, *, video: int | None = None) -> list[StoredVideo]:
-        """Return the videos with a live path that matches, or one of them, sorted by first path."""
+    def stored_videos(
+        self, filters: Filters = ALL_VIDEOS, *, video: int | None = None, ids: Sequence[int] | None = None
+    ) -> list[StoredVideo]:
+        """Return the videos with a live path that matches, or those of one or some ids, sorted by first path."""
         stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
         num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
         columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
-        one, values = (
-            ("", filter_values(filters)) if video is None else ("AND video = ?7", (*filter_values(filters), video))
-        )
+        ids = ids if video is None else [video]
+        one, values = "", list[object](filter_values(filters))
+        if ids is not None:
+            one = "AND video IN (SELECT value FROM json_each(?7))"
+            values.append(ids_to_json(ids))
         videos: dict[int, StoredVideo] = {}
         intact = f"{self._tables.intact('files')} AND {self._tables.intact('videos')}"
         rows = self.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
@@ -200,9 +205,17 @@ class Catalog:
             )
         return list(videos.values())
 
-    def contents(self) -> dict[str, int]:
-        """Return the ids of the videos with a live path, by fingerprint; damaged rows are left out, with a warning."""
-        rows = self._tables.drop_damaged("videos", self._read_fingerprints(f"id IN {LIVE_VIDEOS}"))
+    def contents(self, fingerprints: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the ids of the videos with a live path, all or some, by fingerprint.
+
+        Damaged rows are left out, with a warning.
+        """
+        is_live = f"EXISTS (SELECT 1 FROM files WHERE files.video = videos.id AND {LIVE})"
+        where, values = is_live, list[object]()
+        if fingerprints is not None:
+            where += " AND fingerprint IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(fingerprints)))
+        rows = self._tables.drop_damaged("videos", self._read_fingerprints(where, *values))
         return {fingerprint: video for video, fingerprint, _ in rows}
 
     def fingerprints(self) -> dict[int, str]:
@@ -217,9 +230,9 @@ class Catalog:
                 raise self._tables.damage_error(f"the row of video {video}")
         return {video: fingerprint for video, fingerprint, _ in rows}
 
-    def _read_fingerprints(self, where: str) -> list[tuple[int, str, int]]:
+    def _read_fingerprints(self, where: str, *values: object) -> list[tuple[int, str, int]]:
         intact = self._tables.intact("videos")
-        return self.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id")
+        return self.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id", *values)
 
     def complete_video(self, fingerprint: str) -> int | None:
         """Return the id of a video that is completely stored, else None."""
@@ -270,12 +283,6 @@ class Catalog:
             sql = "UPDATE videos SET complete = 1, salvaged = ?, num_segments = ? WHERE id = ?"
             self.run(sql, _clean(salvaged), num_segments, video)
             self._tables.update_checksums("videos", "id = ?", video)
-
-    def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
-        """Return the number of matching videos with a searchable segment."""
-        sql = f"SELECT count(*) FROM videos WHERE id IN (SELECT files.video {MATCHING})"
-        stored = "EXISTS (SELECT 1 FROM segments WHERE segments.video = videos.id)"
-        return int(self.value(f"{sql} AND {stored}", *filter_values(filters)))
 
     def mark_incomplete(self, where: str, values: str) -> None:
         """Mark videos and their files as not done, for the next run to encode again; damaged rows stay unchanged."""

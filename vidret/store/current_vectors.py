@@ -1,6 +1,7 @@
 """The vectors of an open index, reopened when another process moves them."""
 
 import threading
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from vidret.store import moving
 from vidret.store.address import FAISS
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
+from vidret.store.faiss_vectors import FaissVectors
 from vidret.store.moving import OnProgress
+from vidret.store.snapshot import Selection
 from vidret.store.vector_index import VectorIndex, VectorLocation, open_vectors
 from vidret.types import Filters
+
+Found = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
 
 
 class CurrentVectors:
@@ -48,13 +53,30 @@ class CurrentVectors:
             return self.index
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
+    ) -> Found:
         """Search as ``VectorIndex.search``, again if another process moves the vectors meanwhile."""
+        return self._ask(lambda index: index.search(queries, k, filters, excluded))
+
+    def search_within(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> Found:
+        """Search as ``FaissVectors.search_within``.
+
+        Raises:
+            StoreError: The vectors are elsewhere.
+        """
+
+        def ask(index: VectorIndex) -> Found:
+            if not isinstance(index, FaissVectors):
+                raise StoreError(f"{self._folder}: the vectors must be in {FAISS} to search a selection")
+            return index.search_within(queries, k, within)
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[VectorIndex], Found]) -> Found:
         while True:
             index, location = self.reopen(), self._location
             try:
-                return index.search(queries, k, filters)
+                return ask(index)
             except StoreError:
                 self._catalog.check_fingerprint(self._fingerprint)
                 if self._read_location() == location:

@@ -122,7 +122,7 @@ class Epochs:
 
     def read_searchable(self) -> Float16[np.ndarray, "segment dim"]:
         """Return the vectors of all searchable segments in id order, without a copy if no row is dead."""
-        features, locations = self.locate(self._catalog.segments.searchable())
+        features, locations = self.locate(self._catalog.snapshots.current().everything.ids())
         rows = np.fromiter((location.row for location in locations.values()), np.int64)
         stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
         return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]

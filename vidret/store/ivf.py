@@ -93,7 +93,7 @@ class Shard:
         """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
         f, num_lists, total = self._faiss, self._lists.nlist, self.entry.total
         fraction = 1.0 if id_filter is None else max(id_filter.fraction, 1 / total)
-        min_probes = PROBES if id_filter is None or not id_filter.inside else FILTERED * PROBES
+        min_probes = FILTERED * PROBES if id_filter is not None and id_filter.narrow else PROBES
         num_probes = max(min_probes, 4 * k * num_lists / total) / fraction
         options: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(num_probes) + 1)}
         if id_filter is not None:

@@ -24,7 +24,7 @@ def look_up_video(store: Store, video: str | os.PathLike[str] | int) -> int:
     record = store.file(absolute_path(video))
     if record is not None and record.video is not None and record.live:
         return record.video
-    if record is None and (found := find_by_ending(store.videos(), video)) is not None:
+    if record is None and (found := find_by_ending(store.find_named(video), video)) is not None:
         return found.id
     reason = f" ({record.reason})" if record is not None and record.reason else ""
     raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason}")

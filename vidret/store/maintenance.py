@@ -5,17 +5,16 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
 from vidret.store.database import REPAIR
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
-from vidret.store.manifest import MANIFEST, Manifest, find_mismatch
+from vidret.store.manifest import HELD_IDS, MANIFEST, Manifest, find_mismatch
 from vidret.store.matching import IN_IDS, ids_to_json
 from vidret.store.os_calls import remove_closed, sync_folder
-from vidret.store.records import IMPORTED, BadFile, BadSegment, PruneReport, SegmentLocation
+from vidret.store.records import BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.repair import find_bad_rows
 
 MAX_DEAD_FRACTION = 0.3  # of all bytes; compaction copies all live rows, so it must be worth it
@@ -102,9 +101,10 @@ def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadF
     if bad and repair:
         shards = tuple(entry for entry in manifest.shards if entry not in bad)
         flat = None if manifest.flat in bad else manifest.flat
-        intact = replace(manifest, generation=-1, shards=shards, flat=flat)
+        intact = replace(manifest, shards=shards, flat=flat)
         with catalog.transaction(durable=True):  # the new generation makes open readers load the manifest
             catalog.set_meta(MANIFEST, intact.to_json())
+            catalog.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
             catalog.increment_generation()
         for entry in bad:
             (folder / entry.name).unlink(missing_ok=True)
@@ -117,21 +117,6 @@ def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
         catalog.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids_to_json(ids))
         catalog.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
         catalog.increment_generation()
-
-
-def count(catalog: Catalog) -> dict[str, Any]:
-    """Return the counts of ``StoreInfo``: files by state, videos, segments, frames, seconds."""
-    videos = catalog.rows("SELECT count(*), coalesce(sum(complete), 0), coalesce(sum(duration), 0.0) FROM videos")[0]
-    sums = "count(*), coalesce(sum(num_frames), 0), coalesce(sum(num_bytes > 0), 0)"
-    segments = catalog.rows(f"SELECT {sums} FROM segments")[0]
-    imported = catalog.value("SELECT count(*) FROM videos WHERE facts LIKE ?", f'%"{IMPORTED}": true%')
-    return {
-        "files": dict(catalog.rows("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")),
-        **dict(zip(("videos", "complete_videos", "seconds"), videos, strict=True)),
-        **dict(zip(("segments", "frames", "with_tokens"), segments, strict=True)),
-        "searchable": catalog.segments.count(),
-        "imported": imported,
-    }
 
 
 def folder_size(path: Path) -> int:

@@ -20,8 +20,9 @@ from vidret.store.os_calls import remove_closed, sync_folder
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, DEAD_IDS = "vectors", "vectors.dead"  # keys of the manifest and of the ids masked in its shards
-VERSION = 2  # 1 was a single file, loaded into memory
+MANIFEST, HELD_IDS = "vectors", "vectors.held"  # keys of the manifest and of the ids in its files, a packed bitmap
+VERSION = 3  # 1 was a single file, loaded into memory; 2 said for which generation it was complete
+READABLE = (2, VERSION)
 NUM_SAMPLES, SAMPLE_BYTES = 16, 4096
 UNFINISHED = "unfinished"
 NAME = re.compile(r"[a-z0-9-]+-[0-9a-f]{16}\.faiss")  # of the files that ``write_file`` writes
@@ -54,13 +55,9 @@ class ManifestEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The saved files: shards, a flat index, and the generation whose searchable ids they contain.
-
-    Generation -1 means that damaged vectors were skipped, so that opening the index reads them again.
-    """
+    """The saved files: shards and a flat index."""
 
     dim: int
-    generation: int
     shards: tuple[ManifestEntry, ...]
     flat: ManifestEntry | None
 
@@ -78,11 +75,11 @@ class Manifest:
         """Parse the manifest in the catalog; None if nothing was saved, by another version, or nothing valid."""
         try:
             row = json.loads(text) if text else {}
-            if row.pop("form", None) != VERSION:
+            if row.pop("form", None) not in READABLE:
                 return None
             flat = None if row["flat"] is None else ManifestEntry(**row["flat"])
             shards = tuple(ManifestEntry(**entry) for entry in row["shards"])
-            return Manifest(row["dim"], row["generation"], shards, flat)
+            return Manifest(row["dim"], shards, flat)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             logger.warning("the manifest of saved vectors is not valid: %s", error)
             return None

@@ -16,7 +16,6 @@ T = TypeVar("T")
 Ids = Int64[np.ndarray, " _id"]
 
 LIVE = f"state NOT IN {DEAD_STATES}"
-LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"
 # Files that make a video searchable; the parameters are ``filter_values``, of which NULL disables a condition.
 MATCHING = f"""
     FROM files JOIN videos ON videos.id = files.video WHERE {LIVE}

@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -72,36 +72,46 @@ class MilvusVectors:
         return LIMIT
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         """Return scores and ids of the k best searchable segments per query, from videos that match.
 
         Raises:
             StoreError: Milvus does not answer, the collection does not exist, or k exceeds the limit of Milvus.
         """
-        if k > LIMIT and min(k, self._catalog.segments.count()) > LIMIT:
+        if k > LIMIT and min(k, self._catalog.snapshots.current().everything.num_segments) > LIMIT:
             raise StoreError(f"k must be at most {LIMIT} with vectors in Milvus, got {k}")
         collection = self._open()
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
         for first in range(0, len(queries), QUERIES):
             batch = slice(first, first + QUERIES)
-            candidates = self._find(collection, queries[batch], min(k, LIMIT), filters)
+            candidates = self._find(collection, queries[batch], min(k, LIMIT), filters, excluded)
             kept, products = self._score(queries[batch], candidates)
             order = np.argsort(-products, axis=1, kind="stable")[:, :k]  # stable: ties in the order of their ids
             scores[batch, : order.shape[1]] = np.take_along_axis(products, order, axis=1)
             ids[batch, : order.shape[1]] = kept[order]
         return scores, ids
 
-    def _find(self, collection: Collection, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters) -> Ids:
+    def _find(
+        self,
+        collection: Collection,
+        queries: Float32[np.ndarray, "query dim"],
+        k: int,
+        filters: Filters,
+        excluded: Set[int],
+    ) -> Ids:
         """Return searchable segments that include the k best of each query."""
         stale: StaleRows = self._mirror.find_stale(filters)
         by_id = [] if filters == ALL_VIDEOS else self._mirror.matched_by_id(filters)
-        expression = to_milvus_filter(filters, by_id, stale.videos)
+        expression = to_milvus_filter(filters, by_id, sorted({*stale.videos, *excluded}))
         limit = k
         while True:
             results = collection.search(queries, limit, expression)
             valid = self._mirror.keep_searchable(np.unique(np.concatenate([stale.ids, *results])), filters)
+            if excluded:
+                owners = self._catalog.snapshots.current().owners(valid)
+                valid = np.array([key for key in valid.tolist() if owners.get(key) not in excluded], np.int64)
             incomplete = any(len(ids) == limit and np.isin(ids, valid).sum() < k for ids in results)
             if not incomplete or limit == LIMIT:
                 return valid

@@ -22,9 +22,10 @@ class MomentCounts:
 
 def count_moments(store: Store) -> MomentCounts:
     """Count the files that are kept for the grounding heads of an index."""
-    contents = store.contents()
+    paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
+    contents = store.contents([path.stem for path in paths]) if paths else {}
     num_videos, seconds, num_bytes = 0, 0.0, 0
-    for path in (store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"):
+    for path in paths:
         if path.stem in contents:
             video = store.video(contents[path.stem])
             num_videos += 1

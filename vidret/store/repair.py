@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from vidret.errors import StoreError
+from vidret.store.changes import drop_log, find_log_damage, has_damaged_statements
 from vidret.store.database import Database
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.schema import (
@@ -48,6 +49,7 @@ def find_bad_rows(database: Database) -> list[str]:
             key = COLUMNS[table].split(",")[0]
             rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {intact[table]}")
             bad += [f"the row of {key!r} in {table} is damaged (checksum)" for (key,) in rows]
+        bad += find_log_damage(database)
     except StoreError as error:
         bad.append(str(error))
     if bad or intact != INTACT:
@@ -70,7 +72,10 @@ def repair_catalog(path: Path) -> list[str]:
         StoreError: Essential metadata is lost, or SQLite cannot read the file.
     """
     with closing(Database(path, write=True, lenient=True)) as old:
-        bad = find_bad_rows(old)
+        is_log_damaged = has_damaged_statements(old)
+        if is_log_damaged:
+            drop_log(old)
+        bad = [*(["the CREATE statements of the log are damaged"] if is_log_damaged else []), *find_bad_rows(old)]
         if bad:
             try:
                 with closing(Database(None, write=True)) as fresh:
@@ -137,8 +142,20 @@ def _drop_segments_without_shots(old: Database, fresh: Database) -> None:
             ends.append(last)
     fresh.run("DELETE FROM segments WHERE id IN (SELECT value FROM json_each(?))", json.dumps(sorted(lost)))
     follows_shots = f"SELECT 1 FROM meta WHERE key IN ('user.{SEGMENTS}', '{COPY}user.{SEGMENTS}') AND value = ?"
-    if len(ends) == 2 and fresh.value(follows_shots, FOLLOW_SHOTS):  # any segment between may have had some
+    if not fresh.value(follows_shots, FOLLOW_SHOTS):
+        return
+    if len(ends) == 2:  # any segment between may have had some
         fresh.run("DELETE FROM segments WHERE (?1 IS NULL OR id > ?1) AND (?2 IS NULL OR id < ?2)", *ends)
+    elif _is_torn(old):  # rows may be missing without an error
+        fresh.run("DELETE FROM segments WHERE id NOT IN (SELECT segment FROM shots)")
+
+
+def _is_torn(database: Database) -> bool:
+    """Return whether SQLite finds its own structure damaged."""
+    try:
+        return bool(database.value("PRAGMA integrity_check(1)") != "ok")
+    except StoreError:
+        return True
 
 
 def _restore_facts(old: Database, fresh: Database) -> None:

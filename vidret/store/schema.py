@@ -4,7 +4,8 @@ import json
 import zlib
 
 from vidret.errors import StoreError
-from vidret.store.database import Database
+from vidret.store.changes import LOG
+from vidret.store.database import REPAIR, Database
 from vidret.store.records import SEGMENTS
 
 FORMAT = 3  # 1 had no checksums, 2 no shots
@@ -111,12 +112,11 @@ def read_format(database: Database) -> int:
         StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
             for ever.
     """
-    if others := database.rows(
-        "SELECT type, name FROM sqlite_master WHERE type = 'view' OR type = 'trigger' AND name NOT LIKE 'mirror%'"
-    ):
-        raise StoreError(
-            f"{database.path}: must hold tables and indexes alone, got the {others[0][0]} {others[0][1]!r}"
-        )
+    own = "type = 'view' OR type = 'trigger' AND name NOT LIKE 'mirror%'"
+    for kind, name, sql in database.rows(f"SELECT type, name, sql FROM sqlite_master WHERE {own}"):
+        if LOG.get(name) != sql:
+            hint = f"; {REPAIR}" if name in LOG else ""
+            raise StoreError(f"{database.path}: must hold tables and indexes alone, got the {kind} {name!r}{hint}")
     file_format = database.value("SELECT value FROM meta WHERE key = 'format'")
     if not isinstance(file_format, int):
         return 0
@@ -132,6 +132,7 @@ def last_segment(database: Database) -> int:
 
 
 def find_schema_checksum(database: Database) -> int:
-    """Compute the checksum of the CREATE statements, except those of mirrors, which are temporary."""
-    sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'mirror%' ORDER BY type, name"
+    """Compute the checksum of the CREATE statements, except those of mirrors and of the log, which are derived."""
+    own = "name NOT LIKE 'mirror%' AND name NOT LIKE 'changes%'"
+    sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {own} ORDER BY type, name"
     return zlib.crc32(json.dumps(database.rows(sql)).encode())

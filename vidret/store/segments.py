@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from vidret.store.matching import IN_IDS, LIVE_VIDEOS, MATCHING, Ids, filter_values, ids_to_json, order_by_ids
+from vidret.store.matching import IN_IDS, Ids, ids_to_json, order_by_ids
 from vidret.store.records import SegmentLocation, StoredRow
 from vidret.store.schema import LOCATION
 from vidret.store.shots import ShotChanges
 from vidret.store.tables import CheckedTables
-from vidret.types import Filters, Segment, ShotChange
+from vidret.types import Segment, ShotChange
 
 EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
 
@@ -96,20 +96,6 @@ class Segments:
         rows = self._database.rows(sql, json.dumps([[int(video), int(index)] for video, index in pairs]))
         return np.array([row[0] for row in rows], np.int64)
 
-    def overlapping(self, spans: Sequence[tuple[int, float, float]]) -> Ids:
-        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising.
-
-        Rows are not verified here: many are compared, and few of them are read later.
-        """
-        sql = (
-            "WITH spans AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS video,"
-            " json_extract(value, '$[1]') AS low, json_extract(value, '$[2]') AS high FROM json_each(?))"
-            " SELECT DISTINCT segments.id FROM spans CROSS JOIN segments ON segments.video = spans.video"
-            ' AND start <= high AND "end" >= low ORDER BY segments.id'
-        )
-        rows = self._database.rows(sql, json.dumps([[int(video), start, end] for video, start, end in spans]))
-        return np.array([row[0] for row in rows], np.int64)
-
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Return segments in the order of ``ids``."""
         segments = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
@@ -118,10 +104,6 @@ class Segments:
     def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
         """Return the segments that exist and are intact, by id."""
         return {key: row.segment for key, row in self.read(ids)[1].items() if row is not None}
-
-    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
-        """Return the video ids of the segments that exist, by segment id."""
-        return dict(self._database.rows(f"SELECT id, video FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)))
 
     def read(self, ids: Sequence[int] | Ids) -> tuple[int, dict[int, StoredRow | None]]:
         """Return the rows of the segments that exist, None for a damaged row, read in one statement.
@@ -150,20 +132,6 @@ class Segments:
             if not row[-1]:
                 raise self._tables.damage_error(f"the row of segment {row[0]}")
         return [row[:-1] for row in rows]
-
-    def searchable(self) -> Ids:
-        """Return the ids of all searchable segments, ascending."""
-        sql = f"SELECT id FROM segments WHERE video IN {LIVE_VIDEOS}"
-        return np.sort(self._database.read(lambda rows: np.fromiter((row[0] for row in rows), np.int64), sql))
-
-    def matching(self, filters: Filters) -> Ids:
-        """Return the ids of the searchable segments of videos that match, ascending."""
-        sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
-        return np.array([row[0] for row in self._database.rows(sql, *filter_values(filters))], np.int64)
-
-    def count(self) -> int:
-        """Return the number of searchable segments."""
-        return int(self._database.value(f"SELECT count(*) FROM segments WHERE video IN {LIVE_VIDEOS}"))
 
     def locations(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, SegmentLocation]]:
         """Return the epoch of the feature files, and the locations of segments by id; by default all, in id order."""

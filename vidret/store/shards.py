@@ -1,29 +1,28 @@
-"""The vectors of an index in shards on disk and a flat index in memory for newer ones, searched together.
+"""The vectors of an index in shards on disk and flat indexes in memory for newer ones, searched together.
 
 Ids are never reused and the vector of an id never changes, so that comparing the sets of ids is enough to find out
-whether vectors are up to date.
+whether vectors are up to date. Shards and flat indexes never change either: searches go on while others are made.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.errors import StoreError
+from vidret.store.bitmap import Bits, add_ids, are_ids, count_ids, list_ids, make_bitmap, subtract
 from vidret.store.ivf import KINDS, Shard, build_shard, vector_bytes
 from vidret.store.manifest import Manifest, ManifestEntry, find_mismatch
+from vidret.store.snapshot import Selection
 from vidret.store.vectors import (
     FLAT,
-    MAX_ID,
     Flat,
     IdFilter,
     Ids,
     Read,
     SearchResult,
-    are_ids,
     merge_results,
     score_exactly,
     split_batches,
@@ -37,6 +36,7 @@ GROWTH = 2  # a shard is rebuilt together with at least half as many vectors, so
 MAX_DEAD_FRACTION = 0.3
 REFINED = {"ivf-rabitq2": (4, 200), "ivf-rabitq1": (4, 400)}  # candidates to score exactly: per k, and minimum
 MAX_SCANNED = 2048  # a search within at most this many ids scores all of them
+MERGED = 2  # a flat index of new vectors takes up those that are at most twice as large
 QUERY_BATCH = 16  # queries whose candidates are read together
 
 
@@ -49,8 +49,30 @@ class ShardSize:
     live: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The vectors of shards and of flat indexes, each of which never changes, and the ids of all of them.
+
+    ``flat_entry`` is the file of the flat index, if there is one and it is saved.
+    """
+
+    shards: tuple[Shard, ...]
+    flats: tuple[Flat, ...]
+    flat_entry: ManifestEntry | None
+    bits: Bits
+
+    @property
+    def num_flat(self) -> int:
+        """The number of vectors in flat indexes."""
+        return sum(len(flat.ids) for flat in self.flats)
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+        return sum(shard.entry.total for shard in self.shards) + self.num_flat
+
+
 class Shards:
-    """A searchable set of vectors by id."""
+    """A searchable set of vectors by id. Any number of threads may search while one changes it."""
 
     def __init__(self, dim: int, read: Read, *, device: str = "cpu", ivf_from: int = IVF_FROM) -> None:
         """Start empty; ``read`` returns vectors by id.
@@ -59,132 +81,131 @@ class Shards:
             StoreError: FAISS does not see the GPU ``device``.
         """
         self._dim, self._read, self._device, self._ivf_from = dim, read, device, ivf_from
-        self._shards: list[Shard] = []
-        self._flat = Flat(dim, device=device)
-        self._flat_entry: ManifestEntry | None = None  # if the flat index is saved
-        self._dead: Ids = np.empty(0, np.int64)  # in shards, but masked
-        self._live_filter: IdFilter | None = None
-        self._num_wanted = 0
-
-    def __len__(self) -> int:
-        """Return the number of searchable vectors."""
-        return sum(shard.entry.total for shard in self._shards) - len(self._dead) + len(self._flat.ids)
+        Flat(dim, device=device)  # raises without the GPU
+        self._held = Held((), (), None, np.zeros(0, np.uint8))
 
     @property
-    def complete(self) -> bool:
-        """Whether no wanted vector is missing because it is damaged."""
-        return len(self) == self._num_wanted
-
-    @property
-    def dead(self) -> Ids:
-        """The masked ids in shards, ascending."""
-        return self._dead
+    def bits(self) -> Bits:
+        """The ids of all vectors."""
+        return self._held.bits
 
     # Updating
 
-    def load(self, folder: Path, manifest: Manifest, dead: Ids) -> bool:
-        """Load the saved files that are intact; return whether all are.
+    def load(self, folder: Path, manifest: Manifest, bits: Bits | None) -> None:
+        """Load the saved files that are intact; ``bits`` are their ids, None to list them.
 
         Open files are kept, since files never change.
         """
-        known = {shard.entry: shard for shard in self._shards}
-        self._shards = [each for entry in manifest.shards if (each := known.get(entry) or self._open(folder, entry))]
-        self._flat, self._flat_entry = Flat(self._dim, device=self._device), None
+        known = {shard.entry: shard for shard in self._held.shards}
+        shards = tuple(each for entry in manifest.shards if (each := known.get(entry) or self._open(folder, entry)))
+        flat, flat_entry = Flat(self._dim, device=self._device), None
         if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=True)):
             try:
-                self._flat.load(folder / manifest.flat.name, manifest.flat.total)
-                self._flat_entry = manifest.flat
+                flat.load(folder / manifest.flat.name, manifest.flat.total)
+                flat_entry = manifest.flat
             except (OSError, RuntimeError, ValueError, MemoryError) as error:
                 reason = str(error) or "out of memory"
-        if manifest.flat is not None and self._flat_entry is None:
+        if manifest.flat is not None and flat_entry is None:
             logger.info("%s: rebuilding (%s)", folder / manifest.flat.name, reason)
-        intact = len(self._shards) == len(manifest.shards) and self._flat_entry == manifest.flat
-        intact = intact and are_ids(dead)
-        self._set_dead(dead if intact else np.empty(0, np.int64))
-        self._num_wanted = len(self)
-        return intact
+        if bits is None or len(shards) != len(manifest.shards) or flat_entry != manifest.flat:
+            shards = tuple(shard for shard in shards if are_ids(shard.ids))
+            bits = _join_bits(shards, [flat])
+        self._held = Held(shards, (flat,) if flat_entry else (), flat_entry, bits)
 
-    def retain(self, wanted: Ids) -> Ids:
-        """Remove all but the wanted ids; return the wanted ids that are missing."""
-        self._shards = [shard for shard in self._shards if are_ids(shard.ids)]
-        held = np.sort(np.concatenate([np.empty(0, np.int64), *(shard.ids for shard in self._shards)]))
-        self._set_dead(np.setdiff1d(held, wanted, assume_unique=True))
-        removed = np.setdiff1d(self._flat.ids, wanted, assume_unique=True)
-        self._flat.remove(removed)
-        self._flat_entry = None if len(removed) else self._flat_entry
-        self._num_wanted = len(wanted)
-        return np.setdiff1d(wanted, np.union1d(held, self._flat.ids), assume_unique=True)
+    def find_missing(self, wanted: Bits) -> Ids:
+        """Return the wanted ids of which there is no vector."""
+        return list_ids(subtract(wanted, self._held.bits))
 
     def add(self, new_ids: Ids) -> None:
-        """Read the vectors of new ids into the flat index."""
-        for batch in split_batches(new_ids):
-            self._flat.add(*self._read(batch))
-            self._flat_entry = None
+        """Read the vectors of new ids into flat indexes: few of them, so that a vector moves only a few times."""
+        if not len(new_ids):
+            return
+        flats, ids = list(self._held.flats), [new_ids]
+        while flats and len(flats[-1].ids) <= MERGED * sum(map(len, ids)):
+            ids.append(flats.pop().ids)
+        flat = self._read_flat(np.sort(np.concatenate(ids)))
+        self._held = Held(self._held.shards, (*flats, flat), None, add_ids(self._held.bits, flat.ids))
 
-    def rebuild(self, folder: Path, kind: str, new_ids: Ids) -> None:
-        """Add new ids, and build shards of a kind if there are enough vectors; slow, so never part of a search.
+    def _read_flat(self, ids: Ids) -> Flat:
+        flat = Flat(self._dim, device=self._device)
+        for batch in split_batches(ids):
+            flat.add(*self._read(batch))
+        return flat
+
+    def rebuild(self, folder: Path, kind: str, wanted: Bits) -> None:
+        """Hold the wanted ids, and build shards of a kind if there are enough; slow, so never part of a search.
+
+        Shards may keep others.
 
         Raises:
             StoreError: The disk is full or fails; nothing changes then.
         """
-        sizes = [ShardSize(each.entry.kind, each.entry.total, self._count_live(each)) for each in self._shards]
-        rebuilt = choose_rebuilt(sizes, len(self._flat.ids) + len(new_ids), kind, self._ivf_from)
-        freed = [np.setdiff1d(self._shards[index].ids, self._dead, assume_unique=True) for index in rebuilt]
-        loose = np.sort(np.concatenate([new_ids, *freed]))
-        pool = np.union1d(self._flat.ids, loose)
-        fresh: list[Shard] = []
+        held, new_ids = self._held, self.find_missing(wanted)
+        dead = list_ids(subtract(held.bits, wanted))
+        sizes = [ShardSize(each.entry.kind, each.entry.total, _count_live(each, dead)) for each in held.shards]
+        in_flats = np.concatenate([np.empty(0, np.int64), *(flat.ids for flat in held.flats)])
+        loose = np.union1d(np.setdiff1d(in_flats, dead), new_ids)
+        rebuilt = choose_rebuilt(sizes, len(loose), kind, self._ivf_from)
+        freed = [np.setdiff1d(held.shards[index].ids, dead, assume_unique=True) for index in rebuilt]
+        pool = np.sort(np.concatenate([loose, *freed]))
+        shards = tuple(shard for index, shard in enumerate(held.shards) if index not in rebuilt)
+        flats, flat_entry = held.flats, held.flat_entry
         if len(pool) >= self._ivf_from:
-            for ids in np.array_split(pool, -(-len(pool) // MAX_SHARD_SIZE)):
-                logger.info("building a shard of %d vectors, %s", len(ids), kind)
-                entry = build_shard(folder, kind, self._dim, ids, self._read)
-                if entry is not None:
-                    fresh.append(Shard(folder, entry, self._dim, device=self._device))
-            self._flat, self._flat_entry = Flat(self._dim, device=self._device), None
-        else:
-            self.add(loose)
-        if rebuilt or fresh:
-            kept = [shard for index, shard in enumerate(self._shards) if index not in rebuilt]
-            self._shards = kept + fresh
-            still_dead = (
-                [np.intersect1d(shard.ids, self._dead, assume_unique=True) for shard in kept] if rebuilt else []
-            )
-            self._set_dead(np.sort(np.concatenate([np.empty(0, np.int64), *still_dead])) if rebuilt else self._dead)
+            shards += tuple(self._build(folder, kind, pool))
+            flats, flat_entry = (), None
+        elif len(flats) > 1 or not np.array_equal(pool, in_flats):
+            flats, flat_entry = ((self._read_flat(pool),) if len(pool) else ()), None
+        is_same = (shards, flats) == (held.shards, held.flats)
+        self._held = held if is_same else Held(shards, flats, flat_entry, _join_bits(shards, flats))
 
-    def save(self, folder: Path, generation: int) -> Manifest:
-        """Write what is not on disk yet; return the manifest of all files."""
-        if self._flat_entry is None and len(self._flat.ids):
-            self._flat_entry = self._flat.save(folder)
-        return Manifest(
-            dim=self._dim,
-            generation=generation if self.complete else -1,
-            shards=tuple(shard.entry for shard in self._shards),
-            flat=self._flat_entry,
-        )
+    def _build(self, folder: Path, kind: str, pool: Ids) -> Iterator[Shard]:
+        for ids in np.array_split(pool, -(-len(pool) // MAX_SHARD_SIZE)):
+            logger.info("building a shard of %d vectors, %s", len(ids), kind)
+            entry = build_shard(folder, kind, self._dim, ids, self._read)
+            if entry is not None:
+                yield Shard(folder, entry, self._dim, device=self._device)
+
+    def save(self, folder: Path) -> Manifest:
+        """Write what is not on disk yet, after ``rebuild``; return the manifest of all files."""
+        held = self._held
+        if held.flat_entry is None and held.num_flat:
+            (flat,) = held.flats
+            held = replace(held, flat_entry=flat.save(folder))
+            self._held = held
+        return Manifest(dim=self._dim, shards=tuple(shard.entry for shard in held.shards), flat=held.flat_entry)
 
     # Searching
 
-    def search(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids | None = None) -> SearchResult:
-        """Return the k best per query, among all or ``within``; ties in the order of their ids."""
-        if self._shards and within is not None and len(within) <= MAX_SCANNED:
-            return self._score_all(queries, k, within)
-        id_filter = self._live_filter
-        if within is not None:
-            fraction = min(1.0, len(within) / max(1, len(self)))
-            id_filter = IdFilter(make_bitmap(within), inside=True, fraction=fraction)
-        result = self._search_all(queries, k, id_filter, everywhere=False)
-        num_results = min(k, len(self) if within is None else len(within))
+    def search(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
+        """Return the k best per query within a selection; ties in the order of their ids."""
+        held = self._held
+        if held.shards and within.narrow and within.num_segments <= MAX_SCANNED:
+            return self._score_all(queries, k, within.ids())
+        id_filter = None
+        if within.narrow or subtract(held.bits, within.bits).any():
+            id_filter = IdFilter(within.bits, min(1.0, within.num_segments / max(1, len(held))), within.narrow)
+        result = self._search_all(held, queries, k, id_filter, everywhere=False)
         # Matching vectors may be far from the query, in lists that were not searched.
-        if self._shards and num_results and (result.ids[:, num_results - 1] < 0).any():
-            result = self._search_all(queries, k, id_filter, everywhere=True)
+        num_results = min(k, within.num_segments)
+        if held.shards and num_results and (result.ids[:, num_results - 1] < 0).any():
+            num_results = min(k, count_ids(within.bits) - count_ids(subtract(within.bits, held.bits)))
+            if num_results and (result.ids[:, num_results - 1] < 0).any():
+                result = self._search_all(held, queries, k, id_filter, everywhere=True)
         return result
 
     def _search_all(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, id_filter: IdFilter | None, *, everywhere: bool
+        self,
+        held: Held,
+        queries: Float32[np.ndarray, "query dim"],
+        k: int,
+        id_filter: IdFilter | None,
+        *,
+        everywhere: bool,
     ) -> SearchResult:
-        """Search the flat index and all shards."""
-        exact = [self._flat.search(queries, k, id_filter if id_filter is not None and id_filter.inside else None)]
+        """Search the flat indexes and all shards."""
+        exact = [flat.search(queries, k, id_filter) for flat in held.flats]
         coarse, depth = [], 0
-        for shard in self._shards:
+        for shard in held.shards:
             if shard.coarse:
                 factor, minimum = REFINED[shard.entry.kind]
                 depth = max(factor * k, minimum)
@@ -193,7 +214,8 @@ class Shards:
                 exact.append(shard.search(queries, k, id_filter, everywhere=everywhere))
         if coarse:
             exact.append(self._refine(queries, k, merge_results(coarse, depth)))
-        return merge_results(exact, k)
+        nothing = SearchResult(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
+        return merge_results(exact or [nothing], k)
 
     def _refine(self, queries: Float32[np.ndarray, "query dim"], k: int, coarse: SearchResult) -> SearchResult:
         """Return the k best of each query's candidates by exact scores."""
@@ -215,8 +237,6 @@ class Shards:
         scores = score_exactly(queries, vectors) if len(ids) else np.empty((len(queries), 0), np.float32)
         return merge_results([SearchResult(scores, np.broadcast_to(ids, scores.shape))], k)
 
-    # Shards and masks
-
     def _open(self, folder: Path, entry: ManifestEntry) -> Shard | None:
         """Open a saved shard; None if its file is damaged."""
         reason = find_mismatch(folder, entry, whole=False)
@@ -228,15 +248,17 @@ class Shards:
         logger.info("%s: rebuilding (%s)", folder / entry.name, reason)
         return None
 
-    def _set_dead(self, dead: Ids) -> None:
-        self._dead = dead
-        fraction = 1 - len(dead) / max(1, sum(shard.entry.total for shard in self._shards))
-        self._live_filter = IdFilter(make_bitmap(dead), inside=False, fraction=fraction) if len(dead) else None
 
-    def _count_live(self, shard: Shard) -> int:
-        if not len(self._dead):
-            return shard.entry.total
-        return shard.entry.total - len(np.intersect1d(shard.ids, self._dead, assume_unique=True))
+def _join_bits(shards: Sequence[Shard], flats: Sequence[Flat]) -> Bits:
+    """Return the ids of all vectors."""
+    ids = np.concatenate([np.empty(0, np.int64), *(shard.ids for shard in shards), *(flat.ids for flat in flats)])
+    return make_bitmap(np.sort(ids))
+
+
+def _count_live(shard: Shard, dead: Ids) -> int:
+    if not len(dead):
+        return shard.entry.total
+    return shard.entry.total - len(np.intersect1d(shard.ids, dead, assume_unique=True))
 
 
 def choose_rebuilt(shards: Sequence[ShardSize], num_loose: int, kind: str, ivf_from: int) -> list[int]:
@@ -275,19 +297,6 @@ def choose_kind(num_vectors: int, dim: int, memory: int | None) -> str:
         memory / 1e9,
     )
     return kind
-
-
-def make_bitmap(ids: Ids) -> np.ndarray:
-    """Return ascending ids as a bitmap, least significant bit first.
-
-    Raises:
-        StoreError: They are no ids of segments, which would take all memory.
-    """
-    if not are_ids(ids):
-        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
-    flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
-    flags[ids] = True
-    return np.packbits(flags, bitorder="little")
 
 
 def describe_kinds(manifest: Manifest | None) -> str:

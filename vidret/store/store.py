@@ -5,6 +5,7 @@ derived from both. A writer can be killed at any time: the next one continues af
 """
 
 import os
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from vidret.errors import StoreError, VidretError
 from vidret.store import maintenance
 from vidret.store.address import normalise_address
+from vidret.store.bitmap import Ids
 from vidret.store.catalog import Catalog
 from vidret.store.consent import allow_address
 from vidret.store.creation import (
@@ -28,8 +30,9 @@ from vidret.store.current_vectors import CurrentVectors
 from vidret.store.epochs import Epochs
 from vidret.store.faiss_vectors import MEMORY
 from vidret.store.lock import WriteAccess, WriterLock
-from vidret.store.records import FIXED_GRID, SEGMENTS, StoreInfo
+from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.repair import repair_catalog
+from vidret.store.snapshot import Selection
 from vidret.store.upkeep import Upkeep
 from vidret.store.writing import Writer
 from vidret.types import ALL_VIDEOS, Filters
@@ -60,14 +63,14 @@ class Store:
         # Reading
         segments = catalog.segments
         self.file, self.files, self.paths = catalog.file, catalog.files, catalog.paths
-        self.video, self.videos, self.count_videos = catalog.video, catalog.stored_videos, catalog.count_videos
+        self.video, self.videos, self.snapshot = catalog.video, catalog.stored_videos, catalog.snapshots.current
         self.contents, self.fingerprints = catalog.contents, catalog.fingerprints
         self.is_complete, self.completeness = catalog.complete_video, catalog.completeness
-        self.segments, self.owners, self.searchable = segments.get, segments.owners, segments.searchable
+        self.segments = segments.get
         self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
         self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video
         self.numbered_segments, self.find_segments = segments.of_video, segments.find_many
-        self.resume_point, self.overlapping_segments = segments.resume_point, segments.overlapping
+        self.resume_point = segments.resume_point
         self.shots, self.segment_shots = segments.shots.of_video, segments.shots.of_segments
         self.read, self.frames, self.tokens = epochs.read, epochs.read_frames, epochs.read_tokens
         self.vectors, self.video_vectors = epochs.read_vectors, epochs.read_searchable
@@ -178,7 +181,7 @@ class Store:
 
     def __len__(self) -> int:
         """Return the number of searchable segments."""
-        return self._catalog.segments.count()
+        return self.snapshot().everything.num_segments
 
     # Properties and metadata
 
@@ -221,7 +224,7 @@ class Store:
             memory=self._catalog.meta(MEMORY) or None,
             store=self.home,
             segment_rule=self._catalog.meta(f"user.{SEGMENTS}") or FIXED_GRID,
-            **maintenance.count(self._catalog),
+            **self.snapshot().describe(),
         )
 
     @classmethod
@@ -250,10 +253,40 @@ class Store:
 
     # Reading
 
+    def searchable(self) -> Ids:
+        """Return the ids of all searchable segments, ascending."""
+        return self.snapshot().everything.ids()
+
+    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
+        """Return the video ids of the segments that exist, by segment id."""
+        return self.snapshot().owners(ids)
+
+    def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
+        """Return the number of matching videos with a searchable segment, without some videos."""
+        return self.snapshot().count_videos(filters, excluded)
+
+    def list_page(self, filters: Filters, after: str, limit: int) -> list[StoredVideo]:
+        """Return the next videos that match, by their first path, after a path; '' for the first ones."""
+        found = self.snapshot().list_videos(filters, os.fsencode(after), limit)
+        return self.videos(filters, ids=[video for _, video in found])
+
+    def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
+        """Return the videos with a path that ends with the file name of another one."""
+        return self.videos(ids=self.snapshot().find_named(os.fspath(path)))
+
+    def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
+        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
+        return self.snapshot().overlapping(spans)
+
     def search(
-        self, queries: Float[np.ndarray, "query dim"], k: int, filters: Filters = ALL_VIDEOS
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        filters: Filters = ALL_VIDEOS,
+        *,
+        excluded: Set[int] = frozenset(),
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k segments nearest to each query, of videos with a live path that matches.
+        """Find the k segments nearest to each query, of videos with a live path that matches, but of no excluded one.
 
         Returns:
             Inner products, best first, and segment ids; -inf and -1 if there are fewer than k.
@@ -262,6 +295,19 @@ class Store:
             StoreError: The shape of the queries is wrong, or a value is not finite.
             MissingExtraError: FAISS or pymilvus is not installed.
         """
+        return self._vectors.search(self._check_queries(queries, k), k, filters, excluded)
+
+    def search_within(
+        self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``, in FAISS alone.
+
+        Raises:
+            StoreError: The shape of the queries is wrong, a value is not finite, or the vectors are not in FAISS.
+        """
+        return self._vectors.search_within(self._check_queries(queries, k), k, within)
+
+    def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Float32[np.ndarray, "query dim"]:
         queries = np.asarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise StoreError(f"queries must have the shape (query, {self.dim}), got {queries.shape}")
@@ -269,4 +315,4 @@ class Store:
             raise StoreError(f"queries must be finite, got {queries[~np.isfinite(queries)][0]}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
-        return self._vectors.search(queries, k, filters)
+        return queries

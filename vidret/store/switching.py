@@ -12,12 +12,14 @@ from pathlib import Path
 from vidret.errors import StoreError
 from vidret.store.address import FAISS
 from vidret.store.catalog import Catalog
+from vidret.store.changes import restart_log
 from vidret.store.creation import CATALOG, FEATURES
 from vidret.store.database import Database
 from vidret.store.features import feature_paths
-from vidret.store.manifest import DEAD_IDS, MANIFEST
+from vidret.store.manifest import HELD_IDS, MANIFEST
 from vidret.store.moving import HOME
 from vidret.store.os_calls import sync_folder
+from vidret.store.saved_columns import KEY
 from vidret.store.tables import CheckedTables
 from vidret.store.vector_index import VectorLocation
 
@@ -41,7 +43,8 @@ def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
             with database.transaction(durable=True):
                 tables.set_meta("epoch", epoch)
                 tables.set_meta("generation", generation)
-                database.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, DEAD_IDS)
+                restart_log(database)
+                database.run("DELETE FROM meta WHERE key IN (?, ?, ?)", MANIFEST, HELD_IDS, KEY)
             database.replace(catalog.database)
     finally:
         other.close()

@@ -1,6 +1,6 @@
 """Reading of the timed texts of an index; see ``text_store``."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,11 @@ from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
 from vidret.store.records import FileRecord, FileState
+from vidret.store.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
 from vidret.store.text_records import MAX_TEXTS, StoredText, TextTrack, make_key, text_id, track_exists, unpack_text
-from vidret.types import TextSource
+from vidret.store.text_tracks import AllowedTexts, TrackOwners
+from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source, TextSource
 
 DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
 
@@ -22,15 +24,27 @@ class TextReader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._count: tuple[int, int] | None = None  # generation, and number of texts
         self._fingerprints: dict[int, str] = {}  # of tracks; they never change
+        self._owners = TrackOwners()
 
-    def count(self) -> int:
-        """Return the number of texts that a search may find; they are counted once a generation."""
-        generation = self._store.generation
-        if self._count is None or self._count[0] != generation:
-            self._count = generation, len(self._store)
-        return self._count[1]
+    def allow(
+        self,
+        pictures: Snapshot,
+        filters: Filters = ALL_VIDEOS,
+        excluded: Set[int] = frozenset(),
+        sources: Sequence[Source] = SOURCES,
+    ) -> AllowedTexts:
+        """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
+        own = tuple(source for source in TEXT_SOURCES if source in sources)
+        return self._owners.allow(self._store.snapshot(), pictures, filters, excluded, own)
+
+    def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
+        """Return the fingerprints of the contents of tracks that can be searched."""
+        videos = self._store.snapshot().videos
+        rows = find_rows(videos.ids, np.asarray(tracks, np.int64))
+        rows = rows[rows >= 0]
+        found = (videos.fingerprints[row] for row in rows[videos.num_paths[rows] > 0].tolist())
+        return {key.partition(b" ")[0].decode("utf-8", "replace") for key in found}
 
     # Tracks
 
@@ -80,12 +94,14 @@ class TextReader:
             for number, row in self._store.numbered_segments(track.id).items()
         }
 
-    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int) -> list[Ids]:
-        """Return the segments of the ``k`` texts nearest to each vector, best first."""
-        num_texts = self.count()
-        if not num_texts:
+    def search(
+        self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
+    ) -> list[Ids]:
+        """Return the segments of the ``k`` texts nearest to each vector, among all or those allowed, best first."""
+        within = self._store.snapshot().everything if allowed is None else allowed.selection
+        if not within.num_segments or not len(vectors):
             return [np.zeros(0, np.int64) for _ in vectors]
-        found = self._store.search(vectors, min(k, num_texts))[1]
+        found = self._store.search_within(vectors, min(k, within.num_segments), within)[1]
         return [row[row >= 0] for row in found]
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
@@ -93,9 +109,11 @@ class TextReader:
 
         Lost ones are left out, and those of tracks that are still hidden.
         """
-        pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
-        paths = self._store.paths(sorted({track_id for track_id, _ in pairs}))
-        return self._store.find_segments([pair for pair in pairs if paths[pair[0]]])
+        videos = self._store.snapshot().videos
+        ids = np.asarray(text_ids, np.int64)
+        rows = find_rows(videos.ids, ids // MAX_TEXTS)
+        is_shown = (rows >= 0) & (videos.num_paths[rows] > 0) if len(videos.ids) else np.zeros(len(ids), bool)
+        return self._store.find_segments([divmod(each, MAX_TEXTS) for each in ids[is_shown].tolist()])
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""

@@ -70,7 +70,7 @@ class TextStore:
         self.transcript, self.read_segments = reader.transcript, reader.read_segments
         self.stored_ids, self.find_segments = reader.stored_ids, reader.find_segments
         self.search, self.vectors, self.intact_vectors = reader.search, reader.vectors, reader.intact_vectors
-        self._count = reader.count
+        self.allow, self.find_contents = reader.allow, reader.find_contents
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
             try:
@@ -131,7 +131,7 @@ class TextStore:
 
     def __len__(self) -> int:
         """Return the number of texts that a search may find."""
-        return self._count()
+        return len(self._store)
 
     @property
     def store(self) -> Store:

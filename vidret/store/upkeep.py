@@ -77,6 +77,7 @@ class Upkeep:
         """Save the vector index at the end of an indexing run, so that opening the index is fast."""
         self._access.check()
         self._vectors.reopen().save()
+        self._catalog.snapshots.save()
 
     def move_vectors(self, source: str, target: str, *, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Move the vectors from ``source`` to ``target``, each ``faiss`` or an address as in ``create``.

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -32,9 +32,12 @@ class VectorIndex(Protocol):
         """The maximum ``k`` of ``search``, None for no limit."""
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best searchable segments per query, from videos that match."""
+        """Return scores and ids of the k best searchable segments per query, from videos that match.
+
+        Those of ``excluded`` videos are left out before the k best are chosen.
+        """
 
     def prepare(self) -> None:
         """Check, before a writer starts, that saving will be possible."""

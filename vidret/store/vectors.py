@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int64, UInt8
+from jaxtyping import Float, Float16, Float32, Int64
 
 from vidret.devices import CPU
 from vidret.errors import MissingExtraError, StoreError
+from vidret.store.bitmap import Bits, are_ids
 from vidret.store.gpu import GpuCopies, choose_faiss_device
 from vidret.store.manifest import ManifestEntry, write_file
 
@@ -28,7 +29,6 @@ Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, as
 FLAT = "flat"
 BATCH = 16_384
 INNER_OFFSET = 37  # of the vectors' own index in a file with ids
-MAX_ID = 2**32  # of a segment
 
 
 class SearchResult(NamedTuple):
@@ -40,17 +40,18 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdFilter:
-    """The ids in a bitmap if ``inside``, else all others; ``fraction`` is roughly their fraction of all ids."""
+    """The ids in a bitmap, which are roughly a ``fraction`` of all.
 
-    bits: UInt8[np.ndarray, " byte"]
-    inside: bool
+    If it is ``narrow``, they are chosen by what they are, so that they may all be far from a query.
+    """
+
+    bits: Bits
     fraction: float
+    narrow: bool = True
 
     def selector(self) -> Any:
         """Return the FAISS selector."""
-        f = load_faiss()
-        selector = f.IDSelectorBitmap(self.bits)
-        return selector if self.inside else f.IDSelectorNot(selector)
+        return load_faiss().IDSelectorBitmap(self.bits)
 
 
 def load_faiss() -> Any:
@@ -81,7 +82,7 @@ def choose_search_device(device: str, *, is_given: bool) -> str:
 
 
 class Flat:
-    """Vectors in memory with exact search; adding is fast."""
+    """Vectors in memory with exact search. No thread may add while another searches."""
 
     def __init__(self, dim: int, *, device: str = "cpu") -> None:
         """Start empty; on a device ``cuda:N`` a GPU copy is searched where possible; see ``GpuCopies``.
@@ -102,13 +103,6 @@ class Flat:
         if len(ids):
             self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
             self.ids = np.union1d(self.ids, ids)
-            self._gpu_copies.forget()
-
-    def remove(self, ids: Ids) -> None:
-        """Remove ids."""
-        if len(ids):
-            self._index.remove_ids(np.ascontiguousarray(ids))
-            self.ids = np.setdiff1d(self.ids, ids, assume_unique=True)
             self._gpu_copies.forget()
 
     def search(
@@ -184,11 +178,6 @@ def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> F
     codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
     widened = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
     return np.asarray(queries @ widened.T, np.float32)
-
-
-def are_ids(ids: Ids) -> bool:
-    """Return whether ids can be those of segments: ascending, none twice, from 0 to ``MAX_ID``."""
-    return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (np.diff(ids) > 0).all())
 
 
 def split_batches(ids: Ids) -> list[Ids]:

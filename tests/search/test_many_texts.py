@@ -1,0 +1,172 @@
+"""Filters, sources and excluded words in an index where more texts match than a search looks at."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import unit
+from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
+from vidret.engine import Engine
+from vidret.store import NewSegment, Store
+from vidret.store.epochs import Epochs
+from vidret.store.text_index import TextIndex
+from vidret.store.text_store import TextStore
+from vidret.types import Filters, Hit, SegmentEmbedding, TextSource, TimedText
+
+NUM_OTHERS = 260  # more than a search reads of one kind
+GREETING = "good morning everyone"
+
+
+@pytest.fixture(autouse=True)
+def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sentences(monkeypatch)
+
+
+def build(folder: Path, videos: Sequence[tuple[str, TextSource, str]]) -> Path:
+    """Make an index of videos of two frames, each with a path, a source and a text; '' for none."""
+    encoder, rng = NamedColours(), np.random.default_rng(0)
+    index = folder / "index"
+    with (
+        Store.create(
+            index, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
+        ) as store,
+        open_texts(index) as texts,
+    ):
+        for number, (name, source, text) in enumerate(videos):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            video = store.begin_video(f"v{number}", duration=12.0, facts={}, num_segments=1)
+            frames = unit(rng.standard_normal((2, encoder.dim))).astype(np.float32)
+            embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, np.array([2.0, 9.0]))
+            store.add_segments([NewSegment(video, 0, 0.0, 12.0, embedding)])
+            store.finish_video(video)
+            store.set_file(str(path), state="done", video=video, num_bytes=0, mtime_ns=number)
+            if text:
+                track = texts.begin(f"v{number}", source, "model", duration_s=12.0)
+                timed = [TimedText(1.0, 3.0, text, source, 0.9, "en")]
+                texts.add(track, timed, FakeSentences().encode([text]), until_s=12.0)
+                texts.finish(track)
+        store.save_vectors()
+        texts.save()
+    return index
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Most videos greet on the screen; three in a folder of their own say the same and more."""
+    others: list[tuple[str, TextSource, str]] = [(f"others/{i}.mp4", "screen", GREETING) for i in range(NUM_OTHERS)]
+    mine: list[tuple[str, TextSource, str]] = [(f"mine/{i}.mp4", "speech", f"{GREETING} welcome") for i in range(3)]
+    rare: list[tuple[str, TextSource, str]] = [(f"rare/{i}.mp4", "speech", "mind the zebra crossing") for i in range(2)]
+    silent: list[tuple[str, TextSource, str]] = [(f"silent/{i}.mp4", "speech", "") for i in range(30)]
+    with Engine(
+        build(tmp_path_factory.mktemp("many"), [*others, *mine, *rare, *silent]), NamedColours(), device="cpu"
+    ) as engine:
+        with pytest.MonkeyPatch.context() as patch:
+            fake_sentences(patch)
+            engine.search("anything")
+        yield engine
+
+
+def folders(hits: Sequence[Hit]) -> list[str]:
+    return [Path(hit.path).parent.name for hit in hits]
+
+
+@pytest.mark.parametrize("query", [f'"{GREETING}"', GREETING, "welcome"])
+@pytest.mark.parametrize("sources", [None, ("speech",), ("speech", "screen")])
+def test_filters_apply_before_the_best_texts_are_chosen(
+    engine: Engine, query: str, sources: tuple[TextSource, ...] | None
+) -> None:
+    folder = Filters(folder=str(engine.path.parent / "mine"))
+    hits = engine.search(query, 10, filters=folder, sources=sources)
+    assert folders(hits) == ["mine"] * 3
+    assert all(hit.evidence[0].source == "speech" for hit in hits)
+    moments = engine.locate(query, 10, filters=folder, sources=sources, weak=True)
+    assert {moment.video for moment in moments} == {hit.video for hit in hits}
+    assert any(moment.by == "words" for moment in moments)
+
+
+@pytest.mark.parametrize("query", [f'"{GREETING}"', GREETING])
+def test_sources_apply_before_the_best_texts_are_chosen(engine: Engine, query: str) -> None:
+    assert folders(engine.search(query, 10, sources=("speech",)))[:3] == ["mine"] * 3
+    assert folders(engine.search(f"{query} -welcome", 10, sources=("speech",))).count("mine") == 0
+
+
+def test_excluded_words_read_no_texts_and_their_videos_take_no_places(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly all texts hold the excluded word."""
+    read, num_read = Epochs.read, [0]
+
+    def counted(epochs: Epochs, ids: Sequence[int], *, tokens: bool = True) -> object:
+        num_read[0] += len(ids)
+        return read(epochs, ids, tokens=tokens)
+
+    monkeypatch.setattr(Epochs, "read", counted)
+    hits = engine.search("a red dog -morning", 32)
+    assert sorted(set(folders(hits))) == ["rare", "silent"]
+    assert len(hits) == 32
+    assert num_read[0] <= 3 * 32 + 150, "those of the candidates, not of all texts"
+
+
+def test_a_phrase_of_few_videos_is_searched_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, depths = Store.search, list[int]()
+
+    def counted(store: Store, queries: np.ndarray, k: int, *values: object, **options: object) -> object:
+        depths.append(k)
+        return search(store, queries, k, *values, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "search", counted)
+    for query in ('"zebra crossing"', '"zebra crossing", then a red dog', '"zebra crossing" while a red dog'):
+        depths.clear()
+        assert folders(engine.search(query, 10)) == ["rare"] * 2
+        assert len(depths) <= 1, query
+
+
+def test_texts_of_videos_that_are_gone_take_no_places(tmp_path: Path) -> None:
+    videos: list[tuple[str, TextSource, str]] = [(f"gone/{i}.mp4", "speech", GREETING) for i in range(200)]
+    index = build(tmp_path, [*videos, ("left.mp4", "speech", f"{GREETING} welcome")])
+    with Store.open(index, write=True) as store:
+        for number in range(200):
+            store.set_file(str(tmp_path / f"gone/{number}.mp4"), state="missing")
+    with Engine(index, NamedColours(), device="cpu") as engine:
+        assert [Path(hit.path).name for hit in engine.search(f'"{GREETING}"', 10)] == ["left.mp4"]
+
+
+def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> None:
+    index = build(tmp_path, [("a.mp4", "speech", "press the red button"), ("b.mp4", "speech", "mind the gap")])
+    folder = Filters(folder=str(tmp_path))
+    with Engine(index, NamedColours(), device="cpu") as engine:
+        assert len(engine.search('"red button"', 10, filters=folder)) == 1
+        with TextStore.open(index, write=True) as texts, Store.open(index, write=True) as store:
+            video = store.begin_video("new", duration=12.0, facts={}, num_segments=1)
+            track = texts.begin("new", "speech", "model", duration_s=12.0)  # its words are read first
+            timed = [TimedText(1.0, 3.0, "a red button", "speech", 0.9, "en")]
+            texts.add(track, timed, FakeSentences().encode(["a red button"]), until_s=12.0)
+            assert len(engine.search('"red button"', 10, filters=folder)) == 1
+            (tmp_path / "new.mp4").touch()
+            store.set_file(str(tmp_path / "new.mp4"), state="done", video=video)
+            assert len(engine.search('"red button"', 10, filters=folder)) == 2
+            assert len(engine.search('"red button"', 10)) == 2
+            texts.remove(texts.tracks("v0"))
+            assert len(engine.search('"red button"', 10)) == 1
+
+
+def test_threads_search_the_full_text_side_by_side(tmp_path: Path) -> None:
+    with closing(TextIndex(tmp_path / "a.sqlite", write=True)) as index:
+        index.add((number, f"word{number % 7} and more") for number in range(500))
+    meeting = threading.Barrier(2)
+    with closing(TextIndex(tmp_path / "a.sqlite", write=False)) as index, ThreadPoolExecutor(2) as pool:
+
+        def search(word: int) -> list[int]:
+            with index._database.access():
+                meeting.wait(20)  # breaks if one waits for the other
+            return sorted(index.search([f"word{word}"], 500).tolist())
+
+        found = [pool.submit(search, word) for word in (1, 2)]
+        assert [each.result() for each in found] == [list(range(word, 500, 7)) for word in (1, 2)]

@@ -1,0 +1,61 @@
+"""Sets of ids as bitmaps, least significant bit first, as FAISS reads them."""
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from vidret.errors import StoreError
+
+MAX_ID = 2**32  # of a segment
+Bits = UInt8[np.ndarray, " _byte"]
+Ids = Int64[np.ndarray, " _id"]
+
+
+def are_ids(ids: Ids) -> bool:
+    """Return whether ids can be those of segments: ascending, none twice, from 0 to ``MAX_ID``."""
+    return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (np.diff(ids) > 0).all())
+
+
+def make_bitmap(ids: Ids) -> Bits:
+    """Return ascending ids as a bitmap.
+
+    Raises:
+        StoreError: They are no ids of segments, which would take all memory.
+    """
+    if not are_ids(ids):
+        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
+    flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
+    flags[ids] = True
+    return np.packbits(flags, bitorder="little")
+
+
+def list_ids(bits: Bits) -> Ids:
+    """Return the ids in a bitmap, ascending; empty bytes cost next to nothing."""
+    filled = np.flatnonzero(bits)
+    flags = np.unpackbits(bits[filled, None], axis=1, bitorder="little")
+    rows, places = np.nonzero(flags)
+    return filled[rows] * 8 + places
+
+
+def add_ids(bits: Bits, ids: Ids) -> Bits:
+    """Return a bitmap with further ids."""
+    if not len(ids):
+        return bits
+    if not are_ids(ids):
+        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
+    grown = np.zeros(max(len(bits), int(ids.max()) // 8 + 1), np.uint8)
+    grown[: len(bits)] = bits
+    np.bitwise_or.at(grown, ids >> 3, np.left_shift(1, ids & 7).astype(np.uint8))
+    return grown
+
+
+def subtract(bits: Bits, others: Bits) -> Bits:
+    """Return the ids of one bitmap that another one does not have."""
+    rest = bits.copy()
+    shared = min(len(bits), len(others))
+    rest[:shared] &= ~others[:shared]
+    return rest
+
+
+def count_ids(bits: Bits) -> int:
+    """Return the number of ids in a bitmap."""
+    return int(np.bitwise_count(bits).sum(dtype=np.int64))
