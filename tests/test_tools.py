@@ -124,6 +124,23 @@ def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
     assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
 
 
+def test_a_store_is_measured_beside_filters_threads_and_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = load_tool("bench_scale")
+    monkeypatch.setattr(bench, "SEGMENTS_PER_VIDEO", 20)
+    rng = np.random.default_rng(0)
+    cloud = bench.Cloud(*(rng.standard_normal(shape).astype(np.float32) for shape in (8, 8, (3, 8))))
+    with Store.create(tmp_path, **bench.WHO, dim=8) as store:
+        bench.fill(store, 60, cloud)
+        store.save_vectors()
+    with Store.open(tmp_path) as store:
+        told = bench.measure_beside(store, cloud.queries(store.video_vectors()))
+        assert len(store) == 60
+    assert all(value > 0 for value in told.values())
+    assert {"p50_half_ms", "p50_thousandth_ms", "p50_ms_after_a_commit"} <= told.keys()
+
+
 def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
     bench = load_tool("bench_search")
     encoder = SimpleNamespace(name="starter", fingerprint="made", dim=16)

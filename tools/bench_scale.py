@@ -12,7 +12,8 @@ search with, lie farther from all stored vectors than the others, and lose first
 Each number is of a fresh process. ``open_ms`` is from Store.open to the first answer, modules imported before; the
 files are in the page cache, since no process may empty it. RAM is the growth of that process over all its searches;
 ``mapped`` of it are pages of files, which the system takes back at need. On a busy machine the CPU's milliseconds tell
-more than the clock's, so both are there. Finished cells of the JSON are kept: interrupt
+more than the clock's, so both are there. Further numbers are of searches with filters, in two threads, and after each
+commit of a writer. Finished cells of the JSON are kept: interrupt
 and run again at will.
 """
 
@@ -23,8 +24,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ from vidret.store.faiss_vectors import FaissVectors
 from vidret.store.ivf import KINDS, vector_bytes
 from vidret.store.maintenance import folder_size
 from vidret.store.vectors import load_faiss
-from vidret.types import SegmentEmbedding
+from vidret.types import Filters, SegmentEmbedding
 
 ALL_KINDS = ("flat", *KINDS, "milvus")
 SIZES = (1000, 10_000, 100_000, 1_000_000)
@@ -44,6 +47,7 @@ SEGMENTS_PER_VIDEO = 1000
 NUM_QUERIES = 300
 QUERY_KINDS = ("drawn", "moved", "texts")
 NUM_WARM = 20
+NUM_COMMITS = 30
 TOP, CANDIDATES = 10, 200  # what people see; what an engine looks at again
 MOVED = 0.5
 SHRINK = 0.02  # of the variance goes to all directions alike: few real frames leave most of them unseen
@@ -146,7 +150,7 @@ def fill(store: Store, size: int, cloud: Cloud) -> None:
         made = (SegmentEmbedding(vector, vector[None], times) for vector in vectors)
         store.add_segments([NewSegment(video, n, n, n + 1.0, each) for n, each in enumerate(made)])
         store.finish_video(video)
-        store.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=0)
+        store.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=(first + 1) * 10**9)
         tell(f"{first + count:,} of {size:,} segments stored", end="\r")
 
 
@@ -203,9 +207,61 @@ def measure(path: Path, kind: str, asked: Path) -> dict[str, Any]:
             told[f"p50_cpu_ms_at_{k}"] = round(1e3 * statistics.median(busy), 2)
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"recall_at_{k}_{name}"] = round(float(np.mean(part)), 4)
+        told |= measure_beside(store, queries)
     after = read_memory()
     told["ram_mb"], told["mapped_mb"] = (round((after[key] - before[key]) / 1e3, 1) for key in ("VmRSS", "RssFile"))
     return told
+
+
+def measure_beside(store: Store, queries: np.ndarray) -> dict[str, float]:
+    """Search with filters that keep a half and a thousandth, in two threads, and while a writer commits segments."""
+    told = {
+        "generation_ms": p50(lambda _: store.generation, queries),
+        "info_ms": p50(lambda _: store.info(), queries[:9]),
+    }
+    last = max(video.changed or 0 for video in store.videos())
+    kept = {"half": Filters(before=last / 2), "thousandth": Filters(folder="/made/0.mp4")}
+    for name, filters in kept.items():
+        search = partial(store.search, k=CANDIDATES, filters=filters)
+        told[f"first_{name}_ms"], told[f"p50_{name}_ms"] = p50(search, queries[:1]), p50(search, queries)
+
+    def ask(times: int) -> float:
+        started = time.perf_counter()
+        for query in np.tile(queries, (times, 1)):
+            store.search(query[None], CANDIDATES)
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(2) as pool:
+        alone, together = ask(2), max(pool.map(ask, (1, 1)))
+    told["speed_of_two_threads"] = round(alone / together, 2)
+    if store.home != "faiss":
+        return told
+    seconds = []
+    with Store.create(store.path, **WHO, dim=store.dim) as writer:
+        video = writer.begin_video(f"beside-{time.time()}", duration=100.0, facts={}, num_segments=NUM_COMMITS)
+        writer.set_file(f"/made/beside-{video}.mp4", state="running", video=video)
+        for number in range(NUM_COMMITS):
+            vector = queries[number % len(queries)]
+            embedding = SegmentEmbedding(vector, vector[None], np.array([0.5]))
+            writer.add_segments([NewSegment(video, number, number, number + 1.0, embedding)])
+            started = time.perf_counter()
+            store.search(queries[:1], CANDIDATES)
+            seconds.append(time.perf_counter() - started)
+        writer.set_file(f"/made/beside-{video}.mp4", state="missing")
+        writer.prune()
+    told["p50_ms_after_a_commit"] = round(1e3 * statistics.median(seconds), 2)
+    told["p99_ms_after_a_commit"] = round(1e3 * float(np.percentile(seconds, 99)), 2)
+    return told
+
+
+def p50(ask: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
+    """Give the median milliseconds of a call with each query."""
+    seconds = []
+    for query in queries:
+        started = time.perf_counter()
+        ask(query[None])
+        seconds.append(time.perf_counter() - started)
+    return round(1e3 * statistics.median(seconds), 3)
 
 
 def read_memory() -> dict[str, int]:

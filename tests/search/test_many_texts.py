@@ -1,10 +1,13 @@
 """Filters, sources and excluded words in an index where more texts match than a search looks at."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +15,12 @@ import pytest
 from tests.fakes import unit
 from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
 from vidret.engine import Engine
+from vidret.search.clauses import AnalysedQuery
 from vidret.store import NewSegment, Store
 from vidret.store.epochs import Epochs
 from vidret.store.text_index import TextIndex
 from vidret.store.text_store import TextStore
-from vidret.types import Filters, Hit, SegmentEmbedding, TextSource, TimedText
+from vidret.types import SOURCES, Filters, Hit, SegmentEmbedding, TextSource, TimedText
 
 NUM_OTHERS = 260  # more than a search reads of one kind
 GREETING = "good morning everyone"
@@ -155,6 +159,39 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
             assert len(engine.search('"red button"', 10)) == 2
             texts.remove(texts.tracks("v0"))
             assert len(engine.search('"red button"', 10)) == 1
+
+
+@pytest.mark.parametrize("name", ["match_texts", "_exclude"])
+def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: Engine, name: str) -> None:
+    """Another query runs at each line, as one of another thread may."""
+    fused = engine._index._fused
+    assert fused is not None
+    searcher = fused._fused
+    mine, other = (searcher.analyse(query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
+    values = (SOURCES,) if name == "match_texts" else ()
+
+    def ask(query: AnalysedQuery) -> object:
+        return getattr(searcher, name)(query, *values)
+
+    expected, interrupted = ask(mine), list[int]()
+    ask(other)
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if event == "line":
+            sys.settrace(None)
+            ask(other)
+            interrupted.append(frame.f_lineno)
+            sys.settrace(trace)
+        return trace if frame.f_code.co_name == name else None
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = ask(mine)
+    finally:
+        sys.settrace(tracer)
+    assert len(set(interrupted)) > 2
+    assert str(found) == str(expected)
 
 
 def test_threads_search_the_full_text_side_by_side(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tests of the app: its page, its health, and the conformance of all routes to the OpenAPI document."""
 
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib import metadata
 from typing import Any
@@ -20,6 +21,7 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
 from vidret.serve.indexing import Indexer
+from vidret.store.database import Database
 
 EXAMPLES = settings(
     max_examples=15,
@@ -54,12 +56,25 @@ def test_a_server_whose_index_cannot_be_read_is_alive_but_not_ready(
 ) -> None:
     client = serve(engine)
 
-    def refuse() -> None:
+    def refuse(*_values: object) -> None:
         raise StoreError("catalog.sqlite: disk I/O error")
 
-    monkeypatch.setattr(engine, "info", refuse)
+    monkeypatch.setattr(Database, "read", refuse)
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code >= 500
+
+
+def test_readiness_reads_one_row(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, read, num_rows = serve(engine), Database.read, list[int]()
+
+    def count(database: Database, take: Callable[[Any], Any], sql: str, *values: object) -> Any:
+        rows = read(database, take, sql, *values)
+        num_rows.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(Database, "read", count)
+    assert client.get("/readyz").status_code == 200
+    assert sum(num_rows) == 1
 
 
 def test_documentation_pages_with_external_scripts_are_disabled(client: TestClient) -> None:

@@ -8,9 +8,9 @@ from tests.store.samples import add_video, create
 from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
+from vidret.store.text_records import TextCounts
 from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import (
-    TextCounts,
     TextNote,
     count_texts,
     find_damaged_texts,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vidret.search.grammar import Interpretation
     from vidret.store.moment_files import MomentCounts
     from vidret.store.records import StoreInfo
-    from vidret.store.text_upkeep import TextCounts
+    from vidret.store.text_records import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.

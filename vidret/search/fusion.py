@@ -103,20 +103,21 @@ class FusedSearcher:
             structure,
             *(self._searcher.store.get_meta(f"{CONCEPT}.{name}") for name in names),
         )  # as they are taught now
-        if key not in self._analysed:
+        analysed = self._analysed.get(key)
+        if analysed is None:
             while len(self._analysed) >= MAX_REMEMBERED:
-                del self._analysed[next(iter(self._analysed))]
+                self._analysed.pop(next(iter(list(self._analysed))), None)
             texts = self._searcher.encoder.encode_text(
                 [*(clause.text for clause in structure.clauses), *structure.excluded]
             )
             num_clauses = len(structure.clauses)
-            self._analysed[key] = AnalysedQuery(
+            self._analysed[key] = analysed = AnalysedQuery(
                 structure=structure,
                 embeddings=texts[:num_clauses],
                 vectors=self._encode_sentences([clause.content for clause in structure.clauses]),
                 negatives=texts[num_clauses:],
             )
-        return self._analysed[key]
+        return analysed
 
     def _encode_sentences(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         if self.texts is None:
@@ -171,8 +172,8 @@ class FusedSearcher:
 
     def _score_whole_video(self, query: AnalysedQuery, video_id: int) -> dict[int, VideoPictures]:
         """Return the frames of a video, as the last search has read them if it has."""
-        if self._whole_videos is not None:
-            key, pictures = self._whole_videos
+        if (whole := self._whole_videos) is not None:
+            key, pictures = whole
             if key == (self._checked, query) and video_id in pictures:
                 return {video_id: pictures[video_id]}
         features = self._searcher.reranker.read_again(self._searcher.store.video_segments(video_id))
@@ -194,9 +195,10 @@ class FusedSearcher:
         search goes deeper, and moments are located, with the same ones.
         """
         key = (self._checked, query, tuple(sources), filters, video_id)
-        if self._matched is None or self._matched[0] != key:
-            self._matched = key, self._match_texts(query, sources, filters, video_id)
-        return self._matched[1]
+        matched = self._matched  # read once: other threads have queries of their own
+        if matched is None or matched[0] != key:
+            self._matched = matched = key, self._match_texts(query, sources, filters, video_id)
+        return matched[1]
 
     def _match_texts(
         self, query: AnalysedQuery, sources: Sequence[Source], filters: Filters, video_id: int | None
@@ -242,11 +244,12 @@ class FusedSearcher:
     def _exclude(self, query: AnalysedQuery) -> tuple[set[int], set[int]]:
         """Return the videos in which a forbidden term is said or shown, and those in which another excluded one is."""
         key = (self._checked, query)
-        if self._excluded is None or self._excluded[0] != key:
+        known = self._excluded  # read once, as above
+        if known is None or known[0] != key:
             structure = query.structure
             others = set(structure.excluded) - set(structure.forbidden)
-            self._excluded = key, (self._find_holders(structure.forbidden), self._find_holders(others))
-        return self._excluded[1]
+            self._excluded = known = key, (self._find_holders(structure.forbidden), self._find_holders(others))
+        return known[1]
 
     def _find_holders(self, terms: Iterable[str]) -> set[int]:
         """Return the videos in which one of some terms is said or shown; taught concepts are neither."""

@@ -47,6 +47,7 @@ class SegmentColumns:
     Attributes:
         ids: Their ids.
         video_rows: The row of each one's video.
+        numbers: Their indices in their videos.
         starts, ends: In seconds.
         num_frames: Number of stored frames.
         has_tokens: Whether tokens are stored.
@@ -56,6 +57,7 @@ class SegmentColumns:
 
     ids: Ids
     video_rows: Int32[np.ndarray, " segment"]
+    numbers: Int32[np.ndarray, " segment"]
     starts: Float64[np.ndarray, " segment"]
     ends: Float64[np.ndarray, " segment"]
     num_frames: Int32[np.ndarray, " segment"]

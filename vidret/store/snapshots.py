@@ -2,9 +2,8 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,7 @@ MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their pat
 SEGMENT = {
     "ids": np.int64,
     "videos": np.int64,
+    "numbers": np.int32,
     "starts": np.float64,
     "ends": np.float64,
     "num_frames": np.int32,
@@ -43,7 +43,8 @@ FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "curr
 SEGMENT_ROW, VIDEO_ROW = np.dtype(list(SEGMENT.items())), np.dtype(list(VIDEO.items()))
 # Casts, since a damaged row may have values of another type.
 SEGMENT_VALUES = (
-    'id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
+    "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
+    ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
     " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0)"
 )
 VIDEO_VALUES = (
@@ -191,9 +192,9 @@ class SnapshotBuilder:
         zeros = np.zeros(num_fresh, np.int64)
         own = {name: rows[name][fresh] for name in VIDEO}
         own |= {"num_paths": zeros, "num_segments": zeros, "firsts": zeros, "lasts": zeros - 1}
-        for row, index in enumerate(fresh.tolist(), len(self._fingerprints)):
-            self._fingerprints.append(fingerprints[index])
-            self._rows[fingerprints[index]] = row
+        new = [fingerprints[index] for index in fresh.tolist()]
+        self._rows.update(zip(new, range(len(self._fingerprints), len(self._fingerprints) + num_fresh), strict=True))
+        self._fingerprints += new
         self._videos.append(own, num_fresh)
 
     # Segments
@@ -261,16 +262,16 @@ class SnapshotBuilder:
         self._count_paths(old, -1)
         self._files.update("current", old, False)
         first, num_new = len(self._files), len(rows)
+        names, states, videos, times = zip(*rows, strict=True) if rows else ((), (), (), ())
         own = {
-            "video_rows": find_rows(self._videos["ids"], np.array([row[2] for row in rows], np.int64)),
-            "mtimes_ns": np.array([row[3] for row in rows], np.int64),
-            "states": np.array([row[1] for row in rows], np.uint8),
+            "video_rows": find_rows(self._videos["ids"], np.array(videos, np.int64)),
+            "mtimes_ns": np.array(times, np.int64),
+            "states": np.array(states, np.uint8),
             "current": np.ones(num_new, bool),
         }
         self._files.append(own, num_new)
-        for row, each in enumerate(rows, first):
-            self._paths.append(each[0])
-            self._tail[each[0]] = row
+        self._paths += names
+        self._tail.update(zip(names, range(first, first + num_new), strict=True))
         self._count_paths(np.arange(first, first + num_new), 1)
         if len(self._paths) - self._num_sorted > max(MIN_TAIL, TAIL_SHARE * self._num_sorted) or not first:
             self._sort_files()
@@ -303,7 +304,7 @@ class SnapshotBuilder:
 
     def _take(self) -> Snapshot:
         segments, videos, files = self._segments, self._videos, self._files
-        names = ("ids", "video_rows", "starts", "ends", "num_frames", "has_tokens", "stored", "searchable")
+        names = ("ids", "video_rows", "numbers", "starts", "ends", "num_frames", "has_tokens", "stored", "searchable")
         own = ("ids", "durations", "complete", "imported", "stored", "num_paths", "num_segments")
         return Snapshot(
             position=self.position,
@@ -337,21 +338,11 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
     if ids is not None and not ids:
         return np.zeros(0, VIDEO_ROW), []
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
-    sql = f"SELECT {VIDEO_VALUES}, {FINGERPRINT} FROM videos{where}"
-    fingerprints: list[bytes] = []
-
-    def take(cursor: Iterator[tuple[Any, ...]]) -> np.ndarray:
-        fingerprints.clear()  # another attempt
-        return np.fromiter(_split(cursor, fingerprints), VIDEO_ROW)
-
-    return database.read(take, sql, *values), fingerprints
-
-
-def _split(cursor: Iterator[tuple[Any, ...]], last: list[bytes]) -> Iterator[tuple[Any, ...]]:
-    """Yield rows without their last values, which are appended to a list."""
-    for row in cursor:
-        last.append(row[-1])
-        yield row[:-1]
+    found = database.rows(f"SELECT {VIDEO_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
+    rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
+    for name, column in zip(VIDEO, columns[:-1], strict=False):
+        rows[name] = column
+    return rows, list(columns[-1]) if found else []
 
 
 def read_file_rows(database: Database, paths: Sequence[bytes] | None) -> list[tuple[bytes, int, int, int]]:

@@ -4,18 +4,19 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.records import FileRecord, FileState
+from vidret.store.records import FILE_STATES, FileRecord, FileState
 from vidret.store.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
-from vidret.store.text_records import MAX_TEXTS, StoredText, TextTrack, make_key, text_id, track_exists, unpack_text
+from vidret.store.text_records import MAX_TEXTS, StoredText, TextCounts, TextTrack, make_key, track_exists, unpack_text
 from vidret.store.text_tracks import AllowedTexts, TrackOwners
 from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source, TextSource
 
 DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
 
+MISSING = FILE_STATES.index("missing")  # of a track that was replaced or removed
 Ids = Int64[np.ndarray, " _id"]
 
 
@@ -86,13 +87,34 @@ class TextReader:
         texts = self.read_segments(self._store.video_segments(track.id))
         return sorted(texts, key=lambda each: (each.text.start, each.text.end))
 
-    def stored_ids(self) -> dict[int, int]:
-        """Return the segment of each stored text, by the id that the text has in the full-text index."""
-        return {
-            text_id(track.id, number): row
-            for track in self.tracks()
-            for number, row in self._store.numbered_segments(track.id).items()
-        }
+    def stored_ids(self) -> tuple[Ids, Ids]:
+        """Return the ids that all stored texts have in the full-text index, and the segment of each."""
+        snapshot = self._store.snapshot()
+        segments = snapshot.segments
+        kept = segments.stored & self._find_tracks(snapshot)[segments.video_rows]
+        tracks = snapshot.videos.ids[segments.video_rows[kept]]
+        return tracks * MAX_TEXTS + segments.numbers[kept], segments.ids[kept]
+
+    def _find_tracks(self, snapshot: Snapshot) -> Bool[np.ndarray, " track"]:
+        """Return which videos of the store are tracks, by row: those that were not replaced or removed."""
+        files = snapshot.files
+        owners = files.video_rows[files.current & (files.states != MISSING)]
+        exists = np.zeros(len(snapshot.videos.ids), bool)
+        exists[owners[owners >= 0]] = True
+        return exists
+
+    def count(self) -> list[TextCounts]:
+        """Return the counts of each source that has a track."""
+        snapshot = self._store.snapshot()
+        videos, exists = snapshot.videos, self._find_tracks(snapshot)
+        keys = (videos.fingerprints[row] for row in np.flatnonzero(exists).tolist())
+        sources = np.array([key.partition(b" ")[2].partition(b" ")[0].decode("utf-8", "replace") for key in keys])
+        texts, complete = videos.num_segments[exists], videos.complete[exists]
+        return [
+            TextCounts(source, int(texts[own].sum()), int(own.sum()), int(complete[own].sum()))
+            for source in TEXT_SOURCES
+            if (own := sources == source).any()
+        ]
 
     def search(
         self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None

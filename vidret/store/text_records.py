@@ -46,6 +46,16 @@ class StoredText:
     text: TimedText
 
 
+@dataclass(frozen=True, slots=True)
+class TextCounts:
+    """Counts of one source: its texts, its tracks, and how many of these are complete."""
+
+    source: TextSource
+    texts: int
+    tracks: int
+    complete: int
+
+
 def make_key(fingerprint: str, source: TextSource, model: str) -> str:
     """Return the name of a track in the store: it holds the place of a path, and of a content's fingerprint."""
     return f"{fingerprint} {source} {model}"

@@ -70,7 +70,7 @@ class TextStore:
         self.transcript, self.read_segments = reader.transcript, reader.read_segments
         self.stored_ids, self.find_segments = reader.stored_ids, reader.find_segments
         self.search, self.vectors, self.intact_vectors = reader.search, reader.vectors, reader.intact_vectors
-        self.allow, self.find_contents = reader.allow, reader.find_contents
+        self.allow, self.find_contents, self.count = reader.allow, reader.find_contents, reader.count
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
             try:
@@ -262,15 +262,13 @@ class TextStore:
 
     def update_index(self) -> None:
         """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
-        stored = self.stored_ids()
-        indexed = set(self.index.ids().tolist())
-        missing = {stored[each]: each for each in sorted(set(stored) - indexed)}
-        rows = list(missing)
-        for start in range(0, len(rows), BATCH):
-            texts = self.read_segments(rows[start : start + BATCH])
-            self.index.add((missing[each.id], each.text.text) for each in texts)
+        (stored, rows), indexed = self.stored_ids(), self.index.ids()
+        missing = ~np.isin(stored, indexed)
+        ids = dict(zip(rows[missing].tolist(), stored[missing].tolist(), strict=True))
+        for batch in np.array_split(rows[missing], -(-len(ids) // BATCH)) if ids else ():
+            self.index.add((ids[each.id], each.text.text) for each in self.read_segments(batch))
         if self._write or self.index.in_memory:
-            self.index.remove(sorted(indexed - set(stored)))
+            self.index.remove(np.setdiff1d(indexed, stored).tolist())
 
 
 def _open_index(path: Path, *, write: bool) -> TextIndex:

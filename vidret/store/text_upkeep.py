@@ -6,25 +6,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vidret.errors import StoreError, VidretError
 from vidret.store.creation import FEATURES
 from vidret.store.database import REPAIR
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
-from vidret.store.text_records import TextTrack
+from vidret.store.text_records import TextCounts, TextTrack
 from vidret.store.text_store import FOLDER, INDEX, TextStore
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
-
-
-@dataclass(frozen=True, slots=True)
-class TextCounts:
-    """Counts of one source: its texts, its tracks, and how many of these are complete."""
-
-    source: TextSource
-    texts: int
-    tracks: int
-    complete: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +33,7 @@ def count_texts(index: str | os.PathLike[str]) -> list[TextCounts]:
     if not TextStore.exists(index):
         return []
     with TextStore.open(index) as texts:
-        tracks = texts.tracks()
-    by_source = {source: [track for track in tracks if track.source == source] for source in TEXT_SOURCES}
-    return [
-        TextCounts(source, sum(track.num_texts for track in own), len(own), sum(track.complete for track in own))
-        for source, own in by_source.items()
-        if own
-    ]
+        return texts.count()
 
 
 def list_notes(store: Store) -> list[TextNote]:
@@ -145,12 +131,12 @@ def _check_index(texts: TextStore, path: Path) -> str:
     """
     if not path.exists():
         return ""  # it is rebuilt
-    stored = texts.stored_ids()
+    stored, _ = texts.stored_ids()
     try:
         with closing(TextIndex(path, write=False)) as index:
-            missing = stored.keys() - set(index.ids().tolist())
+            missing = np.setdiff1d(stored, index.ids())
             damage = index.find_damage()
     except StoreError as error:
         return str(error).removesuffix(f"; {REPAIR}")
-    missing &= texts.stored_ids().keys()  # another process may have removed a track meanwhile
-    return damage or (f"{path}: {len(missing)} stored texts are missing" if missing else "")
+    missing = np.intersect1d(missing, texts.stored_ids()[0])  # another process may have removed a track meanwhile
+    return damage or (f"{path}: {len(missing)} stored texts are missing" if len(missing) else "")
