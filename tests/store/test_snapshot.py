@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vidret.store.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtr
 from vidret.store.database import Database
 from vidret.store.snapshot import Snapshot
 from vidret.store.snapshots import Snapshots
+from vidret.store.vectors import Flat
 from vidret.types import Filters
 
 from . import naive
@@ -251,7 +253,9 @@ def test_excluded_videos_are_left_out_before_the_best_are_chosen(stores: tuple[S
     others = reader.search(query, 28, excluded={video})[1][0]
     assert (others >= 0).all()
     assert video not in reader.owners(others).values()
-    assert reader.search(query, 4, Filters(folder="/videos/v3.mp4"), excluded={video})[1].tolist() == [[-1] * 4]
+    only = Filters(folder="/videos/v3.mp4")
+    assert set(reader.owners(reader.search(query, 4, only)[1][0]).values()) == {video}
+    assert reader.search(query, 4, only, excluded={video})[1].tolist() == [[-1] * 4]
 
 
 def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> None:
@@ -274,6 +278,21 @@ def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> 
         assert len(reader) == 4
         add_video(writer, "v3", seed=3)
         assert len(reader) == 8
+
+
+def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, reader = stores
+    meeting, search = threading.Barrier(2), Flat.search  # which breaks if one search waits for the other
+
+    def meet_and_search(flat: Flat, *values: Any) -> Any:
+        meeting.wait(20)
+        return search(flat, *values)
+
+    reader.search(np.ones((1, DIM), np.float32), 1)
+    monkeypatch.setattr(Flat, "search", meet_and_search)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
+        assert len({int(each.result()[1][0, 0]) for each in found}) == 2
 
 
 def test_searches_go_on_beside_commits(tmp_path: Path) -> None:
