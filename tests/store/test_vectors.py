@@ -107,6 +107,20 @@ def test_shard_search_with_a_filter(tmp_path: Path) -> None:
     assert_found(found, ids[rest], vectors[rest], 10)
 
 
+@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
+def test_one_query_finds_what_it_finds_among_others(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.ivf.PROBES", 40)
+    monkeypatch.setattr("vidret.store.ivf.THREADS", 3)
+    ids, vectors = clustered(1500)
+    shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
+    for id_filter in (None, make_filter(ids[::3], 0.3)):
+        together = shard.search(queries(), 20, id_filter)
+        for index, query in enumerate(queries()):
+            alone = shard.search(query[None], 20, id_filter)
+            np.testing.assert_allclose(alone.scores[0], together.scores[index], rtol=1e-5)
+            assert set(alone.ids[0]) == set(together.ids[index])
+
+
 @pytest.mark.parametrize(("kind", "least"), [("ivf-rabitq2", 0.9), ("ivf-rabitq1", 0.6)])
 def test_coarse_shard_has_high_recall_among_many_candidates(tmp_path: Path, kind: str, least: float) -> None:
     ids, vectors = sample(1500)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR
@@ -206,7 +206,7 @@ class Features:
         return rows
 
     def read_videos(
-        self, indices: Int64[np.ndarray, " row"], sums: Int64[np.ndarray, " row"]
+        self, indices: Int64[np.ndarray, " row"], sums: Integer[np.ndarray, " row"]
     ) -> tuple[Rows, Bool[np.ndarray, " row"]]:
         """Return copies of segment vectors, and whether each matches its checksum."""
         rows, exists = self.video.take(indices)

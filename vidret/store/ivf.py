@@ -1,7 +1,7 @@
 """Inverted file (IVF) indexes of FAISS on disk: lists of similar vectors, of which a search reads only the nearest."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far fro
 FILTERED = 4  # times as many lists with a filter, since matching vectors may be far from the query
 SAMPLES_PER_LIST = 32
 ROUNDS = 10
-QUERY_BITS = 8
+QUERY_BITS = 4  # as precise as 8 after refinement, and a quarter faster
 SEED = 1234
 THREADS = min(4, os.cpu_count() or 1)  # per query; reading lists takes most of the time
 
@@ -60,6 +60,8 @@ class Shard:
         if shape != (dim, entry.total):
             raise ValueError(f"dimension and number of vectors must be {(dim, entry.total)}, got {shape}")
         self._check_lists()
+        # FAISS would start 32 threads per query to read the lists ahead, which takes as long as the search.
+        f.downcast_InvertedLists(self._lists.invlists).prefetch_nthread = 0
         self._gpu_copies = GpuCopies(f, CPU if self.coarse else device)
 
     def _check_lists(self) -> None:
@@ -102,14 +104,24 @@ class Shard:
         index = self._gpu_copies.choose(
             self._index, max(num_results, options["nprobe"]), filtered=id_filter is not None
         )
-        if len(queries) == 1 and index is self._index and not self.coarse:
-            return search_lists(self._lists, queries, k, num_results, options)
+        if len(queries) == 1 and index is self._index:
+            rotated = self._rotate(queries) if self.coarse else queries
+            return search_lists(self._lists, rotated, k, num_results, self._make_params, options)
+        params = self._make_params(**options)
         if self.coarse:
-            inner = f.IVFRaBitQSearchParameters(qb=QUERY_BITS, **options)
-            params = f.SearchParametersPreTransform(index_params=inner)
-        else:
-            params = f.SearchParametersIVF(**options)
+            params = f.SearchParametersPreTransform(index_params=params)
         return search_index(index, queries, k, num_results, params)
+
+    def _rotate(self, queries: Float32[np.ndarray, "query dim"]) -> Float32[np.ndarray, "query dim"]:
+        chain = self._index.chain
+        for step in range(chain.size()):
+            queries = chain.at(step).apply(np.ascontiguousarray(queries))
+        return queries
+
+    def _make_params(self, **options: Any) -> Any:
+        if self.coarse:
+            return self._faiss.IVFRaBitQSearchParameters(qb=QUERY_BITS, **options)
+        return self._faiss.SearchParametersIVF(**options)
 
 
 def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> ManifestEntry | None:
@@ -148,7 +160,12 @@ def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> Mani
 
 
 def search_lists(
-    lists: Any, query: Float32[np.ndarray, "1 dim"], k: int, num_results: int, options: Mapping[str, Any]
+    lists: Any,
+    query: Float32[np.ndarray, "1 dim"],
+    k: int,
+    num_results: int,
+    make_params: Callable[..., Any],
+    options: Mapping[str, Any],
 ) -> SearchResult:
     """Search the lists of one query in a few Python threads, since idle threads of FAISS spin."""
     f = load_faiss()
@@ -159,7 +176,7 @@ def search_lists(
         f.omp_set_num_threads(1)  # applies to this thread only
         indices = np.ascontiguousarray(list_indices[:, selected])
         nearest = np.ascontiguousarray(similarities[:, selected])
-        params = f.SearchParametersIVF(**{**options, "nprobe": indices.shape[1]})
+        params = make_params(**{**options, "nprobe": indices.shape[1]})
         result = SearchResult(np.empty((1, num_results), np.float32), np.empty((1, num_results), np.int64))
         pointers = (f.swig_ptr(array) for array in (indices, nearest, *result))
         # search_preassigned, without the c, does not accept parameters.

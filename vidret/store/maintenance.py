@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
+from vidret.store.changes import restart_log
 from vidret.store.database import REPAIR
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
@@ -61,6 +62,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         catalog.segments.relocate(moved)
         catalog.set_meta("epoch", fresh.epoch)
         catalog.set_tail(*fresh.tail)
+        restart_log(catalog.database)  # snapshots hold the rows
     for path in feature_paths(folder, epoch):
         remove_closed(path)
     return fresh

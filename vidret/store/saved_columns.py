@@ -22,7 +22,7 @@ from vidret.store.os_calls import sync_folder
 logger = logging.getLogger(__name__)
 
 FILE_NAME, KEY = "segments.columns", "columns"  # in the folder of the index, and in the catalog
-VERSION = 1
+VERSION = 2
 
 
 def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Position) -> str:

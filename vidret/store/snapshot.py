@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
 from vidret.store.bitmap import Bits, Ids, list_ids, make_bitmap
 from vidret.store.changes import Position
@@ -51,6 +51,8 @@ class SegmentColumns:
         starts, ends: In seconds.
         num_frames: Number of stored frames.
         has_tokens: Whether tokens are stored.
+        rows, row_sums: Their rows of vectors in the feature files, and the checksums of these. Both are those of an
+            earlier epoch if a compaction goes on.
         stored: False for deleted ones.
         searchable: Whether they are stored, and a live path makes their video searchable.
     """
@@ -62,6 +64,8 @@ class SegmentColumns:
     ends: Float64[np.ndarray, " segment"]
     num_frames: Int32[np.ndarray, " segment"]
     has_tokens: Bool[np.ndarray, " segment"]
+    rows: Int64[np.ndarray, " segment"]
+    row_sums: UInt32[np.ndarray, " segment"]
     stored: Bool[np.ndarray, " segment"]
     searchable: Bool[np.ndarray, " segment"]
 

@@ -3,6 +3,7 @@
 import threading
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ SEGMENT = {
     "ends": np.float64,
     "num_frames": np.int32,
     "has_tokens": np.bool_,
+    "rows": np.int64,
+    "row_sums": np.uint32,
 }
 VIDEO = {"ids": np.int64, "durations": np.float64, "complete": np.bool_, "imported": np.bool_, "stored": np.bool_}
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
@@ -45,7 +48,8 @@ SEGMENT_ROW, VIDEO_ROW = np.dtype(list(SEGMENT.items())), np.dtype(list(VIDEO.it
 SEGMENT_VALUES = (
     "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
     ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
-    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0)"
+    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0),"
+    " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0)"
 )
 VIDEO_VALUES = (
     "id, ifnull(CAST(duration AS REAL), 0), ifnull(CAST(complete AS INTEGER) <> 0, 0),"
@@ -304,7 +308,7 @@ class SnapshotBuilder:
 
     def _take(self) -> Snapshot:
         segments, videos, files = self._segments, self._videos, self._files
-        names = ("ids", "video_rows", "numbers", "starts", "ends", "num_frames", "has_tokens", "stored", "searchable")
+        names = [each.name for each in fields(SegmentColumns)]
         own = ("ids", "durations", "complete", "imported", "stored", "num_paths", "num_segments")
         return Snapshot(
             position=self.position,

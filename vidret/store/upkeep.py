@@ -60,6 +60,7 @@ class Upkeep:
             if fresh is None:
                 return report
             self._epochs.replace(fresh)
+            self._catalog.snapshots.save()
             return replace(report, freed_bytes=old.num_bytes - fresh.num_bytes)
 
     def set_memory(self, num_bytes: int) -> None:

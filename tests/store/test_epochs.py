@@ -1,0 +1,78 @@
+"""Vectors are read by the rows in the snapshot, and by those in the catalog where these are no longer right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.store import Store, maintenance
+from vidret.store.features import feature_paths
+from vidret.store.segments import Segments
+
+from .samples import create, embedding, index_all, seeds
+
+
+@pytest.fixture
+def num_queries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list with the number of ids that each query for rows had."""
+    video_rows, queries = Segments.video_rows, list[int]()
+
+    def counted(segments: Segments, ids: np.ndarray) -> object:
+        queries.append(len(ids))
+        return video_rows(segments, ids)
+
+    monkeypatch.setattr(Segments, "video_rows", counted)
+    return queries
+
+
+def assert_right(store: Store) -> None:
+    ids = store.searchable()
+    kept, vectors = store.intact_vectors(ids[::-1])
+    assert kept.tolist() == ids.tolist()
+    expected = [embedding(seed).video.astype(np.float16) for seed in seeds(store)]
+    np.testing.assert_array_equal(vectors, expected)
+
+
+def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]) -> None:
+    with create(tmp_path) as store, Store.open(tmp_path) as reader:
+        index_all(store, 6)
+        assert_right(reader)
+        assert num_queries == []
+        for video in (0, 2, 3):
+            store.set_file(f"/videos/v{video}.mp4", state="missing")
+        gone = reader.searchable()[:1] - 4
+        assert store.prune().freed_bytes > 0
+        assert_right(reader)  # a compaction has moved all rows
+        assert num_queries == []
+        assert len(reader.intact_vectors(gone)[0]) == 0
+        store.save_vectors()
+    with Store.open(tmp_path) as opened:
+        assert_right(opened)
+
+
+def test_moved_rows_are_found_in_the_catalog(
+    tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "restart_log", lambda _: None)  # as if the compaction had not ended yet
+    with create(tmp_path) as store, Store.open(tmp_path) as reader:
+        index_all(store, 6)
+        assert_right(reader)
+        for video in (0, 2, 3):
+            store.set_file(f"/videos/v{video}.mp4", state="missing")
+        assert store.prune().freed_bytes > 0
+        assert_right(reader)
+        assert len(num_queries) == 1
+
+
+def test_a_damaged_vector_is_skipped_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 2)
+        path = feature_paths(tmp_path / "features", 0)[0]
+        content = bytearray(path.read_bytes())
+        content[0] ^= 1
+        path.write_bytes(content)
+        ids = store.searchable()
+        for _ in range(2):
+            assert store.intact_vectors(ids)[0].tolist() == ids[1:].tolist()
+        assert [each.getMessage() for each in caplog.records if "row 0 is damaged" in each.getMessage()] != []
+        assert sum("cannot be searched" in each.getMessage() for each in caplog.records) == 1
