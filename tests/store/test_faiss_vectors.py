@@ -63,9 +63,9 @@ def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
         index_all(store, 6)
         assert (names(tmp_path), store.info().vectors) == (["flat"], "flat")
         index_all(store, 12)
-        assert (names(tmp_path), store.info().vectors) == (["ivf"], "ivf")
+        assert (names(tmp_path), store.info().vectors) == (["ivf-rabitq2"], "ivf-rabitq2")
         index_all(store, 15)
-        assert (names(tmp_path), store.info().vectors) == (["flat", "ivf"], "ivf, flat")
+        assert (names(tmp_path), store.info().vectors) == (["flat", "ivf-rabitq2"], "ivf-rabitq2, flat")
         assert_answers(store, of(*range(15)))
         store.set_file("/videos/v3.mp4", state="missing")
         store.save_vectors()
@@ -80,6 +80,7 @@ def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
 
 def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as store:
+        store.set_memory(10**9)  # exact values, which are not read again
         index_all(store, 15)
         store.set_file("/videos/v3.mp4", state="missing")
         store.save_vectors()
@@ -127,7 +128,7 @@ def test_memory_limit_determines_the_kind_and_is_stored(
         store.set_memory(0)
         assert store.info().memory is None
         store.save_vectors()
-        assert store.info().vectors == "ivf"
+        assert store.info().vectors == "ivf-rabitq2"
         with pytest.raises(StoreError, match="memory must not be negative, got -1"):
             store.set_memory(-1)
 
@@ -209,6 +210,7 @@ def test_vectors_of_an_earlier_version_are_rebuilt(tmp_path: Path) -> None:
 
 def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
+        writer.set_memory(10**9)  # exact values, which are not read again
         index_all(writer, 12)
         read_manifest = reader._catalog.derived
         stale = [read_manifest(MANIFEST, HELD_IDS), read_manifest(MANIFEST)]
@@ -243,9 +245,9 @@ store.save_vectors()
 @pytest.mark.parametrize(
     ("count", "function", "files"),
     [
-        (1, "fsync", ["ivf", "unfinished"]),
-        (2, "fsync", ["ivf", "ivf"]),
-        (1, "unlink", ["ivf", "ivf"]),
+        (1, "fsync", ["ivf-rabitq2", "unfinished"]),
+        (2, "fsync", ["ivf-rabitq2", "ivf-rabitq2"]),
+        (1, "unlink", ["ivf-rabitq2", "ivf-rabitq2"]),
     ],
 )
 def test_writer_killed_while_saving_loses_nothing(tmp_path: Path, count: int, function: str, files: list[str]) -> None:
@@ -258,5 +260,5 @@ def test_writer_killed_while_saving_loses_nothing(tmp_path: Path, count: int, fu
         assert reader.verify_vectors() == []
     with sharded(create(tmp_path)) as store:
         store.save_vectors()
-        assert names(tmp_path) == ["ivf"]
+        assert names(tmp_path) == ["ivf-rabitq2"]
         assert_answers(store, of(*range(23)))

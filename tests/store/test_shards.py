@@ -313,7 +313,7 @@ def test_growing_index_has_few_shards_and_moves_few_vectors() -> None:
 
 def test_finest_kind_that_fits_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
     needed = [1000 * vector_bytes(kind, 512) for kind in KINDS]
-    assert choose_kind(1000, 512, None) == "ivf"
+    assert choose_kind(1000, 512, None) == "ivf-rabitq2"
     assert [choose_kind(1000, 512, memory) for memory in needed] == KINDS
     assert [choose_kind(1000, 512, memory - 1) for memory in needed[:2]] == KINDS[1:]
     assert not caplog.text

@@ -64,6 +64,8 @@ class RowFile:
     def take(self, indices: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
         """Return copies of rows, and whether each exists; missing ones are zeros."""
         exists = indices < os.fstat(self._handle).st_size // self._row_bytes
+        if len(indices) and exists.all():
+            return self.view(0, int(indices.max()) + 1)[indices], exists
         rows = np.zeros((len(indices), self._dim), self._dtype)
         if exists.any():
             rows[exists] = self.view(0, int(indices[exists].max()) + 1)[indices[exists]]

@@ -288,7 +288,7 @@ def choose_kind(num_vectors: int, dim: int, memory: int | None) -> str:
     Without a limit, return the fastest kind, which finds the same after exact refinement.
     """
     if memory is None:
-        return KINDS[0]
+        return FASTEST
     for kind in KINDS:
         num_bytes = num_vectors * vector_bytes(kind, dim)
         if num_bytes <= memory:

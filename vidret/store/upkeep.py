@@ -67,7 +67,7 @@ class Upkeep:
         """Set the memory limit of vectors in bytes, from the next ``save_vectors`` on; 0 for no limit.
 
         Indexes too large for an exact search use the finest kind of vectors that fits: float16 values, or 2 or 1 bits
-        per value, which searches refine with the feature files.
+        per value, which searches refine with the feature files. Without a limit they use 2 bits, the fastest.
         """
         self._access.check()
         if num_bytes < 0:
