@@ -814,7 +814,7 @@ class Engine(Searchable):
 
     def _update_derived(self, report: IndexReport) -> None:
         """Compute anew what depends on all segments, after a run."""
-        if self._models.bank is not None and not report.interrupted:
+        if not report.interrupted:
             calibrate_with_bank(self._index.searcher, self._models.bank)
         save_fusion_baseline(self._index.searcher)
         if report.pruned is not None:

@@ -368,13 +368,13 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
     ]
 
 
-def test_calibration_without_the_new_segments_is_noted(tmp_path: Path) -> None:
+def test_calibration_of_the_merged_index_stays(tmp_path: Path) -> None:
     out, one = write_index(tmp_path / "out", [0]), write_index(tmp_path / "1", [1])
     with create(out) as store:
         store.set_meta(f"{CALIBRATION}.none", b"numbers")
-    note = f"{out}: its calibration does not cover the new segments: run vidret calibrate again"
-    assert merge(out, one).notes == [note]
-    assert merge(out, one).notes == []
+    assert merge(out, one).notes == [], "searches correct the new segments too"
+    with Store.open(out) as store:
+        assert store.get_meta(f"{CALIBRATION}.none") == b"numbers"
 
 
 def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from tests.fakes import PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored, store_all
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
+from vidret.search.calibration import (
+    Calibration,
+    forget_calibration,
+    load_calibration,
+    measure_calibration,
+    save_calibration,
+)
 from vidret.search.ranking import Levels, Ranker
 from vidret.store.store import Store
 from vidret.store.tables import CheckedTables
@@ -205,16 +211,86 @@ def test_empty_index_is_rejected(tmp_path: Path) -> None:
         measure(tmp_path / "index", make_ranker("none", tmp_path), [make_text("a dog")])
 
 
-def test_bank_that_exceeds_the_memory_is_rejected(
+def test_potentials_that_exceed_the_memory_follow_from_a_sample(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    texts, ranker = [make_text(text) for text in BANK], make_ranker("ucofia", tmp_path)
+    monkeypatch.setattr(vidret.search.calibration, "BATCH", 2)
+    monkeypatch.setattr(vidret.search.calibration, "MEMORY", 4 * len(texts) * (3 + 4) * 4)
+    sampled = measure(stored, ranker, texts, 0.1)
+    assert sampled.ids.tolist() == list(range(1, 8))
+    assert sampled.num_measured == 7, "not measured anew by the next run"
+    scores = score_stored(stored, ranker, texts, sampled.ids, bare=False).scores
+    chosen = np.sort(np.random.default_rng(vidret.search.calibration.SEED).choice(sampled.ids, 4, replace=False)) - 1
+    for name, level in scores.items():
+        bank = level.astype(np.float64)
+        expected = naive_potentials(bank[:, chosen].tolist(), 0.1)
+        np.testing.assert_allclose(sampled.potentials[name][chosen], expected, atol=2e-5)
+        own = -0.1 * np.log(np.exp((bank + sampled.queries[name][:, None]) / 0.1).sum(0))
+        constant = (sampled.potentials[name] - own)[chosen].mean()
+        np.testing.assert_allclose(sampled.potentials[name], own + constant, atol=2e-5)
+
+
+# The file of potentials.
+
+
+def test_only_new_potentials_are_written(stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker("none", tmp_path), [make_text(text) for text in BANK]
+    whole = measure(stored, ranker, texts)
+    part = replace(whole, ids=whole.ids[:4], potentials={"frames": whole.potentials["frames"][:4]})
+    scores = score_stored(stored, ranker, texts, whole.ids[4:]).scores
+    with Store.open(stored, write=True) as store, Store.open(stored) as reader:
+        save_calibration(store, ranker, part)
+        first = load_calibration(reader, ranker)
+        assert first is not None
+        (file,) = (stored / "potentials").iterdir()
+        before = file.read_bytes()
+        file.write_bytes(before + b"left by a killed writer")
+        save_calibration(store, ranker, first.extended(whole.ids[4:], scores))
+        assert list((stored / "potentials").iterdir()) == [file]
+        assert file.read_bytes()[: len(before)] == before
+        assert len(file.read_bytes()) == 7 * 12
+        again = load_calibration(reader, ranker)
+        assert again is not None
+        assert again.ids.tolist() == whole.ids.tolist()
+        np.testing.assert_allclose(again.potentials["frames"], whole.potentials["frames"], atol=1e-6)
+        late = replace(first, ids=first.ids[1:], potentials={"frames": first.potentials["frames"][1:]}, file=None)
+        save_calibration(store, ranker, late.extended(whole.ids[:1], scores_of(stored, whole.ids[:1], tmp_path)))
+        assert [each.name for each in (stored / "potentials").iterdir()] != [file.name], "not in the order of ids"
+        repaired = load_calibration(reader, ranker)
+        assert repaired is not None
+        assert repaired.ids.tolist() == [1, 2, 3, 4]
+
+
+def scores_of(index: Path, ids: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     texts = [make_text(text) for text in BANK]
-    monkeypatch.setattr(vidret.search.calibration, "MEMORY", 4 * 7 * (3 + 4) * 5 + 1)
-    ranker = make_ranker("ucofia", tmp_path)
-    with pytest.raises(VidretError, match=r"^bank must have at most 5 queries for 7 segments, got 7$"):
-        measure(stored, ranker, texts)
-    assert measure(stored, ranker, texts[:5]).num_queries == 5
-    assert measure(stored, make_ranker("none", tmp_path), texts).num_queries == 7, "one level needs less memory"
+    return dict(score_stored(index, make_ranker("none", folder), texts, ids).scores)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_damaged_potentials_correct_nothing(
+    damage: str, stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranker = make_ranker("none", tmp_path)
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
+        (file,) = (stored / "potentials").iterdir()
+        content = bytearray(file.read_bytes())
+        content[5] ^= 4
+        file.write_bytes({"flip": bytes(content), "cut": bytes(content[:-1]), "delete": b""}[damage])
+        if damage == "delete":
+            file.unlink()
+        assert load_calibration(store, ranker) is None
+        assert f"{file.name}: " in caplog.text
+        assert "scores are not corrected, run vidret calibrate" in caplog.text
+        save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
+        assert load_calibration(store, ranker) is not None
+        listed = store.get_meta("calibration.none")
+        store.set_meta("calibration.none", '{"file": {"name": "../x", "num_rows": 1, "checksum": 0}}')
+        assert load_calibration(store, ranker) is None
+        store.set_meta("calibration.none", str(listed))
+        forget_calibration(store, ranker)
+        assert list((stored / "potentials").iterdir()) == []
 
 
 # Through the engine.
@@ -293,34 +369,50 @@ def test_calibration_affects_only_its_ranker(index: Path) -> None:
         assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4)
 
 
-def test_later_segments_are_not_corrected_and_warned_about(
-    index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    warning = "2 of 8 segments came after the calibration and are not corrected: run vidret calibrate again"
+def extended_scores(index: Path, query: str) -> dict[str, float]:
+    """Return the scores that the stored calibration gives with all segments."""
+    ranker, texts = make_ranker("ucofia", index), [make_text(text) for text in BANK]
+    with Store.open(index) as store:
+        known = load_calibration(store, ranker)
+        assert known is not None
+        new = known.find_unknown(store.searchable())
+        names = [Path(store.paths([each.video])[each.video][0]).name for each in store.segments(store.searchable())]
+        whole = known
+        if len(new):
+            whole = known.extended(new, dict(score_stored(index, ranker, texts, new, bare=False).scores))
+        levels = score_stored(index, ranker, [make_text(query)], store.searchable(), bare=False)
+        corrected = whole.correct(levels, store.searchable()).scores
+    total = sum(ranker.weights[name] * corrected[name][0] for name in corrected)
+    return {name: max(score for own, score in zip(names, total, strict=True) if own == name) for name in names}
+
+
+def test_later_segments_are_corrected(index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_mosaic(tmp_path / "more" / "late.mp4", 6, seed=9)
-    with Engine(index, PatchEncoder()) as engine:
+    with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as writer:
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
-        assert caplog.messages == []
-        engine.index([tmp_path / "more"])
-        engine.search("rain")
-        assert caplog.messages == [warning], "in an engine that was open while the index grew"
-    caplog.clear()
-    with Engine(index, PatchEncoder()) as engine:
-        after = scores(engine.search("rain"))
-        engine.search("cartoon")
-        assert caplog.messages == [warning], "once, not for each query"
-        assert {name: after[name] for name in before} == pytest.approx(before, abs=2e-6)
-        assert after["late.mp4"] == pytest.approx(naive_scores(index, "rain")["late.mp4"], abs=1e-5)
-        caplog.clear()
-        engine.calibrate(BANK)
-        assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4)
-        assert caplog.messages == []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vidret.engine.calibrate_with_bank", lambda *_: None)  # as while a run goes on
+            writer.index([tmp_path / "more"])
+        expected = extended_scores(index, "rain")
+        assert expected["late.mp4"] != pytest.approx(naive_scores(index, "rain")["late.mp4"], abs=1e-3)
+        for _ in range(2):
+            assert scores(engine.search("rain")) == pytest.approx(expected, abs=1e-5)
+        assert {name: expected[name] for name in before} == pytest.approx(before, abs=2e-6)
+        writer.index([tmp_path / "more"])  # adds them to the stored ones, with the bank that they were measured with
+        with Store.open(index) as store:
+            stored = load_calibration(store, engine.ranker)
+            assert stored is not None
+            assert not stored.count_unknown(store.searchable())
+        assert scores(engine.search("rain")) == pytest.approx(expected, abs=1e-5)
+        reader = PatchEncoder()
+        with Engine(index, reader) as fresh:
+            assert scores(fresh.search("rain")) == pytest.approx(expected, abs=1e-5)
+        assert reader.encoded_texts == ["rain"], "the bank is not encoded again"
+    assert caplog.messages == []
 
 
-def test_removed_segments_do_not_affect_the_correction(
-    mosaics: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_removed_segments_do_not_affect_the_correction(mosaics: Path, tmp_path: Path) -> None:
     films = shutil.copytree(mosaics, tmp_path / "films")
     with Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia") as engine:
         engine.index([films], shots=False)
@@ -336,8 +428,10 @@ def test_removed_segments_do_not_affect_the_correction(
         with Engine(tmp_path / "index", PatchEncoder()) as reader:
             after = scores(reader.search("rain"))
         assert after["1.mp4"] == pytest.approx(before["1.mp4"], abs=2e-6)
-        assert after["new.mp4"] == pytest.approx(naive_scores(tmp_path / "index", "rain")["new.mp4"], abs=1e-5)
-    assert "3 of 5 segments came after" in caplog.text, "new segments do not reuse the ids of removed ones"
+        expected = extended_scores(tmp_path / "index", "rain")["new.mp4"]
+        assert after["new.mp4"] == pytest.approx(expected, abs=1e-5), (
+            "new segments do not reuse the ids of removed ones"
+        )
 
 
 def test_bank_without_queries_is_rejected(index: Path) -> None:

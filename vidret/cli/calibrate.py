@@ -73,6 +73,5 @@ def calibrate_command(
     of_all = f" (of {len(queries)}; --limit sets how many)" if len(sample) < len(queries) else ""
     print_message(
         f"{index}: calibrated {len(calibration.ids)} segments with {calibration.num_queries} queries{of_all} of "
-        f"{bank.name}, temperature {calibration.temperature:g}. Segments that are indexed later are not corrected: run "
-        "this again for them."
+        f"{bank.name}, temperature {calibration.temperature:g}. Segments that are indexed later are corrected too."
     )

@@ -5,16 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from vidret.errors import DecodeError, VidretError
 from vidret.search.calibration import (
     Calibration,
+    extend_calibration,
     forget_calibration,
     load_calibration,
     measure_calibration,
     save_calibration,
-    score_segments,
 )
 from vidret.search.fusion import FusedSearcher
 from vidret.search.grounding import Grounder
@@ -82,7 +80,7 @@ def calibrate_index(
             levels=levels,
             on_progress=on_progress,
         )
-        calibration = replace(calibration, is_automatic=is_automatic)
+        calibration = replace(calibration, texts=tuple(texts), is_automatic=is_automatic)
         with searcher.calibrations.override(ranker, calibration):
             baseline = searcher.baselines.measure(store, ranker)
         save_calibration(store, ranker, calibration, baseline)
@@ -98,29 +96,31 @@ def leave_uncalibrated(searcher: Searcher, rerank: str | None) -> None:
         store.set_meta(UNCALIBRATED, "yes")
 
 
-def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
+def calibrate_with_bank(searcher: Searcher, bank: QueryBank | None) -> None:
     """Calibrate an index with the bank of its model, if segments came since; a calibration with another bank stays.
 
-    New segments are added to the calibration until it has ``GROWTH`` times as many as were measured together.
+    New segments are added to the calibration until the index has ``GROWTH`` times as many as when it was measured.
     """
     ids, ranker = searcher.store.searchable(), searcher.ranker
     if searcher.store.get_meta(UNCALIBRATED):
         return
     known = load_calibration(searcher.store, ranker)
-    if not len(ids) or (known is not None and (known.bank != bank.name or not known.count_unknown(ids))):
+    if not len(ids) or (known is not None and not known.count_unknown(ids)):
         return
-    if known is None or not known.queries or len(ids) > GROWTH * known.num_measured:
+    is_own = known is not None and (bank is None or known.bank != bank.name)
+    if bank is not None and not is_own and (known is None or len(ids) > GROWTH * known.num_measured):
         settings: Any = {"temperature": bank.temperature, "levels": bank.levels, "is_automatic": True}
         try:
             calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, on_progress=None, **settings)
         except VidretError as error:  # the run itself is done
             logger.warning("not calibrated: %s", error)
         return
-    texts = searcher.encoder.encode_text(list(bank.queries))
-    new_ids = known.find_unknown(ids)
-    scores = score_segments(ranker, len(texts), new_ids, lambda part: searcher.reranker.score(ranker, texts, part))
-    is_readable = np.isfinite(next(iter(scores.values()))[0])
-    extended = known.extended(new_ids[is_readable], {name: each[:, is_readable] for name, each in scores.items()})
+    if known is None:
+        return
+    texts = searcher.encoder.encode_text(list(known.texts))
+    extended = extend_calibration(
+        known, ranker, known.find_unknown(ids), lambda part: searcher.reranker.score(ranker, texts, part)
+    )
     with Store.open(searcher.store.path, write=True) as store:
         with searcher.calibrations.override(ranker, extended):
             baseline = searcher.baselines.measure(store, ranker)

@@ -144,7 +144,7 @@ class Reranker:
 
         A negative term lowers the score of a segment by how much it scores above the candidates' mean for that term.
         """
-        calibration = self._calibrations.find(ranker) if query.is_text else None
+        calibration = self._calibrations.find(ranker, stored) if query.is_text else None
         if calibration is not None:
             levels = calibration.correct(levels, stored.ids)
         positive_scores, *negatives = sum_levels(levels.scores, ranker)

@@ -35,7 +35,7 @@ class Searcher:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
         self.store, self.encoder, self.ranker = store, encoder, ranker
         self.baselines = Baselines(self._measure_baseline)
-        self.calibrations = Calibrations(store)
+        self.calibrations = Calibrations(store, encoder.encode_text)
         self.reranker = Reranker(store, ranker, self.calibrations)
         self._tokens = tokens
         self._rankers = {ranker.name: ranker}

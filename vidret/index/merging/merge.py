@@ -258,12 +258,9 @@ class Merge:
     def _describe_lost_calibrations(self) -> list[str]:
         """Return a note for each index whose calibration does not apply to the merged index."""
         again = "run vidret calibrate again"
-        lost = [
+        return [
             f"{index.path}: its calibration is not copied: {again}" for index in self.sources if _is_calibrated(index)
         ]
-        if self._copier.counts["num_segments"] and _is_calibrated(self.target):
-            lost.append(f"{self.target.path}: its calibration does not cover the new segments: {again}")
-        return lost
 
     def _advance(self, num_steps: int) -> None:
         self._done += num_steps
