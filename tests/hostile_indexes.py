@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from vidret.store.catalog import Catalog
-from vidret.store.manifest import DEAD_IDS, MANIFEST, Manifest, ManifestEntry, sample_checksum
+from vidret.store.manifest import HELD_IDS, MANIFEST, Manifest, ManifestEntry, sample_checksum
 
 NUM_FLAT_FILES = 80
 Change = Callable[[Path, Path], None]  # of the index in a folder, with another folder that is somebody's own
@@ -70,7 +70,7 @@ def list_changes() -> Iterator[tuple[str, Change]]:
         yield f"manifest {text}", partial(_set_meta, {MANIFEST: text})
     yield "nested manifest", partial(_set_meta, {MANIFEST: "[" * 100_000})
     for ids in (b"x", struct.pack("<q", -1), struct.pack("<q", 2**62), struct.pack("<3q", 5, 1, 1)):
-        yield f"dead ids {ids!r}", partial(_set_meta, {DEAD_IDS: ids})
+        yield f"held ids {ids!r}", partial(_set_meta, {HELD_IDS: ids})
     for epoch in ("/../../../own/a", -1, 2**62, b"\0"):
         yield f"epoch {epoch!r}", partial(_set_meta, {"epoch": epoch})
     for dim in (0, -1, 2**40, "three"):

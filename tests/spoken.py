@@ -120,7 +120,7 @@ def add_all_words(index: Path) -> None:
         say(index, name, source, [row[2:] for row in WORDS if row[:2] == (name, source)])
 
 
-def save_baseline(index: Path) -> None:
-    """Store what unrelated queries reach, as an indexing run does."""
+def save_background(index: Path) -> None:
+    """Store the background of the words, as an indexing run does."""
     with Engine(index, NamedColours()) as engine, TextStore.open(index, write=True) as texts:
-        FusedSearcher(engine._index.searcher, texts).save_baseline()
+        FusedSearcher(engine._index.searcher, texts).save_background()

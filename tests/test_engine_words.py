@@ -1,26 +1,26 @@
 """The engine with words and without: what stays as it was, and that any query has an answer or a refusal."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.spoken import FILMS, NamedColours, add_all_words, fake_sentences, make_films, save_baseline
+from tests.fakes import COLOURS
+from tests.spoken import FILMS, NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.show import result_to_dict
 from vidret.search.grammar import interpret
-from vidret.search.locating import Locator, RankedVideo
-from vidret.search.queries import encode_queries
-from vidret.types import Hit, Moment, SearchOptions
+from vidret.types import ComposedQuery, Hit, Moment, Query, SearchOptions
 
 QUERIES = ("red", 'green -"yellow"', "line is busy", "green, then yellow", '"line" blue', "-white red")
+SEEN = (*COLOURS, "red and white", "blue sky", "a yellow thing", "zebra", "something of no colour", "green -blue")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def worded(folder: Path) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        save_baseline(folder / "worded")
+        save_background(folder / "worded")
         with Engine(folder / "worded", NamedColours()) as engine:
             yield engine
 
@@ -47,59 +47,66 @@ def plain(folder: Path) -> Iterator[Engine]:
         yield engine
 
 
-def search_pictures(engine: Engine, query: str) -> list[Hit]:
-    """Return the hits of the search that knows no words."""
-    return engine._index.searcher.search(encode_queries([query], engine.encoder), [SearchOptions()])[0]
-
-
-def locate_in_pictures(engine: Engine, query: str) -> list[Moment]:
-    """Return the moments of the location that knows no words."""
-    hits = search_pictures(engine, query)
-    videos = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
-    locator = Locator(engine._index.searcher, None)
-    return locator.locate(encode_queries([query], engine.encoder)[0], videos, 5, overlapping=False, weak=True)
-
-
-def test_index_without_words_answers_as_before(plain: Engine) -> None:
-    """Several events are the exception: they are placed in order, by pictures alone."""
+def test_index_without_words_is_searched_by_pictures(plain: Engine) -> None:
     assert not (plain.path / "words").exists()
-    joint = [query for query in QUERIES if len(interpret(query).events) > 1]
-    assert all(plain.search(query)[0].events for query in joint)
-    for query in (each for each in QUERIES if each not in joint):
+    for query in QUERIES:
         hits = plain.search(query)
-        assert hits == search_pictures(plain, query)
-        assert plain.locate(query, weak=True) == locate_in_pictures(plain, query)
+        assert len(hits) == len(FILMS), query
         assert all(hit.evidence == () for hit in hits)
+        assert all(set(hit.why) <= {"picture", "frames", "unwanted"} for hit in hits)
+        assert bool(hits[0].events) == (len(interpret(query).events) > 1)
+        assert plain.locate(query)
     assert not (plain.path / "words").exists()
 
 
 def test_json_of_an_index_without_words_has_the_keys_it_had(plain: Engine) -> None:
     hit, moment = result_to_dict(plain.search("red")[0]), result_to_dict(plain.locate("green")[0])
-    assert list(hit) == ["video", "path", "segment", "time", "score", "weak", "copies", "why"]
-    assert list(moment) == ["video", "path", "start", "end", "score", "weak", "by", "similarity"]
+    assert list(hit) == [
+        "video",
+        "path",
+        "segment",
+        "time",
+        "score",
+        "weak",
+        "copies",
+        "why",
+        "probability",
+        "likelihood",
+    ]
+    assert list(moment) == [
+        "video",
+        "path",
+        "start",
+        "end",
+        "score",
+        "weak",
+        "by",
+        "similarity",
+        "probability",
+        "likelihood",
+    ]
 
 
 def test_json_of_an_index_with_words_has_evidence(worded: Engine) -> None:
     hit = json.loads(json.dumps(result_to_dict(worded.search("platform nine")[0])))
-    assert list(hit)[-1] == "evidence"
+    assert list(hit)[-3:] == ["evidence", "probability", "likelihood"]
     best = hit["evidence"][0]
     assert (best["source"], best["text"], best["matches"]) == ("screen", "platform nine", [[0, 8], [9, 13]])
 
 
-def test_explicit_rerank_and_other_queries_use_pictures_alone(worded: Engine, plain: Engine) -> None:
-    for query in QUERIES:
-        hits = worded.search(query, rerank=None)
-        expected = plain.search(query, rerank=None)
-        assert [dataclasses.replace(hit, path="") for hit in hits] == [
-            dataclasses.replace(hit, path="") for hit in expected
-        ]
-    vector = np.eye(32)[0]
-    assert [hit.evidence for hit in worded.search(vector)] == [()] * len(FILMS)
-    assert worded.locate(vector)[0].by == "curve"
-    with pytest.raises(VidretError, match="rerank None"):
-        worded.search("red", rerank=None, sources=["speech"])
-    with pytest.raises(VidretError, match="an image or a vector"):
-        worded.search(vector, sources=["speech"])
+def test_an_image_or_a_vector_is_compared_with_pictures_alone(worded: Engine, plain: Engine) -> None:
+    image = np.full((32, 32, 3), COLOURS["red"], np.uint8)
+    composed = ComposedQuery(images=(image,), text="blue -white")
+    for query in (np.eye(32)[0], -np.eye(32)[0], image, composed):
+        hits = worded.search(query)
+        assert [(hit.segment, hit.score) for hit in hits] == [(hit.segment, hit.score) for hit in plain.search(query)]
+        assert len(hits) == len(FILMS)
+        assert all((set(hit.why) <= {"picture", "frames", "unwanted"}, hit.evidence) == (True, ()) for hit in hits)
+        assert all((hit.probability, hit.weak) == (None, False) for hit in hits)
+        moment = worded.locate(query)[0]
+        assert (moment.by, moment.probability) == ("curve", None)
+        with pytest.raises(VidretError, match="an image or a vector"):
+            worded.search(query, sources=["speech"])
 
 
 def test_words_are_refused_where_there_are_none(plain: Engine) -> None:
@@ -116,6 +123,82 @@ def test_engine_finds_words_that_were_added_since(folder: Path, tmp_path: Path) 
         assert engine.search("platform nine")[0].evidence == ()
         add_all_words(index)
         assert engine.search("platform nine")[0].evidence[0].source == "screen"
+
+
+def search_all(engine: Engine, query: Query, **options: Any) -> list[tuple[int, float]]:
+    return [(hit.video, hit.score) for hit in engine.search(query, **options)]
+
+
+@pytest.mark.parametrize("rerank", ["auto", None, "none", "mean", "glscl"])
+@pytest.mark.parametrize("refine", [False, True])
+def test_any_rerank_and_refinement_is_joined_with_words(
+    worded: Engine, plain: Engine, rerank: str | None, *, refine: bool
+) -> None:
+    options: dict[str, Any] = {"rerank": rerank, "refine": refine}
+    assert worded.search("platform nine", 1, **options)[0].evidence[0].source == "screen"
+    assert Path(worded.search("red line is busy", 1, **options)[0].path).stem == "red"
+    hits = worded.search("white", **options)
+    expected = plain.search("white", **options)
+    assert [hit.video for hit in hits] == [hit.video for hit in expected]
+    assert [hit.why["picture"] for hit in hits] == [hit.why["picture"] for hit in expected]
+    assert worded.search("green, then yellow", 1, **options)[0].events
+    assert worded.search("line", sources=["speech"], **options)
+
+
+def test_a_silent_channel_changes_no_ranking(folder: Path, plain: Engine, tmp_path: Path) -> None:
+    """Words that share nothing with a query say nothing about it, however alike two pictures are."""
+    index = shutil.copytree(folder / "index", tmp_path / "index")
+    for name in ("red", "turn", "white"):
+        say(index, name, "speech", [(1, 3, "sand the door lightly"), (5, 7, "good morning captain")])
+        say(index, name, "screen", [(2, 4, "platform nine")])
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        save_background(index)
+        with Engine(index, NamedColours()) as silent:
+            for query in SEEN:
+                hits, expected = silent.search(query), plain.search(query)
+                assert [hit.video for hit in hits] == [hit.video for hit in expected], query
+                assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+                moments, others = silent.locate(query, sources=["picture"]), plain.locate(query)
+                assert [(each.video, each.start) for each in moments] == [(each.video, each.start) for each in others]
+
+
+@pytest.mark.parametrize("query", [*QUERIES, "an unheard submarine", "someone says please call again"])
+def test_search_and_location_agree_on_the_score_of_a_video(worded: Engine, query: str) -> None:
+    hits = worded.search(query)
+    assert hits
+    for hit in hits:
+        moment = worded.locate(query, 1, video=hit.path)[0]
+        assert moment.score == pytest.approx(hit.score, abs=1e-3)
+    found = {(moment.video, moment.score) for moment in worded.locate(query, 50, videos=len(FILMS))}
+    assert all(
+        any(video == hit.video and score == pytest.approx(hit.score, abs=1e-3) for video, score in found)
+        for hit in hits
+    )
+
+
+@pytest.mark.parametrize("query", [*QUERIES, np.eye(32)[2]])
+def test_scores_depend_neither_on_k_nor_on_candidates(worded: Engine, query: Query) -> None:
+    every = search_all(worded, query)
+    for k in range(1, len(every) + 1):
+        assert search_all(worded, query, k=k) == every[:k]
+    assert search_all(worded, query, candidates=50) == every
+    for candidates in (1, 2, 3):  # of several segments that a video has, the best one may not be read
+        scores = dict(search_all(worded, query, candidates=candidates))
+        assert scores.keys() == dict(every).keys()
+        assert all(scores[video] <= score + 1e-5 for video, score in every)
+
+
+@pytest.mark.parametrize("candidates", [1, 3, 200])
+@pytest.mark.parametrize("query", [*QUERIES, np.eye(32)[2]])
+def test_pages_neither_repeat_nor_lose_a_video(worded: Engine, query: Query, candidates: int) -> None:
+    every = search_all(worded, query, candidates=candidates)
+    for size in (1, 2):
+        pages = [
+            search_all(worded, query, k=size, offset=offset, candidates=candidates)
+            for offset in range(0, len(FILMS), size)
+        ]
+        assert [each for page in pages for each in page] == every
 
 
 def test_many_searches_have_the_results_of_each(worded: Engine) -> None:

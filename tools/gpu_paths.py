@@ -241,7 +241,7 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     queries = rng.standard_normal((64, dim), np.float32)
     flags = ids % 50 == 0
-    id_filter = IdFilter(np.packbits(flags, bitorder="little"), inside=True, fraction=0.02) if filtered else None
+    id_filter = IdFilter(np.packbits(flags, bitorder="little"), fraction=0.02) if filtered else None
     entry = build_shard(setup.scratch, kind, dim, ids, lambda part: (part, vectors[part])) if kind == "ivf" else None
     indexes: dict[str, Flat | Shard] = {}
     for device in (CPU, setup.device):

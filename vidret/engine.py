@@ -2,17 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from vidret.align.baseline import WEAK
 from vidret.answers.citations import CitedAnswer, answer_question
 from vidret.answers.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
 from vidret.answers.endpoint import ChatEndpoint
@@ -40,6 +39,8 @@ from vidret.search.concepts import forget_concept, list_concepts
 from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
 from vidret.search.grounding import Grounder, forget_others
+from vidret.search.judge_fitting import JudgeReport, choose_judge, score_answers
+from vidret.search.judging import DEFAULT_JUDGE, save_judge
 from vidret.search.models import (
     allow_encoder,
     choose_models,
@@ -56,10 +57,11 @@ from vidret.search.preparation import (
     calibrate_with_bank,
     leave_uncalibrated,
     prepare_videos,
-    save_baselines,
-    save_fusion_baseline,
+    save_scales,
+    save_text_background,
 )
 from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
+from vidret.search.searcher import TYPICAL_SHARE
 from vidret.search.teaching import teach_concept
 from vidret.store.consent import allow_address
 from vidret.store.embeddings_table import read_embeddings
@@ -102,6 +104,7 @@ from vidret.video.streaming import SamplingMode
 logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
+Result = TypeVar("Result", Hit, Moment)
 
 DEFAULT_LOCATING = LocateOptions()
 
@@ -436,6 +439,36 @@ class Engine(Searchable):
         """Take the hubness correction of a ranker back; later runs do not calibrate by themselves."""
         leave_uncalibrated(self._index.searcher, rerank)
 
+    def calibrate_judge(
+        self,
+        answers: Mapping[str, Collection[VideoName]],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> JudgeReport:
+        """Fit the probabilities of results to queries whose answers are known, and keep that in the index if it helps.
+
+        Each query is searched once. The ranking of results stays as it is. What an earlier call stored is replaced if
+        the fit lowers the log loss of held-out answers, and stays otherwise.
+
+        Args:
+            answers: The videos that answer each query, paths or ids; none for a query that no video answers. There
+                must be queries of both kinds, about as often as they are asked.
+            on_progress: Called with the number of queries done and the total.
+
+        Raises:
+            VidretError: There are too few queries, one is invalid, or the index does not have a video.
+        """
+        report = choose_judge(score_answers(self._index, answers, on_progress))
+        if report.helps:
+            with Store.open(self.path, write=True) as store:
+                save_judge(store, report.judge)
+        return report
+
+    def forget_judge(self) -> None:
+        """Go back to the probabilities of an index that was fitted to no answers."""
+        with Store.open(self.path, write=True) as store:
+            save_judge(store, DEFAULT_JUDGE)
+
     # Searching
 
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
@@ -470,11 +503,12 @@ class Engine(Searchable):
             if each.k < 1 or each.candidates < 1:
                 raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
             check_offset(each.offset)
+            check_probability(each.at_least)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(each, k=each.k + each.offset, offset=0) for each in options]
         found = self._index.search(queries, whole)
-        return [hits[each.offset :] for hits, each in zip(found, options, strict=True)]
+        return [keep_probable(hits, each.at_least)[each.offset :] for hits, each in zip(found, options, strict=True)]
 
     def score_videos(
         self,
@@ -503,8 +537,14 @@ class Engine(Searchable):
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         """Find the moments that match a query, as ``locate`` does, with all options in one object."""
         check_locating(options)
-        whole = replace(options, k=options.k + options.offset, offset=0)
-        return self._index.locate(query, whole, video=video, grounder=self.grounder)[options.offset :]
+        wanted = k = options.k + options.offset
+        while True:  # the moments of an improbable video may stand between those of a probable one
+            whole = replace(options, k=k, offset=0)
+            moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
+            kept = keep_probable(moments, options.at_least)
+            if len(kept) >= wanted or len(moments) < k:
+                return kept[options.offset : wanted]
+            k *= 4
 
     def locate_many(
         self, queries: Sequence[Query], videos: Sequence[VideoName], options: LocateOptions = DEFAULT_LOCATING
@@ -523,7 +563,7 @@ class Engine(Searchable):
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
-        return [[moments[options.offset :] for moments in each] for each in found]
+        return [[keep_probable(moments, options.at_least)[options.offset :] for moments in each] for each in found]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
@@ -533,8 +573,8 @@ class Engine(Searchable):
         """Score a query against every stored frame of one video."""
         return self._index.curve(query, video)
 
-    def typical_score(self, share: float = 1 - WEAK) -> float | None:
-        """Return the best-frame score reached by this fraction of unrelated queries; None for an empty index."""
+    def typical_score(self, share: float = TYPICAL_SHARE) -> float | None:
+        """Return the best-frame score that this share of unrelated queries reaches in a segment; None if empty."""
         return self._index.searcher.typical_score(share)
 
     def ask(
@@ -589,7 +629,7 @@ class Engine(Searchable):
         """
         with FileFrames() as frames:
             report = describe_index(self._index.store, llm, frames.draw, options, on_progress=on_progress)
-        save_fusion_baseline(self._index.searcher)
+        save_text_background(self._index.searcher)
         return report
 
     # The same footage
@@ -816,7 +856,7 @@ class Engine(Searchable):
         """Compute anew what depends on all segments, after a run."""
         if not report.interrupted:
             calibrate_with_bank(self._index.searcher, self._models.bank)
-        save_fusion_baseline(self._index.searcher)
+        save_text_background(self._index.searcher)
         if report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))
 
@@ -839,7 +879,7 @@ class Engine(Searchable):
 
     @contextmanager
     def _write(self) -> Iterator[Store]:
-        """Open the index for writing, created if it is new; record its models, and at the end its baselines."""
+        """Open the index for writing, created if it is new; record its models, and at the end its scales."""
         encoder = self.encoder
         with Store.create(
             self.path,
@@ -852,7 +892,7 @@ class Engine(Searchable):
             record_ranker(store, self._models)
             record_class(store, encoder)
             yield store
-            save_baselines(store, self._index.searcher)
+            save_scales(store, self._index.searcher)
             record_head(store, self._models)
 
 
@@ -883,12 +923,34 @@ def check_offset(offset: int) -> None:
         raise VidretError(f"offset must be at least 0, got {offset}")
 
 
-def check_locating(options: LocateOptions) -> None:
-    """Check how many moments are wanted.
+def check_probability(at_least: float) -> None:
+    """Check a minimum probability.
 
     Raises:
-        VidretError: None are, or a negative number is to be skipped.
+        VidretError: It is not in 0..1.
+    """
+    if not 0 <= at_least <= 1:
+        raise VidretError(f"at_least must be between 0 and 1, got {at_least}")
+
+
+def keep_probable(results: list[Result], at_least: float) -> list[Result]:
+    """Return the results that have a minimum probability.
+
+    Raises:
+        VidretError: They have none, since scores of images and vectors are compared with nothing.
+    """
+    if at_least and any(result.probability is None for result in results):
+        raise VidretError(f"at_least must be 0 for an image or a vector, got {at_least}")
+    return [result for result in results if (result.probability or 0.0) >= at_least]
+
+
+def check_locating(options: LocateOptions) -> None:
+    """Check how many moments are wanted, and how probable ones.
+
+    Raises:
+        VidretError: None are, a negative number is to be skipped, or there is no such probability.
     """
     if options.k < 1:
         raise VidretError(f"k must be at least 1, got {options.k}")
     check_offset(options.offset)
+    check_probability(options.at_least)

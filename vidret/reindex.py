@@ -18,13 +18,11 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.progress import IndexReport, Progress
 from vidret.search.concepts import list_concepts
-from vidret.search.fusion_baseline import forget_baseline
 from vidret.search.models import allow_encoder
 from vidret.search.ranking import NONE
 from vidret.store.address import FAISS
-from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, SAMPLING, SEGMENTS
+from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
 from vidret.store.watch_list import change_watches, read_watches, write_watches
 from vidret.text import has_file
 from vidret.video.streaming import choose_mode
@@ -189,6 +187,8 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     stale = []
     if any(store.get_meta(key) for key in store.meta_keys(f"{CALIBRATION}.")):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
+    if store.get_meta(JUDGE):
+        stale.append(f"its probabilities: vidret calibrate --answers FILE --index {index}")
     if (store.get_meta(HEAD) or NONE) != NONE:
         stale.append(f"its grounding head: vidret train head --index {index} --moments FILE, or --head FILE")
     return tuple(stale)
@@ -197,9 +197,6 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
 def _switch(store: Store, index: Path, folder: Path) -> None:
     """Replace the old content by the new one; nothing before the call of ``take_over`` changes answers."""
     _move_watches(store, index, folder)
-    if TextStore.exists(index):
-        with TextStore.open(index, write=True) as texts:
-            forget_baseline(texts)
     store.take_over(folder)
 
 

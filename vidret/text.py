@@ -113,6 +113,18 @@ def file_name(path: str) -> str:
     return Path(strip_query(path)).name
 
 
+def format_probability(probability: float) -> str:
+    """Return a probability in percent; only what is certain is 0 or 100 %.
+
+    >>> format_probability(0.646), format_probability(0.002), format_probability(0.999)
+    ('65 %', '<1 %', '>99 %')
+    """
+    percent = round(100 * probability)
+    if percent == 0 < probability:
+        return "<1 %"
+    return ">99 %" if percent == 100 and probability < 1 else f"{percent} %"
+
+
 def format_time(seconds: float) -> str:
     """Return a time as ``minutes:seconds`` or ``hours:minutes:seconds``, to a tenth of a second.
 

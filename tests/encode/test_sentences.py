@@ -1,9 +1,18 @@
-"""Sentence vectors of MiniLM: unit length, meaning, and texts that no tokenizer accepts."""
+"""Sentence vectors of MiniLM: unit length, meaning, and texts that no tokenizer accepts; how often words occur."""
 
 import numpy as np
 import pytest
 
-from vidret.encode.sentences import DIM, load_sentence_encoder
+from vidret.encode.sentences import (
+    DIM,
+    RARE_SHARE,
+    ZIPF,
+    _load_ranks,
+    as_sentence,
+    find_word_share,
+    load_sentence_encoder,
+)
+from vidret.types import TEXT_SOURCES, TimedText
 
 
 def test_vectors_have_unit_length_and_compare_meanings() -> None:
@@ -29,3 +38,28 @@ def test_lone_surrogates_are_replaced() -> None:
     vectors = load_sentence_encoder().encode(["red \udcff car", "red ? car", "\ud800"])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
     assert np.isfinite(vectors).all()
+
+
+def test_what_is_said_is_quoted() -> None:
+    """So that it is nearest to queries for words, not to what the words are about."""
+    texts = {source: as_sentence(TimedText(0.0, 1.0, "hold the line", source)) for source in TEXT_SOURCES}
+    assert {source for source, text in texts.items() if text == '"hold the line"'} == {"speech", "subtitles"}
+    assert {source for source, text in texts.items() if text == "hold the line"} == {"screen", "generated"}
+
+
+def test_words_occur_as_often_as_zipf_says() -> None:
+    words = ["the", "people", "car", "dog", "lighthouse", "violinist"]
+    shares = [find_word_share(word) for word in words]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == ZIPF
+    assert find_word_share("The") == shares[0]
+    for unknown in ("qwxyz", "", "the line", "12", "\ud800"):
+        assert find_word_share(unknown) == RARE_SHARE < min(shares)
+
+
+def test_shares_are_those_of_one_language() -> None:
+    """The shares of all words of the vocabulary add up to about one, as far as Zipf's law holds."""
+    vocabulary = [find_word_share(word) for word in _load_ranks()]
+    assert len(set(vocabulary)) == len(vocabulary)
+    assert 0.8 < sum(vocabulary) < 1.2
+    assert min(vocabulary) > RARE_SHARE

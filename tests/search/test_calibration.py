@@ -289,7 +289,7 @@ def test_damaged_potentials_correct_nothing(
         store.set_meta("calibration.none", '{"file": {"name": "../x", "num_rows": 1, "checksum": 0}}')
         assert load_calibration(store, ranker) is None
         store.set_meta("calibration.none", str(listed))
-        forget_calibration(store, ranker)
+        forget_calibration(store, ranker, {})
         assert list((stored / "potentials").iterdir()) == []
 
 
@@ -297,7 +297,13 @@ def test_damaged_potentials_correct_nothing(
 
 
 def scores(hits: Sequence[Hit]) -> dict[str, float]:
-    return {Path(hit.path).name: hit.score for hit in hits}
+    """Return the corrected similarities of hits, the mean of their levels, which evidence keeps in order."""
+    levels = [[level for name, level in hit.why.items() if name != "picture"] for hit in hits]
+    found = {Path(hit.path).name: float(np.mean(own)) for hit, own in zip(hits, levels, strict=True)}
+    ordered = list(found.values())
+    assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-6)
+    assert all(hit.score == hit.why["picture"] for hit in hits)
+    return found
 
 
 def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str = "ucofia") -> dict[str, float]:
@@ -326,8 +332,6 @@ def test_search_is_corrected_by_the_stored_calibration(index: Path) -> None:
     assert scores(hits) == pytest.approx(expected, abs=1e-4)
     assert list(scores(hits)) == sorted(expected, key=lambda name: -expected[name])
     assert scores(hits) != before
-    for hit in hits:
-        assert hit.score == pytest.approx(sum(hit.why.values()) / 3, abs=1e-6), "levels are corrected"
     encoder = PatchEncoder()
     with Engine(index, encoder) as reader:
         assert scores(reader.search("rain at night")) == scores(hits)
@@ -445,7 +449,7 @@ def test_bank_without_queries_is_rejected(index: Path) -> None:
         assert scores(engine.search("rain")) == before
 
 
-def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
+def test_interrupted_calibration_keeps_the_previous_one_with_its_scale(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_metas() -> dict[str, object]:
@@ -473,12 +477,12 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
         assert all(read_metas()[key] != before[key] for key in before if "ucofia" in key)
 
 
-def test_open_engine_uses_the_baseline_of_a_new_calibration(index: Path) -> None:
+def test_open_engine_uses_the_scale_of_a_new_calibration(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
-        before = fresh._index.searcher.baselines.scores(fresh._index.store, fresh.ranker)
+        before = fresh._index.searcher.find_scale(fresh.ranker)
         engine.calibrate(BANK)
-        after = fresh._index.searcher.baselines.scores(fresh._index.store, fresh.ranker)
-        assert after == engine._index.searcher.baselines.scores(engine._index.store, engine.ranker) != before
+        after = fresh._index.searcher.find_scale(fresh.ranker)
+        assert after == engine._index.searcher.find_scale(engine.ranker) != before
 
 
 def test_calibration_is_rejected_while_another_process_writes(index: Path) -> None:

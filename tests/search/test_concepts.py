@@ -154,9 +154,14 @@ def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: 
 
 def test_events_mean_what_a_concept_has_learned_since(engine: Engine) -> None:
     engine.teach("mascot", [paint("blue")] * 4, text="blue")
-    assert names(engine.search("@mascot, then red", 1)) == ["both"]
+    first, *others = engine.search("@mascot, then red")
+    assert names([first]) == ["both"]
+    assert all(first.score > hit.score + 1 for hit in others), "blue and then red"
     engine.teach("mascot", [paint("red")] * 4, text="red", replace=True)
-    assert names(engine.search("@mascot, then red", 1)) == ["red"]
+    first, second, *others = engine.search("@mascot, then red")
+    assert set(names([first, second])) == {"both", "red"}, "red all along"
+    assert first.score == pytest.approx(second.score)
+    assert all(second.score > hit.score + 1 for hit in others)
 
 
 def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
@@ -193,7 +198,7 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
             search("a dog, then @nobody")
         with pytest.raises(VidretError, match="query must not exclude what it looks for, got 'red' for both"):
             search("red -red")
-    assert engine.search('"@nobody" is written')
+    assert engine.search('"@nobody" is written'), "what is quoted is no concept, and an index without words holds none"
     with pytest.raises(VidretError, match="@x: must be the name"):
         engine.forget("x")
     with Store.open(engine.path, write=True), pytest.raises(StoreError, match="writ"):

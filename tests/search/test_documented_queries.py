@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import COLOURS
-from tests.spoken import NamedColours, fake_sentences, make_films, save_baseline, say
+from tests.spoken import NamedColours, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
 from vidret.types import TextEmbedding
 
@@ -43,7 +43,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     say(index, "back", "speech", [(1, 3, "a good boy at the beach")])
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        save_baseline(index)
+        save_background(index)
         with Engine(index, NamedThings()) as engine:
             yield engine
 

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline, say
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
 from vidret.search.clauses import QueryStructure, make_clause
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
-from vidret.search.fused_results import find_query_spans
+from vidret.search.fused_results import STANDS_OUT, find_query_spans
 from vidret.search.grounded import GroundedVideo
 from vidret.search.placed_moments import APART
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.text_records import StoredText
-from vidret.types import Moment, Segment, Source, TextSource, TimedText
+from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource, TimedText
 
 Text = tuple[float, float, float]  # start, end, score
 
@@ -273,7 +273,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_all_words(index)
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        save_baseline(index)
+        save_background(index)
     return index
 
 
@@ -320,11 +320,24 @@ def test_sources_restrict_moments(engine: Engine) -> None:
     assert all(not moment.evidence for moment in pictures)
 
 
-def test_weak_moments_are_left_out(engine: Engine) -> None:
-    assert locate(engine, "an unheard submarine") == []
-    weak = locate(engine, "an unheard submarine", weak=True)
-    assert weak
-    assert all(moment.weak for moment in weak)
+def test_weak_moments_are_marked_and_never_hidden(engine: Engine) -> None:
+    for name in (None, "red"):
+        moments = locate(engine, "an unheard submarine", name)
+        assert moments
+        assert all(moment.weak for moment in moments)
+        assert all(moment.probability is not None and moment.probability < UNLIKELY for moment in moments)
+    best = locate(engine, "good morning captain")[0]
+    assert best.probability is not None
+    assert not best.weak
+    assert best.probability > LIKELY
+
+
+def test_moments_far_below_the_best_of_a_video_are_returned_on_request(engine: Engine) -> None:
+    few, all_moments = (
+        locate(engine, "platform nine", "red", k=9, overlapping=True, weak=weak) for weak in (False, True)
+    )
+    assert few == [moment for moment in all_moments if moment.score >= all_moments[0].score - STANDS_OUT]
+    assert len(few) < len(all_moments)
 
 
 def use_grounder(engine: Engine, *, fails: bool = False) -> FakeGrounder:

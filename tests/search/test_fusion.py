@@ -5,12 +5,14 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import vidret.search.fusion
 from tests.spoken import (
     FILMS,
     WORDS,
@@ -20,26 +22,40 @@ from tests.spoken import (
     fake_sentences,
     make_films,
     open_texts,
-    save_baseline,
+    save_background,
     say,
 )
 from tests.store.samples import damage
 from tests.words import find_content
 from vidret.align.baseline import UNRELATED
+from vidret.align.similarity import TOP_FRAMES
+from vidret.encode.sentences import find_word_share
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.search.backgrounds import load_background, measure_background
 from vidret.search.clauses import make_clause
-from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, SAID, VERBATIM, FusedSearcher
-from vidret.search.fusion_baseline import load_baseline, store_unrelated
-from vidret.search.text_matching import (
-    MIN_COSINE_DEVIATION,
-    MIN_COVER_DEVIATION,
-    TextMatcher,
-    cover_terms,
-    weigh_terms,
+from vidret.search.evidence import (
+    ADJACENT,
+    HINTED,
+    HUBNESS,
+    MATCHES_HINT,
+    MATCHES_REPORT,
+    MEANING_OFFSET,
+    MEANING_SLOPE,
+    MIN_DEVIATION,
+    PICTURE_OFFSET,
+    PICTURE_SLOPE,
+    PRIOR_TEXTS,
+    REPORTED,
+    SHORT,
+    WORDS_OFFSET,
+    WORDS_SLOPE,
 )
+from vidret.search.fusion import SAID, VERBATIM
+from vidret.search.query_bank import SENTENCES
+from vidret.search.text_matching import STOP_STEMS, TYPICAL_WORDS
 from vidret.store.text_store import TextStore
-from vidret.types import Filters, Hit, Source, TextEmbedding, TimedText
+from vidret.types import Filters, Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
 
@@ -57,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_all_words(folder / "worded")
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        save_baseline(folder / "worded")
+        save_background(folder / "worded")
     return folder
 
 
@@ -118,50 +134,75 @@ def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
     queries = ("the line is busy", "blue", "someone says good morning", "a platform sign")
     for query, expected in zip(queries, score_naively(engine, queries), strict=True):
         hits = engine.search(query)
-        assert {Path(hit.path).stem: hit.score for hit in hits} == pytest.approx(expected, abs=1e-3)
+        assert {Path(hit.path).stem: hit.score for hit in hits} == pytest.approx(expected, abs=5e-3)
         assert len(hits) == len(FILMS)
 
 
 def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
     """Compute the score of each film for queries of one clause, with loops."""
-    assert engine._index.fused is not None
-    assert engine._index.fused._texts is not None
-    index, encode = engine._index.fused._texts.index, FakeSentences().encode
-    said = encode([row[4] for row in WORDS])
-    stems = index.stems([row[4] for row in WORDS])
+    store, segments = engine._index.store, read_segments(engine)
+    frames = {name: [store.read([key]).frames[0] for key in ids] for name, ids in segments.items()}
 
-    def rate(text: str) -> np.ndarray:
-        """Return cosine and cover of each text."""
-        terms = index.terms(make_clause(text).content)
-        cosines = said @ encode([make_clause(text).content])[0]
-        covers = [cover_terms(each, terms, weigh_terms(terms, len(WORDS)))[0] for each in stems]
-        return np.stack([cosines, covers], axis=1)
+    def see(rows: np.ndarray, text: TextEmbedding) -> float:
+        """Return the mean of the best frames of a segment."""
+        return float(np.mean(sorted(float(row @ text.sentence) for row in rows)[-TOP_FRAMES:]))
 
-    unrelated = [text.sentence for text in engine.encoder.encode_text(UNRELATED)]
-    frames = {name: np.concatenate(engine._index.store.read(ids).frames) for name, ids in read_segments(engine).items()}
-    peaks = {name: [float((rows @ each).max()) for each in unrelated] for name, rows in frames.items()}
-    best = [max(peaks[name][i] - float(np.mean(peaks[name])) for name in FILMS) for i in range(len(UNRELATED))]
-    reached = np.stack([rate(other) for other in UNRELATED])
-    floor = np.array([MIN_COSINE_DEVIATION, MIN_COVER_DEVIATION])
+    unrelated = engine.encoder.encode_text(UNRELATED)
+    reached = [see(rows, each) for each in unrelated for own in frames.values() for rows in own]
+    mean, deviation = float(np.mean(reached)), max(float(np.std(reached)), MIN_DEVIATION)
     totals = []
     for query in queries:
-        clause, rated, own_totals = make_clause(query), rate(query), {}
-        for name, rows in frames.items():
-            seen = float((rows @ engine.encoder.encode_text([query])[0].sentence).max())
-            deviation = max(float(np.std(best)), MIN_PICTURE_DEVIATION)
-            scores = [(seen - float(np.mean(peaks[name])) - float(np.mean(best))) / deviation]
-            scores[0] += HINT if clause.source is None else -HINT
+        clause, own_totals = make_clause(query), {}
+        text = engine.encoder.encode_text([query])[0]
+        for name, own_frames in frames.items():
+            seen = max(see(rows, text) for rows in own_frames)
+            scores = [PICTURE_SLOPE * (seen - mean) / deviation + PICTURE_OFFSET]
+            if clause.source is not None:
+                scores[0] -= HINTED
+                if clause.content != clause.text and clause.source == "speech":
+                    scores[0] -= REPORTED
             for source in ("speech", "screen", "subtitles"):
-                of_source = [i for i, row in enumerate(WORDS) if row[1] == source]
-                own = [i for i in of_source if WORDS[i][0] == name]
-                tops = reached[:, of_source].max(axis=1)
-                standard = (rated[own] - tops.mean(axis=0)) / np.maximum(tops.std(axis=0), floor)
-                hinted = clause.source == source or (clause.source == "speech" and source == "subtitles")
-                if own:
-                    scores.append(float(standard.max()) + (HINT if hinted else 0))
+                own = [rate_text_naively(query, row) for row in WORDS if row[:2] == (name, source)]
+                # Texts that share no word with a query are silent, unless they mean it.
+                scores += [max(own)] if own and max(own) > 0 else []
             own_totals[name] = float(np.log(np.sum(np.exp(scores))))
         totals.append(own_totals)
     return totals
+
+
+def stem(word: str) -> str:
+    """Return the stem of a word of this test."""
+    return {"busy": "busi", "please": "pleas", "lightly": "lightli", "tomorrow": "tomorrow"}.get(word, word)
+
+
+def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str]) -> float:
+    """Compute the evidence of one of ``WORDS`` for a query, word by word."""
+    clause, encode, source = make_clause(query), FakeSentences().encode, said[1]
+    vector, text = encode([clause.content])[0], encode([said[4]])[0]
+    typical = encode([*SENTENCES, *UNRELATED]).mean(axis=0)
+    others = [encode([row[4]])[0] for row in WORDS if row[1] == source]
+    level = sum(float(each @ vector) for each in others) + PRIOR_TEXTS * float(typical @ vector)
+    level /= len(others) + PRIOR_TEXTS
+    asked, held = clause.content.split(), said[4].split()
+    told, whole, num_words = 0.0, 0.0, 0
+    for word in asked:
+        if stem(word) in STOP_STEMS:
+            continue
+        num_words += 1
+        number = sum(word in row[4].split() for row in WORDS)
+        expected = 1 - (1 - find_word_share(word)) ** TYPICAL_WORDS
+        weight = -np.log((number + PRIOR_TEXTS * expected) / (len(WORDS) + PRIOR_TEXTS))
+        whole += weight
+        told += weight if word in held else 0.0
+    neighbours = sum(pair in pairwise(held) for pair in set(pairwise(asked)))
+    by_words = WORDS_OFFSET + told / whole * (WORDS_SLOPE * told + ADJACENT * neighbours)
+    by_meaning = MEANING_OFFSET + MEANING_SLOPE * float(text @ vector - level - HUBNESS * (text @ typical))
+    if clause.source == source or (clause.source, source) == ("speech", "subtitles"):
+        by_meaning += MATCHES_HINT + (
+            MATCHES_REPORT if clause.content != clause.text and clause.source == "speech" else 0
+        )
+    total = float(np.log(np.exp(by_words) + np.exp(by_meaning)))
+    return total - (SHORT / num_words if clause.source is None else 0.0)
 
 
 def read_segments(engine: Engine) -> dict[str, list[int]]:
@@ -204,8 +245,7 @@ def test_sequences_are_searched_like_sentences(engine: Engine) -> None:
     assert names(engine.search(EventSequence([busy, call], gap=5), 1)) == ["red"]
     best = engine.search(EventSequence([busy, call], gap=1), 1)[0]
     assert best.events[1].start - best.events[0].end <= 1
-    with pytest.raises(VidretError, match="rerank must be auto"):
-        engine.search(EventSequence(["green", "yellow"]), rerank=None)
+    assert names(engine.search(EventSequence(["green", "yellow"]), 1, rerank=None)) == ["turn"]
     with pytest.raises(VidretError, match="query must be text, an image or a vector here, got 2 events"):
         engine.curve(EventSequence(["green", "yellow"]), hit_path(by_sequence))
 
@@ -248,7 +288,7 @@ def test_other_exclusions_lower_a_video_in_which_they_are_said(engine: Engine) -
 def test_negative_terms_lower_videos_that_show_nothing_else(engine: Engine, query: str) -> None:
     seen, less = ({Path(hit.path).stem: hit.why["picture"] for hit in engine.search(each)} for each in ("white", query))
     assert less["red"] < seen["red"] - 5
-    assert seen["white"] >= less["white"] > seen["white"] - 2
+    assert seen["white"] - 2 < less["white"] <= seen["white"] + 1e-5
 
 
 @pytest.mark.parametrize("said", ["no woman, no cry", "the kettle sings, no steam", "call me, then hang up"])
@@ -281,7 +321,8 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
     assert {each.source for hit in hits for each in hit.evidence} == {"subtitles"}
     pictures = engine.search("red", sources=["picture"])
     assert names(pictures)[0] == "red"
-    assert all(not hit.evidence for hit in pictures)
+    assert {each.source for hit in pictures for each in hit.evidence} == {"picture"}
+    assert all(set(hit.why) == {"picture", "frames"} for hit in pictures)
     for wrong in ([], ["sound"]):
         with pytest.raises(VidretError, match="sources must be some of picture, speech, screen, subtitles"):
             engine.search("red", sources=wrong)  # type: ignore[arg-type]
@@ -354,70 +395,64 @@ def test_index_with_words_alone(tmp_path: Path) -> None:
         assert engine.locate("red") == []
 
 
-# The baseline
+# The background
 
 
 def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     measured: list[int] = []
-    measure = FusedSearcher.measure_baseline
 
-    def count(searcher: FusedSearcher) -> object:
+    def count(*given: Any) -> object:
         measured.append(1)
-        return measure(searcher)
+        return measure_background(*given)
 
-    monkeypatch.setattr(FusedSearcher, "measure_baseline", count)
+    monkeypatch.setattr(vidret.search.fusion, "measure_background", count)
     return measured
 
 
-def test_baseline_is_stored_and_reused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_is_stored_and_reused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = count_measurements(monkeypatch)
     with TextStore.open(index) as texts:
-        stored = load_baseline(texts)
+        stored = load_background(texts)
         assert stored is not None
-        assert stored.sizes[1] == len(texts) == len(WORDS)
-        assert set(stored.texts) == {"speech", "screen", "subtitles"}
+        assert stored.num_texts == len(texts) == len(WORDS)
+        assert set(stored.means) == {"speech", "screen", "subtitles"}
     for _ in range(2):
         with Engine(index, NamedColours()) as engine:
             engine.search("line")
             engine.search("red")
-    save_baseline(index)
+    save_background(index)
     assert measured == [], "as large as it was"
     say(index, "white", "speech", [(1, 2, "one more")])
-    save_baseline(index)
+    save_background(index)
     assert measured == [1]
     with TextStore.open(index) as texts:
-        again = load_baseline(texts)
+        again = load_background(texts)
         assert again is not None
-        assert again.sizes[1] == len(WORDS) + 1
+        assert again.num_texts == len(WORDS) + 1
 
 
 def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Engine(index, NamedColours()) as engine:
-        expected = engine.search("red line")
-    encoder, encoded = NamedColours(), list[str]()
-    encode = encoder.encode_text
+    encoder, encoded, sentences = NamedColours(), list[str](), list[str]()
+    encode, encode_sentences = encoder.encode_text, FakeSentences.encode
 
     def note(texts: Sequence[str]) -> list[TextEmbedding]:
         encoded.extend(texts)
         return encode(texts)
 
+    def note_sentences(self: FakeSentences, texts: Sequence[str]) -> np.ndarray:
+        sentences.extend(texts)
+        return encode_sentences(self, texts)
+
     monkeypatch.setattr(encoder, "encode_text", note)
+    monkeypatch.setattr(FakeSentences, "encode", note_sentences)
     with Engine(index, encoder) as engine:
-        assert engine.search("red line") == expected
-        assert encoded == ["red line"], "unrelated queries are stored"
-    with TextStore.open(index, write=True) as texts:
-        store_unrelated(texts, "another encoder", np.ones((len(UNRELATED), encoder.dim), np.float32))
-    with Engine(index, encoder) as engine:
-        assert engine.search("red line") == expected
-        assert set(UNRELATED) < set(encoded), "those of another encoder are not used"
-    encoded.clear()
-    save_baseline(index)
-    with Engine(index, encoder) as engine:
-        assert engine.search("red line") == expected
-        assert encoded == ["red line"], "the next run stores them again"
+        engine.search("red line")
+        engine.search("someone says red, no line")
+    assert encoded == ["red line", "someone says red", "line"], "unrelated queries and typical sentences are stored"
+    assert sentences == ["red line", "red"]
 
 
-def test_baseline_is_measured_again_when_the_index_has_grown_by_a_quarter(
+def test_background_is_measured_again_when_the_words_have_grown_by_a_quarter(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = count_measurements(monkeypatch)
@@ -429,22 +464,13 @@ def test_baseline_is_measured_again_when_the_index_has_grown_by_a_quarter(
             assert len(measured) == expected
 
 
-def test_locating_matches_words_once_until_the_index_changes(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    matched: list[int] = []
-    find = TextMatcher.find
-
-    def count(matcher: TextMatcher, *given: Any) -> object:
-        matched.append(1)
-        return find(matcher, *given)
-
-    monkeypatch.setattr(TextMatcher, "find", count)
+def test_words_that_were_added_are_found_at_once(index: Path) -> None:
     with Engine(index, NamedColours()) as engine:
         assert not any("green door" in each.text for hit in engine.search("green door") for each in hit.evidence)
-        engine.locate("green door", weak=True)
-        assert len(matched) == 1
+        engine.locate("green door")
         say(index, "white", "screen", [(1, 2, "green door")])
-        assert any("green door" in each.text for hit in engine.search("green door") for each in hit.evidence)
-        assert len(matched) == 2
+        for found in (engine.search("green door"), engine.locate("green door")):
+            assert any("green door" in each.text for result in found for each in result.evidence)
 
 
 # Damage

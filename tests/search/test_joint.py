@@ -116,7 +116,7 @@ def test_an_index_uses_every_part_by_itself(joint: Path, films: Path, tmp_path: 
         assert engine.ranker.name == str(joint)
         assert engine.grounder is not None
         assert engine.grounder.path == joint
-        assert list(engine.search("red", 1)[0].why) == ["segment", "frames", "words"]
+        assert list(engine.search("red", 1)[0].why) == ["picture", "segment", "frames", "words"]
         assert engine.locate("red", 1, weak=True)[0].by == "head"
     with Store.open(tmp_path / "index") as store:
         first = load_calibration(store, engine.ranker)

@@ -18,9 +18,9 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
+from vidret.search.judging import DEFAULT_JUDGE, NO_ANSWER
 from vidret.search.locating import Locator, RankedVideo, describe_video
 from vidret.search.queries import encode_queries
-from vidret.search.ranking import FrameRanker
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
 from vidret.types import Hit, LocateOptions, Moment, TextEmbedding
@@ -61,15 +61,15 @@ def select(moments: list[Moment], path: str) -> list[Moment]:
     return [moment for moment in moments if moment.path == path]
 
 
-def naive_probabilities(hits: list[Hit], temperature: float) -> dict[str, float]:
-    total = sum(math.exp(hit.score / temperature) for hit in hits)
-    return {hit.path: math.exp(hit.score / temperature) / total for hit in hits}
+def naive_probabilities(hits: list[Hit]) -> dict[str, float]:
+    total = sum(math.exp(hit.score) for hit in hits)
+    return {hit.path: math.exp(hit.score) / total for hit in hits}
 
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_score_is_the_probability_of_the_span_times_that_of_the_video(engine: Engine, query: str) -> None:
     hits = engine.search(query, 3)
-    probabilities = naive_probabilities(hits, engine.ranker.temperature)
+    probabilities = naive_probabilities(hits)
     moments = engine.locate(query, 1000, videos=3, **ALL)
     assert {moment.path for moment in moments} == set(probabilities)
     for path, probability in probabilities.items():
@@ -94,10 +94,9 @@ def test_moments_of_a_certain_video_rank_before_those_of_uncertain_ones(
     locator = Locator(engine._index.searcher, engine.grounder)
     paths = [str(made / "films" / name) for name in FIRSTS]
     video_ids = [look_up_video(engine._index.store, path) for path in paths]
-    temperature = engine.ranker.temperature
     for certain in range(len(paths)):
         chosen = [
-            RankedVideo(video_id=video_id, path=path, score=(5 if index == certain else 1) * temperature, weak=False)
+            RankedVideo(video_id=video_id, path=path, score=5.0 if index == certain else 1.0)
             for index, (video_id, path) in enumerate(zip(video_ids, paths, strict=True))
         ]
         best = locator.locate(text, chosen, 1, **ALL)[0]
@@ -106,8 +105,7 @@ def test_moments_of_a_certain_video_rank_before_those_of_uncertain_ones(
         assert best.path == paths[certain]
         assert best.score == pytest.approx(share * alone.score, rel=1e-5)
     large = [
-        RankedVideo(video_id=video_id, path=path, score=1e6, weak=False)
-        for video_id, path in zip(video_ids, paths, strict=True)
+        RankedVideo(video_id=video_id, path=path, score=1e6) for video_id, path in zip(video_ids, paths, strict=True)
     ]
     assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100, **ALL))
     assert locator.locate(text, [], 5, **ALL) == []
@@ -181,21 +179,24 @@ def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:
             assert (moment.by, 0 <= moment.start < moment.end <= 25, 0 < moment.score < 1) == ("head", True, True)
 
 
-def test_weak_is_set_by_the_search_or_for_a_single_video_by_its_frames(
-    engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path) -> None:
     searcher, path = engine._index.searcher, str(made / "films" / "b.mp4")
     text = encode_queries(["rain"], engine.encoder)[0]
-    locator, video_id = Locator(searcher, engine.grounder), look_up_video(engine._index.store, path)
-    for weak in (False, True):
-        video = RankedVideo(video_id=video_id, path=path, score=1.0, weak=weak)
-        assert {m.weak for m in locator.locate(text, [video], 50, **ALL)} == {weak}
-    curve = locator.curve(text, video_id)
-    assert curve is not None
-    for highest, weak in ((curve.best - 1e-4, False), (curve.best + 1e-4, True)):
-        monkeypatch.setattr(searcher.baselines, "scores", lambda _store, _ranker, highest=highest: [highest] * 4)
-        assert searcher.is_weak(curve.best, FrameRanker()) == weak
-        assert {moment.weak for moment in engine.locate("rain", 50, video=path, **ALL)} == {weak}
+    video_id = look_up_video(engine._index.store, path)
+    for head in (engine.grounder, None):
+        for probability, weak in ((None, False), (0.1, True), (0.9, False)):
+            video = RankedVideo(video_id=video_id, path=path, score=1.0, probability=probability, weak=weak)
+            moments = Locator(searcher, head).locate(text, [video], 50, **ALL)
+            assert {(m.probability, m.weak) for m in moments} == {(probability, weak)}
+    hits = {hit.path: hit for hit in engine.search("rain")}
+    for moment in engine.locate("rain", 50, **ALL):
+        hit = hits[moment.path]
+        assert (moment.probability, moment.weak) == (hit.probability, hit.weak)
+    num_segments = len(searcher.store.video_segments(video_id))
+    expected = DEFAULT_JUDGE.index(hits[path].score, num_segments)
+    alone = engine.locate("rain", 50, video=path, **ALL)
+    assert [m.probability for m in alone] == pytest.approx([expected] * len(alone), abs=1e-6)
+    assert {m.weak for m in alone} == {expected < NO_ANSWER}
 
 
 def index_without_head(made: Path, folder: Path) -> None:
@@ -326,5 +327,6 @@ def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeyp
         monkeypatch.setattr(encoder, "encode_text", count_texts)
         monkeypatch.setattr(engine._index.store, "read", count_reads)
         assert engine.locate_many(queries, ids, LocateOptions(k=2, weak=True)) == single
-    assert sorted(texts) == sorted([*QUERIES, "a dog", "rain"]), "each query is encoded once; events are remembered"
+    asked = [*QUERIES, "a dog", "rain", *QUERIES[1:]]
+    assert sorted(texts) == sorted(asked), "each query is encoded once"
     assert len(reads) == len(ids), "each video is read once"

@@ -20,7 +20,7 @@ from vidret.store import NewSegment, Store
 from vidret.store.epochs import Epochs
 from vidret.store.text_index import TextIndex
 from vidret.store.text_store import TextStore
-from vidret.types import SOURCES, Filters, Hit, SegmentEmbedding, TextSource, TimedText
+from vidret.types import Filters, Hit, SearchOptions, SegmentEmbedding, TextSource, TimedText
 
 NUM_OTHERS = 260  # more than a search reads of one kind
 GREETING = "good morning everyone"
@@ -161,17 +161,15 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
             assert len(engine.search('"red button"', 10)) == 1
 
 
-@pytest.mark.parametrize("name", ["match_texts", "_exclude"])
+@pytest.mark.parametrize("name", ["_match_texts", "ask"])
 def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: Engine, name: str) -> None:
     """Another query runs at each line, as one of another thread may."""
-    fused = engine._index._fused
-    assert fused is not None
-    searcher = fused._fused
+    searcher = engine._index.results._fused
     mine, other = (searcher.analyse(query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
-    values = (SOURCES,) if name == "match_texts" else ()
 
     def ask(query: AnalysedQuery) -> object:
-        return getattr(searcher, name)(query, *values)
+        question = searcher.ask(query, SearchOptions())
+        return question.matches, question.excluded
 
     expected, interrupted = ask(mine), list[int]()
     ask(other)

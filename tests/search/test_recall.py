@@ -1,5 +1,6 @@
 """Recall of the coarse search: a naive twin, indexes that find all or half of the segments, ties, and progress."""
 
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,14 @@ SearchResult = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"
 class HalfStore(Store):
     """A store whose search finds segments with odd ids only."""
 
-    def search(self, queries: Float[np.ndarray, "query dim"], k: int, filters: Filters = ALL_VIDEOS) -> SearchResult:
+    def search(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        filters: Filters = ALL_VIDEOS,
+        *,
+        excluded: Set[int] = frozenset(),
+    ) -> SearchResult:
         scores, ids = super().search(queries, 4 * k, filters)
         kept_scores, kept_ids = np.full((len(ids), k), -np.inf, np.float32), np.full((len(ids), k), -1)
         for row, own in enumerate(ids):
@@ -32,10 +40,17 @@ class HalfStore(Store):
 class ShallowStore(Store):
     """A store whose search finds the nearest segments only for a large k, and then last."""
 
-    def search(self, queries: Float[np.ndarray, "query dim"], k: int, filters: Filters = ALL_VIDEOS) -> SearchResult:
+    def search(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        filters: Filters = ALL_VIDEOS,
+        *,
+        excluded: Set[int] = frozenset(),
+    ) -> SearchResult:
         if k <= BEST:
-            return super().search(-np.asarray(queries, np.float32), k, filters)
-        scores, ids = super().search(queries, k, filters)
+            return super().search(-np.asarray(queries, np.float32), k, filters, excluded=excluded)
+        scores, ids = super().search(queries, k, filters, excluded=excluded)
         order = np.r_[BEST:k, :BEST] if k >= 2 * BEST else np.arange(k)
         return scores[:, order], ids[:, order]
 

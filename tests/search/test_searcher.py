@@ -4,19 +4,32 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from vidret.search.calibration import Calibration, measure_calibration
 from vidret.search.candidates import SEGMENTS_PER_VIDEO
+from vidret.search.concept_encoder import ConceptEncoder
+from vidret.search.fused_results import FusedResults
 from vidret.search.locating import Locator
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
+from vidret.search.scales import UNKNOWN
 from vidret.search.searcher import Searcher
 from vidret.store import NewSegment, Store
-from vidret.types import ALL_VIDEOS, CANDIDATES, Filters, Hit, SearchOptions, SegmentEmbedding, TextEmbedding
+from vidret.types import (
+    ALL_VIDEOS,
+    CANDIDATES,
+    Filters,
+    Hit,
+    Resize,
+    Sampling,
+    SearchOptions,
+    SegmentEmbedding,
+    TextEmbedding,
+)
 
 DIM = 16
 AXIS = np.eye(1, DIM, dtype=np.float32)[0]
@@ -29,6 +42,8 @@ class AxisEncoder:
 
     name = fingerprint = "axes"
     dim = DIM
+    resize = Resize(shorter=32, crop=32)
+    sampling = Sampling(num_frames=4, fps=1.0)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         return [TextEmbedding(text, -AXIS, -AXIS[None]) for text in texts]
@@ -58,8 +73,9 @@ class RecordedSearch:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Store.open(folder / "index")
-        self.searcher = Searcher(self.store, AxisEncoder(), FrameRanker(), tokens="int8")  # type: ignore[arg-type]
-        self.searcher.baselines.scores(self.store, FrameRanker())
+        encoder: Any = ConceptEncoder(cast(Any, AxisEncoder()), self.store)
+        self.searcher = Searcher(self.store, encoder, FrameRanker(), tokens="int8")
+        self.searcher.find_scale(FrameRanker())
         self.num_read: list[int] = []
         self.depths: list[int] = []
         read, search = self.store.read, self.store.search
@@ -77,7 +93,7 @@ class RecordedSearch:
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
         options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
-        return self.searcher.search([QUERY], [options])[0]
+        return FusedResults(self.searcher, None).search(AXIS, options)
 
     def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
         """Return the numbers of the videos found."""
@@ -126,6 +142,15 @@ def test_few_segments_are_read_of_videos_behind_many_segments_of_others(search: 
 def test_scores_do_not_depend_on_k(search: RecordedSearch) -> None:
     few, many = (search.find_hits(k) for k in (1, 4))
     assert (few[0].score, few[0].segment) == (many[0].score, many[0].segment)
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 100, 2000])
+def test_scores_and_pages_do_not_depend_on_candidates(search: RecordedSearch, candidates: int) -> None:
+    expected = [(hit.video, hit.score, hit.segment) for hit in search.find_hits(4, candidates=2000)]
+    assert [score for _, score, _ in expected] == sorted((score for _, score, _ in expected), reverse=True)
+    for k in range(1, 5):
+        hits = search.find_hits(k, candidates=candidates)
+        assert [(hit.video, hit.score, hit.segment) for hit in hits] == expected[:k]
 
 
 def test_missing_file_does_not_deepen_the_search_to_the_whole_index(search: RecordedSearch) -> None:
@@ -185,8 +210,8 @@ def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: 
     assert again.ids.tolist() == [key for key in calibrated.ids.tolist() if key > 7 and not 400 < key <= 800]
     assert np.isfinite(again.potentials["frames"]).all()
     damage_frames(store, [*store.video_segments(1)[7:], *store.video_segments(3), *store.video_segments(4)])
-    fresh = Searcher(store, AxisEncoder(), FrameRanker(), tokens="int8")  # type: ignore[arg-type]
-    assert fresh.baselines.scores(store, FrameRanker()) == []
+    fresh = Searcher(store, search.searcher.encoder, FrameRanker(), tokens="int8")
+    assert fresh.find_scale(FrameRanker()) == UNKNOWN
 
 
 def measure(searcher: Searcher) -> Calibration:

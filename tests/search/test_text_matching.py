@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.words import DIM, create_words, make_texts, random_vectors
+from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.search.clauses import make_clause
 from vidret.search.text_matching import (
     FUZZY_WEIGHT,
-    MIN_COSINE_DEVIATION,
-    PHRASE_BONUS,
+    PRIOR_TEXTS,
     STOP_STEMS,
-    STOP_WEIGHT,
-    TextBaseline,
+    TYPICAL_WORDS,
     TextMatch,
     TextMatcher,
-    cover_terms,
     holds_phrase,
+    match_terms,
     weigh_terms,
 )
 from vidret.store.text_index import Term
 
+TYPICAL = np.eye(1, DIM, 1, dtype=np.float32)[0]
 SAID = (
     "the filename is too long",
     "a green lighthouse behind the hill",
@@ -51,7 +51,7 @@ def matcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextMatcher]:
 def find(matcher: TextMatcher, query: str, phrases: Sequence[str] = ()) -> list[TextMatch]:
     """Return the matches of a query, by cover."""
     clause = replace(make_clause(query), phrases=tuple(phrases))
-    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32))[0]
+    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32), typical=TYPICAL)[0]
     return sorted(found, key=lambda match: -match.cover)
 
 
@@ -67,10 +67,21 @@ def check_best(matcher: TextMatcher, query: str, text: str, cover: float) -> Non
 
 
 def test_texts_are_found_by_their_words(matcher: TextMatcher) -> None:
-    check_best(matcher, "green lighthouse", SAID[1], 1 + PHRASE_BONUS)
+    check_best(matcher, "green lighthouse", SAID[1], 1)
     check_best(matcher, "lighthouse green", SAID[1], 1)
     check_best(matcher, "calling", SAID[4], 1)
     assert best(matcher, "green fox")[1] < 0.7
+
+
+def test_neighbouring_words_are_counted(matcher: TextMatcher) -> None:
+    for query, count in (
+        ("green lighthouse", 1),
+        ("lighthouse green", 0),
+        ("the line is busy", 3),
+        ("busy line", 0),
+        ("lighthouse", 0),
+    ):
+        assert find(matcher, query)[0].num_adjacent == count
 
 
 def test_misspelt_words_count_in_part(matcher: TextMatcher) -> None:
@@ -96,7 +107,8 @@ def test_rare_words_weigh_more_than_frequent_ones(matcher: TextMatcher) -> None:
 def test_phrases_must_be_held(matcher: TextMatcher) -> None:
     found = find(matcher, "fourth day strike", ["fourth day"])
     assert [match.stored.text.text for match in found] == [SAID[5]]
-    assert found[0].cover == pytest.approx(1 + PHRASE_BONUS)
+    assert found[0].cover == pytest.approx(1)
+    assert found[0].num_adjacent == 1
     assert {match.stored.text.text for match in find(matcher, "x", ["fourth day", "hold"])} == {SAID[3], SAID[5]}
     assert find(matcher, "the line", ["hold line"]) == []
     assert find(matcher, "the line", ["!?"]) == []
@@ -104,7 +116,8 @@ def test_phrases_must_be_held(matcher: TextMatcher) -> None:
 
 def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:
     vector = random_vectors(make_texts(["please hold the line"]))
-    found = matcher.find([make_clause("nothing of it")], vector)[0]
+    found = matcher.find([make_clause("nothing of it")], vector, typical=vector[0])[0]
+    assert all(match.hubness == match.cosine for match in found)
     cosines = {match.stored.text.text: match.cosine for match in found}
     assert len(cosines) == len(SAID), "the nearest texts, whatever their words"
     assert cosines["please hold the line"] == pytest.approx(1, abs=2e-3)
@@ -112,7 +125,7 @@ def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:
 
 def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
     vectors = random_vectors(make_texts(["lighthouse", "busy"]))
-    first, second = matcher.find([make_clause("lighthouse"), make_clause("busy")], vectors)
+    first, second = matcher.find([make_clause("lighthouse"), make_clause("busy")], vectors, typical=TYPICAL)
     assert max(first, key=lambda match: match.cover).stored.text.text == SAID[1]
     assert max(second, key=lambda match: match.cover).stored.text.text == SAID[4]
 
@@ -141,12 +154,31 @@ def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:
     assert matcher.holds("day fourth") == matcher.holds("submarine") == matcher.holds("!") == set()
 
 
-def test_standard_scores() -> None:
-    baseline = TextBaseline(0.3, 0.1, 0.5, 0.2)
-    assert baseline.standardise(0.5, 0.5) == pytest.approx(2)
-    assert baseline.standardise(0.3, 1.1) == pytest.approx(3)
-    narrow = TextBaseline(0.3, 0.0, 0.5, 0.0)
-    assert narrow.standardise(0.3 + MIN_COSINE_DEVIATION, 0.0) == pytest.approx(1)
+def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matcher: TextMatcher) -> None:
+    clauses = [
+        make_clause("the busy lighthouse"),
+        replace(make_clause("x"), phrases=("fourth day",)),
+        make_clause("file name"),
+    ]
+    vectors = random_vectors(make_texts(["one", "two", "three"]))
+    found = matcher.find(clauses, vectors, typical=TYPICAL)
+    scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL)
+    assert [len(own) for own in scored] == [len(SAID), 1, len(SAID)]
+    for own, others in zip(found, scored, strict=True):
+        rows = {match.stored.id: match for match in others}
+        assert all(rows[match.stored.id] == match for match in own)
+    assert matcher.score_content("another film", clauses, vectors, typical=TYPICAL) == [[], [], []]
+
+
+def test_matches_hold_what_their_words_tell(matcher: TextMatcher) -> None:
+    """The words of English count for some texts: "the" is frequent in both, "lighthouse" rare in both."""
+    lighthouse, line = (find(matcher, query)[0] for query in ("the lighthouse", "the line"))
+    for match, stem, count in ((lighthouse, "lighthouse", 1), (line, "line", 2)):
+        expected = 1 - (1 - find_word_share(stem)) ** TYPICAL_WORDS
+        held = (count + PRIOR_TEXTS * expected) / (len(SAID) + PRIOR_TEXTS)
+        assert match.information == pytest.approx(-math.log(held))
+        assert (match.cover, match.num_words) == (1, 1)
+    assert find(matcher, "green fox")[0].num_words == 2
 
 
 # The naive twin
@@ -167,9 +199,9 @@ TERMS = st.lists(
 COMPOUNDS = {("file", "name"): "filenam", ("cat", "dog"): "catdog"}
 
 
-def cover_naively(stems: list[str], terms: list[Term], weights: list[float]) -> float:
-    """Compute the weighted share of terms that a text holds, word by word."""
-    covered = 0.0
+def match_naively(stems: list[str], terms: list[Term], weights: list[float]) -> float:
+    """Add up what the terms tell that a text holds, word by word."""
+    told = 0.0
     for index, (term, weight) in enumerate(zip(terms, weights, strict=True)):
         degrees = [0.0]
         joined = [
@@ -181,27 +213,32 @@ def cover_naively(stems: list[str], terms: list[Term], weights: list[float]) -> 
                 degrees.append(1.0)
             elif stem in term.similar:
                 degrees.append(FUZZY_WEIGHT * term.similar[stem])
-        covered += weight * max(degrees)
-    cover = covered / sum(weights) if terms else 0.0
-    wanted = " ".join(term.stem for term in terms)
-    is_phrase = len(terms) > 1 and f" {wanted} " in f" {' '.join(stems)} "
-    return cover + PHRASE_BONUS if is_phrase else cover
+        told += weight * max(degrees)
+    return told
 
 
 @given(st.lists(STEMS, max_size=8), TERMS)
-def test_cover_agrees_with_its_naive_twin(stems: list[str], terms: list[Term]) -> None:
-    weights = weigh_terms(terms, 60)
-    cover, shared = cover_terms(stems, terms, weights, COMPOUNDS)
-    assert cover == pytest.approx(cover_naively(stems, terms, weights))
+def test_matches_agree_with_their_naive_twin(stems: list[str], terms: list[Term]) -> None:
+    weights = weigh_terms(terms, 60, {})
+    information, shared = match_terms(stems, terms, weights, COMPOUNDS)
+    assert information == pytest.approx(match_naively(stems, terms, weights))
+    assert 0 <= information <= sum(weights) + 1e-9
     assert shared <= set(stems), "the stems that match are the text's"
-    assert (cover > 0) == bool(shared)
+    if information > 0:
+        assert shared
+
+
+@given(st.lists(STEMS, max_size=8), TERMS, STEMS)
+def test_a_longer_text_tells_no_less(stems: list[str], terms: list[Term], more: str) -> None:
+    weights = weigh_terms(terms, 60, {})
+    assert match_terms([*stems, more], terms, weights)[0] >= match_terms(stems, terms, weights)[0]
 
 
 def test_two_words_written_as_one_count_as_a_whole() -> None:
     joined, (file, name) = Term("filenam", 3, {}), (Term(stem, 3, {}) for stem in ("file", "name"))
     compounds = {("file", "name"): "filenam"}
-    assert cover_terms(["a", "file", "name"], [joined], [2.0], compounds) == (1.0, {"file", "name"})
-    assert cover_terms(["a", "filenam"], [file, name], [2.0, 1.0], compounds) == (1.0, {"filenam"})
+    assert match_terms(["a", "file", "name"], [joined], [2.0], compounds) == (2.0, {"file", "name"})
+    assert match_terms(["a", "filenam"], [file, name], [2.0, 1.0], compounds) == (3.0, {"filenam"})
 
 
 @given(st.lists(STEMS, max_size=8), st.lists(STEMS, max_size=3))
@@ -210,12 +247,29 @@ def test_phrase_agrees_with_its_naive_twin(stems: list[str], phrase: list[str]) 
     assert holds_phrase(stems, phrase) == held
 
 
-def test_weights_are_inverse_document_frequencies() -> None:
-    rare, frequent, stop, newer = weigh_terms(
-        [Term("fox", 1, {}), Term("cat", 40, {}), Term("the", 1, {}), Term("dog", 200, {})], 100
+@given(TERMS, st.integers(0, 200), st.dictionaries(STEMS, st.floats(0, 0.1)))
+def test_weights_agree_with_their_naive_twin(terms: list[Term], num_texts: int, shares: dict[str, float]) -> None:
+    weights = weigh_terms(terms, num_texts, shares)
+    has_content = False
+    for term in terms:
+        has_content = has_content or term.stem not in STOP_STEMS
+    for term, weight in zip(terms, weights, strict=True):
+        without = 1.0  # the chance that a typical text does not hold the word
+        for _ in range(TYPICAL_WORDS):
+            without *= 1 - shares.get(term.stem, RARE_SHARE)
+        held = min((term.num_texts + PRIOR_TEXTS * (1 - without)) / (num_texts + PRIOR_TEXTS), 1)
+        is_silent = term.stem in STOP_STEMS and has_content
+        assert weight == pytest.approx(0 if is_silent else math.log(1 / held), abs=1e-9)
+
+
+def test_rare_words_tell_more_in_english_as_in_the_index() -> None:
+    fox, cat, stop, newer = weigh_terms(
+        [Term("fox", 1, {}), Term("cat", 40, {}), Term("the", 1, {}), Term("dog", 200, {})], 100, {}
     )
-    assert rare == pytest.approx(math.log(1 + 99.5 / 1.5))
-    assert frequent < rare
-    assert stop == pytest.approx(STOP_WEIGHT * rare)
-    assert "the" in STOP_STEMS
-    assert newer > 0, "the full-text index may be ahead of the count"
+    assert fox > cat > newer >= 0, "the full-text index may be ahead of the count"
+    assert stop == 0
+    assert weigh_terms([Term("the", 1, {})], 100, {})[0] > 0, "where there is nothing else"
+    common, rare = (weigh_terms([Term("fox", 1, {})], 100, {"fox": share})[0] for share in (0.01, 1e-5))
+    assert common < rare
+    settled = [weigh_terms([Term("fox", 10**6, {})], 10**8, {"fox": share})[0] for share in (0.01, 1e-5)]
+    assert settled == pytest.approx([math.log(100)] * 2, abs=0.01), "a large index knows better than English"

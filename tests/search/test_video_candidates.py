@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from vidret.search.clauses import QueryStructure, make_clause
 from vidret.search.combining import combine_clauses
-from vidret.search.picture_scores import VideoPictures, score_pictures
-from vidret.search.reranking import SegmentFeatures
+from vidret.search.picture_scores import VideoPictures, collect_frames, collect_segments, lower_pictures
+from vidret.search.queries import EncodedQuery
+from vidret.search.reranking import RankedSegments, SegmentFeatures
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_candidates import VideoCandidates
-from vidret.search.video_scores import make_video_scores
+from vidret.search.video_scores import ABSENT, make_video_scores
 from vidret.store.text_records import StoredText
-from vidret.types import Segment, TextSource, TimedText
+from vidret.types import Segment, TextEmbedding, TextSource, TimedText
 
 DIM = 6
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")
@@ -41,35 +42,96 @@ def draw_segments(rng: np.random.Generator) -> SegmentFeatures:
     )
 
 
-@given(seeds)
+def draw_ranked(rng: np.random.Generator, stored: SegmentFeatures) -> tuple[RankedSegments, np.ndarray]:
+    """Return the segments with frames in the order of random scores, each at one of its frames, and their evidence."""
+    seen = [row for row in range(len(stored.segments)) if len(stored.frames[row])]
+    scores = rng.standard_normal(len(stored.segments))
+    order = sorted(seen, key=lambda row: -scores[row])
+    ranked = RankedSegments(
+        segments=[stored.segments[row] for row in order],
+        scores=scores[order],
+        positive_scores=scores[order],
+        times=np.array([rng.choice(stored.times[row]) for row in order], np.float64),
+        levels={"frames": scores[order] + 1},
+    )
+    return ranked, 3 * scores[order] - 1
+
+
+@given(seeds, st.integers(1, 3))
 @settings(max_examples=30)
-def test_pictures_agree_with_a_naive_twin(seed: int) -> None:
+def test_segments_agree_with_a_naive_twin(seed: int, num_clauses: int) -> None:
     rng = np.random.default_rng(seed)
     stored = draw_segments(rng)
-    clauses, negatives, unrelated = (
-        rng.standard_normal((count, DIM), dtype=np.float32) for count in (rng.integers(1, 3), rng.integers(0, 3), 5)
+    drawn = [draw_ranked(rng, stored) for _ in range(num_clauses)]
+    if not drawn[0][0].segments:
+        return
+    videos = collect_segments([ranked for ranked, _ in drawn], [evidence for _, evidence in drawn])
+    first = drawn[0][0]
+    assert list(videos) == list(dict.fromkeys(segment.video for segment in first.segments)), "the best one first"
+    for video_id, video in videos.items():
+        times = {s: t for s, t in zip(first.segments, first.times, strict=True) if s.video == video_id}
+        assert list(video.segments) == sorted(times, key=lambda segment: times[segment])
+        assert video.times.tolist() == sorted(times.values())
+        for (ranked, evidence), own, best in zip(drawn, video.scores, video.best, strict=True):
+            for segment, score in zip(video.segments, own, strict=True):
+                assert score == evidence[list(ranked.segments).index(segment)]
+            assert best == max(own)
+        highest = next(row for row, segment in enumerate(first.segments) if segment.video == video_id)
+        assert video.levels == ({"frames": first.levels["frames"][highest]} if num_clauses == 1 else {})
+
+
+@given(seeds, st.integers(1, 3))
+@settings(max_examples=30)
+def test_frames_agree_with_a_naive_twin(seed: int, num_clauses: int) -> None:
+    """The best frame has the evidence of the video; others have less by what their similarity is less."""
+    rng = np.random.default_rng(seed)
+    stored, slope = draw_segments(rng), 7.0
+    drawn = [draw_ranked(rng, stored) for _ in range(num_clauses)]
+    if not drawn[0][0].segments:
+        return
+    segments = collect_segments([ranked for ranked, _ in drawn], [evidence for _, evidence in drawn])
+    segments.pop(drawn[0][0].segments[0].video)  # of which nothing is asked
+    rows = rng.standard_normal((num_clauses, DIM), dtype=np.float32)
+    queries = [EncodedQuery(positive=TextEmbedding("a", row, row[None])) for row in rows]
+    videos = collect_frames(stored, segments, queries, slope)
+    assert set(videos) == set(segments)
+    for video_id, video in videos.items():
+        own = [row for row, each in enumerate(stored.segments) if each.video == video_id and len(stored.frames[row])]
+        own.sort(key=lambda row: stored.segments[row].start)
+        assert list(video.segments) == [stored.segments[row] for row in own]
+        assert video.times.tolist() == [time for row in own for time in stored.times[row]]
+        for clause, query in enumerate(rows):
+            similarities = [float(frame @ query) for row in own for frame in stored.frames[row]]
+            for similarity, score in zip(similarities, video.scores[clause], strict=True):
+                expected = segments[video_id].best[clause] - slope * (max(similarities) - similarity)
+                assert score == pytest.approx(expected, abs=1e-3)
+        assert list(video.best) == list(segments[video_id].best)
+        assert video.scores.max(axis=1) == pytest.approx(video.best), "search and location agree on the best time"
+
+
+def test_frames_are_lowered_by_negative_terms() -> None:
+    wanted, unwanted = np.eye(2, DIM, dtype=np.float32)
+    frames = np.stack([wanted, (wanted + unwanted) / 2**0.5, wanted / 2])
+    stored = SegmentFeatures(
+        ids=np.arange(1), segments=[Segment(1, 0, 0.0, 3.0)], packed=[b""], frames=[frames], times=[np.arange(3.0)]
     )
-    hints = rng.normal(size=len(clauses))
-    found = score_pictures(
-        stored, clauses=clauses, negatives=negatives, unrelated=unrelated, mean=0.3, deviation=0.7, hints=hints
+    segments = {1: VideoPictures(times=np.zeros(1), scores=np.zeros((1, 1)), best=[4.0], segments=stored.segments)}
+    positive, negative = (TextEmbedding("a", row, row[None]) for row in (wanted, unwanted))
+    plain, lowered = (
+        collect_frames(stored, segments, [EncodedQuery(positive=positive, negatives=terms)], 1.0)[1].scores[0]
+        for terms in ((), (negative,))
     )
-    seen = [row for row, frames in enumerate(stored.frames) if len(frames)]
-    assert list(found) == list(dict.fromkeys(stored.segments[row].video for row in seen))
-    for video_id, video in found.items():
-        rows = sorted(
-            (row for row in seen if stored.segments[row].video == video_id), key=lambda row: stored.segments[row].start
-        )
-        frames = [frame for row in rows for frame in stored.frames[row]]
-        level = np.mean([max(float(frame @ each) for frame in frames) for each in unrelated])
-        for clause, hint, own in zip(clauses, hints, video.scores, strict=True):
-            for frame, score in zip(frames, own, strict=True):
-                penalty = sum(
-                    max(0.0, float(frame @ each - np.mean([other @ each for other in frames]))) for each in negatives
-                )
-                assert score == pytest.approx((frame @ clause - penalty - level - 0.3) / 0.7 + hint, abs=1e-4)
-        assert video.best == video.scores.max(axis=1).tolist()
-        assert video.times.tolist() == [time for row in rows for time in stored.times[row]]
-        assert video.segments == [stored.segments[row] for row in rows]
+    assert plain.tolist() == pytest.approx([4.0, 3.0 + 0.5**0.5, 3.5])
+    assert lowered[0] == 4.0
+    assert lowered[1] < plain[1] - 0.3
+
+
+def test_some_videos_are_lowered() -> None:
+    one = VideoPictures(times=np.zeros(2), scores=np.array([[1.0, 3.0]]), best=[3.0], segments=[])
+    videos = lower_pictures({1: one, 2: one}, frozenset([2, 3]), 0.5)
+    assert videos[1] is one
+    assert (videos[2].scores.tolist(), list(videos[2].best)) == ([[0.5, 2.5]], [2.5])
+    assert list(videos) == [1, 2]
 
 
 def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
@@ -106,7 +168,7 @@ def rank_naively(
         ):
             continue
         own = list(texts.get(video_id, [[] for _ in range(num_clauses)]))
-        video = make_video_scores(video_id, seen.times, seen.scores, own, seen.segments)
+        video = make_video_scores(video_id, seen.times, seen.scores, own, list(seen.segments))
         combine_clauses(video, structure)
         if video.time_s:
             ranked.append((video_id, video.score, video.time_s))
@@ -131,6 +193,31 @@ def test_candidates_come_in_the_order_of_their_scores(
     candidates = VideoCandidates(structure, pictures, texts)
     assert [(each.video_id, each.score, each.time_s) for each in candidates] == expected
     assert len(candidates) >= len(expected)
+
+
+@given(seeds, st.floats(-20, 20))
+def test_score_is_at_least_that_of_each_source_and_a_silent_one_adds_nothing(seed: int, score: float) -> None:
+    rng = np.random.default_rng(seed)
+    structure = QueryStructure(clauses=(make_clause("a"),))
+    pictures = {1: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), best=[score], segments=[])}
+    texts = {1: draw_texts(rng, 1)}
+    (alone,), (both,) = VideoCandidates(structure, pictures, {}), VideoCandidates(structure, pictures, texts)
+    assert alone.score == score
+    assert both.score >= max(score, *(rated for _, rated in texts[1][0])) - 1e-9
+    silent = {1: [[(match, ABSENT) for match, _ in texts[1][0]]]}
+    (quiet,) = VideoCandidates(structure, pictures, silent)
+    assert quiet.score == pytest.approx(score, abs=1e-3)
+
+
+def test_the_least_likely_videos_keep_their_order() -> None:
+    """As those of an image that is unlike all of them, or of many negative terms."""
+    structure = QueryStructure(clauses=(make_clause("a"),))
+    pictures = {
+        video_id: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), segments=[], best=[score])
+        for video_id, score in ((1, -80.0), (2, -40.0), (3, -400.0))
+    }
+    found = [(each.video_id, each.score) for each in VideoCandidates(structure, pictures, {})]
+    assert found == [(2, -40.0), (1, -80.0), (3, -400.0)]
 
 
 def test_other_frames_replace_those_of_a_video() -> None:

@@ -8,13 +8,47 @@ import torch
 from jaxtyping import Float32
 from torch.nn import functional
 
-from vidret.encode.starter import SENTENCES, SHA256, embed_words, find_weights, load_sentence_model, pool_words
+from vidret.encode.starter import (
+    SENTENCES,
+    SHA256,
+    embed_words,
+    find_weights,
+    load_sentence_model,
+    locate_weights,
+    pool_words,
+)
+from vidret.types import TimedText
 
 NAME = "all-MiniLM-L6-v2"
 FINGERPRINT = SHA256[SENTENCES[0]][:32]
 DIM = 384
 _BATCH = 32
 _MAX_CHARACTERS = 10_000  # of a text; 128 word pieces need fewer
+ZIPF = 0.1  # share of the most frequent word, and of the word of rank n times n
+RARE_SHARE = 2e-6  # of a word outside of the vocabulary
+
+
+@functools.lru_cache(maxsize=1)
+def _load_ranks() -> dict[str, int]:
+    """Return the rank of each English word by frequency: MiniLM's vocabulary lists words in this order."""
+    lines = locate_weights(*SENTENCES).with_name("vocab.txt").read_text("utf-8").splitlines()
+    words = [word for word in lines if len(word) > 1 and word.isalpha()]
+    return {word: rank for rank, word in enumerate(words, start=1)}
+
+
+def find_word_share(word: str) -> float:
+    """Return about how often a word occurs among the words of English texts, by Zipf's law.
+
+    >>> find_word_share("the") > find_word_share("car") > find_word_share("zebra") > find_word_share("qwxyz")
+    True
+    """
+    rank = _load_ranks().get(word.lower())
+    return RARE_SHARE if rank is None else ZIPF / rank
+
+
+def as_sentence(text: TimedText) -> str:
+    """Return a timed text as it is embedded: in quotes if it is said, which sets it apart from what it is about."""
+    return f'"{text.text}"' if text.source in ("speech", "subtitles") else text.text
 
 
 @functools.lru_cache(maxsize=1)

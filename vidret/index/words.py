@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, as_sentence, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
@@ -235,7 +235,9 @@ class ContentWords:
         source, stored = message.source, self._stored[message.source]
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         texts = [message.texts[row] for row in kept]
-        own = load_sentence_encoder().encode([text.text for text in texts]) if vectors is None else vectors[kept]
+        own = (
+            load_sentence_encoder().encode([as_sentence(text) for text in texts]) if vectors is None else vectors[kept]
+        )
         self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
         num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
         self._run.count(source, num_new)

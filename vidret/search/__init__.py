@@ -1,1 +1,1 @@
-"""One query: parse, find candidates, rerank, locate; calibration, baselines, recall."""
+"""One query: parse, find candidates, rerank, locate; evidence, calibration, recall."""

@@ -184,8 +184,8 @@ class Calibrations:
         return loaded
 
     @contextmanager
-    def override(self, ranker: Ranker, calibration: Calibration) -> Iterator[None]:
-        """Use a calibration that is not stored yet inside the context."""
+    def override(self, ranker: Ranker, calibration: Calibration | None) -> Iterator[None]:
+        """Use a calibration that is not stored yet, or none, inside the context."""
         self._loaded[ranker.name] = find_edition(self._store, ranker), calibration
         self._new.pop(ranker.name, None)
         try:
@@ -303,9 +303,9 @@ def score_segments(
 
 
 def save_calibration(
-    store: Store, ranker: Ranker, calibration: Calibration, baseline: Mapping[str, str] | None = None
+    store: Store, ranker: Ranker, calibration: Calibration, scale: Mapping[str, str] | None = None
 ) -> None:
-    """Store a calibration in its index, in one transaction with the baseline that was measured with it."""
+    """Store a calibration in its index, in one transaction with the scale that was measured with it."""
     replaced = _read_file(store.get_meta(_key(ranker)))
     columns = dict(calibration.potentials)
     file = write_potentials(store.path, calibration.ids, columns, calibration.file)
@@ -324,7 +324,7 @@ def save_calibration(
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
-    store.set_metas({**metas, **(baseline or {})})
+    store.set_metas({**metas, **(scale or {})})
     if replaced is not None and replaced.name != file.name:
         remove_potentials(store.path, replaced)
 
@@ -355,10 +355,10 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
     return None
 
 
-def forget_calibration(store: Store, ranker: Ranker) -> None:
-    """Remove the calibration of an index for a ranker."""
+def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
+    """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
     replaced = _read_file(store.get_meta(_key(ranker)))
-    store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": ""})
+    store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
     if replaced is not None:
         remove_potentials(store.path, replaced)
 

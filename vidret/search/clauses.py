@@ -15,6 +15,7 @@ from vidret.errors import VidretError
 from vidret.search.exclusions import PHRASE
 from vidret.search.grammar import Interpretation, interpret
 from vidret.search.mentions import find_mentions, replace_mentions
+from vidret.search.queries import EncodedQuery
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding, TextSource
 
@@ -59,6 +60,17 @@ class Clause:
     content: str
     source: TextSource | None = None
     phrases: tuple[str, ...] = ()
+
+    @property
+    def is_report(self) -> bool:
+        """Whether it says who speaks, "someone explains how to", besides what is said."""
+        return self.source == "speech" and bool(self.content) and self.content != self.text
+
+    @property
+    def asks_more(self) -> bool:
+        """Whether it describes more than its phrases say, which must be there besides."""
+        num_quoted = sum(len(phrase.split()) for phrase in self.phrases)
+        return num_quoted > 0 and len((self.content or self.text).split()) > num_quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +117,32 @@ class AnalysedQuery:
         embeddings: Each clause, as the encoder embeds it for pictures.
         vectors: Each clause, as a sentence vector for words.
         negatives: Negative terms, as the encoder embeds them.
+        is_text: Whether it is text, not images or a vector.
     """
 
     structure: QueryStructure
     embeddings: Sequence[TextEmbedding]
     vectors: Float32[np.ndarray, "clause dim"]
     negatives: Sequence[TextEmbedding] = ()
+    is_text: bool = True
+
+    @property
+    def encoded(self) -> list[EncodedQuery]:
+        """The clauses, as pictures are compared with them."""
+        return [
+            EncodedQuery(
+                positive=text,
+                negatives=tuple(self.negatives),
+                is_text=self.is_text and not find_mentions(clause.text),
+            )
+            for text, clause in zip(self.embeddings, self.structure.clauses, strict=True)
+        ]
+
+    @property
+    def has_mentions(self) -> bool:
+        """Whether a clause or a negative term mentions a taught concept."""
+        texts = [*(clause.text for clause in self.structure.clauses), *self.structure.excluded]
+        return any(find_mentions(text) for text in texts)
 
 
 def parse_structure(query: str | EventSequence) -> QueryStructure:

@@ -1,26 +1,29 @@
-"""Hits and moments of searches of pictures and words together, with their evidence."""
+"""Hits and moments of a search, with what speaks for them and how likely they are."""
 
 import logging
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
 
 from vidret.errors import VidretError
 from vidret.search.clauses import AnalysedQuery, QueryStructure
+from vidret.search.found_videos import NO_STANDARD, FoundVideo, ScoreStandard
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
-from vidret.search.fusion import WEAK_SCORE, FusedSearcher
+from vidret.search.fusion import FusedSearcher, Question
 from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
+from vidret.search.judging import NO_ANSWER, EvidenceJudge, load_judge
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
-from vidret.search.queries import EncodedQuery
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
+from vidret.text import display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     SOURCES,
@@ -30,6 +33,7 @@ from vidret.types import (
     Filters,
     Hit,
     Moment,
+    Query,
     SearchOptions,
     Segment,
     Source,
@@ -39,8 +43,8 @@ from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
 MIN_SHARE = 0.05
-STANDS_OUT = 2.0  # standard deviations below the best moment that another one may score
-
+STANDS_OUT = 2.0  # nats below the best moment that another one may score
+MAX_LISTED = 2  # missing files that one warning lists
 
 logger = logging.getLogger(__name__)
 
@@ -48,76 +52,121 @@ T = TypeVar("T")
 
 
 class FusedResults:
-    """Answers text queries from the pictures and the words of one index."""
+    """Answers queries from the pictures of one index, and from its words if it has any."""
 
     def __init__(self, searcher: Searcher, texts: TextStore | None) -> None:
         """Set the pictures and the words; None for an index without words."""
         self._searcher, self._texts = searcher, texts
         self._fused = FusedSearcher(searcher, texts)
+        self._missing: set[str] = set()
 
     def close(self) -> None:
         """Close the texts."""
         if self._texts is not None:
             self._texts.close()
 
-    def search(self, query: str | EventSequence, options: SearchOptions) -> list[Hit]:
-        """Return the best videos of a query."""
-        return self._find(query, options, self._make_hit)
+    def analyse(self, query: Query, sources: Sequence[Source] | None) -> AnalysedQuery:
+        """Return a query with its structure and vectors, to ask it of several videos; see ``FusedSearcher.analyse``."""
+        return self._fused.analyse(query, sources)
 
-    def rank_videos(self, query: str | EventSequence, options: SearchOptions) -> list[RankedVideo]:
+    def search(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Return the best videos of a query."""
+        return self._find(self.analyse(query, options.sources), options, self._make_hit)
+
+    def rank_videos(self, query: AnalysedQuery, options: SearchOptions) -> list[RankedVideo]:
         """Return the best videos of a query to locate moments in, without what shows why they match."""
         return self._find(query, options, _rank_video)
 
-    def _find(
-        self,
-        query: str | EventSequence,
-        options: SearchOptions,
-        make: Callable[[VideoScores, AnalysedQuery, Sequence[str]], T],
-    ) -> list[T]:
-        """Return what is made of the best videos of a query and their existing paths."""
-        analysed, depth = self._fused.analyse(query, options.sources), options.candidates
-        while True:
-            ranked = self._fused.rank(analysed, options, depth)
-            hits, missing = self._make_hits(ranked, analysed, options, make)
-            deeper = None if len(hits) >= options.k else self._fused.deepen(analysed, options, depth, len(ranked))
-            if deeper is None:
-                self._searcher.warn_missing(missing)
-                return hits
-            depth = deeper
+    def find(self, query: Query, options: SearchOptions) -> list[FoundVideo]:
+        """Return the best videos of a query with all that their probabilities are computed from."""
+        return self._find(self.analyse(query, options.sources), options, lambda found: found)
+
+    def _find(self, query: AnalysedQuery, options: SearchOptions, make: Callable[[FoundVideo], T]) -> list[T]:
+        """Return what is made of the best videos of a query and their existing paths.
+
+        Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
+        stay first, so that pages of results neither repeat nor lose a video.
+        """
+        question = self._fused.ask(query, options)
+        found: list[T] = []
+        missing: list[str] = []
+        seen: set[int] = set()
+        depth: int | None = options.candidates
+        standard: ScoreStandard | None = None
+        while depth is not None:
+            ranked = self._fused.rank(question, options, depth)
+            standard = standard or self._judge(question, ranked, options)
+            for video in self._list_existing(ranked, options, seen, missing):
+                found.append(make(replace(video, question=question, standard=standard)))
+                if len(found) == options.k:
+                    break
+            depth = self._fused.deepen(question, options, depth, len(ranked)) if len(found) < options.k else None
+        self._warn_missing(missing)
+        return found
+
+    def _judge(self, question: Question, ranked: VideoCandidates, options: SearchOptions) -> ScoreStandard:
+        """Return what the scores of a query mean; those of images and vectors are compared with nothing."""
+        best = next(iter(ranked), None)
+        if best is None or not question.query.is_text:
+            return NO_STANDARD
+        store = self._searcher.store
+        size, share = self._fused.count(question.sources), 1.0
+        if options.filters != ALL_VIDEOS:
+            share = store.count_videos(options.filters) / max(store.count_videos(), 1)
+        return ScoreStandard(best=best.score, size=max(round(share * size), 1), judge=load_judge(store))
+
+    def _list_existing(
+        self, ranked: VideoCandidates, options: SearchOptions, seen: set[int], missing: list[str]
+    ) -> Iterator[FoundVideo]:
+        """Yield each new video with a file that exists and passes the filters, best first, those of one score by path.
+
+        Paths of missing files are added to ``missing``, and videos to ``seen``.
+        """
+        for _, group in groupby((video for video in ranked if video.video_id not in seen), key=lambda each: each.score):
+            videos = {video.video_id: video for video in group}
+            seen.update(videos)
+            paths = self._searcher.store.paths(list(videos), options.filters)
+            for video_id in sorted(videos, key=lambda each: paths[each]):
+                existing = tuple(path for path in paths[video_id] if may_exist(path))
+                if existing:
+                    yield FoundVideo(scores=videos[video_id], paths=existing)
+                else:
+                    missing += paths[video_id]
 
     def locate(
         self,
-        query: str | EventSequence,
+        query: AnalysedQuery,
         videos: Sequence[RankedVideo],
         k: int,
         *,
+        filters: Filters,
         sources: Sequence[Source] | None,
-        filters: Filters = ALL_VIDEOS,
         grounder: MomentHead | None,
         overlapping: bool,
         weak: bool,
         snap: bool = True,
     ) -> list[Moment]:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
-        analysed = self._fused.analyse(query, sources)
-        chosen = sources or SOURCES
+        options = SearchOptions(sources=None if sources is None else tuple(sources), filters=filters)
         only = videos[0].video_id if len(videos) == 1 else None
-        matches = self._fused.match_texts(analysed, chosen, filters, video_id=only)
-        if "picture" not in chosen:
+        question = self._fused.ask(query, options, video_id=only)
+        if "picture" not in question.sources:
             grounder = None
         by_picture = "curve" if grounder is None else "head"
-        scored = []
+        scored, judge = [], load_judge(self._searcher.store)
         for video in videos:
-            scores = self._fused.score_video(analysed, video.video_id, matches, chosen)
-            if scores is not None and (weak or scores.score >= WEAK_SCORE):
+            scores = self._fused.score_video(question, video.video_id)
+            if scores is not None:
                 scored.append((video, scores))
         if grounder is not None:
-            self._ask_head(grounder, analysed, scored)
+            self._ask_head(grounder, question, scored)
         moments: list[Moment] = []
         for video, scores in scored:
             scores.cuts = find_cuts(self._searcher.store, video.video_id)
-            spans = find_query_spans(scores, analysed.structure, k=k, overlapping=overlapping, snap=snap)
+            spans = find_query_spans(scores, question.structure, k=k, overlapping=overlapping, snap=snap)
             best = spans[0].score if spans else ABSENT
+            if video.probability is None:
+                video = judge_alone(video, scores, judge)
             moments += [
                 Moment(
                     video=video.video_id,
@@ -125,78 +174,72 @@ class FusedResults:
                     start=span.start,
                     end=span.end,
                     score=scores.score - (best - span.score),
-                    weak=scores.score < WEAK_SCORE,
+                    probability=video.probability,
+                    weak=video.weak,
                     by="words" if span.parts[0].match is not None else by_picture,
                     evidence=self._make_evidence(span.parts),
-                    events=list_events(span, analysed.structure),
+                    events=list_events(span, question.structure),
                 )
                 for span in spans
                 if weak or span.score >= best - STANDS_OUT
             ]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
+    def judge_video(self, query: AnalysedQuery, video: RankedVideo, sources: Sequence[Source] | None) -> RankedVideo:
+        """Return a video with the probability that it answers a query by itself; none for images and vectors."""
+        options = SearchOptions(sources=None if sources is None else tuple(sources))
+        question = self._fused.ask(query, options, video_id=video.video_id)
+        scores = self._fused.score_video(question, video.video_id) if question.query.is_text else None
+        return video if scores is None else judge_alone(video, scores, load_judge(self._searcher.store))
+
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood."""
         return self._fused.interpret(query, sources)
 
-    def encode_clause(self, query: str | EventSequence, sources: Sequence[Source] | None) -> EncodedQuery | None:
-        """Return the only clause of a query, as pictures are compared with it; None if there are several."""
-        analysed = self._fused.analyse(query, sources)
-        if analysed.structure.is_joint:
-            return None
-        return list_encoded_clauses(analysed)[0]
-
     def _ask_head(
-        self, grounder: MomentHead, query: AnalysedQuery, scored: Sequence[tuple[RankedVideo, VideoScores]]
+        self, grounder: MomentHead, question: Question, scored: Sequence[tuple[RankedVideo, VideoScores]]
     ) -> None:
         """Set the spans that the head finds in the pictures of each video, for each clause."""
         videos = [video for video, _ in scored]
-        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in list_encoded_clauses(query)]
+        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in question.encoded]
         for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
             scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
 
-    def _make_hits(
-        self,
-        ranked: VideoCandidates,
-        query: AnalysedQuery,
-        options: SearchOptions,
-        make: Callable[[VideoScores, AnalysedQuery, Sequence[str]], T],
-    ) -> tuple[list[T], list[str]]:
-        """Return each video with a file that exists and passes the filters, and the paths of missing ones."""
-        hits: list[T] = []
-        missing: list[str] = []
-        videos = iter(ranked)
-        while len(hits) < options.k and (batch := list(islice(videos, options.k - len(hits)))):
-            found = self._searcher.store.paths([video.video_id for video in batch], options.filters)
-            for video in batch:
-                paths = found[video.video_id]
-                existing = [path for path in paths if may_exist(path)]
-                if existing:
-                    hits.append(make(video, query, existing))
-                missing += [] if existing else paths
-        return hits, missing
-
-    def _make_hit(self, video: VideoScores, query: AnalysedQuery, paths: Sequence[str]) -> Hit:
-        parts = [part for clause in range(len(query.structure.clauses)) for part in find_parts(video, clause)]
-        evidence = self._make_evidence(parts)
+    def _make_hit(self, found: FoundVideo) -> Hit:
+        video, structure = found.scores, found.structure
+        parts = [part for clause in range(len(structure.clauses)) for part in find_parts(video, clause)]
+        evidence = self._make_evidence(parts) if found.is_text else ()
         is_word = bool(evidence) and evidence[0].source != "picture"
-        time_s = evidence[0].start if is_word and len(query.structure.clauses) == 1 else video.time_s[0]
+        time_s = evidence[0].start if is_word and len(structure.clauses) == 1 else video.time_s[0]
         best: dict[Source, float] = {}
-        for clause in range(len(query.structure.clauses)):
+        for clause in range(len(structure.clauses)):
             for source, score in video.source_scores(clause).items():
                 best[source] = max(best.get(source, ABSENT), score)
+        why: dict[str, float] = {source: best[source] for source in SOURCES if best.get(source, ABSENT) > ABSENT}
         return Hit(
             video=video.video_id,
-            path=paths[0],
+            path=found.paths[0],
             segment=self._find_segment(video, time_s),
             time=time_s,
             score=video.score,
-            weak=video.score < WEAK_SCORE,
-            copies=tuple(paths[1:]),
-            why={source: best[source] for source in SOURCES if source in best},
+            probability=found.probability,
+            weak=found.is_weak,
+            copies=found.paths[1:],
+            why=why | dict(video.levels) if set(why) == {"picture"} else why,
             evidence=evidence,
-            events=self._place_events(video, query.structure),
+            events=self._place_events(video, structure),
         )
+
+    def _warn_missing(self, missing: Sequence[str]) -> None:
+        """Log one warning about missing files, each file only the first time."""
+        new = [path for path in dict.fromkeys(missing) if path not in self._missing]
+        self._missing.update(new)
+        names = ", ".join(display_path(strip_query(path)) for path in new[:MAX_LISTED])
+        if len(new) == 1:
+            logger.warning("left out, its file is gone: %s", names)
+        elif new:
+            rest = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
+            logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
 
     def _place_events(self, video: VideoScores, structure: QueryStructure) -> tuple[EventSpan, ...]:
         if not structure.is_joint:
@@ -220,13 +263,20 @@ class FusedResults:
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))
 
 
-def _rank_video(video: VideoScores, _query: AnalysedQuery, paths: Sequence[str]) -> RankedVideo:
-    return RankedVideo(video_id=video.video_id, path=paths[0], score=video.score, weak=video.score < WEAK_SCORE)
+def judge_alone(video: RankedVideo, scores: VideoScores, judge: EvidenceJudge) -> RankedVideo:
+    """Return a video with the probability that it answers a query by itself."""
+    probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
+    return replace(video, probability=probability, weak=probability < NO_ANSWER)
 
 
-def list_encoded_clauses(query: AnalysedQuery) -> list[EncodedQuery]:
-    """Return the clauses of a query, as pictures are compared with them."""
-    return [EncodedQuery(positive=text, negatives=tuple(query.negatives)) for text in query.embeddings]
+def _rank_video(found: FoundVideo) -> RankedVideo:
+    return RankedVideo(
+        video_id=found.scores.video_id,
+        path=found.paths[0],
+        score=found.scores.score,
+        probability=found.probability,
+        weak=found.is_weak,
+    )
 
 
 def find_query_spans(

@@ -43,13 +43,15 @@ class RankedVideo:
         video_id: Id of the video.
         path: Path of its file.
         score: Its score in a search; 0 if it was not searched for.
-        weak: Whether the search called it weak; None if it was not searched for.
+        probability: How likely it answers the query; None if nothing tells.
+        weak: Whether nothing that scores no higher is said to match well.
     """
 
     video_id: int
     path: str
     score: float = 0.0
-    weak: bool | None = None
+    probability: float | None = None
+    weak: bool = False
 
 
 def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
@@ -126,15 +128,21 @@ class Locator:
             curve = self.curve(query, video.video_id)
             if curve is None:
                 continue
-            is_weak = query.is_text and self._searcher.is_weak(curve.best, FrameRanker())
-            if is_weak and not weak:
-                continue
             spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
             best = mean_inside(curve, spans[0])
-            for span in spans:
-                similarity, score = mean_inside(curve, span), best - (spans[0].score - span.score)
-                own = Moment(video.video_id, video.path, span.start, span.end, score, is_weak, similarity=similarity)
-                moments.append(own)
+            moments += [
+                Moment(
+                    video.video_id,
+                    video.path,
+                    span.start,
+                    span.end,
+                    best - (spans[0].score - span.score),
+                    video.weak,
+                    similarity=mean_inside(curve, span),
+                    probability=video.probability,
+                )
+                for span in spans
+            ]
         return moments
 
     def _locate_with_head(
@@ -149,21 +157,25 @@ class Locator:
         """Return the moments that the head finds.
 
         Its scores are probabilities within a video. Each is multiplied by the probability of its video, a softmax over
-        the scores of the videos, so that an uncertain video's best moments do not outrank those of a certain one.
+        the scores of the videos, so that an unlikely video's best moments do not outrank those of a certain one.
         Negative terms affect the choice of videos, and the spans only if the head's card weighs them by similarity.
         """
-        logits = np.array([video.score for video in videos]) / self._searcher.ranker.temperature
+        logits = np.array([video.score for video in videos])
         exponentials = np.exp(logits - logits.max(initial=-np.inf))
-        shown = []
-        for video, probability in zip(videos, exponentials / exponentials.sum(), strict=True):
-            is_weak = self._is_weak(query, video.video_id) if video.weak is None else video.weak
-            if weak or not is_weak:
-                shown.append((video, float(probability), is_weak))
-        answers = answer_videos(self._searcher, grounder, query, [video for video, _, _ in shown])
+        answers = answer_videos(self._searcher, grounder, query, videos)
         moments = []
-        for (video, probability, is_weak), spans in zip(shown, answers, strict=True):
+        for video, share, spans in zip(videos, (exponentials / exponentials.sum()).tolist(), answers, strict=True):
             moments += [
-                Moment(video.video_id, video.path, span.start, span.end, probability * span.score, is_weak, "head")
+                Moment(
+                    video.video_id,
+                    video.path,
+                    span.start,
+                    span.end,
+                    share * span.score,
+                    video.weak,
+                    "head",
+                    probability=video.probability,
+                )
                 for span in choose_spans(spans, overlapping=overlapping, weak=weak)
             ]
         return moments
@@ -190,10 +202,6 @@ class Locator:
         saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
         return saliency
 
-    def _is_weak(self, query: EncodedQuery, video_id: int) -> bool:
-        curve = self.curve(query, video_id)
-        return curve is not None and self._searcher.is_weak(curve.best, FrameRanker())
-
     def curve(self, query: EncodedQuery, video_id: int) -> Curve | None:
         """Return the scores of all stored frames of one video; None if nothing of it is stored yet."""
         read = read_curve(self._searcher, query, video_id)
@@ -203,7 +211,7 @@ class Locator:
 def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
     """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
     ids = searcher.store.video_segments(video_id)
-    stored = searcher.reranker.read_again(ids)
+    stored = searcher.reranker.read_again(FrameRanker(), ids)
     segments, frames = stored.segments, stored.frames
     if not segments:
         return None

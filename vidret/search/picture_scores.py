@@ -1,117 +1,106 @@
-"""How well the frames of candidate videos match the clauses of a query, for all videos in one matrix product."""
+"""What the pictures of videos say about the clauses of a query: some segments, or all frames."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64
 
-from vidret.search.reranking import SegmentFeatures
+from vidret.search.edges import FrameScorer
+from vidret.search.queries import EncodedQuery
+from vidret.search.reranking import RankedSegments, SegmentFeatures
 from vidret.types import Segment
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class VideoPictures:
-    """The frames of one video, in time order.
+    """Points in time of one video, rising: frames, or the best frames of some segments.
 
     Attributes:
         times: Their times in seconds.
-        scores: Their scores by clause.
-        best: The best score of each clause.
-        segments: The segments that hold them.
+        scores: Their evidence by clause.
+        best: The evidence of the video for each clause.
+        segments: The segments that hold them, by time.
+        levels: What the score of the best segment is made of, by name; empty for several clauses.
     """
 
-    times: Float64[np.ndarray, " frame"]
-    scores: Float[np.ndarray, "clause frame"]
-    segments: list[Segment]
+    times: Float64[np.ndarray, " point"]
+    scores: Float[np.ndarray, "clause point"]
     best: Sequence[float]
+    segments: Sequence[Segment]
+    levels: Mapping[str, float] = field(default_factory=dict)
 
 
-def score_pictures(
-    stored: SegmentFeatures,
-    *,
-    clauses: Float32[np.ndarray, "clause dim"],
-    negatives: Float32[np.ndarray, "negative dim"],
-    unrelated: Float32[np.ndarray, "query dim"],
-    mean: float,
-    deviation: float,
-    hints: Float[np.ndarray, " clause"],
+def collect_segments(
+    ranked: Sequence[RankedSegments], evidence: Sequence[Float[np.ndarray, " segment"]]
 ) -> dict[int, VideoPictures]:
-    """Return the frames of each video with their standard scores, by video id, in the order of the segments.
-
-    Videos that resemble every query are lowered: of each inner product the level of the video is subtracted, the mean
-    over the unrelated queries of what each reaches at best in it. A negative term lowers a frame by how much it scores
-    above the video's mean for that term, or, since all of a video may show it, above the mean of the unrelated queries.
+    """Return the ranked segments of each video as points in time, the best video of the first clause first.
 
     Args:
-        stored: Segments with their frames; those without frames are left out.
-        clauses: The clauses of the query.
-        negatives: Its negative terms.
-        unrelated: The unrelated queries.
-        mean: Of the best scores of unrelated queries in the index.
-        deviation: Of the same scores.
-        hints: What each clause adds to the standard scores.
+        ranked: The segments as each clause ranks them, the same ones for all.
+        evidence: Their evidence, in the same order.
+    """
+    members: dict[int, list[int]] = {}
+    for row, segment in enumerate(ranked[0].segments):
+        members.setdefault(segment.video, []).append(row)
+    rows = [{segment: row for row, segment in enumerate(each.segments)} for each in ranked[1:]]
+    videos = {}
+    for video_id, own in members.items():
+        best = own[0]
+        own.sort(key=lambda row: ranked[0].times[row])
+        segments = [ranked[0].segments[row] for row in own]
+        others = [[found[segment] for segment in segments] for found in rows]
+        scores = np.stack([each[list(own_rows)] for each, own_rows in zip(evidence, [own, *others], strict=True)])
+        levels = {name: float(level[best]) for name, level in ranked[0].levels.items()} if len(ranked) == 1 else {}
+        videos[video_id] = VideoPictures(
+            times=np.array([ranked[0].times[row] for row in own], np.float64),
+            scores=scores,
+            best=scores.max(axis=1).tolist(),
+            segments=segments,
+            levels=levels,
+        )
+    return videos
+
+
+def collect_frames(
+    stored: SegmentFeatures, segments: Mapping[int, VideoPictures], queries: Sequence[EncodedQuery], slope: float
+) -> dict[int, VideoPictures]:
+    """Return all stored frames of videos as points in time.
+
+    The best frame of a video has the evidence of its best segment. Others have as much less as their similarity is
+    lower, so that moments are found as in the curve of similarities.
+
+    Args:
+        stored: The segments of the videos with their frames.
+        segments: The same segments as ``collect_segments`` returns them.
+        queries: The clauses.
+        slope: Nats for each unit of similarity.
     """
     members: dict[int, list[int]] = {}
     for row, segment in enumerate(stored.segments):
-        if len(stored.frames[row]):
+        if segment.video in segments and len(stored.frames[row]):
             members.setdefault(segment.video, []).append(row)
-    if not members:
-        return {}
-    for own in members.values():
+    videos = {}
+    for video_id, own in members.items():
         own.sort(key=lambda row: stored.segments[row].start)
-    order = [row for own in members.values() for row in own]
-    frames = np.concatenate([stored.frames[row] for row in order])
-    times = np.concatenate([stored.times[row] for row in order])
-    lengths = np.array([sum(len(stored.frames[row]) for row in own) for own in members.values()])
-    similarities = np.concatenate([clauses, negatives, unrelated]) @ frames.T
-    scores = _subtract_levels(similarities, lengths, len(clauses), len(negatives))
-    scores = (scores - mean) / deviation + hints[:, None]
-    ends = np.cumsum(lengths)
-    best = np.maximum.reduceat(scores, ends - lengths, axis=1).T.tolist()
-    return {
-        video_id: VideoPictures(
-            times=times[end - length : end],
-            scores=scores[:, end - length : end],
+        frames = np.concatenate([stored.frames[row] for row in own])
+        similarities = np.stack([FrameScorer.fit(query, frames).score(frames) for query in queries])
+        best = np.array(segments[video_id].best)
+        below = slope * (similarities.max(axis=1, keepdims=True) - similarities)
+        videos[video_id] = replace(
+            segments[video_id],
+            times=np.concatenate([stored.times[row] for row in own]),
+            scores=best[:, None] - below,
             segments=[stored.segments[row] for row in own],
-            best=highest,
         )
-        for (video_id, own), length, end, highest in zip(
-            members.items(), lengths.tolist(), ends.tolist(), best, strict=True
-        )
-    }
-
-
-def hide_pictures(pictures: Mapping[int, VideoPictures], score: float) -> dict[int, VideoPictures]:
-    """Return the same frames, all with one score."""
-    return {
-        video_id: replace(each, scores=np.full_like(each.scores, score), best=[score] * len(each.best))
-        for video_id, each in pictures.items()
-    }
+    return videos
 
 
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
-    """Return the same frames, those of some videos with lower scores."""
+    """Return the same points, those of some videos with less evidence."""
     return {
         video_id: replace(each, scores=each.scores - loss, best=[score - loss for score in each.best])
         if video_id in video_ids
         else each
         for video_id, each in pictures.items()
     }
-
-
-def _subtract_levels(
-    similarities: Float32[np.ndarray, "vector frame"],
-    lengths: Int64[np.ndarray, " video"],
-    num_clauses: int,
-    num_negatives: int,
-) -> Float[np.ndarray, "clause frame"]:
-    """Return the scores of clauses from the similarities of clauses, negative terms and unrelated queries."""
-    starts = np.cumsum(lengths) - lengths
-    scores, negatives, unrelated = np.split(similarities, [num_clauses, num_clauses + num_negatives])
-    for negative in negatives:
-        means = np.add.reduceat(negative, starts) / lengths
-        scores = scores - np.maximum(0, negative - np.minimum(np.repeat(means, lengths), unrelated.mean(axis=0)))
-    levels = np.maximum.reduceat(unrelated, starts, axis=1).mean(axis=0)
-    result: Float[np.ndarray, "clause frame"] = scores - np.repeat(levels, lengths)
-    return result

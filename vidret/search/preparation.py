@@ -1,4 +1,4 @@
-"""What is computed ahead of searches and stored in the index: baselines, a calibration, moments."""
+"""What is computed ahead of searches and stored in the index: scales, a calibration, moments."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -30,22 +30,22 @@ logger = logging.getLogger(__name__)
 GROWTH = 1.5
 
 
-def save_baselines(store: Store, searcher: Searcher) -> None:
-    """Measure and store what unrelated queries reach in an index open for writing, unless nothing changed."""
-    for name in {searcher.ranker.name, NONE}:  # for hits, and for moments
-        searcher.baselines.save(store, searcher.get_ranker(name))
+def save_scales(store: Store, searcher: Searcher) -> None:
+    """Measure and store what unrelated queries score in an index open for writing, unless nothing changed."""
+    for name in {searcher.ranker.name, NONE}:  # of segments, and of frames
+        searcher.scales.save(store, searcher.get_ranker(name))
 
 
-def save_fusion_baseline(searcher: Searcher) -> None:
-    """Do the same for searches of pictures and words together, if the index has words."""
+def save_text_background(searcher: Searcher) -> None:
+    """Measure and store what the words of an index have in common, if it has any, unless nothing changed."""
     path = searcher.store.path
     if not TextStore.exists(path):
         return
     with TextStore.open(path) as texts:
-        is_current = FusedSearcher(searcher, texts).has_stored_baseline()
+        is_current = FusedSearcher(searcher, texts).has_stored_background()
     if not is_current:
         with TextStore.open(path, write=True) as texts:
-            FusedSearcher(searcher, texts).save_baseline()
+            FusedSearcher(searcher, texts).save_background()
 
 
 def calibrate_index(
@@ -82,8 +82,8 @@ def calibrate_index(
         )
         calibration = replace(calibration, texts=tuple(texts), is_automatic=is_automatic)
         with searcher.calibrations.override(ranker, calibration):
-            baseline = searcher.baselines.measure(store, ranker)
-        save_calibration(store, ranker, calibration, baseline)
+            scale = searcher.scales.measure(store, ranker)
+        save_calibration(store, ranker, calibration, scale)
         if store.get_meta(UNCALIBRATED):
             store.set_meta(UNCALIBRATED, "")
     return calibration
@@ -91,9 +91,11 @@ def calibrate_index(
 
 def leave_uncalibrated(searcher: Searcher, rerank: str | None) -> None:
     """Forget the calibration of an index for a ranker, and let later runs make none by themselves."""
+    ranker = searcher.get_ranker(rerank)
     with Store.open(searcher.store.path, write=True) as store:
-        forget_calibration(store, searcher.get_ranker(rerank))
-        store.set_meta(UNCALIBRATED, "yes")
+        with searcher.calibrations.override(ranker, None):
+            scale = searcher.scales.measure(store, ranker)
+        forget_calibration(store, ranker, {**scale, UNCALIBRATED: "yes"})
 
 
 def calibrate_with_bank(searcher: Searcher, bank: QueryBank | None) -> None:
@@ -123,8 +125,8 @@ def calibrate_with_bank(searcher: Searcher, bank: QueryBank | None) -> None:
     )
     with Store.open(searcher.store.path, write=True) as store:
         with searcher.calibrations.override(ranker, extended):
-            baseline = searcher.baselines.measure(store, ranker)
-        save_calibration(store, ranker, extended, baseline)
+            scale = searcher.scales.measure(store, ranker)
+        save_calibration(store, ranker, extended, scale)
 
 
 def prepare_videos(

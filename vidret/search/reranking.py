@@ -10,12 +10,10 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64
 
 from vidret.search.calibration import Calibrations
 from vidret.search.queries import EncodedQuery
-from vidret.search.ranking import FrameRanker, Levels, Ranker
+from vidret.search.ranking import Levels, Ranker
 from vidret.store.store import Store
 from vidret.types import Segment, TextEmbedding
 
-BATCH_SIZE = 16  # queries whose candidates are read together, about 60 MB
-MAX_OVERHEAD = 1.5  # how much larger a matrix of queries by all their candidates may be than their own rows together
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
 TOTAL = "total"
 
@@ -62,16 +60,6 @@ class SegmentFeatures:
     frames: Sequence[Float32[np.ndarray, "_frame dim"]]
     times: Sequence[Float64[np.ndarray, " _frame"]]
 
-    def take(self, indices: Int64[np.ndarray, " index"]) -> "SegmentFeatures":
-        """Return the segments at some indices."""
-        return SegmentFeatures(
-            ids=self.ids[indices],
-            segments=[self.segments[index] for index in indices],
-            packed=[self.packed[index] for index in indices],
-            frames=[self.frames[index] for index in indices],
-            times=[self.times[index] for index in indices],
-        )
-
 
 class Reranker:
     """Score and order the segments of one index."""
@@ -79,14 +67,15 @@ class Reranker:
     def __init__(self, store: Store, ranker: Ranker, calibrations: Calibrations) -> None:
         """Set the index, the ranker that it was made for, and its calibrations."""
         self._store, self._index_ranker, self._calibrations = store, ranker, calibrations
-        self._last: tuple[tuple[int, ...], SegmentFeatures] | None = None
+        self._last: tuple[tuple[object, ...], SegmentFeatures] | None = None
 
-    def read_again(self, ids: Sequence[int] | Ids) -> SegmentFeatures:
-        """Read the frames of segments; the last ones are kept, as of a video that many queries are asked of."""
-        key = (self._store.generation, *map(int, ids))
-        if self._last is None or self._last[0] != key:
-            self._last = key, self.read(FrameRanker(), ids)
-        return self._last[1]
+    def read_again(self, ranker: Ranker, ids: Sequence[int] | Ids) -> SegmentFeatures:
+        """Read segments for a ranker; the last ones are kept, as of a video that many queries are asked of."""
+        key = (ranker.name, self._store.generation, *map(int, ids))
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = last = key, self.read(ranker, ids)
+        return last[1]
 
     def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> SegmentFeatures:
         """Read segments for a ranker; missing and damaged ones are left out."""
@@ -102,53 +91,29 @@ class Reranker:
         )
 
     def rerank(
-        self, queries: Sequence[EncodedQuery], candidates: Sequence[Ids], ranker: Ranker
+        self, queries: Sequence[EncodedQuery], stored: SegmentFeatures, ranker: Ranker, *, typical: float
     ) -> list[RankedSegments]:
-        """Return the candidates of each query, ordered by a ranker."""
-        ranked = []
-        for first in range(0, len(queries), BATCH_SIZE):
-            batch = slice(first, first + BATCH_SIZE)
-            ranked += self._rerank_batch(queries[batch], candidates[batch], ranker)
-        return ranked
-
-    def _rerank_batch(
-        self, queries: Sequence[EncodedQuery], candidates: Sequence[Ids], ranker: Ranker
-    ) -> list[RankedSegments]:
-        """Read the candidates of all queries once, and order those of each."""
-        stored = self.read(ranker, np.unique(np.concatenate(candidates)))
+        """Return segments as each query orders them; ``typical`` is the mean score of unrelated queries."""
         if not len(stored.ids):
             return [NO_SEGMENTS] * len(queries)
-        indices = [np.searchsorted(stored.ids, ids[np.isin(ids, stored.ids)]) for ids in candidates]
-        # Where queries have nearly the same candidates, as in a small index, one matrix is faster than many rows.
-        matrix = None
-        if len(queries) > 1 and len(stored.ids) * len(queries) <= MAX_OVERHEAD * sum(map(len, indices)):
-            matrix = ranker.score([text for query in queries for text in query.texts], stored.packed, stored.frames)
+        levels = ranker.score([text for query in queries for text in query.texts], stored.packed, stored.frames)
         ends = np.cumsum([len(query.texts) for query in queries])
         ranked = []
-        for query, end, own in zip(queries, ends, indices, strict=True):
-            if not len(own):
-                ranked.append(NO_SEGMENTS)
-                continue
-            segments = stored.take(own)
-            if matrix is None:
-                levels = ranker.score(query.texts, segments.packed, segments.frames)
-            else:
-                rows = slice(end - len(query.texts), end)
-                scores = {name: level[rows, own] for name, level in matrix.scores.items()}
-                levels = Levels(scores, matrix.best[rows, own])
-            ranked.append(self._order(query, segments, levels, ranker))
+        for query, end in zip(queries, ends, strict=True):
+            rows = slice(end - len(query.texts), end)
+            own = Levels({name: level[rows] for name, level in levels.scores.items()}, levels.best[rows])
+            ranked.append(self._order(query, stored, own, ranker, typical))
         return ranked
 
-    def _order(self, query: EncodedQuery, stored: SegmentFeatures, levels: Levels, ranker: Ranker) -> RankedSegments:
-        """Order segments by score.
-
-        A negative term lowers the score of a segment by how much it scores above the candidates' mean for that term.
-        """
+    def _order(
+        self, query: EncodedQuery, stored: SegmentFeatures, levels: Levels, ranker: Ranker, typical: float
+    ) -> RankedSegments:
+        """Order segments by score; a negative term lowers it by how much that term scores above unrelated queries."""
         calibration = self._calibrations.find(ranker, stored) if query.is_text else None
         if calibration is not None:
             levels = calibration.correct(levels, stored.ids)
         positive_scores, *negatives = sum_levels(levels.scores, ranker)
-        penalties = np.sum([np.maximum(0, each - each.mean()) for each in negatives], axis=0)
+        penalties = np.sum([np.maximum(0, each - typical) for each in negatives], axis=0)
         scores = positive_scores - penalties
         parts: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
         if negatives:
@@ -208,10 +173,10 @@ class Reranker:
 
 def sum_levels(
     scores: Mapping[str, Float[np.ndarray, "text segment"]], ranker: Ranker
-) -> Float[np.ndarray, "text segment"]:
-    """Return the weighted sum of the levels of a ranker."""
-    parts = [weight * scores[name] for name, weight in ranker.weights.items()]
-    total: Float[np.ndarray, "text segment"] = np.sum(parts, axis=0)
+) -> Float64[np.ndarray, "text segment"]:
+    """Return the weighted sum of the levels of a ranker, in float64: some encoders score everything about the same."""
+    parts = [weight * scores[name].astype(np.float64) for name, weight in ranker.weights.items()]
+    total: Float64[np.ndarray, "text segment"] = np.sum(parts, axis=0)
     return total
 
 

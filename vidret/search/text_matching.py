@@ -1,11 +1,12 @@
 """How well timed texts match a clause: by meaning, and by the words that they share with it.
 
-*Cosine* is the inner product of sentence vectors. *Cover* is the share of the clause's words that a text holds, rare
-words counting more, misspelt ones in part, plus a bonus for the words as a phrase. Both are turned into standard scores
-by what unrelated queries reach at best in the same source of the same index, so that the better one of both counts.
+*Cosine* is the inner product of sentence vectors. *Information* is what the shared words tell: the logarithm of how
+rarely a text holds them, in this index and in English, misspelt ones in part, stop words nothing. *Cover* is its share
+of what all words of the clause would tell.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,21 +14,22 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32
 
+from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.search.clauses import Clause
 from vidret.store.text_index import Term
 from vidret.store.text_records import StoredText
 from vidret.store.text_store import TextStore
 from vidret.store.text_tracks import AllowedTexts
-from vidret.types import TextSource
+from vidret.types import TextSource, Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
 PHRASES = 200  # texts that hold a phrase
 COMMON = 0.01  # share of the texts above which a word chooses no candidates
 MIN_COMMON = 500  # texts
-PHRASE_BONUS = 0.5
-STOP_WEIGHT = 0.25
 FUZZY_WEIGHT = 0.9
-MIN_COSINE_DEVIATION, MIN_COVER_DEVIATION = 0.04, 0.06  # of small indexes, in which few queries find anything
+PRIOR_TEXTS = 30  # texts that English counts for beside those of the index, in how rarely a text holds a word
+TYPICAL_WORDS = 6  # of a text
+_WORD = re.compile(r"\w+")
 # Words that say little about a text, as Porter's stems.
 _STOP_WORDS = (
     "a an the of in on at to is are be it its and or with for by from as that thi there which who what where when how "
@@ -37,30 +39,29 @@ _STOP_WORDS = (
 STOP_STEMS = frozenset(_STOP_WORDS.split())
 
 
-@dataclass(frozen=True, slots=True)
-class TextBaseline:
-    """Mean and standard deviation of the best scores of unrelated queries in one source."""
-
-    cosine_mean: float
-    cosine_deviation: float
-    cover_mean: float
-    cover_deviation: float
-
-    def standardise(self, cosine: float, cover: float) -> float:
-        """Return the better of both scores in standard deviations."""
-        by_meaning = (cosine - self.cosine_mean) / max(self.cosine_deviation, MIN_COSINE_DEVIATION)
-        by_words = (cover - self.cover_mean) / max(self.cover_deviation, MIN_COVER_DEVIATION)
-        return max(by_meaning, by_words)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextMatch:
-    """A text that may match a clause, with both scores, and the stems that it shares with it but for stop words."""
+    """A text that may match a clause.
+
+    Attributes:
+        stored: The text.
+        cosine: Of their sentence vectors.
+        cover: Share of what the words of the clause tell that the text holds, in 0..1.
+        stems: The stems that they share, but for stop words.
+        information: What these tell, in nats.
+        num_adjacent: Pairs of neighbouring words of the clause that are neighbours in the text too.
+        hubness: Mean cosine of the text with typical sentences.
+        num_words: Distinct words of the clause, but for stop words.
+    """
 
     stored: StoredText
     cosine: float
     cover: float
     stems: frozenset[str]
+    information: float = 0.0
+    num_adjacent: int = 0
+    hubness: float = 0.0
+    num_words: int = 1
 
     @property
     def source(self) -> TextSource:
@@ -79,6 +80,8 @@ class TextMatcher:
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
         allowed: AllowedTexts | None = None,
+        *,
+        typical: Vector,
     ) -> list[list[TextMatch]]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
@@ -88,6 +91,7 @@ class TextMatcher:
             clauses: The clauses.
             vectors: The sentence vector of each.
             allowed: The texts to choose from; None for all.
+            typical: Mean vector of typical sentences.
         """
         nearest = self._store.search(vectors, TEXTS, allowed)
         flags = None if allowed is None else allowed.flags
@@ -105,7 +109,7 @@ class TextMatcher:
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
         texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
         return [
-            self._score([texts[row] for row in ids.tolist() if row in texts], own_terms, vector, clause.phrases)
+            self._score([texts[row] for row in ids.tolist() if row in texts], clause, own_terms, vector, typical)
             for clause, ids, own_terms, vector in zip(clauses, found, terms, vectors, strict=True)
         ]
 
@@ -114,8 +118,10 @@ class TextMatcher:
         fingerprint: str,
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
+        *,
+        typical: Vector,
     ) -> list[list[TextMatch]]:
-        """Return all texts of one content with their scores for each clause, as ``find`` does."""
+        """Return all texts of one content as matches of each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
         ids = np.array([row for track in tracks for row in self._store.store.video_segments(track.id)], np.int64)
         texts = self._read(ids)
@@ -124,7 +130,7 @@ class TextMatcher:
             is_held = clause.phrases or not clause.content
             own = np.intersect1d(ids, self._find_phrases(clause.phrases)) if is_held else ids
             rows, terms = [texts[row] for row in own.tolist() if row in texts], self._store.index.terms(clause.content)
-            matches.append(self._score(rows, terms, vector, clause.phrases))
+            matches.append(self._score(rows, clause, terms, vector, typical))
         return matches
 
     def holds(self, term: str) -> set[str]:
@@ -149,29 +155,51 @@ class TextMatcher:
     def _score(
         self,
         texts: Sequence[tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]],
+        clause: Clause,
         terms: Sequence[Term],
         vector: Float32[np.ndarray, " dim"],
-        phrases: Sequence[str],
+        typical: Vector,
     ) -> list[TextMatch]:
-        weights = weigh_terms(terms, len(self._store))
-        phrase_stems = self._store.index.stems(list(phrases))
-        # Stemming is dear, so only pairs that begin as a term does are joined.
+        weights = weigh_terms(terms, len(self._store), self._find_shares(clause.content))
+        phrases = self._store.index.stems(list(clause.phrases))
+        # Stemming is slow, so only pairs that begin as a term does are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         pairs = {pair for _, stems, _ in texts for pair in pairwise(stems) if pair[0] in beginnings}
         own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
         joined = self._join([*pairs, *own_pairs])
         compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
+        num_words = sum(weight > 0 for weight in weights)
         matches = []
         for stored, stems, text_vector in texts:
-            cover, shared = cover_terms(stems, terms, weights, compounds)
+            information, shared = match_terms(stems, terms, weights, compounds)
+            num_adjacent = len(own_pairs.intersection(pairwise(stems)))
             shared -= STOP_STEMS  # they are evidence only in quotes
-            for phrase in phrase_stems:
+            for phrase in phrases:
                 if holds_phrase(stems, phrase):
-                    cover, shared = max(cover, 1.0 + PHRASE_BONUS), shared | set(phrase)
+                    information, shared = sum(weights), shared | set(phrase)
+                    num_adjacent = max(num_adjacent, len(phrase) - 1)
             matches.append(
-                TextMatch(stored=stored, cosine=float(text_vector @ vector), cover=cover, stems=frozenset(shared))
+                TextMatch(
+                    stored=stored,
+                    cosine=float(text_vector @ vector),
+                    cover=information / (sum(weights) or 1.0),
+                    stems=frozenset(shared),
+                    information=information,
+                    num_adjacent=num_adjacent,
+                    hubness=float(text_vector @ typical),
+                    num_words=num_words,
+                )
             )
         return matches
+
+    def _find_shares(self, text: str) -> dict[str, float]:
+        """Return how often each stem of a text occurs in English, by the most frequent of its words."""
+        words = _WORD.findall(text)
+        shares: dict[str, float] = {}
+        for word, stems in zip(words, self._store.index.stems(words), strict=True):
+            for stem in stems:
+                shares[stem] = max(shares.get(stem, 0.0), find_word_share(word))
+        return shares
 
     def _join(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Return the stem of the compound of each two words."""
@@ -180,22 +208,31 @@ class TextMatcher:
         return {pair: own[0] for pair, own in zip(words, stems, strict=True) if len(own) == 1}
 
 
-def weigh_terms(terms: Sequence[Term], num_texts: int) -> list[float]:
-    """Return the weight of each term: its inverse document frequency as in bm25, stop words a quarter of it."""
-    return [
-        math.log(1 + (max(num_texts - term.num_texts, 0) + 0.5) / (term.num_texts + 0.5))
-        * (STOP_WEIGHT if term.stem in STOP_STEMS else 1.0)
-        for term in terms
-    ]
+def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:
+    """Return what it tells that a text holds each term, in nats; 0 for stop words, unless there is nothing else.
+
+    Args:
+        terms: The terms.
+        num_texts: Number of texts in the index.
+        shares: How often each stem occurs among the words of English texts; the index counts more as it grows.
+    """
+    has_content = any(term.stem not in STOP_STEMS for term in terms)
+    weights = []
+    for term in terms:
+        expected = 1 - (1 - shares.get(term.stem, RARE_SHARE)) ** TYPICAL_WORDS
+        held = (term.num_texts + PRIOR_TEXTS * expected) / (num_texts + PRIOR_TEXTS)
+        is_silent = has_content and term.stem in STOP_STEMS
+        weights.append(0.0 if is_silent else -math.log(min(held, 1.0)))
+    return weights
 
 
-def cover_terms(
+def match_terms(
     stems: Sequence[str],
     terms: Sequence[Term],
     weights: Sequence[float],
     compounds: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[float, set[str]]:
-    """Return the weighted share of terms that a text holds, with the bonus for a phrase, and the stems that match.
+    """Return the sum of the weights of the terms that a text holds, and the stems that match.
 
     A misspelt word counts by its likeness. Two words of the text may match one term ("file name", "filename"), and two
     terms one word: ``compounds`` are the stems of two words written as one.
@@ -216,11 +253,7 @@ def cover_terms(
             likeness, own = _match_term(term, held, matching)
             covered += weight * likeness
             shared.update(own)
-    total = sum(weights)
-    cover = covered / total if total > 0 else 0.0
-    words = [term.stem for term in terms]
-    is_phrase = len(words) > 1 and held.issuperset(words) and holds_phrase(stems, words)
-    return cover + PHRASE_BONUS * is_phrase, shared
+    return covered, shared
 
 
 def _match_term(term: Term, held: Set[str], compounds: Mapping[str, tuple[str, ...]]) -> tuple[float, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores, sum_sources
 from vidret.types import Source
 
-TextScores = Sequence[list[tuple[TextMatch, float]]]  # by clause, with standard scores
+TextScores = Sequence[list[tuple[TextMatch, float]]]  # by clause, with their evidence
 
 
 class VideoCandidates:
@@ -84,9 +84,10 @@ class VideoCandidates:
 
     def _make(self, video_id: int) -> VideoScores:
         num_clauses = len(self._structure.clauses)
-        none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[], best=[])
+        none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), best=[], segments=[])
         pictures = self._pictures.get(video_id, none)
         texts = list(self._texts.get(video_id, [[] for _ in range(num_clauses)]))
-        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
+        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, list(pictures.segments))
+        scores.levels = pictures.levels
         combine_clauses(scores, self._structure)
         return scores

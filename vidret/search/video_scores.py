@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -12,7 +12,7 @@ from vidret.search.text_matching import TextMatch
 from vidret.types import Segment, Source
 
 TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
-ABSENT = -9.0  # the score of what is not there
+ABSENT = -1000.0  # the score of what is not there, below that of anything which is
 
 
 @dataclass(slots=True, eq=False)
@@ -22,13 +22,14 @@ class VideoScores:
     Attributes:
         video_id: Id of the video.
         times: Points in time, in seconds, rising.
-        pictures: Standard score of the pictures by clause and point.
-        texts: The matching texts of each clause with their standard scores, best first.
+        pictures: Evidence of the pictures by clause and point.
+        texts: The matching texts of each clause with their evidence, best first.
         segments: The segments of the frames that were compared.
         score: The score of the video.
         time_s: Where it matches best, by clause.
         picture_spans: What a grounding head found for each clause; None without a head.
         cuts: Times in seconds at which new shots begin, if they were read.
+        levels: What the score of the best segment is made of, by name, for one clause.
     """
 
     video_id: int
@@ -40,9 +41,10 @@ class VideoScores:
     time_s: tuple[float, ...] = ()
     picture_spans: list[list[Span]] | None = None
     cuts: tuple[float, ...] = ()
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     def source_scores(self, clause: int) -> dict[Source, float]:
-        """Return the best standard score of each source for a clause."""
+        """Return the best evidence of each source for a clause."""
         best: dict[Source, float] = {"picture": float(self.pictures[clause].max(initial=ABSENT))}
         for match, score in self.texts[clause]:
             best[match.source] = max(best.get(match.source, ABSENT), score)

@@ -19,6 +19,7 @@ from vidret.types import Moment
 logger = logging.getLogger(__name__)
 
 LocateMany = Callable[[Sequence[str], Sequence[int]], Sequence[Sequence[Sequence[Moment]]]]
+MIN_PROBABILITY = 0.5  # of what is reported
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
@@ -75,7 +76,7 @@ def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate
     Args:
         watches: The watches to ask.
         complete: Ids of the searchable videos of the index that are complete.
-        locate: Returns the best moments of each query in each video by its id, without weak ones.
+        locate: Returns the best moments of each query in each video by its id, of ``MIN_PROBABILITY`` or more.
     """
     watches_of = defaultdict[tuple[int, tuple[int, ...]], list[Watch]](list)  # by what they have seen, which most share
     for watch in watches:

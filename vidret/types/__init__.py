@@ -45,19 +45,21 @@ from vidret.types.queries import (
     SearchOptions,
     VideoName,
 )
-from vidret.types.results import Curve, Evidence, Hit, Moment
+from vidret.types.results import LIKELY, UNLIKELY, Curve, Evidence, Hit, Likelihood, Moment, rate_probability
 from vidret.types.searchable import Searchable
 from vidret.types.sequence import MAX_EVENTS, MAX_QUERY_LENGTH, EventSpan, Sequence
 
 __all__ = [
     "ALL_VIDEOS",
     "CANDIDATES",
+    "LIKELY",
     "MAX_EVENTS",
     "MAX_QUERY_LENGTH",
     "NO_TIME",
     "SHOT_KINDS",
     "SOURCES",
     "TEXT_SOURCES",
+    "UNLIKELY",
     "WORD_SOURCES",
     "ComposedQuery",
     "Concept",
@@ -76,6 +78,7 @@ __all__ = [
     "Interpolation",
     "LayerTokens",
     "LayerWords",
+    "Likelihood",
     "LocateOptions",
     "Moment",
     "NamedOption",
@@ -103,4 +106,5 @@ __all__ = [
     "build_options",
     "flatten_options",
     "list_options",
+    "rate_probability",
 ]

@@ -30,6 +30,17 @@ Query = str | Sequence | Picture | Vector | ComposedQuery
 look like; images with words; or a vector of the encoder's space."""
 VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
 
+AtLeastField = Annotated[
+    float,
+    Option(
+        help="Only results that answer the query with this probability or a higher one, such as 0.5.",
+        panel="Output",
+        metavar="P",
+        minimum=0,
+        maximum=1,
+    ),
+]
+
 SourcesField = Annotated[
     tuple[Source, ...] | None,
     Option(
@@ -109,6 +120,7 @@ class SearchOptions:
         filters: Which videos the search covers.
         k: Maximum number of videos to return.
         offset: Number of best videos to skip.
+        at_least: Minimum probability of a video; the others are left out, and the ranking stays the same.
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
         refine: Whether to order the best videos anew by their likeness to each other (SuperGlobal).
         candidates: Number of nearest segments that are reranked.
@@ -121,6 +133,7 @@ class SearchOptions:
         Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
     ] = 10
     offset: OffsetField = 0
+    at_least: AtLeastField = 0.0
     rerank: Annotated[
         str | None,
         Option(
@@ -155,9 +168,9 @@ class LocateOptions:
         filters: Which videos are searched.
         k: Maximum number of moments to return.
         offset: Number of best moments to skip.
+        at_least: As in ``SearchOptions``, of the video that a moment is of.
         overlapping: Whether to include moments that overlap better ones.
-        weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
-            out less than half as much as the best of their video.
+        weak: Whether to include moments that stand out less than half as much as the best of their video.
         snap: Whether moments that are found by the curve begin and end at cuts where they can.
         refine_edges: Whether to decode a few frames more around the other edges, which makes these precise to about
             0.1 s.
@@ -181,12 +194,12 @@ class LocateOptions:
         Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
     ] = 5
     offset: OffsetField = 0
+    at_least: AtLeastField = 0.0
     overlapping: Annotated[bool, Option(help="Include moments that overlap better ones.", panel="Output")] = False
     weak: Annotated[
         bool,
         Option(
-            help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
-            "stand out less than half as much as the best moment of their video.",
+            help="Include moments that stand out less than half as much as the best one of their video.",
             panel="Output",
         ),
     ] = False

@@ -2,12 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from vidret.types.media import Segment, Source
 from vidret.types.sequence import EventSpan
+
+Likelihood = Literal["likely", "possible", "unlikely"]
+LIKELY, UNLIKELY = 0.7, 0.2  # probabilities: of at least the first, and of less than the second
+
+
+def rate_probability(probability: float | None) -> Likelihood | None:
+    """Return the word for a probability; None if there is none.
+
+    >>> rate_probability(0.9), rate_probability(0.5), rate_probability(0.1)
+    ('likely', 'possible', 'unlikely')
+    """
+    if probability is None:
+        return None
+    return "likely" if probability >= LIKELY else "unlikely" if probability < UNLIKELY else "possible"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +55,13 @@ class Hit:
         path: Path of its file.
         segment: Its best segment.
         time: Time of the best frame in seconds.
-        score: Higher is better.
-        weak: Whether most unrelated queries score as high in this index.
+        score: Evidence in nats, the logarithm of a likelihood ratio; higher is better.
+        weak: Whether it is unlikely that an answer scores no higher, in an index of this size.
         copies: Further paths of the same content.
-        why: Score of each level that the score is made of, by name, coarse to fine.
+        why: Evidence of each source, and, where pictures are compared with nothing else, the levels of the ranker.
         evidence: What matches, best first; empty in an index without words.
         events: Where each event of a query of several was found; empty for all others.
+        probability: How likely the video answers the query, in 0..1; None for images and vectors.
     """
 
     video: int
@@ -58,6 +74,12 @@ class Hit:
     why: Mapping[str, float] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     events: tuple[EventSpan, ...] = ()
+    probability: float | None = None
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """Its probability as a word."""
+        return rate_probability(self.probability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +91,14 @@ class Moment:
         path: Path of its file.
         start: In seconds; less than ``end``.
         end: In seconds.
-        score: Higher is better. In an index with words, in standard deviations. Otherwise a probability for ``head``;
-            for ``curve`` the similarity of the best moment of the video, less what this one stands out less.
-        weak: As in ``Hit``.
+        score: Higher is better. In an index with words, evidence in nats. Otherwise a probability for ``head``; for
+            ``curve`` the similarity of the best moment of the video, less what this one stands out less.
+        weak: Whether the video is unlikely to answer the query.
         by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
         similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
         evidence: What matches, best first; empty in an index without words.
         events: As in ``Hit``.
+        probability: How likely the video answers the query; in a video that was named, by itself.
     """
 
     video: int
@@ -88,6 +111,12 @@ class Moment:
     similarity: float | None = None
     evidence: tuple[Evidence, ...] = ()
     events: tuple[EventSpan, ...] = ()
+    probability: float | None = None
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """Its probability as a word."""
+        return rate_probability(self.probability)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,8 +129,7 @@ class Curve:
         start: Start of the stored part in seconds.
         end: End of the stored part in seconds.
         best: Score of the best segment, as in a search.
-        typical: Score that fewer than a quarter of unrelated queries reach in their best video; None for queries
-            that are not text.
+        typical: Score that few unrelated queries reach in a segment; None for queries that are not text.
         gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
         cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
     """

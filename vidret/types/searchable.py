@@ -25,6 +25,7 @@ class Searchable(ABC):
         k: int = 10,
         *,
         offset: int = 0,
+        at_least: float = 0.0,
         candidates: int = CANDIDATES,
         rerank: str | None = "auto",
         refine: bool = False,
@@ -41,6 +42,7 @@ class Searchable(ABC):
                 shown, and ``"some words"`` must be said or shown as they are.
             k: Maximum number of videos.
             offset: Number of best videos to skip, as for the next page.
+            at_least: Minimum probability, in 0..1; it leaves results out, and changes no ranking.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each further video are added.
             rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
@@ -52,18 +54,19 @@ class Searchable(ABC):
                 everything that the index has.
 
         Returns:
-            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. Weakness
-            is judged on the positive part of the query; hits of queries without words are never weak, since there is
-            nothing to compare them with.
+            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. A
+            hit without a probability is that of an image or a vector, whose scores are compared with nothing.
 
         Raises:
-            VidretError: The query is empty, k is below 1, or there is no index.
+            VidretError: The query is empty, k is below 1, or there is no index; or a probability is asked for, and the
+                query has none.
             RemoteError: The server does not answer, or rejects the request.
         """
         chosen = None if sources is None else tuple(sources)
         options = SearchOptions(
             k=k,
             offset=offset,
+            at_least=at_least,
             candidates=candidates,
             rerank=rerank,
             refine=refine,
@@ -78,6 +81,7 @@ class Searchable(ABC):
         k: int = 5,
         *,
         offset: int = 0,
+        at_least: float = 0.0,
         video: VideoName | None = None,
         videos: int = 10,
         filters: Filters = ALL_VIDEOS,
@@ -93,12 +97,12 @@ class Searchable(ABC):
             query: As in ``search``.
             k: Maximum number of moments.
             offset: Number of best moments to skip.
+            at_least: As in ``search``; the probability of a moment is that of its video.
             video: Path or id of a single video; None for all.
             videos: Number of best videos to locate moments in.
             filters: Videos to search.
             overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
-            weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
-                stand out less than half as much as the best of their video.
+            weak: Whether to include moments that stand out less than half as much as the best of their video.
             snap: Whether moments that are found by the curve begin and end at cuts where they can.
             refine_edges: Whether to decode and encode a few frames more around their other edges, which makes these
                 precise to about 0.1 s. A message says where that is not possible.
@@ -109,13 +113,14 @@ class Searchable(ABC):
             is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
 
         Raises:
-            VidretError: The query is empty, k is below 1, or the video is not in the index.
+            VidretError: The query is empty, k is below 1, or the video is not in the index; or as in ``search``.
             RemoteError: As in ``search``.
         """
         chosen = None if sources is None else tuple(sources)
         options = LocateOptions(
             k=k,
             offset=offset,
+            at_least=at_least,
             videos=videos,
             filters=filters,
             overlapping=overlapping,

@@ -27,7 +27,18 @@ from vidret.index.merging.planning import (
 from vidret.index.merging.questions import copy_concepts, copy_watches
 from vidret.index.merging.words import TextMerge
 from vidret.store.consent import allow, is_allowed
-from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
+from vidret.store.records import (
+    CALIBRATION,
+    HEAD,
+    JUDGE,
+    KEPT,
+    MOMENTS,
+    PROJECTED,
+    RANKER,
+    SEGMENTS,
+    FileRecord,
+    FileState,
+)
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 
@@ -259,7 +270,9 @@ class Merge:
         """Return a note for each index whose calibration does not apply to the merged index."""
         again = "run vidret calibrate again"
         return [
-            f"{index.path}: its calibration is not copied: {again}" for index in self.sources if _is_calibrated(index)
+            f"{index.path}: its calibration is not copied: {again}"
+            for index in self.sources
+            if _is_calibrated(index) or index.get_meta(JUDGE)
         ]
 
     def _advance(self, num_steps: int) -> None:

@@ -175,9 +175,9 @@ class EncodeStage:
 
 def _embed(message: ReadTexts) -> Bytes:
     """Return the sentence vectors of texts."""
-    from vidret.encode.sentences import load_sentence_encoder
+    from vidret.encode.sentences import as_sentence, load_sentence_encoder
 
-    return load_sentence_encoder().encode([text.text for text in message.texts]).tobytes()
+    return load_sentence_encoder().encode([as_sentence(text) for text in message.texts]).tobytes()
 
 
 def _as_stored(embedding: SegmentEmbedding) -> SegmentEmbedding:

@@ -1,0 +1,315 @@
+"""Fitting the judge: a naive twin, what must hold for any answers, and the judge of an index through the engine."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.judge_fitting import (
+    MIN_ANSWERS,
+    PRIOR_ANSWERS,
+    ScoredQuery,
+    choose_judge,
+    find_calibration_error,
+    fit_judge,
+    split_halves,
+)
+from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge
+from vidret.store.store import Store
+from vidret.types import Hit
+
+SIZE = 300
+
+
+@st.composite
+def draw_queries(draw: st.DrawFn, min_size: int = 1) -> list[ScoredQuery]:
+    """Draw queries to one index."""
+    queries = []
+    for number in range(draw(st.integers(min_size, 12))):
+        scores = sorted(draw(st.lists(st.floats(-5, 12), min_size=1, max_size=4)), reverse=True)
+        is_answered = draw(st.booleans())
+        rights = tuple(is_answered and draw(st.booleans()) for _ in scores)
+        name = draw(st.sampled_from("abc")) if is_answered else f"query {number}"
+        queries.append(ScoredQuery(name=name, is_answered=is_answered, scores=tuple(scores), rights=rights, size=SIZE))
+    return queries
+
+
+def draw_answers(judge: EvidenceJudge, number: int, *, seed: int = 0) -> list[ScoredQuery]:
+    """Return queries whose answers are as probable as a judge says."""
+    rng = np.random.default_rng(seed)
+    queries = []
+    for each in range(number):
+        scores = np.sort(rng.normal(2, 4, 10))[::-1]
+        present = bool(rng.random() < judge.index(scores[0], SIZE))
+        rights = tuple(bool(rng.random() < judge.video(score, scores[0], SIZE)) for score in scores)
+        queries.append(
+            ScoredQuery(name=f"{each}", is_answered=present, scores=tuple(map(float, scores)), rights=rights, size=SIZE)
+        )
+    return queries
+
+
+# The fit
+
+
+def measure_naively(
+    weights: Sequence[float], prior: Sequence[float], rows: list[tuple[list[float], bool, float]]
+) -> float:
+    """Return what a fit minimises: the log loss of labels, and of as many answers as the prior judges right."""
+    loss = 0.0
+    for features, label, weight in rows:
+        odds = sum(a * b for a, b in zip(weights, features, strict=True))
+        believed = 1 / (1 + math.exp(-sum(a * b for a, b in zip(prior, features, strict=True))))
+        log_right, log_wrong = -math.log1p(math.exp(-odds)), -math.log1p(math.exp(odds))
+        loss -= log_right if label else log_wrong
+        loss -= weight * (believed * log_right + (1 - believed) * log_wrong)
+    return loss
+
+
+def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[float], bool, float]]:
+    """Return the features of each row, whether it is right, and what the prior counts as."""
+    weight = PRIOR_ANSWERS / len(queries)
+    rows = []
+    for query in queries:
+        if part == "index":
+            rows.append(([query.scores[0], math.log(query.size), 1.0], query.is_answered, weight))
+            continue
+        for score, right in zip(query.scores, query.rights, strict=True):
+            rows.append(([score, score - query.scores[0], math.log(query.size), 1.0], right, weight))
+    return rows
+
+
+@settings(max_examples=50, deadline=None)
+@given(draw_queries())
+def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery]) -> None:
+    """The loss is convex, so that weights next to which none are better are the best."""
+    fitted = fit_judge(queries)
+    for part, weights, prior, size in (
+        ("index", fitted.index_weights, DEFAULT_JUDGE.index_weights, 1),
+        ("video", fitted.video_weights, DEFAULT_JUDGE.video_weights, 2),
+    ):
+        rows = list_rows(queries, part)
+        assert weights[size] == prior[size], "one index does not tell what its size does"
+        assert min(weights[:size]) >= 0
+        least = measure_naively(weights, prior, rows)
+        for signs in product((-1, 0, 1), repeat=len(weights)):
+            other = [weight + 1e-3 * sign for weight, sign in zip(weights, signs, strict=True)]
+            if signs[size] == 0 and min(other[:size]) >= 0:
+                assert measure_naively(other, prior, rows) >= least - 1e-9 * len(rows)
+
+
+def test_without_answers_the_judge_is_the_default() -> None:
+    assert fit_judge([]) == DEFAULT_JUDGE
+
+
+@given(draw_queries(), st.randoms())
+def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Random) -> None:
+    shuffled = list(queries)
+    random.shuffle(shuffled)
+    one, other = fit_judge(queries), fit_judge(shuffled)
+    assert one.index_weights == pytest.approx(other.index_weights, abs=1e-5)
+    assert one.video_weights == pytest.approx(other.video_weights, abs=1e-5)
+    halves = [sorted(half, key=repr) for half in split_halves(queries)]
+    assert [sorted(half, key=repr) for half in split_halves(shuffled)] == halves
+
+
+@given(draw_queries(), st.lists(st.floats(-20, 20), min_size=2, max_size=5))
+def test_no_answers_change_the_ranking(queries: list[ScoredQuery], scores: list[float]) -> None:
+    judge = fit_judge(queries)
+    ranked = [judge.video(score, max(scores), SIZE) for score in sorted(scores)]
+    assert ranked == sorted(ranked)
+
+
+def test_ten_answers_move_the_judge_little_and_a_thousand_decide() -> None:
+    other = EvidenceJudge(
+        index_weights=(1.2, -0.19, -3.0), video_weights=(1.0, 0.3, DEFAULT_JUDGE.video_weights[2], -2.0)
+    )
+    scores = np.linspace(-3, 12, 31)
+    defaults, others = ([judge.index(score, SIZE) for score in scores] for judge in (DEFAULT_JUDGE, other))
+    distance = np.abs(np.subtract(defaults, others)).max()
+
+    def measure_share(number: int) -> float:
+        fitted = fit_judge(draw_answers(other, number))
+        found = [fitted.index(score, SIZE) for score in scores]
+        return float(np.abs(np.subtract(found, defaults)).max() / distance)
+
+    assert measure_share(10) < 0.25
+    assert measure_share(1000) > 0.75
+    found = fit_judge(draw_answers(other, 20_000))
+    assert found.index_weights == pytest.approx(other.index_weights, abs=0.15)
+    assert found.video_weights == pytest.approx(other.video_weights, abs=0.15)
+
+
+def test_answers_that_contradict_the_scores_make_them_say_nothing() -> None:
+    queries = [
+        ScoredQuery(
+            name=f"{n}", is_answered=n % 2 == 0, scores=(9.0 * (n % 2), -9.0), rights=(False, n % 2 == 0), size=9
+        )
+        for n in range(2000)
+    ]
+    judge = fit_judge(queries)
+    assert judge.index_weights[0] == 0
+    assert judge.index(9.0, 9) == judge.index(0.0, 9) == pytest.approx(0.5, abs=0.05)
+    assert min(judge.video_weights[:2]) == 0
+
+
+# Held-out answers
+
+
+def test_halves_are_even_and_divide_no_name() -> None:
+    queries = [
+        ScoredQuery(name=name, is_answered=name < "n", scores=(float(n),), rights=(False,), size=1)
+        for n, name in enumerate("abcdefaabbxyz")
+    ]
+    one, other = split_halves(queries)
+    assert sorted(map(id, one + other)) == sorted(map(id, queries))
+    names = [{query.name for query in half} for half in (one, other)]
+    assert names[0].isdisjoint(names[1])
+    assert abs(len(names[0]) - len(names[1])) <= 1
+
+
+def test_fit_is_chosen_where_it_helps_with_held_out_answers() -> None:
+    other = EvidenceJudge(index_weights=(1.2, -0.19, -3.0), video_weights=DEFAULT_JUDGE.video_weights)
+    queries = draw_answers(other, 400)
+    report = choose_judge(queries)
+    assert report.num_answered == sum(query.is_answered for query in queries) == 400 - report.num_absent
+    assert report.index.helps
+    assert report.index.error_after < report.index.error_before
+    assert report.judge.index_weights == fit_judge(queries).index_weights
+
+
+def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
+    queries = []
+    for number in range(40):
+        present, is_second = number < 20, number % 2 == 1
+        score = 9.0 if present != is_second else -3.0
+        queries.append(
+            ScoredQuery(name=f"{number:02}", is_answered=present, scores=(score,), rights=(present,), size=SIZE)
+        )
+    report = choose_judge(queries)
+    assert (report.index.helps, report.videos.helps, report.helps) == (False, False, False)
+    assert report.judge == DEFAULT_JUDGE != fit_judge(queries)
+
+
+def test_measures_of_the_default_are_those_of_all_answers() -> None:
+    queries = draw_answers(DEFAULT_JUDGE, 60)
+    report = choose_judge(queries)
+    losses = [
+        -math.log(probability if right else 1 - probability)
+        for query in queries
+        for score, right in zip(query.scores, query.rights, strict=True)
+        for probability in [DEFAULT_JUDGE.video(score, query.scores[0], SIZE)]
+    ]
+    assert report.videos.loss_before == pytest.approx(sum(losses) / len(losses))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))
+def test_calibration_error_agrees_with_its_naive_twin(rated: list[tuple[float, bool]]) -> None:
+    error = 0.0
+    for number in range(10):
+        own = [(p, right) for p, right in rated if number == min(math.floor(p * 10), 9)]
+        if own:
+            mean, share = sum(p for p, _ in own) / len(own), sum(right for _, right in own) / len(own)
+            error += len(own) / len(rated) * abs(mean - share)
+    probabilities, rights = zip(*rated, strict=True)
+    assert find_calibration_error(np.array(probabilities), np.array(rights)) == pytest.approx(error)
+
+
+@given(draw_queries(), st.integers(0, MIN_ANSWERS - 1), st.booleans())
+def test_few_answers_of_a_kind_are_refused(queries: list[ScoredQuery], few: int, is_answered: bool) -> None:
+    own = [query for query in queries if query.is_answered != is_answered]
+    own += [query for query in queries if query.is_answered == is_answered][:few]
+    with pytest.raises(VidretError, match=rf"at least {MIN_ANSWERS} queries that .* got \d+ and \d+$"):
+        choose_judge(own)
+
+
+# Through the engine
+
+
+COLOURS = ("red", "green", "blue", "white", "yellow")
+NO_COLOURS = ("a dog", "rain", "the sea", "a car", "music", "a tree")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judged")
+    for colour in COLOURS:
+        write_film(folder / "films" / f"{colour}.mp4", (colour, 2))
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([folder / "films"], words=False)
+    return folder / "index"
+
+
+@pytest.fixture
+def index(indexed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(indexed, tmp_path / "index")
+
+
+def list_answers(times: int) -> dict[str, list[str]]:
+    """Return queries for the colours of films, and for what none shows; repeated in other words."""
+    return {
+        f"{text}{' film' * each}": [f"{text}.mp4"] if text in COLOURS else []
+        for each in range(times)
+        for text in COLOURS + NO_COLOURS
+    }
+
+
+def ask(engine: Engine) -> list[list[Hit]]:
+    return [engine.search(query) for query in (*COLOURS, *NO_COLOURS)]
+
+
+def test_judge_changes_probabilities_and_no_ranking(index: Path) -> None:
+    answers = list_answers(30)
+    seen: list[tuple[int, int]] = []
+    with Engine(index, ColourEncoder()) as engine, Engine(index, ColourEncoder()) as reader:
+        before = ask(engine)
+        alone = reader.locate("red", video="red.mp4")[0].probability
+        report = engine.calibrate_judge(answers, on_progress=lambda done, total: seen.append((done, total)))
+        assert seen == [(done, len(answers)) for done in range(1, len(answers) + 1)]
+        assert (report.num_answered, report.num_absent) == (150, 180)
+        assert report.helps
+        after = ask(engine)
+        assert ask(reader) == after, "an engine that is open reads it too"
+        assert reader.locate("red", video="red.mp4")[0].probability != alone
+        for old, new in zip(before, after, strict=True):
+            assert [(hit.video, hit.score, hit.why) for hit in old] == [(hit.video, hit.score, hit.why) for hit in new]
+        assert [hits[0].probability for hits in after] != [hits[0].probability for hits in before]
+        assert after[0][0].probability == report.judge.video(
+            after[0][0].score, after[0][0].score, len(engine._index.store)
+        )
+        engine.forget_judge()
+        assert ask(reader) == before
+
+
+def test_judge_that_does_not_help_is_not_stored(index: Path) -> None:
+    own = EvidenceJudge(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
+    with Engine(index, ColourEncoder()) as engine:
+        answers = list_answers(1)
+        wrong = {query: ["red.mp4"] if not files else [] for query, files in answers.items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vidret.search.judge_fitting.fit_judge", lambda _: own)
+            report = engine.calibrate_judge(wrong)
+        assert not report.helps
+    with Store.open(index) as store:
+        assert load_judge(store) == DEFAULT_JUDGE
+
+
+def test_answers_that_cannot_be_used_are_refused(index: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        with pytest.raises(VidretError, match=r"gone\.mp4: not in the index"):
+            engine.calibrate_judge({**list_answers(1), "a dog": ["gone.mp4"]})
+        with pytest.raises(VidretError, match=r"^-dog: "):
+            engine.calibrate_judge({**list_answers(1), "-dog": []})
+        with pytest.raises(VidretError, match=r"^@dog: .*concept"):
+            engine.calibrate_judge({**list_answers(1), "@dog": []})
+        with pytest.raises(VidretError, match="got 0 and 0"):
+            engine.calibrate_judge({})

@@ -1,0 +1,111 @@
+"""The judge: a naive twin, what must hold for any score, and how an index keeps its own."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import DIM
+from vidret.errors import StoreError
+from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge, save_judge
+from vidret.store.records import JUDGE
+from vidret.store.store import Store
+from vidret.types import LIKELY, UNLIKELY
+
+SCORES, SIZES = st.floats(-60, 60), st.integers(1, 10**7)
+SLOPES, OFFSETS = st.floats(0, 3), st.floats(-3, 3)
+JUDGES = st.builds(
+    EvidenceJudge,
+    index_weights=st.tuples(SLOPES, OFFSETS, OFFSETS),
+    video_weights=st.tuples(SLOPES, SLOPES, OFFSETS, OFFSETS),
+)
+
+
+def to_probability(log_odds: float) -> float:
+    """Return the probability of log odds, by way of the odds of the smaller side."""
+    odds = math.exp(-abs(log_odds))
+    smaller = odds / (1 + odds)
+    return smaller if log_odds < 0 else 1 - smaller
+
+
+@given(JUDGES, SCORES, SCORES, SIZES)
+def test_judge_agrees_with_its_naive_twin(judge: EvidenceJudge, one: float, other: float, size: int) -> None:
+    score, best = sorted((one, other))
+    slope, by_size, offset = judge.index_weights
+    present = to_probability(slope * best + by_size * math.log(size) + offset)
+    assert judge.index(best, size) == pytest.approx(present, abs=1e-12)
+    slope, gap, by_size, offset = judge.video_weights
+    right = to_probability(slope * score - gap * (best - score) + by_size * math.log(size) + offset)
+    assert judge.video(score, best, size) == pytest.approx(right, abs=1e-12)
+
+
+@given(JUDGES, st.lists(SCORES, min_size=1, max_size=6), SIZES)
+def test_probabilities_are_ordered_as_scores(judge: EvidenceJudge, scores: list[float], size: int) -> None:
+    scores.sort()
+    videos = [judge.video(score, scores[-1], size) for score in scores]
+    indexes = [judge.index(score, size) for score in scores]
+    assert (videos, indexes) == (sorted(videos), sorted(indexes))
+    assert all(0 <= each <= 1 for each in videos + indexes)
+
+
+@given(SCORES, SCORES, SIZES, SIZES)
+def test_a_high_score_among_few_things_is_most_likely_an_answer(one: float, other: float, few: int, many: int) -> None:
+    judge = DEFAULT_JUDGE
+    low, high = sorted((one, other))
+    few, many = sorted((few, many))
+    assert judge.index(high, many) <= judge.index(high, few)
+    assert judge.video(low, high, many) <= judge.video(low, high, few)
+    assert judge.video(low, high, few) <= judge.video(low, low, few), "beside a better one, it is less likely"
+
+
+@pytest.mark.parametrize("score", [-1e9, -700.0, 700.0, 1e9])
+def test_extreme_scores_have_a_probability(score: float) -> None:
+    for probability in (DEFAULT_JUDGE.index(score, 0), DEFAULT_JUDGE.video(score, score, 0)):
+        assert 0 <= probability <= 1
+        assert (probability > LIKELY) == (score > 0)
+        assert (probability < UNLIKELY) == (score < 0)
+
+
+# In an index
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.create(tmp_path / "index", encoder_name="patches", encoder_fingerprint="p-1", dim=DIM) as store:
+        yield store
+
+
+def test_an_index_keeps_its_judge(store: Store) -> None:
+    assert load_judge(store) == DEFAULT_JUDGE
+    own = EvidenceJudge(index_weights=(0.1, 0.2, 1 / 3), video_weights=(0.0, 0.5, -0.6, -0.7))
+    save_judge(store, own)
+    with Store.open(store.path) as reader:
+        assert load_judge(reader) == own
+        save_judge(store, DEFAULT_JUDGE)
+        assert load_judge(reader) == DEFAULT_JUDGE
+    assert not store.get_meta(JUDGE)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "words",
+        "[]",
+        "{}",
+        json.dumps({"index_weights": [1, 2], "video_weights": [1, 2, 3, 4]}),
+        json.dumps({"index_weights": [1, 2, 3], "video_weights": [1, 2, 3, 4, 5]}),
+        json.dumps({"index_weights": [1, 2, None], "video_weights": [1, 2, 3, 4]}),
+        json.dumps({"index_weights": [1, 2, math.inf], "video_weights": [1, 2, 3, 4]}),
+        json.dumps({"index_weights": [1, 2, 10**400], "video_weights": [1, 2, 3, 4]}),
+        json.dumps({"index_weights": [-1, 2, 3], "video_weights": [1, 2, 3, 4]}),
+        json.dumps({"index_weights": [1, 2, 3], "video_weights": [1, -2, 3, 4]}),
+    ],
+)
+def test_what_is_no_judge_is_refused(store: Store, stored: str) -> None:
+    store.set_meta(JUDGE, stored)
+    with pytest.raises(StoreError, match="judge must be 3 and 4 finite weights"):
+        load_judge(store)

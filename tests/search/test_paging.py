@@ -1,0 +1,90 @@
+"""Pages of results in an index of many videos, of any kind of query: no video is repeated or lost."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes import unit
+from tests.spoken import word_vector
+from vidret.engine import Engine
+from vidret.search.fusion import MAX_PLACED
+from vidret.store import NewSegment, Store
+from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.types import Sequence as EventSequence
+
+DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE = 12, MAX_PLACED + 30, 4, 7
+SINGLE: tuple[Query, ...] = ("a dog", "a dog -rain -snow", np.eye(DIM)[3], -np.eye(DIM)[3])
+JOINT = ("a dog, then a cat", "a dog, while a cat sleeps", EventSequence(["a dog", "a cat", "rain"], gap=2))
+
+
+class RandomTexts:
+    """An encoder of texts alone, each of which has a direction of its own."""
+
+    name = fingerprint = "random texts"
+    dim = DIM
+    resize = Resize(shorter=32, crop=32)
+    sampling = Sampling(num_frames=4, fps=1.0)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        rows = [word_vector(text, DIM) for text in texts]
+        return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
+
+    def encode_frames(self, *_arguments: object, **_options: object) -> list[SegmentEmbedding]:
+        raise AssertionError("nothing is indexed")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
+    (folder / "films").mkdir()
+    with Store.create(
+        folder / "index", encoder_name=RandomTexts.name, encoder_fingerprint=RandomTexts.name, dim=DIM
+    ) as store:
+        for number in range(NUM_VIDEOS):
+            path = folder / "films" / f"{number}.mp4"
+            path.touch()
+            video_id = store.begin_video(f"v{number}", duration=4.0 * NUM_SEGMENTS, facts={}, num_segments=NUM_SEGMENTS)
+            store.set_file(str(path), state="done", video=video_id)
+            store.add_segments([make_segment(rng, video_id, 4.0 * index, index) for index in range(NUM_SEGMENTS)])
+            store.finish_video(video_id)
+    with Engine(folder / "index", RandomTexts(), rerank="none") as engine:
+        yield engine
+
+
+def make_segment(rng: np.random.Generator, video_id: int, start_s: float, index: int) -> NewSegment:
+    frames = unit(rng.standard_normal((4, DIM)))
+    embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, start_s + np.arange(4) + 0.5)
+    return NewSegment(video_id, index, start_s, start_s + 4.0, embedding)
+
+
+@pytest.mark.parametrize("candidates", [5, 200])
+@pytest.mark.parametrize("query", [*SINGLE, *JOINT])
+def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: int) -> None:
+    every = engine.search(query, NUM_VIDEOS, candidates=candidates)
+    assert len({hit.video for hit in every}) == len(every) <= NUM_VIDEOS
+    if any(query is each for each in SINGLE):  # several events have no place where few segments were read
+        assert len(every) == NUM_VIDEOS
+    for offset in range(0, len(every), PAGE):
+        page = engine.search(query, PAGE, offset=offset, candidates=candidates)
+        assert page == every[offset : offset + PAGE]
+
+
+@pytest.mark.parametrize("query", SINGLE)
+def test_no_video_scores_more_than_its_best_segment(engine: Engine, query: Any) -> None:
+    """Fewer candidates may miss the best segment of a video, but nothing else depends on them."""
+    best = {hit.video: hit for hit in engine.search(query, NUM_VIDEOS, candidates=NUM_VIDEOS * NUM_SEGMENTS)}
+    for candidates in (5, 40):
+        hits = engine.search(query, NUM_VIDEOS, candidates=candidates)
+        assert all(hit.score <= best[hit.video].score + 1e-3 for hit in hits)
+        same = [hit for hit in hits if hit.segment == best[hit.video].segment]
+        assert len(same) > NUM_VIDEOS / 2
+        assert [hit.score for hit in same] == pytest.approx([best[hit.video].score for hit in same], abs=1e-4)
+
+
+@pytest.mark.parametrize("query", [*SINGLE, *JOINT])
+def test_hits_are_in_the_order_of_their_scores(engine: Engine, query: Any) -> None:
+    scores = [hit.score for hit in engine.search(query, NUM_VIDEOS, candidates=NUM_VIDEOS * NUM_SEGMENTS)]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores), "none is cut off"

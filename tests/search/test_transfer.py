@@ -1,0 +1,168 @@
+"""Evidence of pictures means the same with every encoder: what cosines another has, and how far apart they are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import make_text, unit, write_mosaics
+from tests.grounded import make_encoder as make_clip
+from vidret.align.baseline import UNRELATED
+from vidret.encode.encoder import Encoder
+from vidret.engine import Engine
+from vidret.search.evidence import PICTURE_OFFSET, PICTURE_SLOPE, PictureScale
+from vidret.search.query_bank import SENTENCES
+from vidret.search.ranking import FrameRanker
+from vidret.types import Frames, Hit, Moment, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+DIM = 64
+QUERIES = ("a dog", "rain -dog", "a cat and then the sea", "red", *UNRELATED[:8])
+
+
+class SignEncoder:
+    """Random vectors of signs, which float16 holds exactly, so that scores have no rounding to tell them apart.
+
+    Vectors have parts that all share and parts that only texts or only frames have, so that cosines are those of the
+    signs, scaled and shifted.
+
+    Args:
+        name: Its name.
+        scale: What to multiply vectors of signs by; its square scales their cosines. A power of two.
+        shared: What all vectors share, by dimension; its square shifts all cosines.
+        own: What texts, and what frames, have besides to be of length 1.
+    """
+
+    resize = Resize(shorter=32, crop=32, interpolation="bilinear")
+    sampling = Sampling(num_frames=4, fps=1.0)
+
+    def __init__(self, name: str, scale: float = 1.0, shared: Sequence[float] = (), own: Sequence[float] = ()) -> None:
+        """Set how cosines are related to those of the signs."""
+        self.name, self.fingerprint = name, f"{name}-1"
+        self._scale, self._shared, self._own = scale, tuple(shared), tuple(own)
+        self.dim = DIM + len(shared) + 2 * len(own)
+        assert scale**2 + sum(each**2 for each in (*shared, *own)) == 1
+
+    def _widen(self, signs: np.ndarray, *, is_text: bool) -> np.ndarray:
+        own, none = self._own, (0.0,) * len(self._own)
+        parts = (*self._shared, *((*own, *none) if is_text else (*none, *own)))
+        rows = np.concatenate([signs * self._scale / DIM**0.5, np.tile(parts, (len(signs), 1))], axis=1)
+        return rows.astype(np.float32)
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        random = np.random.default_rng(0).standard_normal((3 * 16, DIM))
+        embeddings = []
+        for frames in batch:
+            blocks = frames.pixels.reshape(len(frames), 4, 8, 4, 8, 3).mean(axis=(2, 4)) - 128
+            rows = self._widen(np.where(blocks.reshape(len(frames), -1) @ random > 0, 1.0, -1.0), is_text=False)
+            embeddings.append(SegmentEmbedding(rows[0], rows, frames.times))
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        signs = np.stack([np.where(make_text(text).sentence > 0, 1.0, -1.0) for text in texts])
+        rows = self._widen(signs, is_text=True)
+        return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
+
+
+def make_encoder(kind: str) -> SignEncoder:
+    """Return an encoder; the cosines of all kinds are related, c, c / 4 + 0.25 and c / 16 + 0.83."""
+    if kind == "signs":
+        return SignEncoder(kind)
+    if kind == "shifted":
+        return SignEncoder(kind, 0.5, shared=(0.5,), own=(0.5, 0.5))
+    return SignEncoder(kind, 0.25, shared=(0.875, 0.25), own=(0.25, 0.125, 0.125, 0.125))
+
+
+class ConeEncoder:
+    """A tiny CLIP with random weights, whose vectors all point about the same way: their cosines are near 0.93."""
+
+    def __init__(self, seed: int) -> None:
+        """Set the weights."""
+        self._clip = make_clip(seed=seed)
+        self.name = f"cone {seed}"
+        self.fingerprint, self.resize, self.sampling = self.name, self._clip.resize, self._clip.sampling
+        self.dim = self._clip.dim
+        self._axis = unit(np.random.default_rng(seed).standard_normal(self.dim))
+
+    def _narrow(self, rows: np.ndarray) -> np.ndarray:
+        return unit(rows * 0.3 + self._axis)
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        return [
+            replace(each, video=self._narrow(each.video), frames=self._narrow(each.frames))
+            for each in self._clip.encode_frames(batch)
+        ]
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [replace(each, sentence=self._narrow(each.sentence)) for each in self._clip.encode_text(texts)]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mosaics(tmp_path_factory.mktemp("films"), (3, 3, 3, 3, 9))
+
+
+def make_index(encoder: Encoder, films: Path, folder: Path) -> Engine:
+    engine = Engine(folder / encoder.name, encoder)
+    engine.index([films], words=False, shots=False, workers=1)
+    return engine
+
+
+def list_hits(hits: Sequence[Hit]) -> list[tuple[float | None, ...]]:
+    return [(hit.video, hit.time, hit.score, hit.probability, hit.weak) for hit in hits]
+
+
+def list_moments(moments: Sequence[Moment]) -> list[tuple[float | None, ...]]:
+    """Return what does not depend on the unit of the curve, which is that of the scores."""
+    return [(each.video, each.start, each.end, each.probability, each.weak) for each in moments]
+
+
+@pytest.mark.parametrize("kind", ["shifted", "narrow"])
+def test_encoder_with_scaled_and_shifted_scores_gives_the_same_results(kind: str, films: Path, tmp_path: Path) -> None:
+    with (
+        make_index(make_encoder("signs"), films, tmp_path) as one,
+        make_index(make_encoder(kind), films, tmp_path) as other,
+    ):
+        scales = [engine._index.searcher.find_scale(FrameRanker()) for engine in (one, other)]
+        factor = {"shifted": 1 / 4, "narrow": 1 / 16}[kind]
+        assert scales[1].deviation == pytest.approx(factor * scales[0].deviation, rel=1e-4)
+        assert abs(scales[1].mean - scales[0].mean) > 0.2
+        for query in QUERIES:
+            found, expected = (list_hits(engine.search(query)) for engine in (other, one))
+            assert len(found) == 5
+            assert np.array(found, np.float64) == pytest.approx(np.array(expected, np.float64), abs=1e-6)
+            places, wanted = (list_moments(engine.locate(query, video="4.mp4")) for engine in (other, one))
+            assert np.array(places, np.float64) == pytest.approx(np.array(wanted, np.float64), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_unrelated_queries_have_the_same_evidence_by_any_encoder(seed: int, films: Path, tmp_path: Path) -> None:
+    encoder = ConeEncoder(seed)
+    with make_index(encoder, films, tmp_path) as engine:
+        rows = engine.embeddings("frame").vectors
+        cosines = np.stack([text.sentence for text in encoder.encode_text(UNRELATED)]) @ rows.T
+        assert cosines.min() > 0.8
+        assert np.ptp(cosines) < 0.1
+        scores = [hit.score for query in UNRELATED for hit in engine.search(query)]
+        assert len(scores) == 5 * len(UNRELATED), "each film is a segment"
+        assert (np.mean(scores), np.std(scores)) == pytest.approx((PICTURE_OFFSET, PICTURE_SLOPE), abs=1e-3)
+        others = [hit.score for query in SENTENCES[:60] for hit in engine.search(query)]
+        assert (np.mean(others), np.std(others)) == pytest.approx((PICTURE_OFFSET, PICTURE_SLOPE), abs=0.4)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=1, max_size=20),
+    st.floats(-1, 1),
+    st.floats(0.05, 0.5),
+    st.floats(0.1, 5),
+    st.floats(-2, 2),
+)
+def test_evidence_does_not_change_with_the_unit_of_scores(
+    scores: list[float], mean: float, deviation: float, scale: float, shift: float
+) -> None:
+    rated = PictureScale(mean=mean, deviation=deviation).rate(np.array(scores))
+    changed = PictureScale(mean=scale * mean + shift, deviation=scale * deviation)
+    np.testing.assert_allclose(changed.rate(scale * np.array(scores) + shift), rated, atol=1e-9)

@@ -1,0 +1,275 @@
+"""Fitting the judge to queries whose answers are known, and measuring on held-out ones whether that helps."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vidret.errors import VidretError
+from vidret.search.found_videos import FoundVideo
+from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, index_features, video_features
+from vidret.search.open_index import OpenIndex
+from vidret.store.lookup import look_up_video
+from vidret.types import SearchOptions, VideoName
+
+NUM_RESULTS = 10  # of a query, of which each is judged
+MIN_ANSWERS = 5  # queries with an answer, and queries without
+PRIOR_ANSWERS = 100  # what the default coefficients count as, beside the answers of the user
+MAX_STEPS, MAX_HALVINGS = 100, 30  # of Newton's method
+NUM_BINS = 10
+# All queries are compared with the same index, so nothing shows what its size does: that coefficient stays.
+INDEX_FREE, INDEX_SLOPES = (0, 2), (0,)
+VIDEO_FREE, VIDEO_SLOPES = (0, 1, 3), (0, 1)
+
+Rows = Float[np.ndarray, "row feature"]
+Labels = Bool[np.ndarray, " row"]
+Weights = Float[np.ndarray, " feature"]
+Probabilities = Float[np.ndarray, " row"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredQuery:
+    """What a search found for a query whose answers are known.
+
+    Attributes:
+        name: The name of its first answer, or the query if it has none; what has one name is held out together.
+        is_answered: Whether the index has an answer.
+        scores: The scores of the videos that were found, best first; at least one.
+        rights: Which of them are answers.
+        size: The number of segments and texts that were compared.
+    """
+
+    name: str
+    is_answered: bool
+    scores: tuple[float, ...]
+    rights: tuple[bool, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutFit:
+    """The mean log loss and the expected calibration error of probabilities, by default and fitted to other answers."""
+
+    loss_before: float
+    loss_after: float
+    error_before: float
+    error_after: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether the fit lowers the log loss."""
+        return self.loss_after < self.loss_before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeReport:
+    """The judge of an index, and how well it judges answers that it was not fitted to.
+
+    Attributes:
+        judge: The judge, fitted to all answers where that helps with held-out ones, and the default otherwise.
+        num_answered: Number of queries with an answer.
+        num_absent: Number of queries without.
+        index: How well it tells these two.
+        videos: How well it tells whether a video that was found is an answer.
+    """
+
+    judge: EvidenceJudge
+    num_answered: int
+    num_absent: int
+    index: HeldOutFit
+    videos: HeldOutFit
+
+    @property
+    def helps(self) -> bool:
+        """Whether the judge is another one than the default."""
+        return self.index.helps or self.videos.helps
+
+
+def score_answers(
+    index: OpenIndex,
+    answers: Mapping[str, Collection[VideoName]],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[ScoredQuery]:
+    """Search an index for queries, and return what was found; queries that find nothing are left out.
+
+    Args:
+        index: The index.
+        answers: The videos that answer each query; none if no video of the index does.
+        on_progress: Called with the number of queries done and the total.
+
+    Raises:
+        VidretError: A query is invalid, or the index does not have a video.
+    """
+    wanted = {query: {look_up_video(index.store, video) for video in videos} for query, videos in answers.items()}
+    scored = []
+    for done, (query, right) in enumerate(wanted.items(), start=1):
+        try:
+            found = index.find(query, SearchOptions(k=NUM_RESULTS))
+        except VidretError as error:
+            raise VidretError(f"{query}: {error}") from error
+        if found and found[0].standard.size:
+            scored.append(_score_query(query, right, found))
+        if on_progress is not None:
+            on_progress(done, len(wanted))
+    return scored
+
+
+def _score_query(text: str, right: Collection[int], found: Sequence[FoundVideo]) -> ScoredQuery:
+    return ScoredQuery(
+        name=str(min(right)) if right else text,
+        is_answered=bool(right),
+        scores=tuple(each.scores.score for each in found),
+        rights=tuple(each.scores.video_id in right for each in found),
+        size=found[0].standard.size,
+    )
+
+
+def choose_judge(queries: Sequence[ScoredQuery]) -> JudgeReport:
+    """Fit a judge to queries, and measure by cross-validation over two halves whether either of its parts helps.
+
+    Raises:
+        VidretError: There are too few queries with or without an answer.
+    """
+    num_answered = sum(query.is_answered for query in queries)
+    num_absent = len(queries) - num_answered
+    if min(num_answered, num_absent) < MIN_ANSWERS:
+        raise VidretError(
+            f"answers must have at least {MIN_ANSWERS} queries that a video answers and {MIN_ANSWERS} that none does, "
+            f"got {num_answered} and {num_absent}"
+        )
+    halves = split_halves(queries)
+    others = [fit_judge(half) for half in reversed(halves)]
+    index = _measure(_index_rows, "index_weights", halves, others)
+    videos = _measure(_video_rows, "video_weights", halves, others)
+    fitted = fit_judge(queries)
+    judge = EvidenceJudge(
+        index_weights=(fitted if index.helps else DEFAULT_JUDGE).index_weights,
+        video_weights=(fitted if videos.helps else DEFAULT_JUDGE).video_weights,
+    )
+    return JudgeReport(judge=judge, num_answered=num_answered, num_absent=num_absent, index=index, videos=videos)
+
+
+def split_halves(queries: Sequence[ScoredQuery]) -> tuple[list[ScoredQuery], list[ScoredQuery]]:
+    """Return two halves with as many names each, with and without answers; queries of one name stay together."""
+    names = sorted({(query.is_answered, query.name) for query in queries})
+    second = set(names[1::2])
+    halves: tuple[list[ScoredQuery], list[ScoredQuery]] = [], []
+    for query in queries:
+        halves[(query.is_answered, query.name) in second].append(query)
+    return halves
+
+
+def fit_judge(queries: Sequence[ScoredQuery]) -> EvidenceJudge:
+    """Return a judge fitted to queries, shrunk towards the default as by ``PRIOR_ANSWERS`` others that it is right for.
+
+    The others score as the queries do. Of logistic models this is the conjugate prior (Diaconis and Ylvisaker 1979,
+    "Conjugate Priors for Exponential Families"), and needs no scale of the coefficients.
+    """
+    if not queries:
+        return DEFAULT_JUDGE
+    strength = PRIOR_ANSWERS / len(queries)
+    index = fit_weights(*_index_rows(queries), DEFAULT_JUDGE.index_weights, INDEX_FREE, INDEX_SLOPES, strength=strength)
+    video = fit_weights(*_video_rows(queries), DEFAULT_JUDGE.video_weights, VIDEO_FREE, VIDEO_SLOPES, strength=strength)
+    return EvidenceJudge(index_weights=index, video_weights=video)
+
+
+def _index_rows(queries: Sequence[ScoredQuery]) -> tuple[Rows, Labels]:
+    rows = [index_features(query.scores[0], query.size) for query in queries]
+    return np.array(rows), np.array([query.is_answered for query in queries])
+
+
+def _video_rows(queries: Sequence[ScoredQuery]) -> tuple[Rows, Labels]:
+    rows = [video_features(score, query.scores[0], query.size) for query in queries for score in query.scores]
+    return np.array(rows), np.array([right for query in queries for right in query.rights])
+
+
+def _measure(
+    make_rows: Callable[[Sequence[ScoredQuery]], tuple[Rows, Labels]],
+    name: str,
+    halves: Sequence[Sequence[ScoredQuery]],
+    judges: Sequence[EvidenceJudge],
+) -> HeldOutFit:
+    """Return how well one part of the default judge, and of a judge for each half, holds on the halves."""
+    rows, labels = zip(*map(make_rows, halves), strict=True)
+    before = np.concatenate([each @ np.array(getattr(DEFAULT_JUDGE, name)) for each in rows])
+    after = np.concatenate([each @ np.array(getattr(judge, name)) for each, judge in zip(rows, judges, strict=True)])
+    right = np.concatenate(labels)
+    return HeldOutFit(
+        loss_before=_cross_entropy(before, right.astype(np.float64)) / len(right),
+        loss_after=_cross_entropy(after, right.astype(np.float64)) / len(right),
+        error_before=find_calibration_error(_expit(before), right),
+        error_after=find_calibration_error(_expit(after), right),
+    )
+
+
+def find_calibration_error(probabilities: Probabilities, right: Labels) -> float:
+    """Return the expected calibration error: how far probabilities are from the share that is right, over equal bins.
+
+    Reference: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
+    """
+    bins = np.minimum((probabilities * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    excess = np.bincount(bins, weights=probabilities - right, minlength=NUM_BINS)
+    return float(np.abs(excess).sum() / len(right))
+
+
+def fit_weights(
+    rows: Rows,
+    labels: Labels,
+    prior: Sequence[float],
+    free: Sequence[int],
+    slopes: Sequence[int],
+    *,
+    strength: float,
+) -> tuple[float, ...]:
+    """Return the weights of a logistic model: each row counts once as labelled, and more as the prior has it.
+
+    Args:
+        rows: The features.
+        labels: Whether each row is right.
+        prior: The weights that it is shrunk towards.
+        free: Which weights are fitted; the others stay.
+        slopes: Which of these must not be negative: they become 0 instead.
+        strength: What the probability of the prior weights counts as, beside the label.
+    """
+    weights = np.array(prior, np.float64)
+    targets = (labels + strength * _expit(rows @ weights)) / (1 + strength)
+    while True:
+        weights = _descend(rows, targets, weights, free)
+        lowest = min(slopes, key=weights.__getitem__)
+        if weights[lowest] >= 0:
+            return tuple(weights.tolist())
+        weights[lowest] = 0.0
+        free = [each for each in free if each != lowest]
+
+
+def _descend(rows: Rows, targets: Probabilities, weights: Weights, free: Sequence[int]) -> Weights:
+    """Return weights with the least cross-entropy, by Newton's method; a step that does not help is halved.
+
+    Weights between which the rows do not tell change as little as they can.
+    """
+    columns, weights = rows[:, list(free)], weights.copy()
+    loss = _cross_entropy(rows @ weights, targets)
+    for _ in range(MAX_STEPS):
+        probabilities = _expit(rows @ weights)
+        gradient = columns.T @ (targets - probabilities)
+        curvature = (columns * (probabilities * (1 - probabilities))[:, None]).T @ columns
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        for share in 0.5 ** np.arange(MAX_HALVINGS):
+            moved = weights.copy()
+            moved[list(free)] += share * step
+            if (lower := _cross_entropy(rows @ moved, targets)) < loss:
+                break
+        else:
+            return weights
+        weights, loss = moved, lower
+    return weights
+
+
+def _cross_entropy(log_odds: Probabilities, targets: Probabilities) -> float:
+    return float(np.sum(np.logaddexp(0, log_odds) - targets * log_odds))
+
+
+def _expit(log_odds: Probabilities) -> Probabilities:
+    probabilities: Probabilities = 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))
+    return probabilities
