@@ -9,7 +9,7 @@ def main(index: str, query: str) -> None:
     """Print each video with its evidence, and what pictures alone would have found."""
     with Engine.open(index) as engine:
         for hit in engine.search(query, k=3):
-            print(f"{hit.score:.3f}  {hit.path}")
+            print(f"{hit.path}  {hit.likelihood}")
             for each in hit.evidence:
                 print(f"    {each.share:4.0%} {each.source} at {each.start:.1f} s  {each.text}")
         pictures = [hit.path for hit in engine.search(query, k=3, sources=["picture"])]

@@ -11,7 +11,7 @@ def main(index: str, name: str, *examples: str) -> None:
         concept = engine.teach(name, yes=examples, replace=True)
         print(f"@{concept.name}: weight of the examples {concept.share:.2f}, of the name {1 - concept.share:.2f}")
         for hit in engine.search(f"@{name}", k=3):
-            print(f"{hit.score:.3f}  {hit.path}")
+            print(f"{hit.path}  {hit.likelihood}")
 
 
 if __name__ == "__main__":

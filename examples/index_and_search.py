@@ -11,7 +11,7 @@ def main(videos: str, index: str, query: str) -> None:
         report = engine.index([videos])
         print(f"{report.encoded} videos indexed, {len(report.failed)} failed")
         for hit in engine.search(query, k=3):
-            print(f"video   {hit.score:.3f}  {hit.path}  best at {hit.time:.1f} s")
+            print(f"video   {hit.path}  {hit.likelihood}, best at {hit.time:.1f} s")
         for moment in engine.locate(query, k=3):
             print(f"moment  {moment.path}  {moment.start:.1f} to {moment.end:.1f} s")
 

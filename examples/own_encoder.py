@@ -15,7 +15,7 @@ def main(videos: str, index: str, query: str) -> None:
     with Engine.open(index, encoder=ColourNames()) as engine:
         engine.index([videos])
         for hit in engine.search(query, k=3):
-            print(f"{hit.score:.3f}  {hit.path}")
+            print(f"{hit.path}  {hit.likelihood}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ engine = Engine.open(index)
 
 # %% [markdown]
 # ## The best moments of each query
-# `weak` moments are those that most unrelated queries match as well.
+# Each says how likely it is that its video answers the query.
 
 # %%
-found = {query: engine.locate(query, k=3) or engine.locate(query, k=1, weak=True) for query in queries}
+found = {query: engine.locate(query, k=3) for query in queries}
 
 # %% [markdown]
 # ## The page
@@ -23,7 +23,7 @@ found = {query: engine.locate(query, k=3) or engine.locate(query, k=1, weak=True
 # %%
 rows = [
     f"<tr><td>{escape(query)}<td>{escape(moment.path)}<td>{moment.start:.1f} to {moment.end:.1f} s"
-    f"<td>{'maybe' if moment.weak else 'likely'}"
+    f"<td>{moment.probability:.0%}, {moment.likelihood}"
     for query, moments in found.items()
     for moment in moments
 ]

@@ -131,7 +131,7 @@ def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
 
 def test_none_is_written_where_it_is_not_the_default() -> None:
     assert encode_options(SearchOptions(rerank=None))["rerank"] == "none"
-    assert encode_options(SearchOptions()).keys() == {"k", "offset", "rerank", "refine", "candidates"}
+    assert encode_options(SearchOptions()).keys() == {"k", "offset", "at_least", "rerank", "refine", "candidates"}
     assert encode_options(Filters()) == {}
 
 
@@ -161,7 +161,7 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
     assert run(*arguments)[0] == 0
     assert recorder.options == options
     assert run(name, "dog")[0] == 0
-    assert recorder.options == (options_type() if name == "search" else LocateOptions(k=1, weak=True))
+    assert recorder.options == options_type()
 
 
 def test_a_switch_is_on_or_off(run: Runner) -> None:

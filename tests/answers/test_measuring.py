@@ -39,13 +39,13 @@ def test_questions_are_about_events_of_one_film(tool: Any) -> None:
     [("a.mp4", 7.0, 19.0, True), ("a.mp4", 7.1, 19.0, False), ("b.mp4", 4.0, 10.0, False), ("a.mp4", 3.0, 8.0, True)],
 )
 def test_half_of_the_window_must_be_covered(tool: Any, file: str, start: float, end: float, is_found: bool) -> None:
-    moment = ContextMoment(number=1, video=1, path=f"/films/{file}", start=start, end=end, weak=False)
+    moment = ContextMoment(number=1, video=1, path=f"/films/{file}", start=start, end=end)
     context = QuestionContext(question="who", queries=(), moments=(moment,))
     assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (4.0, 10.0)), 12.0) is is_found
 
 
 def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
-    moment = ContextMoment(number=1, video=1, path="/a.mp4", start=0.0, end=6.0, weak=False)
+    moment = ContextMoment(number=1, video=1, path="/a.mp4", start=0.0, end=6.0)
     context = QuestionContext(question="who", queries=(), moments=(moment,))
     assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)), 12.0)
 
@@ -53,7 +53,7 @@ def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
 def test_budget_holds_the_moments_that_fit(tool: Any) -> None:
     def gather(size: int) -> QuestionContext:
         moments = [
-            ContextMoment(number=at + 1, video=1, path="/a.mp4", start=20.0 * at, end=20.0 * at + 9, weak=False)
+            ContextMoment(number=at + 1, video=1, path="/a.mp4", start=20.0 * at, end=20.0 * at + 9)
             for at in range(min(size, 8))
         ]
         return QuestionContext(question="who", queries=(), moments=tuple(moments))

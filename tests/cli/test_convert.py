@@ -71,7 +71,7 @@ def test_converted_checkpoint_comes_with_its_aligner(
     run("index", films, "--index", tmp_path / "index", "--model", out)
     levels = {"ucofia": ["segment", "frames", "words"], "glscl": ["pooled", "concepts"]}[method]
     hits = json.loads(run("search", "a dog", "--index", tmp_path / "index", "--json")[1])
-    assert [list(hit["why"]) for hit in hits] == [levels] * 2
+    assert [list(hit["why"]) for hit in hits] == [["picture", *levels]] * 2
     code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
     assert code == 1
     assert "model.safetensors, which the index was built with, got none" in err

@@ -20,7 +20,7 @@ def test_the_index_of_the_folder_comes_before_that_of_the_user(
     assert (code, err) == (0, f"Index: {tmp_path / 'own'}")
     assert out.splitlines()[1].endswith("red.mp4")
     assert run("index", films / "blue.mp4", "--index", "vidret-index")[0] == 0
-    code, out, err = run("search", "red")
+    code, out, err = run("search", "blue")
     assert (err, "red.mp4" in out, "blue.mp4" in out) == ("", False, True)
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "own"))
     assert run("search", "red")[2] == ""

@@ -28,7 +28,7 @@ def test_endpoint_reorders_with_reasons(run: Runner, index: Path) -> None:
         assert [Path(hit["path"]).name for hit in hits[:2]] == [names[1], names[0]]
         code, out, err = run("search", "red", *options, "--explain")
         assert len(chat.requests) == 1  # the index keeps the answer
-    assert out.splitlines()[0].split()[:3] == ["rank", "was", "score"]
+    assert out.splitlines()[0].split()[:3] == ["rank", "was", "match"]
     assert out.splitlines()[1].split()[:2] == ["1", "2"]
     assert "judged: it is better" in out.splitlines()[2]
     assert err == ""

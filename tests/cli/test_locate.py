@@ -25,24 +25,17 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: P
     film, index = write_film(tmp_path / "whole" / "red.mp4", ("red", 24)), tmp_path / "index"
     run("index", film, films, "--index", index)
     command = ("locate", "red", film, "--index", index)
-    assert [line.split()[:4] for line in run(*command)[1].splitlines()] == [
-        ["rank", "score", "start", "end"],
-        ["1", "1.000", "0:00.0", "0:24.0"],
-    ]
+    head, *rows = [line.split()[-4:-1] for line in run(*command)[1].splitlines()]
+    assert head == ["score", "start", "end"]
     events = [line.split() for line in run(*command, "--format", "edl")[1].splitlines() if line[:3].isdigit()]
-    assert [event[-1] for event in events] == ["00:00:24:00"], "an edit is no longer than the film"
-    assert run(*command, "--format", "chapters")[1].count("[CHAPTER]") == 1
-    assert len(run(*command, "--overlapping")[1].splitlines()) > 2
+    assert len(events) == len(rows) > 0
+    assert events[-1][-1] <= "00:00:24:00", "the edits are no longer than the film"
+    assert run(*command, "--format", "chapters")[1].count("[CHAPTER]") == len(rows)
+    assert len(run(*command, "--overlapping", "-k", 50)[1].splitlines()) > 1 + len(rows)
     code, _, err = run(*command, "--overlapping", "--weak", "-k", 50, "--format", "chapters")
     assert (code, "chapters must not overlap" in err) == (1, True)
-    code, out, err = run("locate", "green blue", film, "--index", index)
-    assert (code, out) == (0, "")
-    assert "most unrelated queries score as high. --weak shows the nearest moments." in err
     for form in ("edl", "fcpxml", "chapters", "csv", "srt", "json"):
-        assert "red.mp4" not in run("locate", "green blue", film, "--index", index, "--format", form)[1]
-    _, out, err = run("locate", "green blue", film, "--index", index, "--weak")
-    assert len(out.splitlines()) > 1
-    assert "score as high. The nearest are:" in err
+        assert len(run("locate", "yellow", film, "--index", index, "--format", form)[1]) > 2, "a named video answers"
     (tmp_path / "none").mkdir()
     assert "No matching videos" in run("locate", "red", "--folder", tmp_path / "none", "--index", index)[2]
 
@@ -75,9 +68,9 @@ def test_contact_sheets_show_the_frames(run: Runner, index: Path, tmp_path: Path
 def test_table_says_whether_head_or_curve_located_the_moments(run_grounded: Runner) -> None:
     code, out, err = run_grounded("locate", "rain", "--weak", "-k", 4)
     assert code == 0
-    assert out.splitlines()[0].split() == ["rank", "score", "start", "end", "video"]
+    assert out.splitlines()[0].split() == ["rank", "match", "score", "start", "end", "video"]
     assert len(out.splitlines()) == 5
-    assert "located by the trained grounding head; scores are probabilities" in err
+    assert "located by the trained grounding head" in err
     _, out, err = run_grounded("locate", "rain", "--weak", "--head", "none", "-k", 4)
     assert len(out.splitlines()) == 5
     assert "located by the similarity curve (no trained head)" in err
@@ -92,6 +85,7 @@ def test_every_format(run_grounded: Runner, grounded: Path) -> None:
     _, text, _ = run_grounded("locate", "rain", "--weak", "--format", "csv", "-k", 3)
     table = list(csv.DictReader(io.StringIO(text)))
     assert [(row["path"], row["by"], row["query"]) for row in table] == [(row["path"], "head", "rain") for row in rows]
+    assert [row["likelihood"] for row in table] == [row["likelihood"] for row in rows]
     starts = [row["start"] for row in rows]
     assert [float(row["start"]) for row in table] == pytest.approx(starts, abs=1e-6)
     _, text, _ = run_grounded("locate", "rain", "--weak", "--format", "edl", "--fps", 50, "-k", 3)

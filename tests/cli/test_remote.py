@@ -25,7 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
 def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server.replies = [Reply({"hits": [HIT]})]
     code, out, _ = run("search", "dog", "--server", server.url, "-k", 3, "--rerank", "none", "--after", "2026-01-31")
-    assert (code, out.splitlines()[1].split()) == (0, ["1", "0.750", "0:30.5", "/films/red.mp4"])
+    assert (code, out.splitlines()[1].split()) == (0, ["1", "90", "%", "likely", "0:30.5", "/films/red.mp4"])
     body = server.asked[0].body
     assert (body["query"], body["k"], body["rerank"]) == ("dog", 3, "none")
     assert datetime.fromisoformat(body["after"]) == datetime(2026, 1, 31).astimezone()

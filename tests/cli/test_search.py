@@ -13,15 +13,19 @@ from safetensors.torch import save_file
 from tests.cli.runner import Runner
 from tests.fakes import write_film
 from tests.rankers import make_ranker
+from vidret.text import format_probability
 
 
 def test_table(run: Runner, index: Path) -> None:
     code, out, _ = run("search", "red", "--index", index)
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].split() == ["rank", "score", "best", "at", "video"]
+    assert lines[0].split() == ["rank", "match", "best", "at", "video"]
     assert lines[1].endswith("red.mp4")
     assert len(lines) == 3
+    hits = json.loads(run("search", "red", "--index", index, "--json")[1])
+    for line, hit in zip(lines[1:], hits, strict=True):
+        assert line.split()[1:4] == [*format_probability(hit["probability"]).split(), hit["likelihood"]]
 
 
 def test_a_query_needs_no_quotes(run: Runner, index: Path) -> None:
@@ -45,9 +49,35 @@ def test_line_without_a_query_is_named(run: Runner, index: Path, tmp_path: Path)
     assert "line 2 must be an object" in err
 
 
-def test_weak_hits_are_announced(run: Runner, index: Path) -> None:
-    assert "No good match" in run("search", "yellow", "--index", index)[2]
-    assert "No good match" not in run("search", "red", "--index", index)[2]
+def test_that_nothing_matches_well_is_said_above_what_is_nearest(run: Runner, index: Path) -> None:
+    for command in (("search",), ("search", "--by", "moment"), ("locate",)):
+        _, out, err = run(*command, "yellow", "--index", index)
+        assert "Nothing matches well. The nearest are:" in err
+        assert "red.mp4" in out
+        assert "unlikely" in out
+        assert "Nothing matches well" not in run(*command, "red", "--index", index)[2]
+
+
+def test_results_may_have_to_be_probable(run: Runner, index: Path) -> None:
+    hits = json.loads(run("search", "red", "--index", index, "--json")[1])
+    least = hits[0]["probability"]
+    assert json.loads(run("search", "red", "--index", index, "--json", "--at-least", least)[1]) == hits[:1]
+    for command in (("search",), ("search", "--by", "moment"), ("locate",)):
+        code, out, err = run(*command, "red", "--index", index, "--at-least", 0.999)
+        assert (code, out) == (0, "")
+        assert "No match has a probability of >99 % or more." in err
+    code, _, err = run("search", "red", "--index", index, "--at-least", 2)
+    assert (code, "at_least must be between 0 and 1, got 2.0" in err) == (1, True)
+
+
+def test_an_image_has_scores_and_no_probability(run: Runner, index: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (30, 30, 200)).save(tmp_path / "blue.png")
+    command = ("search", "--image", tmp_path / "blue.png", "--index", index)
+    assert run(*command)[1].splitlines()[0].split() == ["rank", "score", "best", "at", "video"]
+    hits = json.loads(run(*command, "--json")[1])
+    assert {(hit["probability"], hit["likelihood"], hit["weak"]) for hit in hits} == {(None, None, False)}
+    code, _, err = run(*command, "--at-least", 0.5)
+    assert (code, "at_least must be 0 for an image or a vector, got 0.5" in " ".join(err.split())) == (1, True)
 
 
 def read_names(out: str) -> list[str]:
@@ -114,16 +144,17 @@ def test_query_may_start_with_a_negative_term(run: Runner, index: Path, monkeypa
 
 def test_explain_shows_the_scores_of_the_json(run: Runner, patched: Path, tmp_path: Path) -> None:
     hits = json.loads(run("search", "a dog", "--index", patched, "--json")[1])
-    assert [list(hit["why"]) for hit in hits] == [["segment", "frames", "words"]] * 2
+    assert [list(hit["why"]) for hit in hits] == [["picture", "segment", "frames", "words"]] * 2
     for hit in hits:
-        assert hit["score"] == pytest.approx(sum(hit["why"].values()) / 3, abs=1e-6)
+        assert hit["score"] == pytest.approx(hit["why"]["picture"], abs=1e-6)
     lines = run("search", "a dog", "--index", patched, "--explain")[1].splitlines()
-    assert lines[0].split() == ["rank", "score", "segment", "frames", "words", "best", "at", "video"]
+    assert lines[0].split() == ["rank", "match", "score", *hits[0]["why"], "best", "at", "video"]
     for rank, (line, hit) in enumerate(zip(lines[1:], hits, strict=True), start=1):
-        numbers = [str(rank), *(f"{value:.3f}" for value in (hit["score"], *hit["why"].values()))]
-        assert line.split()[:5] == numbers
+        numbers = [f"{value:.3f}" for value in (hit["score"], *hit["why"].values())]
+        assert line.split()[0] == str(rank)
+        assert line.split()[4:9] == numbers
     plain = run("search", "a dog", "--index", patched)[1].splitlines()
-    assert plain[0].split() == ["rank", "score", "best", "at", "video"]
+    assert plain[0].split() == ["rank", "match", "best", "at", "video"]
     queries = tmp_path / "queries.jsonl"
     queries.write_text('{"query": "a dog"}\n')
     assert json.loads(run("search", "--queries", queries, "--index", patched)[1])["hits"] == hits
@@ -132,8 +163,9 @@ def test_explain_shows_the_scores_of_the_json(run: Runner, patched: Path, tmp_pa
 def test_reranker_is_selectable(run: Runner, patched: Path) -> None:
     for rerank, levels in (("none", ["frames"]), ("mean", ["segment"]), ("glscl", ["pooled"])):
         hits = json.loads(run("search", "a dog", "--index", patched, "--rerank", rerank, "--json")[1])
-        assert [list(hit["why"]) for hit in hits] == [levels] * 2
-        assert run("search", "a dog", "--index", patched, "--rerank", rerank, "--explain")[1].split()[2] == levels[0]
+        assert [list(hit["why"]) for hit in hits] == [["picture", *levels]] * 2
+        heads = run("search", "a dog", "--index", patched, "--rerank", rerank, "--explain")[1].split()
+        assert heads[2:5] == ["score", "picture", levels[0]]
 
 
 def test_line_of_invalid_json_is_named(run: Runner, patched: Path, tmp_path: Path) -> None:
@@ -239,6 +271,8 @@ def test_moments_are_grouped_by_video(run: Runner, index: Path) -> None:
     videos = json.loads(run("search", "red", "--by", "moment", "--index", index, "--json")[1])
     assert Path(videos[0]["path"]).name == "red.mp4"
     assert videos[0]["score"] == videos[0]["moments"][0]["score"]
+    assert lines[0].split() == ["rank", "match", "score", "start", "end", "video"]
+    assert lines[1].split()[:3] == [*format_probability(videos[0]["probability"]).split(), videos[0]["likelihood"]]
     assert "looking for 1. red" in run("search", "red, then black", "--by", "moment", "--index", index)[2]
     assert run("search", "red", "--by", "scene", "--index", index)[0] == 2
     assert run("search", "red", "--by", "moment", "--rerank", "none", "--index", index)[0] == 2

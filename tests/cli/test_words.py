@@ -7,7 +7,7 @@ import pytest
 
 import vidret.engine
 from tests.cli.runner import Runner
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_all_words(index)
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        save_baseline(index)
+        save_background(index)
     return index
 
 
@@ -42,8 +42,11 @@ def test_words_stand_below_the_results(run_worded: Runner) -> None:
 
 
 def test_explain_shows_the_score_of_each_source(run_worded: Runner) -> None:
-    out = run_worded("search", "red platform nine", "--explain")[1]
+    out = run_worded("search", "red line, captain, platform", "--explain")[1]
     assert {"picture", "speech", "screen", "subtitles"} <= set(out.splitlines()[0].split())
+    out = run_worded("search", "red platform nine", "--explain")[1]
+    assert {"picture", "screen"} <= set(out.splitlines()[0].split())
+    assert not {"speech", "subtitles"} & set(out.splitlines()[0].split()), "they say nothing about it"
     assert " % seen" in out
     assert " % on screen" in out
 

@@ -72,7 +72,10 @@ def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngi
     assert request.body == SEARCH | {"query": "dog -beach", "k": 3}
     assert (request.headers["authorization"], request.headers["content-type"]) == ("Bearer secret", "application/json")
     segment = Segment(7, 2, 24.0, 36.0)
-    assert hits == [Hit(7, "/films/red.mp4", segment, 30.5, 0.75, False, ("/films/copy.mp4",), {"frames": 0.75})]
+    assert hits == [
+        Hit(7, "/films/red.mp4", segment, 30.5, 0.75, False, ("/films/copy.mp4",), {"frames": 0.75}, probability=0.9)
+    ]
+    assert hits[0].likelihood == "likely"
     remote.search("dog", rerank=None)
     assert server.asked[1].body["rerank"] == "none"
 
@@ -112,7 +115,7 @@ def test_what_is_no_image_is_refused_before_it_is_sent(remote: RemoteEngine) -> 
 
 
 def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: RemoteEngine) -> None:
-    found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve", 0.25)
+    found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve", 0.25, probability=0.125)
     server.replies = [Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", 3, video=7, videos=4) == [found]
     assert server.asked[0].body == LOCATE | {"query": "dog", "k": 3, "video": 7, "videos": 4}
@@ -120,8 +123,9 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
     assert remote.locate("dog", video=Path("/films/x/../red.mp4")) == [found]
     assert server.asked[1].line == f"GET /api/videos?limit={PAGE}&folder=%2Ffilms%2Fred.mp4"
     assert server.asked[2].body == LOCATE | {"query": "dog", "video": 7}
-    remote.locate("dog", video=7, overlapping=True, weak=True)
-    assert server.asked[3].body == LOCATE | {"query": "dog", "video": 7, "overlapping": True, "weak": True}
+    remote.locate("dog", video=7, overlapping=True, weak=True, at_least=0.5)
+    changed = {"overlapping": True, "weak": True, "at_least": 0.5}
+    assert server.asked[3].body == LOCATE | {"query": "dog", "video": 7} | changed
     for path in ("/films", "gone.mp4", "caf\udce9.mp4"):
         server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None})]
         with pytest.raises(RemoteError, match=rf"^{path}: not in the index of http://127"):
@@ -281,6 +285,7 @@ def test_invalid_token_is_rejected_without_showing_it() -> None:
 
 LOCAL_METHODS = {  # that a server does not offer
     "calibrate",
+    "calibrate_judge",
     "check_index",
     "choose_ranker",
     "count_videos",
@@ -288,6 +293,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "embeddings",
     "file",
     "forget_calibration",
+    "forget_judge",
     "import_embeddings",
     "index",
     "index_frames",

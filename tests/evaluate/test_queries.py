@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import write_film
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 from vidret.answers.candidates import Candidate
 from vidret.answers.judging import Verdict
 from vidret.data.videos import find_videos
@@ -191,7 +191,7 @@ def test_words_answer_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     index = make_films(tmp_path)
     add_all_words(index)
     fake_sentences(monkeypatch)
-    save_baseline(index)
+    save_background(index)
     rows = [
         {"query": "good morning captain", "kind": "said", "file": "blue.mp4", "relevant_windows": [[5, 7]]},
         {"query": "platform nine", "kind": "shown", "file": "red.mp4", "relevant_windows": [[0, 4]]},

@@ -14,7 +14,7 @@ from tests.store.samples import DIM, add_video, create, damage, embedding, shots
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.index.merging import MergeReport, copying, merge_indexes
-from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, RANKER, SEGMENTS, FileRecord
+from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, JUDGE, RANKER, SEGMENTS, FileRecord
 from vidret.store.store import Store
 from vidret.store.watch_list import Watch, read_watches, write_watches
 
@@ -356,14 +356,18 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
     with create(two) as store:
         store.set_meta(f"{CALIBRATION}.ucofia", b"numbers")
         store.set_meta(f"{CALIBRATION}.none", "")
+    with create(one) as store:
+        store.set_meta(JUDGE, "weights")
     report = merge(tmp_path / "out", empty, one, two)
     with Store.open(tmp_path / "out") as store:
         assert json.loads(str(store.get_meta(RANKER)))["name"] == "ucofia"
         assert store.get_meta(HEAD) == "/heads/a.safetensors"
         assert store.get_meta(f"{CALIBRATION}.ucofia") is None
+        assert store.get_meta(JUDGE) is None
     assert report.notes == [
         f"{empty}: its grounding head none is /heads/a.safetensors in the merged index",
         f"{two}: its grounding head /heads/b.safetensors is /heads/a.safetensors in the merged index",
+        f"{one}: its calibration is not copied: run vidret calibrate again",
         f"{two}: its calibration is not copied: run vidret calibrate again",
     ]
 

@@ -14,7 +14,7 @@ from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
 from tests.words import add_words, make_texts
-from vidret.encode.sentences import DIM
+from vidret.encode.sentences import DIM, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
 from vidret.index import words as words_module
@@ -106,6 +106,22 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
         "Good morning.",
         "Behind the hill.",
     ]
+
+
+def test_what_is_said_is_embedded_in_quotes(tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0))
+    write_sidecar(film, "Good morning.")
+    Engine(tmp_path / "index", ColourEncoder()).index(
+        [film.parent], words=WordsOptions(sources=("screen", "subtitles"))
+    )
+    with TextStore.open(tmp_path / "index") as store:
+        texts = store.read_segments(store.store.searchable())
+        vectors = store.intact_vectors([each.id for each in texts])
+    by_source = {each.text.source: vectors[each.id] for each in texts}
+    said, bare, shown_word = load_sentence_encoder().encode(['"Good morning."', "Good morning.", "lighthouse"])
+    np.testing.assert_allclose(by_source["subtitles"], said, atol=2e-3)
+    np.testing.assert_allclose(by_source["screen"], shown_word, atol=2e-3)
+    assert np.abs(said - bare).max() > 0.01
 
 
 def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:

@@ -78,11 +78,11 @@ def test_bands_reach_from_start_to_end(tmp_path: Path) -> None:
         assert is_near(row[np.abs(seconds - edge) < 0.2], chart.EDGE, within=60).any()
 
 
-def test_weak_moments_are_grey_and_labelled(tmp_path: Path, texts: list[Any]) -> None:
+def test_unlikely_moments_are_grey_and_labelled(tmp_path: Path, texts: list[Any]) -> None:
     pixels = draw(tmp_path / "a.png", np.arange(100.0), np.zeros(100), (20, 40), end=100, weak=True)
     assert is_near(pixels[chart.BOTTOM - 10, chart.LEFT + 330], chart.WEAK_BAND, within=1)
     assert not is_near(pixels, chart.EDGE).any()
-    assert "1:  0:20 to 0:40, weak" in [text for text, _ in texts]
+    assert "1:  0:20 to 0:40, unlikely" in [text for text, _ in texts]
 
 
 def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[Any]) -> None:

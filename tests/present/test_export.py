@@ -29,9 +29,20 @@ def test_json_round_trips() -> None:
     assert [row["rank"] for row in rows] == list(range(1, len(ODD_PATHS) + 1))
     assert {row["query"] for row in rows} == {'a "red"\ncar \u8eca'}
     for row, each in zip(rows, moments, strict=True):
-        assert list(row) == ["rank", "query", "path", "start", "end", "score", "weak", "by", "similarity"]
+        assert list(row) == [
+            "rank",
+            "query",
+            "path",
+            "start",
+            "end",
+            "score",
+            "probability",
+            "likelihood",
+            "by",
+            "similarity",
+        ]
         assert (row["start"], row["end"]) == pytest.approx((each.start, each.end), abs=1e-6)
-        assert (row["score"], row["weak"]) == (each.score, False)
+        assert (row["score"], row["probability"], row["likelihood"]) == (each.score, None, None)
 
 
 @pytest.mark.parametrize("query", ["=1+1", "+1", "-dog", "@SUM(A1)", "\t=1", '=HYPERLINK("http://here","car")'])
@@ -49,20 +60,21 @@ def test_csv_keeps_negative_numbers() -> None:
 def test_csv_round_trips() -> None:
     moments = [make_moment(path, rank / 3, rank / 3 + 1.5, 0.25 * rank) for rank, path in enumerate(ODD_PATHS)]
     text = to_csv(moments, query='a "red"\ncar')
-    assert text.startswith("rank,query,path,start,end,score,weak,by,similarity\r\n")
+    assert text.startswith("rank,query,path,start,end,score,probability,likelihood,by,similarity\r\n")
     assert text.endswith("\r\n")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["path"] for row in rows] == [escape_formula(strip_query(path)) for path in ODD_PATHS]
     assert {row["query"] for row in rows} == {'a "red"\ncar'}
     assert [float(row["end"]) for row in rows] == pytest.approx([each.end for each in moments], abs=1e-6)
-    assert to_csv([make_moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,false,curve,"
+    assert to_csv([make_moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,,,curve,"
     assert to_csv([replace(make_moment(), similarity=0.25)], query="car").endswith(",curve,0.25\r\n")
-    assert to_csv([Moment(1, "/a.mp4", 1, 2, 0.5, weak=True, by="head")], query="car").endswith(",true,head,\r\n")
+    rated = Moment(1, "/a.mp4", 1, 2, 0.5, by="head", probability=0.123456789)
+    assert to_csv([rated], query="car").endswith(",0.5,0.123457,unlikely,head,\r\n")
 
 
 def test_no_moments_give_an_empty_export() -> None:
     assert json.loads(to_json([], query="car")) == []
-    assert to_csv([], query="car") == "rank,query,path,start,end,score,weak,by,similarity\r\n"
+    assert to_csv([], query="car") == "rank,query,path,start,end,score,probability,likelihood,by,similarity\r\n"
     assert to_srt([], query="car") == ""
     assert to_chapters([], query="car") == ";FFMETADATA1\n"
 

@@ -42,9 +42,33 @@ def test_hits_are_those_of_the_engine(client: TestClient, engine: Engine) -> Non
     assert answer.json()["took_ms"] > 0
 
 
-def test_weak_hits_are_marked(client: TestClient) -> None:
-    assert client.post("/api/search", json={"query": "red"}).json()["weak"] is False
-    assert client.post("/api/search", json={"query": "yellow"}).json()["weak"] is True
+def test_results_say_how_likely_they_are(client: TestClient, engine: Engine) -> None:
+    for path, name, found in (
+        ("/api/search", "hits", engine.search("red")),
+        ("/api/locate", "moments", engine.locate("red")),
+    ):
+        answer = client.post(path, json={"query": "red"}).json()
+        assert [(row["probability"], row["likelihood"], row["weak"]) for row in answer[name]] == [
+            (each.probability, each.likelihood, each.weak) for each in found
+        ]
+        assert answer["weak"] is False
+        assert client.post(path, json={"query": "yellow"}).json()["weak"] is True
+        assert client.post(path, json={"image": BLUE}).json()[name][0]["likelihood"] is None
+
+
+def test_results_may_have_to_be_probable(client: TestClient, engine: Engine) -> None:
+    least = engine.search("red")[0].probability
+    assert least is not None
+    for path, name in (("/api/search", "hits"), ("/api/locate", "moments")):
+        rows = client.post(path, json={"query": "red", "at_least": least}).json()[name]
+        assert {row["probability"] for row in rows} == {least}
+        for wrong in (-0.1, 1.1, True, "likely"):
+            assert client.post(path, json={"query": "red", "at_least": wrong}).status_code == 422
+        refusal = client.post(path, json={"image": BLUE, "at_least": 0.5})
+        assert (refusal.status_code, refusal.json()["detail"]) == (
+            422,
+            "at_least must be 0 for an image or a vector, got 0.5",
+        )
 
 
 def test_image_query(client: TestClient) -> None:
@@ -107,7 +131,7 @@ def test_overlapping_and_weak_moments_on_request(client: TestClient, engine: Eng
     ]
     few = client.post("/api/locate", json={"query": "red", "k": 20}).json()["moments"]
     assert 0 < len(few) < len(every)
-    assert client.post("/api/locate", json={"query": "yellow"}).json()["moments"] == []
+    assert client.post("/api/locate", json={"query": "yellow"}).json()["weak"] is True
 
 
 def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:

@@ -43,8 +43,8 @@ def _to_markdown(context: QuestionContext, images: dict[tuple[int, int], str]) -
     """Return Markdown in which the words of videos and file names are escaped, so that they are only words."""
     lines = [f"# {_escape(context.question)}", ""]
     for moment in context.moments:
-        weak = " (weak)" if moment.weak else ""
-        lines += [f"## [{moment.number}] {_escape(moment.name)} {format_span(moment.start, moment.end)}{weak}", ""]
+        match = f" ({moment.likelihood})" if moment.likelihood else ""
+        lines += [f"## [{moment.number}] {_escape(moment.name)} {format_span(moment.start, moment.end)}{match}", ""]
         lines += [f"- {format_clock(line.start)} {line.source}: “{_escape(line.text)}”" for line in moment.lines]
         lines += [f"![{format_clock(time_s)}](<{path}>)" for time_s, path in _list_images(moment, images)]
         lines.append("")
@@ -60,7 +60,8 @@ def _to_json(context: QuestionContext, images: dict[tuple[int, int], str]) -> st
             "path": show_path(moment.path),
             "start": round(moment.start, 2),
             "end": round(moment.end, 2),
-            "weak": moment.weak,
+            "probability": moment.probability,
+            "likelihood": moment.likelihood,
             "lines": [asdict(line) for line in moment.lines],
             "images": [{"time": round(time_s, 2), "path": path} for time_s, path in _list_images(moment, images)],
         }

@@ -10,7 +10,19 @@ from vidret.answers.spans import overlap_largely, widen_span
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
-from vidret.types import Hit, LocateOptions, Moment, Query, SearchOptions, Shot, TextSource, TimedText, VideoName
+from vidret.types import (
+    Hit,
+    Likelihood,
+    LocateOptions,
+    Moment,
+    Query,
+    SearchOptions,
+    Shot,
+    TextSource,
+    TimedText,
+    VideoName,
+    rate_probability,
+)
 
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
@@ -78,14 +90,17 @@ DEFAULT_CONTEXT = ContextOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextMoment:
-    """A moment that may answer a question; ``number`` is what answers cite."""
+    """A moment that may answer a question; ``number`` is what answers cite.
+
+    ``probability`` is that of the query that fits it best.
+    """
 
     number: int
     video: int
     path: str
     start: float
     end: float
-    weak: bool
+    probability: float | None = None
     lines: tuple[TimedText, ...] = ()
     frames: tuple[tuple[float, bytes], ...] = ()
 
@@ -93,6 +108,11 @@ class ContextMoment:
     def name(self) -> str:
         """The printable name of the file."""
         return sanitize(file_name(self.path))
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """Its probability as a word."""
+        return rate_probability(self.probability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +132,7 @@ class _Candidate:
     start: float
     end: float
     score: float
-    weak: bool
+    probability: float | None
 
 
 def gather_context(
@@ -196,11 +216,13 @@ def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float,
             joined = min(other.start, start), max(other.end, end)
             apart = max(other.start, start) - min(other.end, end)
             if other.video == moment.video and apart <= 0 and joined[1] - joined[0] <= options.max_s:
-                (other.start, other.end), other.weak = joined, other.weak and moment.weak
+                other.start, other.end = joined
+                known = [each for each in (other.probability, moment.probability) if each is not None]
+                other.probability = max(known, default=None)
                 other.score += score
                 break
         else:
-            candidates.append(_Candidate(moment.video, moment.path, start, end, score, moment.weak))
+            candidates.append(_Candidate(moment.video, moment.path, start, end, score, moment.probability))
 
 
 def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
@@ -223,7 +245,10 @@ def _choose(engine: QuestionEngine, ranked: Sequence[_Candidate], options: Conte
         start, end = widen_span((each.start, each.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
         if any(each.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
             continue
-        chosen.append(ContextMoment(number=0, video=each.video, path=each.path, start=start, end=end, weak=each.weak))
+        probability = each.probability
+        chosen.append(
+            ContextMoment(number=0, video=each.video, path=each.path, start=start, end=end, probability=probability)
+        )
         if len(chosen) == options.moments:
             break
     return chosen

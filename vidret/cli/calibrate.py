@@ -1,13 +1,14 @@
 """The command ``vidret calibrate``."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_bank
-from vidret.cli.opening import open_engine
+from vidret.cli.inputs import iterate_queries, read_bank
+from vidret.cli.opening import is_on_command_line, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
@@ -15,9 +16,14 @@ from vidret.cli.options import (
     index_option,
 )
 from vidret.cli.search_options import make_option
+from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message
 from vidret.types import SearchOptions, list_options
+
+if TYPE_CHECKING:
+    from vidret.engine import Engine
+    from vidret.search.judge_fitting import HeldOutFit
 
 CALIBRATION = "Calibration"
 NONE = "none"
@@ -26,8 +32,9 @@ RERANK = next(each for each in list_options(SearchOptions) if each.name == "rera
 
 @app.command("calibrate")
 def calibrate_command(
+    context: typer.Context,
     bank: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
@@ -35,14 +42,23 @@ def calibrate_command(
             "own.",
             rich_help_panel=CALIBRATION,
         ),
-    ],
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Queries whose answers you know, to which the probabilities of results are fitted: a .jsonl file with "
+            "query and file (null if no video answers it) or files; or none, to take the fit back.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
     index: Annotated[Path, index_option(CALIBRATION)] = Path(DEFAULT_INDEX),
     limit: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=1,
-            help="Maximum number of queries; if there are more, an even sample is used.",
+            help="Maximum number of queries of a bank; if there are more, an even sample is used.",
             rich_help_panel=CALIBRATION,
         ),
     ] = 2000,
@@ -58,7 +74,22 @@ def calibrate_command(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
-    """Lower the scores of videos that match every query (hubness correction, SK-norm)."""
+    """Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers."""
+    if (bank is None) == (answers is None):
+        raise typer.BadParameter("exactly one of them must be given", param_hint="--bank, --answers")
+    if answers is not None:
+        for name in ("limit", "temperature", "rerank"):
+            if is_on_command_line(context, name):
+                raise typer.BadParameter("needs --bank, got --answers", param_hint=f"--{name}")
+        known = None if str(answers) == NONE else read_answers(answers)
+        engine = open_engine(index, None, device, precision, must_exist=True)
+        if known is not None:
+            _fit(engine, index, answers.name, known)
+        else:
+            engine.forget_judge()
+            print_message(f"{index}: probabilities are those of an index without known answers.")
+        return
+    assert bank is not None
     if str(bank) == NONE:
         open_engine(index, None, device, precision, must_exist=True).forget_calibration(rerank=rerank)
         print_message(f"{index}: scores are not corrected, and later runs of vidret index leave it so.")
@@ -74,4 +105,47 @@ def calibrate_command(
     print_message(
         f"{index}: calibrated {len(calibration.ids)} segments with {calibration.num_queries} queries{of_all} of "
         f"{bank.name}, temperature {calibration.temperature:g}. Segments that are indexed later are corrected too."
+    )
+
+
+def read_answers(path: Path) -> dict[str, set[str]]:
+    """Return the files that answer each query of a JSONL file; several lines of one query count together.
+
+    Raises:
+        VidretError: The file cannot be read, or a line is invalid or contradicts another.
+    """
+    answers: dict[str, set[str]] = {}
+    for row, query in iterate_queries(path):
+        if not isinstance(query, str) or ("file" in row) == ("files" in row):
+            raise VidretError(f'{path}: a line must have "query", and "file" or "files", got {row!s:.200}')
+        files = row["files"] if "files" in row else [] if row["file"] is None else [row["file"]]
+        if not isinstance(files, list) or not all(isinstance(file, str) and file for file in files):
+            raise VidretError(f'{path}: "file" must be a path or null, "files" a list of paths, got {row!s:.200}')
+        if query in answers and bool(answers[query]) != bool(files):
+            raise VidretError(f"{path}: a query must have an answer or none, got both for {query:.200}")
+        answers.setdefault(query, set()).update(files)
+    return answers
+
+
+def _fit(engine: "Engine", index: Path, name: str, answers: Mapping[str, Collection[str]]) -> None:
+    """Fit the judge of an index to known answers, and say what that did."""
+    with show_count("searching", "queries") as on_count:
+        report = engine.calibrate_judge(answers, on_progress=on_count)
+    print_message(
+        f"{index}: {report.num_answered + report.num_absent} queries of {name}, {report.num_absent} of them without an "
+        "answer. By cross-validation over two halves:"
+    )
+    print_message(f"whether the index has an answer: {_describe_fit(report.index)}")
+    print_message(f"whether a result is an answer: {_describe_fit(report.videos)}")
+    print_message(
+        "Stored what helps. The ranking stays as it is. --answers none takes it back."
+        if report.helps
+        else "Nothing was stored: probabilities stay as they were."
+    )
+
+
+def _describe_fit(fit: "HeldOutFit") -> str:
+    return (
+        f"log loss {fit.loss_before:.3f} to {fit.loss_after:.3f}, calibration error {fit.error_before:.3f} to "
+        f"{fit.error_after:.3f}{'' if fit.helps else ', which does not help'}"
     )

@@ -113,7 +113,7 @@ COMMANDS = (
     Entry(
         "calibrate",
         MODELS,
-        "Lower the scores of videos that match every query (hubness correction, SK-norm).",
+        "Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers.",
     ),
     Entry(
         "convert",

@@ -49,7 +49,7 @@ def demo_command(
         write_hit_sheet(hits, query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
-    moments = engine.locate(query, 3) or engine.locate(query, 3, weak=True)
+    moments = engine.locate(query, 3)
     show_moments(moments)
     write_moment_sheet(moments, query, out / "locate.jpg")
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +29,7 @@ from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
-from vidret.present.show import explain_no_moments, result_to_dict, show_interpretation, show_moments
+from vidret.present.show import explain_nothing, result_to_dict, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import file_name
 from vidret.types import LocateOptions
@@ -134,8 +133,7 @@ def locate_command(
     show_interpretation(interpret_query(engine, query, options.sources))
     moments = engine.locate_with(query, options, video=video)
     if not moments:
-        weak = replace(options, k=1, weak=True)
-        explain_no_moments([] if options.weak else engine.locate_with(query, weak, video=video))
+        print_message(explain_nothing(options.at_least))
     print_moments(moments, query, "json" if as_json else form, fps, handles)
     if sheet is not None:
         write_moment_sheet(moments, query, sheet)

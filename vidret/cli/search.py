@@ -42,7 +42,7 @@ from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.grouped import group_by_video, show_grouped_moments, video_to_dict
-from vidret.present.show import result_to_dict, show_hits, show_interpretation
+from vidret.present.show import explain_nothing, result_to_dict, show_hits, show_interpretation
 from vidret.present.terminal import print_message
 from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
 
@@ -78,7 +78,9 @@ ByOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-ExplainOption = Annotated[bool, typer.Option("--explain", help="Show the parts of each score.", rich_help_panel=OUTPUT)]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Show each score and its parts.", rich_help_panel=OUTPUT)
+]
 
 
 @app.command("search")
@@ -163,7 +165,7 @@ def search_command(
             row |= {"old_rank": each.old_rank, "reason": each.reason}
         print(json.dumps(rows, indent=2))
     else:
-        show_hits(hits, explain=explain, judged=judged)
+        show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))
     if sheet is not None:
         write_hit_sheet(hits, heading, sheet)
 
@@ -211,7 +213,7 @@ def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> 
 def show_moments_by_video(
     engine: Searchable, query: Query, options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
 ) -> None:
-    """Print the best moments of all videos, grouped by video; weak ones if there are no others.
+    """Print the best moments of all videos, grouped by video.
 
     Raises:
         typer.BadParameter: Moments cannot be reranked or refined.
@@ -226,14 +228,13 @@ def show_moments_by_video(
         filters=options.filters,
         k=options.k,
         offset=options.offset,
+        at_least=options.at_least,
     )
     moments = engine.locate_with(query, wanted)
-    if not moments and not options.offset:
-        moments = engine.locate_with(query, replace(wanted, weak=True))
     if as_json:
         print(json.dumps([video_to_dict(group) for group in group_by_video(moments)], indent=2))
     else:
-        show_grouped_moments(moments, first_rank=options.offset + 1)
+        show_grouped_moments(moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
     if sheet is not None:
         write_moment_sheet(moments, heading, sheet)
 

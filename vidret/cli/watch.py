@@ -33,7 +33,7 @@ def add_command(
     query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
     index: WatchIndexOption = Path(DEFAULT_INDEX),
 ) -> None:
-    """Watch for a query: later runs of vidret index report new videos that match it."""
+    """Watch for a query: later runs of vidret index report new videos that probably match it."""
     from vidret.search.watches import add_watch
     from vidret.store.store import Store
 
@@ -69,7 +69,7 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     Raises:
         VidretError: The webhook did not take the matches; they are reported again by the next run.
     """
-    from vidret.search.watches import find_new_matches, leave_unknown_out, mark_reported
+    from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.store import Store
     from vidret.store.watch_list import read_watches
     from vidret.types import LocateOptions
@@ -81,7 +81,7 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
         complete = {video.id for video in store.videos() if video.complete}
         known = store.completeness()  # read last: what begins meanwhile is left for the next report
     asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
-    best = LocateOptions(k=1)
+    best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
     matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:

@@ -122,6 +122,7 @@ def parse_hit(row: dict[str, Any]) -> Hit:
         segment=Segment(row["video"], row["segment"], row["start"], row["end"]),
         time=row["time"],
         score=row["score"],
+        probability=row["probability"],
         weak=row["weak"],
         copies=tuple(row["copies"]),
         why=row["why"],
@@ -209,7 +210,7 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
 
 
 def _parse_context_moment(row: dict[str, Any]) -> ContextMoment:
-    fields = {name: row[name] for name in ("number", "video", "path", "start", "end", "weak")}
+    fields = {name: row[name] for name in ("number", "video", "path", "start", "end", "probability")}
     return ContextMoment(**fields, lines=tuple(parse_text(line) for line in row["lines"]))
 
 

@@ -66,7 +66,7 @@ def draw_curve(
     Args:
         times: The times of the frames in seconds, increasing.
         scores: The score of the query at each frame.
-        moments: The moments of this video with their ranks, best first; drawn as bands, grey if they are weak.
+        moments: The moments of this video with their ranks, best first; drawn as bands, grey if they are unlikely.
         out: Path of the image; its suffix selects the format.
         query: The heading.
         title: The line below the heading, such as the file name of the video.
@@ -159,7 +159,9 @@ def label_moments(pen: ImageDraw.ImageDraw, moments: Sequence[tuple[int, Moment]
     for rank, moment in moments:
         start, end = axes.x(moment.start), axes.x(moment.end)
         similarity = "" if moment.similarity is None else f", {moment.similarity:.3f}"
-        times = f"{format_tick(moment.start)} to {format_tick(moment.end)}{similarity}{', weak' if moment.weak else ''}"
+        times = (
+            f"{format_tick(moment.start)} to {format_tick(moment.end)}{similarity}{', unlikely' if moment.weak else ''}"
+        )
         for text in (f"{rank}:  {times}", str(rank)):
             length = pen.textlength(text, font)
             left = min(max((start + end - length) / 2, LEFT), RIGHT - length)

@@ -20,8 +20,8 @@ from vidret.present.transcript import to_transcript
 from vidret.text import escape_formula, format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText
 
-COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by", "similarity")
-ROUNDED_COLUMNS = ("start", "end", "score", "similarity")
+COLUMNS = ("rank", "query", "path", "start", "end", "score", "probability", "likelihood", "by", "similarity")
+ROUNDED_COLUMNS = ("start", "end", "score", "probability", "similarity")
 FORMATS = ("json", "csv", *TIMELINES, "chapters", "srt")
 SUFFIXES = {f".{form}": form for form in FORMATS if form != "chapters"} | {".ffmeta": "chapters"}
 
@@ -103,7 +103,7 @@ def to_csv(moments: Sequence[Moment], *, query: str) -> str:
     table.writeheader()
     for row in moment_rows(moments, query):
         texts = {name: escape_formula(value) for name, value in row.items() if isinstance(value, str)}
-        table.writerow({**row, **texts, "weak": "true" if row["weak"] else "false"})
+        table.writerow(row | texts)
     return text.getvalue()
 
 
@@ -112,7 +112,7 @@ def moment_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
     rows = []
     for rank, moment in enumerate(moments, start=1):
         row: dict[str, Any] = {"rank": rank, "query": query} | dataclasses.asdict(moment)
-        row["path"] = strip_query(moment.path)
+        row |= {"path": strip_query(moment.path), "likelihood": moment.likelihood}
         row |= {name: round(row[name], 6) for name in ROUNDED_COLUMNS if row[name] is not None}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
@@ -157,7 +157,7 @@ def check_moments(moments: Sequence[Moment]) -> None:
 
 
 def to_srt(moments: Sequence[Moment], *, query: str) -> str:
-    """Return the moments of one video as SubRip subtitles: each shows the query, the score and the words that match.
+    """Return the moments of one video as SubRip subtitles: each shows the query, how likely it is, and the words.
 
     Raises:
         VidretError: The moments are of several videos.

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidret.present.show import (
-    NEAREST,
-    NO_GOOD_MATCH,
     NO_VIDEOS,
     describe_events,
     describe_evidence,
+    describe_match,
     result_to_dict,
     show_table,
+    warn_of_nothing,
 )
-from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time
 
 if TYPE_CHECKING:
@@ -30,26 +29,29 @@ def group_by_video(moments: "Sequence[Moment]") -> "list[list[Moment]]":
 def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
     """Return a video with its moments as a dict that JSON can represent."""
     rows = [result_to_dict(moment) for moment in moments]
-    shared = {name: rows[0][name] for name in ("video", "path")}
+    shared = {name: rows[0][name] for name in ("video", "path", "probability", "likelihood")}
     own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
     return {**shared, "score": rows[0]["score"], "moments": own}
 
 
-def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1) -> None:
-    """Print moments below their videos, with their ranks among all moments."""
-    if moments and all(moment.weak for moment in moments):
-        print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
+def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_VIDEOS) -> None:
+    """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
+    warn_of_nothing(moments)
+    is_rated = any(moment.probability is not None for moment in moments)
     ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}
     rows: list[tuple[str, ...]] = []
     for group in group_by_video(moments):
-        rows.append(("", "", "", "", display_path(group[0].path)))
+        match = [describe_match(group[0])] if is_rated else []
+        rows.append(("", *match, "", "", "", display_path(group[0].path)))
+        no_match = [""] * len(match)
         for moment in group:
             words = describe_evidence(moment.evidence)
             text = words[0][1].strip() if words else ""
             times = format_time(moment.start), format_time(moment.end)
-            rows.append((str(ranks[id(moment)]), f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
+            rows.append((str(ranks[id(moment)]), *no_match, f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
             rows += [
-                ("", "", format_time(event.start), format_time(event.end), f"  {line}")
+                ("", *no_match, "", format_time(event.start), format_time(event.end), f"  {line}")
                 for event, line in describe_events(moment.events)
             ]
-    show_table(("rank", "score", "start", "end", "video"), rows, NO_VIDEOS)
+    match_column = ["match"] if is_rated else []
+    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)

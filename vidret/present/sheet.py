@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
 from vidret.present.drawing import FAINT, INK, PAPER, fit_text
-from vidret.present.show import SOURCE_NAMES
+from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot
 from vidret.video.decode import open_reader
@@ -46,7 +46,7 @@ def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
             hit.path,
             hit.time,
             f"{rank}. {file_name(hit.path)}",
-            f"{format_time(hit.time)}   score {hit.score:.3f}",
+            f"{format_time(hit.time)}   {describe_score(hit)}",
             describe_times(hit.events) or describe_words(hit.evidence),
         )
         for rank, hit in enumerate(hits, start=1)
@@ -117,9 +117,9 @@ def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:
     ]
 
 
-def describe_score(moment: Moment) -> str:
-    """Return the similarity of a moment of the curve, or the score of a moment of a head."""
-    return f"score {moment.score:.3f}" if moment.similarity is None else f"similarity {moment.similarity:.3f}"
+def describe_score(result: Hit | Moment) -> str:
+    """Return how likely a result is, or its score if it has no probability."""
+    return describe_match(result).strip() or f"score {result.score:.3f}"
 
 
 def describe_words(evidence: Sequence[Evidence]) -> str:

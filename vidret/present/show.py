@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidret.present.terminal import print_message
-from vidret.text import display_path, format_time, sanitize, show_path, strip_query
+from vidret.text import display_path, format_probability, format_time, sanitize, show_path, strip_query
 
 if TYPE_CHECKING:
     from vidret.answers.judging import JudgedHit
@@ -31,9 +31,10 @@ LEFT_ALIGNED = {
     "level",
     "domain",
     "and",
+    "match",
 }
 NO_VIDEOS = "No matching videos in this index."
-NO_GOOD_MATCH = "No good match in this index: most unrelated queries score as high."
+NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
 SOURCE_NAMES = {
     "picture": "seen",
@@ -42,12 +43,9 @@ SOURCE_NAMES = {
     "subtitles": "subtitle",
     "generated": "generated description",
 }
-NEAREST = "The nearest are:"
-TRY_WEAK = "--weak shows the nearest moments."
-
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
-    "head": "the trained grounding head; scores are probabilities",
+    "head": "the trained grounding head",
     "words": "pictures and words together",
 }
 
@@ -70,47 +68,72 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
         print("  ".join([*cells, line[-1]]))
 
 
-def show_hits(hits: "Sequence[Hit]", *, explain: bool = False, judged: "Sequence[JudgedHit]" = ()) -> None:
-    """Print hits, best first, with copies of a video below it; ``explain`` adds the score of each level.
+def show_hits(
+    hits: "Sequence[Hit]", *, explain: bool = False, judged: "Sequence[JudgedHit]" = (), empty: str = NO_VIDEOS
+) -> None:
+    """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
+    How likely a hit is stands for its score, unless it has no probability. ``explain`` adds the score and its parts.
     With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
     """
-    if hits and all(hit.weak for hit in hits):
-        print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
+    warn_of_nothing(hits)
+    is_rated = any(hit.probability is not None for hit in hits)
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
+    score_columns = [*(["match"] if is_rated else []), *(["score"] if explain or not is_rated else []), *levels]
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        level_scores = [f"{hit.why[level]:.3f}" if level in hit.why else "" for level in levels]
+        cells = {"match": describe_match(hit), "score": f"{hit.score:.3f}"}
+        cells |= {level: f"{score:.3f}" for level, score in hit.why.items()}
+        scores = [cells.get(column, "") for column in score_columns]
         was = [str(judged[rank - 1].old_rank)] if explain and judged else []
-        scores = f"{hit.score:.3f}", *level_scores
         rows.append((str(rank), *was, *scores, format_time(hit.time), display_path(hit.path)))
-        blank = ("", "", *([""] * len([*was, *levels])))
+        blank = ("", *([""] * len([*was, *scores])))
         if was and judged[rank - 1].reason:
             rows.append((*blank, "", f"  judged: {judged[rank - 1].reason}"))
         rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
         rows += [(*blank, format_time(event.start), f"  {line}") for event, line in describe_events(hit.events)]
         rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
     was_column = ["was"] if explain and judged else []
-    show_table(("rank", *was_column, "score", *levels, "best at", "video"), rows, NO_VIDEOS)
+    show_table(("rank", *was_column, *score_columns, "best at", "video"), rows, empty)
 
 
-def show_moments(moments: "Sequence[Moment]") -> None:
-    """Print moments, best first, with their scores."""
-    if moments and all(moment.weak for moment in moments):
-        print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
+def show_moments(moments: "Sequence[Moment]", *, empty: str = NO_VIDEOS) -> None:
+    """Print moments, best first, with how likely their videos are and their scores, or the message ``empty``."""
+    warn_of_nothing(moments)
+    match_column = ["match"] if any(moment.probability is not None for moment in moments) else []
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY[by]}", style="dim")
     rows: list[tuple[str, ...]] = []
     for rank, moment in enumerate(moments, start=1):
         times = format_time(moment.start), format_time(moment.end)
-        rows.append((str(rank), f"{moment.score:.3f}", *times, display_path(moment.path)))
+        match = [describe_match(moment)] if match_column else []
+        rows.append((str(rank), *match, f"{moment.score:.3f}", *times, display_path(moment.path)))
+        blank = ("", *([""] * len(match)), "")
         rows += [
-            ("", "", format_time(event.start), format_time(event.end), f"  {line}")
+            (*blank, format_time(event.start), format_time(event.end), f"  {line}")
             for event, line in describe_events(moment.events)
         ]
-        rows += [("", "", "", *line) for line in describe_evidence(moment.evidence)]
-    show_table(("rank", "score", "start", "end", "video"), rows, NO_VIDEOS)
+        rows += [(*blank, "", *line) for line in describe_evidence(moment.evidence)]
+    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
+
+
+def warn_of_nothing(results: "Sequence[Hit | Moment]") -> None:
+    """Print to stderr that nothing matches well, above a list of which that is true."""
+    if results and all(result.weak for result in results):
+        print_message(NOTHING_MATCHES, style="yellow")
+
+
+def describe_match(result: "Hit | Moment") -> str:
+    """Return how likely a result is, such as "65 % possible"; empty without a probability."""
+    if result.probability is None:
+        return ""
+    return f"{format_probability(result.probability):>5} {result.likelihood}"
+
+
+def explain_nothing(at_least: float) -> str:
+    """Return why there are no results, given the probability that they must have."""
+    return f"No match has a probability of {format_probability(at_least)} or more." if at_least else NO_VIDEOS
 
 
 def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
@@ -148,14 +171,6 @@ def mark_words(evidence: "Evidence") -> str:
     if len(line) > MAX_LINE:
         line = f"{line[:MAX_LINE].rsplit(' ', 1)[0]} ..."
     return f"... {line}" if start else line
-
-
-def explain_no_moments(weak_moments: "Sequence[Moment]") -> None:
-    """Print why no moments are shown: all of them are weak, or there are none."""
-    if weak_moments:
-        print_message(f"{NO_GOOD_MATCH} {TRY_WEAK}", style="yellow")
-    else:
-        print_message(NO_VIDEOS)
 
 
 def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "MomentCounts | None" = None) -> None:
@@ -214,7 +229,7 @@ def _strip_queries(value: Any) -> Any:
 
 def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     """Return a hit or a moment as a dict that JSON can represent."""
-    row = dataclasses.asdict(result)
+    row = dataclasses.asdict(result) | {"likelihood": result.likelihood}
     row["path"] = show_path(row["path"])
     for name in ("evidence", "events"):  # of an index without words, and of a query of one event
         if not row[name]:

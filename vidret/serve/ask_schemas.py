@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidret.answers.questions import MAX_QUESTION
 from vidret.answers.retrieval import DEFAULT_CONTEXT
 from vidret.serve.fields import Id
-from vidret.serve.schemas import TextRow
+from vidret.serve.schemas import LikelihoodField, ProbabilityField, TextRow
 
 MAX_VIDEOS = 100  # of one question
 MAX_MOMENTS = 20
@@ -43,7 +43,8 @@ class AskedMoment(BaseModel):
     duration: float = Field(description="Of the video.", examples=[90.0])
     start: float = Field(examples=[42.0])
     end: float = Field(examples=[50.5])
-    weak: bool
+    probability: ProbabilityField
+    likelihood: LikelihoodField
     lines: list[TextRow]
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=46.25"])
     stream: str = Field(examples=["/api/videos/7/stream"])

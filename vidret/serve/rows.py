@@ -62,6 +62,8 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 end=hit.segment.end,
                 time=hit.time,
                 score=hit.score,
+                probability=hit.probability,
+                likelihood=hit.likelihood,
                 weak=hit.weak,
                 copies=[show_path(path) for path in hit.copies],
                 why=hit.why,
@@ -95,7 +97,7 @@ def interpretation_row(engine: Engine, query: Query, sources: Sequence[Source] |
 
 def moment_row(moment: Moment) -> MomentRow:
     """Return the row of a moment, with a thumbnail of the frame in its middle."""
-    fields = dataclasses.asdict(moment) | {"path": show_path(moment.path)}
+    fields = dataclasses.asdict(moment) | {"path": show_path(moment.path), "likelihood": moment.likelihood}
     fields |= {"evidence": evidence_rows(moment.evidence), "events": event_rows(moment.events)}
     thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
     return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vidret.serve.fields import Id, QueryText
 from vidret.serve.options import MAX_PATH_LENGTH, with_options
 from vidret.store.records import StoreInfo
-from vidret.types import MAX_EVENTS, Filters, LocateOptions, SearchOptions, ShotKind, Source, TextSource
+from vidret.types import MAX_EVENTS, Filters, Likelihood, LocateOptions, SearchOptions, ShotKind, Source, TextSource
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
 
@@ -114,6 +114,15 @@ class FootageAnswer(BaseModel):
     found: list[FootageRow]
 
 
+ProbabilityField = Annotated[
+    float | None,
+    Field(description="That the video answers the query, 0 to 1; null for an image.", examples=[0.82]),
+]
+LikelihoodField = Annotated[
+    Likelihood | None, Field(description="The probability as a word; null for an image.", examples=["likely"])
+]
+
+
 class EvidenceRow(BaseModel):
     """What of a video matches a query."""
 
@@ -163,10 +172,15 @@ class HitRow(BaseModel):
     start: float = Field(examples=[24.0])
     end: float = Field(examples=[36.0])
     time: float = Field(examples=[30.5])
-    score: float = Field(examples=[0.31])
-    weak: bool = Field(description="Most unrelated queries match as well.")
+    score: float = Field(examples=[5.4])
+    probability: ProbabilityField
+    likelihood: LikelihoodField
+    weak: bool = Field(description="It is unlikely that anything that scores so answers the query.")
     copies: list[str] = Field(description="Further paths of the same content.")
-    why: Mapping[str, float] = Field(description="Parts of the score.", examples=[{"frame": 0.31}])
+    why: Mapping[str, float] = Field(
+        description="Evidence of each source, and, where only pictures are compared, the levels of the ranker.",
+        examples=[{"picture": 5.4, "frames": 0.31}],
+    )
     evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
     events: list[EventRow] = Field(description="Where each event is, for a query of several.")
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
@@ -174,7 +188,7 @@ class HitRow(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Videos, best first. ``weak`` is true if all of them are weak."""
+    """Videos, best first. ``weak`` is true if nothing matches well: all of them are weak."""
 
     query: str | None = Field(examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image.")
@@ -192,8 +206,10 @@ class MomentRow(BaseModel):
     title: str = Field(examples=["beach"])
     start: float = Field(examples=[25.0])
     end: float = Field(examples=[31.5])
-    score: float = Field(examples=[0.31])
-    weak: bool
+    score: float = Field(examples=[5.4])
+    probability: ProbabilityField
+    likelihood: LikelihoodField
+    weak: bool = Field(description="It is unlikely that the video answers the query.")
     by: str = Field(description="Method that found the moment: curve, head or words.", examples=["curve"])
     similarity: float | None = Field(description="Mean of the curve in the span, if it found it.", examples=[0.27])
     evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
@@ -203,7 +219,7 @@ class MomentRow(BaseModel):
 
 
 class LocateAnswer(BaseModel):
-    """Moments, best first. ``weak`` is true if all of them are weak."""
+    """Moments, best first. ``weak`` is true if nothing matches well: all of them are weak."""
 
     query: str | None = Field(examples=["somebody opens a door"])
     interpretation: InterpretationRow | None = Field(description="null for an image.")
@@ -221,8 +237,8 @@ class CurveAnswer(BaseModel):
     start: float
     end: float
     best: float = Field(description="Score of the best segment.")
-    weak: bool
-    typical: float | None = Field(description="Score that fewer than a quarter of unrelated queries reach.")
+    weak: bool = Field(description="It is unlikely that the video answers the query.")
+    typical: float | None = Field(description="Score that one in a hundred unrelated queries reaches in a segment.")
     moments: list[MomentRow]
 
 

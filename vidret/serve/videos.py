@@ -114,15 +114,13 @@ def compute_curve(
     """Return the score curve of a query in a video, and its moments in some sources."""
     curve = engine.curve(query, video_id)
     moments = [moment_row(moment) for moment in engine.locate(query, MAX_MOMENTS, video=video_id, sources=sources)]
-    # Without moments, the video is weak or the head cannot be applied to it.
-    weak = not moments and bool(engine.locate(query, 1, video=video_id, weak=True, sources=sources))
     return CurveAnswer(
         times=curve.times.tolist(),
         scores=curve.scores.tolist(),
         start=curve.start,
         end=curve.end,
         best=curve.best,
-        weak=weak,
+        weak=bool(moments) and all(moment.weak for moment in moments),
         typical=curve.typical,
         moments=moments,
     )

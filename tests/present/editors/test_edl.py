@@ -33,7 +33,7 @@ def test_a_list_matches_a_handwritten_one() -> None:
     moments = [
         make_moment("/films/My trip.mov", 75.25, 80.0, 0.8126),
         make_moment("/films/b.mp4", 3599.98, 3600.5, 0.5),
-        replace(make_moment("/films/My trip.mov", 0.0, 0.01, 0.25), weak=True),
+        replace(make_moment("/films/My trip.mov", 0.0, 0.01, 0.25), weak=True, probability=0.1),
     ]
     assert to_edl(plan_unread(moments, query="red car")) == (
         "TITLE: red car\n"
@@ -50,7 +50,7 @@ def test_a_list_matches_a_handwritten_one() -> None:
         "003  MYTRIP   V     C        00:00:00:00 00:00:00:01 00:00:05:07 00:00:05:08\n"
         "* FROM CLIP NAME: My trip.mov\n"
         "* LOC: 00:00:05:07 YELLOW  red car\n"
-        "* COMMENT: SCORE 0.250, WEAK\n"
+        "* COMMENT: 10 % UNLIKELY, SCORE 0.250\n"
     )
 
 

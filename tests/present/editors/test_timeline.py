@@ -126,7 +126,7 @@ def test_wrong_handles_and_rates_are_refused() -> None:
 def test_remarks_say_score_and_words_on_one_line_each() -> None:
     moment = make_spoken_moment("/films/a.mp4", 75.25, 80)
     assert list_remarks(moment) == ["score 0.813", 'said at 1:15.2: "the second coat" <3 & 车']
-    assert list_remarks(replace(moment, weak=True, evidence=())) == ["score 0.813, weak"]
+    assert list_remarks(replace(moment, probability=0.75, evidence=())) == ["75 % likely, score 0.813"]
 
 
 def test_urls_of_files_are_percent_encoded_and_signatures_are_left_out() -> None:

@@ -32,12 +32,12 @@ class HugeEngine:
         paths = [f"/{LONG}/{i}.mp4" for i in range(NUM_RESULTS)]
         self._videos = [StoredVideo(i, (path,), 9999.0, {}, True, "", 1, None) for i, path in enumerate(paths)]
 
-    def search(self, query: str, k: int, *, offset: int, sources: object) -> list[Hit]:
+    def search(self, query: str, k: int, *, offset: int, at_least: float, sources: object) -> list[Hit]:
         numbers = range(NUM_RESULTS)[offset : offset + k]
         return [Hit(i, f"/{LONG}/{i}.mp4", Segment(i, 0, 0, 9), 1.0, 0.5, evidence=self.evidence) for i in numbers]
 
     def locate(
-        self, query: str, k: int, *, offset: int, video: int | None, weak: bool, sources: object
+        self, query: str, k: int, *, offset: int, at_least: float, video: int | None, weak: bool, sources: object
     ) -> list[Moment]:
         numbers = range(NUM_RESULTS)[offset : offset + k]
         return [Moment(i, f"/{LONG}/{i}.mp4", 1.0, 2.0, 0.5, evidence=self.evidence) for i in numbers]
@@ -106,6 +106,20 @@ def test_pages_keep_to_the_budget_and_miss_nothing(
         if offset is None:
             break
     assert seen == list(range(NUM_RESULTS))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("search", "videos"), ("locate", "moments")])
+def test_results_say_how_likely_they_are_and_may_have_to_be_probable(
+    tools: ToolBox, engine: Engine, name: str, rows: str
+) -> None:
+    found = engine.search("red") if name == "search" else engine.locate("red", 10)
+    answer = json.loads(tools.call(name, {"query": "red"}).text)[rows]
+    assert [row["likelihood"] for row in answer] == [each.likelihood for each in found]
+    assert [row["probability"] for row in answer] == pytest.approx([each.probability for each in found], abs=1e-3)
+    least = found[0].probability
+    probable = json.loads(tools.call(name, {"query": "red", "at_least": least}).text)[rows]
+    assert 0 < len(probable) < len(answer)
+    assert {row["probability"] for row in probable} == {answer[0]["probability"]}
 
 
 def test_images_are_few_and_small(huge: ToolBox) -> None:

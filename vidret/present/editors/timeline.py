@@ -16,7 +16,7 @@ from vidret.present.editors.timecode import (
     nearest_frame,
     parse_rate,
 )
-from vidret.present.show import SOURCE_NAMES
+from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.text import format_time, is_url, sanitize, show_path, strip_query
 from vidret.types import Evidence, Moment
 
@@ -129,8 +129,9 @@ def plan_timeline(
 
 
 def list_remarks(moment: Moment) -> list[str]:
-    """Return what a marker says about a moment: its score, and the words that match, each on one line."""
-    remarks = [f"score {moment.score:.3f}{', weak' if moment.weak else ''}"]
+    """Return what a marker says about a moment: how likely it is, its score, and the words, each on one line."""
+    match = describe_match(moment).strip()
+    remarks = [f"{match}, score {moment.score:.3f}" if match else f"score {moment.score:.3f}"]
     return remarks + [_describe(each) for each in moment.evidence if each.text]
 
 

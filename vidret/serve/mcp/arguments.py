@@ -19,6 +19,9 @@ OffsetArgument = Annotated[
 SourcesArgument = Annotated[
     list[Source] | None, Field(description="What to compare the query with; default: all that the index has.")
 ]
+AtLeastArgument = Annotated[
+    float, Field(ge=0, le=1, allow_inf_nan=False, description="Only results of this probability or more; 0: all.")
+]
 CountField = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
 TimeField = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
@@ -35,6 +38,7 @@ class SearchArguments(ToolArguments):
     query: Annotated[fields.QueryText, Field(description="What is seen, said or written; -word excludes.")]
     k: CountField = 10
     offset: OffsetArgument = 0
+    at_least: AtLeastArgument = 0.0
     sources: SourcesArgument = None
 
 
@@ -42,7 +46,7 @@ class LocateArguments(SearchArguments):
     """Arguments of ``locate``."""
 
     video: Annotated[VideoField | None, Field(description="Id of the only video to look in; default: all.")] = None
-    weak: Annotated[bool, Field(description="Include weak moments.")] = False
+    weak: Annotated[bool, Field(description="Include moments that stand out much less than the best ones.")] = False
 
 
 class TranscriptArguments(ToolArguments):

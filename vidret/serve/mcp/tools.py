@@ -113,13 +113,21 @@ class ToolBox:
 
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
-        hits = self.engine.search(asked.query, asked.k, offset=asked.offset, sources=asked.sources)
+        hits = self.engine.search(
+            asked.query, asked.k, offset=asked.offset, at_least=asked.at_least, sources=asked.sources
+        )
         return self._page("videos", map(_hit_fields, hits), asked, more=len(hits) == asked.k)
 
     def locate_moments(self, asked: given.LocateArguments) -> ToolReply:
         """Return the page of moments that match a query."""
         moments = self.engine.locate(
-            asked.query, asked.k, offset=asked.offset, video=asked.video, weak=asked.weak, sources=asked.sources
+            asked.query,
+            asked.k,
+            offset=asked.offset,
+            at_least=asked.at_least,
+            video=asked.video,
+            weak=asked.weak,
+            sources=asked.sources,
         )
         return self._page("moments", map(_moment_fields, moments), asked, more=len(moments) == asked.k)
 
@@ -218,7 +226,8 @@ def _moment_fields(moment: Moment) -> dict[str, Any]:
 def _result_fields(result: Hit | Moment) -> dict[str, Any]:
     path = strip_query(result.path)
     names = {"title": shorten(title(path), TITLE_LENGTH), "path": shorten(path, PATH_LENGTH)}
-    return {"video": result.video, **names, "score": round(result.score, 4), "weak": result.weak}
+    probability = None if result.probability is None else round(result.probability, 3)
+    return {"video": result.video, **names, "probability": probability, "likelihood": result.likelihood}
 
 
 def _evidence_fields(evidence: tuple[Evidence, ...]) -> list[dict[str, Any]]:

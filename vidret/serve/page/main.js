@@ -14,9 +14,9 @@ const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
 const ASKED = ["q", "picture", "by", ...FILTERS];
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
-const NOTHING_MATCHES = "No good match: most unrelated queries score as high. The nearest videos are:";
 
 let place = readPlace("");
+let folded = 0; // unlikely results that are not shown
 
 // Navigation
 
@@ -103,23 +103,22 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   tell("understood", ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
   const number = count(found.length, moments ? "moment" : "video");
-  if (hits) showHits(hits, place);
-  else showVideos(videos, place);
+  folded = hits ? showHits(hits, place) : showVideos(videos, place);
   const note = place.picture ? " An image cannot be shared by URL." : "";
   const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
   find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
-  find("more").hidden = found.length < numberAsked(place) || found.length >= Math.min(total, MOST);
-  if (!found.length) tellNothing(moments);
-  else if (weak) tell("notice", NOTHING_MATCHES);
+  find("more").hidden = !folded && (found.length < numberAsked(place) || found.length >= Math.min(total, MOST));
+  find("more").textContent = folded ? `${folded} less likely` : "Show more";
+  if (!found.length) tellNothing();
+  else if (weak) tell("notice", "Nothing matches well. The nearest are:");
 }
 
-async function tellNothing(moments) {
+async function tellNothing() {
   const { path, videos } = await findIndex();
   if (find("results").children.length) return; // meanwhile
   const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
   if (!videos) tell("notice", "There are no videos in this index yet. Add some with ", command, ".");
   else if (/["“„]/.test(place.q)) tell("notice", "No video searched has this exact phrase. Without quotes, similar ones match.");
-  else if (moments) tell("notice", "No moment matches well. Videos shows the nearest ones.");
   else tell("notice", "No video matches", FILTERS.some((name) => place[name]) ? " these filters." : ".");
 }
 
@@ -160,7 +159,7 @@ function begin() {
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
   listenForPictures(searchLike, (sentence) => tell("notice", sentence));
-  on("more", "click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
+  on("more", "click", () => go({ k: String(folded ? PAGE : Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));

@@ -7,15 +7,16 @@ import { findWords, LABELS, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
-const RATINGS = ["", "unlikely", "maybe", "very likely"]; // 1: as unrelated queries
-const GOOD = 0.7; // share of the best score
 
 const grid = find("results");
 const listCards = () => [...grid.querySelectorAll("a:first-child")];
 
-/** Show the hits of a query. */
+/** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
 export function showHits(hits, place) {
-  grid.replaceChildren(...hits.map((hit) => makeHit(hit, place, hits[0].score)));
+  const open = hits.filter(({ likelihood }) => likelihood !== "unlikely");
+  const shown = place.k || !open.length ? hits : open;
+  grid.replaceChildren(...shown.map((hit) => makeHit(hit, place)));
+  return hits.length - shown.length;
 }
 
 /** Show videos of the index, without a query. */
@@ -47,14 +48,15 @@ export function listenToGrid() {
   };
 }
 
-function makeHit(hit, place, best) {
-  const { start, end, time = start, duration = end - start, copies = [], why = {} } = hit; // a moment has a span alone
-  const levels = Object.entries({ score: hit.score, ...why }).map(([level, score]) => `${level} ${score.toFixed(3)}`);
-  const value = hit.weak ? 1 : hit.score < GOOD * best ? 2 : 3;
-  const score = make("span", { title: levels.join(", ") }, make("meter", { max: 3, value, ariaHidden: true }), ` ${RATINGS[value]}`);
+function makeHit(hit, place) {
+  const { start, end, time = start, duration = end - start, copies = [], why = {}, score, probability, likelihood } = hit; // a moment has a span alone
+  const parts = { ...(likelihood && { probability }), score, ...why };
+  const levels = Object.entries(parts).map(([level, value]) => `${level} ${value.toFixed(3)}`);
+  const meter = likelihood ? make("meter", { value: probability, ariaHidden: true }) : "score";
+  const rating = make("span", { title: levels.join(", ") }, meter, ` ${likelihood ?? score.toFixed(3)}`);
   const when = hit.time === undefined ? `${clock(start, true)} – ${clock(end, true)}` : `at ${clock(time)}`;
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
-  const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), score];
+  const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), rating];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
   const concept = findConcept(place.q);
   if (concept) card.append(makeMarks(concept, hit));

@@ -21,7 +21,7 @@ export function drawTimeline(curve, duration) {
   if (!curve) return find("curve").replaceChildren();
 
   const points = thin(curve);
-  const known = [...points.map(([, score]) => score), ...(typical === null ? [] : [typical])];
+  const known = [typical ?? points[0][1], ...points.map(([, score]) => score)];
   const [low, high] = findRange(Math.min(...known), Math.max(...known));
   const x = (time) => Number(((time / duration) * WIDTH).toFixed(1));
   const y = (score) => Number((HEIGHT - ROOM - ((score - low) / (high - low)) * (HEIGHT - 2 * ROOM)).toFixed(1));

@@ -9,7 +9,6 @@ import { LABELS } from "./words.js";
 
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
-const WEAK = "No good match in this video.";
 
 const dialog = find("viewer");
 const film = find("film");
@@ -149,15 +148,14 @@ async function search(id, query) {
   shown.curve = curve;
   if (getDuration()) drawTimeline(curve, getDuration());
   markWords();
-  if (curve.weak) tell("viewer-notice", WEAK);
+  if (curve.weak) tell("viewer-notice", "This video does not match well.");
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
-/** Create the button of a moment, with its events, what matches best, its mean score, or the probability of a head. */
-function makeMoment({ start, end, score, similarity, evidence, events }, best) {
-  const words = evidence[0] && LABELS[evidence[0].source];
-  const worth = events.length ? count(events.length, "event") : words ? words : similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
-  const told = make("span", { className: "soft" }, worth);
+/** Create the button of a moment, with its events or where it was found. */
+function makeMoment({ start, end, evidence, events }, best) {
+  const where = events.length ? count(events.length, "event") : LABELS[evidence[0]?.source ?? "picture"];
+  const told = make("span", { className: "soft" }, where);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));
   return make("li", {}, button);
