@@ -20,9 +20,6 @@ import numpy as np
 
 from vidret import Engine
 from vidret.ground.spans import overlap
-from vidret.search import calibration
-from vidret.search.ranking import load_ranker
-from vidret.store.store import Store
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -32,10 +29,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str) -> dict[str, float]:
     """Search with one caption of each video; the rank counts the videos of these rows alone, ties by their average."""
-    names = {str((data / "videos" / row["video"]).absolute()) for row in rows}
+    names = {absolute_path(data / "videos" / row["video"]) for row in rows}
     ranks = []
     for row in rows:
-        own = str((data / "videos" / row["video"]).absolute())
+        own = absolute_path(data / "videos" / row["video"])
         hits = engine.search(pick_caption(row, number), k=100_000, candidates=100_000, rerank=rerank)
         scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies) if path in names}
         higher = sum(score > scores[own] for score in scores.values())
@@ -81,7 +78,7 @@ def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> 
     """Locate each query among all videos: R@1 and R@10 with the right video and an overlap of at least half."""
     right = np.zeros((len(rows), 10), dtype=bool)
     for number, row in enumerate(rows):
-        own = str((data / row["file"]).absolute())
+        own = absolute_path(data / row["file"])
         moments = engine.locate(row["query"], 10, videos=1000, overlapping=True, weak=True)
         for rank, moment in enumerate(moments):
             good = moment.path == own and best_overlap(moment.start, moment.end, row["relevant_windows"]) >= 0.5
@@ -91,12 +88,6 @@ def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> 
         "R@1,IoU=0.5": round(100 * float(right[:, 0].mean()), 2),
         "R@10,IoU=0.5": round(100 * float(right.any(axis=1).mean()), 2),
     }
-
-
-def forget_calibration(engine: Engine, rerank: str) -> None:
-    """Take a calibration back, so that the index can be measured again."""
-    with Store.open(engine.path, write=True) as store:
-        calibration.forget_calibration(store, load_ranker(rerank, engine.encoder))
 
 
 def main() -> None:
@@ -131,7 +122,7 @@ def main() -> None:
                 report["retrieval"].setdefault(key, {})[f"{kind}, caption {n}"] = rank_captions(
                     engine, data, rows, n, rerank
                 )
-        forget_calibration(engine, rerank)
+        engine.forget_calibration(rerank=rerank)
 
     engine = Engine.open(index / "moments", encoder=engine.encoder)
     engine.index(sorted({str(data / row["file"]) for row in moments}), words=False)

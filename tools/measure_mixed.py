@@ -1,0 +1,189 @@
+"""Measure searches of mixed libraries, clips without words beside films with them: does joining evidence help.
+
+    python tools/measure_mixed.py CLIPS FILMS [--index INDEX] [--sizes 1,10,40,150] [--libraries N] [--seed N]
+
+CLIPS has ``captions.jsonl`` (``video``, ``captions``), FILMS ``queries.jsonl`` and ``films.jsonl``, as ``vidret eval
+folder`` reads them. Libraries of each size are drawn from all videos. For each kind of query the table shows R@1 with
+everything joined and with pictures only, how often an answer that is there is called absent, and how often one that is
+not there is; then how often results of each probability are right.
+"""
+
+import argparse
+import json
+import math
+import re
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret import Engine
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.types import Hit
+
+K = 10
+NOUNS = frozenset(
+    """car truck city forest mountain ocean kitchen street dog river lake snow desert beach soccer cat rabbit airplane
+    basketball drone garage dough microphone stage noodles turtle highway motorcycle bicycle tractor train boat bridge
+    bird horse tree flower cake guitar lava rocket skateboard waterfall fish""".split()  # noqa: SIM905
+)
+EDGES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.85, 1.0001)  # of the reliability table
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuery:
+    """A query, its kind, and the names of the files that answer it."""
+
+    text: str
+    kind: str
+    answers: frozenset[str]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the searches of one kind and size of library found."""
+
+    joined: list[bool] = field(default_factory=list)
+    pictures: list[bool] = field(default_factory=list)
+    wrongly_absent: list[bool] = field(default_factory=list)
+    rightly_absent: list[bool] = field(default_factory=list)
+
+
+def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
+    """Return the captions of clips, the queries of films, and single nouns of the captions.
+
+    A film that shows a clip for a second answers its captions too, and a clip answers the query for it in films.
+    """
+    captions = {Path(row["video"]).stem: row for row in read_lines(clips / "captions.jsonl")}
+    shown = defaultdict[str, set[str]](set)
+    for film in read_lines(films / "films.jsonl"):
+        for event in film["events"]:
+            if event["type"] == "picture" and sum(end - start for start, end in event["visible"]) > 1:
+                shown[event["id"]].add(film["file"])
+    files = {stem: {Path(row["video"]).name, *shown[stem]} for stem, row in captions.items()}
+    queries = [
+        AskedQuery(caption, f"caption {number}", frozenset(files[stem]))
+        for stem, row in captions.items()
+        if row["kind"] == "real"
+        for number, caption in enumerate(row["captions"][:2], start=1)
+    ]
+    words = {stem: set(re.findall("[a-z]+", " ".join(row["captions"]).lower())) for stem, row in captions.items()}
+    for noun in sorted(NOUNS):
+        own = frozenset[str]().union(*(files[stem] for stem in words if words[stem] & {noun, f"{noun}s"}))
+        queries.append(AskedQuery(noun, "noun", frozenset(own)))
+    for row in read_lines(films / "queries.jsonl"):
+        answers = {row["file"]} if row.get("file") else set()
+        clip = files.get(row.get("clip", ""), set()) if row["kind"] == "picture" else set()
+        queries.append(AskedQuery(row["query"], row["kind"], frozenset(answers | clip)))
+    return queries
+
+
+def read_lines(path: Path) -> Iterable[Any]:
+    """Yield the objects of a file with one JSON object a line."""
+    for line in path.read_text("utf-8").splitlines():
+        yield json.loads(line)
+
+
+def draw_library(index: Path, size: int, random: np.random.Generator, folder: Path) -> tuple[Path, set[str]]:
+    """Copy an index, remove all videos but some, as if these were all, and return the copy with their names."""
+    library = Path(shutil.copytree(index, folder / "library"))
+    with Store.open(library, write=True) as store:
+        paths = sorted(record.path for record in store.files(state="done"))
+        kept = {paths[row] for row in random.choice(len(paths), min(size, len(paths)), replace=False)}
+        for path in set(paths) - kept:
+            store.set_file(path, state="missing")
+        store.prune()
+        measured = store.meta_keys("calibration.")
+        store.set_metas(dict.fromkeys(measured, ""))
+        with TextStore.open(library, write=True) as texts:
+            texts.prune(store.contents())
+            texts.save()
+    with Engine.open(library) as engine:
+        engine.index([])  # measures again what depends on all videos
+    return library, {Path(path).name for path in kept}
+
+
+def ask_all(
+    engine: Engine, queries: Sequence[AskedQuery], names: set[str], tallies: dict[str, Tally]
+) -> list[tuple[float, bool]]:
+    """Ask all queries of a library; return the probability of each result and whether it is right."""
+    rated = []
+    for query in queries:
+        hits, tally = engine.search(query.text, K), tallies[query.kind]
+        present = query.answers & names
+        rated += [(hit.probability or 0.0, Path(hit.path).name in present) for hit in hits]
+        is_absent = all(hit.weak for hit in hits)
+        if present:
+            tally.joined.append(is_first(hits, present))
+            tally.pictures.append(is_first(engine.search(query.text, 1, sources=["picture"]), present))
+            tally.wrongly_absent.append(is_absent)
+        else:
+            tally.rightly_absent.append(is_absent)
+    return rated
+
+
+def is_first(hits: Sequence[Hit], names: set[str] | frozenset[str]) -> bool:
+    """Return whether the first hit is one of some files."""
+    return bool(hits) and Path(hits[0].path).name in names
+
+
+def show_share(values: Sequence[bool]) -> str:
+    """Return a percentage; a dash without values."""
+    return f"{100 * sum(values) / len(values):5.1f}" if values else "    -"
+
+
+def main() -> None:
+    """Index the videos if need be, ask libraries of each size, print the tables."""
+    parser = argparse.ArgumentParser(description="Measure searches of mixed libraries.")
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("films", type=Path)
+    parser.add_argument("--index", type=Path, default=None, help="Index of all videos; default: a new one.")
+    parser.add_argument("--sizes", default="1,10,40,150", help="Sizes of libraries, besides all videos.")
+    parser.add_argument("--libraries", type=int, default=3, help="Libraries of each size.")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    queries = read_queries(arguments.clips, arguments.films)
+    index = arguments.index or Path(tempfile.mkdtemp(prefix="vidret-mixed-"))
+    if arguments.index is None:
+        with Engine.open(index) as engine:
+            engine.index([arguments.clips / "videos", arguments.films / "videos"], words=True)
+    random, rated = np.random.default_rng(arguments.seed), []
+    for size in [*map(int, arguments.sizes.split(",")), sys.maxsize]:
+        tallies = defaultdict[str, Tally](Tally)
+        for _ in range(1 if size == sys.maxsize else arguments.libraries * max(1, 30 // size)):
+            with tempfile.TemporaryDirectory(prefix="vidret-mixed-") as folder:
+                library, names = draw_library(index, size, random, Path(folder))
+                with Engine.open(library) as engine:
+                    rated += ask_all(engine, queries, names, tallies)
+        print(f"\n{'all' if size == sys.maxsize else size} videos: joined, pictures only; absent: wrongly, rightly")
+        for kind, tally in tallies.items():
+            cells = [show_share(each) for each in (tally.joined, tally.pictures)]
+            cells += [show_share(each) for each in (tally.wrongly_absent, tally.rightly_absent)]
+            counts = f"{len(tally.joined)} there, {len(tally.rightly_absent)} not"
+            print(f"  {kind:16s} {'  '.join(cells)}   ({counts})", flush=True)
+    print("\nprobability of a result: how many, how many are right")
+    error = 0.0
+    for low, high in pairwise(EDGES):
+        own = [(probability, right) for probability, right in rated if low <= probability < high]
+        if own:
+            mean, right = np.mean(own, axis=0)
+            error += abs(mean - right) * len(own) / len(rated)
+            print(f"  {low:4.2f} to {min(high, 1):4.2f}: {len(own):6d}  mean {mean:.2f}  right {right:.2f}")
+    print(f"expected calibration error: {error:.3f}; log loss {compute_loss(rated):.3f}")
+
+
+def compute_loss(rated: Sequence[tuple[float, bool]]) -> float:
+    """Return the mean logarithmic loss of probabilities."""
+    return -float(np.mean([math.log(max(p if right else 1 - p, 1e-6)) for p, right in rated]))
+
+
+if __name__ == "__main__":
+    main()
