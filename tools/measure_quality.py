@@ -20,6 +20,7 @@ import numpy as np
 
 from vidret import Engine
 from vidret.ground.spans import overlap
+from vidret.text import absolute_path
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
