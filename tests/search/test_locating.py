@@ -18,12 +18,12 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
-from vidret.search.judging import DEFAULT_JUDGE, NO_ANSWER
+from vidret.search.judging import DEFAULT_JUDGE
 from vidret.search.locating import Locator, RankedVideo, describe_video
 from vidret.search.queries import encode_queries
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
-from vidret.types import Hit, LocateOptions, Moment, TextEmbedding
+from vidret.types import UNLIKELY, Hit, LocateOptions, Moment, TextEmbedding
 from vidret.video.decode import read_frames
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
@@ -196,7 +196,7 @@ def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path)
     expected = DEFAULT_JUDGE.index(hits[path].score, num_segments)
     alone = engine.locate("rain", 50, video=path, **ALL)
     assert [m.probability for m in alone] == pytest.approx([expected] * len(alone), abs=1e-6)
-    assert {m.weak for m in alone} == {expected < NO_ANSWER}
+    assert {m.weak for m in alone} == {expected < UNLIKELY}
 
 
 def index_without_head(made: Path, folder: Path) -> None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from vidret.search.clauses import QueryStructure
 from vidret.search.fusion import Question
-from vidret.search.judging import DEFAULT_JUDGE, NO_ANSWER, EvidenceJudge
+from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge
 from vidret.search.video_scores import VideoScores
+from vidret.types import UNLIKELY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,4 +54,4 @@ class FoundVideo:
     def is_weak(self) -> bool:
         """Whether it is unlikely that the index has an answer that scores as high as this."""
         standard = self.standard
-        return standard.size > 0 and standard.judge.index(self.scores.score, standard.size) < NO_ANSWER
+        return standard.size > 0 and standard.judge.index(self.scores.score, standard.size) < UNLIKELY

@@ -15,7 +15,7 @@ from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import FusedSearcher, Question
 from vidret.search.grammar import Interpretation
 from vidret.search.grounded import MomentHead
-from vidret.search.judging import NO_ANSWER, EvidenceJudge, load_judge
+from vidret.search.judging import EvidenceJudge, load_judge
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.searcher import Searcher
@@ -28,6 +28,7 @@ from vidret.types import (
     ALL_VIDEOS,
     SOURCES,
     TEXT_SOURCES,
+    UNLIKELY,
     EventSpan,
     Evidence,
     Filters,
@@ -266,7 +267,7 @@ class FusedResults:
 def judge_alone(video: RankedVideo, scores: VideoScores, judge: EvidenceJudge) -> RankedVideo:
     """Return a video with the probability that it answers a query by itself."""
     probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
-    return replace(video, probability=probability, weak=probability < NO_ANSWER)
+    return replace(video, probability=probability, weak=probability < UNLIKELY)
 
 
 def _rank_video(found: FoundVideo) -> RankedVideo:

@@ -14,7 +14,6 @@ from vidret.store.records import JUDGE
 from vidret.store.store import Store
 
 MAX_LOG_ODDS = 50.0
-NO_ANSWER = 0.28  # probability of an index below which nothing in it is said to match well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +43,14 @@ class EvidenceJudge:
     def video(self, score: float, best: float, size: int) -> float:
         """Return the probability that a video answers a query; it rises with the score.
 
+        It is at most the probability that a query whose best score is that of the video is answered at all.
+
         Args:
             score: The score of the video.
             best: The score of the best video.
             size: Number of segments and texts that were compared.
         """
-        return _expit(_dot(self.video_weights, video_features(score, best, size)))
+        return min(_expit(_dot(self.video_weights, video_features(score, best, size))), self.index(score, size))
 
 
 DEFAULT_JUDGE = EvidenceJudge()

@@ -11,7 +11,7 @@ from vidret.types.media import Segment, Source
 from vidret.types.sequence import EventSpan
 
 Likelihood = Literal["likely", "possible", "unlikely"]
-LIKELY, UNLIKELY = 0.7, 0.2  # probabilities: of at least the first, and of less than the second
+LIKELY, UNLIKELY = 0.7, 0.28  # probabilities: of at least the first, and of less than the second
 
 
 def rate_probability(probability: float | None) -> Likelihood | None:
