@@ -7,7 +7,8 @@ from vidret.errors import VidretError
 from vidret.types import Source
 
 MAX_QUERIES = 6
-UNASKED = 0.5  # weight of the pictures for a question that does not ask for them
+# Weights of pictures for a question that does not ask for them, and of words for one that asks for pictures only.
+UNASKED_PICTURES, UNASKED_WORDS = 0.75, 0.25
 MAX_QUESTION = 1000  # characters
 _ASKS = r"who|whom|whose|what|when|where|which|why|how"
 _AUXILIARY = r"is|are|was|were|do|does|did|can|could|will|would|has|have|had|should"
@@ -58,11 +59,19 @@ _WORD = re.compile(r"\w")
 
 @dataclass(frozen=True, slots=True)
 class RetrievalQuery:
-    """A query, the sources that it is compared with (None for all), and its weight among the queries of a question."""
+    """A query of a question.
+
+    Attributes:
+        text: The query.
+        sources: What it is compared with; None for all.
+        weight: Its weight among the queries of the question.
+        is_asked: Whether the question asks for these sources, so that it must be said if the index lacks them.
+    """
 
     text: str
     sources: tuple[Source, ...] | None = None
     weight: float = 1.0
+    is_asked: bool = True
 
 
 def plan_queries(question: str) -> list[RetrievalQuery]:
@@ -75,6 +84,8 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
     ['opens the door']
     >>> [query.sources for query in plan_queries("What does the speaker say about taxes?")]
     [None, ('speech', 'subtitles'), ('picture',)]
+    >>> [query.sources for query in plan_queries("How long does it take?")]
+    [None, ('speech', 'subtitles', 'screen'), ('picture',)]
     """
     if len(question) > MAX_QUESTION:
         raise VidretError(f"question must have at most {MAX_QUESTION} characters, got {len(question)}")
@@ -83,12 +94,16 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
     queries: list[RetrievalQuery] = []
     for part in split_questions(question):
         text = strip_interrogatives(part)
+        is_spoken, is_written, is_seen = (bool(each.search(part)) for each in (_SPOKEN, _WRITTEN, _SEEN))
         queries.append(RetrievalQuery(text))
-        if _SPOKEN.search(part):
+        if is_spoken:
             queries.append(RetrievalQuery(text, ("speech", "subtitles")))
-        if _WRITTEN.search(part):
+        if is_written:
             queries.append(RetrievalQuery(text, ("screen",)))
-        queries.append(RetrievalQuery(text, ("picture",), 1.0 if _SEEN.search(part) else UNASKED))
+        if not is_spoken and not is_written:
+            weight = UNASKED_WORDS if is_seen else 1.0
+            queries.append(RetrievalQuery(text, ("speech", "subtitles", "screen"), weight, is_asked=False))
+        queries.append(RetrievalQuery(text, ("picture",), 1.0 if is_seen else UNASKED_PICTURES))
     return queries[:MAX_QUERIES]
 
 

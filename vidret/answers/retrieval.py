@@ -166,6 +166,8 @@ def gather_context(
         except VidretError as error:
             if index == 0:
                 raise
+            if not query.is_asked:
+                continue
             where = f"in {', '.join(query.sources)}" if query.sources else f"for {query.text!r}"
             notes.append(f"not searched {where}: {error}")
             continue
