@@ -9,10 +9,15 @@ class VidretError(Exception):
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
-    codes = (getattr(error, "errno", None), getattr(error, "sqlite_errorname", None))
-    if not {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL"}.isdisjoint(codes):
-        return True
-    return error.__cause__ is not None and is_disk_full(error.__cause__)
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and all(cause is not each for each in causes):  # some libraries make them go in a circle
+        codes = (getattr(cause, "errno", None), getattr(cause, "sqlite_errorname", None))
+        if not {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL"}.isdisjoint(codes):
+            return True
+        causes.append(cause)
+        cause = cause.__cause__
+    return False
 
 
 class DecodeError(VidretError):
