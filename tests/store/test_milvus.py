@@ -467,8 +467,14 @@ def test_abandoned_move_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("existing", [False, True])
 def test_unreachable_server_is_reported_and_creates_no_index(
-    tmp_path: Path, existing: bool, server: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    existing: bool,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setenv("VIDRET_ALLOW", "milvus://http://127.0.0.1:9")
     address, started = server if existing else "milvus://127.0.0.1:9", time.monotonic()
     if existing:
         with create(tmp_path / "index", address) as store:
