@@ -1,7 +1,7 @@
 """The coarse search: choose the segments that are reranked by the inner product of query and segment vectors."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence, Set
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from vidret.search.queries import EncodedQuery
 from vidret.store.store import Store
-from vidret.types import Filters, SearchOptions
+from vidret.types import SearchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -22,31 +22,25 @@ Ids = Int64[np.ndarray, " _id"]
 def find_candidates(
     store: Store,
     queries: Sequence[EncodedQuery],
-    options: Sequence[SearchOptions],
-    depths: Sequence[int],
+    options: SearchOptions,
+    depth: int,
     excluded: Set[int] = frozenset(),
 ) -> list[Ids]:
     """Return the ids of the segments to rerank for each query, nearest first.
 
     Args:
         store: The index.
-        queries: The queries.
-        options: The options of each query.
-        depths: Number of nearest segments to consider for each query, at least ``candidates`` of its options. The first
+        queries: The clauses of a query.
+        options: The options of the search.
+        depth: Number of nearest segments to consider for each, at least ``candidates`` of the options. The first
             ``candidates`` are all returned; of the rest, the best ``SEGMENTS_PER_VIDEO`` of each further video.
         excluded: Videos to leave out.
     """
-    candidates: dict[int, Ids] = {}
-    by_filters = defaultdict[Filters, list[int]](list)
-    for index, each in enumerate(options):
-        by_filters[each.filters].append(index)
-    for filters, indices in by_filters.items():
-        sentences = np.stack([queries[index].positive.sentence for index in indices])
-        _, nearest = store.search(sentences, max(depths[index] for index in indices), filters, excluded=excluded)
-        for index, ids in zip(indices, nearest, strict=True):
-            ids = ids[: depths[index]]
-            candidates[index] = _limit_per_video(store, ids[ids >= 0], options[index].candidates)
-    return [candidates[index] for index in range(len(queries))]
+    if not queries:
+        return []
+    sentences = np.stack([query.positive.sentence for query in queries])
+    _, nearest = store.search(sentences, depth, options.filters, excluded=excluded)
+    return [_limit_per_video(store, ids[ids >= 0], options.candidates) for ids in nearest]
 
 
 def deepen(

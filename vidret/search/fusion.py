@@ -17,7 +17,6 @@ from vidret.errors import StoreError
 from vidret.search.backgrounds import (
     DRIFT,
     TextBackground,
-    has_typical,
     load_background,
     measure_background,
     store_background,
@@ -165,7 +164,7 @@ class FusedSearcher:
         if "picture" in question.sources:
             pairs = zip(question.encoded, question.structure.clauses, strict=True)
             free = [query for query, clause in pairs if not clause.phrases]
-            ids += find_candidates(store, free, [options] * len(free), [depth] * len(free), question.excluded)
+            ids += find_candidates(store, free, options, depth, question.excluded)
             pictures = self._rank_segments(question, np.unique(np.concatenate(ids)), refine=options.refine)
         ranked = self._collect(question, pictures)
         if question.structure.is_joint and pictures:
@@ -322,7 +321,7 @@ class FusedSearcher:
         """Return whether the stored background was measured on as many texts as there are."""
         assert self.texts is not None
         known = load_background(self.texts)
-        return known is not None and known.num_texts == len(self.texts) and has_typical(self.texts)
+        return known is not None and known.num_texts == len(self.texts)
 
     def save_background(self) -> None:
         """Measure the background, and store it beside the texts, unless there are as many as there were."""

@@ -90,20 +90,12 @@ class Reranker:
             times=stored.times,
         )
 
-    def rerank(
-        self, queries: Sequence[EncodedQuery], stored: SegmentFeatures, ranker: Ranker, *, typical: float
-    ) -> list[RankedSegments]:
-        """Return segments as each query orders them; ``typical`` is the mean score of unrelated queries."""
+    def rerank(self, query: EncodedQuery, stored: SegmentFeatures, ranker: Ranker, *, typical: float) -> RankedSegments:
+        """Return segments as a query orders them; ``typical`` is the mean score of unrelated queries."""
         if not len(stored.ids):
-            return [NO_SEGMENTS] * len(queries)
-        levels = ranker.score([text for query in queries for text in query.texts], stored.packed, stored.frames)
-        ends = np.cumsum([len(query.texts) for query in queries])
-        ranked = []
-        for query, end in zip(queries, ends, strict=True):
-            rows = slice(end - len(query.texts), end)
-            own = Levels({name: level[rows] for name, level in levels.scores.items()}, levels.best[rows])
-            ranked.append(self._order(query, stored, own, ranker, typical))
-        return ranked
+            return NO_SEGMENTS
+        levels = ranker.score(query.texts, stored.packed, stored.frames)
+        return self._order(query, stored, levels, ranker, typical)
 
     def _order(
         self, query: EncodedQuery, stored: SegmentFeatures, levels: Levels, ranker: Ranker, typical: float

@@ -55,7 +55,7 @@ class Searcher:
         for query in queries:
             ranker = self.get_ranker(rerank if query.is_text else None)
             scale = self.find_scale(ranker)
-            ranked += self.reranker.rerank([query], stored, ranker, typical=scale.mean)
+            ranked.append(self.reranker.rerank(query, stored, ranker, typical=scale.mean))
             evidence.append(scale.rate(ranked[-1].scores + query.positive.offset))
         return ranked, evidence
 
