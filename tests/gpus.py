@@ -9,7 +9,7 @@ import faiss
 import pytest
 import torch
 
-from vidret.store import gpu
+from vidret.store.vectors import flat
 
 MAX_SELECTION = 2048
 
@@ -60,11 +60,11 @@ class GpuIndex:
 def gpu_faiss(num_gpus: int = 2) -> Iterator[GpuFaiss]:
     """Have FAISS see GPUs."""
     fake = GpuFaiss()
-    gpu._open_resources.cache_clear()
+    flat._open_resources.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faiss, "get_num_gpus", lambda: num_gpus)
         patch.setattr(faiss, "StandardGpuResources", fake.make_resources, raising=False)
         patch.setattr(faiss, "GpuClonerOptions", lambda: SimpleNamespace(use_cuvs=True), raising=False)
         patch.setattr(faiss, "index_cpu_to_gpu", fake.copy, raising=False)
         yield fake
-    gpu._open_resources.cache_clear()
+    flat._open_resources.cache_clear()

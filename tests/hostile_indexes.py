@@ -14,8 +14,8 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from vidret.store.catalog import Catalog
-from vidret.store.manifest import HELD_IDS, MANIFEST, Manifest, ManifestEntry, sample_checksum
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, ManifestEntry, sample_checksum
 
 NUM_FLAT_FILES = 80
 Change = Callable[[Path, Path], None]  # of the index in a folder, with another folder that is somebody's own

@@ -18,7 +18,7 @@ from vidret.align.ucofia_selection import PatchSelector
 from vidret.encode.encoder import Encoder
 from vidret.search.ranking import Levels, Ranker, load_ranker
 from vidret.store.store import Store
-from vidret.store.vectors import Ids
+from vidret.store.vectors.flat import Ids
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 

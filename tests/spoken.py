@@ -14,7 +14,7 @@ from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.words import find_content
 from vidret.engine import Engine
 from vidret.search.fusion import FusedSearcher
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
 DIM = 64

@@ -20,7 +20,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.index.words import choose_words
 from vidret.search.models import read_encoder_name
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.timed_text.options import WordsOptions
 
 CODE = """

@@ -21,7 +21,7 @@ from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport
 from vidret.index.run import index_files
 from vidret.store.store import Store
-from vidret.store.vectors import choose_search_device
+from vidret.store.vectors.flat import choose_search_device
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:

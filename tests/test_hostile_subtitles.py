@@ -10,7 +10,7 @@ from tests.fakes import ColourEncoder
 from tests.hostile_subtitles import SUBTITLES, write_hostile_subtitles
 from vidret.engine import Engine
 from vidret.store.store import Store
-from vidret.store.text_upkeep import list_notes
+from vidret.store.texts.upkeep import list_notes
 from vidret.timed_text.options import WordsOptions
 from vidret.timed_text.subtitles import MAX_CHARACTERS, MAX_PER_SECOND
 from vidret.types import TimedText

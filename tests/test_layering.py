@@ -35,15 +35,15 @@ FENCES = {
         "vidret/video/pyav_decoder.py",
         "vidret/data/synthetic/video.py",
     ),
-    "faiss": ("vidret/store/vectors.py",),
-    "sqlite3": ("vidret/store/database.py", "vidret/store/text_index.py"),
+    "faiss": ("vidret/store/vectors/flat.py",),
+    "sqlite3": ("vidret/store/catalog/database.py", "vidret/store/texts/stems.py"),
     "faster_whisper": ("vidret/timed_text/speech.py",),
     "rapidocr": ("vidret/timed_text/screen.py",),
     "cv2": ("vidret/timed_text/images.py",),
     "charset_normalizer": ("vidret/timed_text/encodings.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
     "watchfiles": ("vidret/index/changes.py",),
-    "rapidfuzz": ("vidret/store/vocabulary.py",),
+    "rapidfuzz": ("vidret/store/texts/index.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),
@@ -55,9 +55,9 @@ FENCES = {
     "uvicorn": ("vidret/serve/connections.py",),
     "mcp": ("vidret/serve/mcp/protocol.py",),
     "mcp_types": ("vidret/serve/mcp/protocol.py",),
-    "pymilvus": ("vidret/store/milvus.py",),
-    "milvus_lite": ("vidret/store/milvus.py",),
-    "grpc": ("vidret/store/milvus.py",),
+    "pymilvus": ("vidret/store/vectors/milvus_collection.py",),
+    "milvus_lite": ("vidret/store/vectors/milvus_collection.py",),
+    "grpc": ("vidret/store/vectors/milvus_collection.py",),
     "fsspec": ("vidret/video/urls.py",),
     "ray": ("vidret/index/ray/*",),
 }
@@ -149,7 +149,7 @@ def test_a_broken_rule_is_caught_with_its_file_and_line() -> None:
     assert broken[0].endswith(
         "align may import devices, endpoints, errors, layers, model_files, text, timed_text, types only"
     )
-    assert broken[3].endswith("faiss may be named in vidret/store/vectors.py only")
+    assert broken[3].endswith("faiss may be named in vidret/store/vectors/flat.py only")
 
 
 def test_bans_narrow_rooms_and_strangers_are_caught() -> None:

@@ -241,7 +241,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.test_reindex import WideEncoder
 from vidret import reindex as module
-from vidret.store.database import Database
+from vidret.store.catalog.database import Database
 from vidret.store.writing import Writer
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -29,7 +29,7 @@ from vidret.encode.sentences import DIM, FINGERPRINT, NAME
 from vidret.evaluate.phrase_vectors import FOLDER
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import SegmentEmbedding, TimedText
 
 SEGMENTS_PER_VIDEO = 50

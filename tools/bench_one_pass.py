@@ -26,7 +26,7 @@ from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.store.moment_files import count_moments
+from vidret.store.contents import count_moments
 from vidret.store.store import Store
 from vidret.types import Frames
 from vidret.video.scan import scan

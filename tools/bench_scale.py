@@ -35,10 +35,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.store import NewSegment, Store
-from vidret.store.faiss_vectors import FaissVectors
-from vidret.store.ivf import KINDS, vector_bytes
-from vidret.store.maintenance import folder_size
-from vidret.store.vectors import load_faiss
+from vidret.store.upkeep import folder_size
+from vidret.store.vectors.faiss import FaissVectors
+from vidret.store.vectors.flat import load_faiss
+from vidret.store.vectors.ivf import KINDS, vector_bytes
 from vidret.types import Filters, SegmentEmbedding
 
 ALL_KINDS = ("flat", *KINDS, "milvus")

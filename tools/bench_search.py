@@ -35,7 +35,7 @@ from vidret.engine import Engine
 from vidret.search.ranking import AUTO, load_ranker
 from vidret.store.records import RANKER, NewSegment
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import SegmentEmbedding, TextSource, TimedText
 
 T = TypeVar("T")

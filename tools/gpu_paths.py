@@ -229,9 +229,8 @@ def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "
 
 def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10) -> Outcome:
     """Compare what is found: the share of results that differ; a filter must let no other through."""
-    from vidret.store.gpu import MAX_SELECTION, choose_faiss_device
-    from vidret.store.ivf import Shard, build_shard
-    from vidret.store.vectors import Flat, IdFilter, load_faiss
+    from vidret.store.vectors.flat import MAX_SELECTION, Flat, IdFilter, choose_faiss_device, load_faiss
+    from vidret.store.vectors.ivf import Shard, build_shard
 
     if choose_faiss_device(load_faiss(), setup.device) != setup.device:
         raise NotHereError(f"FAISS on {setup.device}: this build has no GPU code, or sees no such GPU")

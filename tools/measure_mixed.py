@@ -26,7 +26,7 @@ import numpy as np
 
 from vidret import Engine
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import Hit
 
 K = 10

@@ -64,13 +64,12 @@ from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
 from vidret.search.searcher import TYPICAL_SHARE
 from vidret.search.teaching import teach_concept
 from vidret.store.consent import allow_address
-from vidret.store.embeddings_table import read_embeddings
+from vidret.store.contents import read_embeddings, read_shots
 from vidret.store.lookup import find_below, find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
-from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
-from vidret.store.text_upkeep import read_transcript
-from vidret.store.vectors import choose_search_device
+from vidret.store.texts.upkeep import read_transcript
+from vidret.store.vectors.flat import choose_search_device
 from vidret.text import absolute_path, display_path, strip_query
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (

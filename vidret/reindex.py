@@ -20,9 +20,9 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.search.concepts import list_concepts
 from vidret.search.models import allow_encoder
 from vidret.search.ranking import NONE
-from vidret.store.address import FAISS
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
+from vidret.store.vectors.address import FAISS
 from vidret.store.watch_list import change_watches, read_watches, write_watches
 from vidret.text import has_file
 from vidret.video.streaming import choose_mode

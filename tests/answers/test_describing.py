@@ -12,7 +12,7 @@ from vidret.answers.endpoint import ChatEndpoint
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.words import read_options
-from vidret.store.text_upkeep import count_texts
+from vidret.store.texts.upkeep import count_texts
 
 FILMS = {"a.mp4": (("red", 3), ("blue", 3)), "b.mp4": (("green", 3),)}
 NUM_SEGMENTS = 3

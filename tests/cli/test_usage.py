@@ -20,7 +20,7 @@ from tests.cli.runner import Runner
 from vidret.cli.app import load_commands
 from vidret.engine import Engine
 from vidret.errors import StoreError
-from vidret.store.database import as_store_error
+from vidret.store.catalog.database import as_store_error
 from vidret.store.store import Store
 
 

@@ -11,8 +11,8 @@ from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.index.merging import merge_indexes
 from vidret.index.merging.words import TextMerge
 from vidret.index.words import OPTIONS, read_options
-from vidret.store.text_store import TextStore
-from vidret.store.text_upkeep import find_damaged_texts
+from vidret.store.texts.store import TextStore
+from vidret.store.texts.upkeep import find_damaged_texts
 from vidret.timed_text.options import WordsOptions
 from vidret.types import TextSource
 

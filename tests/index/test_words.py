@@ -20,8 +20,8 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.index import words as words_module
 from vidret.index.words import choose_words, open_words, read_options
 from vidret.store.store import Store
-from vidret.store.text_records import TextTrack
-from vidret.store.text_store import TextStore
+from vidret.store.texts.records import TextTrack
+from vidret.store.texts.store import TextStore
 from vidret.timed_text import options as options_module
 from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText

@@ -21,7 +21,7 @@ from vidret.search.backgrounds import (
 )
 from vidret.search.evidence import PRIOR_TEXTS
 from vidret.search.query_bank import SENTENCES
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource
 
 SAID = {"speech": ("hold the line", "the line is busy", "call again"), "screen": ("platform nine",)}

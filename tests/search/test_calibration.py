@@ -24,8 +24,8 @@ from vidret.search.calibration import (
     save_calibration,
 )
 from vidret.search.ranking import Levels, Ranker
+from vidret.store.catalog.tables import CheckedTables
 from vidret.store.store import Store
-from vidret.store.tables import CheckedTables
 from vidret.types import Hit, TextEmbedding
 
 BANK = ("a dog", "two men ride bicycles", "cartoon", "a dog and a cat", "a cat", "rain", "the sea at night")

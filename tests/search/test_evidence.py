@@ -31,7 +31,7 @@ from vidret.search.evidence import (
     rate_text,
 )
 from vidret.search.text_matching import TextMatch
-from vidret.store.text_records import StoredText
+from vidret.store.texts.records import StoredText
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 CLAUSES = st.sampled_from(

@@ -21,7 +21,7 @@ from vidret.search.grounded import GroundedVideo
 from vidret.search.placed_moments import APART
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.store.text_records import StoredText
+from vidret.store.texts.records import StoredText
 from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource, TimedText
 
 Text = tuple[float, float, float]  # start, end, score

@@ -54,7 +54,7 @@ from vidret.search.evidence import (
 from vidret.search.fusion import SAID, VERBATIM
 from vidret.search.query_bank import SENTENCES
 from vidret.search.text_matching import STOP_STEMS, TYPICAL_WORDS
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 

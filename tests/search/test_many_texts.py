@@ -18,8 +18,8 @@ from vidret.engine import Engine
 from vidret.search.clauses import AnalysedQuery
 from vidret.store import NewSegment, Store
 from vidret.store.epochs import Epochs
-from vidret.store.text_index import TextIndex
-from vidret.store.text_store import TextStore
+from vidret.store.texts.index import TextIndex
+from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, SearchOptions, SegmentEmbedding, TextSource, TimedText
 
 NUM_OTHERS = 260  # more than a search reads of one kind

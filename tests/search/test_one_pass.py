@@ -20,7 +20,7 @@ from vidret.ground.projected_files import load_projected
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.search.grounding import Grounder
-from vidret.store.moment_files import count_moments
+from vidret.store.contents import count_moments
 from vidret.store.records import MOMENTS, NewSegment
 from vidret.store.store import Store
 from vidret.video.identity import fingerprint

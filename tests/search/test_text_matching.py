@@ -23,7 +23,7 @@ from vidret.search.text_matching import (
     match_terms,
     weigh_terms,
 )
-from vidret.store.text_index import Term
+from vidret.store.texts.index import Term
 
 TYPICAL = np.eye(1, DIM, 1, dtype=np.float32)[0]
 SAID = (

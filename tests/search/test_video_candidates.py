@@ -16,7 +16,7 @@ from vidret.search.reranking import RankedSegments, SegmentFeatures
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, make_video_scores
-from vidret.store.text_records import StoredText
+from vidret.store.texts.records import StoredText
 from vidret.types import Segment, TextEmbedding, TextSource, TimedText
 
 DIM = 6

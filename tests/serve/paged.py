@@ -27,7 +27,7 @@ from vidret.engine import Engine
 from vidret.index.progress import IndexReport
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
 
 MARKUP = '<i>tilted & "quoted"'

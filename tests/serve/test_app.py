@@ -21,7 +21,7 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
 from vidret.serve.indexing import Indexer
-from vidret.store.database import Database
+from vidret.store.catalog.database import Database
 
 EXAMPLES = settings(
     max_examples=15,

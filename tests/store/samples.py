@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vidret.store import Store
-from vidret.store.schema import COLUMNS, COPY, find_schema_checksum
+from vidret.store.catalog.tables import COLUMNS, COPY, find_schema_checksum
 from vidret.types import SegmentEmbedding, ShotChange
 
 DIM = 8

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vidret.store import Store
-from vidret.store.catalog import Catalog
+from vidret.store.catalog.catalog import Catalog
 
 from . import samples
 
@@ -99,7 +99,7 @@ KILLED_AT_SHOTS = """
 import os, signal, sys
 from pathlib import Path
 from tests.store import samples
-from vidret.store.shots import ShotChanges
+from vidret.store.catalog.segments import ShotChanges
 remaining, add = int(sys.argv[2]), ShotChanges.add
 def kill(self, segment_id, shots):
     global remaining

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store import Store, maintenance
+from vidret.store import Store, upkeep
+from vidret.store.catalog.segments import Segments
 from vidret.store.features import feature_paths
-from vidret.store.segments import Segments
 
 from .samples import create, embedding, index_all, seeds
 
@@ -53,7 +53,7 @@ def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]
 def test_moved_rows_are_found_in_the_catalog(
     tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "restart_log", lambda _: None)  # as if the compaction had not ended yet
+    monkeypatch.setattr(upkeep, "restart_log", lambda _: None)  # as if the compaction had not ended yet
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
         assert_right(reader)

@@ -20,8 +20,8 @@ import numpy as np
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
-from vidret.store.text_upkeep import count_texts, find_damaged_texts
+from vidret.store.texts.store import TextStore
+from vidret.store.texts.upkeep import count_texts, find_damaged_texts
 
 with Store.open(sys.argv[1]) as store:
     assert len(store) == 4

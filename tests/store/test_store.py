@@ -12,9 +12,9 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store import Store
-from vidret.store.catalog import Catalog
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.tables import FORMAT
 from vidret.store.records import NewSegment, StoredVideo
-from vidret.store.schema import FORMAT
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens

@@ -16,8 +16,8 @@ from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encode
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.store.text_records import TextTrack
-from vidret.store.text_store import TextStore
+from vidret.store.texts.records import TextTrack
+from vidret.store.texts.store import TextStore
 from vidret.text import sanitize
 from vidret.types import Segment, TextSource, TimedText
 

@@ -47,7 +47,7 @@ def embeddings_command(
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
     from vidret.present.vector_files import check_vector_format, write_embeddings
-    from vidret.store.embeddings_table import read_embeddings
+    from vidret.store.contents import read_embeddings
     from vidret.store.store import Store
     from vidret.text import absolute_path
     from vidret.types import Filters

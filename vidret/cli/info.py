@@ -14,7 +14,7 @@ from vidret.present.terminal import print_message
 from vidret.text import sanitize, show_path
 
 if TYPE_CHECKING:
-    from vidret.store.moment_files import MomentCounts
+    from vidret.store.contents import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.store import Store
 
@@ -94,9 +94,9 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
-    from vidret.store.moment_files import count_moments
+    from vidret.store.contents import count_moments
     from vidret.store.store import Store
-    from vidret.store.text_upkeep import find_lost_texts
+    from vidret.store.texts.upkeep import find_lost_texts
     from vidret.store.watch_list import find_damaged_watches
 
     if diversity:
@@ -135,7 +135,7 @@ def info_command(
 
 def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
     """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
-    from vidret.store.text_upkeep import count_texts
+    from vidret.store.texts.upkeep import count_texts
 
     words = count_texts(index)
     if not as_json:
@@ -151,7 +151,7 @@ def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_
 
 def print_failed(store: "Store", *, as_json: bool) -> None:
     """Print the files that failed, with reasons, and the files of which words could not be read."""
-    from vidret.store.text_upkeep import list_notes
+    from vidret.store.texts.upkeep import list_notes
 
     failed = [(show_path(record.path), record.reason) for record in store.files(state="failed")]
     notes = [(show_path(note.path), note.source, note.reason) for note in list_notes(store)]
@@ -181,7 +181,7 @@ def print_damage(store: "Store", *, repair: bool) -> bool:
 
 def print_damaged_words(index: Path, *, repair: bool) -> bool:
     """Print what is damaged in the words of an index, and return whether anything is; ``repair`` drops it."""
-    from vidret.store.text_upkeep import find_damaged_texts
+    from vidret.store.texts.upkeep import find_damaged_texts
 
     damage = find_damaged_texts(index, repair=repair)
     for reason in damage:

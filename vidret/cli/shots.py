@@ -59,8 +59,8 @@ def shots_command(
 
 def read_local_shots(index: Path, video: str) -> "list[Shot]":
     """Return the shots of a video of a local index, without loading a model."""
+    from vidret.store.contents import read_shots
     from vidret.store.lookup import look_up_video
-    from vidret.store.shot_list import read_shots
     from vidret.store.store import Store
 
     with Store.open(index) as store:

@@ -66,7 +66,7 @@ def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) ->
     """Return the texts of a video of a local index, without loading a model."""
     from vidret.store.lookup import look_up_video
     from vidret.store.store import Store
-    from vidret.store.text_upkeep import read_transcript
+    from vidret.store.texts.upkeep import read_transcript
 
     with Store.open(index) as store:
         return read_transcript(store, look_up_video(store, video), sources)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int64
 from vidret.align.footage import Alignment, align_footage
 from vidret.align.whitening import Whitening, fit_whitening
 from vidret.copies.frames import FrameTable
-from vidret.store.nearest import find_nearest_rows
+from vidret.store.vectors.flat import find_nearest_rows
 
 SAMPLE = 20_000  # frames to which the whitening is fitted
 NEIGHBOURS = 48  # of each frame, among which those of other videos count

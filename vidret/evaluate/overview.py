@@ -15,8 +15,8 @@ from vidret.evaluate.video_means import IndexVectors, read_index_vectors
 from vidret.evaluate.word_use import WordUse, measure_word_use
 from vidret.metrics.clusters import choose_num_clusters, cluster_vectors
 from vidret.metrics.projection import project_to_plane
-from vidret.store.nearest import find_nearest_rows
 from vidret.store.store import Store
+from vidret.store.vectors.flat import find_nearest_rows
 from vidret.text import show_path
 from vidret.types import Filters, Segment
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import TextSource, TimedText
 
 PhraseKind = Literal["seen", "said", "shown"]

@@ -19,7 +19,7 @@ from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.answers import QueryOutcome, score_kinds
 from vidret.metrics.matching import temporal_iou
-from vidret.store.text_upkeep import count_texts
+from vidret.store.texts.upkeep import count_texts
 from vidret.types import Hit, Moment
 from vidret.video.scan import scan
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vidret.evaluate.phrases import KINDS, PhraseKind
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 
 UNKNOWN = "unknown"
 

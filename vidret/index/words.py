@@ -16,8 +16,8 @@ from vidret.errors import VidretError
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
-from vidret.store.text_records import TextTrack, make_key
-from vidret.store.text_store import FOLDER, TextStore
+from vidret.store.texts.records import TextTrack, make_key
+from vidret.store.texts.store import FOLDER, TextStore
 from vidret.timed_text.options import WordsOptions, is_installed
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED

@@ -10,9 +10,9 @@ from vidret.text import display_path, format_probability, format_time, sanitize,
 if TYPE_CHECKING:
     from vidret.answers.judging import JudgedHit
     from vidret.search.grammar import Interpretation
-    from vidret.store.moment_files import MomentCounts
+    from vidret.store.contents import MomentCounts
     from vidret.store.records import StoreInfo
-    from vidret.store.text_records import TextCounts
+    from vidret.store.texts.records import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from vidret.align.baseline import UNRELATED
 from vidret.search.evidence import PRIOR_TEXTS
 from vidret.search.query_bank import SENTENCES
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource, Vector
 
 _KEY, _TYPICAL = "background", "background.typical"

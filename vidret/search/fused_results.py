@@ -22,7 +22,7 @@ from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.text import display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,

@@ -35,7 +35,7 @@ from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatch, TextMatcher
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import VideoScores
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.types import SOURCES, TEXT_SOURCES, Filters, Query, SearchOptions, Source
 from vidret.types import Sequence as EventSequence
 

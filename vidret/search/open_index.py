@@ -21,7 +21,7 @@ from vidret.search.queries import EncodedQuery, encode_queries
 from vidret.search.searcher import Searcher
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.text import strip_query
 from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence

@@ -22,7 +22,7 @@ from vidret.search.ranking import AUTO, NONE
 from vidret.search.searcher import Searcher
 from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.text import strip_query
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from vidret.search.text_matching import STOP_STEMS
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 
 WORD = re.compile(r"\w+")
 MIN_LETTERS = 4  # of a word; shorter ones are mostly articles, names and misreadings

@@ -16,10 +16,10 @@ from jaxtyping import Float32
 
 from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.search.clauses import Clause
-from vidret.store.text_index import Term
-from vidret.store.text_records import StoredText
-from vidret.store.text_store import TextStore
-from vidret.store.text_tracks import AllowedTexts
+from vidret.store.texts.index import Term
+from vidret.store.texts.reading import AllowedTexts
+from vidret.store.texts.records import StoredText
+from vidret.store.texts.store import TextStore
 from vidret.types import TextSource, Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words

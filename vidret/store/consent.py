@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.address import FAISS, MILVUS, normalise_address
+from vidret.store.vectors.address import FAISS, MILVUS, normalise_address
 from vidret.text import sanitize
 
 logger = logging.getLogger(__name__)

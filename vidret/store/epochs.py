@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
 from vidret.errors import StoreError
-from vidret.store.catalog import Catalog
-from vidret.store.database import REPAIR
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.database import REPAIR
+from vidret.store.catalog.matching import order_by_ids
 from vidret.store.features import Features, Rows
-from vidret.store.matching import order_by_ids
 from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
-from vidret.store.snapshot import find_rows
+from vidret.store.snapshots.snapshot import find_rows
 
 logger = logging.getLogger(__name__)
 

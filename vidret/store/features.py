@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 
 from vidret.errors import StoreError
-from vidret.store.database import REPAIR
+from vidret.store.catalog.database import REPAIR
 from vidret.store.os_calls import open_handle, remove_closed, sync_data, write_at
 from vidret.store.records import SegmentLocation
 

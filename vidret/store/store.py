@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import StoreError, VidretError
-from vidret.store import maintenance
-from vidret.store.address import normalise_address
-from vidret.store.bitmap import Ids
-from vidret.store.catalog import Catalog
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.repair import repair_catalog
 from vidret.store.consent import allow_address
-from vidret.store.creation import (
+from vidret.store.epochs import Epochs
+from vidret.store.folder import (
     CATALOG,
     FEATURES,
     LOCK,
@@ -26,14 +25,14 @@ from vidret.store.creation import (
     create_catalog,
     create_folder,
 )
-from vidret.store.current_vectors import CurrentVectors
-from vidret.store.epochs import Epochs
-from vidret.store.faiss_vectors import MEMORY
 from vidret.store.lock import WriteAccess, WriterLock
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
-from vidret.store.repair import repair_catalog
-from vidret.store.snapshot import Selection
-from vidret.store.upkeep import Upkeep
+from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.snapshot import Selection
+from vidret.store.upkeep import Upkeep, folder_size
+from vidret.store.vectors.address import normalise_address
+from vidret.store.vectors.current import CurrentVectors
+from vidret.store.vectors.faiss import MEMORY
 from vidret.store.writing import Writer
 from vidret.types import ALL_VIDEOS, Filters
 
@@ -219,7 +218,7 @@ class Store:
             encoder_fingerprint=self.encoder_fingerprint,
             dim=self.dim,
             generation=self.generation,
-            num_bytes=maintenance.folder_size(self.path),
+            num_bytes=folder_size(self.path),
             vectors=self._vectors.reopen().kind,
             memory=self._catalog.meta(MEMORY) or None,
             store=self.home,

@@ -10,18 +10,18 @@ import shutil
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.address import FAISS
-from vidret.store.catalog import Catalog
-from vidret.store.changes import restart_log
-from vidret.store.creation import CATALOG, FEATURES
-from vidret.store.database import Database
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.database import Database
+from vidret.store.catalog.tables import CheckedTables
 from vidret.store.features import feature_paths
-from vidret.store.manifest import HELD_IDS, MANIFEST
-from vidret.store.moving import HOME
+from vidret.store.folder import CATALOG, FEATURES
 from vidret.store.os_calls import sync_folder
-from vidret.store.saved_columns import KEY
-from vidret.store.tables import CheckedTables
-from vidret.store.vector_index import VectorLocation
+from vidret.store.snapshots.changes import restart_log
+from vidret.store.snapshots.columns import KEY
+from vidret.store.vectors.address import FAISS
+from vidret.store.vectors.current import HOME
+from vidret.store.vectors.manifest import HELD_IDS, MANIFEST
+from vidret.store.vectors.registry import VectorLocation
 
 COPY = "switch.sqlite"
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.creation import check_entries
+from vidret.store.folder import check_entries
 from vidret.store.os_calls import open_handle, unlock, wait_for_lock
 
 FILE, LOCK = "watches.json", "watches.lock"

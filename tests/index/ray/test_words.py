@@ -24,7 +24,7 @@ from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.index.words import ContentWords, open_words
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, TextSource, TimedText
 from vidret.video.identity import identify

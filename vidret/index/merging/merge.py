@@ -40,7 +40,7 @@ from vidret.store.records import (
     FileState,
 )
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
+from vidret.store.texts.store import TextStore
 
 
 @dataclass(frozen=True, slots=True)

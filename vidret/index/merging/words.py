@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.index.words import OPTIONS
-from vidret.store.text_records import TextTrack
-from vidret.store.text_store import TextStore
+from vidret.store.texts.records import TextTrack
+from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
 
 BATCH = 4096  # texts copied at once

@@ -1,0 +1,212 @@
+"""The catalog: formats, rows of files, videos and segments, transactions, read-only access."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.tables import FORMAT
+from vidret.store.records import SegmentLocation, StoredRow
+from vidret.types import Segment
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    facts: dict[str, str | int] = {"encoder_name": "tower", "encoder_fingerprint": "1", "dim": 4}
+    return Catalog.create(tmp_path / "catalog.sqlite", facts)
+
+
+def add(catalog: Catalog, video: int, segment_index: int, row: int = 0) -> int:
+    segment, times = Segment(video, segment_index, 0.0, 1.0), np.array([0.25, 0.75])
+    return catalog.segments.add([(StoredRow(segment, times, location(row)), [])])[0]
+
+
+def location(row: int) -> SegmentLocation:
+    return SegmentLocation(
+        row, 2 * row, num_frames=2, token_byte=5 * row, num_bytes=5, row_sum=7, frames_sum=8, tokens_sum=9
+    )
+
+
+def set_format(path: Path, value: object) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (value,))
+    connection.close()
+
+
+def test_newer_format_is_rejected(catalog: Catalog) -> None:
+    catalog.close()
+    set_format(catalog.path, FORMAT + 1)
+    with pytest.raises(StoreError, match=rf"format must be at most {FORMAT}, got {FORMAT + 1}"):
+        Catalog(catalog.path, write=False)
+
+
+@pytest.mark.parametrize("damage", ["text", "header", "empty"])
+def test_invalid_catalog_file_is_rejected_with_its_path(catalog: Catalog, damage: str) -> None:
+    catalog.close()
+    whole = catalog.path.read_bytes()
+    catalog.path.write_bytes({"text": b"hello " * 999, "header": b"\xff" * 50 + whole[50:], "empty": b""}[damage])
+    with pytest.raises(StoreError, match=r"catalog\.sqlite: "):
+        Catalog(catalog.path, write=True)
+
+
+def test_unfinished_catalog_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    assert not Catalog.exists(path)
+    path.touch()  # as after a crash before the first commit
+    assert not Catalog.exists(path)
+    Catalog.create(path, {}).close()
+    assert Catalog.exists(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/b.mp4",
+        "naïve 映画 🎬.mkv",
+        "two\nlines\t.mp4",
+        "not \udcff unicode\udc80",
+        " ",
+        "'; DROP TABLE files;--",
+        "%_?",
+    ],
+)
+def test_any_file_name_can_be_stored(catalog: Catalog, path: str) -> None:
+    catalog.set_file(path, "failed", f"cannot read {path}", None, 12, 2**62)
+    record = catalog.file(path)
+    assert record is not None
+    assert (record.path, record.state, record.num_bytes, record.mtime_ns) == (path, "failed", 12, 2**62)
+    assert [r.path for r in catalog.files(state="failed")] == [path]
+    assert catalog.files(state="done") == []
+
+
+def test_none_leaves_values_unchanged(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 1)
+    catalog.set_file("a", "pending", "", video, 5, 6)
+    catalog.set_file("a", "failed", "broken", None, None, None)
+    record = catalog.file("a")
+    assert record is not None
+    assert (record.state, record.reason, record.video, record.num_bytes, record.mtime_ns) == (
+        "failed",
+        "broken",
+        video,
+        5,
+        6,
+    )
+
+
+def test_generation_changes_only_with_search_results(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 2)
+    generations = [catalog.meta("generation")]
+
+    def changed() -> bool:
+        generations.append(catalog.meta("generation"))
+        return bool(generations[-1] != generations[-2])
+
+    assert not changed()
+    catalog.set_file("a", "pending", "", None, 1, 1)
+    assert not changed()
+    catalog.set_file("a", "running", "", video, None, None)
+    assert changed()
+    add(catalog, video, 0)
+    assert changed()
+    catalog.set_file("a", "done", "", None, None, None)
+    catalog.finish_video(video, "")
+    assert not changed()
+    catalog.set_file("a", "missing", "", None, None, None)
+    assert changed()
+
+
+def test_segments_are_returned_in_the_order_of_ids(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 5)
+    ids = [add(catalog, video, index, index) for index in (3, 0, 4, 1, 2)]
+    assert [s.number for s in catalog.segments.get(ids)] == [3, 0, 4, 1, 2]
+    assert [s.number for s in catalog.segments.get(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
+    assert list(catalog.segments.of_video(video)) == [0, 1, 2, 3, 4]
+    assert catalog.segments.locations(ids)[1] == {
+        key: location(index) for key, index in zip(ids, (3, 0, 4, 1, 2), strict=True)
+    }
+    np.testing.assert_array_equal(catalog.segments.times(ids), [[0.25, 0.75]] * 5)
+    for read in (catalog.segments.get, catalog.segments.times):
+        with pytest.raises(StoreError, match="segment 99 is not in the index"):
+            read([ids[0], 99])
+
+
+def test_tail_is_the_end_of_the_last_segment(catalog: Catalog) -> None:
+    assert catalog.tail() == (0, 0, 0)
+    add(catalog, catalog.begin_video("f", 1.0, {}, 1), 0, row=6)
+    assert catalog.tail() == (7, 14, 35)
+
+
+def test_only_segments_with_a_live_path_are_searchable(catalog: Catalog) -> None:
+    live, failed, orphan = (catalog.begin_video(name, 1.0, {}, 1) for name in "lfo")
+    ids = [add(catalog, video, 0, row) for row, video in enumerate((live, failed, orphan))]
+    assert len(catalog.snapshots.current().everything.ids()) == 0
+    catalog.set_file("1", "pending", "", live, None, None)
+    catalog.set_file("2", "missing", "", live, None, None)
+    catalog.set_file("3", "failed", "no frames", failed, None, None)
+    assert catalog.snapshots.current().everything.ids().tolist() == ids[:1]
+    assert catalog.paths([failed, live]) == {failed: [], live: ["1"]}
+
+
+def test_ids_are_never_reused(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 2)
+    last = max(add(catalog, video, 0), add(catalog, video, 1, 1))
+    catalog.run("DELETE FROM segments")
+    assert add(catalog, video, 0, 2) > last
+
+
+def test_another_number_of_segments_starts_over(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {"fps": 25}, 2)
+    add(catalog, video, 0)
+    catalog.finish_video(video, "the end is torn")
+    assert catalog.begin_video("f", 1.0, {"fps": 25}, 2) == video == catalog.complete_video("f")
+    assert catalog.begin_video("f", 2.0, {"fps": 30}, 3) == video
+    assert catalog.segments.of_video(video) == {}
+    record = catalog.video(video)
+    assert (record.complete, record.salvaged, record.facts, record.duration) == (False, "", {"fps": 30}, 2.0)
+
+
+def test_failed_transaction_changes_nothing(catalog: Catalog) -> None:
+    def fail() -> None:
+        with catalog.transaction():
+            catalog.set_file("a", "done", "", 12345, None, None)
+
+    with pytest.raises(StoreError):
+        fail()
+    assert catalog.files() == []
+    catalog.set_file("a", "done", "", None, None, None)  # the connection is still usable
+
+
+def test_readers_cannot_write(catalog: Catalog) -> None:
+    reader = Catalog(catalog.path, write=False)
+    with pytest.raises(StoreError, match="readonly"):
+        reader.set_meta("key", "value")
+    reader.close()
+
+
+def test_reader_without_write_permission_sees_commits(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        reader = Catalog(catalog.path, write=False)
+    for number in range(1, 4):
+        owner = Catalog(catalog.path, write=True)
+        owner.set_file(f"{number}.mp4", "done", "x" * 5000, owner.begin_video(f"f{number}", 1.0, {}, 1), 1, 1)
+        assert len(reader.files(state="done")) == number
+        owner.close()
+        assert reader.meta("generation") == len(reader.stored_videos()) == number
+    reader.close()
+
+
+def test_finished_index_opens_on_a_read_only_disk(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.close()
+    before = set(catalog.path.parent.iterdir())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    reader = Catalog(catalog.path, write=False)
+    assert reader.meta("dim") == 4
+    assert set(catalog.path.parent.iterdir()) == before
+    reader.close()

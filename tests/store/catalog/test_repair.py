@@ -1,0 +1,386 @@
+"""Damage in the catalog: every flipped bit is found or harmless, and intact rows are recovered."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store import Store
+from vidret.store.catalog import repair
+from vidret.store.catalog.database import Database
+from vidret.store.catalog.repair import find_bad_rows
+from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
+from vidret.store.lock import WriterLock
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
+
+from ..samples import (
+    DIM,
+    NUM_SEGMENTS,
+    add_video,
+    create,
+    damage,
+    embedding,
+    index_all,
+    seeds,
+    to_format_1,
+    to_format_2,
+    tokens,
+)
+
+ALL = [100 * video + index for video in range(3) for index in range(NUM_SEGMENTS)]
+Answers = dict[object, object]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    with create(tmp_path / "index") as store:
+        index_all(store, 3)
+        store.set_meta("ranker", "{}")
+        store.set_meta(SEGMENTS, FOLLOW_SHOTS)
+        store.set_meta("baseline.none", "[]")
+    return tmp_path / "index"
+
+
+def damage_rows(index: Path, sql: str) -> None:
+    """Change rows without updating their checksums."""
+    with Store.open(index, write=True) as store:
+        assert store._catalog.run(sql) > 0
+
+
+def answers(index: Path) -> Answers:
+    """Return all scores, segments and videos of an index, by key."""
+    with Store.open(index) as store:
+        scores, ids = store.search(np.stack([embedding(seed).video for seed in ALL]), len(ALL))
+        stored = store.read(sorted(set(ids[ids >= 0].tolist())))
+        found: Answers = {("score", query, key): scores[query, rank] for (query, rank), key in np.ndenumerate(ids)}
+        videos = {video.id: video.paths for video in store.videos()}
+        for key, segment, frames, times, packed, changes in zip(
+            stored.ids,
+            stored.segments,
+            stored.frames,
+            stored.times,
+            stored.tokens,
+            store.segment_shots(stored.ids),
+            strict=True,
+        ):
+            if segment.video in videos:
+                found[key] = (segment, frames.tobytes(), times.tobytes(), bytes(packed), changes)
+        return {key: value for key, value in found.items() if not isinstance(key, tuple) or key[2] in stored.ids} | {
+            video.paths: (video.duration, str(video.facts), video.salvaged) for video in store.videos()
+        }
+
+
+def is_found(index: Path) -> bool:
+    try:
+        with Store.open(index) as store:
+            return bool(store.verify() or store.verify_vectors())
+    except StoreError as error:
+        assert "run vidret info --repair" in str(error)  # noqa: PT017
+        return True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_flipped_bit_changes_results_undetected(index: Path, tmp_path: Path, seed: int) -> None:
+    rng, whole, expected = random.Random(seed), (index / "catalog.sqlite").read_bytes(), answers(index)
+    offsets = [offset for offset in range(4096, len(whole)) if whole[offset]]  # after the page of CREATE statements
+    num_found = 0
+    for _ in range(10):
+        shutil.copytree(index, tmp_path / "damaged", dirs_exist_ok=True)
+        path = tmp_path / "damaged" / "catalog.sqlite"
+        path.write_bytes(whole)
+        damage(path, rng.choice(offsets), bits=1 << rng.randrange(8))
+        if not is_found(path.parent):
+            assert answers(path.parent) == expected
+            continue
+        num_found += 1
+        Store.repair_catalog(path.parent)
+        with Store.open(path.parent, write=True) as store:
+            assert (store.verify(), store.verify_vectors()) == ([], [])
+        assert answers(path.parent).items() <= expected.items()
+        with create(path.parent) as store:
+            index_all(store, 3)
+            assert seeds(store) == ALL
+        shutil.rmtree(path.parent)
+    assert num_found > 3
+
+
+ROWS = {
+    "a segment's times": ("UPDATE segments SET start = start + 1 WHERE id = 6", "segments", [101]),
+    "a segment's place": ("UPDATE segments SET frame_row = 0 WHERE id = 6", "segments", [101]),
+    "a segment's video": ("UPDATE segments SET video = 1, number = 9 WHERE id = 6", "segments", [101]),
+    "a video's duration": ("UPDATE videos SET duration = 1 WHERE id = 2", "videos", [100, 101, 102, 103]),
+    "a video's facts": ("UPDATE videos SET facts = '{' WHERE id = 2", "videos", [100, 101, 102, 103]),
+    "a file's path": ("UPDATE files SET path = x'61' WHERE video = 2", "files", [100, 101, 102, 103]),
+    "a file's time": ("UPDATE files SET mtime_ns = NULL WHERE video = 2", "files", [100, 101, 102, 103]),
+    "no checksum": ("UPDATE segments SET checksum = NULL WHERE id = 6", "segments", [101]),
+    "a segment's shots": ("UPDATE shots SET changes = '[]' WHERE segment = 6", "shots", [101]),
+    "no checksum of shots": ("UPDATE shots SET checksum = NULL WHERE segment = 6", "shots", [101]),
+    "bytes for text": ("UPDATE videos SET facts = CAST(facts AS BLOB) WHERE id = 2", "videos", [100, 101, 102, 103]),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_damaged_row_is_reported_deleted_and_restored(index: Path, row: str) -> None:
+    sql, table, lost = ROWS[row]
+    with Store.open(index) as store:
+        before = [store.shots(video.id) for video in store.videos()]
+    damage_rows(index, sql)
+    with Store.open(index) as store, pytest.raises(StoreError, match=rf"catalog\.sqlite: the row of .* in {table} is"):
+        store.verify()
+    assert len(Store.repair_catalog(index)) >= 1
+    assert Store.repair_catalog(index) == []
+    with create(index) as store:
+        assert store.verify() == []
+        assert seeds(store) == sorted(set(ALL) - set(lost))
+        last = max(store.searchable())
+        index_all(store, 3)
+        assert seeds(store) == ALL
+        assert [store.shots(video.id) for video in store.videos()] == before
+        if table == "segments":
+            assert max(store.searchable()) > last, "ids are never reused"
+
+
+def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for sql, *_ in (ROWS["a segment's times"], ROWS["a video's facts"]):
+        damage_rows(index, sql)
+    damage_rows(index, "UPDATE files SET path = x'61' WHERE video = 3")
+    with Store.open(index) as store:
+        for read in (store.segments, store.frames):
+            with pytest.raises(StoreError, match=r"the row of segment 6 is damaged .*; run vidret info --repair"):
+                read([5, 6])
+        with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
+            store.video(2)
+        for _ in range(2):
+            assert [video.id for video in store.videos()] == [1]
+            assert [record.video for record in store.files()] == [1, 2]
+            assert store.paths([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
+            assert store.read([5, 6, 7]).ids.tolist() == [5, 7]
+        assert store.is_complete("v1") is None
+        assert store.contents() == {"v0": 1, "v2": 3}
+        with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
+            store.fingerprints()
+    assert len(caplog.messages) == len(set(caplog.messages)) == 4
+
+
+def test_damaged_row_of_a_file_is_repaired_when_written(index: Path) -> None:
+    damage_rows(index, "UPDATE files SET mtime_ns = 7 WHERE video = 2")
+    with create(index) as store:
+        assert store.file("/videos/v1.mp4") is None
+        store.set_file("/videos/v1.mp4", state="done", video=2)
+        assert store.verify() == []
+        assert seeds(store) == ALL
+
+
+@pytest.mark.parametrize("key", [*ESSENTIAL, "generation", "tail", "format", "schema"])
+def test_essential_metadata_is_restored(index: Path, key: str) -> None:
+    with Store.open(index) as store:
+        before = (store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker"), store.generation)
+    damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+    assert is_found(index)
+    assert Store.repair_catalog(index) == [f"the row of {key!r} in meta is damaged (checksum)"]
+    with create(index) as store:
+        *facts, generation = before
+        assert [store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker")] == facts
+        assert store.generation > generation, "nothing derived earlier seems current"
+        assert store.verify() == []
+        assert seeds(store) == ALL
+        last = max(store.searchable())
+        add_video(store, "v5", seed=5)
+        assert store.video_segments(4) == [last + 1, last + 2, last + 3, last + 4]
+        assert store.tokens(store.video_segments(4)) == [tokens(500 + number) for number in range(NUM_SEGMENTS)]
+
+
+def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
+    for key in ("vectors", "vectors.held", "user.baseline.none"):
+        damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+    with Store.open(index) as store:
+        assert seeds(store) == ALL, "vectors are rebuilt"
+        with pytest.raises(
+            StoreError, match=r"the metadata 'user\.baseline\.none' is damaged .*; run vidret info --repair"
+        ):
+            store.get_meta("baseline.none")
+    assert len(Store.repair_catalog(index)) == 3
+    with Store.open(index) as store:
+        assert store.get_meta("baseline.none") is None
+
+
+LOG = {
+    "a number": "UPDATE changes SET number = number + 8 WHERE number = (SELECT max(number) FROM changes)",
+    "a video": "UPDATE changes SET key = key + 8 WHERE kind = 'video'",
+    "a kind": "UPDATE changes SET kind = 'segmentz' WHERE kind = 'segments'",
+    "all rows": "DELETE FROM changes",
+    "a trigger": "UPDATE sqlite_master SET sql = replace(sql, 'twin', 'twim') WHERE name = 'changes_4'",
+    "the table of a trigger": "UPDATE sqlite_master SET tbl_name = 'filez' WHERE name = 'changes_0'",
+}
+
+
+@pytest.mark.parametrize("what", LOG)
+def test_damaged_log_is_found_and_made_anew(index: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.upkeep.MAX_DEAD_FRACTION", 1.0)  # a compaction would begin the log anew
+    with create(index) as store, Store.open(index) as reader:
+        store.set_file("/videos/v1.mp4", state="missing")
+        store.prune()
+        remaining = seeds(reader)
+        with store._catalog.transaction():
+            store._catalog.run("PRAGMA writable_schema = ON")
+            assert store._catalog.run(LOG[what]) > 0
+    assert is_found(index)
+    assert len(Store.repair_catalog(index)) >= 1
+    assert not is_found(index)
+    with create(index) as store, Store.open(index) as reader:
+        assert seeds(reader) == remaining
+        store.set_file("/videos/v0.mp4", state="missing")
+        assert seeds(reader) == [200, 201, 202, 203]
+
+
+def test_loss_of_essential_metadata_and_its_copy_is_rejected(index: Path) -> None:
+    damage_rows(index, "UPDATE meta SET value = 9 WHERE key IN ('dim', 'copy.dim')")
+    before = (index / "catalog.sqlite").read_bytes()
+    with pytest.raises(StoreError, match=r"cannot be repaired \(the metadata 'dim' is lost\)"):
+        Store.repair_catalog(index)
+    assert (index / "catalog.sqlite").read_bytes() == before
+
+
+def test_reader_sees_a_repair(index: Path) -> None:
+    with Store.open(index) as reader:
+        assert seeds(reader) == ALL
+        damage_rows(index, "UPDATE segments SET start = start + 1 WHERE id = 6")
+        Store.repair_catalog(index)
+        assert seeds(reader) == sorted(set(ALL) - {101})
+
+
+STATEMENTS = {
+    "column": b"num_frames INTEGER",
+    "checksum": b"checksum INTEGER) WITHOUT ROWID",
+    "keyword": b"TABLE segments",
+    "name": b"videos_1",
+}
+
+
+@pytest.mark.parametrize("what", ["index page", "table page", "shots page", *STATEMENTS])
+def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
+    with create(index) as store:
+        index_all(store, 20)
+        expected, changes = seeds(store), [store.shots(video.id) for video in store.videos()]
+        root = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        names = {"index page": "sqlite_autoindex_segments_1", "shots page": "shots"}
+        page = store._catalog.value(root, names.get(what, "segments"))
+    path = index / "catalog.sqlite"
+    data = bytearray(path.read_bytes())
+    if what in STATEMENTS:
+        offset = data.index(STATEMENTS[what])
+        data[offset] ^= 0x80 if what == "name" else 0x02
+    else:
+        data[(page - 1) * 4096 + 3] ^= 0x02  # the number of cells of the page
+    path.write_bytes(data)
+    assert is_found(index)
+    lock = WriterLock(index / "writer.lock")
+    with pytest.raises(StoreError, match=r"process .* is writing"):
+        Store.repair_catalog(index)
+    lock.release()
+    assert Store.repair_catalog(index) != []
+    with create(index) as store:
+        assert store.verify() == []
+        recovered = seeds(store)
+        assert set(recovered) <= set(expected)
+        assert len(recovered) > 0 or what == "shots page"
+        index_all(store, 20)
+        assert seeds(store) == expected
+        assert [store.shots(video.id) for video in store.videos()] == changes
+
+
+@pytest.mark.parametrize(("old", "convert"), [(1, to_format_1), (2, to_format_2)])
+def test_older_index_is_readable_and_upgraded_by_the_next_writer(
+    index: Path, old: int, convert: Callable[[Path], None]
+) -> None:
+    damage_rows(index, "DELETE FROM shots")
+    expected = answers(index)
+    convert(index)
+    before = (index / "catalog.sqlite").read_bytes()
+    assert answers(index) == expected
+    with Store.open(index) as reader:
+        assert reader.info().format == old
+        assert reader.verify() == []
+        assert reader.shots(1) == []
+        assert (index / "catalog.sqlite").read_bytes() == before, "a reader changes nothing"
+        with create(index) as store:
+            assert store.info().format == FORMAT
+            assert store.verify() == []
+            assert find_bad_rows(store._catalog.database) == []
+            index_all(store, 4)
+            assert seeds(reader) == seeds(store) == [*ALL, 300, 301, 302, 303]
+            assert reader.shots(4) == store.shots(4) != []
+    damage_rows(index, ROWS["a segment's times"][0])
+    assert is_found(index)
+    Store.repair_catalog(index)
+    assert not is_found(index)
+
+
+@pytest.mark.parametrize("convert", [to_format_1, to_format_2])
+def test_older_index_is_repaired(index: Path, convert: Callable[[Path], None]) -> None:
+    convert(index)
+    database = Database(index / "catalog.sqlite", write=True)
+    page = database.value("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_segments_1'")
+    database.close()
+    damage(index / "catalog.sqlite", (page - 1) * 4096 + 4, bits=3)
+    assert is_found(index)
+    assert Store.repair_catalog(index) != []
+    with create(index) as store:
+        assert (store.verify(), seeds(store), store.dim) == ([], ALL, DIM)
+
+
+def test_newer_index_is_not_repaired(index: Path) -> None:
+    with Store.open(index, write=True) as store:
+        store._catalog.set_meta("format", FORMAT + 1)
+    with pytest.raises(StoreError, match=f"format must be at most {FORMAT}, got {FORMAT + 1}; update vidret"):
+        Store.repair_catalog(index)
+    with pytest.raises(StoreError, match="there is no index here"):
+        Store.repair_catalog(index / "nowhere")
+    assert not (index / "nowhere").exists()
+
+
+def test_format_that_seems_older_by_damage_is_refused_by_a_writer(index: Path) -> None:
+    damage_rows(index, "UPDATE meta SET value = 2 WHERE key = 'format'")
+    with pytest.raises(StoreError, match=r"the metadata 'format' is damaged .*; run vidret info --repair"):
+        create(index)
+    with Store.open(index) as store:
+        assert store.shots(1) != []
+    Store.repair_catalog(index)
+    with create(index) as store:
+        assert (store.info().format, store.verify(), seeds(store)) == (FORMAT, [], ALL)
+
+
+def test_index_without_shots_loses_no_segment_with_their_empty_table(index: Path) -> None:
+    with create(index) as store:
+        store.set_meta(SEGMENTS, "grid")
+        store._catalog.run("DELETE FROM shots")
+        page = store._catalog.value("SELECT rootpage FROM sqlite_master WHERE name = 'shots'")
+    damage(index / "catalog.sqlite", (page - 1) * 4096, bits=7)  # the kind of page
+    assert is_found(index)
+    assert Store.repair_catalog(index) != []
+    with Store.open(index) as store:
+        assert (store.verify(), seeds(store)) == ([], ALL)
+
+
+def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(index) as store, Store.open(index) as reader:
+
+        def write_meanwhile(database: Database) -> int:
+            add_video(store, "v5", seed=5)
+            return find_schema_checksum(database)
+
+        monkeypatch.setattr(repair, "find_schema_checksum", write_meanwhile)
+        assert reader.verify() == []
+        assert len(reader) == len(ALL) + NUM_SEGMENTS
+
+
+def test_last_segment_id_is_verified(index: Path) -> None:
+    damage_rows(index, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'segments'")
+    assert Store.repair_catalog(index) == ["the last segment id is damaged"]
+    with create(index) as store:
+        add_video(store, "v5", seed=5)
+        assert store.video_segments(4) == [13, 14, 15, 16]

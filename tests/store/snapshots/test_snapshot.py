@@ -1,0 +1,351 @@
+"""Snapshots: after any changes, extended ones are those read from scratch, and answer what SQL over all rows does."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from vidret.store import NewSegment, Store
+from vidret.store.catalog.database import Database
+from vidret.store.snapshots.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtract
+from vidret.store.snapshots.latest import Snapshots
+from vidret.store.snapshots.snapshot import Snapshot
+from vidret.store.vectors.flat import Flat
+from vidret.types import Filters
+
+from .. import naive
+from ..samples import DIM, add_video, create, embedding
+
+FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", "/b"]
+NAMES = st.builds("{}/{}.mp4".format, st.sampled_from(FOLDERS), st.integers(0, 3))
+STATES = st.sampled_from(["pending", "running", "done", "failed", "missing"])
+TIMES = st.sampled_from([None, 0, 10, 20])
+FILTERS = st.builds(
+    Filters,
+    folder=st.sampled_from([None, "/", *FOLDERS, "/a/0.mp4"]),
+    min_seconds=st.sampled_from([None, 10, 20]),
+    max_seconds=st.sampled_from([None, 20.0, float("nan")]),
+    after=TIMES,
+    before=TIMES,
+)
+
+
+def columns(snapshot: Snapshot) -> dict[str, object]:
+    """Return what a snapshot says of each segment, video and path."""
+    segments, videos, files = snapshot.segments, snapshot.videos, snapshot.files
+    rows = np.flatnonzero(segments.stored).tolist()
+    own = ("starts", "ends", "num_frames", "has_tokens", "searchable")
+    paths = {files.paths[row]: row for row in np.flatnonzero(files.current).tolist()}
+    owner = [int(videos.ids[row]) if row >= 0 else None for row in files.video_rows.tolist()]
+    return {
+        "segments": {
+            int(segments.ids[row]): (
+                int(videos.ids[segments.video_rows[row]]),
+                *(getattr(segments, name)[row].item() for name in own),
+            )
+            for row in rows
+        },
+        "videos": {
+            int(videos.ids[row]): (
+                videos.fingerprints[row],
+                *(
+                    getattr(videos, name)[row].item()
+                    for name in ("durations", "complete", "imported", "num_paths", "num_segments")
+                ),
+            )
+            for row in np.flatnonzero(videos.stored).tolist()
+        },
+        "files": {path: (owner[row], int(files.mtimes_ns[row]), int(files.states[row])) for path, row in paths.items()},
+        "searchable": snapshot.everything.ids().tolist(),
+        "count": snapshot.everything.num_segments,
+    }
+
+
+class SnapshotMachine(RuleBasedStateMachine):
+    """Changes of a store, of which two others take snapshots: one after each change, one only now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.num_videos = 0
+
+    @initialize()
+    def create(self) -> None:
+        self.store = create(self.folder)
+        self.readers = [Store.open(self.folder), Store.open(self.folder)]
+
+    def teardown(self) -> None:
+        for store in (self.store, *self.readers):
+            store.close()
+        shutil.rmtree(self.folder)
+
+    @rule(path=NAMES, content=st.integers(0, 5), num_segments=st.integers(1, 3), finish=st.booleans())
+    def add(self, path: str, content: int, num_segments: int, *, finish: bool) -> None:
+        """Index a video, perhaps not to its end; with another number of segments it starts over."""
+        self.num_videos = max(self.num_videos, content)
+        store, facts = self.store, {"imported": content == 3}
+        video = store.begin_video(
+            f"v{content}", duration=10.0 * num_segments, facts=facts, num_segments=num_segments + (not finish)
+        )
+        store.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=content * 5 * 10**9)
+        for index in sorted(set(range(num_segments)) - store.stored_segments(video)):
+            seed = 100 * content + index
+            store.add_segment(video, index, 10.0 * index, 10.0 * index + 10, embedding(seed), tokens=b"t" * (seed % 2))
+        if finish:
+            store.finish_video(video)
+            store.set_file(path, state="done")
+
+    @precondition(lambda self: len(self.store.files()) > 0)
+    @rule(data=st.data(), state=STATES, changed=st.sampled_from([None, 7 * 10**9, 12 * 10**9]))
+    def set_file(self, data: st.DataObject, state: str, changed: int | None) -> None:
+        path = data.draw(st.sampled_from([record.path for record in self.store.files()]))
+        self.store.set_file(path, state=state, mtime_ns=changed)  # type: ignore[arg-type]
+
+    @rule(path=NAMES, state=STATES)
+    def set_file_without_video(self, path: str, state: str) -> None:
+        self.store.set_file(path, state=state)  # type: ignore[arg-type]
+
+    @rule()
+    def prune(self) -> None:
+        self.store.prune()
+
+    @precondition(lambda self: len(self.store) > 0)
+    @rule(data=st.data())
+    def lose_a_segment(self, data: st.DataObject) -> None:
+        """Damage the row of a segment, which a repair drops."""
+        key = data.draw(st.sampled_from(self.store.searchable().tolist()))
+        self.store._catalog.run("UPDATE segments SET row_sum = row_sum + 1 WHERE id = ?", key)
+        self.store._catalog._tables.update_checksums("segments", "id = ?", key)
+        assert [bad.id for bad in self.store.verify(repair=True)] == [key]
+
+    @rule()
+    def save(self) -> None:
+        self.store.save_vectors()
+
+    @rule(write=st.booleans())
+    def open_again(self, *, write: bool) -> None:
+        if write:
+            self.store.close()
+            self.store = Store.open(self.folder, write=True)
+        self.readers[1].close()
+        self.readers[1] = Store.open(self.folder)
+
+    @rule(filters=FILTERS, spans=st.tuples(st.floats(-5, 40), st.floats(-5, 40)))
+    def ask(self, filters: Filters, spans: tuple[float, float]) -> None:
+        for reader in self.readers:
+            snapshot = reader.snapshot()
+            assert columns(snapshot) == columns(Snapshots(reader._catalog._tables, write=False).current())
+            assert snapshot.select(filters).ids().tolist() == naive.matching(reader, filters)
+            assert snapshot.select(filters).num_segments == len(naive.matching(reader, filters))
+            assert snapshot.count_videos(filters) == naive.count_videos(reader, filters)
+            videos = snapshot.videos.ids.tolist()
+            without = set(videos[::2])
+            kept = [key for key in naive.matching(reader, filters) if naive.owners(reader)[key] not in without]
+            assert snapshot.select(filters, without).ids().tolist() == kept
+            found = [snapshot.overlapping([(video, *spans)]).tolist() for video in [*videos, 999]]
+            assert found == [naive.overlapping(reader, video, *spans) for video in [*videos, 999]]
+            assert snapshot.overlapping((video, *spans) for video in videos).tolist() == sorted(
+                key for own in found for key in own
+            )
+
+    @invariant()
+    def is_what_is_stored(self) -> None:
+        reader, snapshot = self.readers[0], self.readers[0].snapshot()
+        assert columns(snapshot) == columns(Snapshots(reader._catalog._tables, write=False).current())
+        assert snapshot.everything.ids().tolist() == naive.matching(reader)
+        assert snapshot.owners(range(60)) == naive.owners(reader)
+        assert snapshot.find_contents([*(f"v{content}" for content in range(6)), "?"]) == naive.contents(reader)
+        assert snapshot.describe() == naive.describe(reader)
+
+
+SnapshotMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+test_snapshots_after_any_changes = SnapshotMachine.TestCase
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+    with create(tmp_path) as writer, Store.open(tmp_path) as reader:
+        for seed in range(8):
+            add_video(writer, f"v{seed}", seed=seed)
+        yield writer, reader
+
+
+class Counted:
+    """Counts the rows that statements of a database return."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[tuple[str, int]] = []
+        read = Database.read
+
+        def counted(database: Database, take: Callable[[Any], Any], sql: str, *values: object) -> Any:
+            result = read(database, take, sql, *values)
+            self.statements.append((sql, len(result) if hasattr(result, "__len__") else 1))
+            return result
+
+        monkeypatch.setattr(Database, "read", counted)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(num for _, num in self.statements)
+
+    def clear(self) -> None:
+        self.statements.clear()
+
+
+def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = stores
+    first = reader.snapshot()
+    counted = Counted(monkeypatch)
+    assert reader.snapshot() is first
+    assert counted.num_rows == 1
+    video = writer.begin_video("new", duration=9.0, facts={}, num_segments=2)
+    writer.set_file("/videos/new.mp4", state="running", video=video)
+    key = writer.add_segment(video, 0, 0.0, 1.0, embedding(900))
+    counted.clear()
+    second = reader.snapshot()
+    assert counted.num_rows <= 8, counted.statements
+    assert second.everything.ids().tolist() == [*first.everything.ids().tolist(), key]
+    assert len(first.segments.ids) == 32, "the first snapshot stays as it was"
+    assert key not in first.everything.ids()
+    writer.set_file("/videos/v3.mp4", state="missing")
+    counted.clear()
+    third = reader.snapshot()
+    assert counted.num_rows <= 8, counted.statements
+    assert third.everything.num_segments == 29
+    assert second.everything.num_segments == 33
+    assert second.count_videos() == 9
+    assert third.count_videos() == 8
+
+
+@pytest.mark.parametrize("filters", [Filters(), Filters(folder="/videos"), Filters(min_seconds=1.0)])
+def test_a_query_reads_no_rows_but_its_own(
+    stores: tuple[Store, Store], filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = stores
+    query = np.ones((1, DIM), np.float32)
+    reader.search(query, 3, filters)
+    counted = Counted(monkeypatch)
+    ids = reader.search(query, 3, filters)[1][0]
+    assert len(reader) == 32
+    assert reader.count_videos(filters) == 8
+    assert len(reader.owners(ids)) == 3
+    assert len(reader.overlapping_segments([(1, 0.0, 5.0)])) == 1
+    assert not [sql for sql, num in counted.statements if num > 2 or "count(*) FROM segments" in sql]
+    writer.set_file("/videos/v1.mp4", state="missing")
+    reader.search(query, 3, filters)
+    assert counted.num_rows < 32, counted.statements
+
+
+def test_excluded_videos_are_left_out_before_the_best_are_chosen(stores: tuple[Store, Store]) -> None:
+    _, reader = stores
+    query = embedding(300).video[None]
+    best = reader.search(query, 1)[1][0]
+    (video,) = reader.owners(best).values()
+    others = reader.search(query, 28, excluded={video})[1][0]
+    assert (others >= 0).all()
+    assert video not in reader.owners(others).values()
+    only = Filters(folder="/videos/v3.mp4")
+    assert set(reader.owners(reader.search(query, 4, only)[1][0]).values()) == {video}
+    assert reader.search(query, 4, only, excluded={video})[1].tolist() == [[-1] * 4]
+
+
+def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> None:
+    """As one that an earlier version wrote."""
+    with create(tmp_path) as writer:
+        add_video(writer, "v1", seed=1)
+        for kind, name in writer._catalog.rows("SELECT type, name FROM sqlite_master WHERE name LIKE 'changes%'"):
+            if kind == "trigger":
+                writer._catalog.run(f"DROP TRIGGER {name}")
+        writer._catalog.run("DROP TABLE changes")
+        with Store.open(tmp_path) as reader:
+            assert len(reader) == 4
+            add_video(writer, "v2", seed=2)
+            assert len(reader) == 8
+            writer.set_file("/videos/v1.mp4", state="missing")
+            assert reader.searchable().tolist() == [5, 6, 7, 8]
+            with Store.open(tmp_path) as other:
+                assert other.searchable().tolist() == [5, 6, 7, 8]
+    with Store.open(tmp_path) as reader, create(tmp_path) as writer:  # which makes the log
+        assert len(reader) == 4
+        add_video(writer, "v3", seed=3)
+        assert len(reader) == 8
+
+
+def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, reader = stores
+    meeting, search = threading.Barrier(2), Flat.search  # which breaks if one search waits for the other
+
+    def meet_and_search(flat: Flat, *values: Any) -> Any:
+        meeting.wait(20)
+        return search(flat, *values)
+
+    reader.search(np.ones((1, DIM), np.float32), 1)
+    monkeypatch.setattr(Flat, "search", meet_and_search)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
+        assert len({int(each.result()[1][0, 0]) for each in found}) == 2
+
+
+def test_searches_go_on_beside_commits(tmp_path: Path) -> None:
+    """Every search of several threads finds what was stored before it began."""
+    num_stored, errors, stop = [0], list[object](), threading.Event()
+    with create(tmp_path) as writer, Store.open(tmp_path) as reader:
+
+        def search() -> None:
+            while not stop.is_set():
+                before = num_stored[0]
+                ids = reader.search(np.ones((1, DIM), np.float32), 300)[1][0]
+                if np.count_nonzero(ids >= 0) < before or len(np.unique(ids[ids >= 0])) < before:
+                    errors.append((before, ids))
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(50):
+            video = writer.begin_video(f"v{number}", duration=20.0, facts={}, num_segments=4)
+            writer.set_file(f"/{number}.mp4", state="done", video=video)
+            writer.add_segments(
+                [NewSegment(video, each, each, each + 1.0, embedding(4 * number + each)) for each in range(4)]
+            )
+            num_stored[0] = 4 * number + 4
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+@pytest.mark.parametrize("ids", [[], [0], [7, 8], [1, 63, 64, 1000]])
+def test_bitmaps(ids: list[int]) -> None:
+    bits = make_bitmap(np.array(ids, np.int64))
+    assert list_ids(bits).tolist() == ids
+    assert count_ids(bits) == len(ids)
+    grown = add_ids(bits, np.array([3, 70], np.int64))
+    assert list_ids(grown).tolist() == sorted({*ids, 3, 70})
+    assert list_ids(subtract(grown, bits)).tolist() == sorted({3, 70} - set(ids))
+    assert list_ids(subtract(bits, grown)).tolist() == []
+
+
+def test_what_is_rolled_back_is_in_no_snapshot(stores: tuple[Store, Store]) -> None:
+    writer, _ = stores
+    assert len(writer) == 32
+
+    def fail() -> None:
+        with writer._catalog.transaction():
+            writer._catalog.run("UPDATE files SET state = 'missing' WHERE path = ?", b"/videos/v1.mp4")
+            assert len(writer) == 28
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(writer) == 32
+    writer.set_file("/videos/v2.mp4", state="missing")
+    assert writer.searchable().tolist() == naive.matching(writer)

@@ -1,0 +1,235 @@
+"""Full-text search: stems, phrases, misspelt words, scripts without spaces, and any query at all."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from vidret.errors import StoreError
+from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex
+from vidret.store.texts.stems import Scratch, Stemmer, split_unspaced
+
+TEXTS = {
+    1: "The trains are running late this evening",
+    2: "A train runs through the mountain tunnel",
+    3: "Platform six, northern express",
+    4: "駅の出口はどこですか",
+    5: "ทางออกอยู่ที่ไหน",
+    6: "출구가 어디예요",
+    7: "Où est la sortie de la gare, s'il vous plaît ?",
+    8: "Cafe au lait",
+}
+
+
+@pytest.fixture
+def index() -> TextIndex:
+    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
+    made = TextIndex(None, write=True)
+    made.add(TEXTS.items())
+    return made
+
+
+def search(index: TextIndex, query: str, k: int = 10) -> list[int]:
+    """Search for the stems of a query, as a search does."""
+    return list(index.search([term.stem for term in index.terms(query)], k))
+
+
+def test_stems_and_diacritics(index: TextIndex) -> None:
+    assert index.stems(["Trains RUNNING", "", "plaît"]) == [["train", "run"], [], ["plait"]]
+    assert set(search(index, "train")) == set(search(index, "trains")) == {1, 2}
+    assert search(index, "café") == [8]
+    assert search(index, "PLAIT") == [7]
+
+
+@given(
+    st.lists(st.text(st.sampled_from("aAe sing\u0301é駅\u200b\x1c\u2028\t'-_1\0\ud800") | st.characters(), max_size=30))
+)
+def test_stems_word_by_word_are_those_of_whole_texts(texts: list[str]) -> None:
+    scratch = Scratch()
+    stemmer, whole = Stemmer(scratch.split), scratch.split([split_unspaced(text) for text in texts])
+    assert stemmer.stems(texts) == whole
+    assert stemmer.stems(texts[::-1]) == whole[::-1], "remembered"
+    scratch.close()
+
+
+def test_stems_are_not_stemmed_again(index: TextIndex) -> None:
+    """The stem of "decis" would be "deci"."""
+    index.add([(9, "Important decisions, conclusions agreed")])
+    for word in ("decisions", "conclusions", "agreed"):
+        assert search(index, word) == [9]
+        assert index.terms(word)[0].num_texts == 1
+    assert index.find_phrase("decisions conclusions", 5).tolist() == [9]
+
+
+def test_counts_follow_changes_by_any_connection(tmp_path: Path) -> None:
+    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
+    writer = TextIndex(tmp_path / "texts.sqlite", write=True)
+    reader = TextIndex(tmp_path / "texts.sqlite", write=False)
+    for count in range(1, 4):
+        writer.add([(count, "a train")])
+        for each in (writer, reader, reader):
+            assert each.terms("train")[0].num_texts == count
+    writer.remove([1])
+    for each in (writer, reader):
+        assert each.terms("train")[0].num_texts == 2
+        each.close()
+
+
+def test_counts(index: TextIndex) -> None:
+    terms = index.terms("running to the the station")
+    assert [(term.stem, term.num_texts) for term in terms] == [("run", 2), ("to", 0), ("the", 2), ("station", 0)]
+    assert len(index.terms(" ".join(f"w{k}" for k in range(100)))) == MAX_TERMS
+    assert index.terms("") == index.terms("?! -- \"'") == []
+
+
+def test_phrases(index: TextIndex) -> None:
+    assert index.find_phrase("northern express", 5).tolist() == [3]
+    assert index.find_phrase("Northern, EXPRESS!", 5).tolist() == [3]
+    assert index.find_phrase("express northern", 5).tolist() == []
+    assert index.find_phrase("s'il vous plaît", 5).tolist() == [7]
+    assert index.find_phrase("?!", 5).tolist() == []
+
+
+@pytest.mark.parametrize(("phrase", "text_id"), [("出口", 4), ("どこ", 4), ("ทางออก", 5), ("출구", 6), ("어디", 6)])
+def test_scripts_without_spaces(index: TextIndex, phrase: str, text_id: int) -> None:
+    assert index.find_phrase(phrase, 5).tolist() == [text_id]
+    assert search(index, phrase)[0] == text_id
+    assert index.find_phrase(phrase[::-1], 5).tolist() == []
+
+
+def test_misspelt_words(index: TextIndex) -> None:
+    def similar(word: str) -> list[str]:
+        return list(index.terms(word)[0].similar)
+
+    assert similar("tunel") == ["tunnel"]
+    assert similar("mountaim") == ["mountain"]
+    assert similar("platfrm") == ["platform"]
+    assert similar("norhtern") == ["northern"]  # two edits from eight letters on
+    assert similar("funnel") == similar("puntain") == []  # another first letter
+    assert similar("xunel") == []  # two edits, five letters
+    assert similar("sx") == similar("lat") == similar("2024") == []  # too short, or a number
+    assert 0 < index.terms("tunel")[0].similar["tunnel"] < 1
+    assert index.terms("tunel", fuzzy=False)[0].similar == {}
+
+
+def test_similar_terms_are_few_and_the_nearest(index: TextIndex) -> None:
+    index.add((100 + k, f"lantern{chr(97 + k)}") for k in range(26))
+    found = index.terms("lanternqq")[0].similar
+    assert len(found) == MAX_FUZZY_TERMS
+    assert max(found, key=lambda term: found[term]) == "lanternq"
+
+
+def test_replace_and_remove(index: TextIndex) -> None:
+    assert index.terms("express")[0].num_texts == 1
+    index.add([(3, "Platform nine")])
+    assert index.terms("express")[0].num_texts == 0
+    assert (search(index, "express"), search(index, "nine")) == ([], [3])
+    index.remove([3, 999])
+    assert search(index, "nine") == []
+    assert index.ids().tolist() == [1, 2, 4, 5, 6, 7, 8]
+    assert len(index) == 7
+    index.add([])
+    index.remove([])
+
+
+def test_all_or_none(index: TextIndex) -> None:
+    with pytest.raises(ZeroDivisionError):
+        index.add((k, f"text {1 // k}") for k in (12, 0))
+    with pytest.raises(OverflowError):
+        index.add([(12, "fits"), (1 << 63, "does not")])
+    assert len(index) == len(TEXTS)
+
+
+def bm25(query: list[str], texts: dict[int, list[str]]) -> dict[int, float]:
+    """Compute the score of each text that holds a term of the query, with the constants of SQLite."""
+    mean_length = sum(map(len, texts.values())) / len(texts)
+    scores: dict[int, float] = {}
+    for term in query:
+        num_texts = sum(term in words for words in texts.values())
+        idf = max(1e-6, math.log((len(texts) - num_texts + 0.5) / (num_texts + 0.5)))
+        for key, words in texts.items():
+            count = Counter(words)[term]
+            if count:
+                norm = count + 1.2 * (0.25 + 0.75 * len(words) / mean_length)
+                scores[key] = scores.get(key, 0.0) + idf * count * 2.2 / norm
+    return scores
+
+
+def test_order_is_that_of_bm25() -> None:
+    rng = np.random.default_rng(0)
+    names = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
+    texts = {k: list(rng.choice(names, 1 + rng.integers(7), p=np.arange(8, 0, -1) / 36)) for k in range(1, 60)}
+    index = TextIndex(None, write=True)
+    index.add((key, " ".join(words)) for key, words in texts.items())
+    for query in (["heath"], ["grove", "heath"], ["fjord", "amber", "delta"]):
+        expected = bm25(query, texts)
+        found = index.search(query, 100).tolist()
+        assert sorted(found) == sorted(expected)
+        scores = [expected[key] for key in found]
+        assert scores == pytest.approx(sorted(scores, reverse=True))
+        assert index.search(query, 3).tolist() == found[:3]
+
+
+WORDS = st.sampled_from(
+    ["train", '"', "'", "-", "NOT", "OR", "NEAR(", ")", "*", "^", "body:", "\0", ";--", "駅", "%", "{", "+"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.text(max_size=30), st.lists(WORDS, max_size=8).map(" ".join), st.lists(WORDS).map("".join)))
+@example("\ud800")
+@example("'; DROP TABLE texts; --")
+@example('"" NEAR("a" "b", 5)')
+def test_any_query(query: str) -> None:
+    terms = SHARED.terms(query)
+    assert all(0 <= term.num_texts <= len(TEXTS) for term in terms)
+    found = set(SHARED.search([term.stem for term in terms], 50).tolist())
+    assert set(SHARED.find_phrase(query, 50).tolist()) <= set(TEXTS)
+    assert found <= set(TEXTS)
+    assert found == {key for key in TEXTS if set(SHARED.stems([TEXTS[key]])[0]) & {term.stem for term in terms}}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=30))
+@example("\ud800 lone")
+@example("\0")
+def test_any_text_is_found_by_itself(text: str) -> None:
+    index = TextIndex(None, write=True)
+    index.add([(7, text)])
+    assert index.ids().tolist() == [7]
+    stems = index.stems([text])[0]
+    if stems:
+        assert index.search(stems[:MAX_TERMS], 5).tolist() == [7]
+
+
+SHARED = TextIndex(None, write=True)
+SHARED.add(TEXTS.items())
+
+
+def test_reader_sees_what_a_writer_adds(tmp_path: Path) -> None:
+    writer = TextIndex(tmp_path / "texts.sqlite", write=True)
+    reader = TextIndex(tmp_path / "texts.sqlite", write=False)
+    assert reader.terms("train")[0].num_texts == 0
+    writer.add([(1, "a train")])
+    assert reader.terms("train")[0].num_texts == 1
+    writer.add([(2, "two trains"), (1, "a tram")])
+    assert reader.terms("train")[0].num_texts == 1
+    assert "tram" in reader.terms("trams")[0].stem
+    assert reader.terms("tram")[0].num_texts == 1
+    reader.close()
+    writer.close()
+    again = TextIndex(tmp_path / "texts.sqlite", write=True)
+    assert again.ids().tolist() == [1, 2]
+
+
+def test_not_an_index(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        TextIndex(tmp_path / "none.sqlite", write=False)
+    (tmp_path / "other.sqlite").write_bytes(b"no database" * 100)
+    for write in (False, True):
+        with pytest.raises(StoreError):
+            TextIndex(tmp_path / "other.sqlite", write=write)

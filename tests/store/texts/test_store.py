@@ -1,0 +1,309 @@
+"""Timed texts on disk: written as they come, continued after a kill, replaced, pruned, searched."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float32
+
+from vidret.errors import StoreError
+from vidret.store.texts.records import StoredText, text_id
+from vidret.store.texts.store import FOLDER, INDEX, TextStore
+from vidret.types import TextSource, TimedText
+
+from .. import samples
+
+DIM = 8
+SPOKEN = [TimedText(float(k), k + 0.5, f"sentence number {k}", "speech", 0.5, "en") for k in range(5)]
+
+
+def vectors(texts: list[TimedText]) -> Float32[np.ndarray, "text dim"]:
+    """Return a unit vector for each text, which depends on its words alone."""
+    rows = [np.random.default_rng(list(text.text.encode())).normal(size=DIM) for text in texts]
+    return np.array([row / np.linalg.norm(row) for row in rows], np.float32).reshape(-1, DIM)
+
+
+def create(index: Path, *, fingerprint: str = "minilm-1") -> TextStore:
+    """Open the texts of an index for writing."""
+    return TextStore.create(index, encoder="minilm", fingerprint=fingerprint, dim=DIM)
+
+
+def write(
+    store: TextStore,
+    content: str,
+    texts: list[TimedText] = SPOKEN,
+    *,
+    source: TextSource = "speech",
+    model: str = "tiny.en",
+    finish: bool = True,
+) -> None:
+    """Store texts, one at a time, as one track."""
+    track = store.begin(content, source, model, duration_s=60.0)
+    for text in texts:
+        store.add(track, [text], vectors([text]), until_s=text.end)
+    if finish:
+        store.finish(track)
+
+
+def found(store: TextStore, words: str) -> list[str]:
+    """Return the words of the texts that a full-text search finds in the store."""
+    ids = store.index.search(store.index.stems([words])[0], 50)
+    return sorted(each.text.text for each in store.read_segments(store.find_segments(ids)))
+
+
+def near(store: TextStore, text: TimedText) -> list[StoredText]:
+    """Return all texts, the nearest to this one first."""
+    return store.read_segments(store.search(vectors([text]), 50)[0])
+
+
+def agree(store: TextStore) -> bool:
+    """Return whether the full-text index holds exactly the stored texts."""
+    stored = {text_id(track.id, number) for track in store.tracks() for number in range(track.num_texts)}
+    return list(store.index.ids()) == sorted(stored)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TextStore]:
+    with create(tmp_path) as made:
+        yield made
+
+
+def test_texts_come_back_as_they_were(store: TextStore) -> None:
+    odd = [
+        TimedText(1.25, 2.125, '駅 \U0001f600 \0 "quoted"', "screen", 0.8125, "ja"),
+        TimedText(0.0, 0.0, "x y", "screen"),
+    ]
+    write(store, "film", odd, source="screen", model="ocr")
+    (track,) = store.tracks()
+    assert (track.fingerprint, track.source, track.model) == ("film", "screen", "ocr")
+    assert (track.complete, track.until_s, track.num_texts, track.note) == (True, 0.0, 2, "")
+    assert [each.text for each in store.transcript(track)] == sorted(odd, key=lambda text: text.start)
+    assert {each.fingerprint for each in store.transcript(track)} == {"film"}
+
+
+def test_search_by_words_and_by_vector(store: TextStore) -> None:
+    write(store, "one")
+    write(store, "two", [TimedText(3.0, 4.0, "something else", "speech")])
+    assert found(store, "sentence") == [text.text for text in SPOKEN]
+    assert found(store, "else") == ["something else"]
+    assert near(store, SPOKEN[3])[0].text == SPOKEN[3]
+    first = store.search(vectors(SPOKEN[:2]), 1)
+    assert np.allclose(store.vectors(np.concatenate(first)), vectors(SPOKEN[:2]), atol=1e-2)
+    assert [len(row) for row in store.search(vectors(SPOKEN[:2]), 3)] == [3, 3]
+    assert len(store) == 6
+
+
+def test_empty_store(store: TextStore) -> None:
+    assert store.tracks() == []
+    assert [row.tolist() for row in store.search(vectors(SPOKEN[:2]), 5)] == [[], []]
+    assert found(store, "sentence") == []
+    write(store, "silent", [])
+    assert [(track.complete, track.num_texts) for track in store.tracks()] == [(True, 0)]
+
+
+def test_unfinished_track_is_continued_without_duplicates(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        write(store, "film", SPOKEN[:3], finish=False)
+        assert found(store, "sentence") == [text.text for text in SPOKEN[:3]]  # found before it is complete
+    with create(tmp_path) as store:
+        track = store.begin("film", "speech", "tiny.en", duration_s=60.0)
+        assert (track.complete, track.until_s, track.num_texts) == (False, 2.5, 3)
+        store.add(track, SPOKEN[1:], vectors(SPOKEN[1:]), until_s=5.0)
+        store.finish(track, note="the last second is damaged")
+        (track,) = store.tracks()
+        assert (track.complete, track.until_s, track.num_texts) == (True, 5.0, 5)
+        assert track.note == "the last second is damaged"
+        assert [each.text for each in store.transcript(track)] == SPOKEN
+        assert agree(store)
+
+
+def test_duplicates_of_one_run_are_left_out(store: TextStore) -> None:
+    track = store.begin("film", "speech", "tiny.en", duration_s=60.0)
+    store.add(track, [*SPOKEN, SPOKEN[0]], vectors([*SPOKEN, SPOKEN[0]]), until_s=5.0)
+    store.add(track, SPOKEN[3:], vectors(SPOKEN[3:]), until_s=5.0)
+    store.finish(track)
+    assert [each.text for each in store.transcript(store.tracks()[0])] == SPOKEN
+
+
+def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> None:
+    better = [TimedText(0.0, 1.0, "sentence read better", "speech")]
+    write(store, "film")
+    write(store, "film", better, model="large", finish=False)
+    assert found(store, "sentence") == [text.text for text in SPOKEN]
+    assert better[0] not in [each.text for each in near(store, better[0])]
+    assert len(store) == 5
+    write(store, "film", [], model="large")
+    assert [(track.model, track.num_texts) for track in store.tracks("film")] == [("large", 1)]
+    assert found(store, "sentence") == ["sentence read better"]
+    assert [each.text for each in near(store, better[0])] == better
+    assert agree(store)
+
+
+def test_sources_do_not_replace_each_other(store: TextStore) -> None:
+    write(store, "film")
+    write(store, "film", [TimedText(1.0, 2.0, "shown", "screen")], source="screen", model="ocr")
+    write(store, "film", [TimedText(1.0, 2.0, "written", "subtitles")], source="subtitles", model="srt")
+    assert [track.source for track in store.tracks("film")] == ["speech", "screen", "subtitles"]
+    assert len(store) == 7
+
+
+def test_prune(store: TextStore) -> None:
+    for content in ("one", "two", "three"):
+        write(store, content, [TimedText(0.0, 1.0, f"words of {content}", "speech")])
+    assert store.prune(["two", "unknown"]) == 2
+    assert [track.fingerprint for track in store.tracks()] == ["two"]
+    assert found(store, "words") == ["words of two"]
+    assert agree(store)
+    assert store.prune(["two"]) == 0
+    write(store, "one", SPOKEN[:1])
+    assert [each.text for each in store.transcript(store.tracks("one")[0])] == SPOKEN[:1]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.store.texts import test_store as made
+store = made.create(Path(sys.argv[1]))
+made.write(store, "film", made.SPOKEN[:2], finish=False)
+def kill(*given):
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "before":
+    store._store.add_segments = kill
+else:
+    store.index.add = lambda texts: None
+    store._set_progress = kill
+made.write(store, "film", made.SPOKEN[2:3])
+"""
+
+
+@pytest.mark.parametrize(("moment", "num_texts"), [("before", 2), ("after", 3)])
+def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int) -> None:
+    """The full-text index holds a text that is not stored, or lacks one that is."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path), moment]
+    run = subprocess.run(command, check=False, env=samples.environment(), timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    with TextStore.open(tmp_path) as reader:
+        assert set(found(reader, "sentence")) <= {text.text for text in SPOKEN[:num_texts]}
+    with create(tmp_path) as store:
+        assert agree(store)
+        assert found(store, "sentence") == [text.text for text in SPOKEN[:num_texts]]
+        write(store, "film", SPOKEN[1:])
+        assert [each.text for each in store.transcript(store.tracks()[0])] == SPOKEN
+        assert agree(store)
+
+
+@pytest.mark.parametrize("state", ["gone", "unfinished"])
+def test_reader_without_a_full_text_index(tmp_path: Path, state: str) -> None:
+    with create(tmp_path) as store:
+        write(store, "film")
+    path = tmp_path / FOLDER / INDEX
+    for each in path.parent.glob(f"{INDEX}*"):
+        each.unlink()
+    if state == "unfinished":
+        path.write_bytes(b"")
+    before = sorted(path.parent.iterdir())
+    with TextStore.open(tmp_path) as reader:
+        assert found(reader, "sentence") == [text.text for text in SPOKEN]
+    assert sorted(path.parent.iterdir()) == before
+    with create(tmp_path) as store:
+        assert agree(store)
+
+
+def test_reader_sees_what_a_writer_adds(tmp_path: Path) -> None:
+    with create(tmp_path) as store, TextStore.open(tmp_path) as reader:
+        generation = reader.generation
+        write(store, "film")
+        assert reader.generation > generation
+        assert found(reader, "sentence") == [text.text for text in SPOKEN]
+        assert near(reader, SPOKEN[2])[0].text == SPOKEN[2]
+
+
+def test_another_encoder_or_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with create(tmp_path), pytest.raises(StoreError):
+        create(tmp_path)
+    with pytest.raises(StoreError):
+        create(tmp_path, fingerprint="minilm-2")
+    assert create(tmp_path).tracks() == []
+
+
+def test_an_index_without_texts(tmp_path: Path) -> None:
+    assert not TextStore.exists(tmp_path)
+    with pytest.raises(StoreError):
+        TextStore.open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+OTHER_USER = """
+import os, sys
+from tests.store.texts.test_store import found
+from vidret.store.texts.store import TextStore
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with TextStore.open(sys.argv[1]) as reader:
+    for line in sys.stdin:
+        print(len(found(reader, line)), reader.index.terms(line)[0].num_texts, reader.index.in_memory, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
+    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
+    with tempfile.TemporaryDirectory() as folder:
+        index, pipe = Path(folder), subprocess.PIPE
+        index.chmod(0o755)
+        with create(index) as store:
+            write(store, "one")
+        command = [sys.executable, "-c", OTHER_USER, folder]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=samples.environment()) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+
+            def ask() -> str:
+                print("sentence", file=reader.stdin, flush=True)
+                return str(reader.stdout and reader.stdout.readline().strip())
+
+            assert ask() == "5 5 False"
+            with create(index) as store:
+                write(store, "two", SPOKEN[:2])
+                assert ask() == "7 7 False"
+            assert ask() == "7 7 False"
+            reader.stdin.close()
+        assert {each.stat().st_uid for each in index.rglob("*")} == {0}, "the reader creates no files"
+
+
+def test_an_index_in_memory_follows_the_stored_texts(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        write(store, "one")
+    path = tmp_path / FOLDER / INDEX
+    path.unlink()
+    with TextStore.open(tmp_path) as reader:
+        assert len(found(reader, "sentence")) == 5
+        with create(tmp_path) as store:
+            write(store, "two", SPOKEN[:2])
+        assert reader.index.in_memory
+        assert len(found(reader, "sentence")) == 7
+        with create(tmp_path) as store:
+            store.prune(["two"])
+        assert len(reader.index) == 2
+
+
+def test_damaged_full_text_index(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reader says so and makes one in memory; a writer refuses."""
+    with create(tmp_path) as store:
+        write(store, "film")
+    path = tmp_path / FOLDER / INDEX
+    for each in path.parent.glob(f"{INDEX}*"):
+        each.unlink()
+    path.write_bytes(b"no database" * 100)
+    with TextStore.open(tmp_path) as reader:
+        assert found(reader, "sentence") == [text.text for text in SPOKEN]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with pytest.raises(StoreError):
+        create(tmp_path)

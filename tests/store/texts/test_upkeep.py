@@ -1,0 +1,165 @@
+"""Tests of the upkeep of timed texts: counts, transcripts, damage and repair."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.store.samples import add_video, create
+from tests.words import add_words, create_words, make_texts, random_vectors
+from vidret.errors import StoreError, VidretError
+from vidret.store.store import Store
+from vidret.store.texts.records import TextCounts
+from vidret.store.texts.store import TextStore
+from vidret.store.texts.upkeep import (
+    TextNote,
+    count_texts,
+    find_damaged_texts,
+    list_notes,
+    read_transcript,
+)
+from vidret.types import TEXT_SOURCES
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Make an index of two videos with words."""
+    with create(tmp_path / "index") as store:
+        for seed, name in enumerate(("a", "b")):
+            add_video(store, name, seed=seed)
+    add_words(tmp_path / "index", "a", ["one red apple", "two green pears", "three figs"])
+    add_words(tmp_path / "index", "a", ["EXIT"], source="screen")
+    add_words(tmp_path / "index", "b", [], note="no audio track")
+    return tmp_path / "index"
+
+
+def search(index: Path, word: str) -> list[str]:
+    with TextStore.open(index) as texts:
+        ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
+        return [each.text.text for each in texts.read_segments(ids)]
+
+
+def damage_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x40
+    path.write_bytes(data)
+
+
+def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
+    assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
+    with Store.open(index) as store:
+        assert list_notes(store) == [TextNote("/videos/b.mp4", "speech", "no audio track")]
+    with create(tmp_path / "none") as store:
+        assert (list_notes(store), count_texts(tmp_path / "none")) == ([], [])
+    assert find_damaged_texts(tmp_path / "none", repair=True) == []
+    assert not (tmp_path / "none" / "words").exists()
+    (tmp_path / "none" / "words").mkdir()
+    (tmp_path / "none" / "words" / "catalog.sqlite").touch()
+    assert find_damaged_texts(tmp_path / "none", repair=True) == [], "of a writer that was killed at once"
+
+
+def test_a_transcript_is_in_order_of_time(index: Path) -> None:
+    with Store.open(index) as store:
+        texts = read_transcript(store, store.contents()["a"])
+        assert [text.text for text in texts] == ["one red apple", "EXIT", "two green pears", "three figs"]
+        assert read_transcript(store, store.contents()["a"], ["screen"]) == make_texts(["EXIT"], "screen")
+        assert read_transcript(store, store.contents()["b"]) == []
+        with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
+            read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
+
+
+def test_a_transcript_is_of_the_complete_track_until_another_replaces_it(index: Path) -> None:
+    add_words(index, "a", ["newer"], model="newer", complete=False)
+    with Store.open(index) as store:
+        assert len(read_transcript(store, store.contents()["a"], ["speech"])) == 3
+        add_words(index, "a", ["newer"], model="newer")
+        assert [text.text for text in read_transcript(store, store.contents()["a"], ["speech"])] == ["newer"]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, complete: bool) -> None:
+    words = ["four plums", "five limes", "six dates"]
+    add_words(index, "b", words, source="screen", complete=complete)
+    path = next((index / "words" / "features").glob("tokens*"))
+    assert find_damaged_texts(index, repair=False) == []
+    damage_byte(path, path.read_bytes().index(b"five limes"))
+    (reason,) = find_damaged_texts(index, repair=False)
+    assert reason.startswith("text 1 of screen of b: ")
+    assert find_damaged_texts(index, repair=True) == [reason]
+    assert find_damaged_texts(index, repair=False) == []
+    assert search(index, "limes") == []
+    assert search(index, "plums") == ["four plums"], "what is intact stays searchable"
+    with create_words(index) as store:
+        track = store.find("b", "screen", "model")
+        assert track is not None
+        assert (track.complete, track.until_s) == (False, 0.0)
+        texts = make_texts(words, "screen")
+        store.add(store.begin("b", "screen", "model", duration_s=60), texts, random_vectors(texts), until_s=6)
+        store.finish(track)
+        assert sorted(each.text.text for each in store.transcript(track)) == sorted(words)
+    assert search(index, "limes") == ["five limes"]
+    assert find_damaged_texts(index, repair=False) == []
+
+
+def test_a_damaged_catalog_is_rebuilt_and_the_track_is_read_again(index: Path) -> None:
+    for sql in ("UPDATE segments SET start = 9 WHERE id = 2", "UPDATE videos SET facts = '{' WHERE id = 2"):
+        with Store.open(index / "words", write=True) as store:
+            store._catalog.run(sql)
+    with pytest.raises(StoreError, match=r"catalog.sqlite: the row of .*; run vidret info --repair"):
+        find_damaged_texts(index, repair=False)
+    assert [reason.partition(" is ")[0] for reason in find_damaged_texts(index, repair=True)] == [
+        "catalog: the row of 2 in videos",
+        "catalog: the row of 2 in segments",
+    ]
+    assert find_damaged_texts(index, repair=False) == []
+    with TextStore.open(index) as texts:
+        assert texts.find("a", "screen", "model") is None
+        speech = texts.find("a", "speech", "model")
+        assert speech is not None
+        assert (speech.complete, speech.until_s) == (False, 0.0)
+    add_words(index, "a", ["one red apple", "two green pears", "three figs"])
+    add_words(index, "a", ["EXIT"], source="screen")
+    assert search(index, "pears") == ["two green pears"]
+    assert count_texts(index) == [TextCounts("speech", 3, 2, 2), TextCounts("screen", 1, 1, 1)]
+
+
+def test_a_damaged_full_text_index_is_rebuilt(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = index / "words" / "texts.sqlite"
+    with TextStore.open(index, write=True) as texts:
+        texts.index._database.run("UPDATE texts_content SET c0 = 'wrong' WHERE id = (SELECT min(rowid) FROM texts)")
+    (reason,) = find_damaged_texts(index, repair=False)
+    assert reason.startswith(f"{path}: ")
+    assert find_damaged_texts(index, repair=True) == [reason]
+    assert find_damaged_texts(index, repair=False) == []
+    path.write_bytes(b"not a database" * 1000)
+    assert "not a database" in find_damaged_texts(index, repair=False)[0]
+    assert search(index, "pears") == ["two green pears"], "by an index in memory"
+    assert "texts are searched by an index in memory" in caplog.text
+    find_damaged_texts(index, repair=True)
+    assert find_damaged_texts(index, repair=False) == []
+    assert search(index, "pears") == ["two green pears"]
+
+
+def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:
+    with TextStore.open(index, write=True) as texts:
+        texts.index.remove(texts.index.ids()[:1].tolist())
+    assert find_damaged_texts(index, repair=False) == [f"{index}/words/texts.sqlite: 1 stored texts are missing"]
+    with TextStore.open(index, write=True) as texts:
+        texts.index.add([(1 << 40, "of a killed writer")])
+    assert find_damaged_texts(index, repair=False) == []
+
+
+def test_writing_a_new_track_reads_no_others(index: Path) -> None:
+    texts = make_texts(["four plums"])
+    with create_words(index) as store:
+        store.store.fingerprints = lambda: pytest.fail("reads all tracks")
+        track = store.begin("c", "speech", "model", duration_s=2.0)
+        store.add(track, texts, random_vectors(texts), until_s=2.0)
+        store.finish(track)
+
+
+@pytest.mark.parametrize("value", ["NULL", "'x'", "x'00'"])
+def test_a_damaged_term_ends_no_search(index: Path, value: str) -> None:
+    with TextStore.open(index, write=True) as texts:
+        texts.index._database.run(f"UPDATE terms SET mask = {value} WHERE term = 'appl'")
+    with TextStore.open(index) as texts:
+        assert [term.num_texts for term in texts.index.terms("apples pears")] == [1, 1]

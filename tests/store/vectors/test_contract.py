@@ -1,0 +1,188 @@
+"""Contract of all kinds of vector indexes: exact results after any addition, deletion, move or damage.
+
+One parameter per kind. The naive twin scores all segments that are searchable according to the catalog.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.store import Store
+from vidret.store.vectors.faiss import FaissVectors
+from vidret.store.vectors.ivf import KINDS as SHARDS
+from vidret.types import ALL_VIDEOS, Filters
+
+from ..samples import DIM, add_video, damage, embedding, index_all, seeds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An index whose vectors are of one kind."""
+
+    folder: Path
+    vectors: str
+
+    def create(self) -> Store:
+        return Store.create(
+            self.folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=DIM, vectors=self.vectors
+        )
+
+    def open(self) -> Store:
+        return Store.open(self.folder)
+
+
+KINDS = {"faiss": "faiss", **dict.fromkeys(SHARDS, "faiss"), "milvus-lite": "milvus://"}
+ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") else ()) for name in KINDS]
+
+
+@pytest.fixture(params=ALL)
+def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    if request.param in SHARDS:  # even in a tiny index
+        monkeypatch.setattr("vidret.store.vectors.registry.FaissVectors", partial(FaissVectors, ivf_from=1))
+        monkeypatch.setattr("vidret.store.vectors.faiss.choose_kind", lambda *_: request.param)
+    return Kind(tmp_path / "index", KINDS[request.param])
+
+
+def stored_vectors(store: Store, filters: Filters = ALL_VIDEOS) -> dict[int, np.ndarray]:
+    """Return the vectors of all segments of videos that match, by id."""
+    vectors = {}
+    for video in store.videos(filters):
+        name = store.video(video.id).fingerprint
+        for key in store.video_segments(video.id):
+            index = store.segments([key])[0].number
+            vectors[key] = embedding(100 * int(name.lstrip("v")) + index).video.astype(np.float16)
+    return vectors
+
+
+def assert_exact(store: Store, k: int = 10, filters: Filters = ALL_VIDEOS) -> None:
+    queries = np.random.default_rng(5).standard_normal((3, DIM)).astype(np.float32)
+    scores, ids = store.search(queries, k, filters)
+    vectors = stored_vectors(store, filters)
+    keys = np.array(list(vectors), np.int64)
+    for row, query in enumerate(queries):
+        products = np.array([query @ vector.astype(np.float32) for vector in vectors.values()], np.float32)
+        best = np.argsort(-products, kind="stable")[:k] if len(keys) else np.empty(0, np.int64)
+        assert ids[row].tolist() == [*keys[best], *[-1] * (k - len(best))]
+        np.testing.assert_allclose(scores[row, : len(best)], products[best], rtol=1e-5, atol=1e-6)
+        assert np.isneginf(scores[row, len(best) :]).all()
+
+
+def test_an_empty_index_finds_nothing(kind: Kind) -> None:
+    with kind.create() as store:
+        assert_exact(store)
+        store.save_vectors()
+    with kind.open() as store:
+        assert_exact(store)
+
+
+def test_search_matches_the_naive_search_before_and_after_saving_and_reopening(kind: Kind) -> None:
+    with kind.create() as store:
+        for seed in range(5):
+            add_video(store, f"v{seed}", seed=seed)
+        assert_exact(store)
+        store.save_vectors()
+        assert_exact(store)
+        add_video(store, "v9", seed=9)
+    with kind.open() as store:
+        assert_exact(store, k=20)
+
+
+def test_k_may_be_larger_than_the_index(kind: Kind) -> None:
+    with kind.create() as store:
+        index_all(store, 2)
+        assert_exact(store, k=8)
+        assert_exact(store, k=50)
+        assert_exact(store, k=20_000)
+
+
+def test_missing_files_that_reappear(kind: Kind) -> None:
+    with kind.create() as store, kind.open() as reader:
+        index_all(store, 4)
+        store.set_file("/videos/v1.mp4", state="missing")
+        for saved in (False, True):
+            assert seeds(reader) == [100 * s + n for s in (0, 2, 3) for n in range(4)]
+            assert_exact(reader)
+            if not saved:
+                store.save_vectors()
+        store.set_file("/videos/v1.mp4", state="done")
+        assert_exact(reader, k=16)
+        store.save_vectors()
+        assert_exact(reader, k=16)
+
+
+def test_moved_files_copies_and_filters(kind: Kind) -> None:
+    """Any live path may match, but folder and date must match for the same path."""
+    day = 10**9
+    with kind.create() as store:
+        for seed in range(5):
+            add_video(store, f"v{seed}", seed=seed, path=f"/films/{'ab'[seed % 2]}/v{seed} 100%_é.mp4")
+        index_all(store, 0)
+        video = store.is_complete("v1")
+        store.set_file("/films/b/v1 100%_é.mp4", state="missing")  # moved
+        store.set_file("/films/a0/v1.mp4", state="done", video=video, mtime_ns=7 * day)
+        for path, changed in (("/films/a/copy.mp4", 50), ("/other/copy.mp4", 90)):  # copied
+            store.set_file(path, state="done", video=store.is_complete("v3"), mtime_ns=changed * day)
+        all_filters = [
+            Filters(folder="/films/a"),
+            Filters(folder="/films/a/"),
+            Filters(folder="/films/a0/v1.mp4"),
+            Filters(folder="/films/b"),
+            Filters(folder="/"),
+            Filters(folder="/films/a/v0 100%_é.mp4"),
+            Filters(folder="/films/a/v0 100"),
+            Filters(after=50),
+            Filters(before=50),
+            Filters(folder="/films/b", after=40),
+            Filters(folder="/films/a", after=40, before=60),
+            Filters(folder="/other", before=60),
+            Filters(min_seconds=40, max_seconds=float("inf")),
+            Filters(min_seconds=float("inf")),
+            Filters(max_seconds=39.99),
+        ]
+        for filters in all_filters:
+            assert_exact(store, 20, filters)
+        store.save_vectors()
+        for filters in all_filters:
+            assert_exact(store, 20, filters)
+    with kind.open() as store:
+        for filters in all_filters:
+            assert_exact(store, 20, filters)
+
+
+def test_pruned_changed_and_resegmented_videos(kind: Kind) -> None:
+    with kind.create() as store, kind.open() as reader:
+        index_all(store, 4)
+        store.set_file("/videos/v0.mp4", state="missing")
+        add_video(store, "v7", seed=7, path="/videos/v2.mp4")  # new content at the same path
+        store.begin_video("v3", duration=99.0, facts={}, num_segments=2)  # starts over
+        add_video(store, "v3", seed=3, num_segments=2)
+        assert_exact(reader, k=20)
+        store.prune()
+        assert_exact(reader, k=20)
+        store.save_vectors()
+        assert_exact(reader, k=20)
+        assert seeds(reader) == [*range(100, 104), 300, 301, *range(700, 704)]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_damaged_vector_is_skipped(kind: Kind, saved: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with kind.create() as store:
+        add_video(store, "v0", seed=0)
+    damage(kind.folder / "features" / "video.f16", 2 * DIM * 2)  # segment 3
+    if saved:
+        with kind.create() as store:
+            store.save_vectors()
+            add_video(store, "v1", seed=1)
+            store.save_vectors()
+    with kind.open() as store:
+        assert seeds(store) == [0, 1, 3] + [100, 101, 102, 103] * saved
+    assert "segment 3 cannot be searched" in caplog.text
+    with kind.create() as store:
+        store.verify(repair=True)
+        add_video(store, "v0", seed=0)
+        assert_exact(store)
+        store.save_vectors()
+        assert_exact(store)

@@ -1,0 +1,170 @@
+"""Flat indexes and shards: the same results as numpy's exact search, after any additions and removals."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
+from vidret.errors import MissingExtraError, StoreError
+from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, score_exactly
+from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
+from vidret.store.vectors.manifest import ManifestEntry
+
+
+def clustered(num: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((20, DIM))[rng.integers(0, 20, num)] + 0.3 * rng.standard_normal((num, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.arange(num, dtype=np.int64) * 2 + 1, vectors.astype(np.float16)
+
+
+def assert_exact(index: Flat, ids: np.ndarray, vectors: np.ndarray, k: int = 10) -> None:
+    assert_found(index.search(queries(), k), ids, vectors, k)
+    assert index.ids.tolist() == ids.tolist()
+
+
+def make_filter(ids: np.ndarray, fraction: float = 0.1) -> IdFilter:
+    flags = np.zeros(4000, bool)
+    flags[ids] = True
+    return IdFilter(np.packbits(flags, bitorder="little"), fraction)
+
+
+def build(folder: Path, kind: str, ids: np.ndarray, vectors: np.ndarray) -> ManifestEntry:
+    def read(some_ids: Ids) -> tuple[Ids, Rows]:
+        return some_ids, vectors[np.searchsorted(ids, some_ids)]
+
+    entry = build_shard(folder, kind, DIM, ids, read)
+    assert entry is not None
+    return entry
+
+
+@pytest.mark.parametrize(("num", "k"), [(0, 3), (1, 1), (5, 9), (200, 10), (200, 200)])
+def test_flat_index_matches_the_naive_search(num: int, k: int) -> None:
+    ids, vectors = sample(num)
+    index = Flat(DIM)
+    index.add(ids[: num // 2], vectors[: num // 2])
+    index.add(ids[num // 2 :], vectors[num // 2 :])
+    assert_exact(index, ids, vectors, k)
+    assert index.search(queries(0), k).ids.shape == (0, k)
+
+
+@pytest.mark.parametrize("num_within", [0, 1, 7, 150])
+def test_flat_search_with_a_filter_matches_the_naive_search(num_within: int) -> None:
+    ids, vectors = sample(300)
+    index = Flat(DIM)
+    index.add(ids, vectors)
+    chosen = np.sort(np.random.default_rng(3).choice(300, num_within, replace=False))
+    assert_found(index.search(queries(), 10, make_filter(ids[chosen])), ids[chosen], vectors[chosen], 10)
+    rest = np.setdiff1d(np.arange(300), chosen)
+    assert_found(index.search(queries(), 10, make_filter(ids[rest])), ids[rest], vectors[rest], 10)
+
+
+def test_order_of_additions_does_not_matter() -> None:
+    ids, vectors = sample(50)
+    order = np.random.default_rng(1).permutation(50)
+    index = Flat(DIM)
+    index.add(ids[order], vectors[order])
+    assert_exact(index, ids, vectors)
+
+
+def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:
+    ids, vectors = sample(60)
+    index = Flat(DIM)
+    index.add(ids, vectors)
+    entry = index.save(tmp_path)
+    again = Flat(DIM)
+    again.load(tmp_path / entry.name, 60)
+    assert_exact(again, ids, vectors)
+    for wrong, total in ((Flat(DIM), 61), (Flat(DIM + 1), 60)):
+        with pytest.raises(ValueError, match="dimension, vectors and ids must be"):
+            wrong.load(tmp_path / entry.name, total)
+
+
+def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 40)  # of 155 lists
+    ids, vectors = clustered(1500)
+    shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
+    assert shard.ids.tolist() == ids.tolist()
+    assert_found(shard.search(queries(), 1500), ids, vectors, 1500)  # for all vectors every list is searched
+    assert_found(shard.search(queries(), 10, everywhere=True), ids, vectors, 10)
+    assert recall(shard.search(queries(), 10).ids, naive_search(queries(), ids, vectors, 10)[1]) > 0.9
+    padded = shard.search(queries(), 1600)
+    assert (padded.ids[:, 1500:] == -1).all()
+    assert np.isneginf(padded.scores[:, 1500:]).all()
+    with pytest.raises(ValueError, match="dimension and number of vectors must be"):
+        Shard(tmp_path, shard.entry, DIM + 1)
+
+
+def test_shard_search_with_a_filter(tmp_path: Path) -> None:
+    ids, vectors = clustered(1500)
+    shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
+    few = np.arange(0, 1500, 50)
+    assert_found(shard.search(queries(), 10, make_filter(ids[few], fraction=0.02)), ids[few], vectors[few], 10)
+    rest = np.setdiff1d(np.arange(1500), few)
+    found = shard.search(queries(), 10, make_filter(ids[rest], 0.98), everywhere=True)
+    assert_found(found, ids[rest], vectors[rest], 10)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
+def test_one_query_finds_what_it_finds_among_others(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 40)
+    monkeypatch.setattr("vidret.store.vectors.ivf.THREADS", 3)
+    ids, vectors = clustered(1500)
+    shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
+    for id_filter in (None, make_filter(ids[::3], 0.3)):
+        together = shard.search(queries(), 20, id_filter)
+        for index, query in enumerate(queries()):
+            alone = shard.search(query[None], 20, id_filter)
+            np.testing.assert_allclose(alone.scores[0], together.scores[index], rtol=1e-5)
+            assert set(alone.ids[0]) == set(together.ids[index])
+
+
+@pytest.mark.parametrize(("kind", "least"), [("ivf-rabitq2", 0.9), ("ivf-rabitq1", 0.6)])
+def test_coarse_shard_has_high_recall_among_many_candidates(tmp_path: Path, kind: str, least: float) -> None:
+    ids, vectors = sample(1500)
+    shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
+    assert shard.ids.tolist() == ids.tolist()
+    assert shard.coarse
+    found = shard.search(queries(), 100, everywhere=True).ids
+    assert recall(found, naive_search(queries(), ids, vectors, 10)[1]) > least
+    few = make_filter(ids[:30], fraction=0.02)
+    assert set(shard.search(queries(), 100, few).ids[0]) - {-1} == set(ids[:30])
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
+def test_shard_file_has_the_expected_size(tmp_path: Path, kind: str) -> None:
+    ids, vectors = sample(700)
+    entry = build(tmp_path, kind, ids, vectors)
+    assert (tmp_path / entry.name).stat().st_size == entry.head_bytes + 700 * vector_bytes(kind, DIM)
+    assert build(tmp_path, kind, ids, vectors) == entry  # deterministic
+
+
+def test_coarse_vectors_are_small() -> None:
+    sizes = [vector_bytes(kind, 512) for kind in ("ivf", "ivf-rabitq2", "ivf-rabitq1")]
+    assert sizes[0] == 1032
+    assert sizes[1] < 160
+    assert sizes[2] <= 80
+
+
+def test_exact_scores_are_inner_products() -> None:
+    _, vectors = sample(30)
+    expected = queries() @ vectors.astype(np.float32).T
+    np.testing.assert_allclose(score_exactly(queries(), vectors), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_faiss_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r'searching an index needs the extra "cpu"'):
+        Flat(DIM)
+
+
+def test_missing_gpu_is_rejected() -> None:
+    import faiss
+
+    if faiss.get_num_gpus():
+        pytest.skip("FAISS sees a GPU")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(StoreError, match=f"device must be cpu or one of the 0 GPUs .*, got {device}"):
+            Flat(DIM, device=device)

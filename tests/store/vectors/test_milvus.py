@@ -1,0 +1,540 @@
+"""Vectors in Milvus: the same results as FAISS, also after kills, losses and moves; errors of connections."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidret.errors import MissingExtraError, StoreError
+from vidret.store import Store
+from vidret.store.catalog.tables import CHECKSUM, COLUMNS
+from vidret.store.features import checksum_array
+from vidret.store.snapshots.bitmap import make_bitmap
+from vidret.store.vectors.flat import Flat, IdFilter
+from vidret.store.vectors.milvus import MilvusVectors
+from vidret.store.vectors.milvus_collection import Collection
+from vidret.store.vectors.mirror import to_milvus_filter
+from vidret.types import Filters
+
+from ..naive import matching
+from ..samples import DIM, add_video, embedding, environment, index_all, seeds
+
+pytestmark = pytest.mark.scale
+QUERY = np.ones((1, DIM), np.float32)
+
+
+def create(folder: Path, vectors: str | None = "milvus://", *, dim: int = DIM) -> Store:
+    return Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=dim, vectors=vectors)
+
+
+def open_vectors(store: Store) -> MilvusVectors:
+    assert isinstance(store._vectors.index, MilvusVectors)
+    return store._vectors.index
+
+
+def count(store: Store, expression: str = "") -> int:
+    """Return the number of rows in Milvus."""
+    return open_vectors(store)._open().count(expression)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Return the address of milvus-lite in a thread, which behaves like a server."""
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    serving, database, port = start_server_in_thread(str(tmp_path / "server"))
+    yield f"milvus://127.0.0.1:{port}"
+    serving.stop(grace=None).wait()
+    database.close()
+
+
+# Results
+
+
+def fill(store: Store, vectors: np.ndarray) -> None:
+    """Store vectors as videos of ten segments, quickly."""
+    catalog, num_videos = store._catalog, len(vectors) // 10
+    location = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
+    with catalog.transaction():
+        names = [f"/films/{video % 7}/{video}.mp4" for video in range(num_videos)]
+        catalog.run_many(
+            "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, 1.0, '{}', 10)",
+            ((name,) for name in names),
+        )
+        catalog.run_many(
+            f"INSERT INTO files ({COLUMNS['files']}) VALUES (?, 'done', '', ?, 1, 1)",
+            ((name.encode(), video) for video, name in enumerate(names, start=1)),
+        )
+        catalog.run_many(
+            f"INSERT INTO segments ({COLUMNS['segments']}) VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
+            (
+                (
+                    row // 10 + 1,
+                    row % 10,
+                    row,
+                    location.frame_row,
+                    checksum_array(vectors[row : row + 1]),
+                    location.frames_sum,
+                )
+                for row in range(len(vectors))
+            ),
+        )
+        for table in ("videos", "files", "segments"):
+            catalog.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
+        catalog.increment_generation()
+
+
+def test_results_are_those_of_faiss(tmp_path: Path) -> None:
+    """With vectors near one direction, as those of encoders, for which exact results are hardest."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20_000, 64)) * np.linspace(0.1, 1, 64) + 3 * rng.standard_normal(64)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    queries = vectors[::4000].astype(np.float32) + 0.1 * rng.standard_normal((5, 64)).astype(np.float32)
+    flat = Flat(64)
+    flat.add(np.arange(1, 20_001), vectors)
+    with create(tmp_path, dim=64) as store:
+        fill(store, vectors)
+        store.save_vectors()
+        assert count(store) == 20_000
+        scores, ids = store.search(queries, 100)
+        expected_scores, expected = flat.search(queries, 100)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+        differ = ids != expected
+        assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # only ties are in another order
+        assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
+        inside = Filters(folder="/films/3")
+        within = IdFilter(make_bitmap(np.array(matching(store, inside), np.int64)), fraction=0.1)
+        assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
+        with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
+            store.search(queries, 16_385)
+        assert len(np.unique(store.search(queries[:1], 16_384)[1])) == 16_384
+
+
+def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) -> None:
+    """If everything is pushed, also the results of Milvus before the catalog verifies them."""
+    rng = random.Random(1)
+    folders = ["/a", "/a/b", "/a/b c", "/a0", '/a/"q"', "/a/%41", "/a/\udcff", "/Ä/ö", "/a/b/c/d"]
+
+    def some_path() -> str:
+        return f"{rng.choice(folders)}/{rng.randrange(6)}.mp4"
+
+    def some_filters() -> Filters:
+        day = [None, *range(0, 50, 5)]
+        seconds = [None, 0, 3.3, 7, 20]
+        folder = rng.choice([None, *folders, some_path(), "/"])
+        return Filters(folder, rng.choice(seconds), rng.choice(seconds), rng.choice(day), rng.choice(day))
+
+    with create(tmp_path) as store:
+        for seed in range(40):
+            video = store.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
+            store.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
+            store.add_segment(video, 0, 0.0, 1.0, embedding(seed))
+        for round_number in range(4):
+            for _ in range(12):
+                video, path = rng.randrange(1, 41), some_path()
+                state = rng.choice(["done", "done", "missing", "failed", "pending"])
+                changed = rng.choice([None, rng.randrange(50) * 10**9])
+                store.set_file(path, state=state, video=rng.choice([None, video]), mtime_ns=changed)  # type: ignore[arg-type]
+            pushed = bool(round_number % 2)
+            if pushed:
+                store.save_vectors()
+            for _ in range(40):
+                filters = some_filters()
+                expected = matching(store, filters)
+                ids = store.search(QUERY, 60, filters)[1][0]
+                assert sorted(ids[ids >= 0].tolist()) == expected, filters
+                if pushed:
+                    by_id = open_vectors(store)._mirror.matched_by_id(filters)
+                    assert count(store, to_milvus_filter(filters, by_id, [])) == len(expected), filters
+
+
+# Synchronisation
+
+
+def test_changes_are_pushed_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.vectors.milvus.EVERY", 6)
+    with create(tmp_path) as store:
+        add_video(store, "v0", seed=0)  # six changes: two of the file, four segments
+        assert count(store) == 4
+        monkeypatch.setattr("vidret.store.vectors.milvus.EVERY", 10**6)
+        add_video(store, "v1", seed=1)
+        assert count(store) == 4
+        monkeypatch.setattr("vidret.store.vectors.milvus.SECONDS", 0.0)
+        store.set_file("/videos/v0.mp4", state="missing")
+        assert count(store) == 4
+        assert seeds(store) == [100, 101, 102, 103]
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tests.store.samples import add_video
+from tests.store.vectors.test_milvus import create
+from vidret.store.vectors import milvus
+method, remaining = sys.argv[2], int(sys.argv[3])
+owner = milvus.Mirror if method == "record" else milvus.Collection
+original = getattr(owner, method)
+def kill(*args):
+    global remaining
+    remaining -= 1
+    if method == "record" and not remaining:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(*args)
+    if not remaining:
+        os.kill(os.getpid(), signal.SIGKILL)
+milvus.BATCH, milvus.EVERY = 2, 10
+setattr(owner, method, kill)
+store = create(Path(sys.argv[1]))
+for seed in range(5):
+    add_video(store, f"v{seed}", seed=seed)
+store.set_file("/videos/v0.mp4", state="missing")
+add_video(store, "v1", seed=1, path="/videos/v1 moved.mp4")
+store.set_file("/videos/v1.mp4", state="missing")
+store.save_vectors()
+store.begin_video("v3", duration=9.0, facts={}, num_segments=2)
+add_video(store, "v3", seed=3, num_segments=2)
+store.save_vectors()
+raise SystemExit("not killed")
+"""
+
+
+CUT_FILE = "No data left in file"  # NumPy's sentence, by which milvus-lite reports a file of its own that is cut short
+
+
+@pytest.mark.parametrize(
+    ("method", "count_calls"), [("upsert", 1), ("upsert", 3), ("delete", 1), ("record", 2), ("flush", 2)]
+)
+def test_run_after_a_killed_writer_leaves_no_duplicates(tmp_path: Path, method: str, count_calls: int) -> None:
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), method, str(count_calls)]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+    try:
+        check_after_kill(tmp_path)
+    except StoreError as error:
+        if CUT_FILE not in str(error):
+            raise
+        pytest.skip(f"the kill cut a file that milvus-lite was writing in place: {error}")
+
+
+def check_after_kill(index: Path) -> None:
+    """Check that readers see what is stored, and that the next writer completes it."""
+    with Store.open(index) as reader:
+        known = reader.searchable().tolist()
+        assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == known
+    with create(index, None) as store:
+        index_all(store, 5)
+        store.set_file("/videos/v2.mp4", state="missing")
+        store.save_vectors()
+        searchable = store.searchable()
+        assert count(store) == len(searchable)
+        assert count(store, f"id in {searchable.tolist()}") == len(searchable)
+        assert seeds(store) == sorted(100 * s + n for s in (0, 1, 3, 4) for n in range(4))
+
+
+def test_dropped_collection_is_reported_to_readers_and_refilled_by_the_next_writer(tmp_path: Path) -> None:
+    with create(tmp_path) as store, Store.open(tmp_path) as reader:
+        index_all(store, 3)
+        assert len(seeds(reader)) == 12
+        open_vectors(store)._open().drop()
+        message = "^milvus://: the collection vidret_[0-9a-f]{16} of this index does not exist"
+        with pytest.raises(StoreError, match=message):
+            reader.search(QUERY, 1)
+    with Store.open(tmp_path) as reader, pytest.raises(StoreError, match=message):
+        reader.search(QUERY, 1)
+    with create(tmp_path, None) as store:
+        assert len(seeds(store)) == 12
+        store.save_vectors()
+        assert count(store) == 12
+
+
+def test_lost_rows_are_detected_by_the_next_writer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        open_vectors(store)._open().delete("video == 2")
+        add_video(store, "v5", seed=5)
+    with create(tmp_path) as store:
+        assert "the collection must have 12 vectors, got 8; filling a new one" in caplog.text
+        store.save_vectors()
+        assert count(store) == 16
+        assert len(seeds(store)) == 16
+
+
+def test_outdated_rows_in_the_collection_are_not_returned(tmp_path: Path) -> None:
+    """Even if there are more outdated rows than requested results."""
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        best = embedding(0).video.astype(np.float32)
+        about = {"video": 99, "seconds": 1.0, "path": "/", "changed": 1}
+        rows = [{"id": 1000 + row, **about} for row in range(50)]
+        open_vectors(store)._open().upsert(rows, np.repeat(best[None], 50, axis=0))
+        scores, ids = store.search(best[None], 3)
+        assert ids[0, 0] == 1
+        assert (ids < 13).all()
+        assert np.isfinite(scores).all()
+
+
+# Other processes, and moves
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tests.store.vectors.test_milvus import create
+create(Path(sys.argv[1]) / "held", "milvus://" + sys.argv[1] + "/shared.db")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_file_open_in_another_process_is_rejected(tmp_path: Path) -> None:
+    pipe, reason = subprocess.PIPE, "open in another process"
+    address = f"milvus://{tmp_path}/shared.db"
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        with Store.open(tmp_path / "held") as reader:
+            assert len(reader) == 0  # the catalog needs no Milvus
+            assert reader.info().store == address
+            with pytest.raises(StoreError, match=f"^{address}: {reason}"):
+                reader.search(QUERY, 1)
+            with pytest.raises(StoreError, match=reason):
+                create(tmp_path / "other", address)
+            assert not Store.exists(tmp_path / "other")
+            holder.kill()
+            holder.wait()
+            assert seeds(reader) == []
+    with create(tmp_path / "other", address) as store:  # collections of one process share it
+        index_all(store, 1)
+        with create(tmp_path / "held", None) as held:
+            index_all(held, 2)
+        assert count(store) == 4
+    with Store.open(tmp_path / "held") as held:
+        assert len(seeds(held)) == 8
+
+
+def test_indexes_share_a_server_and_move_there_and_back(tmp_path: Path, server: str) -> None:
+    normalised = server.replace("://", "://http://")
+    with create(tmp_path / "a", server) as first, create(tmp_path / "b", server) as second:
+        index_all(first, 3)
+        index_all(second, 1)
+        assert (count(first), count(second)) == (12, 4)
+        assert (first.home, len(seeds(second))) == (normalised, 4)
+        with Store.open(tmp_path / "a") as reader:
+            for source, target in itertools.pairwise((server, "milvus://", "faiss", "milvus://", server, "faiss")):
+                calls: list[tuple[int, int]] = []
+                first.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
+                assert first.info().store == reader.info().store == target.replace(server, normalised)
+                assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
+                assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
+                assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
+                assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")
+        assert first._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
+        assert open_vectors(second)._open()._client.list_collections() == [open_vectors(second)._name]
+
+
+def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    create(tmp_path).close()
+    with pytest.raises(
+        StoreError, match="store must be milvus://, got faiss; to move the vectors: vidret store move milvus:// faiss"
+    ):
+        create(tmp_path, "faiss")
+    with create(tmp_path, None) as store:
+        with pytest.raises(StoreError, match=r"source must be milvus://, .*, got faiss"):
+            store.move_vectors("faiss", "milvus://")
+        with pytest.raises(StoreError, match="target must differ from source, got milvus://"):
+            store.move_vectors("milvus://", "milvus://")
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.move_vectors("milvus://", "milvus://127.0.0.1:9")
+        assert seeds(store) == []
+
+
+KILLED_MOVER = """
+import os, signal, sys
+from pathlib import Path
+from vidret.store import Store
+from vidret.store.vectors import milvus
+method, remaining = sys.argv[2], int(sys.argv[3])
+owner = getattr(milvus_vectors, method.split(".")[0])
+original = getattr(owner, method.split(".")[1])
+def kill(*args):
+    global remaining
+    remaining -= 1
+    if not remaining:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args)
+milvus.BATCH = 2
+setattr(owner, method.split(".")[1], kill)
+Store.open(sys.argv[1], write=True).move_vectors(sys.argv[4], sys.argv[5])
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "count_calls", "home"),
+    [("Collection.upsert", 2, "faiss"), ("Mirror.record", 2, "faiss"), ("Collection.flush", 1, "faiss")],
+)
+def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, home: str) -> None:
+    with create(tmp_path, "faiss") as store:
+        index_all(store, 5)
+    kill_move(tmp_path, method, count_calls, "faiss", "milvus://")
+    with Store.open(tmp_path) as reader:
+        assert (reader.home, len(seeds(reader))) == (home, 20)
+    with create(tmp_path, None) as store:  # a run in between is kept
+        store.set_file("/videos/v0.mp4", state="missing")
+        add_video(store, "v7", seed=7)
+        store.save_vectors()
+        expected = seeds(store)
+        calls: list[tuple[int, int]] = []
+        store.move_vectors("faiss", "milvus://", on_progress=lambda *call: calls.append(call))
+        assert calls[0][0] >= 1  # it does not start over
+        assert store.home == "milvus://"
+        assert seeds(store) == expected
+        assert count(store) == len(expected)
+
+
+def kill_move(folder: Path, method: str, count_calls: int, source: str, target: str) -> None:
+    command = [sys.executable, "-c", KILLED_MOVER, str(folder), method, str(count_calls), source, target]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("target", ["faiss", "milvus://"])
+def test_move_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path, target: str) -> None:
+    folder, address = tmp_path / "index", f"milvus://{tmp_path}/a.db"
+    with create(folder, address) as store:
+        index_all(store, 2)
+        name = open_vectors(store)._name
+    kill_move(folder, "Collection.drop", 1, address, target)
+    with Store.open(folder, write=True) as store:
+        assert (store.home, len(seeds(store))) == (target, 8)
+        store.move_vectors(address, target)  # repeated
+        assert store._catalog.meta("leaving") is None
+        old = Collection(address, name, DIM, folder)
+        assert not old.exists()
+        old.close()
+
+
+def test_finished_move_can_be_repeated(tmp_path: Path) -> None:
+    """A move killed after its last step has not reported success."""
+    with create(tmp_path, "faiss") as store:
+        index_all(store, 2)
+        for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
+            for _ in range(2):
+                store.move_vectors(source, target)
+                assert (store.home, len(seeds(store))) == (target, 8)
+        with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
+            store.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
+
+
+def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        expected = seeds(store)
+        assert store._catalog.run("UPDATE segments SET start = start + 1 WHERE id = 6") == 1
+    assert Store.repair_catalog(tmp_path) == ["the row of 6 in segments is damaged (checksum)"]
+    with create(tmp_path) as store:
+        assert store.home == "milvus://"
+        assert store.verify() == []
+        assert seeds(store) == sorted(set(expected) - {101})
+        index_all(store, 3)
+        assert seeds(store) == expected
+        assert count(store) == len(expected)
+
+
+def test_abandoned_move_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
+    with create(folder, "faiss") as store:
+        index_all(store, 3)
+    kill_move(folder, "Collection.flush", 1, "faiss", other)
+    with Store.open(folder, write=True) as store:
+        store.move_vectors("faiss", "milvus://")
+        tables = store._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'")
+        assert len(tables) == 1
+        old = Collection(other, "any", DIM, folder)
+        assert old._client.list_collections() == []
+        old.close()
+
+
+# Errors
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_unreachable_server_is_reported_and_creates_no_index(
+    tmp_path: Path,
+    existing: bool,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("VIDRET_ALLOW", "milvus://http://127.0.0.1:9")
+    address, started = server if existing else "milvus://127.0.0.1:9", time.monotonic()
+    if existing:
+        with create(tmp_path / "index", address) as store:
+            index_all(store, 1)
+            catalog = store._catalog
+            catalog.set_meta("store", catalog.meta("store").replace(address[9:], "127.0.0.1:9"))
+    with pytest.raises(StoreError, match=r"^milvus://http://127.0.0.1:9: cannot be reached \(.*\)$"):
+        create(tmp_path / "index", None if existing else address)
+    if existing:
+        with Store.open(tmp_path / "index") as store, pytest.raises(StoreError, match="cannot be reached"):
+            store.search(QUERY, 1)
+    assert Store.exists(tmp_path / "index") == existing
+    assert time.monotonic() - started < 60
+    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
+
+
+def test_rejected_token_is_reported_but_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grpc = pytest.importorskip("grpc")
+    tokens: list[Any] = []
+
+    class RejectAll(grpc.GenericRpcHandler):  # type: ignore[misc,name-defined]
+        def service(self, call: Any) -> Any:
+            tokens.extend(value for key, value in call.invocation_metadata if key == "authorization")
+
+            def refuse(_request: bytes, context: Any) -> None:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
+    serving = grpc.server(ThreadPoolExecutor(1))
+    serving.add_generic_rpc_handlers((RejectAll(),))
+    port = serving.add_insecure_port("127.0.0.1:0")
+    serving.start()
+    with pytest.raises(StoreError, match=r"the token in MILVUS_TOKEN was rejected \(auth check failure\)$") as raised:
+        create(tmp_path, f"milvus://127.0.0.1:{port}")
+    serving.stop(grace=None).wait()
+    assert len(tokens) == 1
+    assert "hunter2" not in f"{raised.value}{capfd.readouterr()}"
+
+
+def test_token_is_not_stored(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
+    with create(tmp_path / "index", server) as store:
+        index_all(store, 1)
+        assert "hunter2" not in repr(store.info())
+    assert all(b"hunter2" not in file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file())
+
+
+def test_missing_pymilvus_is_reported_before_an_index_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(MissingExtraError, match='vectors in Milvus needs the extra "milvus"'):
+        create(tmp_path / "index")
+    assert not Store.exists(tmp_path / "index")
+    assert os.listdir(tmp_path / "index") in ([], ["writer.lock"])  # noqa: PTH208

@@ -1,0 +1,64 @@
+"""Moving vectors between fake locations: what the catalog stores about a move."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.vectors import current
+from vidret.store.vectors.registry import VectorLocation
+
+
+class FakeVectors:
+    """Vectors that record method calls; the method ``killed_at`` is interrupted."""
+
+    def __init__(self, location: VectorLocation, log: list[str], killed_at: str) -> None:
+        self.address, self.log, self.killed_at = location.address, log, killed_at
+
+    def __getattr__(self, method: str) -> Any:
+        def call() -> None:
+            if method == self.killed_at:
+                raise KeyboardInterrupt
+            if method != "close":
+                self.log.append(f"{method} {self.address}")
+
+        return call
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.create(tmp_path / "catalog.sqlite", {})
+
+
+def move(catalog: Catalog, source: str, target: str, *, killed_at: str = "") -> list[str]:
+    log: list[str] = []
+
+    def open_vectors(location: VectorLocation, on_progress: object = None) -> Any:
+        return FakeVectors(location, log, killed_at)
+
+    current.move_store(catalog.path.parent, catalog, open_vectors, source, target, None)
+    return log
+
+
+def test_finished_move_can_be_repeated(catalog: Catalog) -> None:
+    """A move killed after its last step has not reported success."""
+    calls = ["prepare milvus://", "save milvus://", "drop faiss"]
+    assert move(catalog, "faiss", "milvus://") == calls
+    assert move(catalog, "faiss", "milvus://") == []
+    assert move(catalog, "milvus://", "faiss") == ["prepare faiss", "save faiss", "drop milvus://"]
+    assert move(catalog, "milvus://", "faiss") == []
+    with pytest.raises(StoreError, match="target must differ from source, got faiss"):
+        move(catalog, "faiss", "faiss")
+    with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
+        move(catalog, "milvus://", "milvus:///elsewhere.db")
+    assert move(catalog, "faiss", "milvus://") == calls
+
+
+def test_move_killed_after_the_switch_deletes_the_old_copy_when_repeated(catalog: Catalog) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        move(catalog, "faiss", "milvus://", killed_at="drop")
+    assert VectorLocation.from_json(catalog.meta(current.HOME)).address == "milvus://"
+    assert move(catalog, "faiss", "milvus://") == ["drop faiss"]
+    assert move(catalog, "faiss", "milvus://") == []

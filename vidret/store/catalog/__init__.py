@@ -1,0 +1,1 @@
+"""The catalog of an index: tables in SQLite with a checksum a row, and their repair."""

@@ -1,0 +1,235 @@
+"""The tables of segments, with their times and the locations of their vectors, and of the shot changes in them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from vidret.errors import StoreError
+from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json, order_by_ids
+from vidret.store.catalog.tables import INTACT, LOCATION, CheckedTables
+from vidret.store.records import SegmentLocation, StoredRow
+from vidret.types import SHOT_KINDS, Segment, ShotChange
+
+EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
+
+
+class Segments:
+    """The table ``segments`` of a catalog, and in ``shots`` that of the shot changes in them."""
+
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
+        self.shots = ShotChanges(tables)
+
+    def add(self, stored: Sequence[tuple[StoredRow, Sequence[ShotChange]]]) -> list[int]:
+        """Add segments whose vectors are stored, with their shot changes, in one transaction; return their ids."""
+        if not stored:
+            return []
+        ids = []
+        with self._database.transaction():
+            for row, shots in stored:
+                segment, columns = row.segment, astuple(row.location)
+                segment_id = self._database.value(
+                    f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
+                    f" VALUES (?, ?, ?, ?, {', '.join('?' * len(columns))}, ?) RETURNING id",
+                    *(segment.video, segment.number, segment.start, segment.end, *columns, row.times.tobytes()),
+                )
+                ids.append(int(segment_id))
+                self.shots.add(ids[-1], shots)
+            self._tables.update_checksums("segments", "id >= ?", ids[0])
+            last = row.location
+            ends = (last.row + 1, last.frame_row + last.num_frames, last.token_byte + last.num_bytes)
+            self._tables.set_tail(*ends)
+            self._tables.increment_generation()
+        return ids
+
+    def of_video(self, video: int) -> dict[int, int]:
+        """Return the ids of a video's stored segments by index, in time order."""
+        return dict(self._database.rows("SELECT number, id FROM segments WHERE video = ? ORDER BY number", int(video)))
+
+    def stored_indices(self, video: int) -> set[int]:
+        """Return the indices of a video's stored segments."""
+        return set(self.of_video(video))
+
+    def resume_point(self, video: int) -> tuple[int, float | None]:
+        """Return how many segments of a video are stored without a gap, and the end of the last in seconds.
+
+        The end is None if the first is not stored.
+
+        Raises:
+            StoreError: A row is damaged.
+        """
+        columns = f'number, "end", id, {self._tables.intact("segments")}'
+        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE video = ? ORDER BY number", int(video))
+        num_segments, end_s = 0, None
+        for number, end, segment_id, intact in rows:
+            if not intact:
+                raise self._tables.damage_error(f"the row of segment {segment_id}")
+            if number != num_segments:
+                break
+            num_segments, end_s = number + 1, float(end)
+        return num_segments, end_s
+
+    def ids_of_video(self, video: int) -> list[int]:
+        """Return the ids of a video's segments, in time order."""
+        return list(self.of_video(video).values())
+
+    def find(self, video: int, segment_index: int) -> int | None:
+        """Return the id of a segment by its index in its video, None if it is not stored."""
+        segment_id: int | None = self._database.value(
+            "SELECT id FROM segments WHERE video = ? AND number = ?", int(video), int(segment_index)
+        )
+        return segment_id
+
+    def find_many(self, pairs: Sequence[tuple[int, int]]) -> Ids:
+        """Return the ids of segments by (video, index), in the same order, without those that are not stored."""
+        sql = (
+            "SELECT segments.id FROM json_each(?) AS pair CROSS JOIN segments"
+            " ON video = json_extract(pair.value, '$[0]') AND number = json_extract(pair.value, '$[1]')"
+            " ORDER BY pair.key"
+        )
+        rows = self._database.rows(sql, json.dumps([[int(video), int(index)] for video, index in pairs]))
+        return np.array([row[0] for row in rows], np.int64)
+
+    def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
+        """Return segments in the order of ``ids``."""
+        segments = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
+        return order_by_ids(segments, ids)
+
+    def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
+        """Return the segments that exist and are intact, by id."""
+        return {key: row.segment for key, row in self.read(ids)[1].items() if row is not None}
+
+    def read(self, ids: Sequence[int] | Ids) -> tuple[int, dict[int, StoredRow | None]]:
+        """Return the rows of the segments that exist, None for a damaged row, read in one statement.
+
+        Returns:
+            The epoch of the feature files, and the rows by id.
+        """
+        columns = f'{EPOCH}, id, {self._tables.intact("segments")}, video, number, start, "end", times, {LOCATION}'
+        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
+        segments: dict[int, StoredRow | None] = {}
+        for _, key, intact, video, number, start, end, times, *location in rows:
+            segments[key] = None
+            if intact:
+                segments[key] = StoredRow(
+                    segment=Segment(video, number, start, end),
+                    times=np.frombuffer(times, np.float64),
+                    location=SegmentLocation(*location),
+                )
+        return (rows[0][0] if rows else self._tables.fact("epoch")), segments
+
+    def _segment_rows(self, columns: str, ids: Sequence[int] | Ids) -> list[Any]:
+        rows = self._database.rows(
+            f"SELECT {columns}, {self._tables.intact('segments')} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)
+        )
+        for row in rows:
+            if not row[-1]:
+                raise self._tables.damage_error(f"the row of segment {row[0]}")
+        return [row[:-1] for row in rows]
+
+    def locations(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, SegmentLocation]]:
+        """Return the epoch of the feature files, and the locations of segments by id; by default all, in id order."""
+        condition = "" if ids is None else f" WHERE id IN {IN_IDS}"
+        values = () if ids is None else (ids_to_json(ids),)
+        rows = self._database.rows(f"SELECT {EPOCH}, id, {LOCATION} FROM segments{condition} ORDER BY id", *values)
+        return (rows[0][0] if rows else self._tables.fact("epoch")), {row[1]: SegmentLocation(*row[2:]) for row in rows}
+
+    def video_rows(self, ids: Ids) -> tuple[int, Int64[np.ndarray, "segment 3"]]:
+        """Return the epoch, and the id, row and checksum of each segment that exists, in id order.
+
+        The fast form of ``locations``: milliseconds for thousands of segments.
+        """
+        rows = self._database.rows(
+            f"SELECT {EPOCH}, id, row, row_sum FROM segments WHERE id IN {IN_IDS} ORDER BY id", ids_to_json(ids)
+        )
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return (int(table[0, 0]) if len(table) else self._tables.fact("epoch")), table[:, 1:]
+
+    def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " _frame"]]:
+        """Return the frame times of segments in seconds, in the order of ``ids``."""
+        rows = self._segment_rows("id, times", ids)
+        return order_by_ids({key: np.frombuffer(times, np.float64) for key, times in rows}, ids)
+
+    def relocate(self, locations: Iterable[tuple[int, int, int, int]]) -> None:
+        """Set new locations: segment row, frame row, token byte, and id of each; damaged rows stay unchanged."""
+        sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ?, checksum = NULL WHERE id = ?"
+        self._database.run_many(f"{sql} AND {self._tables.intact('segments')}", locations)
+        self._tables.update_checksums("segments", "checksum IS NULL")
+
+
+FIRST_FORMAT = 3  # older catalogs have no such table
+
+
+class ShotChanges:
+    """The table ``shots`` of a catalog."""
+
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
+
+    def add(self, segment_id: int, shots: Sequence[ShotChange]) -> None:
+        """Add the shot changes of a new segment, in a transaction of the caller."""
+        if shots:
+            changes = json.dumps([[shot.start, shot.end, shot.kind] for shot in shots])
+            self._database.run("INSERT INTO shots (segment, changes) VALUES (?, ?)", segment_id, changes)
+            self._tables.update_checksums("shots", "segment = ?", segment_id)
+
+    def of_video(self, video: int) -> list[ShotChange]:
+        """Return the shot changes of the stored part of a video, in time order; none from an index made without them.
+
+        One that two segments have, because a run was stopped between them, is returned once. A damaged row is skipped
+        with one warning.
+        """
+        rows = self._read("segment IN (SELECT id FROM segments WHERE video = ?)", int(video))
+        kept = self._tables.drop_damaged("shots", rows)
+        return _sort({shot for _, changes, _ in kept for shot in _unpack(changes)})
+
+    def of_segments(self, ids: Sequence[int] | Ids) -> list[tuple[ShotChange, ...]]:
+        """Return the shot changes of segments, in the order of ``ids``.
+
+        Raises:
+            StoreError: A row is damaged.
+        """
+        shots = {}
+        for segment_id, changes, intact in self._read(f"segment IN {IN_IDS}", ids_to_json(ids)):
+            if not intact:
+                raise self._tables.damage_error(f"the row of the shot changes of segment {segment_id}")
+            shots[segment_id] = _unpack(changes)
+        return [shots.get(int(segment_id), ()) for segment_id in ids]
+
+    def _read(self, where: str, value: object) -> list[tuple[int, str, int]]:
+        if self._tables.format < FIRST_FORMAT and not self._database.value(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'shots'"  # a writer may have upgraded it meanwhile
+        ):
+            return []
+        rows: list[tuple[int, str, int]] = self._database.rows(
+            f"SELECT segment, changes, {INTACT['shots']} FROM shots WHERE {where}", value
+        )
+        return rows
+
+
+def check_shots(shots: Sequence[ShotChange]) -> tuple[ShotChange, ...]:
+    """Return the shot changes of a segment as they are stored, in time order.
+
+    Raises:
+        StoreError: A shot change is invalid.
+    """
+    for shot in shots:
+        if shot.kind not in SHOT_KINDS:
+            raise StoreError(f"kind must be one of {', '.join(SHOT_KINDS)}, got {shot.kind!r}")
+        if not (np.isfinite([shot.start, shot.end]).all() and shot.start <= shot.end):
+            raise StoreError(f"times of a shot change must be finite and ascending, got {shot.start} and {shot.end}")
+    return tuple(_sort({ShotChange(float(shot.start), float(shot.end), shot.kind) for shot in shots}))
+
+
+def _sort(shots: Iterable[ShotChange]) -> list[ShotChange]:
+    return sorted(shots, key=lambda shot: (shot.start, shot.end, shot.kind))
+
+
+def _unpack(changes: str) -> tuple[ShotChange, ...]:
+    return tuple(ShotChange(*change) for change in json.loads(changes))

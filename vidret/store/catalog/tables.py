@@ -1,0 +1,267 @@
+"""The tables of a catalog: their schema, the checksums of rows over all their values, and the metadata."""
+
+import json
+import logging
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vidret.errors import MovedError, StoreError
+from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.records import SEGMENTS
+from vidret.store.snapshots.changes import LOG
+
+FORMAT = 3  # 1 had no checksums, 2 no shots
+SHOTS = """CREATE TABLE shots (
+    segment INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE, changes TEXT NOT NULL, checksum INTEGER)"""
+SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID",
+    """CREATE TABLE videos (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE, duration REAL NOT NULL, facts TEXT NOT NULL,
+    num_segments INTEGER NOT NULL, complete INTEGER NOT NULL DEFAULT 0, salvaged TEXT NOT NULL DEFAULT '',
+    checksum INTEGER)""",
+    """CREATE TABLE files (
+    path BLOB PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, video INTEGER REFERENCES videos,
+    num_bytes INTEGER, mtime_ns INTEGER, checksum INTEGER) WITHOUT ROWID""",
+    "CREATE INDEX files_by_video ON files (video)",
+    """CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos, number INTEGER NOT NULL,
+    start REAL NOT NULL, "end" REAL NOT NULL, row INTEGER NOT NULL, frame_row INTEGER NOT NULL,
+    num_frames INTEGER NOT NULL, token_byte INTEGER NOT NULL, num_bytes INTEGER NOT NULL, row_sum INTEGER NOT NULL,
+    frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL, checksum INTEGER,
+    UNIQUE (video, number))""",
+    SHOTS,
+)
+LOCATION = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
+COLUMNS = {  # the first column is the key
+    "meta": "key, value",
+    "videos": "id, fingerprint, duration, facts, num_segments, complete, salvaged",
+    "files": "path, state, reason, video, num_bytes, mtime_ns",
+    "segments": f'id, video, number, start, "end", {LOCATION}, times',
+    "shots": "segment, changes",
+}
+# Metadata that an index needs to be usable: each has a second row, under a key that begins with COPY.
+ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker", f"user.{SEGMENTS}")
+COPY = "copy."
+NULL = -(2**63 - 1)  # replaces NULL in checksums
+
+
+def _crc(integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> str:
+    """Return the SQL expression of a row's checksum, NULL if a number has the wrong type, as in a damaged row.
+
+    Text is included as bytes, since Python cannot decode damaged text, and with its type, which one bit may change.
+    """
+    data = [(name, "text") for name in texts.split()] + [(name, "blob") for name in blobs.split()]
+    kinds = "q" * len([*integers.split(), *data]) + "d" * len(reals.split())
+    numbers = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in integers.split()]
+    numbers += [f"typeof({name}) = '{kind}'" for name, kind in data]
+    numbers += [f"iif(typeof({name}) = 'text', '', {name})" for name in reals.split()]
+    values = [f"'{kinds}'", *numbers, *(f"CAST({name} AS BLOB)" for name, _ in data)]
+    return f"crc({', '.join(values)})"
+
+
+CHECKSUM = {
+    "meta": "crc('', CAST(key AS BLOB), CAST(typeof(value) AS BLOB), CAST(value AS BLOB))",
+    "videos": _crc("id num_segments complete", "duration", texts="fingerprint facts salvaged"),
+    "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
+    "segments": _crc(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times"),
+    "shots": _crc("segment", texts="changes"),
+}
+INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}
+
+
+def create_tables(database: Database) -> None:
+    """Create the tables of an empty catalog, in a transaction of the caller."""
+    for statement in SCHEMA:
+        database.run(statement)
+    set_meta(database, "format", FORMAT)
+    set_meta(database, "schema", find_schema_checksum(database))
+
+
+def upgrade_tables(database: Database, file_format: int) -> int:
+    """Upgrade a catalog from an older format in one transaction; return the new format."""
+    with database.transaction(durable=True):
+        if file_format == 1:
+            _add_checksums(database)
+        database.run(SHOTS)
+        set_meta(database, "format", FORMAT)
+        set_meta(database, "schema", find_schema_checksum(database))
+    return FORMAT
+
+
+def _add_checksums(database: Database) -> None:
+    for table in (name for name in CHECKSUM if name != "shots"):
+        database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+        database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
+    facts = dict(database.rows("SELECT key, value FROM meta"))
+    facts["tail"] = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
+    for key in (*ESSENTIAL, "tail"):
+        if key in facts:
+            set_meta(database, key, facts[key])
+
+
+def set_meta(database: Database, key: str, value: str | int | bytes) -> None:
+    """Write a metadata value and, if it is essential, its copy, in one statement."""
+    keys = [key, f"{COPY}{key}"] if key in ESSENTIAL else [key]
+    rows = "SELECT each.value AS key, ?2 AS value FROM json_each(?1) each"
+    sql = f"REPLACE INTO meta (key, value, checksum) SELECT key, value, {CHECKSUM['meta']} FROM ({rows})"
+    database.run(sql, json.dumps(keys), value)
+
+
+def read_format(database: Database) -> int:
+    """Return the format of a catalog, 0 if that is damaged.
+
+    Raises:
+        StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
+            for ever.
+    """
+    own = "type = 'view' OR type = 'trigger' AND name NOT LIKE 'mirror%'"
+    for kind, name, sql in database.rows(f"SELECT type, name, sql FROM sqlite_master WHERE {own}"):
+        if LOG.get(name) != sql:
+            hint = f"; {REPAIR}" if name in LOG else ""
+            raise StoreError(f"{database.path}: must hold tables and indexes alone, got the {kind} {name!r}{hint}")
+    file_format = database.value("SELECT value FROM meta WHERE key = 'format'")
+    if not isinstance(file_format, int):
+        return 0
+    if file_format > FORMAT:
+        rule = f"index format must be at most {FORMAT}, got {file_format}"
+        raise StoreError(f"{database.path.parent}: {rule}; update vidret")
+    return max(0, file_format)
+
+
+def last_segment(database: Database) -> int:
+    """Return the last segment id ever assigned, 0 if none; ids are never reused."""
+    return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'segments'") or 0)
+
+
+def find_schema_checksum(database: Database) -> int:
+    """Compute the checksum of the CREATE statements, except those of mirrors and of the log, which are derived."""
+    own = "name NOT LIKE 'mirror%' AND name NOT LIKE 'changes%'"
+    sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {own} ORDER BY type, name"
+    return zlib.crc32(json.dumps(database.rows(sql)).encode())
+
+
+logger = logging.getLogger(__name__)
+
+MAX_DIM = 1 << 16
+
+
+class CheckedTables:
+    """A catalog's database with checksums of rows, and its table ``meta``."""
+
+    def __init__(self, database: Database, file_format: int) -> None:
+        """Wrap an open database with tables of a format."""
+        self.database, self.format = database, file_format
+        self._warned: set[tuple[str, object]] = set()
+
+    # Checksums
+
+    def intact(self, table: str) -> str:
+        """Return the SQL condition that a row is intact; format 1 has no checksums."""
+        return INTACT[table] if self.format > 1 else "1"
+
+    def update_checksums(self, table: str, where: str, *values: object) -> None:
+        """Compute the checksums of rows that have just been written."""
+        self.database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]} WHERE {where}", *values)
+
+    def damage_error(self, what: str) -> StoreError:
+        """Return the error for damaged data."""
+        return StoreError(f"{self.database.path}: {what} is damaged (checksum); {REPAIR}")
+
+    def drop_damaged(self, table: str, rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+        """Return the rows whose last value is true, that is, intact; warn about each damaged row once."""
+        kept = []
+        for row in rows:
+            if row[-1]:
+                kept.append(row)
+            elif (table, row[0]) not in self._warned:
+                self._warned.add((table, row[0]))
+                logger.warning("skipped: %s", self.damage_error(f"the row of {row[0]!r} in {table}"))
+        return kept
+
+    # Metadata
+
+    def meta(self, key: str) -> Any:
+        """Return a metadata value, None if it was never set.
+
+        Raises:
+            StoreError: The value is damaged.
+        """
+        rows = self.database.rows(f"SELECT value, {self.intact('meta')} FROM meta WHERE key = ?", key)
+        if not rows:
+            return None
+        value, intact = rows[0]
+        if not intact:
+            raise self.damage_error(f"the metadata {key!r}")
+        return value
+
+    def fact(self, key: str) -> Any:
+        """Return a metadata value that every index has.
+
+        Raises:
+            StoreError: The value is damaged or missing.
+        """
+        value = self.meta(key)
+        if value is None:
+            raise StoreError(f"{self.database.path}: the metadata {key!r} is lost; {REPAIR}")
+        return value
+
+    def derived(self, *keys: str) -> list[Any]:
+        """Return metadata values that can be recomputed, read together; None where never set or damaged."""
+        sql = f"SELECT key, value FROM meta WHERE key IN (SELECT value FROM json_each(?)) AND {self.intact('meta')}"
+        values = dict(self.database.rows(sql, json.dumps(keys)))
+        return [values.get(key) for key in keys]
+
+    def set_meta(self, key: str, value: str | int | bytes) -> None:
+        """Set a metadata value."""
+        set_meta(self.database, key, value)
+
+    def meta_keys(self, prefix: str, *, skip: int) -> list[str]:
+        """Return the sorted metadata keys with a prefix, without their first ``skip`` characters."""
+        sql = "SELECT substr(key, ?2 + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
+        return [key for (key,) in self.database.rows(sql, prefix, skip)]
+
+    def encoder(self) -> tuple[str, str, int]:
+        """Return the name, fingerprint and dimension of the encoder of the index.
+
+        Raises:
+            StoreError: A value is damaged, missing or impossible.
+        """
+        dim = self.fact("dim")
+        if not isinstance(dim, int) or not 1 <= dim <= MAX_DIM:
+            raise StoreError(f"{self.database.path}: dim must be a number from 1 to {MAX_DIM}, got {dim!r}")
+        return str(self.fact("encoder_name")), str(self.fact("encoder_fingerprint")), dim
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Check that the index still has the encoder with which it was opened.
+
+        Raises:
+            MovedError: Another process has moved it to another one.
+        """
+        name, current, _ = self.encoder()
+        if current != fingerprint:
+            raise MovedError(f"{self.database.path.parent}: has moved to the encoder {name}; open it again")
+
+    def tail(self) -> tuple[int, int, int]:
+        """Return the next free segment row, frame row and token byte.
+
+        Raises:
+            StoreError: They are damaged, missing or impossible.
+        """
+        text = self.fact("tail")
+        try:
+            row, frame_row, token_byte = (max(0, int(each)) for each in json.loads(text)[:3])
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.database.path}: tail must be three numbers, got {text!r}") from error
+        return row, frame_row, token_byte
+
+    def set_tail(self, row: int, frame_row: int, token_byte: int) -> None:
+        """Set the next free rows and byte; the last segment id is stored with them."""
+        self.set_meta("tail", json.dumps([row, frame_row, token_byte, last_segment(self.database)]))
+
+    def increment_generation(self) -> None:
+        """Increment the generation, in the transaction that changes what searches return."""
+        update = "UPDATE meta SET value = value + 1 WHERE key = 'generation' AND"
+        if not self.database.run(f"{update} {self.intact('meta')}"):
+            raise self.damage_error("the metadata 'generation'")
+        self.update_checksums("meta", "key = 'generation'")

@@ -1,0 +1,1 @@
+"""Snapshots of a catalog: numpy columns that answer for all rows."""

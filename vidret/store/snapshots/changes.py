@@ -1,0 +1,117 @@
+"""The log of a catalog: which files and videos have changed since a reader looked, so that it reads only these again.
+
+Triggers of SQLite append to it in the transaction of each change. Of segments it tells only which videos lost some: new
+ones have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader that has not
+seen what was trimmed begins anew with these columns.
+
+The log is derived: a writer makes it where it is missing.
+"""
+
+import time
+from typing import NamedTuple
+
+from vidret.store.catalog.database import Database
+
+FILE, VIDEO, SEGMENTS = "file", "video", "segments"  # the kinds of rows: a path, a video, a video that lost segments
+# Events, and the kind and key that each logs. REPLACE fires no trigger for the row that it removes, of the same path.
+TRIGGERS = (
+    ("INSERT ON files", FILE, "NEW.path"),
+    ("UPDATE OF state, video, mtime_ns ON files", FILE, "NEW.path"),
+    ("DELETE ON files", FILE, "OLD.path"),
+    ("INSERT ON videos", VIDEO, "NEW.id"),
+    ("UPDATE OF duration, facts, complete ON videos", VIDEO, "NEW.id"),
+    ("DELETE ON videos", VIDEO, "OLD.id"),
+    ("DELETE ON segments", SEGMENTS, "OLD.video"),
+)
+# Short, so that all CREATE statements of a catalog fit one page. ``twin`` is a checksum in SQL alone, since programs
+# other than vidret may write; what is logged of a path need not be right for readers that open an index later.
+TWIN = {FILE: "length({})", VIDEO: "-{}", SEGMENTS: "-{}"}
+LOG = {
+    "changes": "CREATE TABLE changes (number INTEGER PRIMARY KEY, kind TEXT, key, twin INTEGER)",
+    **{
+        f"changes_{index}": f"CREATE TRIGGER changes_{index} AFTER {event} BEGIN"
+        f" INSERT INTO changes (kind, key, twin) VALUES ('{kind}', {key}, {TWIN[kind].format(key)}); END"
+        for index, (event, kind, key) in enumerate(TRIGGERS)
+    },
+}
+
+
+class Position(NamedTuple):
+    """How much of a catalog was read: the first and the last number of its log, and the last segment."""
+
+    start: int
+    last: int
+    segment: int
+
+
+class Changes(NamedTuple):
+    """What has changed: paths, videos, and videos that lost segments."""
+
+    paths: list[bytes]
+    videos: list[int]
+    shortened: list[int]
+
+
+def begin_log(database: Database) -> None:
+    """Make the log of a catalog that has none."""
+    if not has_log(database):
+        with database.transaction():
+            for statement in LOG.values():
+                database.run(statement)
+            restart_log(database)
+
+
+def restart_log(database: Database) -> None:
+    """Let every reader begin anew."""
+    database.run("DELETE FROM changes")
+    # Above all numbers of an earlier log.
+    database.run("INSERT INTO changes VALUES (?, ?, 0, 0)", time.time_ns(), VIDEO)
+
+
+def trim_log(database: Database, last: int) -> None:
+    """Forget what was logged before a number."""
+    database.run("DELETE FROM changes WHERE number < ?", last)
+
+
+def has_log(database: Database) -> bool:
+    """Return whether a catalog has a log; one that was last written by an earlier version has none."""
+    return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'changes'"))
+
+
+def read_position(database: Database) -> Position:
+    """Return the ends of the log."""
+    numbers = "(SELECT min(number) FROM changes), (SELECT max(number) FROM changes)"
+    last_segment = "SELECT seq FROM sqlite_sequence WHERE name = 'segments'"
+    row = database.rows(f"SELECT {numbers}, ifnull(({last_segment}), 0)")[0]
+    return Position(*(int(value or 0) for value in row))
+
+
+def read_changes(database: Database, after: Position) -> Changes:
+    """Return what has changed after a position. Reading it twice does no harm."""
+    rows = database.rows("SELECT DISTINCT kind, key FROM changes WHERE number > ?", after.last)
+    paths, *videos = ([key for each, key in rows if each == kind] for kind in (FILE, VIDEO, SEGMENTS))
+    return Changes(paths, *videos)
+
+
+def find_log_damage(database: Database) -> list[str]:
+    """Return what is damaged in the log of a catalog, if it has one."""
+    if not has_log(database):
+        return []
+    twins = " OR ".join(f"kind = '{kind}' AND twin = {twin.format('key')}" for kind, twin in TWIN.items())
+    is_complete = "(SELECT count(*) > 0 AND max(number) - min(number) + 1 = count(*) FROM changes)"
+    is_intact = database.value(f"SELECT {is_complete} AND NOT EXISTS (SELECT 1 FROM changes WHERE ({twins}) IS NOT 1)")
+    return [] if is_intact else ["a row of the log is damaged (checksum)"]
+
+
+def has_damaged_statements(database: Database) -> bool:
+    """Return whether the CREATE statements of the log are not as they were written."""
+    rows = database.rows("SELECT name, tbl_name, rootpage <> 0, sql FROM sqlite_master WHERE name LIKE 'changes%'")
+    tables = {"changes": "changes", **{f"changes_{i}": each[0].split()[-1] for i, each in enumerate(TRIGGERS)}}
+    return bool(rows) and set(rows) != {(name, tables[name], name == "changes", sql) for name, sql in LOG.items()}
+
+
+def drop_log(database: Database) -> None:
+    """Delete the statements of a damaged log, so that SQLite can read the other tables."""
+    is_own = "name = 'changes' AND sql = ?"  # its page would be lost
+    database.run(f"DELETE FROM sqlite_master WHERE name LIKE 'changes%' AND NOT ({is_own})", LOG["changes"])
+    database.run(f"PRAGMA schema_version = {database.value('PRAGMA schema_version') + 1}")

@@ -1,0 +1,356 @@
+"""The latest snapshot of a catalog, extended by what is new when the catalog has changed."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from vidret.errors import StoreError
+from vidret.store.catalog.database import Database
+from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
+from vidret.store.catalog.tables import CheckedTables
+from vidret.store.records import FILE_STATES, IMPORTED
+from vidret.store.snapshots.bitmap import add_ids, make_bitmap
+from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log
+from vidret.store.snapshots.columns import KEY, Columns, load_columns, save_columns
+from vidret.store.snapshots.snapshot import (
+    LIVE_STATES,
+    FileColumns,
+    PathNames,
+    SegmentColumns,
+    Selection,
+    Snapshot,
+    VideoColumns,
+    find_rows,
+)
+
+NO_LOG = -1  # the start of a catalog without a log
+MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
+SEGMENT = {
+    "ids": np.int64,
+    "videos": np.int64,
+    "numbers": np.int32,
+    "starts": np.float64,
+    "ends": np.float64,
+    "num_frames": np.int32,
+    "has_tokens": np.bool_,
+    "rows": np.int64,
+    "row_sums": np.uint32,
+}
+VIDEO = {"ids": np.int64, "durations": np.float64, "complete": np.bool_, "imported": np.bool_, "stored": np.bool_}
+FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
+SEGMENT_ROW, VIDEO_ROW = np.dtype(list(SEGMENT.items())), np.dtype(list(VIDEO.items()))
+# Casts, since a damaged row may have values of another type.
+SEGMENT_VALUES = (
+    "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
+    ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
+    " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0),"
+    " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0)"
+)
+VIDEO_VALUES = (
+    "id, ifnull(CAST(duration AS REAL), 0), ifnull(CAST(complete AS INTEGER) <> 0, 0),"
+    f" ifnull(instr(facts, '\"{IMPORTED}\": true') > 0, 0), 1"
+)
+FINGERPRINT = "ifnull(CAST(fingerprint AS BLOB), x'')"
+STATE = f"CASE state {' '.join(f'WHEN {s!r} THEN {i}' for i, s in enumerate(FILE_STATES))} ELSE {len(FILE_STATES)} END"
+FILE_VALUES = f"CAST(path AS BLOB), {STATE}, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(mtime_ns AS INTEGER), ?1)"
+UNKNOWN_NS = -(2**63)
+Saved = tuple[dict[str, np.ndarray], Position]  # columns of segments, and when they were all
+
+
+class Snapshots:
+    """The snapshots of one catalog."""
+
+    def __init__(self, tables: CheckedTables, *, write: bool) -> None:
+        """Use an open catalog; a writer makes its log of changes if there is none."""
+        self._tables, self._database = tables, tables.database
+        self._lock = threading.Lock()
+        self._builder = SnapshotBuilder()
+        self._latest: Snapshot | None = None
+        self._has_log = False
+        if write:
+            begin_log(tables.database)
+
+    def current(self) -> Snapshot:
+        """Return a snapshot of the catalog as it is now.
+
+        What it holds was committed; it may hold more than its position says where a writer commits meanwhile, which the
+        next call reads again.
+        """
+        latest = self._latest
+        if latest is not None and latest.position == self._read_position():
+            return latest
+        with self._database.access(), self._lock:  # in this order: a thread may have begun a transaction
+            position = self._read_position()
+            if self._database.in_transaction:
+                return SnapshotBuilder().advance(self._database, position, None)  # it may be rolled back
+            if self._latest is None or self._latest.position != position:
+                self._latest = self._read(position)
+            return self._latest
+
+    def _read_position(self) -> Position:
+        self._has_log = self._has_log or has_log(self._database)
+        try:
+            if self._has_log:
+                return read_position(self._database)
+        except StoreError:  # a repair drops the log
+            if has_log(self._database):
+                raise
+            self._has_log = False
+        generation = self._database.value("SELECT value FROM meta WHERE key = 'generation'")
+        return Position(NO_LOG, int(generation), 0)
+
+    def _read(self, position: Position) -> Snapshot:
+        old = self._builder.position
+        if position.start == NO_LOG or old.last < position.start or old.segment > position.segment:
+            self._builder = SnapshotBuilder()
+        try:
+            is_first = self._builder.position.start == NO_LOG
+            return self._builder.advance(self._database, position, self._load(position) if is_first else None)
+        except BaseException:
+            self._builder, self._latest = SnapshotBuilder(), None  # it may have been half changed
+            raise
+
+    def save(self) -> None:
+        """Write the columns of the segments to a file, for those who open the index; then trim the log."""
+        snapshot = self.current()
+        segments, videos = snapshot.segments, snapshot.videos
+        columns = {name: getattr(segments, name)[segments.stored] for name in SEGMENT if name != "videos"}
+        columns["videos"] = videos.ids[segments.video_rows[segments.stored]]
+        known = self._load(snapshot.position)
+        if known is not None and known[1][1:] == snapshot.position[1:]:
+            return
+        listed = save_columns(self._folder, {name: columns[name] for name in SEGMENT}, snapshot.position)
+        with self._database.transaction(durable=True):
+            self._tables.set_meta(KEY, listed)
+            trim_log(self._database, snapshot.position.last)
+
+    def _load(self, position: Position) -> Saved | None:
+        """Return the saved columns if the log tells what has changed since."""
+        listed = self._tables.derived(KEY)[0]
+        saved = None if position.start == NO_LOG or not listed else load_columns(self._folder, listed, SEGMENT)
+        if saved is None or not (position.start <= saved[1].last <= position.last):
+            return None
+        return saved if saved[1].segment <= position.segment else None
+
+    @property
+    def _folder(self) -> Path:
+        return self._database.path.parent
+
+
+class SnapshotBuilder:
+    """Columns that grow with a catalog; what it returned never changes."""
+
+    def __init__(self) -> None:
+        """Start with an empty catalog."""
+        self.position = Position(NO_LOG, NO_LOG, 0)
+        self._segments = Columns({**SEGMENT, "video_rows": np.int32, "stored": np.bool_, "searchable": np.bool_})
+        added = {"num_paths": np.int32, "num_segments": np.int32, "firsts": np.int64, "lasts": np.int64}
+        self._videos = Columns({**VIDEO, **added})
+        self._fingerprints: list[bytes] = []
+        self._rows: dict[bytes, int] = {}
+        self._files = Columns(FILE)
+        self._paths: list[bytes] = []
+        self._names = PathNames()
+        self._num_sorted = 0
+        self._tail: dict[bytes, int] = {}  # the rows of the paths that are not sorted
+        self._everything = Selection(np.zeros(0, np.uint8), 0, narrow=False)
+
+    def advance(self, database: Database, position: Position, saved: Saved | None) -> Snapshot:
+        """Read what is new at a position, and return the snapshot; at first, ``saved`` are most segments."""
+        is_first = self.position.start == NO_LOG
+        seen = self.position if saved is None else saved[1]
+        changes = Changes([], [], []) if is_first and saved is None else read_changes(database, seen)
+        was_live = self._videos["num_paths"] > 0
+        first_new = len(self._segments)
+        segments = read_segment_rows(database, seen.segment, position)
+        self._add_videos(*read_video_rows(database, None if is_first else changes.videos), changes.videos)
+        if saved is not None:
+            self._add_segments(saved[0], len(saved[0]["ids"]))
+        self._add_segments({name: segments[name] for name in SEGMENT}, len(segments))
+        shortened = self._drop_segments(database, changes.shortened)
+        self._add_files(read_file_rows(database, None if is_first else changes.paths), changes.paths)
+        self._refresh_searchable(was_live, first_new, is_changed=shortened)
+        self.position = position
+        return self._take()
+
+    # Videos
+
+    def _add_videos(self, rows: np.ndarray, fingerprints: Sequence[bytes], asked: Sequence[int]) -> None:
+        """Set the values of known videos and append new ones; those asked for that were not found are deleted."""
+        gone = sorted(set(asked) - set(rows["ids"].tolist()))
+        if gone:
+            missing = np.zeros(len(gone), VIDEO_ROW)
+            missing["ids"] = gone
+            rows, fingerprints = np.concatenate([rows, missing]), [*fingerprints, *[b""] * len(gone)]
+        order = np.argsort(rows["ids"])
+        known = find_rows(self._videos["ids"], rows["ids"][order])
+        for name in ("durations", "complete", "imported", "stored"):
+            self._videos.update(name, known[known >= 0], rows[name][order][known >= 0])
+        fresh = order[known < 0]
+        num_fresh = len(fresh)
+        zeros = np.zeros(num_fresh, np.int64)
+        own = {name: rows[name][fresh] for name in VIDEO}
+        own |= {"num_paths": zeros, "num_segments": zeros, "firsts": zeros, "lasts": zeros - 1}
+        new = [fingerprints[index] for index in fresh.tolist()]
+        self._rows.update(zip(new, range(len(self._fingerprints), len(self._fingerprints) + num_fresh), strict=True))
+        self._fingerprints += new
+        self._videos.append(own, num_fresh)
+
+    # Segments
+
+    def _add_segments(self, rows: Mapping[str, np.ndarray], num_new: int) -> None:
+        """Append segments, without those of unknown videos: deleted ones, or with damaged rows."""
+        starts = np.flatnonzero(np.diff(rows["videos"], prepend=-2))  # most segments follow one of the same video
+        runs = np.diff(starts, append=num_new)
+        video_rows = np.repeat(find_rows(self._videos["ids"], rows["videos"][starts]), runs)
+        if not (known := video_rows >= 0).all():
+            rows, video_rows = {name: rows[name][known] for name in SEGMENT}, video_rows[known]
+        first, num_new = len(self._segments), len(video_rows)
+        flags = {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
+        self._segments.append({**rows, **flags, "video_rows": video_rows}, num_new)
+        if not num_new:
+            return
+        counts = np.bincount(video_rows, minlength=len(self._videos))
+        videos = np.flatnonzero(counts)
+        numbers = np.arange(first, first + num_new)
+        ends = {"firsts": np.zeros(len(self._videos), np.int64), "lasts": np.zeros(len(self._videos), np.int64)}
+        ends["firsts"][video_rows[::-1]], ends["lasts"][video_rows] = numbers[::-1], numbers
+        before = self._videos["lasts"][videos] >= 0
+        self._videos.update("firsts", videos[~before], ends["firsts"][videos[~before]])
+        self._videos.update("lasts", videos, ends["lasts"][videos])
+        self._videos.update("num_segments", videos, self._videos["num_segments"][videos] + counts[videos])
+
+    def _drop_segments(self, database: Database, video_ids: Sequence[int]) -> bool:
+        """Mark the segments of some videos that are gone; return whether there are any."""
+        videos = find_rows(self._videos["ids"], np.array(video_ids, np.int64))
+        flags = np.zeros(len(self._videos), bool)
+        flags[videos[videos >= 0]] = True
+        if not flags.any():
+            return False
+        own = np.flatnonzero(flags[self._segments["video_rows"]] & self._segments["stored"])
+        sql = f"SELECT id FROM segments WHERE video IN {IN_IDS}"
+        kept = np.array([row[0] for row in database.rows(sql, ids_to_json(video_ids))], np.int64)
+        gone = own[~np.isin(self._segments["ids"][own], kept)]
+        self._segments.update("stored", gone, False)
+        lost, counts = np.unique(self._segments["video_rows"][gone], return_counts=True)
+        self._videos.update("num_segments", lost, self._videos["num_segments"][lost] - counts)
+        return len(gone) > 0
+
+    def _refresh_searchable(self, was_live: np.ndarray, first_new: int, *, is_changed: bool) -> None:
+        """Set which segments are searchable: of new ones, and of all if that of old ones has changed."""
+        is_live = self._videos["num_paths"] > 0
+        flipped = was_live != is_live[: len(was_live)]
+        has_segments = self._videos["lasts"][: len(was_live)] >= 0
+        if is_changed or (flipped & has_segments).any():
+            first_new = 0
+        video_rows, stored = self._segments["video_rows"][first_new:], self._segments["stored"][first_new:]
+        searchable = is_live[video_rows] & stored
+        self._segments.set_last("searchable", searchable, is_new=first_new > 0)
+        ids = self._segments["ids"][first_new:][searchable]
+        old = self._everything if first_new else Selection(np.zeros(0, np.uint8), 0, narrow=False)
+        bits = add_ids(old.bits, ids) if first_new else make_bitmap(ids)
+        self._everything = Selection(bits, old.num_segments + len(ids), narrow=False)
+
+    # Files
+
+    def _add_files(self, rows: Sequence[tuple[bytes, int, int, int]], asked: Sequence[bytes]) -> None:
+        """Append rows of files, in place of those they had; those asked for that were not found are deleted."""
+        paths = dict.fromkeys([*(row[0] for row in rows), *asked]) if self._paths else {}
+        found = map(self._find_file, paths)
+        old = np.array([row for row in found if row is not None], np.int64)
+        self._count_paths(old, -1)
+        self._files.update("current", old, False)
+        first, num_new = len(self._files), len(rows)
+        names, states, videos, times = zip(*rows, strict=True) if rows else ((), (), (), ())
+        own = {
+            "video_rows": find_rows(self._videos["ids"], np.array(videos, np.int64)),
+            "mtimes_ns": np.array(times, np.int64),
+            "states": np.array(states, np.uint8),
+            "current": np.ones(num_new, bool),
+        }
+        self._files.append(own, num_new)
+        self._paths += names
+        self._tail.update(zip(names, range(first, first + num_new), strict=True))
+        self._count_paths(np.arange(first, first + num_new), 1)
+        if len(self._paths) - self._num_sorted > max(MIN_TAIL, TAIL_SHARE * self._num_sorted) or not first:
+            self._sort_files()
+
+    def _find_file(self, path: bytes) -> int | None:
+        """Return the current row of a path."""
+        if (row := self._tail.get(path)) is None:
+            row = bisect_left(self._paths, path, hi=self._num_sorted)
+            if row == self._num_sorted or self._paths[row] != path:
+                return None
+        return row if self._files["current"][row] else None
+
+    def _count_paths(self, rows: Ids, sign: int) -> None:
+        """Add or subtract the live paths of files from those of their videos."""
+        videos = self._files["video_rows"][rows]
+        videos = videos[LIVE_STATES[self._files["states"][rows]] & (videos >= 0)]
+        if len(videos):
+            counts = np.bincount(videos, minlength=len(self._videos)).astype(np.int32)
+            changed = np.flatnonzero(counts)
+            self._videos.update("num_paths", changed, self._videos["num_paths"][changed] + sign * counts[changed])
+
+    def _sort_files(self) -> None:
+        """Put all current files in the order of their paths."""
+        rows = sorted(np.flatnonzero(self._files["current"]).tolist(), key=self._paths.__getitem__)
+        kept = {name: self._files[name][rows] for name in FILE}
+        self._files = Columns(FILE)
+        self._files.append(kept, len(rows))
+        self._paths, self._names = [self._paths[row] for row in rows], PathNames()
+        self._num_sorted, self._tail = len(rows), {}
+
+    def _take(self) -> Snapshot:
+        segments, videos, files = self._segments, self._videos, self._files
+        names = [each.name for each in fields(SegmentColumns)]
+        own = ("ids", "durations", "complete", "imported", "stored", "num_paths", "num_segments")
+        return Snapshot(
+            position=self.position,
+            segments=SegmentColumns(**{name: segments[name] for name in names}),
+            videos=VideoColumns(
+                **{name: videos[name] for name in own},
+                fingerprints=self._fingerprints,
+                rows=self._rows,
+                first_segments=videos["firsts"],
+                last_segments=videos["lasts"],
+            ),
+            files=FileColumns(
+                paths=self._paths,
+                names=self._names,
+                num_sorted=self._num_sorted,
+                **{name: files[name] for name in FILE},
+            ),
+            everything=self._everything,
+        )
+
+
+def read_segment_rows(database: Database, after: int, position: Position) -> np.ndarray:
+    """Return the rows of the segments after one, up to a position, or of all in a catalog without a log."""
+    values = (after, 2**63 - 1 if position.start == NO_LOG else position.segment)
+    sql = f"SELECT {SEGMENT_VALUES} FROM segments WHERE id > ? AND id <= ? ORDER BY id"
+    return database.read(lambda rows: np.fromiter(rows, SEGMENT_ROW), sql, *values)
+
+
+def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.ndarray, list[bytes]]:
+    """Return the rows and fingerprints of all videos, or of those of some ids that exist."""
+    if ids is not None and not ids:
+        return np.zeros(0, VIDEO_ROW), []
+    where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
+    found = database.rows(f"SELECT {VIDEO_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
+    rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
+    for name, column in zip(VIDEO, columns[:-1], strict=False):
+        rows[name] = column
+    return rows, list(columns[-1]) if found else []
+
+
+def read_file_rows(database: Database, paths: Sequence[bytes] | None) -> list[tuple[bytes, int, int, int]]:
+    """Return path, state, video and modification time of all files, by path, or of those of some paths that exist."""
+    sql = f"SELECT {FILE_VALUES} FROM files"
+    if paths is None:
+        return database.rows(f"{sql} ORDER BY path", UNKNOWN_NS)
+    return [row for path in paths for row in database.rows(f"{sql} WHERE path = ?2", UNKNOWN_NS, path)]

@@ -1,0 +1,334 @@
+"""An immutable view of the catalog at one time: numpy columns of its segments, videos and files.
+
+What a query asks of all rows is answered from these columns; SQL reads only the few rows that a query returns.
+"""
+
+import heapq
+import os
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
+
+from vidret.store.catalog.matching import filter_values
+from vidret.store.records import DEAD_STATES, FILE_STATES
+from vidret.store.snapshots.bitmap import Bits, Ids, list_ids, make_bitmap
+from vidret.store.snapshots.changes import Position
+from vidret.text import compose, strip_query
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters
+
+LIVE_STATES = np.array([state not in DEAD_STATES for state in FILE_STATES] + [True])  # the last stands for any other
+MAX_SELECTIONS = 64  # remembered by a snapshot
+
+Videos = Bool[np.ndarray, " video"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Some searchable segments: their ids as a bitmap, and their number; ``narrow`` if filters left videos out."""
+
+    bits: Bits
+    num_segments: int
+    narrow: bool
+
+    def ids(self) -> Ids:
+        """Return the ids, ascending."""
+        return list_ids(self.bits)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SegmentColumns:
+    """The segments in the order of their ids.
+
+    Attributes:
+        ids: Their ids.
+        video_rows: The row of each one's video.
+        numbers: Their indices in their videos.
+        starts, ends: In seconds.
+        num_frames: Number of stored frames.
+        has_tokens: Whether tokens are stored.
+        rows, row_sums: Their rows of vectors in the feature files, and the checksums of these. Both are those of an
+            earlier epoch if a compaction goes on.
+        stored: False for deleted ones.
+        searchable: Whether they are stored, and a live path makes their video searchable.
+    """
+
+    ids: Ids
+    video_rows: Int32[np.ndarray, " segment"]
+    numbers: Int32[np.ndarray, " segment"]
+    starts: Float64[np.ndarray, " segment"]
+    ends: Float64[np.ndarray, " segment"]
+    num_frames: Int32[np.ndarray, " segment"]
+    has_tokens: Bool[np.ndarray, " segment"]
+    rows: Int64[np.ndarray, " segment"]
+    row_sums: UInt32[np.ndarray, " segment"]
+    stored: Bool[np.ndarray, " segment"]
+    searchable: Bool[np.ndarray, " segment"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VideoColumns:
+    """The videos in the order of their ids.
+
+    Attributes:
+        ids: Their ids.
+        fingerprints: Their fingerprints, and perhaps those of later ones.
+        rows: The row of each fingerprint, perhaps of later ones too.
+        durations: In seconds.
+        complete, imported: As in their records.
+        stored: False for deleted ones.
+        num_paths: Number of live paths.
+        num_segments: Number of stored segments.
+        first_segments, last_segments: The rows between which all segments of each lie; others may lie there too.
+    """
+
+    ids: Ids
+    fingerprints: Sequence[bytes]
+    rows: Mapping[bytes, int]
+    durations: Float64[np.ndarray, " video"]
+    complete: Videos
+    imported: Videos
+    stored: Videos
+    num_paths: Int32[np.ndarray, " video"]
+    num_segments: Int32[np.ndarray, " video"]
+    first_segments: Int64[np.ndarray, " video"]
+    last_segments: Int64[np.ndarray, " video"]
+
+
+class PathNames:
+    """The rows of files by the last part of their paths, read when one is first looked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[str, list[int]] = {}
+        self._num_read = 0
+
+    def find(self, paths: Sequence[bytes], num_rows: int, name: str) -> list[int]:
+        """Return the rows of a name among the first rows."""
+        with self._lock:
+            for row in range(self._num_read, num_rows):
+                self._rows.setdefault(_make_name(os.fsdecode(paths[row])), []).append(row)
+            self._num_read = max(self._num_read, num_rows)
+            return [row for row in self._rows.get(_make_name(name), ()) if row < num_rows]
+
+
+def _make_name(path: str) -> str:
+    """Return the last part of a path, without the query string of a URL, in one Unicode form."""
+    return compose(strip_query(path)).rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FileColumns:
+    """The files. A file that changes gets a new row, and its old one is no longer ``current``.
+
+    Attributes:
+        paths: Their paths, and perhaps those of later rows; the first ``num_sorted`` rise.
+        names: The rows of each file name.
+        num_sorted: Number of rows in the order of their paths.
+        video_rows: The row of each one's video, -1 for none.
+        mtimes_ns: Modification times; the smallest number where unknown.
+        states: Indices of ``FILE_STATES``.
+        current: False for replaced rows.
+    """
+
+    paths: Sequence[bytes]
+    names: "PathNames"
+    num_sorted: int
+    video_rows: Int64[np.ndarray, " file"]
+    mtimes_ns: Int64[np.ndarray, " file"]
+    states: UInt8[np.ndarray, " file"]
+    current: Bool[np.ndarray, " file"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Snapshot:
+    """A catalog at one time; ``everything`` are all searchable segments."""
+
+    position: Position
+    segments: SegmentColumns
+    videos: VideoColumns
+    files: FileColumns
+    everything: Selection
+    _matching: dict[Filters, Videos] = field(default_factory=dict)
+    _selections: dict[tuple[Filters, frozenset[int]], Selection] = field(default_factory=dict)
+
+    # Videos
+
+    def match_videos(self, filters: Filters) -> Videos:
+        """Return which videos have a live path that matches, by row; ``ALL_VIDEOS`` matches all with a live path."""
+        if filters not in self._matching:
+            _make_room(self._matching)
+            self._matching[filters] = self._match_videos(filters)
+        return self._matching[filters]
+
+    def _match_videos(self, filters: Filters) -> Videos:
+        if filters == ALL_VIDEOS:
+            return self.videos.num_paths > 0
+        matching = np.zeros(len(self.videos.ids), bool)
+        matching[self.files.video_rows[self._match_files(filters)]] = True
+        return matching
+
+    def _match_files(self, filters: Filters) -> Bool[np.ndarray, " file"]:
+        """Return which files make a video searchable that matches."""
+        folder, inside, min_s, max_s, after_ns, before_ns = filter_values(filters)
+        files = self.files
+        rows: Bool[np.ndarray, " file"] = files.current & LIVE_STATES[files.states] & (files.video_rows >= 0)
+        if folder is not None and inside is not None:
+            rows &= self._find_in_folder(folder, inside)
+        if after_ns is not None:
+            rows &= files.mtimes_ns >= after_ns
+        if before_ns is not None:
+            rows &= (files.mtimes_ns > NO_TIME) & (files.mtimes_ns < before_ns)
+        for bound, compare in ((min_s, np.greater_equal), (max_s, np.less_equal)):
+            if bound is not None and not np.isnan(bound):  # NaN means no bound, as NULL does in SQLite
+                rows[rows] = compare(self.videos.durations[files.video_rows[rows]], bound)
+        return rows
+
+    def _find_in_folder(self, folder: bytes, inside: bytes) -> Bool[np.ndarray, " file"]:
+        """Return which files are the folder itself or lie in it."""
+        paths, num_sorted = self.files.paths, self.files.num_sorted
+        found = np.zeros(len(self.files.states), bool)
+        found[bisect_left(paths, inside, hi=num_sorted) : bisect_left(paths, inside[:-1] + b"0", hi=num_sorted)] = True
+        row = bisect_left(paths, folder, hi=num_sorted)
+        later = range(num_sorted, len(found))
+        for each in (*([row] if row < num_sorted else []), *later):
+            found[each] |= paths[each] == folder or paths[each].startswith(inside)
+        return found
+
+    def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
+        """Return which videos match, without some, by row."""
+        allowed = self.match_videos(filters)
+        if excluded:
+            allowed = allowed.copy()
+            rows = self.find_videos(sorted(excluded))
+            allowed[rows[rows >= 0]] = False
+        return allowed
+
+    def list_videos(self, filters: Filters, after: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """Return the first path that matches, and the id, of the videos that match, by path, from after a path on."""
+        paths, num_sorted = self.files.paths, self.files.num_sorted
+        rows = self._match_files(filters)
+        first = bisect_right(paths, after, hi=num_sorted)
+        following = np.flatnonzero(rows[first:num_sorted]) + first
+        later = sorted(
+            (row for row in (np.flatnonzero(rows[num_sorted:]) + num_sorted).tolist() if paths[row] > after),
+            key=paths.__getitem__,
+        )
+        found: list[tuple[bytes, int]] = []
+        for row in heapq.merge(map(int, following), later, key=paths.__getitem__):
+            if len(found) == limit:
+                break
+            video_row = self.files.video_rows[row]
+            if self.videos.num_paths[video_row] > 1:
+                copies = np.flatnonzero(rows & (self.files.video_rows == video_row)).tolist()
+                if min(paths[each] for each in copies) < paths[row]:
+                    continue
+            found.append((paths[row], int(self.videos.ids[video_row])))
+        return found
+
+    def find_named(self, name: str) -> list[int]:
+        """Return the ids of the videos with a live path that ends with a file name, in any Unicode form."""
+        files = self.files
+        rows = np.array(files.names.find(files.paths, len(files.states), name), np.int64)
+        rows = rows[files.current[rows] & LIVE_STATES[files.states[rows]] & (files.video_rows[rows] >= 0)]
+        return [int(key) for key in np.unique(self.videos.ids[files.video_rows[rows]])]
+
+    def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
+        """Return the number of matching videos with a stored segment, without some videos."""
+        return int(np.count_nonzero(self.allow_videos(filters, excluded) & (self.videos.num_segments > 0)))
+
+    def find_videos(self, video_ids: Sequence[int] | Ids) -> Ids:
+        """Return the rows of videos, -1 for unknown ones."""
+        return find_rows(self.videos.ids, np.asarray(video_ids, np.int64))
+
+    # Segments
+
+    def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
+        """Return the searchable segments of the videos that match, without those of some videos."""
+        if filters == ALL_VIDEOS and not excluded:
+            return self.everything
+        key = filters, frozenset(excluded)
+        if key not in self._selections:
+            _make_room(self._selections)
+            self._selections[key] = self.select_videos(self.allow_videos(filters, excluded))
+        return self._selections[key]
+
+    def select_videos(self, allowed: Videos) -> Selection:
+        """Return the searchable segments of some videos."""
+        chosen = allowed[self.segments.video_rows] & self.segments.searchable
+        ids = self.segments.ids[chosen]
+        return Selection(make_bitmap(ids), len(ids), narrow=True)
+
+    def find_segments(self, ids: Sequence[int] | Ids) -> Ids:
+        """Return the rows of segments, -1 for those that are unknown or deleted."""
+        rows = find_rows(self.segments.ids, np.asarray(ids, np.int64))
+        known = rows >= 0
+        rows[known] = np.where(self.segments.stored[rows[known]], rows[known], -1)
+        return rows
+
+    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
+        """Return the video ids of the segments that exist, by segment id."""
+        ids = np.asarray(ids, np.int64)
+        rows = self.find_segments(ids)
+        kept = rows >= 0
+        videos = self.videos.ids[self.segments.video_rows[rows[kept]]]
+        return dict(zip(ids[kept].tolist(), videos.tolist(), strict=True))
+
+    def overlapping(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
+        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""
+        segments, videos = self.segments, self.videos
+        own = list(spans)
+        found = [np.zeros(0, np.int64)]
+        for row, (_, start_s, end_s) in zip(self.find_videos([each[0] for each in own]), own, strict=True):
+            if row >= 0:
+                part = slice(videos.first_segments[row], videos.last_segments[row] + 1)
+                chosen = (segments.video_rows[part] == row) & segments.stored[part]
+                chosen &= (segments.starts[part] <= end_s) & (segments.ends[part] >= start_s)
+                found.append(segments.ids[part][chosen])
+        return np.unique(np.concatenate(found))
+
+    def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
+        """Return the ids of the videos with a live path that have these fingerprints."""
+        rows = {each: self.videos.rows.get(each.encode("utf-8", "surrogatepass"), -1) for each in fingerprints}
+        num_videos, num_paths = len(self.videos.ids), self.videos.num_paths
+        return {
+            each: int(self.videos.ids[row])
+            for each, row in rows.items()
+            if 0 <= row < num_videos and num_paths[row] > 0
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counts of ``StoreInfo``: files by state, videos, segments, frames, seconds."""
+        files, videos, segments = self.files, self.videos, self.segments
+        counts = np.bincount(files.states[files.current], minlength=len(FILE_STATES))
+        by_state = {state: int(count) for state, count in zip(FILE_STATES, counts, strict=False) if count}
+        return {
+            "files": dict(sorted(by_state.items())),
+            "videos": int(np.count_nonzero(videos.stored)),
+            "complete_videos": int(np.count_nonzero(videos.complete & videos.stored)),
+            "seconds": float(videos.durations[videos.stored].sum()),
+            "segments": int(np.count_nonzero(segments.stored)),
+            "frames": int(segments.num_frames[segments.stored].sum(dtype=np.int64)),
+            "with_tokens": int(np.count_nonzero(segments.has_tokens & segments.stored)),
+            "searchable": self.everything.num_segments,
+            "imported": int(np.count_nonzero(videos.imported & videos.stored)),
+        }
+
+
+def find_rows(known: Ids, ids: Ids) -> Ids:
+    """Return the rows of ids among rising ones, -1 for those that are not there."""
+    if not len(known):
+        return np.full(len(ids), -1, np.int64)
+    rows = (ids - known[0]).clip(0, len(known) - 1)  # of an index that has lost none
+    if not (known[rows] == ids).all():
+        rows = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return np.where(known[rows] == ids, rows, -1)
+
+
+def _make_room(cache: dict[Any, Any]) -> None:
+    while len(cache) >= MAX_SELECTIONS:
+        cache.pop(next(iter(cache)), None)

@@ -1,0 +1,262 @@
+"""Full-text search of timed texts: SQLite FTS5 with bm25, stems, phrases, and misspelt words.
+
+The index is derived from the stored texts and can be built again from them at any time. It holds the stems (Porter) of
+words, not the words: the stem of a stem may be another one, so that a query must not be stemmed twice. Texts in scripts
+without spaces between words are split into single characters, so that phrases match inside them.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from vidret.errors import StoreError
+from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.texts.records import MAX_TEXTS
+from vidret.store.texts.stems import TOKENIZER, Scratch, Stemmer
+
+MIN_FUZZY_LETTERS = 5
+
+
+class Vocabulary:
+    """The terms of an index as read so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
+
+    def __init__(self) -> None:
+        """Start with no terms."""
+        self.last_id = 0
+        self._terms: list[str] = []
+        self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    def add(self, rows: Sequence[tuple[int, str, int]]) -> None:
+        """Add terms, each with its id in the index and its mask."""
+        if rows:
+            self.last_id = rows[-1][0]
+            self._terms += [term for _, term, _ in rows]
+            self._masks = np.append(self._masks, np.array([mask for _, _, mask in rows], np.int64))
+            self._lengths = np.append(self._lengths, np.array([len(term) for _, term, _ in rows], np.int64))
+
+    def find_similar(self, stem: str) -> dict[str, float]:
+        """Return other terms within one edit, or two from eight letters on, with their likeness.
+
+        The first letter, which is rarely wrong, must be the same: "peach" is no misspelt "beach".
+        """
+        if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
+            return {}
+        from rapidfuzz.distance import Levenshtein
+
+        edits = 1 if len(stem) < 8 else 2
+        differing = np.bitwise_count(np.bitwise_xor(self._masks, mask_letters(stem)))
+        near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
+        found = {}
+        for row in near:
+            term = self._terms[row]
+            distance = Levenshtein.distance(stem, term, score_cutoff=edits)
+            if term[0] == stem[0] and 0 < distance <= edits and not term.isdigit():
+                found[term] = 1.0 - distance / max(len(stem), len(term))
+        return found
+
+
+def mask_letters(term: str) -> int:
+    """Return the letters of a term as a bit mask."""
+    mask = 0
+    for letter in term:
+        mask |= 1 << (ord(letter) % 61)
+    return mask
+
+
+FORMAT = 2
+_WORD = re.compile(r"\w+")
+VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
+MAX_TERMS = 32  # of one query
+MAX_COUNTS = 100_000  # remembered
+MAX_FUZZY_TERMS = 12  # for one word of a query
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A word of a query: its stem, how many texts hold it, and the stored terms that are spelt nearly like it.
+
+    ``similar`` maps those terms to their likeness, 0..1.
+    """
+
+    stem: str
+    num_texts: int
+    similar: dict[str, float]
+
+
+class TextIndex:
+    """A full-text index in one SQLite file, or in memory. One writer at a time; readers see whole transactions."""
+
+    def __init__(self, path: Path | None, *, write: bool) -> None:
+        """Open the index, or create it when writing.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        self._path, self._lock, self._stemming = path, threading.Lock(), threading.Lock()
+        self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
+        self._counted: object = None  # the version of the index for which they hold
+        self._vocabulary = Vocabulary()
+        try:
+            self._database = Database(path, write=write or path is None, create=write, prepare=VOCABULARY)
+        except StoreError as error:
+            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+        try:
+            if write or path is None:
+                self._create()
+            elif self._read_format() != FORMAT:
+                raise StoreError(f"{path}: the text index is unfinished, or of another format; {REPAIR}")
+        except StoreError:
+            self._database.close()
+            raise
+        self._scratch = Scratch()
+        self._stemmer = Stemmer(self._scratch.split)
+
+    def _read_format(self) -> int:
+        return int(self._database.value("PRAGMA user_version"))
+
+    def _create(self) -> None:
+        if self._read_format() == FORMAT:
+            return
+        # After a power cut the last texts may be missing, which the next writer adds again.
+        with self._database.transaction():
+            self._database.run("DROP TABLE IF EXISTS texts")
+            self._database.run("DROP TABLE IF EXISTS terms")
+            # Every term that a text ever had, with its letters as a bit mask.
+            self._database.run("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
+            self._database.run(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{TOKENIZER}')")
+            self._database.run(f"PRAGMA user_version = {FORMAT}")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is not stored."""
+        return self._path is None
+
+    def close(self) -> None:
+        """Close the index."""
+        with self._lock:
+            self._database.close()
+            self._scratch.close()
+
+    def add(self, texts: Iterable[tuple[int, str]]) -> None:
+        """Add texts by id, all or none; one that is there already is replaced."""
+        given = list(texts)
+        stems = self.stems([body for _, body in given])
+        rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
+        terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
+        with self._database.transaction():
+            self._database.run_many("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
+            self._database.run_many("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove texts by id; unknown ids are ignored."""
+        with self._database.transaction():
+            self._database.run_many("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
+
+    def remove_range(self, first: int, end: int) -> None:
+        """Remove the texts with ids from ``first`` to before ``end``."""
+        self._database.run("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", first, end)
+
+    def find_damage(self) -> str:
+        """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy."""
+        with contextlib.closing(Database(None, write=True)) as copy:
+            try:
+                self._database.replace(copy)
+                bad = [message for (message,) in copy.rows("PRAGMA integrity_check") if message != "ok"]
+                copy.run("INSERT INTO texts (texts) VALUES ('integrity-check')")
+            except StoreError as error:
+                bad = [str(error).partition(": ")[2].removesuffix(f"; {REPAIR}")]
+        return f"{self._path}: {bad[0]}" if bad else ""
+
+    def ids(self) -> Int64[np.ndarray, " id"]:
+        """Return the ids of all texts, rising."""
+        rows = self._database.rows("SELECT id FROM texts_docsize ORDER BY id")
+        return np.array([row[0] for row in rows], np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return int(self._database.value("SELECT count(*) FROM texts_docsize"))
+
+    def stems(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the stems of each text, in order, as the index splits it."""
+        with self._stemming:
+            return self._stemmer.stems(texts)
+
+    def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
+        """Return start and end, in characters, of the words of a text that have one of these stems."""
+        words = list(_WORD.finditer(text))
+        own = self.stems([word[0] for word in words])
+        return tuple(
+            word.span()
+            for word, word_stems in zip(words, own, strict=True)
+            if any(stem in stems for stem in word_stems)
+        )
+
+    def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
+        """Return the distinct words of a query with what the index knows of each."""
+        stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
+        with self._lock:
+            self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
+            self._forget_old_counts()
+            near = {stem: self._vocabulary.find_similar(stem) if fuzzy else {} for stem in stems}
+        return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
+
+    def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
+        return self._database.rows(
+            "SELECT id, term, mask FROM terms WHERE id > ? AND typeof(term) = 'text' AND typeof(mask) = 'integer'",
+            after,
+        )
+
+    def _forget_old_counts(self) -> None:
+        version = self._database.value("SELECT block FROM texts_data WHERE id = 1")  # the number and length of texts
+        if version != self._counted or len(self._counts) > MAX_COUNTS:
+            self._counts, self._counted = {}, version
+
+    def _count(self, term: str) -> int:
+        """Return the number of texts that hold a term."""
+        counts = self._counts  # another thread may replace them
+        if term not in counts:
+            counts[term] = self._database.value("SELECT doc FROM temp.vocabulary WHERE term = ?", term) or 0
+        return counts[term]
+
+    def _choose_similar(self, near: Mapping[str, float]) -> dict[str, float]:
+        counts = {term: self._count(term) for term in near}
+        best = sorted((term for term in near if counts[term]), key=lambda term: (-near[term], -counts[term], term))
+        return {term: near[term] for term in best[:MAX_FUZZY_TERMS]}
+
+    def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
+        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
+
+        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all.
+        """
+        if not terms:
+            return np.zeros(0, np.int64)
+        return self._match(" OR ".join(_quote(term) for term in terms), k, allowed)
+
+    def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
+        """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
+        stems = self.stems([phrase])[0]
+        return self._match(_quote(" ".join(stems)), k, allowed) if stems else np.zeros(0, np.int64)
+
+    def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
+        """Return the tracks with a text that holds these words next to one another, in this order."""
+        stems = self.stems([phrase])[0]
+        sql = f"SELECT DISTINCT rowid / {MAX_TEXTS} FROM texts WHERE texts MATCH ?"
+        rows = self._database.rows(sql, _quote(" ".join(stems))) if stems else []
+        return np.array(sorted(row[0] for row in rows), np.int64)
+
+    def _match(self, expression: str, k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
+        condition = "" if allowed is None else f"AND substr(?3, rowid / {MAX_TEXTS} + 1, 1) = x'01'"
+        sql = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
+        values = (expression, int(k)) if allowed is None else (expression, int(k), allowed)
+        return np.array([row[0] for row in self._database.rows(sql, *values)], np.int64)
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace('"', '""')
+    return f'"{escaped}"'

@@ -1,0 +1,80 @@
+"""Stems of texts, remembered by word, and words of scripts without spaces."""
+
+import re
+import sqlite3
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+
+from vidret.store.catalog.database import ClosingConnection
+
+TOKENIZER = "unicode61 remove_diacritics 2"
+
+# Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
+_UNSPACED = re.compile(
+    r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
+)
+MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
+
+
+class Stemmer:
+    """Splits texts into stems. It remembers those of words, which texts share; one thread at a time."""
+
+    def __init__(self, split: Callable[[Sequence[str]], list[list[str]]]) -> None:
+        """Set what returns the stems of each of some texts; white space separates words for it."""
+        self._split = split
+        self._known: dict[str, list[str]] = {}
+
+    def stems(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the stems of each text, in order."""
+        words = [split_unspaced(text).split() for text in texts]
+        if len(self._known) > MAX_KNOWN_WORDS:
+            self._known.clear()
+        known: Mapping[str, list[str]] = self._known
+        new = [word for word in {word for own in words for word in own} if word not in known]
+        fresh = dict(zip(new, self._split(new), strict=True))
+        self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
+        if any(len(word) > MAX_KNOWN_LETTERS for word in new):
+            known = ChainMap(self._known, fresh)
+        return [[stem for word in own for stem in known[word]] for own in words]
+
+
+class Scratch:
+    """FTS5 in memory, for the stems of texts that are not stored."""
+
+    def __init__(self) -> None:
+        """Open it."""
+        self._database = sqlite3.connect(
+            ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
+        )
+        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {TOKENIZER}')")
+        self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the stems (Porter) of each text, in order."""
+        if not texts:
+            return []
+        stems: list[list[tuple[int, str]]] = [[] for _ in texts]
+        self._database.execute("BEGIN")
+        try:
+            self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", enumerate(texts))
+            for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
+                stems[row].append((offset, term))
+        finally:
+            self._database.execute("ROLLBACK")
+        return [[term for _, term in sorted(each)] for each in stems]
+
+
+def split_unspaced(text: str) -> str:
+    """Put spaces around each character of a script that has none between words.
+
+    >>> split_unspaced("駅 exit 出口")
+    ' 駅  exit  出  口 '
+    """
+    if text.isascii():  # most texts
+        return text.replace("\0", " ")
+    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
+    return _UNSPACED.sub(r" \1 ", storable)

@@ -1,0 +1,142 @@
+"""Upkeep of the timed texts of an index: counts, notes, the transcript of a video, damage and its repair."""
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidret.errors import StoreError, VidretError
+from vidret.store.catalog.database import REPAIR
+from vidret.store.folder import FEATURES
+from vidret.store.records import HAS_TEXTS
+from vidret.store.store import Store
+from vidret.store.texts.index import TextIndex
+from vidret.store.texts.records import TextCounts, TextTrack
+from vidret.store.texts.store import FOLDER, INDEX, TextStore
+from vidret.types import TEXT_SOURCES, TextSource, TimedText
+
+
+@dataclass(frozen=True, slots=True)
+class TextNote:
+    """Why nothing or not everything of one source of a file was read."""
+
+    path: str
+    source: TextSource
+    reason: str
+
+
+def count_texts(index: str | os.PathLike[str]) -> list[TextCounts]:
+    """Return the counts of each source that an index has; empty for an index without texts."""
+    if not TextStore.exists(index):
+        return []
+    with TextStore.open(index) as texts:
+        return texts.count()
+
+
+def list_notes(store: Store) -> list[TextNote]:
+    """Return the notes of all tracks, by the first path of their content; contents without a path are left out."""
+    if not TextStore.exists(store.path):
+        return []
+    contents = store.fingerprints()
+    paths: dict[str, str] = {}
+    for record in store.files():
+        if record.video in contents:
+            paths.setdefault(contents[record.video], record.path)
+    with TextStore.open(store.path) as texts:
+        noted = [track for track in texts.tracks() if track.note and track.fingerprint in paths]
+    notes = [TextNote(paths[track.fingerprint], track.source, track.note) for track in noted]
+    return sorted(notes, key=lambda note: (note.path, note.source))
+
+
+def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+    """Return the texts of a video by time, of all sources unless some are given.
+
+    Raises:
+        VidretError: There is no such source or video.
+    """
+    for source in sources or ():
+        if source not in TEXT_SOURCES:
+            raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
+    fingerprint = store.video(video_id).fingerprint
+    if not TextStore.exists(store.path):
+        return []
+    with TextStore.open(store.path) as texts:
+        tracks: dict[TextSource, TextTrack] = {}
+        for track in texts.tracks(fingerprint):
+            old = tracks.setdefault(track.source, track)
+            tracks[track.source] = max(old, track, key=lambda each: (each.complete, each.until_s))
+        wanted = [track for source, track in tracks.items() if source in (sources or TEXT_SOURCES)]
+        found = [stored.text for track in wanted for stored in texts.transcript(track)]
+    return sorted(found, key=lambda text: (text.start, text.end))
+
+
+def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[str]:
+    """Verify the texts of an index and their full-text index; return descriptions of the damage.
+
+    ``repair`` drops what is damaged and rebuilds what is derived; the next run reads the damaged tracks again.
+
+    Raises:
+        StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
+    """
+    folder = Path(index) / FOLDER
+    if not (folder / FEATURES).exists():
+        if not Store.exists(folder):  # nothing was ever stored; its creation may have been interrupted
+            return []
+        if repair:
+            Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
+    lost_rows = Store.repair_catalog(folder) if repair else []
+    with TextStore.open(index) as texts:
+        bad_index = _check_index(texts, folder / INDEX)
+    if bad_index and repair:
+        for suffix in ("", "-wal", "-shm"):
+            (folder / f"{INDEX}{suffix}").unlink(missing_ok=True)
+    with TextStore.open(index, write=repair) as texts:
+        damage = _check_store(texts, repair=repair)
+        if lost_rows:
+            for track in texts.tracks():
+                if not track.complete:
+                    texts.restart(track)
+    return [*(f"catalog: {row}" for row in lost_rows), *damage, *([bad_index] if bad_index else [])]
+
+
+def find_lost_texts(store: Store, *, repair: bool) -> str:
+    """Return that the folder of the texts is missing, '' if it is not; ``repair`` makes it an index without texts."""
+    folder = store.path / FOLDER
+    if not store.get_meta(HAS_TEXTS) or folder.exists():
+        return ""
+    if repair:
+        store.set_meta(HAS_TEXTS, "")
+    return f"{folder}: is missing; read them again with vidret index --words on"
+
+
+def _check_store(texts: TextStore, *, repair: bool) -> list[str]:
+    tracks = {track.id: track for track in texts.tracks()}
+    segments, files = texts.store.verify(repair=repair), texts.store.verify_vectors(repair=repair)
+    if segments and repair:
+        for track_id in {segment.video for segment in segments} & tracks.keys():
+            texts.restart(tracks[track_id])
+        texts.update_index()
+    names = {track.id: f"{track.source} of {track.fingerprint}" for track in tracks.values()}
+    damage = [f"text {each.number} of {names.get(each.video, 'a removed track')}: {each.reason}" for each in segments]
+    return damage + [f"{file.path}: {file.reason}" for file in files]
+
+
+def _check_index(texts: TextStore, path: Path) -> str:
+    """Return what is damaged in the full-text index, '' if nothing is.
+
+    A killed writer may leave texts in it that are not stored, which the next writer removes.
+    """
+    if not path.exists():
+        return ""  # it is rebuilt
+    stored, _ = texts.stored_ids()
+    try:
+        with closing(TextIndex(path, write=False)) as index:
+            missing = np.setdiff1d(stored, index.ids())
+            damage = index.find_damage()
+    except StoreError as error:
+        return str(error).removesuffix(f"; {REPAIR}")
+    missing = np.intersect1d(missing, texts.stored_ids()[0])  # another process may have removed a track meanwhile
+    return damage or (f"{path}: {len(missing)} stored texts are missing" if len(missing) else "")

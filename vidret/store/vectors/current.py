@@ -1,0 +1,191 @@
+"""The vectors of an open index, reopened when another process moves them, and the move to another location.
+
+A move is resumable: it fills the new copy, switches, and deletes the old one. The catalog stores the location that
+searches use, and switches in one transaction. It also stores what a killed move leaves behind: ``moving`` is an
+incomplete copy, ``leaving`` a copy to be deleted.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from vidret.errors import StoreError, VidretError
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.consent import allow_address
+from vidret.store.epochs import Epochs
+from vidret.store.snapshots.snapshot import Selection
+from vidret.store.vectors.address import FAISS, normalise_address
+from vidret.store.vectors.faiss import FaissVectors
+from vidret.store.vectors.flat import load_faiss
+from vidret.store.vectors.milvus_collection import Collection
+from vidret.store.vectors.registry import VectorIndex, VectorLocation, open_vectors
+from vidret.types import Filters
+
+logger = logging.getLogger(__name__)
+
+HOME, MOVING, LEAVING = "store", "moving", "leaving"  # metadata keys of locations
+CAME_FROM = "came_from"  # metadata key of the source address of the last move
+OnProgress = Callable[[int, int], None]
+
+
+class OpenVectors(Protocol):
+    """A function that opens the vectors at a location."""
+
+    def __call__(self, location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
+        """Open them; ``on_progress`` receives the number of videos copied and the total."""
+
+
+def check_address(address: str, folder: Path, dim: int) -> None:
+    """Check that vectors can be stored at an address, before an index is created.
+
+    Raises:
+        VidretError: Milvus cannot be reached, or a dependency is not installed.
+    """
+    if address == FAISS:
+        load_faiss()
+    else:
+        Collection(address, "", dim, folder).close()
+
+
+def move_store(
+    folder: Path, catalog: Catalog, open_vectors: OpenVectors, source: str, target: str, on_progress: OnProgress | None
+) -> None:
+    """Move the vectors; see ``Store.move_vectors``."""
+    source, target = normalise_address(source, folder), normalise_address(target, folder)
+    for address in (source, target):
+        allow_address(folder, address)
+    current, leaving = VectorLocation.from_json(catalog.meta(HOME)), catalog.meta(LEAVING)
+    came_from = VectorLocation.from_json(leaving).address if leaving else catalog.meta(CAME_FROM)
+    if leaving:
+        _delete_copy(catalog, open_vectors, LEAVING)
+    if source != target and (came_from, current.address) == (source, target):
+        return  # the same move again, which had already switched
+    if source != current.address:
+        raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
+    if target == source:
+        raise StoreError(f"{folder}: target must differ from source, got {target} twice")
+    unfinished = catalog.meta(MOVING)
+    if unfinished and VectorLocation.from_json(unfinished).address != target:
+        _delete_copy(catalog, open_vectors, MOVING)  # an abandoned move to another location
+        unfinished = None
+    new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
+    with catalog.transaction(durable=True):
+        catalog.set_meta(MOVING, new.to_json())
+    vectors = open_vectors(new, on_progress)
+    try:
+        vectors.prepare()
+        vectors.save()
+    finally:
+        vectors.close()
+    with catalog.transaction(durable=True):
+        catalog.set_meta(HOME, new.to_json())
+        catalog.set_meta(LEAVING, current.to_json())
+        catalog.set_meta(CAME_FROM, current.address)
+        catalog.run("DELETE FROM meta WHERE key = ?", MOVING)
+    _delete_copy(catalog, open_vectors, LEAVING)
+
+
+def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
+    """Delete an unused copy; one that cannot be reached is kept, with a warning."""
+    location = VectorLocation.from_json(catalog.meta(key))
+    vectors = open_vectors(location)
+    try:
+        vectors.drop()
+    except VidretError as error:
+        logger.warning("%s: cannot delete the vectors of %s: %s", location.address, location.name, error)
+    finally:
+        vectors.close()
+    catalog.run("DELETE FROM meta WHERE key = ?", key)
+
+
+Found = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
+
+
+class CurrentVectors:
+    """The vector index at the location in the catalog; nothing is loaded or connected before it is needed."""
+
+    def __init__(self, folder: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str) -> None:
+        """Open the vectors of the index in ``folder``."""
+        self._folder, self._dim, self._device = folder, dim, device
+        self._catalog, self._epochs = catalog, epochs
+        self._lock = threading.Lock()
+        self._fingerprint = catalog.fact("encoder_fingerprint")
+        self._location = self._read_location()
+        self.index = self._open(self._location, device=device)
+
+    @property
+    def address(self) -> str:
+        """The address when the vectors were last opened: ``faiss`` or the address of a Milvus."""
+        return self._location.address
+
+    def reopen(self) -> VectorIndex:
+        """Return the vector index, reopened if another process has moved it.
+
+        Raises:
+            MovedError: Another process has moved the index to another encoder.
+        """
+        self._catalog.check_fingerprint(self._fingerprint)
+        location = self._read_location()
+        with self._lock:
+            if location != self._location:
+                self.index.close()
+                self._location, self.index = location, self._open(location, device=self._device)
+            return self.index
+
+    def search(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
+    ) -> Found:
+        """Search as ``VectorIndex.search``, again if another process moves the vectors meanwhile."""
+        return self._ask(lambda index: index.search(queries, k, filters, excluded))
+
+    def search_within(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> Found:
+        """Search as ``FaissVectors.search_within``.
+
+        Raises:
+            StoreError: The vectors are elsewhere.
+        """
+
+        def ask(index: VectorIndex) -> Found:
+            if not isinstance(index, FaissVectors):
+                raise StoreError(f"{self._folder}: the vectors must be in {FAISS} to search a selection")
+            return index.search_within(queries, k, within)
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[VectorIndex], Found]) -> Found:
+        while True:
+            index, location = self.reopen(), self._location
+            try:
+                return ask(index)
+            except StoreError:
+                self._catalog.check_fingerprint(self._fingerprint)
+                if self._read_location() == location:
+                    raise
+
+    def move(self, source: str, target: str, on_progress: OnProgress | None) -> None:
+        """Move the vectors; see ``Store.move_vectors``."""
+
+        def open_at(location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
+            return self._open(location, device="cpu", on_progress=on_progress)
+
+        self.index.close()  # a deleted file must not stay open
+        move_store(self._folder, self._catalog, open_at, source, target, on_progress)
+        self.reopen()
+
+    def reset(self) -> None:
+        """Delete a Milvus collection and create an empty one, after its change tracking was lost in a repair."""
+        if self.address != FAISS:
+            self.index.drop()
+            self.index.prepare()
+
+    def _read_location(self) -> VectorLocation:
+        return VectorLocation.from_json(self._catalog.meta(HOME))
+
+    def _open(self, location: VectorLocation, *, device: str, on_progress: OnProgress | None = None) -> VectorIndex:
+        catalog, epochs = self._catalog, self._epochs
+        return open_vectors(location, self._folder, self._dim, catalog, epochs, device=device, on_progress=on_progress)

@@ -1,0 +1,144 @@
+"""Vectors of an index in FAISS, synchronised with the catalog and memory-mapped from saved files where possible."""
+
+import contextlib
+import logging
+import threading
+import zlib
+from collections.abc import Set
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.epochs import Epochs
+from vidret.store.snapshots.bitmap import MAX_ID, Bits
+from vidret.store.snapshots.snapshot import Selection
+from vidret.store.vectors.flat import load_faiss
+from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, remove_others
+from vidret.store.vectors.shards import IVF_FROM, Shards, choose_kind, describe_kinds
+from vidret.types import Filters
+
+logger = logging.getLogger(__name__)
+
+MEMORY = "memory"
+
+
+class FaissVectors:
+    """A ``VectorIndex`` in FAISS; nothing is loaded before the first search."""
+
+    def __init__(
+        self, path: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, ivf_from: int = IVF_FROM
+    ) -> None:
+        """Store the arguments; ``path`` is the index folder. From ``ivf_from`` vectors on, shards are built."""
+        self._folder = path / "vectors"
+        self._old = path / "vectors.faiss"  # written by earlier versions
+        self._dim = dim
+        self._catalog = catalog
+        self._epochs = epochs
+        self._device = device
+        self._ivf_from = ivf_from
+        self._lock = threading.Lock()
+        self._shards: Shards | None = None
+        self._text: str | None = None  # the manifest they were loaded from
+        self._searched: Selection | None = None  # what they hold
+
+    @property
+    def kind(self) -> str:
+        """The kinds of the saved files, such as ``flat`` or ``ivf, flat``."""
+        return describe_kinds(Manifest.from_json(self._catalog.derived(MANIFEST)[0]))
+
+    @property
+    def max_k(self) -> int | None:
+        """The largest ``k`` that ``search`` takes: no limit."""
+        return None
+
+    def search(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return scores and ids of the k best searchable segments per query, from videos that match."""
+        return self.search_within(queries, k, self._catalog.snapshots.current().select(filters, excluded))
+
+    def search_within(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return scores and ids of the k best per query, within a selection of a snapshot."""
+        return self._synchronise().search(queries, k, within)
+
+    def save(self) -> None:
+        """Write the vectors to files, then their manifest to the catalog; until then the previous one is valid."""
+        with self._lock:
+            shards, wanted = self._load(), self._catalog.snapshots.current().everything
+            memory = self._catalog.meta(MEMORY) if wanted.num_segments >= self._ivf_from else None
+            shards.rebuild(self._folder, choose_kind(wanted.num_segments, self._dim, memory or None), wanted.bits)
+            manifest, held = shards.save(self._folder), zlib.compress(shards.bits.tobytes(), level=1)
+            text = manifest.to_json()
+            if [text, held] != self._catalog.derived(MANIFEST, HELD_IDS):
+                with self._catalog.transaction(durable=True):
+                    self._catalog.set_meta(MANIFEST, text)
+                    self._catalog.set_meta(HELD_IDS, held)
+            self._text, self._searched = text, wanted
+            remove_others(self._folder, manifest)
+            self._old.unlink(missing_ok=True)
+
+    def prepare(self) -> None:
+        """Check that FAISS is installed."""
+        load_faiss()
+
+    def note_changes(self, num_changes: int = 1) -> None:
+        """Do nothing: the next search adds new vectors, which is fast."""
+
+    def drop(self) -> None:
+        """Delete the saved files, since the vectors have moved."""
+        with self._catalog.transaction(durable=True):
+            self._catalog.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, HELD_IDS)
+        remove_others(self._folder, Manifest(self._dim, (), None))
+        with contextlib.suppress(OSError):  # it does not exist, or holds what is not vidret's
+            self._folder.rmdir()
+        self._old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Do nothing: only memory is in use."""
+
+    def _synchronise(self) -> Shards:
+        """Return all vectors, with those of segments that are new in the latest snapshot.
+
+        Other threads search meanwhile. Damaged vectors are read again whenever there are new ones.
+        """
+        wanted = self._catalog.snapshots.current().everything
+        if self._searched is not wanted:
+            with self._lock:
+                if self._searched is not wanted:
+                    shards = self._load()
+                    shards.add(shards.find_missing(wanted.bits))
+                    self._searched = wanted
+        assert self._shards is not None
+        return self._shards
+
+    def _load(self) -> Shards:
+        """Load what was saved since the last call."""
+        if self._shards is None:
+            self._shards = Shards(self._dim, self._epochs.vectors, device=self._device, ivf_from=self._ivf_from)
+        for _ in range(2):
+            text: str | None = self._catalog.derived(MANIFEST)[0]
+            if text == self._text:
+                break
+            text, packed = self._catalog.derived(MANIFEST, HELD_IDS)
+            self._text, manifest = text, Manifest.from_json(text)
+            if manifest is None or manifest.dim != self._dim:
+                logger.info("%s: rebuilding (saved by another version)", self._folder)
+                break
+            self._shards.load(self._folder, manifest, _unpack(packed))
+            # Otherwise a writer may have saved again just now, and removed these files.
+        return self._shards
+
+
+def _unpack(packed: object) -> Bits | None:
+    """Return a bitmap that was saved; None if it is missing, or not valid."""
+    if not isinstance(packed, bytes):
+        return None
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, MAX_ID // 8 + 1)
+    except zlib.error:
+        return None
+    return np.frombuffer(unpacked, np.uint8)

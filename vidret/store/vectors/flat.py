@@ -1,0 +1,288 @@
+"""Inner product search over float16 vectors with FAISS: the flat index, copies on a GPU, and what all kinds share.
+
+FAISS on a GPU silently ignores a selector, and rejects more than 2,048 results or lists: such searches run on the CPU.
+
+This is the only module that imports FAISS. Every index can be rebuilt from the feature files, so a damaged or outdated
+file costs time, but causes no wrong result.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float16, Float32, Int64
+
+from vidret.devices import CPU, cuda_index
+from vidret.errors import MissingExtraError, StoreError
+from vidret.store.snapshots.bitmap import Bits, are_ids
+from vidret.store.vectors.manifest import ManifestEntry, write_file
+
+logger = logging.getLogger(__name__)
+
+Ids = Int64[np.ndarray, " _id"]
+Rows = Float16[np.ndarray, "id dim"]
+Read = Callable[[Ids], tuple[Ids, Rows]]  # returns the ids that can be read, ascending, and their vectors
+
+FLAT = "flat"
+BATCH = 16_384
+INNER_OFFSET = 37  # of the vectors' own index in a file with ids
+MAX_SELECTION = 2048  # maximum results and lists of a query (GPU_MAX_SELECTION_K)
+
+
+class GpuCopies:
+    """The GPU copy of an index, made on first use."""
+
+    def __init__(self, faiss: Any, device: str) -> None:
+        """Use the GPU of ``cuda:N``; for any other device there is no copy."""
+        self._faiss, self._gpu = faiss, cuda_index(device)
+        self._copy: _Copy | None = None
+
+    def choose(self, index: Any, max_selected: int, *, filtered: bool) -> Any:
+        """Return the copy if it supports ``max_selected`` results or lists, else the index itself."""
+        if self._gpu is None or filtered or max_selected > MAX_SELECTION:
+            return index
+        if self._copy is None:
+            try:
+                self._copy = _Copy(self._faiss, self._gpu, index)
+            except RuntimeError as error:  # usually out of memory
+                logger.warning("FAISS cannot use GPU %d, so it searches on the CPU: %s", self._gpu, error)
+                self._gpu = None
+                return index
+        return self._copy
+
+    def forget(self) -> None:
+        """Drop the copy because the index has changed: FAISS cannot remove ids on a GPU."""
+        self._copy = None
+
+
+class _Copy:
+    """An index on a GPU. All indexes of a GPU share its scratch memory, which only one thread may use at a time."""
+
+    def __init__(self, faiss: Any, gpu: int, index: Any) -> None:
+        self._resources, self._lock = _open_resources(faiss, gpu)
+        options = faiss.GpuClonerOptions()
+        if hasattr(options, "use_cuvs"):  # cuVS, where built in, is the default but does not support float16
+            options.use_cuvs = False
+        with self._lock:
+            self._index = faiss.index_cpu_to_gpu(self._resources, gpu, index, options)
+
+    def search(self, queries: Any, k: int, *, params: Any) -> Any:
+        with self._lock:
+            return self._index.search(queries, k, params=params)
+
+
+@cache
+def _open_resources(faiss: Any, gpu: int) -> tuple[Any, Lock]:
+    """Return the resources of a GPU and their lock, once per process, since they take 1.5 GB."""
+    return faiss.StandardGpuResources(), Lock()
+
+
+def choose_faiss_device(faiss: Any, device: str) -> str:
+    """Return the device if it is a GPU that FAISS sees, else ``cpu``."""
+    gpu = cuda_index(device)
+    return device if gpu is not None and gpu < faiss.get_num_gpus() else CPU
+
+
+class SearchResult(NamedTuple):
+    """The best ids per query, best first; id -1 and score -inf if there are fewer than k."""
+
+    scores: Float32[np.ndarray, "query k"]
+    ids: Int64[np.ndarray, "query k"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdFilter:
+    """The ids in a bitmap, which are roughly a ``fraction`` of all.
+
+    If it is ``narrow``, they are chosen by what they are, so that they may all be far from a query.
+    """
+
+    bits: Bits
+    fraction: float
+    narrow: bool = True
+
+    def selector(self) -> Any:
+        """Return the FAISS selector."""
+        return load_faiss().IDSelectorBitmap(self.bits)
+
+
+def load_faiss() -> Any:
+    """Import FAISS on first use.
+
+    Raises:
+        MissingExtraError: FAISS is not installed.
+    """
+    with warnings.catch_warnings():
+        # A warning about SWIG's types on Python 3.12 and later, which callers cannot avoid.
+        warnings.filterwarnings("ignore", message="builtin type .* has no __module__", category=DeprecationWarning)
+        try:
+            import faiss
+        except ImportError as error:
+            raise MissingExtraError("searching an index", "cpu") from error
+    return faiss
+
+
+def choose_search_device(device: str, *, is_given: bool) -> str:
+    """Return the device if it is a GPU that FAISS sees, else ``cpu``; ``is_given`` decides how loud that is logged."""
+    if device == CPU:
+        return CPU
+    chosen = choose_faiss_device(load_faiss(), device)
+    if chosen != device:  # expected with auto: the extra "cpu" has no GPU code
+        level = logging.WARNING if is_given else logging.INFO
+        logger.log(level, "FAISS does not see %s, so it searches on the CPU", device)
+    return chosen
+
+
+class Flat:
+    """Vectors in memory with exact search. No thread may add while another searches."""
+
+    def __init__(self, dim: int, *, device: str = "cpu") -> None:
+        """Start empty; on a device ``cuda:N`` a GPU copy is searched where possible; see ``GpuCopies``.
+
+        Raises:
+            StoreError: FAISS does not see the GPU.
+        """
+        self._faiss = f = load_faiss()
+        if choose_faiss_device(f, device) != device:  # copying an index would fail later, less clearly
+            raise StoreError(f"device must be cpu or one of the {f.get_num_gpus()} GPUs visible to FAISS, got {device}")
+        self.dim = dim
+        self.ids: Ids = np.empty(0, np.int64)  # ascending
+        self._index = f.IndexIDMap(f.IndexScalarQuantizer(dim, f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT))
+        self._gpu_copies = GpuCopies(f, device)
+
+    def add(self, ids: Ids, vectors: Float[np.ndarray, "id dim"]) -> None:
+        """Add vectors with new ids; float16 values are stored without loss."""
+        if len(ids):
+            self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
+            self.ids = np.union1d(self.ids, ids)
+            self._gpu_copies.forget()
+
+    def search(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, id_filter: IdFilter | None = None
+    ) -> SearchResult:
+        """Return the k best per query."""
+        params = None if id_filter is None else self._faiss.SearchParameters(sel=id_filter.selector())
+        num_results = min(k, len(self.ids))
+        index = self._gpu_copies.choose(self._index, num_results, filtered=id_filter is not None)
+        return search_index(index, queries, k, num_results, params)
+
+    def save(self, folder: Path) -> ManifestEntry:
+        """Write all vectors to a file; return its manifest entry."""
+        total = len(self.ids)
+        return write_file(folder, FLAT, total, total * 2 * self.dim, make_writer(self._index))
+
+    def load(self, path: Path, total: int) -> None:
+        """Load a saved file.
+
+        Raises:
+            ValueError: The dimension or the number of vectors is wrong, or it is another kind of index.
+        """
+        with path.open("rb") as file:
+            head = file.read(INNER_OFFSET + 4)
+            if (head[:4], head[INNER_OFFSET:]) != (b"IxMp", b"IxSQ"):  # other kinds may name further files
+                raise ValueError("must be a flat index with ids")
+            file.seek(0)
+            index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
+        ids = np.unique(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
+        codes = self._faiss.downcast_index(index.index)
+        is_whole = codes.sq.qtype == self._faiss.ScalarQuantizer.QT_fp16 and codes.code_size == 2 * codes.d
+        is_whole &= codes.metric_type == self._faiss.METRIC_INNER_PRODUCT and codes.codes.size() == 2 * self.dim * total
+        shape = (codes.d, codes.ntotal, len(ids))
+        if shape != (self.dim, total, total) or not (is_whole and are_ids(ids)):
+            raise ValueError(f"dimension, vectors and ids must be {(self.dim, total, total)}, got {shape}")
+        self._index, self.ids = index, ids
+        self._gpu_copies.forget()
+
+
+def search_index(
+    index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_results: int, params: Any
+) -> SearchResult:
+    """Return the ``num_results`` best per query, padded to k."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    if num_results and len(queries):
+        f = load_faiss()
+        threads = f.omp_get_max_threads()
+        # Idle FAISS threads spin and slow torch down: a single query is 3 times faster on one thread.
+        f.omp_set_num_threads(1 if len(queries) == 1 else threads)
+        try:
+            result = index.search(np.ascontiguousarray(queries), num_results, params=params)
+        finally:
+            f.omp_set_num_threads(threads)
+        scores[:, :num_results], ids[:, :num_results] = result
+        scores[ids < 0] = -np.inf
+    return SearchResult(scores, ids)
+
+
+def merge_results(results: Sequence[SearchResult], k: int) -> SearchResult:
+    """Return the k best of several results per query; ties in the order of their ids."""
+    scores, ids = (np.concatenate(each, axis=1) for each in zip(*results, strict=True))
+    if (missing := k - scores.shape[1]) > 0:
+        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+        ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return SearchResult(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1))
+
+
+def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> Float32[np.ndarray, "query id"]:
+    """Return inner products with float16 vectors; FAISS converts them four times faster than numpy."""
+    f = load_faiss()
+    codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
+    widened = codec.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
+    return np.asarray(queries @ widened.T, np.float32)
+
+
+def split_batches(ids: Ids) -> list[Ids]:
+    """Split ids into batches to read."""
+    return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
+
+
+def make_writer(index: Any) -> Callable[[Callable[[bytes], None]], None]:
+    """Return the ``write`` argument of ``write_file`` for a FAISS index."""
+
+    def write(append: Callable[[bytes], None]) -> None:
+        f = load_faiss()
+        writer = f.PyCallbackIOWriter(append)
+        f.write_index(index, writer)
+        del writer  # flushes its buffer
+
+    return write
+
+
+EXACT_UP_TO = 30_000  # vectors; more are searched in lists of similar ones
+LISTS = 4  # lists, times the square root of the number of vectors
+PROBES = 12  # lists that are searched
+SAMPLES_PER_LIST = 32
+SEED = 1234
+
+
+def find_nearest_rows(vectors: Float32[np.ndarray, "row dim"], k: int) -> SearchResult:
+    """Return the k nearest rows of each row by inner product, itself included; approximately if there are many.
+
+    Raises:
+        MissingExtraError: FAISS is not installed.
+    """
+    f = load_faiss()
+    num_rows, dim = vectors.shape
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    k = min(k, num_rows)
+    if num_rows <= EXACT_UP_TO:
+        index = f.IndexFlatIP(dim)
+    else:
+        num_lists = round(LISTS * num_rows**0.5)
+        index = f.IndexIVFFlat(f.IndexFlatIP(dim), dim, num_lists, f.METRIC_INNER_PRODUCT)
+        index.cp.seed, index.cp.min_points_per_centroid, index.cp.spherical = SEED, 1, True
+        num_samples = min(num_rows, num_lists * SAMPLES_PER_LIST)
+        index.train(vectors[np.random.default_rng(SEED).choice(num_rows, num_samples, replace=False)])
+        index.nprobe = PROBES
+    index.add(vectors)
+    parts = [index.search(vectors[first : first + BATCH], k) for first in range(0, num_rows, BATCH)]
+    scores = [scores for scores, _ in parts] or [np.empty((0, k), np.float32)]
+    rows = [rows for _, rows in parts] or [np.empty((0, k), np.int64)]
+    return SearchResult(np.concatenate(scores), np.concatenate(rows))

@@ -1,0 +1,200 @@
+"""Inverted file (IVF) indexes of FAISS on disk: lists of similar vectors, of which a search reads only the nearest."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.devices import CPU
+from vidret.store.vectors.flat import (
+    GpuCopies,
+    IdFilter,
+    Ids,
+    Read,
+    SearchResult,
+    load_faiss,
+    make_writer,
+    merge_results,
+    search_index,
+    split_batches,
+)
+from vidret.store.vectors.manifest import ManifestEntry, write_file
+
+IVF = "ivf"
+BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value; results of these shards must be refined
+KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
+ID_BYTES = 8
+LISTS = 4  # lists, times the square root of the number of vectors
+PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
+FILTERED = 4  # times as many lists with a filter, since matching vectors may be far from the query
+SAMPLES_PER_LIST = 32
+ROUNDS = 10
+QUERY_BITS = 4  # as precise as 8 after refinement, and a quarter faster
+SEED = 1234
+THREADS = min(4, os.cpu_count() or 1)  # per query; reading lists takes most of the time
+
+
+class Shard:
+    """An immutable inverted file (IVF) index, memory-mapped from a file written by ``build_shard``.
+
+    Kind ``ivf`` has exact values; scores of the other kinds are estimates to be refined.
+    """
+
+    def __init__(self, folder: Path, entry: ManifestEntry, dim: int, *, device: str = "cpu") -> None:
+        """Map a file that was verified against its manifest entry.
+
+        Raises:
+            ValueError: The dimension or the number of vectors is wrong, or the lists are not those of the file.
+            RuntimeError: FAISS cannot read the file.
+        """
+        self._faiss = f = load_faiss()
+        self.entry, self.coarse = entry, entry.kind in BITS
+        self._index = f.read_index(str(folder / entry.name), f.IO_FLAG_MMAP)
+        self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
+        shape = (self._index.d, self._index.ntotal)
+        if shape != (dim, entry.total):
+            raise ValueError(f"dimension and number of vectors must be {(dim, entry.total)}, got {shape}")
+        self._check_lists()
+        # FAISS would start 32 threads per query to read the lists ahead, which takes as long as the search.
+        f.downcast_InvertedLists(self._lists.invlists).prefetch_nthread = 0
+        self._gpu_copies = GpuCopies(f, CPU if self.coarse else device)
+
+    def _check_lists(self) -> None:
+        """Check that all lists are in the file, and hold all vectors: FAISS believes what the file says."""
+        f, index, total = self._faiss, self._lists, self.entry.total
+        lists, row_bytes = f.downcast_InvertedLists(index.invlists), index.code_size + ID_BYTES
+        is_own = isinstance(lists, f.OnDiskInvertedLists) and not lists.filename and lists.nlist > 0
+        if not is_own or (lists.nlist, lists.code_size) != (index.nlist, index.code_size):
+            raise ValueError("lists must be those of the index")
+        sizes = sum(lists.list_size(number) for number in range(lists.nlist))
+        end = lists.lists.at(0).offset + sizes * row_bytes
+        if (sizes, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
+            raise ValueError(f"lists must hold {total} vectors and end the file, got {sizes} and byte {end}")
+
+    @cached_property
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        lists, f = self._lists.invlists, self._faiss
+        sizes = [(index, lists.list_size(index)) for index in range(self._lists.nlist)]
+        ids = [f.rev_swig_ptr(lists.get_ids(index), size).copy() for index, size in sizes if size]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *ids]))
+
+    def search(
+        self,
+        queries: Float32[np.ndarray, "query dim"],
+        k: int,
+        id_filter: IdFilter | None = None,
+        *,
+        everywhere: bool = False,
+    ) -> SearchResult:
+        """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
+        f, num_lists, total = self._faiss, self._lists.nlist, self.entry.total
+        fraction = 1.0 if id_filter is None else max(id_filter.fraction, 1 / total)
+        min_probes = FILTERED * PROBES if id_filter is not None and id_filter.narrow else PROBES
+        num_probes = max(min_probes, 4 * k * num_lists / total) / fraction
+        options: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(num_probes) + 1)}
+        if id_filter is not None:
+            options["sel"] = id_filter.selector()
+        num_results = min(k, total)
+        index = self._gpu_copies.choose(
+            self._index, max(num_results, options["nprobe"]), filtered=id_filter is not None
+        )
+        if len(queries) == 1 and index is self._index:
+            rotated = self._rotate(queries) if self.coarse else queries
+            return search_lists(self._lists, rotated, k, num_results, self._make_params, options)
+        params = self._make_params(**options)
+        if self.coarse:
+            params = f.SearchParametersPreTransform(index_params=params)
+        return search_index(index, queries, k, num_results, params)
+
+    def _rotate(self, queries: Float32[np.ndarray, "query dim"]) -> Float32[np.ndarray, "query dim"]:
+        chain = self._index.chain
+        for step in range(chain.size()):
+            queries = chain.at(step).apply(np.ascontiguousarray(queries))
+        return queries
+
+    def _make_params(self, **options: Any) -> Any:
+        if self.coarse:
+            return self._faiss.IVFRaBitQSearchParameters(qb=QUERY_BITS, **options)
+        return self._faiss.SearchParametersIVF(**options)
+
+
+def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> ManifestEntry | None:
+    """Build a shard of the vectors of ids and write it; minutes per million vectors, so never part of a search.
+
+    The whole shard is in memory meanwhile. Returns None if no vector can be read.
+
+    Raises:
+        StoreError: The disk is full or fails.
+    """
+    f = load_faiss()
+    num_lists = round(LISTS * len(ids) ** 0.5)
+    num_samples = min(len(ids), num_lists * SAMPLES_PER_LIST)
+    sampled = np.random.default_rng(SEED).choice(len(ids), num_samples, replace=False)
+    sample = np.concatenate([read(batch)[1] for batch in split_batches(ids[np.sort(sampled)])]).astype(np.float32)
+    num_lists = min(num_lists, len(sample))  # vectors may be damaged
+    if not num_lists:
+        return None
+    quantizer, metric = f.IndexFlatIP(dim), f.METRIC_INNER_PRODUCT
+    if kind == IVF:  # not by residuals, which would be rounded again
+        index = lists = f.IndexIVFScalarQuantizer(quantizer, dim, num_lists, f.ScalarQuantizer.QT_fp16, metric, False)
+    else:
+        lists = f.IndexIVFRaBitQ(quantizer, dim, num_lists, metric, True, BITS[kind])
+        # Quantisation needs equal variance in all directions: without the rotation a fifth to a half of recall is lost.
+        rotation = f.RandomRotationMatrix(dim, dim)
+        rotation.init(SEED)
+        index = f.IndexPreTransform(rotation, lists)
+    lists.cp.seed, lists.cp.min_points_per_centroid, lists.cp.niter = SEED, 1, ROUNDS
+    lists.cp.spherical = True  # otherwise the largest list is ten times as long as most, and every search reads it
+    index.train(sample)
+    for batch in split_batches(ids):
+        kept, vectors = read(batch)
+        index.add_with_ids(vectors.astype(np.float32), kept)
+    payload_bytes = index.ntotal * (lists.code_size + ID_BYTES)
+    return write_file(folder, kind, index.ntotal, payload_bytes, make_writer(index))
+
+
+def search_lists(
+    lists: Any,
+    query: Float32[np.ndarray, "1 dim"],
+    k: int,
+    num_results: int,
+    make_params: Callable[..., Any],
+    options: Mapping[str, Any],
+) -> SearchResult:
+    """Search the lists of one query in a few Python threads, since idle threads of FAISS spin."""
+    f = load_faiss()
+    query = np.ascontiguousarray(query)
+    similarities, list_indices = lists.quantizer.search(query, options["nprobe"])
+
+    def search_some(selected: slice) -> SearchResult:
+        f.omp_set_num_threads(1)  # applies to this thread only
+        indices = np.ascontiguousarray(list_indices[:, selected])
+        nearest = np.ascontiguousarray(similarities[:, selected])
+        params = make_params(**{**options, "nprobe": indices.shape[1]})
+        result = SearchResult(np.empty((1, num_results), np.float32), np.empty((1, num_results), np.int64))
+        pointers = (f.swig_ptr(array) for array in (indices, nearest, *result))
+        # search_preassigned, without the c, does not accept parameters.
+        lists.search_preassigned_c(1, f.swig_ptr(query), num_results, *pointers, False, params)
+        result.scores[result.ids < 0] = -np.inf
+        return result
+
+    num_threads = min(THREADS, options["nprobe"])
+    results = list(_threads().map(search_some, (slice(first, None, num_threads) for first in range(num_threads))))
+    return merge_results(results, k)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="lists")
+
+
+def vector_bytes(kind: str, dim: int) -> int:
+    """Return the size of a vector and its id in a shard, in bytes."""
+    f = load_faiss()
+    return ID_BYTES + (2 * dim if kind == IVF else f.RaBitQuantizer(dim, f.METRIC_INNER_PRODUCT, BITS[kind]).code_size)

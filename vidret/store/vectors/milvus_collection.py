@@ -1,0 +1,235 @@
+"""A Milvus collection with the vectors of one index. This is the only module that imports pymilvus.
+
+Searches return ids only: the caller has the exact vectors, while a server may score compressed ones. All reads have
+consistency level Strong: they see every acknowledged write of any process, which the mirror relies on. A file is served
+by milvus-lite in this process, with exact search (FLAT); a server chooses its kind of index itself (AUTOINDEX).
+
+milvus-lite locks its file: while one process has it open, for reading or writing, all others are rejected. Collections
+of one process share the file; closing the last one releases it.
+"""
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from vidret.errors import MissingExtraError, StoreError
+from vidret.store.vectors.address import find_milvus_file, split_milvus_server
+
+LIMIT = 16_384  # maximum results per query
+PATH_BYTES = 65_535  # maximum size of a text field
+ROWS = 1000  # per message: 4 MB at 1,024 dimensions; the limit is 64 MB
+CONNECT_SECONDS, SECONDS = 10.0, 60.0
+NOT_FOUND: Final = 100
+STRONG = "Strong"
+Ids = Int64[np.ndarray, " _id"]
+
+
+def load_pymilvus() -> Any:
+    """Import pymilvus on first use and silence its loggers, since it raises everything that it logs.
+
+    Raises:
+        MissingExtraError: pymilvus is not installed.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise MissingExtraError("vectors in Milvus", "milvus") from error
+    for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return pymilvus
+
+
+class Collection:
+    """A collection of rows: id, video, vector, and the fields of filters."""
+
+    def __init__(self, address: str, name: str, dim: int, folder: Path) -> None:
+        """Connect to a normalised address; the collection need not exist yet.
+
+        Servers receive the token in the environment variable MILVUS_TOKEN, which is not stored.
+
+        Raises:
+            StoreError: Milvus cannot be reached or rejects the token, or another process has the file open.
+            MissingExtraError: pymilvus is not installed.
+        """
+        self._pymilvus = load_pymilvus()
+        self.name, self._address, self._dim = name, address, dim
+        self._file = find_milvus_file(address, folder)
+        uri, database = split_milvus_server(address) if self._file is None else (_lite.open(self._file, address), "")
+        token = os.environ.get("MILVUS_TOKEN", "") if self._file is None else ""
+        try:
+            with self._as_store_error():
+                self._client = self._pymilvus.MilvusClient(uri, db_name=database, token=token, timeout=CONNECT_SECONDS)
+        except BaseException:
+            if self._file is not None:
+                _lite.close(self._file)
+            raise
+
+    def exists(self) -> bool:
+        """Return whether the collection exists; if so, load it for searching."""
+        with self._as_store_error():
+            exists = bool(self._client.has_collection(self.name, timeout=SECONDS))
+            if exists:
+                self._client.load_collection(self.name, timeout=SECONDS)
+            return exists
+
+    def create(self) -> None:
+        """Create the collection, empty."""
+        kinds = self._pymilvus.DataType
+        with self._as_store_error():
+            schema = self._pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("id", kinds.INT64, is_primary=True)
+            schema.add_field("video", kinds.INT64)
+            schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self._dim)  # milvus-lite has no float16
+            schema.add_field("seconds", kinds.DOUBLE)
+            schema.add_field("path", kinds.VARCHAR, max_length=PATH_BYTES)
+            schema.add_field("changed", kinds.INT64)
+            index = self._pymilvus.MilvusClient.prepare_index_params()
+            index.add_index("vector", index_type="AUTOINDEX" if self._file is None else "FLAT", metric_type="IP")
+            self._client.create_collection(
+                self.name, schema=schema, index_params=index, consistency_level=STRONG, timeout=SECONDS
+            )
+
+    def search(self, queries: Float32[np.ndarray, "query dim"], k: int, expression: str) -> list[Ids]:
+        """Return the ids of the up to k nearest rows of each query that match the expression."""
+        with self._as_store_error():
+            results = self._client.search(
+                self.name,
+                data=list(queries),
+                anns_field="vector",
+                limit=k,
+                filter=expression,
+                output_fields=["id"],
+                search_params={"metric_type": "IP"},
+                consistency_level=STRONG,
+                timeout=SECONDS,
+            )
+            return [np.array([hit["id"] for hit in hits], np.int64) for hits in results]
+
+    def upsert(self, rows: Sequence[Mapping[str, object]], vectors: Float[np.ndarray, "row dim"]) -> None:
+        """Insert or replace rows."""
+        records = [{**row, "vector": vector} for row, vector in zip(rows, vectors.astype(np.float32), strict=True)]
+        with self._as_store_error():
+            for first in range(0, len(records), ROWS):
+                self._client.upsert(self.name, records[first : first + ROWS], timeout=SECONDS)
+
+    def delete(self, expression: str) -> None:
+        """Delete the rows that match the expression."""
+        with self._as_store_error():
+            self._client.delete(self.name, filter=expression, timeout=SECONDS)
+
+    def count(self, expression: str) -> int:
+        """Return the number of rows that match the expression, '' for all."""
+        with self._as_store_error():
+            rows = self._client.query(
+                self.name,
+                filter=expression,
+                output_fields=["count(*)"],
+                consistency_level=STRONG,
+                timeout=SECONDS,
+            )
+            return int(rows[0]["count(*)"])
+
+    def flush(self) -> None:
+        """Make Milvus write everything to disk."""
+        with self._as_store_error():
+            self._client.flush(self.name, timeout=SECONDS)
+
+    def drop(self) -> None:
+        """Delete the collection if it exists."""
+        with self._as_store_error():
+            self._client.drop_collection(self.name, timeout=SECONDS)
+
+    def close(self) -> None:
+        """Disconnect; the last collection of a file releases it for other processes."""
+        with self._as_store_error():
+            self._client.close()
+        if self._file is not None:
+            _lite.close(self._file)
+
+    @contextmanager
+    def _as_store_error(self) -> Iterator[None]:
+        """Convert errors of pymilvus to ``StoreError`` with one line."""
+        try:
+            yield
+        except self._pymilvus.MilvusException as error:
+            if error.code == NOT_FOUND:
+                raise missing_collection_error(self._address, self.name) from error
+            cause: Any = error.__cause__
+            if hasattr(cause, "details"):  # of gRPC; the message of pymilvus is the same for every failed connection
+                rejected = cause.code().name == "UNAUTHENTICATED"
+                reason = "the token in MILVUS_TOKEN was rejected" if rejected else "cannot be reached"
+                raise StoreError(f"{self._address}: {reason} ({_first_line(cause.details() or '')})") from error
+            raise StoreError(f"{self._address}: {_first_line(error.message)}") from error
+
+
+def missing_collection_error(address: str, name: str) -> StoreError:
+    """Return the error for a collection that was dropped by somebody else."""
+    return StoreError(f"{address}: the collection {name} of this index does not exist; run vidret index to fill it")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+class _Lite:
+    """The milvus-lite files served by this process, with the number of users of each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = Counter[Path]()
+
+    def open(self, path: Path, address: str) -> str:
+        """Serve a file, unless it is served already; return the URI to connect to."""
+        try:
+            from milvus_lite.server_manager import server_manager_instance as server
+        except ImportError as error:
+            raise MissingExtraError("vectors in Milvus", "milvus") from error
+        log, capture = logging.getLogger("milvus_lite.server_manager"), _LogCapture()
+        with self._lock:
+            log.setLevel(logging.ERROR)
+            log.addFilter(capture)
+            try:
+                uri = server.start_and_get_uri(str(path)) if path.parent.is_dir() else None
+            finally:
+                log.removeFilter(capture)
+            if uri is None:
+                raise StoreError(f"{address}: {capture.reason(path)}")
+            self._users[path] += 1
+            return str(uri)
+
+    def close(self, path: Path) -> None:
+        """Stop serving a file after its last user."""
+        from milvus_lite.server_manager import server_manager_instance as server
+
+        with self._lock:
+            self._users[path] -= 1
+            if not self._users[path]:
+                server.release_server(str(path))
+
+
+class _LogCapture(logging.Filter):
+    """Captures why milvus-lite did not start, which it only logs, and suppresses the log record."""
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.error = record.exc_info[1] if record.exc_info else None
+        return False
+
+    def reason(self, path: Path) -> str:
+        if type(self.error).__name__ == "DataDirLockedError":
+            return "open in another process; milvus-lite supports one at a time: wait, or use a Milvus server"
+        reason = self.error or f"{path.parent} is not a folder"
+        return f"milvus-lite cannot open the file ({_first_line(str(reason))})"
+
+
+_lite = _Lite()
