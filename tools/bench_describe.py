@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from vidret.corpus.vectors import FOLDER
 from vidret.encode.encoder import Encoder
 from vidret.encode.load import load_encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
-from vidret.evaluate.phrase_vectors import FOLDER
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

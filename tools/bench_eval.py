@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidret.data.benchmarks.qvhighlights import read_labelled
-from vidret.metrics.compare import compare
+from vidret.evaluate.comparing import compare
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights
 from vidret.metrics.predictions import read_predictions

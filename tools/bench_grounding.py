@@ -32,13 +32,12 @@ from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.encoder import Encoder, LayeredEncoder
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
-from vidret.ground.batches import ground_windows
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
+from vidret.ground.pieces import load_projected, save_projected
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.projected_files import load_projected, save_projected
-from vidret.ground.windows import Window, cut_windows, join_results
+from vidret.ground.windows import Window, cut_windows, ground_windows, join_results
 from vidret.search.grounding import Grounder
 from vidret.store.records import HEAD
 from vidret.store.store import Store

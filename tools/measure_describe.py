@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from vidret import Engine
-from vidret.evaluate.describing import describe_folder
-from vidret.evaluate.phrases import Phrase
+from vidret.corpus.describing import describe_folder
+from vidret.corpus.phrases import Phrase
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.store.store import Store
 

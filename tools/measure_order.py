@@ -19,7 +19,7 @@ from vidret import Engine
 from vidret.data.synthetic.captions import write_captions
 from vidret.data.synthetic.generation import draw_order
 from vidret.data.synthetic.scenes import Scene
-from vidret.data.synthetic.video import write_scenes
+from vidret.data.synthetic.world import write_scenes
 from vidret.search.grammar import interpret
 
 FPS = 4

@@ -38,9 +38,8 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
-from vidret.evaluate.markup import STYLE, escape_text
-from vidret.evaluate.page import render_table
 from vidret.evaluate.plots import plot_recall, plot_timeline
+from vidret.present.html import STYLE, escape_text, render_table
 from vidret.text import format_time
 from vidret.train.optim import parameter_groups
 from vidret.train.retrieval import RetrievalModule

@@ -26,13 +26,12 @@ from vidret.devices import CPU, choose_device
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.load import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
-from vidret.index.clip import encode_clip
 from vidret.index.frame_arrays import check_frames, index_arrays
 from vidret.index.importing import ImportReport, check_embeddings, import_videos
-from vidret.index.options import IndexOptions
+from vidret.index.options import IndexOptions, record_rule
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
-from vidret.index.segment_rule import record_rule
+from vidret.index.stages import encode_clip
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
 from vidret.search.concepts import forget_concept, list_concepts

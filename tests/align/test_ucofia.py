@@ -13,14 +13,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
-from vidret.align import blocks
+from vidret.align import prepared
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
-from vidret.align.blocks import flushed_denormals
 from vidret.align.packing import pack_arrays, pack_video, unpack_stacked, unpack_videos
-from vidret.align.prepared import PreparedVideos
+from vidret.align.prepared import PreparedVideos, flushed_denormals
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_aggregation import aggregate
-from vidret.align.ucofia_levels import LevelScores, compare_words
+from vidret.align.ucofia_levels import LevelScores, aggregate, compare_words
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
@@ -187,14 +185,14 @@ def test_tiled_scores_equal_untiled_ones_bitwise(build: Any, make: Any, monkeypa
     aligner, texts = build(), make_texts(23)
     videos = aligner.prepare(make(37) if make is make_videos else make_merged(9)).packed(torch.int8)
     untiled = aligner.score(texts, videos, memory=1 << 30)
-    monkeypatch.setattr(blocks, "BLOCK", 900)
-    plan = blocks.plan_blocks(texts, videos, 1 << 30)
+    monkeypatch.setattr(prepared, "BLOCK", 900)
+    plan = prepared.plan_blocks(texts, videos, 1 << 30)
     assert plan.texts < 23
     assert plan.videos < len(videos.videos)
     whole, least = aligner.score(texts, videos, memory=1 << 30), minimum_memory(texts, videos)
     tiles = set()
     for memory in (least, 2 * least, 5 * least):
-        tiles.add(blocks.plan_blocks(texts, videos, memory).tile)
+        tiles.add(prepared.plan_blocks(texts, videos, memory).tile)
         tiled = aligner.score(texts, videos, memory=memory)
         for one, other in zip(tiled, whole, strict=True):
             assert torch.equal(one, other)
@@ -206,7 +204,7 @@ def test_tiled_scores_equal_untiled_ones_bitwise(build: Any, make: Any, monkeypa
 def minimum_memory(texts: TextBatch, videos: PreparedVideos) -> int:
     """Return the smallest memory limit in bytes that is accepted."""
     with pytest.raises(ValueError, match=r"memory must be at least \d+ bytes, got 1") as caught:
-        blocks.plan_blocks(texts, videos, 1)
+        prepared.plan_blocks(texts, videos, 1)
     return int(str(caught.value).split()[5])
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.align.naive import naive_both_ways
-from vidret.align.ucofia_aggregation import aggregate, aggregate_both_ways, resize_mixing
+from vidret.align.ucofia_levels import aggregate, aggregate_both_ways, resize_mixing
 
 
 @pytest.fixture(autouse=True)

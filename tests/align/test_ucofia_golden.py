@@ -12,9 +12,8 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_aggregation import aggregate, aggregate_both_ways
 from vidret.align.ucofia_checkpoint import UCOFIA, convert_aligner
-from vidret.align.ucofia_levels import LevelScores, compare_words, score_words
+from vidret.align.ucofia_levels import LevelScores, aggregate, aggregate_both_ways, compare_words, score_words
 from vidret.align.ucofia_selection import perturbed_top_k
 from vidret.align.ucofia_temporal import pool_frames
 

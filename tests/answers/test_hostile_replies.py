@@ -13,7 +13,7 @@ from vidret.answers.endpoint_judge import read_verdict
 from vidret.answers.query_plans import read_written_queries
 from vidret.answers.questions import split_questions, strip_interrogatives
 from vidret.answers.retrieval import ContextMoment, QuestionContext
-from vidret.evaluate.video_questions import write_questions
+from vidret.corpus.video_questions import write_questions
 
 MOMENT = ContextMoment(number=1, video=1, path="/films/a.mp4", start=0.0, end=3.0)
 CONTEXT = QuestionContext(question="who is it?", queries=(), moments=(MOMENT,))

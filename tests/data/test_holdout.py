@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.frames import VideoSpan
-from vidret.data.holdout import (
+from vidret.data.benchmarks.splits import (
     default_train_split,
     drop_unreadable,
     find_video_spans,
@@ -16,6 +15,7 @@ from vidret.data.holdout import (
     read_train_val,
     source_of,
 )
+from vidret.data.frames import VideoSpan
 from vidret.data.records import Caption, LabelledQuery, Split
 from vidret.errors import VidretError
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from vidret.data.workers import map_in_workers
+from vidret.data.cache.frames import map_in_workers
 from vidret.errors import VidretError
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from tests.evaluate.world import Answer, read, run
 from vidret.errors import VidretError
-from vidret.evaluate.comparing import compare_reports
+from vidret.evaluate.comparing import compare, compare_reports
 from vidret.evaluate.report import FORMAT
-from vidret.metrics.compare import compare
 
 
 def make_report(task: str, key: str, values: list[float], **changes: Any) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, 
 from vidret.data.benchmarks.qvhighlights import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.records import LabelledQuery
-from vidret.data.scoring import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, Scoring
+from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.evaluate.moments import evaluate_highlights, evaluate_moments
+from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions
 from vidret.evaluate.report import Gallery
-from vidret.evaluate.scoring import score_predictions
 from vidret.metrics.corpus import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube

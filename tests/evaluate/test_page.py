@@ -14,10 +14,18 @@ from PIL import Image
 from tests.evaluate.world import Answer, read
 from vidret.data.records import LabelledQuery, Split
 from vidret.errors import VidretError
-from vidret.evaluate.page import count_overlaps, render_table, trace_overlaps, trace_recall, write_page
+from vidret.evaluate.page import (
+    NUM_HITS,
+    count_overlaps,
+    find_gap,
+    render_worst,
+    trace_overlaps,
+    trace_recall,
+    write_page,
+)
 from vidret.evaluate.plots import Scale, plot_histogram, plot_recall, plot_thresholds, plot_timeline
 from vidret.evaluate.report import Gallery, Report
-from vidret.evaluate.worst import NUM_HITS, find_gap, render_worst
+from vidret.present.html import render_table
 
 VOID = ("meta", "img", "br", "link", "input", "hr")
 Attributes = list[tuple[str, str | None]]

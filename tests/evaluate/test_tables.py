@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.records import LabelledQuery
-from vidret.data.scoring import OPEN_LENGTHS
+from vidret.data.records import OPEN_LENGTHS, LabelledQuery
 from vidret.evaluate.tables import (
     describe_missing,
     describe_report,

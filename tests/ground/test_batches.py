@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ground.samples import NUM_LAYERS, TEXT_WIDTH, make_head, make_inputs, prepare
-from vidret.ground.batches import LEAST_FULL, MOST_WINDOWS, cut_batches, ground_windows
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import ProjectedVideos
+from vidret.ground.windows import LEAST_FULL, MOST_WINDOWS, cut_batches, ground_windows
 
 LENGTHS = (9, 1, 8, 9, 2, 10, 9)
 DTYPES = (torch.float64, torch.float16, torch.int8)

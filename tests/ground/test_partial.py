@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vidret.ground.partial import PartialTokens, begin_projection, finish_projection
+from vidret.ground.projected import PartialTokens, begin_projection, finish_projection
 from vidret.ground.r2 import R2Block
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from vidret.errors import StoreError
+from vidret.ground.pieces import load_projected, save_projected
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.windows import Window
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidret.ground.steps import LONGEST_HOLE_S, choose_frames, find_steps, place_steps
+from vidret.ground.windows import LONGEST_HOLE_S, choose_frames, find_steps, place_steps
 
 CUTS = st.lists(st.floats(0.3, 30.0), min_size=1, max_size=12)
 

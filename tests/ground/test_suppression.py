@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.goldens import HERE, find_cases
+from vidret.ground.postprocess import Decay, clip_and_round, gaussian, hard, linear, round_spans, soft_nms
 from vidret.ground.spans import keep_best
-from vidret.ground.suppression import Decay, clip_and_round, gaussian, hard, linear, round_spans, soft_nms
 
 DECAYS: dict[str, Decay] = {"normal": hard(0.7), "linear": linear, "gaussian": gaussian(0.5)}
 FACTORS: dict[str, Callable[[float], float]] = {

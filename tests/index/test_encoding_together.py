@@ -12,8 +12,7 @@ from tests.fakes import ColourEncoder, PatchEncoder, write_film, write_mosaic
 from tests.index.samples import read_contents, read_states, read_tokens
 from vidret.engine import Engine
 from vidret.errors import DecodeError
-from vidret.index.encoding import EncodingThread
-from vidret.index.stages import SEGMENTS_AT_ONCE
+from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThread
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.pool import DecodedSegment, DecodePool
 from vidret.video.sampled_frames import SampledFrames

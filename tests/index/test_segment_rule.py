@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vidret.errors import VidretError
-from vidret.index.segment_rule import record_rule
+from vidret.index.options import record_rule
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 

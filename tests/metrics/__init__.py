@@ -1,1 +1,1 @@
-"""Proofs for vidret/eval/."""
+"""Tests of vidret/metrics/."""

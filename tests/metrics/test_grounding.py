@@ -9,11 +9,9 @@ import pytest
 
 from tests.metrics.naive import naive_overlap
 from tests.metrics.submissions import find_files
-from vidret.data.records import LabelledQuery
-from vidret.data.scoring import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS
+from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.grounding import MomentReport, score_moments
-from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, temporal_iou
+from vidret.metrics.grounding import PRECISION_THRESHOLDS, MomentReport, average_precision, score_moments, temporal_iou
 from vidret.metrics.predictions import Prediction
 
 Spans = list[tuple[float, float]]

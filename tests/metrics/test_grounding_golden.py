@@ -17,7 +17,7 @@ from tests.metrics.submissions import (
     read_rows,
     to_query,
 )
-from vidret.data.scoring import OPEN_LENGTHS
+from vidret.data.records import OPEN_LENGTHS
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights
 from vidret.metrics.predictions import read_predictions

@@ -35,9 +35,9 @@ from vidret.encode.clip import ClipEncoder
 from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.head import GroundingResult
+from vidret.ground.pieces import load_projected
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.projected_files import load_projected
 from vidret.ground.windows import Window
 from vidret.search.grounded import GroundedVideo
 from vidret.search.grounding import Grounder, forget_others

@@ -16,7 +16,7 @@ from vidret.data.frames import VideoSpan
 from vidret.encode.prompt_switch import PromptShape
 from vidret.engine import Engine
 from vidret.ground.checkpoint import load_head
-from vidret.ground.projected_files import load_projected
+from vidret.ground.pieces import load_projected
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.search.grounding import Grounder

@@ -17,8 +17,7 @@ from vidret.train.grounding_losses import (
     select_positive,
     soft_saliency_loss,
 )
-from vidret.train.losses import concept_losses, find_same_videos, mixed_loss, pair_losses, retrieval_loss
-from vidret.train.mixup import mix
+from vidret.train.losses import concept_losses, find_same_videos, mix, mixed_loss, pair_losses, retrieval_loss
 from vidret.train.targets import PointTargets
 
 SAME = find_same_videos(torch.tensor([0, 1, 0, 2]))

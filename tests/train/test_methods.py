@@ -13,9 +13,8 @@ from tests.train.small import METHODS, make_module, make_trainer, open_data, wri
 from vidret.align.batches import TextBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
-from vidret.train.losses import mixed_loss
+from vidret.train.losses import draw_mixing_weights, mixed_loss
 from vidret.train.methods import list_methods, load_method
-from vidret.train.mixup import draw_mixing_weights
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS, NUM_WORDS = 3, 6

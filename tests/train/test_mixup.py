@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.train.mixup import NEAR, draw_mixing_weights, mix, slerp_factor
+from vidret.train.losses import NEAR, draw_mixing_weights, mix, slerp_factor
 
 
 def naive_mix(text: list[float], video: list[float], weight: float) -> list[float]:

@@ -15,8 +15,7 @@ from vidret.encode.text import KEPT_POSITIONS, TextShape, stretch_positions
 from vidret.encode.weights import convert_state_dict
 from vidret.errors import VidretError
 from vidret.train.losses import contrast_rows, find_same_videos
-from vidret.train.methods.longclip import LongClip
-from vidret.train.primary_components import keep_components, primary_losses
+from vidret.train.methods.longclip import LongClip, keep_components, primary_losses
 
 CASES = find_cases("longclip")
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)

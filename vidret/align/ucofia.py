@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.blocks import flushed_denormals, iter_slices, plan_blocks
-from vidret.align.prepared import PreparedVideos, trim
+from vidret.align.prepared import PreparedVideos, flushed_denormals, iter_slices, plan_blocks, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_videos, score_words
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames

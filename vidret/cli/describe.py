@@ -18,8 +18,8 @@ from vidret.text import absolute_path, display_path, format_time, show_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vidret.evaluate.describing import FolderDescription, RankedPhrase
-    from vidret.evaluate.overview import FolderOverview
+    from vidret.corpus.describing import FolderDescription, RankedPhrase
+    from vidret.corpus.overview import FolderOverview
 
 ClustersOption = Annotated[
     int | None,
@@ -67,8 +67,8 @@ def describe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
-    from vidret.evaluate.describing import NoComparisonError, describe_folder
-    from vidret.evaluate.overview import make_overview, overview_to_dict
+    from vidret.corpus.describing import NoComparisonError, describe_folder
+    from vidret.corpus.overview import make_overview, overview_to_dict
     from vidret.store.store import Store
 
     if against is not None and clusters is not None:
@@ -107,7 +107,7 @@ def write_page_of(
     differences: "FolderDescription | None",
 ) -> None:
     """Write the page, and print its path to stderr."""
-    from vidret.evaluate.describe_page import write_description_page
+    from vidret.corpus.describe_page import write_description_page
 
     with show_count("reading frames", "frames") as on_count:
         write_description_page(
@@ -118,7 +118,7 @@ def write_page_of(
 
 def show_overview(found: "FolderOverview") -> None:
     """Print what is in a folder."""
-    from vidret.evaluate.describe_page import format_hours, list_facts
+    from vidret.corpus.describe_page import format_hours, list_facts
 
     show_table(("", ""), list(list_facts(found)))
     print("\nClusters:")

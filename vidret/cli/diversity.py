@@ -11,7 +11,7 @@ from vidret.present.terminal import print_message
 
 def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool) -> None:
     """Measure the diversity of an index, or of what matches a prompt, and print it."""
-    from vidret.evaluate.index_diversity import measure_index_diversity
+    from vidret.corpus.diversity import measure_index_diversity
     from vidret.store.store import Store
 
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:

@@ -68,11 +68,11 @@ def generated_command(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
+    from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
+    from vidret.corpus.video_questions import score_by_questions
+    from vidret.corpus.word_alignment import check_prompts, score_with_words
     from vidret.encode.encoder import STARTER
     from vidret.encode.load import load_encoder
-    from vidret.evaluate.generated import evaluate_generated, read_prompts, read_topics
-    from vidret.evaluate.video_questions import score_by_questions
-    from vidret.evaluate.word_alignment import check_prompts, score_with_words
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
@@ -97,7 +97,7 @@ def generated_command(
     else:
         show_generated(report)
     if html is not None:
-        from vidret.evaluate.generated_page import write_generated_page
+        from vidret.corpus.generated_page import write_generated_page
 
         write_generated_page(report, html)
         print_message(f"page: {html}")
@@ -121,7 +121,7 @@ def choose_compared_words(text: str) -> "WordsOptions | None":
 
 def show_generated(report: dict[str, Any]) -> None:
     """Print the scores, and those of the prompts with the worst alignment."""
-    from vidret.evaluate.generated_page import list_scores, tabulate_prompts, tabulate_topics
+    from vidret.corpus.generated_page import list_scores, tabulate_prompts, tabulate_topics
 
     show_table(("", ""), list(list_scores(report)))
     if report["topics"]:

@@ -37,7 +37,7 @@ def import_command(
     --model names the encoder of the vectors, which reads queries. Safe to interrupt and run again. Exits with 1 if the
     vectors of a video were not taken.
     """
-    from vidret.index.importing import read_vectors
+    from vidret.index.vector_files import read_vectors
 
     embeddings = read_vectors(source)
     with open_engine(index, model, device, "auto") as engine, show_count("importing", "videos") as on_count:

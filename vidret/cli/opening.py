@@ -18,9 +18,9 @@ from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
+    from vidret.corpus.vectors import RememberedTexts
     from vidret.encode.encoder import Encoder
     from vidret.engine import Engine
-    from vidret.evaluate.phrase_vectors import RememberedTexts
 
 MODEL_VARIABLE = "VIDRET_MODEL"
 FIRST_START = (
@@ -79,7 +79,7 @@ def open_engine(
 
 def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
     """Return the encoder with the phrases that the index keeps of it; say so if it has many to encode."""
-    from vidret.evaluate.phrase_vectors import FOLDER, RememberedTexts
+    from vidret.corpus.vectors import FOLDER, RememberedTexts
 
     def say(num_new: int) -> None:
         if num_new >= MANY_PHRASES:

@@ -14,7 +14,7 @@ from vidret.present.show import show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
-    from vidret.evaluate.probe import ProbeReport
+    from vidret.corpus.probe import ProbeReport
 
 SYNTHETIC = "synthetic"
 WorldArgument = Annotated[
@@ -45,11 +45,11 @@ def probe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""
-    from vidret.data.probe_world import draw_probe_world, read_probe_world
+    from vidret.corpus.probe import probe_encoder, report_to_dict
+    from vidret.corpus.probe_page import write_probe_page
+    from vidret.corpus.probe_world import draw_probe_world, read_probe_world
     from vidret.encode.encoder import STARTER
     from vidret.encode.load import load_encoder
-    from vidret.evaluate.probe import probe_encoder, report_to_dict
-    from vidret.evaluate.probe_page import write_probe_page
 
     encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     if world == SYNTHETIC:
@@ -72,7 +72,7 @@ def probe_command(
 
 def show_probe(report: "ProbeReport") -> None:
     """Print the results in words, and the tables behind them."""
-    from vidret.evaluate.probe_page import explain_report, tabulate_corruptions, tabulate_pairs
+    from vidret.corpus.probe_page import explain_report, tabulate_corruptions, tabulate_pairs
 
     for line in explain_report(report):
         print(line)

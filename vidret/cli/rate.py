@@ -16,7 +16,7 @@ from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
-    from vidret.evaluate.rating import RatedModel
+    from vidret.evaluate.comparing import RatedModel
 
 HEADERS = ("model", "frames", "side", "R@1", "R@5", "R@10", "mean rank", "v2t R@1", "R@5", "R@10", "mean rank")
 COSTS = ("ms a frame", "ms a query", "MB an hour")
@@ -62,7 +62,7 @@ def rate_command(
     workers: WorkersOption = None,
 ) -> None:
     """Rate encoders by one protocol: recall both ways, speed, size, and paired intervals of their differences."""
-    from vidret.evaluate.rating import PROTOCOL, compare_models
+    from vidret.evaluate.comparing import PROTOCOL, compare_models
 
     folder = Path(data)
     if folder.is_dir():
@@ -97,7 +97,7 @@ def rate_model(
 ) -> "RatedModel":
     """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
     from vidret.encode.speed import measure_speed
-    from vidret.evaluate.rating import describe_rated
+    from vidret.evaluate.comparing import describe_rated
     from vidret.evaluate.retrieval import evaluate_retrieval
     from vidret.search.ranking import MEAN
 

@@ -29,7 +29,7 @@ def score_command(
     as_json: JsonOption = False,
 ) -> None:
     """Score a predictions file of any model."""
-    from vidret.evaluate.scoring import score_predictions
+    from vidret.evaluate.moments import score_predictions
 
     results = score_predictions(pred, read_data(data, truth))
     if as_json:

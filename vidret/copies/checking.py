@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
-from vidret.align.footage import OCTAVE_STEPS, SPEEDS
-from vidret.align.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
-from vidret.align.placement import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
+from vidret.copies.alignment import OCTAVE_STEPS, SPEEDS
+from vidret.copies.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
 from vidret.copies.reader import RATE, FootageReader
+from vidret.copies.registration import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
 from vidret.video.image_pool import FootageStretch
 
 WINDOW_S = 4.0  # of the clip, that is compared at once

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64
 
-from vidret.align.footage import Alignment, align_repeatedly, bound_gain
-from vidret.align.whitening import Whitening, fit_whitening
+from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
+from vidret.copies.candidates import Whitening, fit_whitening
 from vidret.copies.checking import FootageGuess
 from vidret.copies.frames import read_frame_table
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent

@@ -1,13 +1,202 @@
-"""The copies in an index: files that show the same footage."""
+"""Groups of files that show the same footage, each compared with the best file of its group."""
 
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from vidret.copies.frames import read_frame_table
-from vidret.copies.groups import group_copies
-from vidret.copies.pairs import PairFinder
+from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder, measure_extent
 from vidret.copies.reader import FootageReader
+from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.types import CopyGroup
+from vidret.types import CopiedFile, CopyGroup
+
+SAME_SIZE = 0.03  # of a picture, that counts as neither cropped nor with bars
+SAME_SPEED = 0.02
+SAME_LENGTH = 0.08  # of a video, or a second: how well it is known which part of it is shared
+EQUAL_LENGTH = 0.01  # of a video, or a second: files of which none is better for its length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootageLink:
+    """How a video shows the footage of another one: its time = speed * the other's time + offset.
+
+    ``width`` and ``height`` are those of its picture in the other's. ``num_steps`` pairs lie between.
+    """
+
+    speed: float = 1.0
+    offset: float = 0.0
+    mirrored: bool = False
+    width: float = 1.0
+    height: float = 1.0
+    agreement: float = 1.0
+    moves: bool = True
+    start: float = 0.0
+    end: float = 0.0
+
+    def then(self, other: "FootageLink") -> "FootageLink":
+        """Return how a third video shows the footage, given how it shows that of the second."""
+        begin, end = sorted(((other.start - self.offset) / self.speed, (other.end - self.offset) / self.speed))
+        return FootageLink(
+            speed=self.speed * other.speed,
+            offset=other.speed * self.offset + other.offset,
+            mirrored=self.mirrored != other.mirrored,
+            width=self.width * other.width,
+            height=self.height * other.height,
+            agreement=min(self.agreement, other.agreement),
+            moves=self.moves and other.moves,
+            start=max(self.start, begin),
+            end=min(self.end, end),
+        )
+
+
+def link_pair(pair: FootagePair) -> tuple[FootageLink, FootageLink]:
+    """Return how the film shows the footage of the clip, and the clip that of the film."""
+    placement = pair.placement
+    forth = FootageLink(
+        speed=pair.speed,
+        offset=pair.offset,
+        mirrored=placement.mirrored,
+        width=1 / placement.width,
+        height=1 / placement.height,
+        agreement=pair.agreement,
+        moves=pair.moves,
+        start=pair.start,
+        end=pair.end,
+    )
+    back = replace(
+        forth,
+        speed=1 / pair.speed,
+        offset=-pair.offset / pair.speed,
+        width=placement.width,
+        height=placement.height,
+        start=pair.speed * pair.start + pair.offset,
+        end=pair.speed * pair.end + pair.offset,
+    )
+    return forth, back
+
+
+def group_copies(
+    pairs: Iterable[FootagePair],
+    mutual: Collection[tuple[int, int]],
+    videos: Mapping[int, StoredVideo],
+    wanted: Collection[int] | None,
+) -> list[CopyGroup]:
+    """Return the groups of files that show the same footage, those with most files first.
+
+    Videos that share most of both are one group. A longer film that contains the footage is in the group of each
+    footage that it contains.
+
+    Args:
+        pairs: The pairs of videos that share footage.
+        mutual: Those that share most of both, as (clip, film).
+        videos: All videos, by id.
+        wanted: Ids of the videos that groups must have one of; None for all groups.
+    """
+    sets, links = DisjointSets(), defaultdict[int, dict[int, FootageLink]](dict)
+    containing: dict[tuple[int, int], FootagePair] = {}
+    for pair in pairs:
+        forth, back = link_pair(pair)
+        links[pair.clip][pair.film], links[pair.film][pair.clip] = forth, back
+        if (pair.clip, pair.film) in mutual:
+            sets.join(pair.clip, pair.film)
+        else:
+            containing[pair.clip, pair.film] = pair
+    members = defaultdict[int, set[int]](set)
+    for video_id in {*links, *(key for key, video in videos.items() if len(video.paths) > 1)}:
+        members[sets.find(video_id)].add(video_id)
+    for pair in containing.values():
+        clip_s = measure_extent(videos[pair.clip]).length
+        is_shorter = clip_s * pair.speed <= measure_extent(videos[pair.film]).length
+        shorter, longer = (pair.clip, pair.film) if is_shorter else (pair.film, pair.clip)
+        members[sets.find(shorter)].add(longer)
+    groups = []
+    for ids in members.values():
+        num_files = sum(len(videos[video_id].paths) for video_id in ids)
+        if num_files > 1 and (wanted is None or not ids.isdisjoint(wanted)):
+            groups.append(describe_group(ids, links, videos))
+    return sorted(groups, key=lambda group: (-len(group.files), group.best.path))
+
+
+def describe_group(
+    ids: Collection[int], links: Mapping[int, Mapping[int, FootageLink]], videos: Mapping[int, StoredVideo]
+) -> CopyGroup:
+    """Return a group with its best file first, then the others by path."""
+    whole = [videos[video_id] for video_id in ids if not videos[video_id].salvaged]
+    longest_s = max((measure_extent(video).length for video in whole), default=0.0)
+    best = max(ids, key=lambda video_id: (rank_quality(videos[video_id], longest_s), -video_id))
+    reached, waiting = {best: FootageLink(start=0.0, end=videos[best].duration)}, [best]
+    while waiting:
+        current = waiting.pop(0)
+        for other, link in links.get(current, {}).items():
+            if other in ids and other not in reached:
+                reached[other] = reached[current].then(link)
+                waiting.append(other)
+    files = [
+        describe_file(videos[video_id], path, link, videos[best], is_copy=number > 0)
+        for video_id, link in sorted(reached.items(), key=lambda item: (item[0] != best, videos[item[0]].paths))
+        for number, path in enumerate(videos[video_id].paths)
+    ]
+    return CopyGroup(tuple(files))
+
+
+def rank_quality(video: StoredVideo, longest_s: float) -> tuple[bool, bool, int, int, float]:
+    """Return what makes a file better than others: whole, as long as the longest, pixels, bit rate, length."""
+    width, height, bit_rate = read_quality(video)
+    length = measure_extent(video).length
+    return not video.salvaged, not is_shorter(length, longest_s, EQUAL_LENGTH), width * height, bit_rate, length
+
+
+def is_shorter(length_s: float, other_s: float, tolerance: float = SAME_LENGTH) -> bool:
+    """Return whether a length is less than another one by more than a share of it, and than a second."""
+    return length_s < other_s - max(1.0, tolerance * other_s)
+
+
+def read_quality(video: StoredVideo) -> tuple[int, int, int]:
+    """Return the width, the height and the bits per second of a video; 0 for what is unknown."""
+    width, height, num_bytes = (
+        int(value) if isinstance(value := video.facts.get(name), int | float) else 0
+        for name in ("width", "height", "num_bytes")
+    )
+    length = measure_extent(video).length
+    return width, height, round(8 * num_bytes / length) if length > 0 else 0
+
+
+def describe_file(video: StoredVideo, path: str, link: FootageLink, best: StoredVideo, *, is_copy: bool) -> CopiedFile:
+    """Return a file of a group; ``is_copy`` means that an earlier path has the same content."""
+    width, height, bit_rate = read_quality(video)
+    return CopiedFile(
+        video=video.id,
+        path=path,
+        width=width,
+        height=height,
+        bit_rate=bit_rate,
+        duration=video.duration,
+        start=link.speed * link.start + link.offset,
+        end=link.speed * link.end + link.offset,
+        best_start=link.start,
+        speed=link.speed,
+        differs=("same content",) if is_copy else list_differences(video, link, best),
+        agreement=link.agreement,
+        moves=link.moves,
+    )
+
+
+def list_differences(video: StoredVideo, link: FootageLink, best: StoredVideo) -> tuple[str, ...]:
+    """Return in which words a video differs from the best one of its group."""
+    shared_s = link.end - link.start
+    own_s, best_s = measure_extent(video).length, measure_extent(best).length
+    facts = {
+        "mirrored": link.mirrored,
+        "cropped": min(link.width, link.height) < 1 - SAME_SIZE,
+        "bars": max(link.width, link.height) > 1 + SAME_SIZE,
+        "faster": link.speed < 1 - SAME_SPEED,
+        "slower": link.speed > 1 + SAME_SPEED,
+        "part": is_shorter(shared_s, best_s),
+        "longer": is_shorter(shared_s * link.speed, own_s),
+        "damaged": bool(video.salvaged),
+    }
+    return tuple(word for word, applies in facts.items() if applies)
 
 
 def find_duplicates(

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from vidret.align.footage import Alignment
-from vidret.align.placement import PicturePlacement
+from vidret.copies.alignment import Alignment
 from vidret.copies.candidates import VideoPair, find_video_pairs
 from vidret.copies.checking import FootageGuess
 from vidret.copies.frames import FrameTable
 from vidret.copies.reader import NUM_WORKERS, FootageReader
+from vidret.copies.registration import PicturePlacement
 from vidret.copies.verdict import FootageVerdict, judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo

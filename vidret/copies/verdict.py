@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidret.align.placement import PicturePlacement
 from vidret.copies.checking import (
     LEAST_AGREEMENT,
     MANY_CHANGES,
@@ -16,6 +15,7 @@ from vidret.copies.checking import (
     check_middle,
 )
 from vidret.copies.reader import FootageReader
+from vidret.copies.registration import PicturePlacement
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8
 FEW_CHANGES = 4  # fewer say nothing

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.data.augment import Augmentation
+from vidret.data.benchmarks.splits import drop_unreadable, find_video_spans
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
 from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
-from vidret.data.holdout import drop_unreadable, find_video_spans
 from vidret.data.records import Split
 from vidret.data.stages import OpenedSplit, SplitData
 from vidret.encode.encoder import LayeredEncoder

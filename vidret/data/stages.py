@@ -7,8 +7,7 @@ from typing import Any
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.benchmarks.splits import read_split
-from vidret.data.holdout import default_train_split, read_train_val
+from vidret.data.benchmarks.splits import default_train_split, read_split, read_train_val
 from vidret.data.records import Split
 from vidret.data.sampler import EvalBatches, ShardLoader, TrainBatches, TrainLoader
 from vidret.devices import choose_device

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vidret.metrics.retrieval import CUTS
+from vidret.present.html import Table
 from vidret.text import format_time
 
-Table = tuple[Sequence[str], list[list[str]]]
 Facts = Mapping[str, Any]
 OWN = ("captions", "moments", "queries")
 NUM_LISTED = 5  # missing videos listed by name

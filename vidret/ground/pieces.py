@@ -1,31 +1,122 @@
-"""Pieces of a video's projected tokens: one file a segment, written as segments are encoded, joined at the end.
+"""Files of one video's projected tokens, written and read one window at a time.
 
-    save_piece(folder, make_piece(head, layers, segment, first=0.0, fps=1.0))     # for each segment
-    save_projected(path, join_pieces(head, folder, segments, first=0.0, fps=1.0, ...))
-
-A piece holds the frames that the head reads of a segment, projected as far as that does not depend on the length of the
-video (see ``partial``), in float16. Joining finishes the projection, window by window, and reads each piece once.
+A file is an uncompressed zip with one safetensors file per window; the checksums of the zip reveal damage.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
 from vidret.errors import StoreError
 from vidret.ground.head import GroundingHead
-from vidret.ground.partial import PartialTokens, begin_projection, finish_projection
-from vidret.ground.projected import ProjectedVideos, find_bias, pack_tokens
-from vidret.ground.projected_files import read_archive, write_archive
-from vidret.ground.steps import choose_frames, place_steps
-from vidret.ground.windows import Window, cut_windows
+from vidret.ground.projected import (
+    PartialTokens,
+    ProjectedVideos,
+    begin_projection,
+    find_bias,
+    finish_projection,
+    pack_tokens,
+)
+from vidret.ground.windows import Window, choose_frames, cut_windows, place_steps
 from vidret.types import LayerTokens, Segment
 
-MARK = b"vidret piece of projected tokens, format 1"
+MARK = b"vidret mapped tokens, format 1"
+KINDS = ("layers", "scales", "biases")
+# The errors of reading a file that is missing, truncated or corrupt, in its data or its headers.
+DAMAGE = (OSError, BadZipFile, SafetensorError, ValueError, EOFError, RuntimeError, zlib.error)
+
+
+def save_projected(path: Path, windows: Iterable[tuple[Window, ProjectedVideos]]) -> None:
+    """Write the windows of one video atomically, keeping one window in memory.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    tensors = ((f"{window.first}-{window.last}", _name_tensors(projected)) for window, projected in windows)
+    write_archive(path, MARK, tensors)
+
+
+def write_archive(path: Path, mark: bytes, entries: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
+    """Write entries of named tensors to a file atomically, keeping one entry in memory; ``mark`` names the format.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    # The name is unique, since another process or thread may write the same file.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ZipFile(temporary, "w") as archive:
+            archive.comment = mark
+            for name, tensors in entries:
+                archive.writestr(name, save(tensors))
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window, ProjectedVideos]]:
+    """Yield the windows of a file in order, one at a time; the file may be deleted meanwhile.
+
+    Raises:
+        StoreError: The file is missing, damaged, or has another format.
+    """
+    try:
+        for name, tensors in read_archive(path, MARK):
+            first, last = name.split("-")
+            yield Window(int(first), int(last)), _read_tensors(tensors, device)
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def read_archive(path: Path, mark: bytes) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the entries of a file that ``write_archive`` wrote, in order, one at a time.
+
+    Raises:
+        StoreError: The file is missing, damaged, or has another format.
+    """
+    try:
+        with ZipFile(path) as archive:
+            if archive.comment != mark:
+                raise StoreError(f"{path}: must have the comment {mark.decode()!r}, got {archive.comment[:40]!r}")
+            for name in archive.namelist():
+                yield name, load(archive.read(name))
+    except DAMAGE as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def _name_tensors(projected: ProjectedVideos) -> dict[str, Tensor]:
+    return {
+        f"{kind}.{layer}": tensor.contiguous()
+        for kind, tensors in zip(KINDS, projected[:3], strict=True)
+        for layer, tensor in enumerate(tensors)
+        if tensor is not None
+    }
+
+
+def _read_tensors(tensors: dict[str, Tensor], device: torch.device) -> ProjectedVideos:
+    num_layers = sum(name.startswith("layers.") for name in tensors)
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    scales, biases = (tuple(placed.get(f"{kind}.{layer}") for layer in range(num_layers)) for kind in KINDS[1:])
+    return ProjectedVideos(tuple(placed[f"layers.{layer}"] for layer in range(num_layers)), scales, biases)
+
+
+PIECE_MARK = b"vidret piece of projected tokens, format 1"
 SUFFIX = ".zip"
 
 
@@ -87,7 +178,7 @@ def save_piece(folder: Path, piece: Piece) -> None:
         tensors |= {f"hidden.{layer}": tokens.hidden.to(torch.float16).contiguous()}
         tensors |= {f"mean.{layer}": tokens.mean.float(), f"variance.{layer}": tokens.variance.float()}
         tensors |= {} if bias is None else {f"bias.{layer}": bias.contiguous()}
-    write_archive(find_piece(folder, piece.segment.number), MARK, [("piece", tensors)])
+    write_archive(find_piece(folder, piece.segment.number), PIECE_MARK, [("piece", tensors)])
 
 
 def load_piece(folder: Path, segment: Segment) -> Piece:
@@ -97,7 +188,7 @@ def load_piece(folder: Path, segment: Segment) -> Piece:
         StoreError: It is missing or damaged, or of another segment.
     """
     path = find_piece(folder, segment.number)
-    tensors = dict(read_archive(path, MARK)).get("piece", {})
+    tensors = dict(read_archive(path, PIECE_MARK)).get("piece", {})
     if tensors.get("times", torch.empty(0)).tolist() != [segment.start, segment.end]:
         raise StoreError(f"{path}: must be of the segment from {segment.start} s to {segment.end} s")
     layers = range(sum(name.startswith("hidden.") for name in tensors))

@@ -1,16 +1,140 @@
-"""Post-processing of a head's results: spans clamped, rounded, suppressed and weighed, and spans of highlights."""
+"""Soft-NMS of spans, and the clamping and rounding that benchmarks apply before it.
 
-from collections.abc import Sequence
+Soft-NMS (as in R2-Tuning) lowers the scores of spans that overlap better ones by a decay: hard, linear or Gaussian.
+:func:`vidret.ground.spans.keep_best` drops them instead (as in Moment-DETR).
+
+==================================  ==================================================  =============================
+benchmark                           ``clip_and_round``                                  decay
+==================================  ==================================================  =============================
+QVHighlights, DETR family           duration=150, unit=2                                none
+Charades-STA, DETR family           duration=150, unit=1                                none
+TACoS, DETR family                  unit=2                                              none
+QVHighlights, R2-Tuning             duration=its own, unit=2, spare_overrun=True        ``hard(0.7)``
+Charades-STA, R2-Tuning             duration=its own, unit=0.1, spare_overrun=True      ``linear``
+Ego4D-NLQ and TACoS, R2-Tuning      duration=its own                                    ``linear``
+==================================  ==================================================  =============================
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.curve import find_spans, mean_inside
 from vidret.ground.head import GroundingResult
-from vidret.ground.spans import Span
-from vidret.ground.suppression import Decay, clip_and_round, gaussian, hard, linear, soft_nms
+from vidret.ground.spans import Span, overlap
 from vidret.types import Curve
+
+Decay = Callable[[Float[np.ndarray, " span"]], Float[np.ndarray, " span"]]
+"""A function from a span's overlap with a better one, in 0..1, to the factor of its score."""
+
+
+def hard(threshold: float) -> Decay:
+    """Return a decay that is 0 from an overlap of ``threshold`` on, and 1 below."""
+    return lambda ratios: (ratios < threshold).astype(ratios.dtype)
+
+
+def linear(ratios: Float[np.ndarray, " span"]) -> Float[np.ndarray, " span"]:
+    """Decay linearly: 1 - overlap."""
+    return 1 - ratios
+
+
+def gaussian(sigma: float = 0.5) -> Decay:
+    """Return the Gaussian decay exp(-overlap ** 2 / sigma)."""
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    return lambda ratios: np.exp(-(ratios**2) / sigma)
+
+
+def soft_nms(
+    starts: Float[np.ndarray, " span"],
+    ends: Float[np.ndarray, " span"],
+    scores: Float[np.ndarray, " span"],
+    decay: Decay,
+) -> tuple[Int[np.ndarray, " span"], Float[np.ndarray, " span"]]:
+    """Lower the scores of spans that overlap better ones, from the best remaining span down (soft-NMS).
+
+    Scores keep their dtype. Empty spans have no overlap; the published R2-Tuning gives them the score NaN, which ranks
+    first.
+
+    Args:
+        starts: Starts in seconds.
+        ends: Ends in seconds, at or after their starts.
+        scores: Non-negative scores.
+        decay: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
+
+    Returns:
+        Indices of all spans by lowered score, best first, and the lowered scores in that order. Ties (mostly zeros of
+        ``hard``) are in the order that swapping each best span to the front produces, as published.
+
+    Raises:
+        ValueError: The arrays differ in length, or a score is negative or NaN.
+
+    Reference:
+        Bodla et al., Soft-NMS: Improving Object Detection With One Line of Code (2017), section 3.
+    """
+    if not len(starts) == len(ends) == len(scores):
+        raise ValueError(
+            f"starts, ends and scores must have equal length, got {len(starts)}, {len(ends)} and {len(scores)}"
+        )
+    if not (scores >= 0).all():
+        raise ValueError(f"scores must be at least 0, got {scores[~(scores >= 0)][0]}")
+    order, lowered = np.arange(len(scores)), scores.copy()
+    for rank in range(len(scores)):
+        best = rank + int(np.argmax(lowered[order[rank:]]))
+        order[[rank, best]] = order[[best, rank]]
+        top, rest = order[rank], order[rank + 1 :]
+        lowered[rest] *= decay(overlap(starts[rest], ends[rest], starts[top], ends[top]))
+    return order, lowered[order]
+
+
+def clip_and_round(
+    starts: Float[np.ndarray, " span"],
+    ends: Float[np.ndarray, " span"],
+    *,
+    duration: float | None = None,
+    unit: float | None = None,
+    spare_overrun: bool = False,
+) -> tuple[Float[np.ndarray, " span"], Float[np.ndarray, " span"]]:
+    """Clamp spans to a video, then round their boundaries to multiples of a unit, half to even.
+
+    Args:
+        starts: Starts in seconds.
+        ends: Ends in seconds.
+        duration: Duration that boundaries are clamped to, in seconds; None for no clamping.
+        unit: Unit of rounding in seconds; None for no rounding.
+        spare_overrun: Whether to leave spans unrounded that reach the duration before clamping; the end of a video is
+            rarely a multiple of the unit.
+
+    Returns:
+        Starts and ends in their dtype; spans may become empty.
+
+    Raises:
+        ValueError: ``unit`` is not positive, or ``spare_overrun`` is set without a duration.
+    """
+    if spare_overrun and duration is None:
+        raise ValueError("spare_overrun must have a duration, got None")
+    if unit is not None and not unit > 0:
+        raise ValueError(f"unit must be positive, got {unit}")
+    new_starts, new_ends = starts, ends
+    if duration is not None:
+        new_starts, new_ends = np.clip(starts, 0, duration), np.clip(ends, 0, duration)
+    if unit is not None:
+        rounded = np.ones(len(ends), dtype=bool)
+        if spare_overrun:
+            rounded = ends < duration
+        new_starts = np.where(rounded, np.round(new_starts / unit) * unit, new_starts)
+        new_ends = np.where(rounded, np.round(new_ends / unit) * unit, new_ends)
+    return new_starts, new_ends
+
+
+def round_spans(
+    starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], scores: Float[np.ndarray, " span"]
+) -> list[list[float]]:
+    """Return [start, end, score] of each span, rounded to four decimals as in submissions of the DETR family."""
+    return [[float(f"{value:.4f}") for value in row] for row in zip(starts, ends, scores, strict=True)]
+
 
 DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 
 from vidret.ground.head import GroundingHead, GroundingResult
-from vidret.ground.steps import choose_frames, place_steps
-from vidret.ground.windows import cut_windows, join_results
+from vidret.ground.windows import choose_frames, cut_windows, join_results, place_steps
 from vidret.types import LayerWords, Segment, TextEmbedding
 
 NUM_EXTRA = 2  # inputs besides the vector

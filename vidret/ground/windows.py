@@ -1,17 +1,101 @@
-"""Overlapping windows for videos longer than a head was trained on, and joining their results.
+"""Steps of a grounding head in time, and the frames of segments that it reads for them.
 
-    windows = cut_windows(num_frames, length=75, overlap=25)
-    result = join_results(windows, (ground(window) for window in windows), fps=0.5)
-
-One window's tokens are needed at a time, so memory does not grow with the video.
+Step t covers the seconds from t / fps to (t + 1) / fps after the start of a video. The head reads the frame that was
+sampled nearest to its middle, in the segment that the middle lies in. So the frames of a head are those that an index
+encodes: indexing and training read the same ones. A frame lies at most half a sampling step of the index from the
+middle, more only where a frame is shown for longer.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from einops import repeat
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+from torch.nn import functional
 
-from vidret.ground.head import GroundingResult
+from vidret.ground.head import GroundingHead, GroundingResult
+from vidret.ground.projected import ProjectedVideos
+
+LONGEST_HOLE_S = 600.0  # between segments, where frames could not be read; a longer one is a gap in the video
+_TIE_S = 1e-6
+
+
+class StepFrames(NamedTuple):
+    """Which frame is read for each step: the position of its segment, and which of the segment's steps it is.
+
+    ``has_gap`` says that the video has a gap, and that the steps end before it.
+    """
+
+    segments: Int64[np.ndarray, " step"]
+    offsets: Int64[np.ndarray, " step"]
+    has_gap: bool
+
+
+def find_steps(start: float, end: float, *, first: float, fps: float) -> range:
+    """Return the steps whose middles lie in a segment.
+
+    Args:
+        start: Start of the segment in seconds.
+        end: End of the segment in seconds.
+        first: Start of the video in seconds.
+        fps: Steps per second.
+    """
+    lowest, highest = ((time - first - _TIE_S) * fps - 0.5 for time in (start, end))
+    return range(max(0, math.ceil(lowest)), max(0, math.ceil(highest)))
+
+
+def choose_frames(
+    times: Float64[np.ndarray, " frame"], start: float, end: float, *, first: float, fps: float
+) -> Int64[np.ndarray, " row"]:
+    """Return the index of the frame of a segment that is nearest to the middle of each of its steps.
+
+    A segment without a step has one frame all the same, that nearest to its own middle: a video shorter than half a
+    step has no other. Of two frames that are equally near, the earlier one is chosen.
+
+    Args:
+        times: Times of the frames in seconds, rising.
+        start: See ``find_steps``.
+        end: See ``find_steps``.
+        first: See ``find_steps``.
+        fps: Steps per second.
+    """
+    steps = np.array(find_steps(start, end, first=first, fps=fps), np.float64)
+    wanted = first + (steps + 0.5) / fps if len(steps) else np.array([(start + end) / 2])
+    after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
+    before = (after - 1).clip(0)
+    is_earlier = wanted - times[before] <= times[after] - wanted + _TIE_S
+    rows: Int64[np.ndarray, " row"] = np.where(is_earlier, before, after).astype(np.int64)
+    return rows
+
+
+def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: float) -> StepFrames:
+    """Return the frame of each step of a video, up to its first gap.
+
+    A step whose middle lies in no segment, since its frames could not be read, reads the frame of the step before it;
+    at the beginning, the first frame there is.
+
+    Args:
+        segments: Start and end of each segment in seconds, in time order; at least one.
+        first: Start of the video in seconds.
+        fps: Steps per second.
+    """
+    owners, offsets, end = list[int](), list[int](), first
+    for index, segment in enumerate(segments):
+        if segment[0] - end > LONGEST_HOLE_S:
+            return StepFrames(np.array(owners, np.int64), np.array(offsets, np.int64), has_gap=True)
+        steps, end = find_steps(*segment, first=first, fps=fps), segment[1]
+        if not len(steps):
+            continue
+        num_missing = steps.start - len(owners)
+        owners += [owners[-1] if owners else index] * num_missing
+        offsets += [offsets[-1] if offsets else 0] * num_missing
+        owners += [index] * len(steps)
+        offsets += range(len(steps))
+    return StepFrames(np.array(owners or [0], np.int64), np.array(offsets or [0], np.int64), has_gap=False)
 
 
 class Window(NamedTuple):
@@ -69,3 +153,82 @@ def join_results(windows: Sequence[Window], results: Iterable[GroundingResult], 
     pooled = np.concatenate(spans)
     best_first = np.argsort(-pooled[:, 2], kind="stable")
     return GroundingResult(pooled[best_first], (total / counts).astype(np.float32))
+
+
+MOST_WINDOWS = 16
+LEAST_FULL = 0.8  # real frames of a padded batch
+
+
+@torch.inference_mode()
+def ground_windows(
+    head: GroundingHead,
+    query: Float[Tensor, "layer word width"],
+    windows: Sequence[ProjectedVideos],
+    *,
+    fps: float,
+) -> list[GroundingResult]:
+    """Return a query's result in each window, in order; they equal those of each window alone.
+
+    Windows of about the same length are padded and run together.
+
+    Args:
+        head: The head.
+        query: Outputs of the text tower's last layers.
+        windows: The projected tokens of one video each, without padding.
+        fps: Frames per second.
+    """
+    results: dict[int, GroundingResult] = {}
+    for batch in cut_batches(windows, pads=not head.as_published):
+        stacked = stack_windows([windows[index] for index in batch])
+        output = head(stacked, repeat(query, "layer word width -> window layer word width", window=len(batch)))
+        results |= zip(batch, head.decode(output, fps=fps), strict=True)
+    return [results[index] for index in range(len(windows))]
+
+
+def cut_batches(windows: Sequence[ProjectedVideos], *, pads: bool) -> Iterator[list[int]]:
+    """Yield the indices of windows to run together: all of them, each once.
+
+    Windows of a batch have equal numbers of tokens, and equal numbers of frames unless ``pads`` allows padding.
+    """
+
+    def rank(index: int) -> tuple[list[tuple[int, bool]], int]:
+        window = windows[index]
+        pairs = zip(window.layers, window.biases, strict=True)
+        return [(rows.shape[2], bias is None) for rows, bias in pairs], window.num_frames
+
+    batch: list[int] = []
+    for index in sorted(range(len(windows)), key=rank):
+        if batch:
+            (before, shortest), (tokens, longest) = rank(batch[0]), rank(index)
+            fits = shortest >= LEAST_FULL * longest if pads else shortest == longest
+            if len(batch) == MOST_WINDOWS or before != tokens or not fits:
+                yield batch
+                batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def stack_windows(windows: Sequence[ProjectedVideos]) -> ProjectedVideos:
+    """Return windows of equal numbers of tokens as one batch, padded to the longest if their lengths differ."""
+    if len(windows) == 1:
+        return windows[0]
+    lengths = [window.num_frames for window in windows]
+    longest = max(lengths)
+
+    def stack(values: Sequence[Tensor | None]) -> Tensor | None:
+        """Concatenate one kind of tensors of one layer, with zeros for padding."""
+        given = [value for value in values if value is not None]
+        if not given:
+            return None
+        last = given[0].ndim - 2  # dimensions after the frames
+        return torch.cat([functional.pad(value, (0, 0) * last + (0, longest - value.shape[1])) for value in given])
+
+    mask = None
+    if min(lengths) < longest:
+        device = windows[0].layers[0].device
+        mask = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+    layers, scales, biases = (
+        tuple(stack(values) for values in zip(*(window[kind] for window in windows), strict=True)) for kind in range(3)
+    )
+    return ProjectedVideos(tuple(rows for rows in layers if rows is not None), scales, biases, mask)

@@ -1,16 +1,21 @@
 """The two stages of an indexing run, decoding and encoding, for threads and for Ray."""
 
-from collections.abc import Iterable, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Float64, Int64
+import torch
+from jaxtyping import Float, Float64, Int64
 
+from vidret.encode.encoder import Encoder
 from vidret.index.options import Pack
 from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
 from vidret.video.decode import Decoder
-from vidret.video.pool import DecodePool
+from vidret.video.pool import DecodedSegment, DecodePool, OpenedVideo
 from vidret.video.sampled_frames import SampledFrames
 from vidret.video.streaming import SamplingMode
 
@@ -101,3 +106,94 @@ def repeat_frames(
         token_lengths=repeat(embedding.token_lengths),
         layers=None if embedding.layers is None else replace(embedding.layers.take(rows), times=times),
     )
+
+
+Encode = Callable[[Sequence[SampledFrames]], list[SegmentEmbedding]]
+
+
+class EncodingThread:
+    """A thread that encodes the waiting segments of all workers together, up to ``SEGMENTS_AT_ONCE``.
+
+    Use it as a context manager.
+    """
+
+    def __init__(self, encode: Encode) -> None:
+        """Set the function that encodes a batch."""
+        self._encode = encode
+        self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
+        """Return a future for the embedding of a segment."""
+        future: Future[SegmentEmbedding] = Future()
+        self._waiting.put((frames, future))
+        return future
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._waiting.put(None)
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        while batch := self._next_batch():
+            try:
+                embeddings = self._encode([frames for frames, _ in batch])
+            except BaseException as error:
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for (_, future), embedding in zip(batch, embeddings, strict=True):
+                    future.set_result(embedding)
+
+    def _next_batch(self) -> list[tuple[SampledFrames, Future[SegmentEmbedding]]]:
+        """Wait for a segment, and return it with the others that are waiting; an empty batch ends the thread."""
+        batch: list[tuple[SampledFrames, Future[SegmentEmbedding]]] = []
+        while not batch or (len(batch) < SEGMENTS_AT_ONCE and not self._waiting.empty()):
+            segment = self._waiting.get()
+            if segment is None:
+                if batch:
+                    self._waiting.put(None)  # for the next call
+                break
+            batch.append(segment)
+        return batch
+
+
+RATE = 2.0  # frames per second, twice those of an index, so that some lie close to its frames
+TIMEOUT_S = 60.0
+
+
+def encode_clip(
+    encoder: Encoder, path: str, start: float | None, end: float | None
+) -> tuple[Float[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"], float, float]:
+    """Return the frame vectors of a clip with their times, and when the clip begins and ends, all in seconds.
+
+    Args:
+        encoder: The encoder of the index.
+        path: Path or URL of the file.
+        start: Where to begin in the file; None for its beginning.
+        end: Where to end; None for its end.
+
+    Raises:
+        DecodeError: The file cannot be read as video.
+    """
+    extent = [0.0, 0.0]
+
+    def skip(opened: OpenedVideo) -> set[int]:
+        """Return the segments that lie outside the clip."""
+        extent[0] = opened.start if start is None else max(start, opened.start)
+        extent[1] = opened.duration if end is None else min(end, opened.duration)
+        return {number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]}
+
+    vectors, times = [np.empty((0, encoder.dim), np.float32)], [np.empty(0, np.float64)]
+    num_frames = encoder.sampling.num_frames
+    with DecodePool(1, resize=encoder.resize, num_frames=num_frames, fps=RATE, timeout=TIMEOUT_S) as pool:
+        for message in pool.stream(path, skip=skip):
+            if isinstance(message, DecodedSegment):
+                (embedding,) = encode_segments(encoder, [message.frames], pack=None, tokens=False)
+                kept = (embedding.times >= extent[0]) & (embedding.times <= extent[1])
+                vectors.append(np.asarray(embedding.frames[kept], np.float32))
+                times.append(embedding.times[kept])
+    return np.concatenate(vectors), np.concatenate(times), extent[0], extent[1]

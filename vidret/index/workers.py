@@ -10,11 +10,10 @@ from functools import partial
 import torch
 
 from vidret.errors import ChangedError, DecodeError, UnreachableError
-from vidret.index.encoding import Encode, EncodingThread
 from vidret.index.options import MomentRecorder, Pack
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
-from vidret.index.stages import find_fault
+from vidret.index.stages import Encode, EncodingThread, find_fault
 from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
 from vidret.types import Segment, SegmentEmbedding

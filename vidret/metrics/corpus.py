@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.grounding import true_spans
-from vidret.metrics.matching import temporal_iou
+from vidret.metrics.grounding import temporal_iou, true_spans
 
 CORPUS_THRESHOLDS = (0.5, 0.7)
 CORPUS_RANKS = (1, 5, 10, 100)

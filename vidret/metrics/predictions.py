@@ -9,8 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from jaxtyping import Float
 
-from vidret.data.benchmarks.files import read_jsonl
-from vidret.data.benchmarks.rows import AnnotationRow, short_repr
+from vidret.data.benchmarks.files import AnnotationRow, read_jsonl, short_repr
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 

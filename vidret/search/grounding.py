@@ -21,15 +21,13 @@ from jaxtyping import Float
 from vidret.devices import choose_device
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.ground.batches import MOST_WINDOWS, ground_windows
 from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
-from vidret.ground.pieces import find_piece
+from vidret.ground.pieces import find_piece, load_projected, save_projected
 from vidret.ground.postprocess import choose_decay
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.spans import Span
-from vidret.ground.windows import Window, join_results
+from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
 from vidret.search.grounded import FPS, GroundedVideo, one_thread, shape_spans
 from vidret.search.projecting import Projector
 from vidret.search.ranking import TOKENS

@@ -14,8 +14,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.ground.head import GroundingHead
 from vidret.ground.pieces import join_pieces, make_piece, save_piece
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.steps import choose_frames, place_steps
-from vidret.ground.windows import Window
+from vidret.ground.windows import Window, choose_frames, place_steps
 from vidret.text import strip_query
 from vidret.types import LayerTokens, Segment
 from vidret.video.identity import Identity, check_unchanged

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.data.holdout import TrainValSplits, hold_out
+from vidret.data.benchmarks.splits import TrainValSplits, hold_out
 from vidret.data.records import LabelledQuery, Split
 from vidret.data.videos import video_stem
 from vidret.engine import Engine

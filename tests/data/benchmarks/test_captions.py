@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.benchmarks import captions, msrvtt
+from vidret.data.benchmarks import captions
 from vidret.data.records import Caption, Split
 from vidret.errors import VidretError
 
@@ -37,7 +37,7 @@ SENTENCES = {
 
 def test_1k_a_reads_one_query_per_row(tmp_path: Path) -> None:
     path = write(tmp_path, "q.csv", "key,vid_key,video_id,sentence\nret0,m8,video8,a fox waits\nret1,m2,video2,tea\n")
-    split = msrvtt.read_1k_a("a", path)
+    split = captions.read_1k_a("a", path)
     assert texts_of(split) == [("ret0", "video8", "a fox waits"), ("ret1", "video2", "tea")]
     assert (split.name, split.files, split.videos, split.notes) == ("a", (str(path),), ("video8", "video2"), ())
 
@@ -51,12 +51,12 @@ def test_invalid_1k_a_queries_are_refused(tmp_path: Path) -> None:
         ("", r"must contain at least one query, got none"),
     ):
         with pytest.raises(VidretError, match=message):
-            msrvtt.read_1k_a("a", write(tmp_path, "q.csv", head + rows))
+            captions.read_1k_a("a", write(tmp_path, "q.csv", head + rows))
 
 
 def test_lists_select_and_order_videos_and_captions_keep_file_order(tmp_path: Path) -> None:
     sentences, listed = write(tmp_path, "d.json", SENTENCES), write(tmp_path, "l.csv", "video_id\nvideo3\nvideo0\n")
-    split = msrvtt.read_listed("train-9k", sentences, listed)
+    split = captions.read_listed("train-9k", sentences, listed)
     assert split.videos == ("video3", "video0")
     assert texts_of(split) == [
         ("video3_0", "video3", "a fox waits"),
@@ -64,38 +64,40 @@ def test_lists_select_and_order_videos_and_captions_keep_file_order(tmp_path: Pa
         ("video0_0", "video0", "tea is poured"),
     ]
     assert split.files == (str(sentences), str(listed))
-    first = msrvtt.read_first("1k-b", sentences, listed)
+    first = captions.read_first("1k-b", sentences, listed)
     assert texts_of(first) == [("video3_0", "video3", "a fox waits"), ("video0_0", "video0", "tea is poured")]
     assert first.notes == ("the query for each video is its first caption",)
 
 
 def test_official_splits_come_from_list_or_split_field(tmp_path: Path) -> None:
     sentences = write(tmp_path, "d.json", SENTENCES)
-    videos = {split: msrvtt.read_official("o", sentences, None, split=split).videos for split in msrvtt.OFFICIAL_SPLITS}
+    videos = {
+        split: captions.read_official("o", sentences, None, split=split).videos for split in captions.OFFICIAL_SPLITS
+    }
     assert videos == {"train": ("video0",), "val": ("video1",), "test": ("video2", "video3")}
     listed = write(tmp_path, "l.csv", "video_id\nvideo3\n")
-    split = msrvtt.read_official("o", sentences, listed, split="test")
+    split = captions.read_official("o", sentences, listed, split="test")
     assert (split.videos, split.files) == (("video3",), (str(sentences), str(listed)))
 
 
 def test_videos_without_captions_and_splits_without_videos_are_refused(tmp_path: Path) -> None:
     sentences, listed = write(tmp_path, "d.json", SENTENCES), write(tmp_path, "l.txt", "video3\nvideo7\nvideo8\n")
-    for read in (msrvtt.read_listed, msrvtt.read_first):
+    for read in (captions.read_listed, captions.read_first):
         with pytest.raises(
             VidretError, match=r"l\.txt: must list videos with captions, none for video7, video8 \(2 in all\)"
         ):
             read("a", sentences, listed)
     bare = write(tmp_path, "e.json", {"videos": [], "sentences": []})
     with pytest.raises(VidretError, match=r"e\.json: must contain videos of the split validate, got none"):
-        msrvtt.read_official("o", bare, None, split="val")
+        captions.read_official("o", bare, None, split="val")
     twice = write(tmp_path, "f.json", {**SENTENCES, "videos": [{"video_id": "v", "split": "test"}] * 2})
     with pytest.raises(
         VidretError, match=r"f\.json\[videos\]\[1\]: video v must be unique, but is already at .*\[videos\]\[0\]"
     ):
-        msrvtt.read_official("o", twice, None, split="test")
+        captions.read_official("o", twice, None, split="test")
     odd = write(tmp_path, "g.json", {"sentences": [{"video_id": "video3", "caption": ""}]})
     with pytest.raises(VidretError, match=r"g\.json\[sentences\]\[0\]: caption must be a non-empty string"):
-        msrvtt.read_listed("a", odd, listed)
+        captions.read_listed("a", odd, listed)
 
 
 def test_msvd_has_many_captions_per_video(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.benchmarks.queries import read_queries
+from vidret.data.benchmarks.moments import read_queries
 from vidret.data.records import CorpusQuery
 from vidret.errors import VidretError
 

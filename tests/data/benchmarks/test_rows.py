@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vidret.data.benchmarks.rows import AnnotationRow, annotation_row, annotation_rows, short_repr
+from vidret.data.benchmarks.files import AnnotationRow, annotation_row, annotation_rows, short_repr
 from vidret.errors import VidretError
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidret.data.benchmarks.files import read_jsonl
-from vidret.data.benchmarks.rows import AnnotationRow, short_repr
+from vidret.data.benchmarks.files import AnnotationRow, read_jsonl, short_repr
 from vidret.data.records import LabelledQuery, Split, Times
 from vidret.errors import VidretError
 

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from vidret.data.benchmarks import captions, moments, msrvtt, qvhighlights
-from vidret.data.records import Split
-from vidret.data.scoring import DEFAULT_SCORING, QVHIGHLIGHTS_LENGTHS, Scoring
+from vidret.data.benchmarks import captions, moments, qvhighlights
+from vidret.data.records import DEFAULT_SCORING, QVHIGHLIGHTS_LENGTHS, Scoring, Split
 from vidret.ground.checkpoint import HeadRecipe
 
 Task = Literal["retrieval", "moments", "highlights"]
@@ -87,7 +86,7 @@ ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
 
 
 def _official(split: str, list_name: str, *, challenge: str) -> SplitSource:
-    read = partial(msrvtt.read_official, split=split)
+    read = partial(captions.read_official, split=split)
     return SplitSource(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((list_name,),))
 
 
@@ -128,13 +127,13 @@ DATASETS: Mapping[str, Benchmark] = {
         MSRVTT,
         "test",
         {
-            "test": SplitSource(msrvtt.read_1k_a, (("MSRVTT_JSFUSION_test.csv",),)),
+            "test": SplitSource(captions.read_1k_a, (("MSRVTT_JSFUSION_test.csv",),)),
             "train-9k": SplitSource(
-                msrvtt.read_listed,
+                captions.read_listed,
                 (SENTENCES, ("MSRVTT_train.9k.csv",)),
                 notes=("1,990 of these videos are in msrvtt-full-test: do not evaluate there what was trained here",),
             ),
-            "train-7k": SplitSource(msrvtt.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
+            "train-7k": SplitSource(captions.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
         },
     ),
     "msrvtt-1k-b": Benchmark(
@@ -142,8 +141,10 @@ DATASETS: Mapping[str, Benchmark] = {
         MSRVTT,
         "test",
         {
-            "test": SplitSource(msrvtt.read_first, (SENTENCES, ("test_list_1kB_miech.txt", "test_list_miech.txt"))),
-            "train": SplitSource(msrvtt.read_listed, (SENTENCES, ("train_list_1kB_miech.txt", "train_list_miech.txt"))),
+            "test": SplitSource(captions.read_first, (SENTENCES, ("test_list_1kB_miech.txt", "test_list_miech.txt"))),
+            "train": SplitSource(
+                captions.read_listed, (SENTENCES, ("train_list_1kB_miech.txt", "train_list_miech.txt"))
+            ),
         },
     ),
     "msrvtt-full": Benchmark(

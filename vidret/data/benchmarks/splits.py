@@ -1,10 +1,18 @@
 """Loading one split of a benchmark by name."""
 
-from dataclasses import replace
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from vidret.data.benchmarks.registry import DATASETS, Names
+from vidret.data.frames import VideoSpan
 from vidret.data.records import Split
+from vidret.data.videos import find_videos
 from vidret.errors import VidretError
 
 
@@ -57,3 +65,181 @@ def resolve_split(name: str, split: str | None = None) -> tuple[str, str]:
 def _find_file(names: Names, folders: list[Path]) -> Path | None:
     """Return the first path that exists: names are tried in order, and for each name the folders in order."""
     return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
+
+
+logger = logging.getLogger(__name__)
+
+# Names of clips cut from one video: XYZ_12.0_40.0, XYZ_000010_000020, 1012_Film_00.05-00.09.
+CLIP_TIMES = re.compile(r"_\d+(\.\d+)*[_-]\d+(\.\d+)*$")
+MAX_LISTED = 5  # names in a message
+
+
+@dataclass(frozen=True, slots=True)
+class TrainValSplits:
+    """The split to train on and the one to validate on; ``val`` is None without validation."""
+
+    train: Split
+    val: Split | None
+
+
+def read_train_val(
+    name: str,
+    annotations: str | Path,
+    *,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    val_share: float = 0.05,
+    seed: int = 0,
+) -> TrainValSplits:
+    """Read a training split, and hold out some of its videos for validation unless ``val_split`` is given.
+
+    Args:
+        name: One of ``DATASETS``.
+        annotations: Path of its files; see ``read_split``.
+        train_split: Name of the split; defaults to the benchmark's first training split, else to all of it.
+        val_split: A split of the benchmark to validate on. Model selection biases results on it, so a warning is logged
+            if it is the split that results are reported on.
+        val_share: Share of the training videos to hold out otherwise; 0 for no validation.
+        seed: Seed of the choice of held-out videos.
+
+    Raises:
+        VidretError: A split cannot be read, or the two share videos.
+    """
+    train = read_split(name, annotations, train_split or default_train_split(name))
+    if val_split is None:
+        return hold_out(train, val_share, seed) if val_share else TrainValSplits(train=train, val=None)
+    val = read_split(name, annotations, val_split)
+    if name in DATASETS and val_split == DATASETS[name].default:
+        logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
+    check_disjoint(train, val)
+    return TrainValSplits(train=train, val=val)
+
+
+def hold_out(split: Split, share: float, seed: int) -> TrainValSplits:
+    """Hold out about ``share`` of a split's videos, with their rows.
+
+    Clips that were cut from one video, according to their names, stay together, since they resemble each other. Videos
+    are taken in an order that depends on their own names and the seed, so adding or removing a few videos hardly
+    changes which ones are held out.
+
+    Raises:
+        VidretError: The share is not between 0 and 1, or no video would be left to train on.
+    """
+    if not 0 < share < 1:
+        raise VidretError(f"val_share must be between 0 and 1, or 0 for no validation, got {share}")
+    sort_keys = {video_id: _sort_key(source_of(video_id), seed) for video_id in split.videos}
+    num_wanted = max(1, round(share * len(split.videos)))
+    held_out: set[str] = set()
+    for _, clips in groupby(sorted(split.videos, key=sort_keys.__getitem__), key=sort_keys.__getitem__):
+        if len(held_out) >= num_wanted:
+            break
+        held_out.update(clips)
+    if len(held_out) == len(split.videos):
+        raise VidretError(f"{split.name} must have videos of several sources to hold out, got {len(held_out)} of one")
+    drawn = f"{100 * share:g} % of {split.name}'s videos, drawn with seed {seed}"
+    train = _subset(split, set(split.videos) - held_out)
+    val = _subset(split, held_out)
+    return TrainValSplits(
+        train=replace(train, name=f"{split.name}-rest", notes=(*split.notes, f"without {drawn}")),
+        val=replace(val, name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {drawn}")),
+    )
+
+
+def source_of(video_id: str) -> str:
+    """Return the id of the video that a clip was cut from, if its name has times, else the id itself.
+
+    >>> source_of("NUsG9BgSes0_210.0_360.0"), source_of("-4wsuPCjDBc_5_15"), source_of("video7020")
+    ('NUsG9BgSes0', '-4wsuPCjDBc', 'video7020')
+    """
+    return CLIP_TIMES.sub("", video_id)
+
+
+def check_disjoint(train: Split, other: Split) -> None:
+    """Check that a split shares no video with the training split.
+
+    Raises:
+        VidretError: It shares some.
+    """
+    if shared := [video_id for video_id in other.videos if video_id in set(train.videos)]:
+        raise VidretError(f"{other.name} must share no video with {train.name}, got {list_some(shared)}")
+
+
+def drop_unreadable(
+    split: Split, reasons: Mapping[str, str], salvaged: Mapping[str, str] | None = None, *, whole: bool = False
+) -> Split:
+    """Return a split without unreadable videos. Notes give their number, some names and the reasons.
+
+    Args:
+        split: The complete split.
+        reasons: Why a video cannot be read.
+        salvaged: What is lost of a video that can be read in part. It stays and is noted.
+        whole: Whether to refuse the split instead of dropping videos.
+
+    Raises:
+        VidretError: No video is left, or ``whole`` is set and a video cannot be read.
+    """
+    if damaged := [f"{video_id}: {lost}" for video_id, lost in (salvaged or {}).items()]:
+        note = f"videos that can be read only in part: {list_some(damaged)}"
+        logger.warning("%s: %s", split.name, note)
+        split = replace(split, notes=(*split.notes, note))
+    unreadable = [video_id for video_id in split.videos if video_id in reasons]
+    if not unreadable:
+        return split
+    listed = list_some([f"{video_id}: {reasons[video_id]}" for video_id in unreadable])
+    if whole:
+        raise VidretError(
+            f"{split.name} must have all its videos, since a smaller gallery inflates the results "
+            f"(allow_missing omits them): cannot read {listed}"
+        )
+    kept = _subset(split, set(split.videos) - set(unreadable))
+    if not kept.captions and not kept.queries:
+        raise VidretError(f"{split.name} must have at least one readable video, got none: {listed}")
+    note = f"videos omitted of {len(split.videos)} because they cannot be read: {listed}"
+    logger.warning("%s: %s", split.name, note)
+    return replace(kept, notes=(*kept.notes, note))
+
+
+def find_video_spans(split: Split, folder: str | Path) -> tuple[dict[str, VideoSpan], dict[str, str]]:
+    """Return the file of each video, with the part of it that the captions describe.
+
+    Returns:
+        The span of each video that exists, and a reason for each that does not, by video id.
+
+    Raises:
+        VidretError: Names are ambiguous, or captions of one video describe different parts of it.
+    """
+    paths, missing = find_videos(split.videos, folder)
+    times: dict[str, tuple[float, float]] = {}
+    for caption in split.captions:
+        span = caption.start or 0.0, math.inf if caption.end is None else caption.end
+        if times.setdefault(caption.video, span) != span:
+            raise VidretError(
+                f"captions of {caption.video} must describe one part of it, got {times[caption.video]} and {span} s"
+            )
+    spans = {video_id: VideoSpan(str(path), *times.get(video_id, ())) for video_id, path in paths.items()}
+    return spans, dict.fromkeys(missing, f"no file in {folder}")
+
+
+def list_some(names: Collection[str]) -> str:
+    """Return the number of names, followed by the first of them."""
+    shown = list(names)[:MAX_LISTED]
+    return f"{len(names)} ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})"
+
+
+def default_train_split(name: str) -> str | None:
+    """Return the name of a benchmark's first training split; None if there is none."""
+    train_splits = DATASETS[name].train_splits if name in DATASETS else ()
+    return train_splits[0] if train_splits else None
+
+
+def _subset(split: Split, video_ids: Collection[str]) -> Split:
+    return replace(
+        split,
+        videos=tuple(video_id for video_id in split.videos if video_id in video_ids),
+        captions=tuple(row for row in split.captions if row.video in video_ids),
+        queries=tuple(row for row in split.queries if row.video in video_ids),
+    )
+
+
+def _sort_key(source: str, seed: int) -> str:
+    return hashlib.blake2b(f"{seed} {source}".encode(), digest_size=16).hexdigest()

@@ -1,25 +1,67 @@
-"""Sources of training frames: decoded on demand, or decoded once and kept on disk uncompressed.
-
-A 224 x 224 frame takes 150 kB, so 12 frames of 10,000 videos take 18 GB.
-"""
+"""An ordered map over many files in worker processes, with bounded prefetching."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, UInt8
+from torch.utils.data import DataLoader, Dataset
 
 from vidret.data.cache.entries import KnownFiles, read_span
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
-from vidret.data.workers import map_in_workers
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, VidretError
 from vidret.types import Resize
 from vidret.video.probe import VideoInfo, probe
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+PREFETCH = 2  # results per worker
+
+
+class _MappedItems(Dataset[Result], Generic[Item, Result]):
+    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self._function, self._items = function, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Result:
+        return self._function(self._items[index])
+
+
+def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
+    """Yield the result for each item, in order. With ``num_workers`` 0, everything runs in this process.
+
+    Raises:
+        VidretError: A worker died, as decoders do on some corrupt files.
+    """
+    loader = DataLoader(
+        _MappedItems(function, items),
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=PREFETCH if num_workers else None,
+        collate_fn=_identity,
+    )
+    results = iter(loader)
+    for index in range(len(items)):
+        try:
+            result = next(results)
+        except RuntimeError as error:
+            if "worker" not in str(error) or ("exited unexpectedly" not in str(error) and "killed" not in str(error)):
+                raise
+            pending = ", ".join(str(item) for item in items[index : index + num_workers * (PREFETCH + 1)])
+            raise VidretError(f"a worker process died while reading one of these: {pending}") from error
+        yield result
+
+
+def _identity(result: Result) -> Result:
+    return result
+
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Videos are cut into segments and sampled as an index does, so that a head trains on the features that it is used with:
 also where an encoder sees a segment as a whole, or frames that hardly differ share a picture. Of these frames, the
-cache has those that a head reads at its own rate (see ``vidret.ground.steps``).
+cache has those that a head reads at its own rate (see ``vidret.ground.windows``).
 
 For ViT-B/32 a frame takes 307 kB: 150 s at 0.5 frames per second take 23 MB.
 """
@@ -26,7 +26,7 @@ from vidret.data.frames import VideoSpan
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
 from vidret.encode.outputs import join_layers
 from vidret.errors import VidretError
-from vidret.ground.steps import choose_frames, place_steps
+from vidret.ground.windows import choose_frames, place_steps
 from vidret.types import LayerTokens
 from vidret.video.pool import DecodePool
 

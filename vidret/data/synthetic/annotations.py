@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.benchmarks.msrvtt import OFFICIAL_SPLITS
+from vidret.data.benchmarks.captions import OFFICIAL_SPLITS
 from vidret.data.synthetic.captions import write_captions
 from vidret.data.synthetic.generation import CLIP_SECONDS, PAIR_KINDS, PairKind, Random, ScenePair
 from vidret.data.synthetic.render import compute_poses

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from vidret.errors import StoreError
-from vidret.index.merging.copying import ContentCopier
+from vidret.index.merging.copying import ContentCopier, copy_concepts, copy_watches
 from vidret.index.merging.planning import (
     FileClaim,
     IndexMergePlan,
@@ -24,7 +24,6 @@ from vidret.index.merging.planning import (
     is_more_reliable,
     plan_index_merge,
 )
-from vidret.index.merging.questions import copy_concepts, copy_watches
 from vidret.index.merging.words import TextMerge
 from vidret.store.consent import allow, is_allowed
 from vidret.store.records import (

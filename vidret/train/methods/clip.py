@@ -15,8 +15,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.encode.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel
-from vidret.train.pairs import pair_terms, score_pairs
+from vidret.train.model import RetrievalModel, pair_terms, score_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from vidret.encode.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import concept_losses
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, start_temporal
-from vidret.train.pairs import mixed_term, same_videos
+from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
 
 TEMPERATURE = 3.0  # of the softmax over frames, as published
 

@@ -27,8 +27,7 @@ from vidret.train.losses import find_same_videos, retrieval_loss
 from vidret.train.methods import Method
 from vidret.train.methods.promptswitch import read_tokens, start_captioner
 from vidret.train.methods.ucofia import start_aligner
-from vidret.train.model import RetrievalModel
-from vidret.train.pairs import pair_terms, same_videos
+from vidret.train.model import RetrievalModel, pair_terms, same_videos
 
 
 def _rule(

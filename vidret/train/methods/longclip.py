@@ -1,17 +1,18 @@
-"""Long-CLIP: CLIP for long texts, by stretched positions and a loss that keeps short texts apart from long ones.
+"""Long-CLIP's loss: whole texts against videos, and their first sentences against the videos' primary components.
 
-Videos are means of frames. Published on images: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of
-CLIP". The principal components are those of the videos of all processes, and the scale is clamped as in other methods.
+Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.3.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia_temporal import pool_frames
@@ -21,10 +22,69 @@ from vidret.encode.text import KEPT_POSITIONS, stretch_positions
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.gather import gather
+from vidret.train.losses import promote_half, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel
-from vidret.train.pairs import mixed_term, same_videos, score_pairs
-from vidret.train.primary_components import NUM_COMPONENTS, primary_losses
+from vidret.train.model import RetrievalModel, mixed_term, same_videos, score_pairs
+
+NUM_COMPONENTS, SMOOTHING = 32, 0.1
+
+
+class PrimaryLosses(NamedTuple):
+    """The loss of whole texts, and that of first sentences."""
+
+    whole: Float[Tensor, ""]
+    first: Float[Tensor, ""]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """Return the loss to minimise."""
+        return self.whole + self.first
+
+
+def primary_losses(
+    videos: Float[Tensor, "pair dim"],
+    texts: Float[Tensor, "pair dim"],
+    first_sentences: Float[Tensor, "pair dim"],
+    logit_scale: Float[Tensor, ""],
+    *,
+    same: Bool[Tensor, "pair pair"] | None = None,
+    num_components: int = NUM_COMPONENTS,
+    smoothing: float = SMOOTHING,
+) -> PrimaryLosses:
+    """Contrast texts with videos, and first sentences with what few components keep of the videos.
+
+    Args:
+        videos: Vectors of any length but 0.
+        texts: Vectors of the whole texts.
+        first_sentences: Vectors of their first sentences.
+        logit_scale: Logarithm of the factor of the cosines.
+        same: See ``retrieval_loss``.
+        num_components: Number of components.
+        smoothing: See ``contrast_rows``.
+    """
+    with torch.autocast(videos.device.type, enabled=False):
+        videos, texts, firsts = (
+            functional.normalize(promote_half(vectors), dim=-1) for vectors in (videos, texts, first_sentences)
+        )
+        scale = promote_half(logit_scale).exp()
+        reduced = keep_components(videos, num_components)
+        return PrimaryLosses(
+            retrieval_loss(scale * texts @ videos.T, same=same, smoothing=smoothing),
+            retrieval_loss(scale * firsts @ reduced.T, same=same, smoothing=smoothing),
+        )
+
+
+def keep_components(vectors: Float[Tensor, "pair dim"], num_components: int) -> Float[Tensor, "pair dim"]:
+    """Return what the first principal components of a batch keep of its vectors, whose lengths change a little.
+
+    A batch of at most ``num_components`` + 1 vectors is returned as it is, since it has no further components.
+    """
+    if len(vectors) <= num_components + 1:
+        return vectors
+    mean = vectors.mean(dim=0)
+    components: Tensor = torch.linalg.svd(vectors - mean, full_matrices=False).Vh[:num_components]
+    return mean + (vectors - mean) @ components.T @ components
+
 
 CLIP_CONTEXT, STRETCH = 77, 4
 POSITIONS = "encoder.text.positions"

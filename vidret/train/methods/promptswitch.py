@@ -18,8 +18,7 @@ from vidret.encode.tokenizer import clip_pieces
 from vidret.train import optim
 from vidret.train.captioner import Captioner, caption_loss, frequent_ids
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel
-from vidret.train.pairs import pair_terms, score_pairs
+from vidret.train.model import RetrievalModel, pair_terms, score_pairs
 
 
 def _rule(

@@ -19,8 +19,7 @@ from vidret.encode.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, start_temporal
-from vidret.train.pairs import mixed_term, same_videos
+from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
 
 SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
 

@@ -1,0 +1,136 @@
+"""Where a picture lies in another: planted crops, bars and mirroring are found; correlations are those of loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vidret.copies.registration import (
+    PicturePlacement,
+    average_weights,
+    correlate_everywhere,
+    find_placement,
+    interpolation_weights,
+    refine_placement,
+    resize_pixels,
+    score_placement,
+    shrink_half,
+    view_through,
+)
+
+
+def make_pictures(seed: int, num: int = 3) -> list[Image.Image]:
+    """Return large grey pictures of soft blobs."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (num, 9, 16), dtype=np.uint8)
+    return [Image.fromarray(each).resize((640, 360), Image.Resampling.BICUBIC) for each in small]
+
+
+def shrink(pictures: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(each.resize((64, 36), Image.Resampling.BOX)) for each in pictures])
+
+
+@given(st.integers(0, 500), st.sampled_from([0.6, 0.75, 0.9]), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirrored: bool) -> None:
+    pictures = make_pictures(seed)
+    box = (left * (1 - size) * 640, top * (1 - size) * 360)
+    cropped = [
+        each.crop((round(box[0]), round(box[1]), round(box[0] + size * 640), round(box[1] + size * 360)))
+        for each in pictures
+    ]
+    if mirrored:
+        cropped = [each.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for each in cropped]
+    clip, film = shrink(cropped), shrink(pictures)
+    found = find_placement(clip, film, np.eye(3, dtype=bool))
+    refined = refine_placement(found, clip.astype(np.float32), film.astype(np.float32))
+    assert refined.mirrored == mirrored
+    assert refined.score > 0.95
+    assert (refined.width, refined.height) == pytest.approx((size, size), abs=0.06)
+    assert (refined.left, refined.top) == pytest.approx((box[0] / 640, box[1] / 360), abs=0.05)
+
+
+def test_bars_are_found() -> None:
+    pictures = make_pictures(1)
+    boxed = []
+    for each in pictures:
+        canvas = Image.new("L", (640, 480))
+        canvas.paste(each, (0, 60))
+        boxed.append(canvas)
+    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=(640 / 360) / (640 / 480))
+    assert found.score > 0.9
+    assert (found.width, found.height) == pytest.approx((1, 480 / 360), abs=0.05)
+    assert (found.left, found.top) == pytest.approx((0, -60 / 360), abs=0.05)
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_bars_of_unequal_width_are_found(is_mirrored: bool) -> None:
+    pictures = make_pictures(1)
+    boxed = []
+    for each in pictures:
+        canvas = Image.new("L", (800, 360))
+        canvas.paste(each, (60, 0))
+        boxed.append(canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else canvas)
+    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=640 / 800)
+    assert (found.mirrored, found.score > 0.9) == (is_mirrored, True)
+    assert (found.width, found.height) == pytest.approx((800 / 640, 1), abs=0.05)
+    assert (found.left, found.top) == pytest.approx((-60 / 640, 0), abs=0.05)
+
+
+def test_brightness_and_contrast_do_not_matter() -> None:
+    film = shrink(make_pictures(2))
+    clip = (film * 0.4 + 90).astype(np.uint8)
+    found = find_placement(clip, film, np.eye(3, dtype=bool))
+    assert (found.left, found.top, found.width, found.height, found.mirrored) == (0, 0, 1, 1, False)
+    assert found.score > 0.99
+
+
+def test_other_pictures_are_less_alike() -> None:
+    found = find_placement(shrink(make_pictures(5)), shrink(make_pictures(6)), np.ones((3, 3), bool))
+    assert found.score < 0.85
+
+
+def test_correlations_are_those_of_loops() -> None:
+    rng = np.random.default_rng(0)
+    templates = rng.uniform(0, 255, (2, 3, 4)).astype(np.float32)
+    pictures = rng.uniform(0, 255, (2, 5, 6)).astype(np.float32)
+    pictures[1, :4, :5] = 7
+    found = correlate_everywhere(templates, pictures)
+    assert found.shape == (2, 2, 3, 3)
+    for template in range(2):
+        for picture in range(2):
+            for y in range(3):
+                for x in range(3):
+                    part = pictures[picture, y : y + 3, x : x + 4]
+                    expected = np.corrcoef(templates[template].ravel(), part.ravel())[0, 1] if part.std() > 2 else 0.0
+                    assert found[template, picture, y, x] == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.integers(2, 64), st.integers(1, 64))
+def test_averages_keep_the_mean(size: int, new_size: int) -> None:
+    weights = average_weights(size, min(new_size, size))
+    assert weights.sum(axis=1) == pytest.approx(np.ones(min(new_size, size)), abs=1e-5)
+    assert weights.mean(axis=0) == pytest.approx(np.full(size, 1 / size), abs=1e-5)
+
+
+def test_an_unchanged_view_shows_the_film() -> None:
+    film = shrink(make_pictures(3)).astype(np.float32)
+    seen, inside = view_through(PicturePlacement(left=0, top=0, width=1, height=1, mirrored=False), film)
+    assert inside.all()
+    assert seen == pytest.approx(film, abs=1e-3)
+    mirrored, _ = view_through(PicturePlacement(left=0, top=0, width=1, height=1, mirrored=True), film)
+    assert mirrored == pytest.approx(film[:, :, ::-1], abs=1e-3)
+
+
+def test_a_view_beyond_the_film_is_outside() -> None:
+    weights, inside = interpolation_weights(10, -0.5, 2.0)
+    assert inside.sum() == 4
+    assert weights.sum(axis=1) == pytest.approx(np.ones(10))
+    film = np.zeros((1, 36, 64), np.float32)
+    assert score_placement(PicturePlacement(left=5, top=0, width=1, height=1, mirrored=False), film, film) == -1
+
+
+def test_halves_are_means() -> None:
+    greys = np.arange(36 * 64, dtype=np.uint8).reshape(1, 36, 64) // 2
+    assert shrink_half(greys)[0, 0, 0] == greys[0, :2, :2].mean()
+    assert resize_pixels(greys.astype(np.float32), 18, 32) == pytest.approx(shrink_half(greys), abs=1e-3)

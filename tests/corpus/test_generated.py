@@ -1,0 +1,202 @@
+"""Evaluation of generated videos, over films of plain colours."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+import vidret.encode.load
+from tests.evaluate.world import run
+from tests.fakes import ColourEncoder, write_film
+from vidret.corpus.clusters import find_topics
+from vidret.corpus.generated import (
+    evaluate_generated,
+    read_frame_vectors,
+    read_prompts,
+    read_topics,
+    score_stream,
+)
+from vidret.errors import VidretError
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+
+COLOURS = ("red", "green", "blue", "yellow", "white", "black")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make six films of one colour in videos/, and their prompts, of which the last is wrong."""
+    folder = tmp_path_factory.mktemp("generated")
+    for colour in COLOURS:
+        write_film(folder / "videos" / f"{colour}.mp4", (colour, 4))
+    write_prompts(folder / "prompts.jsonl", {f"{colour}.mp4": colour for colour in COLOURS[:-1]} | {"black.mp4": "red"})
+    return folder
+
+
+def write_prompts(path: Path, prompts: Mapping[str, str]) -> Path:
+    path.write_text("".join(json.dumps({"prompt": text, "video": video}) + "\n" for video, text in prompts.items()))
+    return path
+
+
+def test_a_wrong_video_has_the_worst_alignment(generated: Path) -> None:
+    report = evaluate_generated(ColourEncoder(), read_prompts(generated / "prompts.jsonl", generated / "videos"))
+    assert (report["num_videos"], report["num_prompts"]) == (6, 5)
+    assert report["prompts"][0]["prompt"] == "red"
+    assert report["prompts"][0]["num_videos"] == 2
+    assert report["prompts"][0]["diversity"] > 1.5 > 1.01 > report["prompts"][1]["diversity"]
+    assert report["prompt_recall"] == pytest.approx(500 / 6)
+    assert report["consistency"] > 0.999
+    assert "stream" not in report
+
+
+def test_frames_are_evenly_spaced_to_both_ends(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", ("red", 2), ("blue", 2))
+    vectors = read_frame_vectors(ColourEncoder(), str(film))
+    red, blue = (each.sentence for each in ColourEncoder().encode_text(["red", "blue"]))
+    assert vectors.shape == (16, 3)
+    assert (vectors @ red > vectors @ blue).tolist() == [True] * 8 + [False] * 8
+
+
+def test_shuffled_frames_lower_stream_t_alone() -> None:
+    rng = np.random.default_rng(0)
+    films = rng.standard_normal((200, 1, 4)) * 3 + rng.standard_normal((200, 16, 4)).cumsum(axis=1)
+    films = films.astype(np.float32)
+    real, plain = films[:100], films[100:]
+    shuffled = np.stack([film[rng.permutation(16)] for film in plain])
+    before, after = score_stream(real, plain), score_stream(real, shuffled)
+    for name in ("temporal", "temporal_corrected"):
+        assert after[name] < 0.5 * before[name]
+    assert (after["fidelity"], after["diversity"]) == (before["fidelity"], before["diversity"])
+
+
+class DetailEncoder(ColourEncoder):
+    """Vectors are the mean colour of a frame and its detail: how much neighbouring pixels differ."""
+
+    dim = 5
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = []
+        for frames in batch:
+            pixels = frames.pixels.astype(np.float32) / 255
+            detail = np.abs(np.diff(pixels, axis=2)).mean(axis=(1, 2, 3))
+            plain = np.concatenate(
+                [pixels.mean(axis=(1, 2)), 6 * detail[:, None], np.full((len(pixels), 1), 4)], axis=1
+            )
+            vectors = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+            embeddings.append(SegmentEmbedding(vectors.mean(axis=0), vectors, frames.times, None))
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [TextEmbedding(text, np.eye(5, dtype=np.float32)[0], np.eye(5, dtype=np.float32)[:1]) for text in texts]
+
+
+def write_striped(path: Path, seed: int, blur: float) -> None:
+    """Write a film of stripes of one colour whose contrast drifts, seen through a lens that is out of focus."""
+    rng = np.random.default_rng(seed)
+    colour = rng.uniform(70, 180, 3)
+    stripes = 45 * np.sign(np.sin(np.arange(64) * np.pi / 4 + 0.1))[None, :, None]
+    contrast = 1 + 0.06 * rng.standard_normal(16).cumsum()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=8, options={"preset": "ultrafast", "crf": "10"}))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for each in contrast:
+            pixels = np.clip(128 + each * (colour - 128 + stripes + np.zeros((48, 1, 1))), 0, 255).astype(np.uint8)
+            image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_blurred_pixels_lower_fidelity_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: DetailEncoder())
+    scores = {}
+    for number in range(14):
+        write_striped(tmp_path / "real" / f"{number}.mp4", number, 0)
+        write_striped(tmp_path / "sharp" / f"{number}.mp4", 100 + number, 0)
+        write_striped(tmp_path / "blurred" / f"{number}.mp4", 100 + number, number / 2)  # from none to much
+    prompts = write_prompts(tmp_path / "prompts.jsonl", {f"{number}.mp4": "stripes" for number in range(14)})
+    for name in ("sharp", "blurred"):
+        where = ("--prompts", prompts, "--videos", tmp_path / name, "--real", tmp_path / "real")
+        scores[name] = json.loads(run("eval", "generated", *where, "--json").out)["stream"]
+    assert scores["blurred"]["fidelity"] < 0.6 < 0.9 < scores["sharp"]["fidelity"]
+    for other in ("diversity", "temporal", "temporal_corrected"):
+        assert scores["blurred"][other] == pytest.approx(scores["sharp"][other], abs=0.1)
+
+
+def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Path) -> None:
+    topics = {"red": "warm", "yellow": "warm", "green": "cold", "blue": "cold", "white": "light"}
+    rows = [json.loads(line) for line in (generated / "prompts.jsonl").read_text().splitlines()]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({**row, "topic": topics[row["prompt"]]}) + "\n" for row in rows))
+    prompts = read_prompts(path, generated / "videos")
+    report = evaluate_generated(ColourEncoder(), prompts, topics=read_topics(path))
+    assert report["topics"][0]["topic"] == "warm"  # it has the wrong video
+    assert report["topics"][0]["num_prompts"] == 2
+    assert report["topics"][0]["num_videos"] == 3
+    assert report["topics"][0]["below"] > 0
+    assert read_topics(generated / "prompts.jsonl") is None
+    path.write_text(json.dumps({**rows[0], "topic": "warm"}) + "\n" + json.dumps(rows[1]) + "\n")
+    with pytest.raises(VidretError, match="all prompts must have a topic or none, got none for 'green'"):
+        read_topics(path)
+    path.write_text("".join(json.dumps({**rows[0], "topic": topic}) + "\n" for topic in ("a", "b")))
+    with pytest.raises(VidretError, match="a prompt must have one topic, got two for 'red'"):
+        read_topics(path)
+
+
+def test_topics_are_found_among_many_prompts() -> None:
+    prompts = [f"a {animal} runs number {n}" for animal in ("dog", "car") for n in range(6)]
+    vectors = np.repeat(np.eye(4, dtype=np.float32)[:2], 6, axis=0)
+    topics = find_topics(prompts, vectors)
+    assert topics[:6] == [topics[0]] * 6
+    assert topics[6:] == [topics[6]] * 6
+    assert topics[0].startswith("dog")
+    assert topics[6].startswith("car")
+    assert find_topics(prompts[:3], vectors[:3]) == [""] * 3
+
+
+def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    common = ("eval", "generated", "--prompts", generated / "prompts.jsonl", "--videos", generated / "videos")
+    answer = run(*common, "--real", generated / "videos")
+    assert answer.code == 0, answer.err
+    assert "STREAM-T, published exponent" in answer.out
+    assert answer.out.splitlines()[-1].split()[-1] in COLOURS
+    assert run(*common, "--html", generated / "page.html").code == 0
+    page = (generated / "page.html").read_text()
+    assert "<h3>red</h3>" in page
+    assert page.count("<figure") == 4 * 6
+    assert "<script" not in page
+    found = json.loads(run(*common, "--json").out)
+    assert found["num_videos"] == 6
+
+
+def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> None:
+    videos, prompts = generated / "videos", {f"{colour}.mp4": colour for colour in COLOURS}
+    with pytest.raises(VidretError, match=r"each prompt must have its video, got none for gone\.mp4"):
+        read_prompts(write_prompts(tmp_path / "a.jsonl", prompts | {"gone.mp4": "red"}), videos)
+    with pytest.raises(VidretError, match=r"each video must have its prompt, got none for black\.mp4 and 4 more"):
+        read_prompts(write_prompts(tmp_path / "b.jsonl", {"red.mp4": "red"}), videos)
+    (tmp_path / "c.jsonl").write_text('{"prompt": 3}\n')
+    with pytest.raises(VidretError, match='line 1 must have the strings "prompt" and "video"'):
+        read_prompts(tmp_path / "c.jsonl", videos)
+    with pytest.raises(VidretError, match="STREAM needs at least 6 videos of each kind, got 1 generated and 1 real"):
+        evaluate_generated(ColourEncoder(), {"a": "red"}, ["b"])
+    (tmp_path / "d.jsonl").write_text('{"prompt": "red", "video": "red.mp4"}\n' * 2)
+    with pytest.raises(VidretError, match=r"each video must be listed once, got red\.mp4 again in line 2"):
+        read_prompts(tmp_path / "d.jsonl", videos)
+    with pytest.raises(VidretError, match="prompts must not be empty, got one in line 1"):
+        read_prompts(write_prompts(tmp_path / "e.jsonl", {"red.mp4": " "}), videos)
+    encoder = ColourEncoder()
+    (broken,) = encoder.encode_frames([Frames(np.zeros((16, 2, 2, 3), np.uint8), np.arange(16.0))])
+    broken = replace(broken, frames=np.full((16, 3), np.nan, np.float32))
+    encoder.encode_frames = lambda batch, **_: [broken for _ in batch]  # type: ignore[method-assign]
+    with pytest.raises(VidretError, match=r"red\.mp4: vectors must be finite, got NaN or infinity"):
+        read_frame_vectors(encoder, str(videos / "red.mp4"))
+    short = write_film(tmp_path / "short.mp4", ("red", 2))
+    with pytest.raises(VidretError, match="must have at least 16 frames, got 10"):
+        read_frame_vectors(ColourEncoder(), str(short))

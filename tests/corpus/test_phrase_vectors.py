@@ -1,0 +1,49 @@
+"""Vectors of phrases, each encoded once."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.fakes import PatchEncoder
+from vidret.corpus.vectors import RememberedTexts, encode_phrases
+
+PHRASES = ["a long phrase of five words", "b", "c d", "b"]
+
+
+def test_phrases_keep_their_order() -> None:
+    encoder = PatchEncoder()
+    expected = np.stack([each.sentence for each in encoder.encode_text(PHRASES)])
+    np.testing.assert_array_equal(encode_phrases(encoder, PHRASES), expected)
+
+
+def test_each_text_is_encoded_once() -> None:
+    encoder = PatchEncoder()
+    texts = RememberedTexts(encoder)
+    first, second = encode_phrases(texts, PHRASES), encode_phrases(texts, [*PHRASES, "new"])
+    assert sorted(encoder.encoded_texts) == sorted({*PHRASES, "new"})
+    np.testing.assert_array_equal(second[:4], first)
+
+
+def test_texts_are_kept_by_encoder(tmp_path: Path) -> None:
+    encoder, counts = PatchEncoder(), list[int]()
+    first = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), PHRASES)
+    again = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), ["new", *PHRASES])
+    assert counts == [3, 1]
+    np.testing.assert_array_equal(again[1:], first)
+    other = PatchEncoder()
+    other.fingerprint = "another"
+    encode_phrases(RememberedTexts(other, tmp_path, on_new=counts.append), PHRASES)
+    assert counts[2:] == [3]
+    assert len(list(tmp_path.iterdir())) == 2  # and no unfinished file
+
+
+def test_damaged_and_locked_files_are_no_error(tmp_path: Path) -> None:
+    encoder, counts = PatchEncoder(), list[int]()
+    expected = encode_phrases(RememberedTexts(encoder, tmp_path), PHRASES)
+    (file,) = tmp_path.iterdir()
+    for content in (b"", b"no archive", file.read_bytes()[:-40]):
+        file.write_bytes(content)
+        found = encode_phrases(RememberedTexts(encoder, tmp_path, on_new=counts.append), PHRASES)
+        np.testing.assert_array_equal(found, expected)
+    assert counts == [3, 3, 3]
+    encode_phrases(RememberedTexts(encoder, file / "no folder"), PHRASES)

@@ -1,0 +1,167 @@
+"""The paired bootstrap: equality with a naive version, invariances, and the coverage of its intervals."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidret.errors import VidretError
+from vidret.evaluate import comparing as module
+from vidret.evaluate.comparing import Comparison, compare
+
+
+def naive_compare(a: list[float], b: list[float], seed: int, num_resamples: int, groups: list[int]) -> Comparison:
+    """Draw groups one by one, each with all its queries, and interpolate quantiles of the sorted means."""
+    random = np.random.default_rng(seed)
+    names, means = sorted(set(groups)), []
+    for _ in range(num_resamples):
+        first, second = [], []
+        for drawn in random.integers(len(names), size=len(names)):
+            for query, group in enumerate(groups):
+                if group == names[drawn]:
+                    first.append(a[query])
+                    second.append(b[query])
+        means.append(sum(first) / len(first) - sum(second) / len(second))
+    ordered = sorted(means)
+
+    def quantile(share: float) -> float:
+        position = share * (num_resamples - 1)
+        below = int(position)
+        above = min(below + 1, num_resamples - 1)
+        return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+    low, high = quantile(0.025), quantile(0.975)
+    smaller_tail = min(sum(mean <= 1e-12 for mean in means), sum(mean >= -1e-12 for mean in means))
+    difference = sum(a) / len(a) - sum(b) / len(b)
+    return Comparison(difference, low, high, 0.95, min(1.0, 2 * smaller_tail / num_resamples), len(a), num_resamples)
+
+
+def check_same(found: Comparison, expected: Comparison) -> None:
+    assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-12)
+
+
+def sample(count: int, seed: int, gain: float = 0.0) -> tuple[Any, Any]:
+    """Return results of two systems for which the same queries are difficult."""
+    random = np.random.default_rng(seed)
+    difficulty = random.standard_normal(count)
+    return difficulty + gain + random.standard_normal(count), difficulty + random.standard_normal(count)
+
+
+@pytest.mark.parametrize("num_resamples", [1, 40, 101])
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_equals_naive_bootstrap(count: int, num_resamples: int) -> None:
+    a, b = sample(count, seed=count)
+    found = compare(a, b, seed=3, num_resamples=num_resamples)
+    check_same(found, naive_compare(a.tolist(), b.tolist(), 3, num_resamples, list(range(count))))
+
+
+def test_groups_and_bools_equal_naive_bootstrap() -> None:
+    a, b = (each > 0.3 for each in sample(24, seed=1))
+    groups = np.random.default_rng(0).integers(0, 7, 24) * 10
+    found = compare(a, b, seed=5, num_resamples=60, groups=groups)
+    check_same(found, naive_compare(a.tolist(), b.tolist(), 5, 60, groups.tolist()))
+
+
+def test_chunk_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = sample(31, seed=2)
+    expected = compare(a, b, seed=0, num_resamples=257)
+    for chunk in (1, 100, 31 * 256):
+        monkeypatch.setattr(module, "CHUNK", chunk)
+        assert compare(a, b, seed=0, num_resamples=257) == expected
+
+
+def test_same_seed_is_reproducible_and_another_is_close() -> None:
+    a, b = sample(200, seed=3)
+    first, again, other = (compare(a, b, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert (other.low, other.high) == pytest.approx((first.low, first.high), abs=0.01)
+
+
+def test_swapping_results_negates_the_difference() -> None:
+    a, b = sample(50, seed=4)
+    found, turned = compare(a, b, seed=0), compare(b, a, seed=0)
+    check_same(replace(turned, difference=-turned.difference, low=-turned.high, high=-turned.low), found)
+
+
+def test_shared_difficulty_cancels() -> None:
+    a, b = sample(50, seed=5)
+    difficulty = 100 * np.random.default_rng(0).standard_normal(50)
+    assert compare(a + difficulty, b + difficulty, seed=0).to_dict() == pytest.approx(
+        compare(a, b, seed=0).to_dict(), abs=1e-9
+    )
+
+
+def test_equal_results_do_not_differ_and_a_constant_gain_is_certain() -> None:
+    a, _ = sample(40, seed=6)
+    same = compare(a, a, seed=0)
+    assert (same.difference, same.low, same.high, same.share) == (0, 0, 0, 1)
+    certain = compare(a + 2, a, seed=0)
+    assert (certain.difference, certain.low, certain.high) == pytest.approx((2, 2, 2))
+    assert certain.share == 0
+
+
+def test_interval_is_normal_for_many_queries() -> None:
+    a, b = sample(4000, seed=7)
+    found, spread = compare(a, b, seed=0), (a - b).std() / np.sqrt(4000)
+    assert (found.high - found.low) / (2 * 1.96 * spread) == pytest.approx(1, abs=0.03)
+    assert (found.high + found.low) / 2 == pytest.approx(found.difference, abs=0.05 * spread)
+    wider = compare(a, b, seed=0, confidence=0.99)
+    assert (wider.high - wider.low) / (found.high - found.low) == pytest.approx(2.576 / 1.96, abs=0.05)
+
+
+def cover(truth: float, draw: Callable[[int], tuple[Any, Any]], groups: Any = None) -> tuple[float, float]:
+    """Return how often, over repeated experiments, the interval contains the truth and how often 0 is rejected."""
+    results = [compare(*draw(seed), seed=seed, num_resamples=400, groups=groups) for seed in range(500)]
+    coverage = np.mean([result.low <= truth <= result.high for result in results])
+    return float(coverage), float(np.mean([result.share < 0.05 for result in results]))
+
+
+def test_interval_has_its_nominal_coverage() -> None:
+    # Percentile intervals of 80 queries cover about 94 %; 500 trials have a standard error of 1 %.
+    coverage, rejected = cover(0.0, lambda seed: sample(80, seed))
+    assert 0.91 < coverage < 0.98
+    assert 0.02 < rejected < 0.09
+    coverage, rejected = cover(0.5, lambda seed: sample(80, seed, gain=0.5))
+    assert 0.91 < coverage < 0.98
+    assert 0.8 < rejected < 0.95  # the power of a test of 0.5 with a spread of 1.41 / sqrt(80)
+
+
+def test_captions_of_one_video_are_not_independent() -> None:
+    groups = np.repeat(np.arange(40), 10)
+
+    def draw(seed: int) -> tuple[Any, Any]:
+        a, b = sample(40, seed)
+        return a[groups], b[groups]
+
+    coverage, _ = cover(0.0, draw, groups)
+    assert 0.9 < coverage < 0.98
+    coverage, _ = cover(0.0, draw)
+    assert coverage < 0.6
+
+
+@pytest.mark.wrong_shapes
+def test_invalid_arguments_are_rejected() -> None:
+    a, b = sample(5, seed=8)
+    cases: list[tuple[Callable[[], object], type[Exception], str]] = [
+        (lambda: compare(a, b[:4], seed=0), VidretError, r"one value per query, equally many, got \(5,\) and \(4,\)"),
+        (
+            lambda: compare(a[:0], b[:0], seed=0),
+            VidretError,
+            r"one value per query, equally many, got \(0,\) and \(0,\)",
+        ),
+        (lambda: compare(a[None], b[None], seed=0), VidretError, r"equally many, got \(1, 5\) and \(1, 5\)"),
+        (lambda: compare(a, np.append(b[:4], np.nan), seed=0), VidretError, "a and b must be finite"),
+        (lambda: compare(a, b, seed=0, num_resamples=0), ValueError, "num_resamples must be at least 1 .* got 0"),
+        (lambda: compare(a, b, seed=0, confidence=1.0), ValueError, "confidence in 0..1, got 10000 and 1.0"),
+        (
+            lambda: compare(a, b, seed=0, groups=np.arange(4)),
+            ValueError,
+            r"one entry for each of 5 queries, got \(4,\)",
+        ),
+    ]
+    for call, error, message in cases:
+        with pytest.raises(error, match=message):
+            call()

@@ -1,0 +1,132 @@
+"""Clusters of unit vectors: spherical k-means around the directions in which they differ from their mean.
+
+Reference: Dhillon and Modha 2001, "Concept Decompositions for Large Sparse Text Data Using Clustering".
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from vidret.errors import VidretError
+
+SAMPLE = 20_000  # vectors that the centres are fitted to
+BATCH = 8192  # vectors that are assigned together
+MAX_ROUNDS = 30
+MAX_CLUSTERS = 12  # by default
+
+
+def choose_num_clusters(num_vectors: int) -> int:
+    """Return how many clusters an overview of some vectors has: the root of half of them, up to 12."""
+    return max(1, min(MAX_CLUSTERS, round(math.sqrt(num_vectors / 2))))
+
+
+def cluster_vectors(
+    vectors: Float[np.ndarray, "row dim"], num_clusters: int, *, seed: int = 0
+) -> Int64[np.ndarray, " row"]:
+    """Return the cluster of each vector, the largest cluster first; there may be fewer than ``num_clusters``.
+
+    The mean is subtracted first, since vectors of images and texts have most of their direction in common.
+
+    Raises:
+        VidretError: There is no vector, or ``num_clusters`` is below 1.
+    """
+    if not len(vectors) or num_clusters < 1:
+        raise VidretError(f"clusters need a vector and a number of at least 1, got {len(vectors)} and {num_clusters}")
+    rng = np.random.default_rng(seed)
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    sample = np.sort(rng.permutation(len(vectors))[:SAMPLE])
+    centres = _fit_centres(_centre(vectors[sample], mean), num_clusters, rng)
+    batches = [slice(first, first + BATCH) for first in range(0, len(vectors), BATCH)]
+    labels = np.concatenate([(_centre(vectors[batch], mean) @ centres.T).argmax(axis=1) for batch in batches])
+    found, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    by_size = np.argsort(-counts, kind="stable")
+    ranks = np.empty(len(found), np.int64)
+    ranks[by_size] = np.arange(len(found))
+    return ranks[inverse]
+
+
+def _centre(vectors: np.ndarray, mean: Float32[np.ndarray, " dim"]) -> Float32[np.ndarray, "row dim"]:
+    """Return the unit directions of vectors from their mean; a vector at the mean stays zero."""
+    moved = vectors.astype(np.float32) - mean
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    directions: Float32[np.ndarray, "row dim"] = moved / np.maximum(lengths, 1e-6)
+    return directions
+
+
+def _fit_centres(
+    directions: Float32[np.ndarray, "row dim"], num_clusters: int, rng: np.random.Generator
+) -> Float32[np.ndarray, "cluster dim"]:
+    """Return centres that k-means++ starts and Lloyd's rounds improve until no vector changes its cluster."""
+    centres = directions[[int(rng.integers(len(directions)))]]
+    for _ in range(num_clusters - 1):
+        distances = np.maximum(1 - (directions @ centres.T).max(axis=1), 0).astype(np.float64) ** 2
+        if distances.sum() <= 1e-9:  # all vectors are at a centre
+            break
+        chosen = rng.choice(len(directions), p=distances / distances.sum())
+        centres = np.concatenate([centres, directions[[chosen]]])
+    labels = np.full(len(directions), -1)
+    for _ in range(MAX_ROUNDS):
+        updated = (directions @ centres.T).argmax(axis=1)
+        if np.array_equal(updated, labels):
+            break
+        labels = updated
+        for cluster in np.unique(labels):
+            total = directions[labels == cluster].sum(axis=0)
+            centres[cluster] = total / max(float(np.linalg.norm(total)), 1e-6)
+    return centres
+
+
+MIN_PROMPTS = 8  # fewer are not divided into topics
+NUM_WORDS = 3  # of a topic's name
+WORD = re.compile(r"[^\W\d_]{3,}")
+COMMON = frozenset(
+    ("the", "and", "with", "from", "into", "onto", "over", "under", "that", "this", "there", "are", "was", "for", "its")
+)
+
+
+def find_topics(prompts: Sequence[str], vectors: Float32[np.ndarray, "prompt dim"]) -> list[str]:
+    """Return the topic of each prompt: clusters of their vectors, named by words that set their prompts apart.
+
+    Fewer than ``MIN_PROMPTS`` prompts are of one topic without a name.
+    """
+    if len(prompts) < MIN_PROMPTS:
+        return [""] * len(prompts)
+    labels = cluster_vectors(vectors, choose_num_clusters(len(prompts)))
+    words = [set(WORD.findall(prompt.lower())) - COMMON for prompt in prompts]
+    overall = Counter(word for own in words for word in own)
+    names = {}
+    for label in range(int(labels.max()) + 1):
+        members = [own for own, other in zip(words, labels, strict=True) if other == label]
+        counts = Counter(word for own in members for word in own)
+        # How many prompts of the topic have a word, less how many would if topics did not matter.
+        gains = {word: count - overall[word] * len(members) / len(prompts) for word, count in counts.items()}
+        best = sorted(gains, key=lambda word: (-gains[word], word))[:NUM_WORDS]
+        names[label] = ", ".join(best)
+    return [names[int(label)] for label in labels]
+
+
+def rank_topics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the topics of rows of prompts with the means of their scores, the worst alignment first.
+
+    ``below`` is how far the alignment is below the mean of all prompts, in standard errors of the mean of as many
+    prompts; None if all prompts align equally well. There are no topics to compare if all prompts have the same one.
+    """
+    topics = list(dict.fromkeys(row["topic"] for row in rows))
+    if len(topics) < 2:
+        return []
+    overall = np.array([row["alignment"] for row in rows])
+    spread = float(overall.std())
+    found = []
+    for topic in topics:
+        own = [row for row in rows if row["topic"] == topic]
+        alignment = float(np.mean([row["alignment"] for row in own]))
+        below = (float(overall.mean()) - alignment) / (spread / len(own) ** 0.5) if spread else None
+        means = {name: float(np.mean([row[name] for row in own])) for name in ("consistency", "diversity")}
+        counts = {"num_prompts": len(own), "num_videos": sum(row["num_videos"] for row in own)}
+        found.append({"topic": topic, **counts, "alignment": alignment, "below": below, **means})
+    return sorted(found, key=lambda row: (row["alignment"], row["topic"]))

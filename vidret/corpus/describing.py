@@ -1,0 +1,208 @@
+"""Description of a folder: the phrases that set its videos apart from others (VisDiff's ranking over an index).
+
+Reference: Dunlap et al. 2024, "Describing Differences in Image Sets with Natural Language".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vidret.corpus.differences import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
+from vidret.corpus.phrases import Phrase, list_bank, propose_phrases, score_video_words
+from vidret.corpus.vectors import IndexVectors, TextEncoder, encode_phrases, read_index_vectors
+from vidret.errors import VidretError
+from vidret.store.store import Store
+from vidret.types import Filters
+
+NUM_EXAMPLES = 3
+
+
+class NoComparisonError(VidretError):
+    """Sets of videos that cannot be compared, since one is empty or they are too small for a claim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleFrame:
+    """A frame that a phrase fits: the path of its video, and its time in seconds."""
+
+    path: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedPhrase:
+    """A phrase that was compared, how well it sets the sets apart, and frames of the set that it is more true of."""
+
+    phrase: Phrase
+    difference: PhraseDifference
+    examples: tuple[ExampleFrame, ...]
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether chance explains the difference poorly, all phrases considered."""
+        return self.difference.adjusted_p < ALPHA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content for JSON."""
+        return {
+            "phrase": self.phrase.text,
+            "kind": self.phrase.kind,
+            "auroc": round(self.difference.auroc, 5),
+            "mean": round(self.difference.mean_a, 5),
+            "mean_of_others": round(self.difference.mean_b, 5),
+            "p": self.difference.p_value,
+            "adjusted_p": self.difference.adjusted_p,
+            "significant": self.is_significant,
+            "examples": [{"path": each.path, "time": round(each.time, 3)} for each in self.examples],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderDescription:
+    """The phrases that are more true of a set of videos than of others, and the reverse, best first.
+
+    Attributes:
+        num_videos: Number of videos of the set.
+        num_others: Number of videos that it was compared with.
+        num_phrases: Number of phrases that were compared, which the correction counts.
+        more: Phrases that are more true of the set.
+        less: Phrases that are more true of the others.
+    """
+
+    num_videos: int
+    num_others: int
+    num_phrases: int
+    more: tuple[RankedPhrase, ...]
+    less: tuple[RankedPhrase, ...]
+
+
+def describe_folder(
+    store: Store,
+    encoder: TextEncoder,
+    folder: str,
+    *,
+    against: str | None = None,
+    phrases: Sequence[str] | None = None,
+    k: int = 10,
+) -> FolderDescription:
+    """Return the phrases that set the videos of a folder apart.
+
+    What is seen is scored by the mean vector of each video, what is said and shown by the stored words. Each video
+    counts once.
+
+    Args:
+        store: The index, which must have both sets.
+        encoder: Its encoder, for the phrases.
+        folder: Folder of the videos.
+        against: Folder to compare with; None for all other videos of the index.
+        phrases: Phrases about what is seen; None for those of ``list_bank``, of which the ones that fit the videos are
+            kept. Words are not compared if phrases are given.
+        k: Maximum number of phrases in each direction.
+
+    Raises:
+        NoComparisonError: There is no other video, or the sets are too small for a claim about so many phrases.
+        VidretError: A folder is not in the index, or the folders share videos.
+    """
+    vectors = read_index_vectors(store)
+    ours, theirs = _split_videos(store, vectors, folder, against)
+    members = ours | theirs
+    bank = list(dict.fromkeys(list_bank() if phrases is None else phrases))
+    _check_sizes(folder, ours, theirs, 1)
+    texts = encode_phrases(encoder, bank)
+    proposed = propose_phrases(texts, vectors.means[members])
+    seen = [Phrase(bank[index], "seen") for index in proposed]
+    word_times: dict[Phrase, dict[int, float]] = {}
+    scores = (texts[proposed] @ vectors.means[members].T).astype(np.float64)
+    if phrases is None:
+        durations = {video.id: video.duration for video in store.videos()}
+        words = score_video_words(store, {int(each): durations[int(each)] for each in vectors.video_ids[members]})
+        word_times = dict(zip(words.phrases, words.times, strict=True))
+        seen, scores = [*seen, *words.phrases], np.concatenate([scores, words.scores])
+    _check_sizes(folder, ours, theirs, len(seen))
+    ranked = rank_phrases(scores[:, ours[members]], scores[:, theirs[members]])
+    by_phrase = dict(zip((bank[each] for each in proposed), texts[proposed], strict=True))
+    finder = _ExampleFinder(store, vectors, by_phrase, word_times)
+
+    def choose(order: Sequence[PhraseDifference], mask: Bool[np.ndarray, " video"]) -> tuple[RankedPhrase, ...]:
+        own = vectors.video_ids[mask]
+        return tuple(
+            RankedPhrase(phrase=seen[each.index], difference=each, examples=finder.find(seen[each.index], own))
+            for each in order[:k]
+        )
+
+    return FolderDescription(
+        num_videos=int(ours.sum()),
+        num_others=int(theirs.sum()),
+        num_phrases=len(seen),
+        more=choose([each for each in ranked if each.auroc > 0.5], ours),
+        less=choose([each for each in reversed(ranked) if each.auroc < 0.5], theirs),
+    )
+
+
+def _split_videos(
+    store: Store, vectors: IndexVectors, folder: str, against: str | None
+) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"]]:
+    """Return which videos are in the folder, and which are compared with it."""
+    ours = np.isin(vectors.video_ids, [video.id for video in store.videos(Filters(folder=folder))])
+    if against is None:
+        theirs = ~ours
+    else:
+        theirs = np.isin(vectors.video_ids, [video.id for video in store.videos(Filters(folder=against))])
+        if not theirs.any():
+            raise VidretError(f"{against}: not in the index; index it first")
+    if not ours.any():
+        raise VidretError(f"{folder}: not in the index; index it first")
+    if num_shared := int((ours & theirs).sum()):
+        raise VidretError(f"{folder} and {against} must have no video in common, got {num_shared}")
+    if not theirs.any():
+        raise NoComparisonError(
+            f"{folder}: has all videos of the index, so there is none to compare it with; use --against"
+        )
+    return ours, theirs
+
+
+def _check_sizes(
+    folder: str, ours: Bool[np.ndarray, " video"], theirs: Bool[np.ndarray, " video"], num_phrases: int
+) -> None:
+    """Check that a perfect separation would be significant."""
+    num_ours, num_theirs = int(ours.sum()), int(theirs.sum())
+    if not can_be_significant(num_ours, num_theirs, num_phrases):
+        raise NoComparisonError(
+            f"{folder}: {num_ours} videos and {num_theirs} to compare with are too few for a claim about {num_phrases} "
+            f"phrases: {count_needed(num_phrases)} in each set are enough; fewer phrases (--phrases FILE) need fewer"
+        )
+
+
+class _ExampleFinder:
+    """Finds frames that phrases fit."""
+
+    def __init__(
+        self,
+        store: Store,
+        vectors: IndexVectors,
+        texts: dict[str, Float[np.ndarray, " dim"]],
+        word_times: dict[Phrase, dict[int, float]],
+    ) -> None:
+        self._store, self._vectors, self._texts, self._word_times = store, vectors, texts, word_times
+        self._paths = {video.id: video.paths[0] for video in store.videos()}
+
+    def find(self, phrase: Phrase, video_ids: np.ndarray) -> tuple[ExampleFrame, ...]:
+        """Return the best frame of each of the best videos; for words, frames of the first videos while they last."""
+        if phrase.kind != "seen":
+            times = self._word_times[phrase]
+            having = [int(video_id) for video_id in video_ids if int(video_id) in times][:NUM_EXAMPLES]
+            return tuple(ExampleFrame(path=self._paths[each], time=times[each]) for each in having)
+        text, vectors = self._texts[phrase.text], self._vectors
+        rows = np.searchsorted(vectors.video_ids, video_ids)
+        best = video_ids[np.argsort(-(vectors.means[rows] @ text), kind="stable")[:NUM_EXAMPLES]]
+        return tuple(self._find_frame(int(video_id), text) for video_id in best)
+
+    def _find_frame(self, video_id: int, text: Float[np.ndarray, " dim"]) -> ExampleFrame:
+        own = np.flatnonzero(self._vectors.owners == video_id)
+        segment = own[np.argmax(self._vectors.segments[own].astype(np.float32) @ text)]
+        ((frames, times),) = self._store.frames([int(self._vectors.segment_ids[segment])])
+        time = times[np.argmax(frames.astype(np.float32) @ text)] if len(frames) else 0.0
+        return ExampleFrame(path=self._paths[video_id], time=float(time))

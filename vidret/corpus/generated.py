@@ -1,0 +1,210 @@
+"""Evaluation of generated videos: how well they match their prompts, and how real they look (STREAM).
+
+References:
+    Kim et al. 2024, "STREAM: Spatio-TempoRal Evaluation and Analysis Metric for Video Generative Models".
+    Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning".
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.corpus.clusters import find_topics, rank_topics
+from vidret.corpus.diversity import compute_vendi
+from vidret.corpus.stream import (
+    CORRECTED_EXPONENT,
+    NEAREST,
+    compare_mean_signals,
+    compare_spectra,
+    measure_signals,
+)
+from vidret.corpus.vectors import encode_phrases
+from vidret.data.frames import read_indices
+from vidret.encode.encoder import Encoder
+from vidret.errors import VidretError
+from vidret.video.probe import probe
+from vidret.video.scan import list_videos
+
+NUM_FRAMES = 16  # of each video, evenly spaced: STREAM's default
+
+
+def read_prompts(path: Path, folder: Path) -> dict[str, str]:
+    """Return the prompt of each video of a folder, by path.
+
+    Args:
+        path: JSON lines with "prompt" and "video", the name of a file in the folder; a prompt may have several.
+        folder: Folder of the videos.
+
+    Raises:
+        VidretError: A line is invalid, a prompt has no video, or a video no prompt.
+    """
+    prompts: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):
+            raise VidretError(f'{path}: line {number} must have the strings "prompt" and "video", got {line:.80}')
+        video = str((folder / row["video"]).absolute())
+        if video in prompts:
+            raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {number}")
+        if not row["prompt"].strip():
+            raise VidretError(f"{path}: prompts must not be empty, got one in line {number}")
+        prompts[video] = row["prompt"]
+    files = list_videos([str(folder)]).files
+    if missing := sorted(set(prompts) - set(files)):
+        raise VidretError(f"{path}: each prompt must have its video, got none for {_name_first(missing)}")
+    if extra := sorted(set(files) - set(prompts)):
+        raise VidretError(f"{path}: each video must have its prompt, got none for {_name_first(extra)}")
+    if not prompts:
+        raise VidretError(f"{path}: must contain a prompt, got none")
+    return prompts
+
+
+def evaluate_generated(
+    encoder: Encoder,
+    prompts: Mapping[str, str],
+    real: Sequence[str] = (),
+    *,
+    topics: Mapping[str, str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score generated videos by their frames.
+
+    Args:
+        encoder: The encoder of frames and prompts.
+        prompts: The prompt of each video, by path.
+        real: Paths of real videos, for STREAM; none leaves it out.
+        topics: The topic of each prompt; None to find topics among the prompts.
+        on_progress: Called with the number of videos encoded and the total.
+
+    Returns:
+        ``alignment`` (mean cosine of frames and prompt), ``prompt_recall`` (percentage of videos that fit their own
+        prompt best), ``consistency`` (mean cosine of successive frames), ``stream`` if there are real videos, and
+        ``prompts`` with these scores, the Vendi score and the videos of each, and ``topics`` with the means of their
+        prompts, both with the worst alignment first.
+
+    Raises:
+        VidretError: A video has too few frames, a vector is not finite, or a set is too small for STREAM.
+    """
+    if real and min(len(prompts), len(real)) <= NEAREST:
+        sizes = f"{len(prompts)} generated and {len(real)} real"
+        raise VidretError(f"STREAM needs at least {NEAREST + 1} videos of each kind, got {sizes}")
+    total, vectors = len(prompts) + len(real), []
+    for path in (*prompts, *real):
+        vectors.append(read_frame_vectors(encoder, path))
+        if on_progress is not None:
+            on_progress(len(vectors), total)
+    frames = np.stack(vectors[: len(prompts)])
+    texts = list(dict.fromkeys(prompts.values()))
+    own = np.array([texts.index(prompt) for prompt in prompts.values()])
+    vectors_of_texts = encode_phrases(encoder, texts)
+    scores = frames.mean(axis=1) @ vectors_of_texts.T
+    alignment = scores[np.arange(len(own)), own]
+    consistency = (frames[:, 1:] * frames[:, :-1]).sum(axis=2).mean(axis=1)
+    report: dict[str, Any] = {
+        "num_videos": len(own),
+        "num_prompts": len(texts),
+        "alignment": float(alignment.mean()),
+        "prompt_recall": 100 * float((alignment >= scores.max(axis=1)).mean()),
+        "consistency": float(consistency.mean()),
+    }
+    if real:
+        report["stream"] = score_stream(np.stack(vectors[len(prompts) :]), frames)
+    members: dict[int, list[int]] = defaultdict(list)
+    for video, prompt in enumerate(own.tolist()):
+        members[prompt].append(video)
+    named = find_topics(texts, vectors_of_texts) if topics is None else [topics[text] for text in texts]
+    paths = list(prompts)
+    rows = [
+        {
+            "prompt": texts[prompt],
+            "topic": named[prompt],
+            "num_videos": len(videos),
+            "alignment": float(alignment[videos].mean()),
+            "consistency": float(consistency[videos].mean()),
+            "diversity": compute_vendi(frames[videos].mean(axis=1)),
+            "videos": [
+                {"path": paths[video], "alignment": float(alignment[video]), "consistency": float(consistency[video])}
+                for video in sorted(videos, key=lambda video: alignment[video])
+            ],
+        }
+        for prompt, videos in members.items()
+    ]
+    return {**report, "topics": rank_topics(rows), "prompts": sorted(rows, key=lambda row: row["alignment"])}
+
+
+def read_topics(path: Path) -> dict[str, str] | None:
+    """Return the topic of each prompt of a file of prompts that has been read; None if it gives none.
+
+    Raises:
+        VidretError: Some prompts have a "topic" and others have none, or one has two.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    topics: dict[str, str] = {}
+    lacking = None
+    for row in map(json.loads, lines):
+        topic = row.get("topic")
+        if not isinstance(topic, str):
+            lacking = lacking or row["prompt"]
+        elif topics.setdefault(row["prompt"], topic) != topic:
+            raise VidretError(f"{path}: a prompt must have one topic, got two for {row['prompt']!r}")
+    if topics and lacking is not None:
+        raise VidretError(f"{path}: all prompts must have a topic or none, got none for {lacking!r}")
+    return topics or None
+
+
+def score_stream(
+    real: Float32[np.ndarray, "real frame dim"], generated: Float32[np.ndarray, "generated frame dim"]
+) -> dict[str, float]:
+    """Return STREAM of frame vectors of unit length, and STREAM-T of two halves of the real videos to read it against.
+
+    ``temporal`` has the exponent of the published code, ``temporal_corrected`` that of the skewness.
+    """
+    ours, theirs = measure_signals(real), measure_signals(generated)
+    corrected = [measure_signals(each, CORRECTED_EXPONENT).skewness for each in (real, generated)]
+    spatial = compare_mean_signals(ours.mean_signal, theirs.mean_signal)
+    return {
+        "temporal": compare_spectra(ours.skewness, theirs.skewness),
+        "temporal_corrected": compare_spectra(corrected[0], corrected[1]),
+        "temporal_of_real_halves": compare_spectra(ours.skewness[::2], ours.skewness[1::2]),
+        "fidelity": spatial.fidelity,
+        "diversity": spatial.diversity,
+    }
+
+
+def read_frame_vectors(encoder: Encoder, path: str) -> Float32[np.ndarray, "frame dim"]:
+    """Return the unit vectors of evenly spaced frames of a video.
+
+    Raises:
+        DecodeError: The file cannot be read.
+        VidretError: It has too few frames, or the encoder has no vector for each frame.
+    """
+    info = probe(path)
+    if info.num_frames < NUM_FRAMES:
+        raise VidretError(f"{path}: must have at least {NUM_FRAMES} frames, got {info.num_frames}")
+    indices = np.linspace(0, info.num_frames - 1, NUM_FRAMES).round().astype(np.int64)
+    (embedding,) = encoder.encode_frames([read_indices(info, indices, encoder.resize)])
+    vectors = np.asarray(embedding.frames, np.float32)
+    if len(vectors) != NUM_FRAMES:
+        raise VidretError(f"{encoder.name}: must have a vector for each frame, got {len(vectors)} for {NUM_FRAMES}")
+    if not np.isfinite(vectors).all():
+        raise VidretError(f"{path}: vectors must be finite, got NaN or infinity")
+    return vectors
+
+
+def _name_first(paths: Sequence[str]) -> str:
+    """Return the name of the first of some files, and how many more there are."""
+    return Path(paths[0]).name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")

@@ -1,0 +1,160 @@
+"""Phrases to describe videos with: names of things and actions, and the words that an index has read."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vidret.store.store import Store
+from vidret.store.texts.store import TextStore
+from vidret.types import TextSource, TimedText
+
+PhraseKind = Literal["seen", "said", "shown"]
+WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly articles and misreadings
+MAX_WORDS = 100  # of speech, and of the screen
+MAX_PHRASES = 200  # that are seen; the more are compared, the larger sets a claim needs
+PER_VIDEO = 3  # phrases that each video proposes
+KINDS: Mapping[TextSource, PhraseKind] = {"speech": "said", "subtitles": "said", "screen": "shown"}
+ANY = ""  # in the place of a word
+ANY_WORDS: Mapping[PhraseKind, str] = {"said": "speech", "shown": "text on the screen"}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase, and whether it is about what is seen, said, or shown as text."""
+
+    text: str
+    kind: PhraseKind
+
+
+@cache
+def list_class_names() -> tuple[str, ...]:
+    """Return the names of ImageNet's things and Kinetics' actions, as torchvision has them."""
+    from torchvision.models import EfficientNet_B0_Weights  # type: ignore[import-untyped]
+    from torchvision.models.video import R3D_18_Weights  # type: ignore[import-untyped]
+
+    names = (*EfficientNet_B0_Weights.DEFAULT.meta["categories"], *R3D_18_Weights.DEFAULT.meta["categories"])
+    return tuple(dict.fromkeys(str(name) for name in names))
+
+
+def propose_phrases(
+    texts: Float[np.ndarray, "phrase dim"], vectors: Float[np.ndarray, "video dim"], limit: int = MAX_PHRASES
+) -> Int64[np.ndarray, " proposed"]:
+    """Return the phrases that fit some videos much better than others, at most ``limit``, in the order of the bank.
+
+    Each video proposes the phrases that stand out in it among all videos, and the most proposed are kept. The choice
+    does not look at sets of videos, so that it does not bias a comparison of two.
+    """
+    if len(texts) <= limit:
+        return np.arange(len(texts))
+    scores = vectors @ texts.T
+    deviations = scores - scores.mean(axis=0)
+    top = np.argpartition(-deviations, PER_VIDEO, axis=1)[:, :PER_VIDEO]
+    votes = np.bincount(top.ravel(), minlength=len(texts))
+    chosen = np.lexsort((-deviations.max(axis=0), -votes))[:limit]
+    proposed: Int64[np.ndarray, " proposed"] = np.sort(chosen)
+    return proposed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WordScores:
+    """What is said and shown in videos, as phrases.
+
+    Attributes:
+        phrases: ``speech`` and ``text on the screen``, and single words.
+        scores: Words per second of the first two; for a word whether it occurs.
+        times: For each phrase the videos that have it, and the middle of the text in seconds where each has it first.
+    """
+
+    phrases: list[Phrase]
+    scores: Float[np.ndarray, "phrase video"]
+    times: list[dict[int, float]]
+
+
+def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScores:
+    """Score what an index has read of videos, by the duration in seconds of each; empty if it has read nothing.
+
+    Single words are those that nearest to half of the videos have, which can set videos apart best.
+    """
+    columns = {video_id: column for column, video_id in enumerate(durations)}
+    totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
+    firsts: dict[tuple[PhraseKind, str], dict[int, float]] = defaultdict(dict)  # [of a word or of any][video]
+    for kind, video_id, text in _read_words(store, columns):
+        totals[kind][video_id] += len(text.text.split())
+        for word in (ANY, *WORD.findall(text.text.lower())):
+            firsts[kind, word].setdefault(video_id, (text.start + text.end) / 2)
+    phrases, rows, times = [], [], []
+    for kind, counts in totals.items():
+        phrases.append(Phrase(ANY_WORDS[kind], kind))
+        rows.append([counts[video_id] / max(seconds, 1e-3) for video_id, seconds in durations.items()])
+        times.append(firsts[kind, ANY])
+        having = {word: len(videos) for (of, word), videos in firsts.items() if of == kind and word != ANY}
+        for word in _choose_words(having, len(columns)):
+            phrases.append(Phrase(word, kind))
+            rows.append([float(video_id in firsts[kind, word]) for video_id in durations])
+            times.append(firsts[kind, word])
+    return WordScores(phrases, np.array(rows, np.float64).reshape(len(rows), len(columns)), times)
+
+
+def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
+    """Return the words that several videos have and several lack, those of nearest to half of them first."""
+    useful = [word for word, count in counts.items() if 2 <= count <= num_videos - 2]
+    return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
+
+
+def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseKind, int, TimedText]]:
+    """Yield the kind and the video of each text of some videos, by time in each track."""
+    if not TextStore.exists(store.path):
+        return
+    contents = {fingerprint: video_id for video_id, fingerprint in store.fingerprints().items() if video_id in videos}
+    with TextStore.open(store.path) as texts:
+        for track in texts.tracks():
+            if track.fingerprint in contents and track.num_texts and track.source in KINDS:
+                for stored in texts.transcript(track):
+                    yield KINDS[track.source], contents[track.fingerprint], stored.text
+
+
+# Of the things that ImageNet's classes are in WordNet 3.0 (hypernyms of five classes or more), those that can be seen.
+CLASS_PARENTS = (
+    *("animal", "mammal", "dog", "hunting dog", "hound", "terrier", "shepherd dog", "spaniel", "retriever", "toy dog"),
+    *("cat", "big cat", "ungulate", "ruminant", "primate", "monkey", "ape", "rodent", "bird", "aquatic bird", "finch"),
+    *("game bird", "wading bird", "fish", "shark", "reptile", "snake", "lizard", "turtle", "amphibian", "salamander"),
+    *("insect", "beetle", "butterfly", "spider", "crustacean", "mollusk", "fungus", "flower", "fruit", "vegetable"),
+    *("food", "dish of food", "baked goods", "vehicle", "motor vehicle", "car", "truck", "military vehicle", "boat"),
+    *("ship", "aircraft", "machine", "tool", "hand tool", "weapon", "measuring instrument", "timepiece", "computer"),
+    *("electronic equipment", "home appliance", "kitchen appliance", "kitchen utensil", "cooking utensil", "bottle"),
+    *("musical instrument", "wind instrument", "stringed instrument", "percussion instrument", "sports equipment"),
+    *("ball", "furniture", "seat", "clothing", "garment", "headdress", "footwear", "toiletry", "bag", "box", "fabric"),
+    *("building", "house", "shop", "fence", "mountain", "geological formation", "body of water"),
+)
+# What a video can be, and where and how it can be filmed.
+SCENE_KINDS = (
+    *("an animated cartoon", "a video game", "a computer rendering", "a drawing", "a diagram", "a map", "a title card"),
+    *("a black and white film", "a close-up", "an aerial view", "underwater", "at night", "at sunset", "a dark room"),
+    *("a kitchen", "a living room", "an office", "a classroom", "a shop", "a factory", "a workshop", "a stage"),
+    *(
+        "a studio",
+        "a sports field",
+        "a stadium",
+        "a gym",
+        "a street",
+        "a road",
+        "a car interior",
+        "a city",
+        "a village",
+    ),
+    *("a forest", "a field", "a garden", "a beach", "the sea", "a river", "a lake", "a desert", "snow", "mountains"),
+    *("the sky", "people talking", "a person talking to the camera", "a crowd", "a child", "hands at work"),
+    *("cooking", "sports", "dancing", "playing music", "driving", "flying", "fire", "machinery at work"),
+)
+
+
+@cache
+def list_bank() -> tuple[str, ...]:
+    """Return all phrases, each once."""
+    return tuple(dict.fromkeys((*list_class_names(), *CLASS_PARENTS, *SCENE_KINDS)))

@@ -1,0 +1,152 @@
+"""Vectors of phrases, which an encoder sees once: in one process, or ever, if they are kept in a folder."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int64
+
+from vidret.errors import StoreError, VidretError
+from vidret.store.store import Store
+from vidret.types import TextEmbedding
+
+FOLDER = "phrases"  # of an index
+MAX_KEPT = 20_000  # phrases of an encoder; beyond it only those of the last run are kept
+
+
+class TextEncoder(Protocol):
+    """The part of an encoder that phrases need."""
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text."""
+        ...
+
+
+class IdentifiedEncoder(TextEncoder, Protocol):
+    """A text encoder whose vectors are the same wherever its fingerprint is."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What names its weights and how it uses them."""
+        ...
+
+
+class RememberedTexts:
+    """A text encoder that remembers the sentence vectors of texts, in a file if it is given a folder.
+
+    The file belongs to the encoder's fingerprint. What cannot be read or written is encoded again.
+    """
+
+    def __init__(
+        self,
+        encoder: IdentifiedEncoder,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        on_new: Callable[[int], None] | None = None,
+    ) -> None:
+        """Read what the folder has of this encoder; ``on_new`` is called with the number of texts to be encoded."""
+        self._encoder, self._on_new = encoder, on_new
+        digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
+        self._path = None if folder is None else Path(folder) / f"{digest}.npz"
+        self._known = {} if self._path is None else read_phrases(self._path)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode the texts that are new, and return all, each with the sentence as its only word."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            if self._on_new is not None:
+                self._on_new(len(new))
+            found = {text: each.sentence for text, each in zip(new, self._encoder.encode_text(new), strict=True)}
+            self._known |= found
+            if self._path is not None and np.isfinite(np.stack(list(found.values()))).all():
+                write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else found)
+        return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
+
+
+def read_phrases(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
+    """Return the vectors of a file by phrase; none if it does not exist or is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(zip(stored["phrases"].tolist(), stored["vectors"].astype(np.float32), strict=True))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+
+
+def write_phrases(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
+    """Write vectors by phrase in place of a file, if the folder can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            whole = Path(folder) / path.name
+            np.savez(whole, phrases=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
+            whole.replace(path)
+
+
+def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:
+    """Return the unit vectors of phrases.
+
+    Phrases of similar length are encoded together, since a batch is padded to its longest text.
+
+    Raises:
+        VidretError: There is no phrase, or a vector is not finite.
+    """
+    if not phrases:
+        raise VidretError("phrases must not be empty, got none")
+    order = sorted(range(len(phrases)), key=lambda index: len(phrases[index]))
+    embeddings = encoder.encode_text([phrases[index] for index in order])
+    vectors = np.empty((len(phrases), len(embeddings[0].sentence)), np.float32)
+    vectors[order] = np.stack([each.sentence for each in embeddings])
+    if wrong := [phrase for phrase, row in zip(phrases, vectors, strict=True) if not np.isfinite(row).all()]:
+        raise VidretError(f"vectors of phrases must be finite, got NaN or infinity for {wrong[0]!r}")
+    return vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexVectors:
+    """The vectors of an index's searchable segments, and the mean of each video.
+
+    Segments of one video are alike. Statistics about videos therefore count each video once.
+
+    Attributes:
+        segment_ids: Ids of the segments, ascending.
+        owners: Video id of each segment.
+        segments: Their vectors, of unit length.
+        video_ids: Ids of the videos, ascending.
+        means: Mean vector of each video.
+    """
+
+    segment_ids: Int64[np.ndarray, " segment"]
+    owners: Int64[np.ndarray, " segment"]
+    segments: Float16[np.ndarray, "segment dim"]
+    video_ids: Int64[np.ndarray, " video"]
+    means: Float32[np.ndarray, "video dim"]
+
+
+def read_index_vectors(store: Store) -> IndexVectors:
+    """Read the vectors of an index.
+
+    Raises:
+        StoreError: The index is empty.
+        VidretError: A vector is not finite.
+    """
+    segment_ids = store.searchable()
+    if not len(segment_ids):
+        raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
+    by_segment = store.owners(segment_ids)
+    owners = np.fromiter((by_segment[int(each)] for each in segment_ids), np.int64, len(segment_ids))
+    segments = store.video_vectors()
+    order = np.argsort(owners, kind="stable")
+    video_ids, starts = np.unique(owners[order], return_index=True)
+    counts = np.diff(np.append(starts, len(owners)))
+    ordered = segments[order].astype(np.float32)
+    if num_wrong := int(np.count_nonzero(~np.isfinite(ordered).all(axis=1))):
+        raise VidretError(f"{store.path}: vectors must be finite, got NaN or infinity in {num_wrong} segments")
+    means = np.add.reduceat(ordered, starts, axis=0) / counts[:, None].astype(np.float32)
+    return IndexVectors(segment_ids, owners, segments, video_ids, means)
