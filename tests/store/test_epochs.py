@@ -8,6 +8,7 @@ import pytest
 from vidret.store import Store, upkeep
 from vidret.store.catalog.segments import Segments
 from vidret.store.features import feature_paths
+from vidret.store.snapshots.latest import Snapshots
 
 from .samples import create, embedding, index_all, seeds
 
@@ -54,6 +55,7 @@ def test_moved_rows_are_found_in_the_catalog(
     tmp_path: Path, num_queries: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "restart_log", lambda _: None)  # as if the compaction had not ended yet
+    monkeypatch.setattr(Snapshots, "save", lambda _: None)
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
         assert_right(reader)

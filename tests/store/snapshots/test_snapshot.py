@@ -1,8 +1,10 @@
 """Snapshots: after any changes, extended ones are those read from scratch, and answer what SQL over all rows does."""
 
+import json
 import shutil
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from vidret.store import NewSegment, Store
 from vidret.store.catalog.database import Database
 from vidret.store.snapshots.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtract
-from vidret.store.snapshots.latest import Snapshots
+from vidret.store.snapshots.columns import FILE_NAME, KEY
+from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
 from vidret.store.snapshots.snapshot import Snapshot
 from vidret.store.vectors.flat import Flat
 from vidret.types import Filters
@@ -160,7 +163,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     @invariant()
     def is_what_is_stored(self) -> None:
         reader, snapshot = self.readers[0], self.readers[0].snapshot()
-        assert columns(snapshot) == columns(Snapshots(reader._catalog._tables, write=False).current())
+        assert columns(snapshot) == columns(SnapshotBuilder().advance(reader._catalog.database, snapshot.position))
         assert snapshot.everything.ids().tolist() == naive.matching(reader)
         assert snapshot.owners(range(60)) == naive.owners(reader)
         assert snapshot.find_contents([*(f"v{content}" for content in range(6)), "?"]) == naive.contents(reader)
@@ -224,6 +227,63 @@ def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monke
     assert second.everything.num_segments == 33
     assert second.count_videos() == 9
     assert third.count_videos() == 8
+
+
+def test_opening_a_saved_index_reads_what_changed_since(
+    stores: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = stores
+    writer.save_vectors()
+    counted = Counted(monkeypatch)
+    with Store.open(tmp_path) as opened:
+        counted.clear()
+        assert columns(opened.snapshot()) == columns(reader.snapshot())
+        assert counted.num_rows < 8, counted.statements
+    add_video(writer, "new", seed=900)
+    writer.set_file("/videos/v3.mp4", state="missing")
+    with Store.open(tmp_path) as opened:
+        assert columns(opened.snapshot()) == columns(reader.snapshot())
+        assert opened.searchable()[-1] == opened.searchable().max() > 32
+
+
+def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_path: Path) -> None:
+    writer, _ = stores
+    writer.save_vectors()
+    for seed in range(4):
+        writer.set_file(f"/videos/v{seed}.mp4", state="missing")
+    writer.prune()
+    writer.save_vectors()
+    with Store.open(tmp_path) as opened:
+        snapshot = opened.snapshot()
+        assert len(snapshot.segments.ids) == snapshot.everything.num_segments == 16
+        assert columns(snapshot) == columns(writer.snapshot())
+
+
+@pytest.mark.parametrize("name", ["segments.ids", "segments.video_rows", "videos.ids", "files.video_rows", "bits"])
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_columns_that_cannot_be_right_are_read_from_the_catalog(
+    stores: tuple[Store, Store], tmp_path: Path, name: str, *, is_listed: bool
+) -> None:
+    """Damaged ones, and those of a foreign index, whose checksums are right."""
+    writer, reader = stores
+    writer.save_vectors()
+    entry = json.loads(writer._catalog.derived(KEY)[0])
+    count, offset, _ = entry["columns"][name]
+    file = tmp_path / FILE_NAME
+    content = bytearray(file.read_bytes())
+    if name == "bits":
+        entry["columns"][name] = [count + 8, offset, zlib.crc32(content[offset : offset + count + 8])]
+    else:
+        size = np.dtype(SAVED[name]).itemsize
+        content[offset : offset + size] = b"\x7f" * size
+        entry["columns"][name][2] = zlib.crc32(content[offset : offset + count * size])
+    file.write_bytes(content)
+    if is_listed:
+        writer._catalog.set_meta(KEY, json.dumps(entry))
+    elif name == "bits":
+        file.write_bytes(content[:offset])
+    with Store.open(tmp_path) as opened:
+        assert columns(opened.snapshot()) == columns(reader.snapshot())
 
 
 @pytest.mark.parametrize("filters", [Filters(), Filters(folder="/videos"), Filters(min_seconds=1.0)])

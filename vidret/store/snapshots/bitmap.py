@@ -12,7 +12,7 @@ Ids = Int64[np.ndarray, " _id"]
 
 def are_ids(ids: Ids) -> bool:
     """Return whether ids can be those of segments: ascending, none twice, from 0 to ``MAX_ID``."""
-    return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (np.diff(ids) > 0).all())
+    return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (ids[1:] > ids[:-1]).all())
 
 
 def make_bitmap(ids: Ids) -> Bits:

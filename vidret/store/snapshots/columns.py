@@ -1,8 +1,8 @@
-"""Numpy columns that grow, and those of all segments in a file, so that opening an index need not read the row of each.
+"""Numpy columns that grow, and those of a snapshot in a file, so that opening an index reads no row of the catalog.
 
-Rows are appended in place, and arrays that were handed out never change. The catalog lists the file with its checksum
-and the position at which it was complete. One that is damaged, missing or of another time costs the time to read the
-rows, and no wrong result.
+Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of the file with
+their checksums and the position at which they were complete. A file that is damaged, missing or of another time costs
+the time to read the rows, and no wrong result.
 """
 
 import json
@@ -10,14 +10,14 @@ import logging
 import mmap
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.os_calls import sync_folder
-from vidret.store.snapshots.bitmap import are_ids
 from vidret.store.snapshots.changes import Position
 
 MIN_ROOM = 1024
@@ -26,10 +26,10 @@ MIN_ROOM = 1024
 class Columns:
     """Equally long numpy columns by name. One thread at a time may change them."""
 
-    def __init__(self, dtypes: Mapping[str, type]) -> None:
-        """Start without rows."""
-        self._num_rows = 0
-        self._columns: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in dtypes.items()}
+    def __init__(self, dtypes: Mapping[str, type], rows: Mapping[str, np.ndarray] | None = None) -> None:
+        """Start with rows, which are copied only once others follow, or without any."""
+        self._columns = {name: np.zeros(0, dtype) if rows is None else rows[name] for name, dtype in dtypes.items()}
+        self._num_rows = len(next(iter(self._columns.values())))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -41,8 +41,14 @@ class Columns:
         view.flags.writeable = False
         return view
 
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._columns)
+
     def append(self, rows: Mapping[str, np.ndarray], num_rows: int) -> None:
         """Append rows; a full column that is not new gets room for as many again, so that appending stays cheap."""
+        if not num_rows:
+            return
         end = self._num_rows + num_rows
         for name, column in self._columns.items():
             if end > len(column):
@@ -61,6 +67,8 @@ class Columns:
 
     def set_last(self, name: str, values: np.ndarray, *, is_new: bool) -> None:
         """Set the values of the last rows: in place if they are new, so that no array that was handed out has them."""
+        if not len(values):
+            return
         first = self._num_rows - len(values)
         if not is_new:
             self._columns[name] = self._columns[name].copy()
@@ -69,8 +77,11 @@ class Columns:
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME, KEY = "segments.columns", "columns"  # in the folder of the index, and in the catalog
-VERSION = 2
+FILE_NAME, KEY = "snapshot.columns", "columns"  # in the folder of the index, and in the catalog
+VERSION = 3
+ALIGNMENT = 64  # bytes
+THREADS = 2  # that verify checksums
+Saved = dict[str, np.ndarray]
 
 
 def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Position) -> str:
@@ -79,12 +90,15 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Posi
     Raises:
         StoreError: The disk is full or fails.
     """
-    path, unfinished, checksum = folder / FILE_NAME, folder / f"{FILE_NAME}.unfinished", 0
+    path, unfinished = folder / FILE_NAME, folder / f"{FILE_NAME}.unfinished"
+    listed = {}
     try:
         with unfinished.open("wb") as file:
-            for column in columns.values():
-                checksum = zlib.crc32(column.data, checksum)
-                file.write(column.data)
+            for name, column in columns.items():
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                data = np.ascontiguousarray(column).data
+                listed[name] = [len(column), file.tell(), zlib.crc32(data)]
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -92,32 +106,29 @@ def save_columns(folder: Path, columns: Mapping[str, np.ndarray], position: Posi
     except OSError as error:
         unfinished.unlink(missing_ok=True)  # a full disk needs the space
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
-    num_rows = len(next(iter(columns.values())))
-    return json.dumps({"version": VERSION, "rows": num_rows, "checksum": checksum, "position": position})
+    return json.dumps({"version": VERSION, "columns": listed, "position": position})
 
 
-def load_columns(
-    folder: Path, listed: str, dtypes: Mapping[str, type[np.generic]]
-) -> tuple[dict[str, np.ndarray], Position] | None:
-    """Return the columns that the catalog lists, whose first are the ids, and their position; None if not intact."""
+def load_columns(folder: Path, listed: str, dtypes: Mapping[str, type[np.generic]]) -> tuple[Saved, Position] | None:
+    """Return the columns that the catalog lists, mapped from their file, and their position; None if not intact."""
     try:
-        row = json.loads(listed)
-        num_rows, position = int(row["rows"]), Position(*map(int, row["position"]))
-        num_bytes = num_rows * sum(np.dtype(dtype).itemsize for dtype in dtypes.values())
+        entry = json.loads(listed)
+        position = Position(*map(int, entry["position"]))
+        if entry["version"] != VERSION:
+            return None
         with (folder / FILE_NAME).open("rb") as file:
-            if row["version"] != VERSION or os.fstat(file.fileno()).st_size != num_bytes or not num_bytes:
-                return None
-            data = mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        places = {name: entry["columns"][name] for name in dtypes}
+        columns = {
+            name: np.frombuffer(data, dtype, count, offset) if count else np.zeros(0, dtype)
+            for (name, dtype), (count, offset, _) in zip(dtypes.items(), places.values(), strict=True)
+        }
+        with ThreadPoolExecutor(THREADS) as pool:
+            checksums = list(pool.map(zlib.crc32, columns.values()))
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         logger.info("%s: reading all rows (%s)", folder / FILE_NAME, error)
         return None
-    if zlib.crc32(data) != row["checksum"]:
+    if checksums != [checksum for _, _, checksum in places.values()]:
         logger.info("%s: reading all rows (checksum)", folder / FILE_NAME)
         return None
-    columns, offset = {}, 0
-    for name, dtype in dtypes.items():
-        columns[name] = np.frombuffer(data, dtype, num_rows, offset)
-        offset += columns[name].nbytes
-    ids = next(iter(columns.values()))
-    is_valid = are_ids(ids) and (not num_rows or ids[-1] <= position.segment)
-    return (columns, position) if is_valid else None
+    return columns, position

@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from vidret.store.catalog.database import Database
 from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
 from vidret.store.catalog.tables import CheckedTables
 from vidret.store.records import FILE_STATES, IMPORTED
-from vidret.store.snapshots.bitmap import add_ids, make_bitmap
+from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log
-from vidret.store.snapshots.columns import KEY, Columns, load_columns, save_columns
+from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
     LIVE_STATES,
     FileColumns,
@@ -31,7 +31,6 @@ NO_LOG = -1  # the start of a catalog without a log
 MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
 SEGMENT = {
     "ids": np.int64,
-    "videos": np.int64,
     "numbers": np.int32,
     "starts": np.float64,
     "ends": np.float64,
@@ -42,13 +41,27 @@ SEGMENT = {
 }
 VIDEO = {"ids": np.int64, "durations": np.float64, "complete": np.bool_, "imported": np.bool_, "stored": np.bool_}
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
-SEGMENT_ROW, VIDEO_ROW = np.dtype(list(SEGMENT.items())), np.dtype(list(VIDEO.items()))
+SEGMENT_ROW = np.dtype([*SEGMENT.items(), ("videos", np.int64)])
+VIDEO_ROW = np.dtype(list(VIDEO.items()))
+# What the columns of a snapshot have beside what is read from the rows of a table.
+SEGMENTS = {**SEGMENT, "video_rows": np.int32, "stored": np.bool_, "searchable": np.bool_}
+VIDEOS = {**VIDEO, "num_paths": np.int32, "num_segments": np.int32, "firsts": np.int64, "lasts": np.int64}
+TEXTS = ("fingerprints", "paths")  # each a column of bytes, and one of where each text ends
+SAVED = {
+    **{f"segments.{name}": dtype for name, dtype in SEGMENTS.items()},
+    **{f"videos.{name}": dtype for name, dtype in VIDEOS.items()},
+    **{f"files.{name}": dtype for name, dtype in FILE.items()},
+    **dict.fromkeys(("bits", *TEXTS), np.uint8),
+    **{f"{name}.ends": np.int64 for name in TEXTS},
+}
+DEAD_SHARE = 0.25  # of segments, from which on all rows are read again before they are saved
 # Casts, since a damaged row may have values of another type.
 SEGMENT_VALUES = (
-    "id, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
+    "id, ifnull(CAST(number AS INTEGER) & 2147483647, 0),"
     ' ifnull(CAST(start AS REAL), 0), ifnull(CAST("end" AS REAL), 0),'
     " ifnull(CAST(num_frames AS INTEGER) & 2147483647, 0), ifnull(CAST(num_bytes AS INTEGER) > 0, 0),"
-    " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0)"
+    " ifnull(CAST(row AS INTEGER), -1), ifnull(CAST(row_sum AS INTEGER) & 4294967295, 0),"
+    " ifnull(CAST(video AS INTEGER), -1)"
 )
 VIDEO_VALUES = (
     "id, ifnull(CAST(duration AS REAL), 0), ifnull(CAST(complete AS INTEGER) <> 0, 0),"
@@ -58,7 +71,6 @@ FINGERPRINT = "ifnull(CAST(fingerprint AS BLOB), x'')"
 STATE = f"CASE state {' '.join(f'WHEN {s!r} THEN {i}' for i, s in enumerate(FILE_STATES))} ELSE {len(FILE_STATES)} END"
 FILE_VALUES = f"CAST(path AS BLOB), {STATE}, ifnull(CAST(video AS INTEGER), -1), ifnull(CAST(mtime_ns AS INTEGER), ?1)"
 UNKNOWN_NS = -(2**63)
-Saved = tuple[dict[str, np.ndarray], Position]  # columns of segments, and when they were all
 
 
 class Snapshots:
@@ -86,7 +98,7 @@ class Snapshots:
         with self._database.access(), self._lock:  # in this order: a thread may have begun a transaction
             position = self._read_position()
             if self._database.in_transaction:
-                return SnapshotBuilder().advance(self._database, position, None)  # it may be rolled back
+                return SnapshotBuilder().advance(self._database, position)  # it may be rolled back
             if self._latest is None or self._latest.position != position:
                 self._latest = self._read(position)
             return self._latest
@@ -106,35 +118,37 @@ class Snapshots:
     def _read(self, position: Position) -> Snapshot:
         old = self._builder.position
         if position.start == NO_LOG or old.last < position.start or old.segment > position.segment:
-            self._builder = SnapshotBuilder()
+            saved = self._load(position)
+            self._builder = SnapshotBuilder() if saved is None else SnapshotBuilder.restore(*saved)
         try:
-            is_first = self._builder.position.start == NO_LOG
-            return self._builder.advance(self._database, position, self._load(position) if is_first else None)
+            return self._builder.advance(self._database, position)
         except BaseException:
             self._builder, self._latest = SnapshotBuilder(), None  # it may have been half changed
             raise
 
     def save(self) -> None:
-        """Write the columns of the segments to a file, for those who open the index; then trim the log."""
-        snapshot = self.current()
-        segments, videos = snapshot.segments, snapshot.videos
-        columns = {name: getattr(segments, name)[segments.stored] for name in SEGMENT if name != "videos"}
-        columns["videos"] = videos.ids[segments.video_rows[segments.stored]]
-        known = self._load(snapshot.position)
-        if known is not None and known[1][1:] == snapshot.position[1:]:
+        """Write the columns to a file, for those who open the index; then trim the log."""
+        position = self.current().position
+        known = self._load(position)
+        if known is not None and known[1][1:] == position[1:]:
             return
-        listed = save_columns(self._folder, {name: columns[name] for name in SEGMENT}, snapshot.position)
+        with self._database.access(), self._lock:
+            if self._builder.dead_share > DEAD_SHARE:
+                self._builder, self._latest = SnapshotBuilder(), None
+                self._builder.advance(self._database, position)
+            position, columns = self._builder.position, self._builder.pack()
+        listed = save_columns(self._folder, columns, position)
         with self._database.transaction(durable=True):
             self._tables.set_meta(KEY, listed)
-            trim_log(self._database, snapshot.position.last)
+            trim_log(self._database, position.last)
 
-    def _load(self, position: Position) -> Saved | None:
+    def _load(self, position: Position) -> tuple[Saved, Position] | None:
         """Return the saved columns if the log tells what has changed since."""
         listed = self._tables.derived(KEY)[0]
-        saved = None if position.start == NO_LOG or not listed else load_columns(self._folder, listed, SEGMENT)
+        saved = None if position.start == NO_LOG or not listed else load_columns(self._folder, listed, SAVED)
         if saved is None or not (position.start <= saved[1].last <= position.last):
             return None
-        return saved if saved[1].segment <= position.segment else None
+        return saved if saved[1].segment <= position.segment and are_valid(*saved) else None
 
     @property
     def _folder(self) -> Path:
@@ -147,30 +161,56 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         """Start with an empty catalog."""
         self.position = Position(NO_LOG, NO_LOG, 0)
-        self._segments = Columns({**SEGMENT, "video_rows": np.int32, "stored": np.bool_, "searchable": np.bool_})
-        added = {"num_paths": np.int32, "num_segments": np.int32, "firsts": np.int64, "lasts": np.int64}
-        self._videos = Columns({**VIDEO, **added})
+        self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILE)
         self._fingerprints: list[bytes] = []
         self._rows: dict[bytes, int] = {}
-        self._files = Columns(FILE)
         self._paths: list[bytes] = []
         self._names = PathNames()
         self._num_sorted = 0
         self._tail: dict[bytes, int] = {}  # the rows of the paths that are not sorted
         self._everything = Selection(np.zeros(0, np.uint8), 0, narrow=False)
 
-    def advance(self, database: Database, position: Position, saved: Saved | None) -> Snapshot:
-        """Read what is new at a position, and return the snapshot; at first, ``saved`` are most segments."""
+    @classmethod
+    def restore(cls, saved: Saved, position: Position) -> "SnapshotBuilder":
+        """Continue with saved columns, which are valid."""
+        builder = cls()
+        builder.position = position
+        tables = ("segments", SEGMENTS), ("videos", VIDEOS), ("files", FILE)
+        builder._segments, builder._videos, builder._files = (
+            Columns(dtypes, {name: saved[f"{table}.{name}"] for name in dtypes}) for table, dtypes in tables
+        )
+        builder._fingerprints, builder._paths = (split_texts(saved[name], saved[f"{name}.ends"]) for name in TEXTS)
+        builder._rows = dict(zip(builder._fingerprints, range(len(builder._fingerprints)), strict=True))
+        builder._num_sorted = len(builder._paths)
+        num_segments = int(np.count_nonzero(saved["segments.searchable"]))
+        builder._everything = Selection(saved["bits"], num_segments, narrow=False)
+        return builder
+
+    def pack(self) -> Saved:
+        """Return all columns by the names in ``SAVED``."""
+        self._sort_files()
+        tables = ("segments", self._segments), ("videos", self._videos), ("files", self._files)
+        saved = {f"{table}.{name}": columns[name] for table, columns in tables for name in columns}
+        saved["bits"] = self._everything.bits
+        for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
+            saved[name] = np.frombuffer(b"".join(texts), np.uint8)
+            saved[f"{name}.ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        return saved
+
+    @property
+    def dead_share(self) -> float:
+        """The share of the segments that are deleted."""
+        return 1 - np.count_nonzero(self._segments["stored"]) / max(len(self._segments), 1)
+
+    def advance(self, database: Database, position: Position) -> Snapshot:
+        """Read what is new at a position, and return the snapshot."""
         is_first = self.position.start == NO_LOG
-        seen = self.position if saved is None else saved[1]
-        changes = Changes([], [], []) if is_first and saved is None else read_changes(database, seen)
+        changes = Changes([], [], []) if is_first else read_changes(database, self.position)
         was_live = self._videos["num_paths"] > 0
         first_new = len(self._segments)
-        segments = read_segment_rows(database, seen.segment, position)
+        segments = read_segment_rows(database, self.position.segment, position)
         self._add_videos(*read_video_rows(database, None if is_first else changes.videos), changes.videos)
-        if saved is not None:
-            self._add_segments(saved[0], len(saved[0]["ids"]))
-        self._add_segments({name: segments[name] for name in SEGMENT}, len(segments))
+        self._add_segments(segments)
         shortened = self._drop_segments(database, changes.shortened)
         self._add_files(read_file_rows(database, None if is_first else changes.paths), changes.paths)
         self._refresh_searchable(was_live, first_new, is_changed=shortened)
@@ -202,16 +242,14 @@ class SnapshotBuilder:
 
     # Segments
 
-    def _add_segments(self, rows: Mapping[str, np.ndarray], num_new: int) -> None:
+    def _add_segments(self, rows: np.ndarray) -> None:
         """Append segments, without those of unknown videos: deleted ones, or with damaged rows."""
-        starts = np.flatnonzero(np.diff(rows["videos"], prepend=-2))  # most segments follow one of the same video
-        runs = np.diff(starts, append=num_new)
-        video_rows = np.repeat(find_rows(self._videos["ids"], rows["videos"][starts]), runs)
-        if not (known := video_rows >= 0).all():
-            rows, video_rows = {name: rows[name][known] for name in SEGMENT}, video_rows[known]
+        video_rows = find_rows(self._videos["ids"], rows["videos"])
+        rows, video_rows = rows[video_rows >= 0], video_rows[video_rows >= 0]
         first, num_new = len(self._segments), len(video_rows)
-        flags = {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool)}
-        self._segments.append({**rows, **flags, "video_rows": video_rows}, num_new)
+        own = {name: rows[name] for name in SEGMENT}
+        own |= {"stored": np.ones(num_new, bool), "searchable": np.zeros(num_new, bool), "video_rows": video_rows}
+        self._segments.append(own, num_new)
         if not num_new:
             return
         counts = np.bincount(video_rows, minlength=len(self._videos))
@@ -327,6 +365,32 @@ class SnapshotBuilder:
             ),
             everything=self._everything,
         )
+
+
+def are_valid(saved: Saved, position: Position) -> bool:
+    """Return whether saved columns fit together; those of a foreign index may be anything."""
+    tables = ("segments", SEGMENTS), ("videos", VIDEOS), ("files", FILE)
+    lengths = {table: {len(saved[f"{table}.{name}"]) for name in dtypes} for table, dtypes in tables}
+    lengths["videos"].add(len(saved["fingerprints.ends"]))
+    lengths["files"].add(len(saved["paths.ends"]))
+    ids, num_videos = saved["segments.ids"], len(saved["videos.ids"])
+    owners = saved["segments.video_rows"], saved["files.video_rows"]
+    return (
+        all(len(each) == 1 for each in lengths.values())
+        and are_ids(ids)
+        and (not len(ids) or ids[-1] <= position.segment)
+        and bool((saved["videos.ids"][1:] > saved["videos.ids"][:-1]).all())
+        and all(not len(rows) or -1 <= rows.min() <= rows.max() < num_videos for rows in owners)
+        and (not len(ids) or owners[0].min() >= 0)
+        and bool((saved["files.states"] <= len(FILE_STATES)).all())
+        and len(saved["bits"]) <= (ids[-1] // 8 + 1 if len(ids) else 0)
+    )
+
+
+def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
+    """Return texts that follow one another, by where each ends."""
+    whole, stops = data.tobytes(), ends.tolist()
+    return [whole[start:end] for start, end in zip([0, *stops], stops, strict=False)]
 
 
 def read_segment_rows(database: Database, after: int, position: Position) -> np.ndarray:
