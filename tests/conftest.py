@@ -27,7 +27,7 @@ settings.register_profile("vidret", derandomize=True, deadline=None, database=No
 settings.load_profile("vidret")
 
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
-from vidret.video.process import Process  # noqa: E402
+from vidret.video.workers.process import Process  # noqa: E402
 
 
 @pytest.hookimpl(wrapper=True)

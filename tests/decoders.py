@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import vidret.video.image_pool
-import vidret.video.pool
+import vidret.video.workers.image_pool
+import vidret.video.workers.pool
 from vidret.devices import CPU
-from vidret.video import process, wire
+from vidret.video.workers import messages, process
 
 MAX_SPARE = 4  # processes, of some 100 MB each
 _ENDS = ("ready", "end", "failed", "image")  # messages after which a process waits for the next request
-_POOLS = (vidret.video.pool, vidret.video.image_pool)
+_POOLS = (vidret.video.workers.pool, vidret.video.workers.image_pool)
 
 
 class SpareProcess(process.Process):
@@ -40,13 +40,13 @@ class SpareProcess(process.Process):
                     _, self._process, self.num_files = entry
         super().ensure_running()
 
-    def send(self, header: wire.Header, payload: bytes = b"") -> None:
+    def send(self, header: messages.Header, payload: bytes = b"") -> None:
         """Write one message, after which the process is busy."""
         with self._lock:  # either the pool closes now and keeps the process, or this thread uses it
             self._is_idle, self._has_words = False, bool(header.get("words"))
         super().send(header, payload)
 
-    def receive(self, timeout_s: float) -> tuple[wire.Header, memoryview]:
+    def receive(self, timeout_s: float) -> tuple[messages.Header, memoryview]:
         """Read one message."""
         header, payload = super().receive(timeout_s)
         self._is_idle = header["kind"] in _ENDS or (header["kind"] == "finished" and not self._has_words)

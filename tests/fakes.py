@@ -12,8 +12,8 @@ from einops import rearrange
 
 from vidret.encode.encoder import Encoder
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 170, 30), "blue": (30, 30, 200), "white": (235, 235, 235)}

@@ -25,10 +25,10 @@ from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window
 from vidret.types import Frames, LayerTokens, Sampling
-from vidret.video.decode import open_reader
-from vidret.video.pool import DecodePool
 from vidret.video.probe import probe
+from vidret.video.reader import open_reader
 from vidret.video.sampling import nearest
+from vidret.video.workers.pool import DecodePool
 
 NAME = "tiny"
 NUM_LAYERS = 3

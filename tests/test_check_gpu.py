@@ -99,7 +99,7 @@ def test_what_this_machine_lacks_is_listed(tool: Any, tmp_path: Path, path: str,
 
 
 def test_frames_of_a_neighbour_are_found_out(tool: Any, setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths, decode = importlib.import_module("gpu_paths"), importlib.import_module("vidret.video.decode")
+    paths, decode = importlib.import_module("gpu_paths"), importlib.import_module("vidret.video.reader")
     opened, open_reader = [], decode.open_reader
 
     def open_late(info: Any, **settings: Any) -> Any:

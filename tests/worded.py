@@ -27,7 +27,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from vidret.timed_text.screen import ScreenReader
-from vidret.video import words, worker
+from vidret.video import words
+from vidret.video.workers import worker
 
 class QuickReader(ScreenReader):
     def __init__(self):

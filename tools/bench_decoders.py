@@ -20,10 +20,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidret.errors import DecodeError
-from vidret.video.decode import Decoder, open_reader
+from vidret.video.decoders.registry import Decoder
+from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import open_reader
 from vidret.video.scan import scan
-from vidret.video.torchcodec_decoder import load_torchcodec
 
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 START = """
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except DecodeError as error:
             print(error, file=sys.stderr)
     found = measure(taken, given.repeats)
-    without, loaded = start("vidret.video.worker"), start("vidret.video.worker, torchcodec.decoders")
+    without, loaded = start("vidret.video.workers.worker"), start("vidret.video.workers.worker, torchcodec.decoders")
     added = {"cpu_s": round(loaded[0] - without[0], 2), "memory_mb": round(loaded[1] - without[1])}
     print(json.dumps({"num_videos": len(taken), "decoders": found, "loading_torchcodec": added}, indent=2))
 

@@ -34,10 +34,11 @@ from vidret.engine import Engine
 from vidret.index.run import count_cores
 from vidret.index.stages import encode_segments
 from vidret.types import Frames
-from vidret.video.pool import DecodedSegment, DecodePool
-from vidret.video.sampled_frames import SampledFrames
+from vidret.video.decoders.base import SAMPLING_MODES
+from vidret.video.sampling import SampledFrames
 from vidret.video.scan import scan
-from vidret.video.streaming import SAMPLING_MODES
+from vidret.video.workers.messages import DecodedSegment
+from vidret.video.workers.pool import DecodePool
 
 PLAIN_BATCH = 32  # pictures
 

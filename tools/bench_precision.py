@@ -24,8 +24,8 @@ from vidret.cli.demo import sample_videos
 from vidret.encode.encoder import STARTER, Encoder
 from vidret.encode.load import load_encoder
 from vidret.types import Frames
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 from vidret.video.scan import scan
 
 PRECISIONS = {STARTER: ("fp32", "bf16")}

@@ -29,8 +29,8 @@ from vidret.present.drawing import FAINT, INK, PAPER
 from vidret.present.sheet import GAP
 from vidret.text import format_time, sanitize
 from vidret.types import Frames, Resize
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 from vidret.video.sampling import segment_centre
 
 COLUMNS = 6

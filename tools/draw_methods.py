@@ -27,8 +27,8 @@ from vidret.ground.pyramid import make_points
 from vidret.present.drawing import FAINT, INK, PAPER
 from vidret.train.targets import find_targets
 from vidret.types import Frames, SegmentEmbedding
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 from vidret.video.sampling import segment_centre
 
 WIDTH, GAP, LINE, SIDE = 940, 16, 20, 132

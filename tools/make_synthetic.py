@@ -24,7 +24,7 @@ from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding
 from vidret.errors import VidretError
 from vidret.present.drawing import INK, PAPER
 from vidret.present.sheet import GAP
-from vidret.video.decode import read_frames
+from vidret.video.reader import read_frames
 
 LINE = 18
 FPS = 2

@@ -25,8 +25,8 @@ from vidret import ComposedQuery, Engine
 from vidret.search.concepts import TaughtConcept, choose_share, find_direction
 from vidret.search.teaching import read_examples
 from vidret.types import Concept, Picture, Resize, Vector
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 # What text alone asks for, and words of captions.
 CATEGORIES = {

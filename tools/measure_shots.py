@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vidret.video.grey import grey_from_luma
-from vidret.video.shots import ShotDetector
+from vidret.video.shots.cuts import ShotDetector
 
 Picture = NDArray[np.uint8]
 

@@ -94,10 +94,10 @@ from vidret.types import (
     VideoName,
 )
 from vidret.types import Sequence as EventSequence
-from vidret.video.decode import Decoder
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.decoders.registry import Decoder
 from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
-from vidret.video.streaming import SamplingMode
 
 logger = logging.getLogger(__name__)
 

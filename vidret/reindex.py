@@ -25,7 +25,7 @@ from vidret.store.store import Store
 from vidret.store.vectors.address import FAISS
 from vidret.store.watch_list import change_watches, read_watches, write_watches
 from vidret.text import has_file
-from vidret.video.streaming import choose_mode
+from vidret.video.decoders.base import choose_mode
 
 logger = logging.getLogger(__name__)
 

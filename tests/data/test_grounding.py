@@ -22,7 +22,7 @@ from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.windows import Window
 from vidret.types import Frames, Resize
-from vidret.video.decode import read_frames
+from vidret.video.reader import read_frames
 
 NUM_LAYERS = 2
 

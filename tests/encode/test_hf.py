@@ -26,7 +26,7 @@ from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.errors import AlignerError, EncoderError, MissingExtraError
 from vidret.types import Frames, Resize
-from vidret.video.resize import resize_image
+from vidret.video.geometry import resize_image
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 KINDS = list(TINY)

@@ -30,7 +30,7 @@ from vidret.encode.starter import (
 )
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
-from vidret.video.decode import read_frames
+from vidret.video.reader import read_frames
 
 TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
 

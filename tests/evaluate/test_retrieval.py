@@ -26,8 +26,8 @@ from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.retrieval import Row, evaluate
 from vidret.search.ranking import Ranker
 from vidret.search.reranking import TOTAL
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments, nearest
 
 Searched = tuple[Path, Answer]

@@ -14,8 +14,9 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThread
 from vidret.types import Frames, SegmentEmbedding
-from vidret.video.pool import DecodedSegment, DecodePool
-from vidret.video.sampled_frames import SampledFrames
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import DecodedSegment
+from vidret.video.workers.pool import DecodePool
 
 
 class CountingEncoder(PatchEncoder):

@@ -11,9 +11,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.cutting import cut_moments
 from vidret.serve.files import open_video
-from vidret.video.decode import read_frames
 from vidret.video.files import stat_file
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 SCENES = (("red", 3), ("black", 4), ("blue", 3))
 

@@ -25,8 +25,8 @@ from vidret.store.texts.store import TextStore
 from vidret.timed_text import options as options_module
 from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText
-from vidret.video import process
-from vidret.video.pool import ReadTexts
+from vidret.video.workers import process
+from vidret.video.workers.messages import ReadTexts
 
 ROOT = Path(__file__).parents[2]
 SUBTITLES_ONLY = WordsOptions(sources=("subtitles",))
@@ -167,8 +167,8 @@ from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.index.words import ContentWords
 from vidret.timed_text.options import WordsOptions
-from vidret.video import process
-from vidret.video.pool import ReadTexts
+from vidret.video.workers import process
+from vidret.video.workers.messages import ReadTexts
 
 process._PROGRAM = sys.argv[4]
 count, add = 0, ContentWords.add
@@ -211,7 +211,8 @@ def test_a_killed_run_is_resumed_without_a_difference(tmp_path: Path, monkeypatc
 CRASHING = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from vidret.video import words, worker
+from vidret.video import words
+from vidret.video.workers import worker
 
 class Reader:
     def start(self, *_args):

@@ -14,7 +14,7 @@ from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.search.edges import NUM_FRAMES, EdgeRefiner, FrameScorer
 from vidret.types import Curve, Frames, Moment, SegmentEmbedding
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 SCENES = (("red", 3.4), ("blue", 4.0), ("green", 3.2))  # no cuts: plain colours have no texture
 TRUE = (3.4, 7.4)

@@ -533,7 +533,7 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
 
 def list_readable(film: Path) -> list[int]:
     """Return the indices of the readable frames of a film with one frame per second."""
-    from vidret.video.decode import read_frames
+    from vidret.video.reader import read_frames
 
     return [int(moment) for moment in read_frames(str(film), indices=range(60)).times]
 

@@ -24,7 +24,7 @@ from vidret.search.queries import encode_queries
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
 from vidret.types import UNLIKELY, Hit, LocateOptions, Moment, TextEmbedding
-from vidret.video.decode import read_frames
+from vidret.video.reader import read_frames
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
 QUERIES = ("a dog on a beach", "two people ride bikes", "rain")

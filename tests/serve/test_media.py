@@ -17,7 +17,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.serve.files import GONE, RELINKED, OpenFileResponse, open_video
 from vidret.serve.media import guess_media_type
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 
 @pytest.fixture

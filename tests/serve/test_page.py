@@ -41,8 +41,8 @@ from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.serve.app import PAGE
 from vidret.types import TimedText
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 pytestmark = pytest.mark.browser
 

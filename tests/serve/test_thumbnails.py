@@ -14,9 +14,9 @@ from vidret.serve import thumbnails
 from vidret.serve.problems import RefusedError
 from vidret.serve.thumbnails import ThumbnailCache, Thumbnails
 from vidret.video.files import FileStat
-from vidret.video.image_pool import ImagePool
 from vidret.video.images import draw_frame
 from vidret.video.probe import probe
+from vidret.video.workers.image_pool import ImagePool
 
 Drawn = list[tuple[float, int]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import av
 import pytest
 
-from .films import write_video
+from tests.video.films import write_video
 
 NUM_FRAMES = 100
 # An odd distance between pauses: no grid fits.

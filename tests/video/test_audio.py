@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float32
 
+from tests.video.films import write_video
 from vidret.errors import DecodeError
 from vidret.video import audio, container
 from vidret.video.audio import read_audio
-
-from .films import write_video
 
 RATE = 16_000
 CHUNK = 1024

@@ -1,12 +1,11 @@
-"""Proof for vidret/video/container.py, beside what test_probe.py and test_decode.py see of it."""
+"""Proof for vidret/video/container.py, beside what test_probe.py and decoders/test_exactness.py see of it."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from tests.video.conftest import NUM_FRAMES, Film
 from vidret.video.container import open_container, read_packets, scan_packets
 from vidret.video.files import open_file
-
-from .conftest import NUM_FRAMES, Film
 
 
 class Growing:

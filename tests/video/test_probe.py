@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.video.conftest import KINDS, NAMES, NUM_FRAMES, Film
+from tests.video.films import draw, read_numbers, write_audio, write_cover, write_video
 from vidret.errors import DecodeError
-from vidret.video.decode import read_frames
 from vidret.video.identity import fingerprint
 from vidret.video.probe import probe
-
-from .conftest import KINDS, NAMES, NUM_FRAMES, Film
-from .films import draw, read_numbers, write_audio, write_cover, write_video
+from vidret.video.reader import read_frames
 
 
 @pytest.mark.parametrize("name", NAMES)

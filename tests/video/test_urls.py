@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from tests.stores import FileServer, serve_files
+from tests.video.conftest import NAMES, Film
+from tests.video.films import draw, read_numbers, write_video
 from vidret.errors import ChangedError, DecodeError, MissingExtraError, UnreachableError, VidretError
 from vidret.types import NO_TIME
 from vidret.video import ranges, urls
-from vidret.video.decode import choose_decoder, open_reader, read_frames
+from vidret.video.decoders.registry import choose_decoder
 from vidret.video.files import stat_files
 from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify, legacy_fingerprint
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import open_reader, read_frames
 from vidret.video.scan import scan
 from vidret.video.urls import check_url, join, open_store, parse_stat, stat_url
-
-from .conftest import NAMES, Film
-from .films import draw, read_numbers, write_video
 
 needs_fsspec = pytest.mark.scale
 SIZE = (320, 240)

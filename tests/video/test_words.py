@@ -12,12 +12,13 @@ import pytest
 
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.types import Resize, TimedText
-from vidret.video import process
 from vidret.video import words as words_module
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
-from vidret.video.streaming import SamplingMode
 from vidret.video.words import MAX_BUDGET_S, WordsReader
+from vidret.video.workers import process
+from vidret.video.workers.messages import DecodedSegment, Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.workers.pool import DecodePool
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}
 

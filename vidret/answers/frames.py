@@ -4,7 +4,7 @@ from typing import Self
 
 from vidret.store.records import StoredVideo
 from vidret.video.files import may_exist, stat_file
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 
 class FileFrames:

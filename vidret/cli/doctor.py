@@ -106,7 +106,7 @@ def check_package(module: str, purpose: str, extra: str | None) -> Check:
 
 def check_torchcodec() -> Check:
     """Return whether torchcodec loads, which also takes FFmpeg's libraries and the right PyTorch."""
-    from vidret.video.torchcodec_decoder import load_torchcodec
+    from vidret.video.decoders.torchcodec import load_torchcodec
 
     name = "torchcodec (decoding on NVIDIA GPUs)"
     try:

@@ -57,7 +57,7 @@ from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_describe_summary, print_index_summary
 from vidret.present.terminal import print_error, print_message
 from vidret.present.webhook import check_webhook
-from vidret.video.streaming import SAMPLING_MODES, SamplingMode
+from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
     from vidret.answers.describing import DescribeReport
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from vidret.engine import Engine, IndexRunner
     from vidret.index.progress import IndexReport
     from vidret.timed_text.options import WordsOptions
-    from vidret.video.decode import Decoder
+    from vidret.video.decoders.registry import Decoder
 
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
@@ -217,7 +217,7 @@ def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
     Raises:
         typer.BadParameter: One of them is unknown.
     """
-    from vidret.video.decode import DECODERS
+    from vidret.video.decoders.registry import DECODERS
 
     return {
         "decoder": parse_choice(decoder, DECODERS, option="--decoder"),

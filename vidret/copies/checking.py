@@ -9,7 +9,7 @@ from vidret.copies.alignment import OCTAVE_STEPS, SPEEDS
 from vidret.copies.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
 from vidret.copies.reader import RATE, FootageReader
 from vidret.copies.registration import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
-from vidret.video.image_pool import FootageStretch
+from vidret.video.workers.messages import GreyStretch
 
 WINDOW_S = 4.0  # of the clip, that is compared at once
 SHORT_S = 6.0  # footage up to this long is compared as a whole
@@ -79,8 +79,8 @@ class FramePair:
     ``offsets`` are the film times of ``centre_s`` to try.
     """
 
-    clip: FootageStretch
-    film: FootageStretch
+    clip: GreyStretch
+    film: GreyStretch
     centre_s: float
     speeds: Float64[np.ndarray, " speed"]
     offsets: Float64[np.ndarray, " offset"]
@@ -195,7 +195,7 @@ def read_pair(
     return FramePair(clip=clip, film=film, centre_s=middle, speeds=speeds, offsets=offsets)
 
 
-def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) -> PicturePlacement:
+def place_clip(clip: GreyStretch, film: GreyStretch, guess: FootageGuess) -> PicturePlacement:
     """Return where the clip's picture lies in the film's."""
     shown = np.unique(np.linspace(0, len(clip.times) - 1, NUM_PLACED + 2)[1:-1].round().astype(int))
     compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
@@ -207,7 +207,7 @@ def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) 
 
 
 def refine_at(
-    clip: FootageStretch, film: FootageStretch, placement: PicturePlacement, motion: MotionMatch
+    clip: GreyStretch, film: GreyStretch, placement: PicturePlacement, motion: MotionMatch
 ) -> PicturePlacement:
     """Return a better placement, found on frames that show the same moment."""
     expected = motion.speed * clip.times + motion.offset

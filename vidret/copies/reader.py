@@ -6,7 +6,8 @@ from threading import Lock
 import numpy as np
 
 from vidret.video.files import stat_file
-from vidret.video.image_pool import FootageStretch, ImagePool
+from vidret.video.workers.image_pool import ImagePool
+from vidret.video.workers.messages import GreyStretch
 
 RATE = 10.0  # pictures per second that are compared
 BLOCK_S = 4.0  # footage is read in blocks of this length
@@ -19,7 +20,7 @@ class FootageReader:
 
     def __init__(self, num_workers: int = NUM_WORKERS) -> None:
         self._pool = ImagePool(num_workers)
-        self._blocks: OrderedDict[tuple[str, int], FootageStretch] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str, int], GreyStretch] = OrderedDict()
         self._lock = Lock()
 
     def close(self) -> None:
@@ -31,7 +32,7 @@ class FootageReader:
         with self._lock:
             self._blocks.clear()
 
-    def read(self, path: str, start: float, end: float) -> FootageStretch:
+    def read(self, path: str, start: float, end: float) -> GreyStretch:
         """Return the pictures of a stretch, given in seconds.
 
         Raises:
@@ -43,9 +44,9 @@ class FootageReader:
         greys = np.concatenate([block.greys for block in blocks])
         _, first = np.unique(times, return_index=True)  # a frame may be the nearest to the ends of two blocks
         kept = first[(times[first] >= start) & (times[first] <= end)]
-        return FootageStretch(greys[kept], times[kept], blocks[0].size)
+        return GreyStretch(greys[kept], times[kept], blocks[0].size)
 
-    def _read_block(self, path: str, number: int) -> FootageStretch:
+    def _read_block(self, path: str, number: int) -> GreyStretch:
         key = (path, number)
         with self._lock:
             if key in self._blocks:

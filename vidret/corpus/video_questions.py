@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from vidret.answers.endpoint import ChatEndpoint, EndpointError, drop_thoughts
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 NUM_IMAGES = 8  # of each video, evenly spaced
 IMAGE_SIDE = 448  # pixels, of the longer side

@@ -13,8 +13,8 @@ from jaxtyping import Int64
 
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Resize
-from vidret.video.decode import open_reader
 from vidret.video.probe import VideoInfo
+from vidret.video.reader import open_reader
 from vidret.video.sampling import clip4clip, nearest, uniform
 
 SamplingKind = Literal["clip4clip", "tempme", "segments"]

@@ -16,12 +16,11 @@ from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.text import FRAMES_SCHEME
 from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling, Segment
-from vidret.video.following import ReadSegment, SegmentReader
+from vidret.video.decoders.base import StreamedFrame
+from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
-from vidret.video.resize import resize_image
-from vidret.video.sampled_frames import SampledFrames
-from vidret.video.sampling import cut_segments, nearest
-from vidret.video.streaming import StreamedFrame
+from vidret.video.sampling import SampledFrames, cut_segments, nearest
+from vidret.video.shots.segments import ReadSegment, SegmentReader
 
 _HASHED_AT_ONCE = 64  # frames
 

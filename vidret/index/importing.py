@@ -16,7 +16,7 @@ from vidret.text import absolute_path, has_file
 from vidret.types import NO_TIME, Embeddings, Sampling, SegmentEmbedding
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 _UNIT_TOLERANCE = 0.01
 _SHORTEST_VECTOR = 1e-6

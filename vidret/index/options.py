@@ -11,8 +11,8 @@ from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.timed_text.options import WordsOptions
 from vidret.types import LayerTokens, Segment, SegmentEmbedding
-from vidret.video.decode import DECODERS, READ_ALL, Decoder
-from vidret.video.streaming import SAMPLING_MODES, SamplingMode, choose_mode
+from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode, choose_mode
+from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder
 
 Pack = Callable[[SegmentEmbedding], bytes]
 
@@ -114,7 +114,7 @@ def record_rule(
     chosen = mode or choose_mode(recorded_mode)
     if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
-    if chosen != "exact" and decoder in READ_ALL:
+    if chosen != "exact" and decoder in EXACT_DECODERS:
         rule = f"decoder must be auto or pyav with sampling {chosen}"
         raise VidretError(f"{rule}, got {decoder}, which decodes all frames")
     if store.get_meta(SEGMENTS) is None:

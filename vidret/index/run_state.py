@@ -19,8 +19,8 @@ from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
 from vidret.video.files import count_disk_bytes, find_missing, stat_files
-from vidret.video.pool import OpenedVideo
 from vidret.video.scan import lies_below
+from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.1

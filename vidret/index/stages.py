@@ -14,10 +14,11 @@ from jaxtyping import Float, Float64, Int64
 from vidret.encode.encoder import Encoder
 from vidret.index.options import Pack
 from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
-from vidret.video.decode import Decoder
-from vidret.video.pool import DecodedSegment, DecodePool, OpenedVideo
-from vidret.video.sampled_frames import SampledFrames
-from vidret.video.streaming import SamplingMode
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.decoders.registry import Decoder
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import DecodedSegment, OpenedVideo
+from vidret.video.workers.pool import DecodePool
 
 if TYPE_CHECKING:  # so that decoding processes do not import torch
     from vidret.encode.encoder import Encoder

@@ -22,8 +22,8 @@ from vidret.timed_text.options import WordsOptions, is_installed
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED
 from vidret.types import WORD_SOURCES, TextSource, TimedText
-from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
+from vidret.video.workers.messages import ReadTexts, WordsRequest
 
 logger = logging.getLogger(__name__)
 OPTIONS = "words"  # the metadata key

@@ -18,9 +18,9 @@ from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
 from vidret.types import Segment, SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
-from vidret.video.pool import (
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import (
     DecodedSegment,
-    DecodePool,
     Finished,
     FinishedTexts,
     OpenedVideo,
@@ -28,7 +28,7 @@ from vidret.video.pool import (
     SegmentStart,
     WordsRequest,
 )
-from vidret.video.sampled_frames import SampledFrames
+from vidret.video.workers.pool import DecodePool
 
 MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
 

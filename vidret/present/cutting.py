@@ -12,7 +12,7 @@ from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, ru
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
 from vidret.video.files import LocalFile
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vidret.errors import DecodeError, VidretError
 from vidret.text import sanitize
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 Table = tuple[Sequence[str], list[list[str]]]  # names of columns, and lines of cells
 

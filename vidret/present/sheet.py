@@ -13,9 +13,8 @@ from vidret.present.drawing import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot
-from vidret.video.decode import open_reader
 from vidret.video.probe import probe
-from vidret.video.reader import Reader
+from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import nearest
 
 TILE = (320, 180)  # width and height in pixels

@@ -19,7 +19,7 @@ from vidret.search.queries import EncodedQuery
 from vidret.text import strip_query
 from vidret.types import Curve, Frames, Moment, Vector
 from vidret.video.files import stat_file
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 logger = logging.getLogger(__name__)
 

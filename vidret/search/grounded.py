@@ -16,7 +16,7 @@ from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.spans import Span
 from vidret.search.reranking import SegmentFeatures
 from vidret.types import LayerWords
-from vidret.video.streaming import SamplingMode
+from vidret.video.decoders.base import SamplingMode
 
 FPS = 0.5  # for a head whose card has no rate
 

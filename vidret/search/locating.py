@@ -26,8 +26,8 @@ from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import Curve, Moment, Segment
+from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
-from vidret.video.streaming import choose_mode
 from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)

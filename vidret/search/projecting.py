@@ -17,9 +17,10 @@ from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, choose_frames, place_steps
 from vidret.text import strip_query
 from vidret.types import LayerTokens, Segment
+from vidret.video.decoders.base import SamplingMode
 from vidret.video.identity import Identity, check_unchanged
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
-from vidret.video.streaming import SamplingMode
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from vidret.search.exclusions import has_word, split_exclusions
 from vidret.search.mentions import find_mentions
 from vidret.types import ComposedQuery, Frames, Picture, Query, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
-from vidret.video.resize import resize_image
+from vidret.video.geometry import resize_image
 
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 

@@ -7,7 +7,7 @@ import anyio.to_thread
 
 from vidret.errors import VidretError
 from vidret.types import Picture
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 NUM_PROCESSES = 2
 TIMEOUT_S = 10.0

@@ -19,8 +19,8 @@ from vidret.errors import DecodeError
 from vidret.serve.problems import RefusedError
 from vidret.text import sanitize
 from vidret.video.files import FileStat, stat_file
-from vidret.video.image_pool import ImagePool
 from vidret.video.images import encode_jpeg
+from vidret.video.workers.image_pool import ImagePool
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,15 @@ from jaxtyping import Int64
 from vidret.errors import DecodeError
 from vidret.video import files
 from vidret.video.files import SourceFile
-from vidret.video.pyav_compat import LENIENT_METADATA
 from vidret.video.timeline import MISSING, Packets
+
+_MAJOR = int(av.__version__.split(".")[0])
+
+# Metadata need not be valid text. PyAV 19 always replaces invalid bytes, and no longer has this argument.
+LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _MAJOR < 19 else {}
+
+# PyAV 17 converts colours in its own threads, which hang in a forked process and compete with other workers.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if _MAJOR >= 17 else {}
 
 # Formats whose files name others. The protocol whitelist does not stop FFmpeg 7.1's DASH reader from opening these.
 _PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "vobsub", "webm_dash_manifest"}

@@ -19,6 +19,7 @@ _CELL_ROWS = np.kron(np.eye(6, dtype=np.float32), np.ones((1, 6), np.float32))
 _CELL_COLUMNS = np.kron(np.eye(8, dtype=np.float32), np.full((8, 1), 1 / 48, np.float32))
 
 Grey = UInt8[np.ndarray, "36 64"]
+Greys = UInt8[np.ndarray, "frame 36 64"]
 
 _Positions = slice | Int64[np.ndarray, "..."]
 

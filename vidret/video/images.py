@@ -1,20 +1,19 @@
-"""Images decoded in a worker process: a video frame to JPEG, a stretch to grey pictures, an image file to RGB."""
+"""Single images: a video frame as JPEG, the grey pictures of a stretch, an image file as RGB."""
 
 import io
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float64
 from PIL import Image, ImageOps
 
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Picture, Resize
-from vidret.video import wire
-from vidret.video.decode import open_reader
+from vidret.video.decoders.base import StreamedFrame
 from vidret.video.files import read_content
-from vidret.video.footage import read_greys
-from vidret.video.probe import VideoInfo, probe
+from vidret.video.grey import GREY_SHAPE, Grey, Greys
+from vidret.video.probe import VideoInfo
+from vidret.video.reader import open_reader
 from vidret.video.sampling import nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -22,45 +21,6 @@ MAX_BYTES = 256 << 20  # of an image file: more than that many pixels take
 MAX_PIXELS = 40_000_000
 LONGEST_SIDE = 1024  # pixels; no encoder uses more
 _QUALITY = 82
-
-
-def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, bytes | memoryview]:
-    """Return the message that answers an ``ImagePool``.
-
-    It is a JPEG for a ``frame``, grey pictures with their times for ``footage``, otherwise RGB pixels and their shape.
-
-    Those of ``frames`` come with their times; ``facts`` are those of ``VideoInfo``.
-
-    Raises:
-        VidretError: The video or the image cannot be read.
-    """
-    try:
-        if request["image"] == "frame":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            return {"kind": "image"}, draw_frame(info, request["time_s"], request["width"])
-        if request["image"] == "frames":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            frames = read_times(info, request["times_s"], Resize(**request["resize"]))
-            fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
-            return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
-        if request["image"] == "facts":
-            return {"kind": "image", "facts": _probe(os.fsdecode(payload), *request["version"]).facts()}, b""
-        if request["image"] == "footage":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
-            header = {"kind": "image", "times": times.tolist(), "size": (info.width, info.height)}
-            return header, greys.reshape(-1).data
-        image = read_image(payload)
-        return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
-    except MemoryError:
-        _probe.cache_clear()
-        raise
-
-
-@lru_cache(maxsize=16)
-def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
-    """Probe a file, which reads all its packets, once for all frames of the video."""
-    return probe(path)
 
 
 def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
@@ -135,3 +95,44 @@ def read_image(content: bytes) -> Picture:
         raise VidretError(f"image must be a complete image file ({kinds}), got a damaged file or none") from error
     upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return np.asarray(upright)
+
+
+def read_greys(
+    info: VideoInfo, start_s: float, end_s: float, rate: float
+) -> tuple[Greys, Float64[np.ndarray, " frame"]]:
+    """Return the frames nearest to every step of ``1 / rate`` seconds as grey pictures, with their times in seconds.
+
+    A picture is the whole frame as displayed, averaged to 36 x 64 pixels whatever its aspect ratio. A frame is returned
+    once; frames that cannot be read are missing.
+
+    Raises:
+        DecodeError: The file cannot be opened.
+    """
+    num_steps = int(max(end_s - start_s, 0.0) * rate) + 1
+    wanted = np.unique(nearest(info.times, start_s + np.arange(num_steps) / rate))
+    chosen, last = set(wanted.tolist()), int(wanted[-1])
+    greys: list[Grey] = []
+    times: list[float] = []
+    with open_reader(info, for_streaming=True) as reader:
+        for frame in reader.stream(int(wanted[0])):
+            grey = read_grey(frame) if frame.index in chosen else None
+            if grey is not None:
+                greys.append(grey)
+                times.append(frame.time_s)
+            if frame.index >= last:
+                break
+    stacked = np.stack(greys) if greys else np.empty((0, *GREY_SHAPE), np.uint8)
+    return stacked, np.array(times, np.float64)
+
+
+def read_grey(frame: StreamedFrame) -> Grey | None:
+    """Return the brightness of a whole frame as 36 x 64 pixels, each the mean of what it covers; None if damaged."""
+    if frame.read_luma is not None:
+        picture = frame.read_luma()  # no frame is converted to RGB
+    else:
+        image = frame.read_image()
+        picture = None if image is None else np.asarray(Image.fromarray(image).convert("L"))
+    if picture is None:
+        return None
+    height, width = GREY_SHAPE
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))

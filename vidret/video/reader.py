@@ -1,65 +1,24 @@
-"""Frames by index from an open file, with any decoder: ordering, repeats, resizing and unreadable frames."""
+"""Read frames of a file by index or in order, with the decoder that suits it: ordering, resizing, unreadable frames."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, Self
+from itertools import pairwise
+from typing import Self
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
+from vidret.devices import CPU, cuda_index
+from vidret.errors import DecodeError
 from vidret.types import Frames, Picture, Resize
-from vidret.video.probe import VideoInfo
-from vidret.video.resize import resize_image
-from vidret.video.streaming import StreamedFrame
+from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
+from vidret.video.decoders.pyav import PyavDecoder
+from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, suits_gpu
+from vidret.video.geometry import resize_image
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.sampling import nearest
 
 _log = logging.getLogger(__name__)
-
-
-class GaveUpError(Exception):
-    """A decoder cannot continue with a file; another decoder may."""
-
-
-def read_fault(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if there is no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class GpuImage(Protocol):
-    """An RGB image that a GPU decoded and holds."""
-
-    def read(self) -> Picture:
-        """Return a copy in main memory."""
-        ...
-
-    def resize(self, resize: Resize) -> Picture:
-        """Return a resized copy in main memory, without one of the whole image."""
-        ...
-
-
-class FrameDecoder(Protocol):
-    """A decoder with an open file; ``reads_all`` tells whether ``stream`` decodes all frames."""
-
-    reads_all: bool
-
-    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture | GpuImage]]:
-        """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
-
-        Raises:
-            GaveUpError: The decoder cannot continue with the file.
-        """
-        ...
-
-    def stream(self, first: int) -> Iterator[StreamedFrame]:
-        """Yield the frames from an index to the end of the file.
-
-        Raises:
-            GaveUpError: The decoder cannot continue with the file.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
 
 
 class Reader:
@@ -156,7 +115,7 @@ class Reader:
         self.close()
 
     def _fall_back(self, error: GaveUpError) -> None:
-        """Continue with PyAV, or raise the error if the file cannot be opened anew."""
+        """Continue with PyAV, or raise the error if the file cannot be opened again."""
         if self._spare is None:
             raise error
         _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
@@ -174,3 +133,92 @@ class Reader:
             if self.observe is not None:
                 self.observe(index, image)
             images[index] = resize_image(image, self._resize) if self._resize else image
+
+
+def open_reader(
+    info: VideoInfo,
+    *,
+    decoder: Decoder = "auto",
+    device: str = CPU,
+    gpu_decoders: Sequence[str] = tuple(EXACT_DECODERS),
+    resize: Resize | None = None,
+    heartbeat: Callable[[], None] = lambda: None,
+    mode: SamplingMode = "exact",
+    num_threads: int = 1,
+    for_streaming: bool = False,
+) -> Reader:
+    """Open a probed file for reading.
+
+    Args:
+        info: The result of ``probe``.
+        decoder: ``"auto"`` chooses by file; the others force one decoder.
+        device: With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264, HEVC, VP9 and AV1 on that GPU, or else Decord
+            H.264, and they fall back to the CPU with a warning. All other files, and all other devices, are decoded on
+            the CPU.
+        gpu_decoders: The decoders to try on a GPU.
+        resize: How frames are resized; None keeps them full-sized.
+        heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames lie hours
+            apart. The others read only files that they decode in seconds.
+        mode: Which frames ``Reader.stream`` decodes; Decord and torchcodec decode all.
+        num_threads: Threads of PyAV.
+        for_streaming: Prefer PyAV on the CPU, since the others convert every frame that they decode.
+
+    Raises:
+        DecodeError: The file cannot be opened, or not by the requested decoder.
+        VidretError: torchcodec is requested and cannot be loaded.
+    """
+
+    def spare() -> PyavDecoder:
+        return PyavDecoder(info, heartbeat, mode=mode, num_threads=num_threads)
+
+    gpu, fallback = cuda_index(device), ""
+    suited = [] if gpu is None else [name for name in gpu_decoders if suits_gpu(info, name, decoder)]
+    for name, following in pairwise([*suited, ""]):
+        try:
+            why = f"GPU {gpu} decodes {info.codec}"
+            return Reader(info, EXACT_DECODERS[name](info, gpu), name, why, resize, spare=spare, fallback=fallback)
+        except GaveUpError as error:
+            instead = EXACT_DECODERS[following].title if following else "the CPU"
+            fallback = f"{EXACT_DECODERS[name].title} cannot decode it on GPU {gpu}, using {instead}: {error}"
+            _log.warning("%s: %s", info.path, fallback)
+    if for_streaming and decoder == "auto":
+        name, why = "pyav", "Decord would convert every frame"
+    else:
+        name, why = choose_decoder(info, decoder)
+    why = f"{fallback}; {why}" if fallback else why
+    if name in EXACT_DECODERS:
+        try:
+            return Reader(info, EXACT_DECODERS[name](info), name, why, resize, spare=spare, fallback=fallback)
+        except GaveUpError as error:
+            if decoder == name:
+                raise DecodeError(info.path, f"{EXACT_DECODERS[name].title} cannot read it: {error}") from error
+            name, why = "pyav", f"{fallback}; {error}" if fallback else str(error)
+    return Reader(info, spare(), name, why, resize, fallback=fallback)
+
+
+def read_frames(
+    path: str,
+    *,
+    times: Sequence[float] | Float64[np.ndarray, " time"] | None = None,
+    indices: Sequence[int] | Int64[np.ndarray, " index"] | None = None,
+    decoder: Decoder = "auto",
+    device: str = CPU,
+    resize: Resize | None = None,
+) -> Frames:
+    """Return the frames nearest to ``times`` in seconds, or those at ``indices``.
+
+    Damage to the file is described in ``Frames.salvaged``.
+
+    Raises:
+        DecodeError: The file is not a readable video, or none of these frames can be read.
+        ValueError: Neither or both of ``times`` and ``indices`` are given.
+    """
+    if (times is None) == (indices is None):
+        raise ValueError(f"exactly one of times and indices must be given, got {'none' if times is None else 'both'}")
+    info = probe(path)
+    with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
+        chosen = indices if times is None else nearest(info.times, np.asarray(times, dtype=np.float64))
+        frames = reader.read(chosen if chosen is not None else [])
+    if len(frames) == 0:
+        raise DecodeError(path, "no frame could be decoded")
+    return Frames(frames.pixels, frames.times, frames.salvaged or info.damage)

@@ -1,20 +1,23 @@
-"""One pass over a container: its video stream, its packets, and what its header declares."""
+"""One pass over a container: its video stream, its packets, and what its header declares.
 
+The boxes of an MP4 or MOV file say where the coded media lies, which need not be fetched to read the times of frames.
+The packets of an MPEG transport stream say whether it is cut off, which FFmpeg does not report.
+"""
+
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from av.stream import Disposition
 
 from vidret.errors import DecodeError
-from vidret.video.boxes import find_payload
 from vidret.video.container import decode_all, open_container, read_start, scan_packets
-from vidret.video.display import Display, read_display
 from vidret.video.files import SourceFile, read_head
+from vidret.video.geometry import Display, read_display
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import Packets, drop_last
-from vidret.video.transport import HEAD_BYTES, ends_inside_packet
 
 IS_IMAGE = "is a picture, not a video"
 NOT_DECODED = "no frame could be decoded"
@@ -22,6 +25,13 @@ _IMAGE_FORMATS = {"image2", "tty"}
 # In MP4 and MOV the timestamps of these codecs do not depend on packet contents: measured field by field.
 _TIMED_BY_CONTAINER = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
+
+_MAX_BOXES = 32  # files with more are fragmented: times are spread over the file, and all of it must be read
+
+HEAD_BYTES = 1020  # five of the longest packets
+_SYNC = 0x47
+# Bytes of a packet and before its sync byte: plain, with a time code as on Blu-ray, and with parity bytes at the end.
+_LAYOUTS = ((188, 0), (192, 4), (204, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,3 +180,56 @@ def _read_declared_end(container: Any, stream: Any) -> float:
         except ValueError:
             return 0.0
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+class Readable(Protocol):
+    """A file with random access."""
+
+    def seek(self, offset: int, /) -> int:
+        """Move to an offset in bytes."""
+        ...
+
+    def read(self, size: int, /) -> bytes | None:
+        """Read up to ``size`` bytes."""
+        ...
+
+
+def find_payload(file: Readable, num_bytes: int) -> list[tuple[int, int]]:
+    """Return the byte ranges of coded media as (start, end); empty if they are unknown.
+
+    Reads a few bytes at the start of each box. The file's position afterwards is undefined.
+    """
+    ranges: list[tuple[int, int]] = []
+    start = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(start)
+        head = file.read(16)
+        if head is None or len(head) < 16:
+            return ranges if start == num_bytes else []
+        size, kind, large_size = struct.unpack(">I4sQ", head)
+        if start == 0 and kind != b"ftyp":
+            return []
+        header_bytes = 16 if size == 1 else 8
+        size = large_size if size == 1 else size or num_bytes - start  # 0 extends to the end of the file
+        if size < header_bytes:
+            return []
+        if kind == b"mdat":
+            ranges.append((start + header_bytes, min(start + size, num_bytes)))
+        elif kind == b"moof":
+            return []
+        start = min(start + size, num_bytes)
+    return []
+
+
+def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
+    """Return whether a file ends in the middle of a packet; False if it does not start with packets.
+
+    Args:
+        head: The first ``HEAD_BYTES`` of the file, or all of a shorter one.
+        num_bytes: The size of the file.
+    """
+    for size, offset in _LAYOUTS:
+        syncs = head[offset::size]
+        if len(syncs) >= 3 and set(syncs) == {_SYNC}:
+            return num_bytes % size > 0
+    return False

@@ -22,12 +22,12 @@ from vidret.timed_text.screen import ScreenReader
 from vidret.timed_text.speech import SAMPLE_RATE, SpeechRecogniser
 from vidret.timed_text.subtitles import MAX_BYTES, find_language, parse_subtitles
 from vidret.types import Picture, TextSource, TimedText
-from vidret.video import wire
 from vidret.video.audio import find_sound_end, read_audio
 from vidret.video.files import read_content
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
 from vidret.video.subtitle_tracks import read_tracks
+from vidret.video.workers import messages
 
 TEXTS_AT_ONCE = 500  # in a message
 MAX_PROBLEMS = 5  # in a note
@@ -54,7 +54,7 @@ class WordsReader:
         info: VideoInfo,
         request: Mapping[str, Any],
         *,
-        send: Callable[[wire.Header], None],
+        send: Callable[[messages.Header], None],
         heartbeat: Callable[[], None],
     ) -> None:
         """Load what on-screen text needs, if it is requested.

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.tool_loading import load_tool
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.synthetic.world import read_pairs
-from vidret.video.decode import read_frames
+from vidret.video.reader import read_frames
 
 
 @pytest.fixture(scope="module")

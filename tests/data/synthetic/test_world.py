@@ -20,8 +20,8 @@ from vidret.errors import VidretError
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights
 from vidret.metrics.predictions import Prediction
-from vidret.video.decode import read_frames
 from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
 SHORT: dict[str, Any] = {"seed": 3, "num_train": 12, "num_val": 6, "num_test": 20, "size": 48}
 FILMS: dict[str, Any] = {"seed": 3, "num_train": 3, "num_val": 2, "num_test": 3, "size": 32}

@@ -13,7 +13,7 @@ from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
-from vidret.video.pool import OpenedVideo
+from vidret.video.workers.messages import OpenedVideo
 
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vidret.types import Frames
-from vidret.video.sampled_frames import SampledFrames
+from vidret.video.sampling import SampledFrames
 
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")

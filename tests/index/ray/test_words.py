@@ -28,7 +28,8 @@ from vidret.store.texts.store import TextStore
 from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, TextSource, TimedText
 from vidret.video.identity import identify
-from vidret.video.pool import (
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import (
     DecodedSegment,
     Finished,
     FinishedTexts,
@@ -38,7 +39,6 @@ from vidret.video.pool import (
     SegmentStart,
     WordsRequest,
 )
-from vidret.video.sampled_frames import SampledFrames
 
 pytestmark = [
     pytest.mark.scale,

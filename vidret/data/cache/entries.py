@@ -12,8 +12,9 @@ from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
 
 ChooseFrames = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
 

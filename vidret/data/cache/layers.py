@@ -28,7 +28,7 @@ from vidret.encode.outputs import join_layers
 from vidret.errors import VidretError
 from vidret.ground.windows import choose_frames, place_steps
 from vidret.types import LayerTokens
-from vidret.video.pool import DecodePool
+from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,8 @@ from vidret.index.ray.rows import (
 from vidret.index.stages import find_fault
 from vidret.types import TextSource
 from vidret.video.identity import Identity, check_unchanged
-from vidret.video.pool import (
+from vidret.video.workers.messages import (
     DecodedSegment,
-    DecodePool,
     Finished,
     FinishedTexts,
     OpenedVideo,
@@ -28,6 +27,7 @@ from vidret.video.pool import (
     SegmentStart,
     WordsRequest,
 )
+from vidret.video.workers.pool import DecodePool
 
 
 class ContentReader:

@@ -23,7 +23,7 @@ from vidret.index.run_state import RunState
 from vidret.index.words import ContentWords, WordsRun
 from vidret.store.records import NewSegment
 from vidret.types import TextSource
-from vidret.video.pool import ReadTexts
+from vidret.video.workers.messages import ReadTexts
 
 Waiting = list[tuple[TextsRow, bytes]]
 

@@ -16,8 +16,8 @@ import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ig
 from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding, ShotChange
 from vidret.video.identity import Identity
-from vidret.video.pool import FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
-from vidret.video.sampled_frames import SampledFrames
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 
 Bytes = bytes | memoryview
 Row = tuple[object, Bytes]

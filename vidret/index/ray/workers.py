@@ -32,11 +32,12 @@ from vidret.index.ray.rows import (
 from vidret.index.stages import encode_segments, open_decoders
 from vidret.timed_text.options import WordsOptions
 from vidret.types import Resize, Sampling, SegmentEmbedding
-from vidret.video.decode import Decoder
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.decoders.registry import Decoder
 from vidret.video.identity import identify
-from vidret.video.pool import DecodePool, ReadTexts
-from vidret.video.sampled_frames import SampledFrames
-from vidret.video.streaming import SamplingMode
+from vidret.video.sampling import SampledFrames
+from vidret.video.workers.messages import ReadTexts
+from vidret.video.workers.pool import DecodePool
 
 
 class StopFlag:

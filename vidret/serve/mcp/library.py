@@ -8,7 +8,7 @@ from vidret.engine import Engine
 from vidret.serve.files import open_video
 from vidret.store.records import StoredVideo
 from vidret.video.files import FileStat, stat_file
-from vidret.video.image_pool import ImagePool
+from vidret.video.workers.image_pool import ImagePool
 
 AnyEngine = Engine | RemoteEngine
 MIN_WIDTH = 64  # pixels; a frame is not drawn smaller to save bytes

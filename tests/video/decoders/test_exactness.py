@@ -1,0 +1,241 @@
+"""Proof for vidret/video/decoders/: every film's frames say themselves whether they are those asked for."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.video.conftest import KINDS, NAMES, NUM_FRAMES, Film
+from tests.video.films import draw, read_numbers, write_video
+from vidret.errors import DecodeError
+from vidret.types import Resize
+from vidret.video.container import decode_packets
+from vidret.video.decoders.registry import Decoder, choose_decoder
+from vidret.video.geometry import resize_image
+from vidret.video.probe import probe
+from vidret.video.reader import open_reader, read_frames
+
+BY_DECORD = {"h264.mp4", "h264.mkv", "h264_sound.mp4", "vp9.webm", "ffv1.mkv", "prores.mov", "one.mp4"}
+BY_PYAV = {
+    "hevc.mp4",
+    "h264_10bit.mp4",
+    "h264_444_odd.mp4",
+    "h264_open.mp4",
+    "h264_uneven.mkv",
+    "edit_list.mp4",
+    "h264.ts",
+    "mpeg2.mpg",
+    "anim.gif",
+}
+
+
+def check_random_reads(film: Film, decoder: Decoder, rounds: int = 8) -> None:
+    generator = np.random.default_rng(0)
+    info = probe(film.path)
+    with open_reader(info, decoder=decoder) as reader:
+        for _ in range(rounds):
+            wanted = np.unique(generator.integers(0, film.num_frames, 5))
+            frames = reader.read(wanted)
+            assert frames.salvaged == ""
+            assert read_numbers(frames.pixels) == [film.numbers[index] for index in wanted]
+            assert (frames.times == info.times[wanted]).all()
+            assert frames.pixels.shape[1:] == (info.height, info.width, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_frames_are_those_asked_for(films: dict[str, Film], name: str, decoder: Decoder) -> None:
+    check_random_reads(films[name], decoder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decord_is_exact_where_it_is_trusted(films: dict[str, Film], name: str) -> None:
+    if choose_decoder(probe(films[name].path))[0] == "decord":
+        check_random_reads(films[name], "decord", rounds=20)
+    else:
+        assert name not in BY_DECORD
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_jumps_nor_the_decoder_change_a_pixel(films: dict[str, Film], name: str) -> None:
+    num_frames = films[name].num_frames
+    whole = read_frames(str(films[name].path), indices=range(num_frames), decoder="pyav")
+    for decoder in ("auto", "pyav"):
+        with open_reader(probe(films[name].path), decoder=decoder) as reader:
+            for index in (77, 3, 41, 42, 99):
+                index %= num_frames
+                assert (reader.read([index]).pixels[0] == whole.pixels[index]).all()
+
+
+def test_lossless_pixels_arrive_unchanged(films: dict[str, Film]) -> None:
+    for decoder in ("auto", "pyav"):
+        frames = read_frames(str(films["ffv1.mkv"].path), indices=[7, 99], decoder=decoder)
+        assert (frames.pixels == np.stack([draw(7), draw(99)])).all()
+
+
+def test_writing_the_films_makes_no_process_real_time(films: dict[str, Film]) -> None:
+    """As root, SVT-AV1 would starve all other processes of the machine until this one ends."""
+    assert "av1.mp4" in films
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_doubtful_files_are_left_to_pyav(films: dict[str, Film]) -> None:
+    for name in BY_PYAV:
+        decoder, why = choose_decoder(probe(films[name].path))
+        assert decoder == "pyav", name
+        assert why
+    assert choose_decoder(probe(films["hevc.mp4"].path), "decord") == ("decord", "requested")
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize("size", [(48, 64), (128, 192)])
+def test_rotation_is_applied_once(tmp_path: Path, turn: int, size: tuple[int, int]) -> None:
+    path = write_video(tmp_path / "turned.mp4", range(30), rotation=turn, size=size)
+    for decoder in ("auto", "decord", "pyav"):
+        frames = read_frames(str(path), indices=[4, 29], decoder=decoder)
+        assert frames.pixels.shape[1:] == (size[1], size[0], 3)
+        assert read_numbers(frames.pixels) == [4, 29]
+
+
+def test_times_and_indices_agree(films: dict[str, Film]) -> None:
+    path = str(films["h264_uneven.mp4"].path)
+    pauses = np.array(KINDS["h264_uneven.mp4"]["pts"])[[6, 7]] / 25
+    frames = read_frames(path, times=[pauses[0] + 0.001, pauses[1] - 0.001])
+    assert read_numbers(frames.pixels) == [6, 7]
+    with pytest.raises(ValueError, match="times and indices"):
+        read_frames(path)
+    with pytest.raises(ValueError, match=r"indices must lie in 0\.\.99"):
+        read_frames(path, indices=[100])
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_resizing_is_that_of_resize(films: dict[str, Film], decoder: Decoder) -> None:
+    path, resize = str(films["h264_444_odd.mp4"].path), Resize(32, 24)
+    plain = read_frames(path, indices=[5, 60], decoder=decoder)
+    small = read_frames(path, indices=[5, 60], decoder=decoder, resize=resize)
+    assert (small.pixels == np.stack([resize_image(picture, resize) for picture in plain.pixels])).all()
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_a_truncated_file_gives_what_it_holds(tmp_path: Path, decoder: Decoder) -> None:
+    path = write_video(tmp_path / "cut.mp4", range(NUM_FRAMES), container_options={"movflags": "faststart"})
+    os.truncate(path, int(path.stat().st_size * 0.9))
+    num_frames = probe(path).num_frames
+    frames = read_frames(str(path), indices=range(num_frames), decoder=decoder)
+    # The break costs B-frames that were stored late: the times know it.
+    assert read_numbers(frames.pixels) == np.round(frames.times * 25).tolist()
+    assert num_frames > 50
+    assert frames.salvaged == f"{num_frames} of 100 frames could be read: truncated"
+
+
+def test_a_damaged_middle_costs_its_frames_only(films: dict[str, Film], tmp_path: Path) -> None:
+    data = bytearray(films["h264.mp4"].path.read_bytes())
+    start = data.index(b"mdat") + 1500
+    data[start : start + 200] = bytes(200)
+    (tmp_path / "torn.mp4").write_bytes(data)
+    frames = read_frames(str(tmp_path / "torn.mp4"), indices=range(NUM_FRAMES))
+    assert 50 < len(frames) < NUM_FRAMES
+    assert frames.salvaged == f"{len(frames)} of 100 frames could be read: damaged"
+
+
+def join(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "mpeg2.mpg"])
+@pytest.mark.parametrize("shift", [0, 25 * 3600])
+def test_joined_recordings_are_read_one_after_the_other(
+    films: dict[str, Film], tmp_path: Path, name: str, shift: int
+) -> None:
+    second = write_video(tmp_path / f"second_{name}", range(100, 200), **KINDS[name], shift=shift)
+    for first, parts in ((0, (films[name].path, second)), (100, (second, films[name].path))):
+        path = join(tmp_path / name, *parts)
+        info = probe(path)
+        assert info.clock_restarts == 1
+        np.testing.assert_allclose(info.times, np.arange(200) / 25, atol=1e-6)
+        numbers = read_numbers(read_frames(str(path), indices=range(200)).pixels)
+        assert numbers == [(first + index) % 200 for index in range(200)]
+        for offset in (0.0, 0.1, 0.3, 0.5):
+            times = np.arange(offset, 8, 1.0)
+            chosen = read_frames(str(path), times=times)
+            assert chosen.salvaged == ""
+            np.testing.assert_allclose(chosen.times, times, atol=0.021)
+    joined = join(tmp_path / f"film_{name}", films[name].path, second)
+    check_random_reads(Film(joined, 0, 2 * NUM_FRAMES), "auto")
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "hevc.ts", "h264.flv", "wmv2.wmv", "h264.mp4"])
+def test_what_lies_before_the_last_keyframe_is_not_decoded(
+    films: dict[str, Film], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    decoded = []
+
+    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+        for frame in decode_packets(stream, packets):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("vidret.video.decoders.pyav.decode_packets", count)
+    with open_reader(probe(films[name].path), decoder="pyav") as reader:
+        assert read_numbers(reader.read([2, 98]).pixels) == [2, 98]
+    assert len(decoded) < 35
+
+
+def test_any_path_can_be_read(films: dict[str, Film], tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n%d.mp4")
+    (tmp_path / name).symlink_to(films["h264.mp4"].path)
+    assert read_numbers(read_frames(str(tmp_path / name), indices=[9]).pixels) == [9]
+
+
+def test_a_build_without_gpu_falls_back(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        frames = read_frames(str(films["h264.mp4"].path), indices=[9], device="cuda")
+    assert read_numbers(frames.pixels) == [9]
+    assert "using the CPU" in caplog.text
+
+
+def test_decord_says_why_it_cannot(films: dict[str, Film]) -> None:
+    with pytest.raises(DecodeError, match="Decord counts"):
+        read_frames(str(films["edit_list.mp4"].path), indices=[0], decoder="decord")
+
+
+def test_decord_on_the_cpu_does_not_load_cuda_libraries() -> None:
+    """Where torch was installed with CUDA, decord2 would load its libraries into each worker: 800 MB."""
+    script = """
+import sys
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        assert name != "nvidia", "Decord looks for CUDA's libraries"
+sys.meta_path.insert(0, Spy())
+from vidret.video.decoders.decord import read_version
+assert read_version(on_gpu=False)
+assert "nvidia" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_decord_with_gpu_code_gets_cuda_libraries_on_the_cpu_too(tmp_path: Path) -> None:
+    """Such a build cannot be loaded without them."""
+    (tmp_path / "decord").mkdir()
+    (tmp_path / "decord" / "__init__.py").write_text(
+        "try:\n    import nvidia\nexcept ImportError:\n    raise OSError('libcudart.so')\n"
+        "import types\nlogging = types.SimpleNamespace(set_level=print, QUIET=0)\n__version__ = '3.4.0+cu130'\n"
+    )
+    (tmp_path / "nvidia").mkdir()
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from vidret.video.decoders.decord import read_version
+assert read_version(on_gpu=False) == "3.4.0+cu130"
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr

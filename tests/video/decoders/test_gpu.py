@@ -1,0 +1,167 @@
+"""Decoding on a GPU: with a Decord that has none, and with one whose GPU is emulated on the CPU."""
+
+import logging
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.video.conftest import Film
+from tests.video.films import read_numbers
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.reader import read_frames
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool, find_gpu_decoders
+
+# Decord as it is installed, whose GPUs are the CPU: it notes who decodes what where, and fails as a file's name says.
+EMULATED = """
+import os
+__path__ = [{real!r}]
+exec(compile(open({real!r} + "/__init__.py").read(), {real!r} + "/__init__.py", "exec"))
+
+class Gpu(int):
+    pass
+
+class VideoReader(VideoReader):
+    def __init__(self, path, ctx, num_threads):
+        self.on_gpu, self.path = isinstance(ctx, Gpu), path
+        if self.on_gpu:
+            with open({log!r}, "a") as file:
+                file.write(f"{{os.getpid()}} {{ctx}}\\n")
+            if "refused" in path:
+                raise RuntimeError("NVDEC cannot decode it")
+        super().__init__(path, ctx=cpu(0), num_threads=num_threads)
+
+    def __getitem__(self, index):
+        if self.on_gpu and "broken" in self.path and index > 50:
+            raise RuntimeError("NVDEC lost it")
+        return super().__getitem__(index)
+
+gpu = Gpu
+ndarray.empty = lambda shape, ctx: None
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    find_gpu_decoders.cache_clear()
+    yield
+    find_gpu_decoders.cache_clear()
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give decoding processes a Decord with emulated GPUs; return where it notes process and GPU of every file."""
+    spec = find_spec("decord")
+    assert spec is not None
+    assert spec.origin is not None
+    (tmp_path / "path" / "decord").mkdir(parents=True)
+    log, real = tmp_path / "log", str(Path(spec.origin).parent)
+    (tmp_path / "path" / "decord" / "__init__.py").write_text(EMULATED.format(real=real, log=str(log)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), os.environ.get("PYTHONPATH", "")]))
+    return log
+
+
+def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[int], Finished]:
+    opened, *segments, finished = pool.stream(path)
+    assert isinstance(opened, OpenedVideo)
+    assert isinstance(finished, Finished)
+    parts = [segment.frames.pictures.pixels for segment in segments if isinstance(segment, DecodedSegment)]
+    return opened, [number for pixels in parts for number in read_numbers(pixels)], finished
+
+
+def link(film: Film, path: Path) -> Path:
+    path.symlink_to(film.path)
+    return path
+
+
+def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
+    films: dict[str, Film], caplog: pytest.LogCaptureFixture
+) -> None:
+    film = films["h264.mp4"]
+    for _ in range(2):
+        with DecodePool(3, num_frames=12, fps=25.0, device="cuda:1") as pool:
+            opened, numbers, finished = stream(pool, film.path)
+            assert [process.device for process in pool._processes] == ["cpu"] * 3
+            assert all(process._memory for process in pool._processes), "memory stays limited"
+        assert numbers == film.numbers
+        assert (opened.why, finished.fallback) == ("Decord is exact on h264 in mov", "")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.message.startswith("Decord cannot decode on GPU 1, so the CPU decodes: ")
+
+
+def test_a_named_gpu_decodes_in_two_processes_at_most(films: dict[str, Film], log: Path) -> None:
+    film = films["h264.mp4"]
+    with DecodePool(4, num_frames=12, fps=25.0, device="cuda:1") as pool:
+        opened, numbers, finished = stream(pool, film.path)
+        assert (opened.decoder, opened.why) == ("decord", "GPU 1 decodes h264")
+        assert numbers == film.numbers
+        assert finished == Finished("")
+        under_way = [pool.stream(film.path) for _ in range(4)]
+        whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
+        for messages in under_way:
+            messages.close()  # type: ignore[attr-defined]
+    assert sorted(whys) == ["Decord is exact on h264 in mov"] * 2 + ["GPU 1 decodes h264"] * 2
+    notes = [line.split() for line in log.read_text().splitlines()]
+    assert {number for _, number in notes} == {"1"}
+    assert len({process for process, _ in notes}) == 2
+
+
+def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
+    films: dict[str, Film], log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film = films["h264.mp4"]
+    refused = link(film, tmp_path / "refused.mp4")
+    with DecodePool(1, num_frames=12, fps=25.0, device="cuda") as pool:
+        for path in (refused, link(film, tmp_path / "broken.mp4")):
+            opened, numbers, finished = stream(pool, path)
+            assert numbers == film.numbers
+            if path == refused:
+                fallback = "Decord cannot decode it on GPU 0, using the CPU: NVDEC cannot decode it"
+                assert opened.why == f"{fallback}; Decord is exact on h264 in mov"
+                assert finished.fallback == fallback
+            else:
+                assert finished.fallback == "decord gave up (GPU 0 decodes h264): NVDEC lost it"
+    (record,) = caplog.records
+    assert record.message == f"{refused}: {fallback} (further files are not reported)"
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(("sampling", "num_notes"), [("exact", 0), ("balanced", 1), ("fast", 1)])
+def test_a_gpu_that_decodes_more_than_the_sampling_says_so(
+    caplog: pytest.LogCaptureFixture, sampling: SamplingMode, num_notes: int
+) -> None:
+    with DecodePool(2, device="cuda:1", shot_sampling=sampling):
+        pass
+    notes = [record.getMessage() for record in caplog.records]
+    assert (
+        notes == [f"GPU 1 decodes all frames of the files that it reads, although sampling is {sampling}"] * num_notes
+    )
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"])
+def test_what_gpus_do_not_decode_here_needs_no_warning(
+    films: dict[str, Film], log: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    with DecodePool(1, num_frames=12, fps=25.0, device="cuda") as pool:
+        opened, numbers, finished = stream(pool, films[name].path)
+    assert numbers == films[name].numbers
+    assert "GPU" not in opened.why
+    assert finished.fallback == ""
+    assert not log.exists()
+    assert not caplog.records
+
+
+def test_pyav_needs_no_gpu(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
+    with DecodePool(1, decoder="pyav", num_frames=12, fps=25.0, device="cuda") as pool:
+        assert stream(pool, films["h264.mp4"].path)[1] == films["h264.mp4"].numbers
+    assert not caplog.records
+
+
+def test_frames_read_here_say_why_the_cpu_read_them(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
+    frames = read_frames(str(films["h264.mp4"].path), indices=[9], device="cuda:1")
+    assert read_numbers(frames.pixels) == [9]
+    assert "Decord cannot decode it on GPU 1, using the CPU" in caplog.text

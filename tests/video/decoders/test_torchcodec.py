@@ -1,0 +1,283 @@
+"""torchcodec: on the CPU against PyAV, where it is installed; on a GPU that a double of it emulates."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.video.conftest import NAMES, Film
+from tests.video.films import read_numbers
+from vidret.errors import DecodeError, MissingExtraError, VidretError
+from vidret.types import Resize
+from vidret.video.decoders.base import GaveUpError
+from vidret.video.decoders.registry import choose_decoder
+from vidret.video.decoders.torchcodec import (
+    DeviceImage,
+    TorchcodecDecoder,
+    load_torchcodec,
+)
+from vidret.video.geometry import resize_image
+from vidret.video.grey import grey_from_luma
+from vidret.video.probe import probe
+from vidret.video.reader import open_reader, read_frames
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool, find_gpu_decoders
+
+EXACT = {"h264.mp4", "h264.mkv", "h264_uneven.mp4", "h264_uneven.mkv", "h264_sound.mp4", "hevc.mp4", "vp9.webm"}
+EXACT |= {"vp9_alpha.webm", "vp8.webm", "av1.mp4", "av1.mkv", "mpeg4.mp4", "wmv2.wmv", "mjpeg.avi", "mjpeg.mov"}
+EXACT |= {"prores.mov", "ffv1.mkv", "anim.gif", "turned_90.mp4", "turned_180.mp4", "turned_270.mp4", "edit_list.mp4"}
+EXACT |= {"one.mp4", "one.webm", "one.gif"}
+
+# torchcodec as far as vidret uses it, on PyAV, with GPUs that are the CPU: it notes who decodes what where, and fails
+# as a file's name says.
+EMULATED = """
+import os, types
+import torch
+from vidret.video.probe import probe
+from vidret.video.decoders.pyav import PyavDecoder
+
+real_empty = torch.empty
+torch.empty = lambda *size, device=None, **options: real_empty(*size, **options)
+
+class VideoDecoder:
+    def __init__(self, source, *, stream_index, dimension_order, seek_mode, device):
+        assert (dimension_order, seek_mode) == ("NHWC", "exact")
+        self.path, self.info = source, probe(source)
+        assert stream_index == self.info.stream
+        self.metadata = types.SimpleNamespace(begin_stream_seconds_from_content=7.0)
+        self.cpu_fallback = "NVDEC does not know it" if "refused" in source else ""
+        with open({log!r}, "a") as file:
+            file.write(f"{{os.getpid()}} {{device}}\\n")
+
+    def __len__(self):
+        return self.info.num_frames
+
+    def get_frame_at(self, index):
+        decoder = PyavDecoder(self.info, lambda: None)
+        ((found, image),) = decoder.decode([max(index - 1, 0) if "inexact" in self.path and index > 50 else index])
+        decoder.close()
+        time_s = 7.0 + self.info.times[found] - self.info.times[0]
+        return types.SimpleNamespace(data=torch.from_numpy(image.copy()), pts_seconds=time_s)
+"""
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give decoding processes the double; return where it notes process and device of every file."""
+    scratch = tmp_path_factory.mktemp("emulated")
+    folder, log = scratch / "path" / "torchcodec", scratch / "log"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text('__version__ = "0.12.0+cu130"')
+    (folder / "decoders.py").write_text(EMULATED.format(log=str(log)))
+    find_gpu_decoders.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setattr("vidret.video.decoders.torchcodec.find_spec", lambda _name: object())
+        yield log
+    find_gpu_decoders.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def real() -> Any:
+    """Return torchcodec, where it and FFmpeg's libraries are installed."""
+    if not TorchcodecDecoder.is_at_hand():
+        pytest.skip("torchcodec is not installed")
+    try:
+        return load_torchcodec()
+    except VidretError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_equal_those_of_pyav_or_the_file_is_refused(films: dict[str, Film], name: str) -> None:
+    film = films[name]
+    info = probe(film.path)
+    doubt = TorchcodecDecoder.find_doubt(info)
+    assert (doubt == "") == (name in EXACT)
+    if doubt:
+        with pytest.raises(DecodeError, match="torchcodec cannot read it: "):
+            open_reader(info, decoder="torchcodec")
+        return
+    generator = np.random.default_rng(0)
+    with open_reader(info, decoder="torchcodec") as reader, open_reader(info, decoder="pyav") as other:
+        for _ in range(12):
+            wanted = np.unique(generator.integers(0, film.num_frames, 5))
+            frames, expected = reader.read(wanted), other.read(wanted)
+            assert (frames.pixels == expected.pixels).all()
+            assert (frames.times == expected.times).all()
+        assert (reader.decoder, reader.fallback) == ("torchcodec", "")
+
+
+@pytest.mark.usefixtures("real")
+def test_streamed_frames_are_those_of_the_file(films: dict[str, Film]) -> None:
+    info = probe(films["hevc.mp4"].path)
+    with open_reader(info, decoder="torchcodec", for_streaming=True) as reader:
+        frames = list(reader.stream(40))
+        images = [frame.read_image() for frame in frames]
+    assert [frame.index for frame in frames] == list(range(40, 100))
+    assert read_numbers(np.stack([image for image in images if image is not None])) == list(range(40, 100))
+    assert (frames[5].grey == grey_from_luma(images[5][:, :, 1])).all()  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("real")
+def test_a_process_reads_segments_with_it(films: dict[str, Film]) -> None:
+    with DecodePool(1, decoder="torchcodec", num_frames=12, fps=25.0) as pool:
+        opened, *segments, finished = pool.stream(films["hevc.mp4"].path)
+    assert isinstance(opened, OpenedVideo)
+    assert (opened.decoder, opened.why, finished) == ("torchcodec", "requested", Finished(""))
+    parts = [each.frames.pictures.pixels for each in segments if isinstance(each, DecodedSegment)]
+    assert [number for pixels in parts for number in read_numbers(pixels)] == films["hevc.mp4"].numbers
+
+
+def test_a_file_that_takes_long_to_open_is_doubted(films: dict[str, Film]) -> None:
+    info = probe(films["h264.mp4"].path)
+    assert TorchcodecDecoder.find_doubt(info) == ""
+    assert "takes too long" in TorchcodecDecoder.find_doubt(replace(info, num_bytes=9 << 30))
+
+
+@pytest.mark.parametrize("name", ["turned_90.mp4", "prores.mov", "mpeg4.mp4"])
+def test_what_gpus_do_not_decode_is_doubted_there_alone(films: dict[str, Film], name: str) -> None:
+    info = probe(films[name].path)
+    assert TorchcodecDecoder.find_doubt(info) == ""
+    assert TorchcodecDecoder.find_doubt(info, on_gpu=True)
+
+
+def test_auto_does_not_choose_it_on_the_cpu(films: dict[str, Film]) -> None:
+    assert {choose_decoder(probe(film.path))[0] for film in films.values()} == {"decord", "pyav"}
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(MissingExtraError, match=r'needs the extra "torchcodec": pip install "vidret\[torchcodec\]"'):
+        DecodePool(1, decoder="torchcodec")
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        (["libavutil.so.60: no such file", "libavutil.so.56: no such file"], "FFmpeg was not found"),
+        (["libcudart.so.13: no such file", "libavutil.so.56: no such file"], "libcudart.so.13: no such file"),
+        ([], "Could not load libtorchcodec."),
+    ],
+)
+def test_libraries_that_do_not_load_are_explained_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: list[str], reason: str
+) -> None:
+    lines = ["Could not load libtorchcodec. Likely causes:", *(f"OSError: {fault}" for fault in faults)]
+    lines.append("OSError: Could not load this library: core8.so")
+    (tmp_path / "torchcodec").mkdir()
+    (tmp_path / "torchcodec" / "__init__.py").write_text(f"raise RuntimeError({chr(10).join(lines)!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
+    with pytest.raises(VidretError, match="shared libraries of FFmpeg 4 to 8 and a version made for this") as caught:
+        load_torchcodec()
+    assert str(caught.value).startswith(f"torchcodec cannot be loaded, {reason}")
+    assert "\n" not in str(caught.value)
+    assert TorchcodecDecoder.try_gpu(0) == str(caught.value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(16, 120), st.integers(16, 120)),
+    resize=st.builds(
+        lambda crop, more, interpolation, squash: Resize(crop + more, crop, interpolation, squash),
+        st.integers(8, 64),
+        st.integers(0, 8),
+        st.sampled_from(["bilinear", "bicubic"]),
+        st.booleans(),
+    ),
+    seed=st.integers(0, 99),
+)
+def test_resizing_on_the_device_differs_by_rounding_alone(size: tuple[int, int], resize: Resize, seed: int) -> None:
+    # Without black and white: where bicubic filters overshoot, the order of Pillow's passes, which varies, decides.
+    image = np.random.default_rng(seed).integers(64, 192, (*size, 3), dtype=np.uint8)
+    found = DeviceImage(torch.from_numpy(image)).resize(resize)
+    expected = resize_image(image, resize)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(48, 64), (30, 50), (720, 1280)])
+def test_the_small_grey_picture_is_that_of_the_whole(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    device_image = DeviceImage(torch.from_numpy(image))
+    assert (device_image.read_grey() == grey_from_luma(image[:, :, 1])).all()
+    assert (device_image.read() == image).all()
+
+
+def test_a_device_that_fails_leaves_the_frame_to_another_decoder() -> None:
+    image = DeviceImage(torch.empty((48, 64, 3), dtype=torch.uint8, device="meta"))  # which cannot be copied
+    for use in (image.read, image.read_grey, lambda: image.resize(Resize(32, 32))):
+        with pytest.raises(GaveUpError):
+            use()
+    with pytest.raises(ValueError, match=r"crop must be in 1\.\.32, got 33"):
+        image.resize(Resize(32, 33))
+
+
+def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[DecodedSegment], Finished]:
+    opened, *segments, finished = pool.stream(path)
+    assert isinstance(opened, OpenedVideo)
+    assert isinstance(finished, Finished)
+    return opened, [each for each in segments if isinstance(each, DecodedSegment)], finished
+
+
+def test_auto_prefers_it_on_a_gpu_and_resizes_there(
+    films: dict[str, Film], emulated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film, resize = films["hevc.mp4"], Resize(32, 24)
+    refused, inexact = tmp_path / "refused.mp4", tmp_path / "inexact.mp4"
+    for link in (refused, inexact):
+        link.symlink_to(film.path)
+    with DecodePool(1, num_frames=12, fps=25.0, device="cuda:1", resize=resize) as pool:
+        opened, segments, finished = stream(pool, film.path)
+        assert (opened.decoder, opened.why, finished) == ("torchcodec", "GPU 1 decodes hevc", Finished(""))
+        small = np.concatenate([each.frames.pictures.pixels for each in segments])
+        expected = read_frames(str(film.path), indices=range(100), resize=resize).pixels
+        assert small.shape == expected.shape
+        assert 0 < np.abs(small.astype(int) - expected).max() <= 2, "another resizing than that on the CPU"
+        assert {line.split()[1] for line in emulated.read_text().splitlines()} == {"cuda:1"}
+        opened, segments, finished = stream(pool, refused)
+        fallback = "torchcodec cannot decode it on GPU 1, using the CPU: NVDEC does not know it"
+        assert (opened.decoder, finished.fallback) == ("pyav", fallback)
+        opened, segments, finished = stream(pool, inexact)
+        assert finished.fallback.startswith("torchcodec gave up (GPU 1 decodes hevc): frame 51 must begin at 2.040 s")
+        numbers = [number for each in segments for number in (each.frames.times * 25).round()]
+        assert numbers == film.numbers
+    assert [record.message for record in caplog.records] == [f"{refused}: {fallback} (further files are not reported)"]
+
+
+@pytest.mark.usefixtures("emulated")
+def test_shots_are_followed_on_a_gpu(films: dict[str, Film]) -> None:
+    film, resize = films["hevc.mp4"], Resize(32, 24)
+    found = []
+    for device in ("cpu", "cuda:1"):
+        with DecodePool(1, fps=5.0, device=device, resize=resize, shot_sampling="exact") as pool:
+            opened, segments, finished = stream(pool, film.path)
+        assert finished == Finished("")
+        found.append([(each.start, each.end, each.frames.times.tolist()) for each in segments])
+    assert opened.decoder == "torchcodec"
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu:0"])
+def test_other_accelerators_leave_decoding_to_the_cpu_and_say_so_once_if_a_decoder_was_named(
+    device: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    find_gpu_decoders.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        DecodePool(1, device=device).close()
+        DecodePool(1, device=device, decoder="pyav").close()
+        assert not caplog.records
+        for _ in range(2):
+            DecodePool(1, device=device, decoder="decord").close()
+    assert caplog.messages == [f"Decord can use only NVIDIA GPUs, so the CPU decodes for {device}"]

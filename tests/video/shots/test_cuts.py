@@ -1,0 +1,127 @@
+"""Shot detection, on small grey pictures made here and on films that are encoded here."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vidret.video.grey import GREY_SHAPE, grey_from_luma
+from vidret.video.shots.cuts import MAX_CUTS_PER_MINUTE, ShotDetector
+from vidret.video.shots.gradual import Transition
+
+Picture = NDArray[np.uint8]
+
+MAX_LAG = 8  # frames
+MAX_LAG_S = 0.4
+
+
+def scene(seed: int, height: int = 36, width: int = 64, contrast: float = 50.0) -> Picture:
+    """Draw a scene: smooth noise at two scales around a brightness of its own."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.normal(size=(height // 12 + 1, width // 12 + 1)), np.ones((12, 12)))[:height, :width]
+    fine = np.kron(rng.normal(size=(height // 4 + 1, width // 4 + 1)), np.ones((4, 4)))[:height, :width]
+    picture = rng.uniform(80, 170) + contrast * (0.7 * coarse + 0.5 * fine)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def shot(seed: int, num_frames: int, noise: float = 1.5) -> list[Picture]:
+    """Return the frames of a shot that stands still but for noise."""
+    rng = np.random.default_rng((seed, 1))
+    still = scene(seed).astype(float)
+    return [np.clip(still + rng.normal(0, noise, GREY_SHAPE), 0, 255).astype(np.uint8) for _ in range(num_frames)]
+
+
+def detect(frames: Iterable[Picture], times: Sequence[float] | None = None, fps: float = 25.0) -> list[Transition]:
+    """Return all transitions of a film."""
+    detector, found = ShotDetector(), []
+    for index, frame in enumerate(frames):
+        found += detector.add(frame, times[index] if times is not None else index / fps)
+    return found + detector.finish()
+
+
+def cuts(frames: Iterable[Picture], fps: float = 25.0) -> list[int]:
+    """Return the frames at which hard cuts are found."""
+    return [each.frame for each in detect(frames, fps=fps) if each.kind == "cut"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 30])
+def test_a_cut_is_found_at_its_frame(length: int) -> None:
+    film = shot(1, 20) + shot(2, length)
+    assert detect(film) == [Transition(20, 20, "cut")]
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 2, 40])
+def test_a_film_without_cuts_has_none(num_frames: int) -> None:
+    assert detect(shot(3, num_frames)) == []
+    assert detect([np.zeros(GREY_SHAPE, np.uint8)] * num_frames) == []
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_flash_is_no_cut(length: int) -> None:
+    bright = [np.clip(frame.astype(int) + 150, 0, 255).astype(np.uint8) for frame in shot(4, length)]
+    assert cuts(shot(4, 20) + bright + shot(4, 20)) == []
+    assert cuts(shot(4, 20) + [np.full(GREY_SHAPE, 255, np.uint8)] * length + shot(4, 20)) == []
+
+
+def blend(one: Sequence[Picture], other: Sequence[Picture]) -> list[Picture]:
+    """Return the frames of a dissolve between two shots of one length."""
+    shares = (np.arange(len(one)) + 1) / (len(one) + 1)
+    mixed = [a * (1 - share) + b * share for a, b, share in zip(one, other, shares, strict=True)]
+    return [np.rint(each).astype(np.uint8) for each in mixed]
+
+
+@pytest.mark.parametrize("length", [10, 20, 35])
+@pytest.mark.parametrize("kind", ["dissolve", "fade", "wipe"])
+def test_a_gradual_change_is_found_where_it_is(kind: str, length: int) -> None:
+    before, after = shot(1, 50 + length), shot(2, 50 + length)
+    middle = blend(before[50:], after[:length])
+    if kind == "fade":
+        black = [np.zeros(GREY_SHAPE, np.uint8)] * (length // 2)
+        middle = blend(before[50 : 50 + length // 2], black) + blend(black, after[: length // 2])
+    if kind == "wipe":
+        for k, frame in enumerate(middle):
+            edge = 64 * (k + 1) // (length + 1)
+            frame[:, :edge], frame[:, edge:] = after[k][:, :edge], before[50 + k][:, edge:]
+    found = detect(before[:50] + middle + after[length:])
+    assert [each.kind for each in found] == ["fade" if kind == "fade" else "dissolve"]
+    assert abs(found[0].start - 50) <= 5
+    assert abs(found[0].frame - (50 + len(middle))) <= 5
+
+
+def test_a_caption_that_appears_is_no_cut() -> None:
+    film = shot(5, 40)
+    for frame in film[20:]:
+        frame[20:32, 8:50] = 250
+    assert cuts(film) == []
+
+
+@pytest.mark.parametrize("fps", [1.0, 10.0, 25.0, 60.0])
+def test_every_frame_is_decided_soon(fps: float) -> None:
+    detector = ShotDetector()
+    film = shot(6, 15) + shot(7, 15)
+    for index, frame in enumerate(film):
+        detector.add(frame, index / fps)
+        undecided = range(detector.num_decided, index + 1)
+        assert len(undecided) <= MAX_LAG
+        assert all((index - each) / fps <= MAX_LAG_S for each in undecided)
+    detector.finish()
+    assert detector.num_decided == len(film)
+
+
+def test_more_cuts_than_anybody_makes_are_left_out_and_reported() -> None:
+    detector, found = ShotDetector(), []
+    for index, seed in enumerate(np.repeat(np.arange(200), 6)):
+        found += detector.add(scene(int(seed)), index / 25)
+    assert len(found) == MAX_CUTS_PER_MINUTE
+    assert detector.is_capped
+
+
+@pytest.mark.parametrize("shape", [(720, 1280), (2160, 3840), (480, 854), (48, 64), (36, 64), (20, 30), (640, 360)])
+def test_a_grey_picture_is_what_the_plane_shows(shape: tuple[int, int]) -> None:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    plane = (100 * rows / shape[0] + 100 * columns / shape[1]).astype(np.uint8)
+    grey = grey_from_luma(plane)
+    assert grey.shape == GREY_SHAPE
+    want = 100 * (np.arange(36)[:, None] + 0.5) / 36 + 100 * (np.arange(64) + 0.5) / 64
+    assert np.abs(grey - want).max() <= 12

@@ -1,0 +1,250 @@
+"""One pass over a video: segments that follow its shots, with the frames that reading them by time would give."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+
+from tests.video.conftest import Film
+from tests.video.films import write_scenes
+from vidret.types import Picture, Resize, Sampling
+from vidret.video.container import decode_packets
+from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
+from vidret.video.decoders.pyav import PyavDecoder
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import open_reader, read_frames
+from vidret.video.sampling import cut_segments
+from vidret.video.shots.segments import WARM_UP_S, ReadSegment, SegmentReader
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
+
+CUTS = (40, 57, 130)  # frames
+RATE = 25
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write four shots of 40, 17, 73 and 370 frames, with a keyframe every two seconds and at no cut."""
+    path = tmp_path_factory.mktemp("films") / "shots.mp4"
+    lengths = np.diff([0, *CUTS, 500]).tolist()
+    return write_scenes(path, lengths, options={"g": "50", "sc_threshold": "0", "bf": "2"})
+
+
+def read(path: Path, *, start_s: float = 0.0, number: int = 0, mode: SamplingMode = "exact") -> list[ReadSegment]:
+    info = probe(path)
+    with open_reader(info, mode=mode, for_streaming=True) as reader:
+        first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
+        segments = SegmentReader(info, Sampling(), Resize(32, 32), start_s=start_s, first_number=number)
+        return list(segments.read(reader.stream(first)))
+
+
+def test_segments_follow_shots(film: Path) -> None:
+    segments = read(film)
+    starts = [round(segment.start * RATE) for segment in segments]
+    assert starts == [0, *CUTS, 130 + 300]
+    assert [segment.number for segment in segments] == list(range(5))
+    assert [(round(s.start * RATE), s.kind) for each in segments for s in each.shots] == [(cut, "cut") for cut in CUTS]
+    assert segments[-1].end == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("num_last", "num_segments"), [(220, 1), (232, 1), (233, 3)])
+def test_a_video_no_longer_than_a_segment_is_one(tmp_path: Path, num_last: int, num_segments: int) -> None:
+    """It is sampled as if it had no cuts, which are found all the same."""
+    path = write_scenes(tmp_path / "short.mp4", [30, 50, num_last])
+    segments = read(path)
+    assert len(segments) == num_segments
+    assert [round(shot.start * RATE) for each in segments for shot in each.shots] == [30, 80]
+    if num_segments == 1:
+        (cut,) = cut_segments((80 + num_last) / RATE)
+        expected = read_frames(str(path), times=cut.times, decoder="pyav")
+        assert segments[0].frames.times.tolist() == expected.times.tolist()
+
+
+def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
+    for segment in read(film):
+        num_steps = max(1, round(segment.end - segment.start))
+        wanted = segment.start + 0.5 + np.arange(num_steps)
+        expected = read_frames(str(film), times=wanted[wanted < segment.end], resize=Resize(32, 32), decoder="pyav")
+        assert segment.frames.times.tolist() == expected.times.tolist()
+        repeated = segment.frames.repeat().pixels.astype(np.int16)
+        assert np.abs(repeated - expected.pixels).mean() < 2  # of those that hardly differ, one is shown
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_interrupted_video_continues_as_it_would_have(film: Path, number: int) -> None:
+    whole = read(film)
+    rest = read(film, start_s=whole[number - 1].end, number=number)
+    assert [(each.number, each.start, each.end) for each in rest] == [
+        (each.number, each.start, each.end) for each in whole[number:]
+    ]
+    for one, other in zip(rest, whole[number:], strict=True):
+        assert (one.frames.pictures.pixels == other.frames.pictures.pixels).all()
+    assert {shot for each in rest for shot in each.shots} <= {shot for each in whole for shot in each.shots}
+
+
+@pytest.mark.parametrize("mode", ["balanced", "fast"])
+def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: SamplingMode) -> None:
+    info = probe(film)
+    with open_reader(info, for_streaming=True, mode=mode) as reader:
+        assert not reader.reads_all
+        indices = [frame.index for frame in reader.stream()]
+    assert len(indices) < info.num_frames
+    assert indices == sorted(set(indices))
+    if mode == "fast":
+        assert indices == np.flatnonzero(info.keyframes).tolist()
+    segments = read(film, mode=mode)
+    assert segments[0].start == 0.0
+    assert segments[-1].end == pytest.approx(20.0)
+    assert all(one.end == other.start for one, other in pairwise(segments))
+
+
+def write_slides(path: Path) -> Path:
+    """Write slides that stand still for 6 s each, of which the second fades to dark by a level a frame at its end."""
+    options = {"preset": "veryfast", "g": "50"}
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=RATE, options=options))
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for slide in range(4):
+            blocks = np.random.default_rng(slide).integers(60, 200, (15, 20), dtype=np.uint8)
+            picture = np.kron(blocks, np.ones((16, 16), np.uint8))
+            for index in range(150):
+                darker = max(index - 110, 0) if slide == 1 else 0
+                shown = np.repeat((picture - darker)[:, :, None], 3, axis=2)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("mode", ["exact", "balanced"])
+def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: SamplingMode
+) -> None:
+    path = write_slides(tmp_path / "slides.mp4")
+    num_decoded = 0
+
+    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+        nonlocal num_decoded
+        for frame in decode_packets(stream, packets):
+            num_decoded += 1
+            yield frame
+
+    monkeypatch.setattr("vidret.video.decoders.pyav.decode_packets", count)
+    converted, convert = list[int](), PyavDecoder._convert
+
+    def convert_and_count(decoder: PyavDecoder, frame: Any) -> Picture | None:
+        converted.append(1)
+        return convert(decoder, frame)
+
+    monkeypatch.setattr(PyavDecoder, "_convert", convert_and_count)
+    segments = read(path, mode=mode)
+    num_converted = len(converted)
+    num_some, num_decoded = num_decoded, 0
+    info = probe(path)
+    every = replace(info, still=np.zeros_like(info.still))
+    with open_reader(every, mode=mode, for_streaming=True) as reader:
+        expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
+    assert num_some < 0.7 * num_decoded
+    assert num_converted < 0.6 * (len(converted) - num_converted), "of four slides, one of which fades"
+    assert [(each.start, each.end, each.shots) for each in segments] == [
+        (each.start, each.end, each.shots) for each in expected
+    ]
+    for one, other in zip(segments, expected, strict=True):
+        if mode == "exact":  # otherwise the nearest frame that others refer to
+            assert one.frames.times.tolist() == other.frames.times.tolist()
+            difference = one.frames.repeat().pixels.astype(np.int16) - other.frames.repeat().pixels
+            assert np.abs(difference).mean(axis=(1, 2, 3)).max() < 1
+
+
+def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "intra.mp4", [160, 180], options={"g": "1"})
+    exact, *others = ([(s.start, s.end, s.frames.times.tolist()) for s in read(path, mode=m)] for m in SAMPLING_MODES)
+    assert len(exact) == 2
+    assert all(other == exact for other in others)
+
+
+def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "long.mp4", [300], options={"g": "999", "sc_threshold": "0"})
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
+        times = [frame.time_s for frame in reader.stream()]
+    assert max(np.diff(times)) < 0.5
+
+
+@pytest.mark.parametrize(("num_keyframes", "is_alone"), [(5, False), (6, True)])
+def test_the_few_keyframes_of_a_short_clip_are_not_read_alone(
+    tmp_path: Path, num_keyframes: int, is_alone: bool
+) -> None:
+    path = write_scenes(tmp_path / "clip.mp4", [20 * num_keyframes], options={"g": "20", "sc_threshold": "0"})
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
+        num_frames = len(list(reader.stream()))
+    assert (num_frames == num_keyframes) == is_alone
+
+
+def stream(path: Path, **options: object) -> Iterator[object]:
+    with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
+        yield from pool.stream(path, **options)  # type: ignore[arg-type]
+
+
+def test_the_pool_sends_what_is_read(film: Path) -> None:
+    opened, *segments, finished = stream(film)
+    assert isinstance(opened, OpenedVideo)
+    assert (opened.cuts, opened.num_expected, opened.decoder) == ([], 2, "pyav")
+    assert finished == Finished("")
+    for sent, segment in zip(segments, read(film), strict=True):
+        assert isinstance(sent, DecodedSegment)
+        assert (sent.number, sent.start, sent.end) == (segment.number, segment.start, segment.end)
+        assert (sent.frames.repeat().pixels == segment.frames.repeat().pixels).all()
+        assert list(sent.shots) == segment.shots
+
+
+def test_the_pool_starts_where_it_is_told(film: Path) -> None:
+    whole = read(film)
+    _, *segments, _ = stream(film, start=lambda _: (3, whole[2].end))
+    assert [segment.number for segment in segments if isinstance(segment, DecodedSegment)] == [3, 4]
+    _, *none = stream(film, start=lambda _: None)
+    assert none == [Finished("")]
+
+
+FORMATS = ["h264.mp4", "hevc.mp4", "h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.flv"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_frame_of_every_format_is_streamed(films: dict[str, Film], name: str) -> None:
+    info: VideoInfo = probe(films[name].path)
+    with open_reader(info, for_streaming=True) as reader:
+        assert [frame.index for frame in reader.stream()] == list(range(info.num_frames))
+
+
+@pytest.mark.parametrize("first", [0, 37])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reader_streams_a_second_time_from_where_it_is_told(films: dict[str, Film], name: str, first: int) -> None:
+    info = probe(films[name].path)
+    with open_reader(info, for_streaming=True) as reader:
+        for _ in range(2):
+            assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
+
+
+@pytest.mark.parametrize("first", [0, 5, 60])
+def test_frames_that_a_stream_left_out_are_there_for_the_next_one(tmp_path: Path, first: int) -> None:
+    info = probe(write_slides(tmp_path / "slides.mp4"))
+    assert info.still.any()
+    with open_reader(info, for_streaming=True) as reader:
+        next(islice(reader.stream(), 5, None))
+        assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
+        still = int(np.flatnonzero(info.still)[-1])
+        assert reader.read([still]).times.tolist() == [info.times[still]]
+
+
+def test_a_film_that_cuts_all_the_time_is_read_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_scenes(tmp_path / "strobe.mp4", [6] * 150)
+    opened, *segments, finished = stream(path)
+    assert isinstance(opened, OpenedVideo)
+    assert finished == Finished("")
+    assert 1 <= len(segments) <= 72
+    assert caplog.messages == [f"{path}: it cuts more than 120 times a minute: further cuts there are left out"]

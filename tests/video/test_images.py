@@ -1,0 +1,24 @@
+"""Small grey pictures of frames: the brightness of what is displayed, whatever its rotation and format."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.video.films import write_video
+from vidret.video.images import read_greys
+from vidret.video.probe import probe
+from vidret.video.reader import open_reader
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180])
+def test_greys_are_the_brightness_of_the_displayed_picture(tmp_path: Path, turn: int) -> None:
+    size = (96, 64) if turn % 180 == 0 else (64, 96)
+    info = probe(write_video(tmp_path / "film.mp4", range(2741, 2753), rotation=turn, size=size))
+    greys, times = read_greys(info, 0.0, 1.0, 10.0)
+    assert len(greys) == len(times) > 3
+    with open_reader(info) as reader:
+        shown = np.asarray(reader.read([0]).pixels[0])
+    expected = Image.fromarray(shown).convert("L").resize((64, 36), Image.Resampling.BOX)
+    assert np.abs(greys[0].astype(int) - np.asarray(expected)).max() <= 6

@@ -1,0 +1,282 @@
+"""Proof for vidret/video/workers/: what happens in a decoder stays in a decoder."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.video.conftest import Film
+from tests.video.films import read_numbers, write_video
+from vidret.errors import DecodeError
+from vidret.types import Resize
+from vidret.video.reader import read_frames
+from vidret.video.workers import messages, worker
+from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
+
+pytestmark = pytest.mark.usefixtures("fresh_processes")
+
+
+@pytest.fixture
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(1, num_frames=12, fps=25.0) as pool:
+        yield pool
+
+
+def numbers_of(pool: DecodePool, path: Path) -> list[int]:
+    segments = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+    return [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def wait_until_gone(pid: int) -> bool:
+    for _ in range(100):
+        if not is_running(pid):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
+    opened, *segments, finished = pool.stream(films["h264.mp4"].path)
+    assert isinstance(opened, OpenedVideo)
+    assert opened.duration == 4.0
+    assert opened.info_facts["codec"] == "h264"
+    assert opened.info_facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
+    assert opened.decoder == "decord"
+    assert finished == Finished("")
+    read = [(segment.number, segment.start, segment.end) for segment in segments if isinstance(segment, DecodedSegment)]
+    assert read == opened.cuts
+    assert len(read) == 9
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "edit_list.mp4", "mpeg4.avi", "one.gif"])
+def test_every_frame_comes_through(films: dict[str, Film], pool: DecodePool, name: str) -> None:
+    assert numbers_of(pool, films[name].path) == films[name].numbers
+
+
+@pytest.mark.parametrize("audio", [False, True])
+def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, audio: bool) -> None:
+    film = write_video(tmp_path / "late.mp4", range(20), shift=125, audio=audio)
+    start = 5.0 if audio else 0.0  # with no other stream the clock starts with the frames
+    opened, *segments, _ = pool.stream(film)
+    assert isinstance(opened, OpenedVideo)
+    assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
+    for segment in segments:
+        assert isinstance(segment, DecodedSegment)
+        numbers = read_numbers(segment.frames.pictures.pixels)
+        assert segment.frames.times == pytest.approx([start + number / 25 for number in numbers])
+    assert numbers_of(pool, film) == list(range(20))
+
+
+def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) -> None:
+    messages = pool.stream(films["h264.mp4"].path, skip=lambda opened: [number for number, _, _ in opened.cuts[:-2]])
+    numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]
+    assert numbers == [7, 8]
+    assert len(list(pool.stream(films["h264.mp4"].path, skip=lambda opened: range(9)))) == 2
+
+
+class Listener:
+    """Stand in for the worker's parent: skip some segments, and count the signs of life before each message."""
+
+    def __init__(self, skip: list[int]) -> None:
+        self.skip = skip
+        self.signs: list[int] = [0]
+
+    def next_request(self) -> tuple[messages.Header, bytes]:
+        return {"skip": self.skip}, b""
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        self.signs.append(0)
+
+    def send_heartbeat(self) -> None:
+        self.signs[-1] += 1
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.flv", "hevc.mp4"])
+def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], name: str) -> None:
+    listener = Listener(skip=list(range(8)))
+    request = {"num_frames": 12, "fps": 25.0, "whole": False, "decoder": "auto", "device": "cpu", "resize": None}
+    request |= {"gpu_decoders": [], "shot_sampling": None, "num_threads": 1}
+    worker._serve(cast(Any, listener), request, os.fsencode(films[name].path))
+    before_opening, before_the_segment = listener.signs[:2]
+    assert before_opening >= 100
+    assert before_the_segment >= (4 if name == "hevc.mp4" else 90)  # an MP4 is read from the last keyframe on
+
+
+def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
+    path, resize = films["h264.mp4"].path, Resize(32, 32)
+    with DecodePool(1, resize=resize) as pool:
+        (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+    expected = read_frames(str(path), times=segment.frames.times, resize=resize)
+    assert (segment.frames.pictures.pixels == expected.pixels).all()
+    assert (segment.frames.times == expected.times).all()
+
+
+def test_any_path_travels(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
+    link = tmp_path / os.fsdecode(b"caf\xe9\n.mp4")
+    link.symlink_to(films["h264.mp4"].path)
+    assert numbers_of(pool, link) == films["h264.mp4"].numbers
+
+
+def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    numbers_of(pool, films["one.mp4"].path)
+    before = pool.pids()
+    with pytest.raises(DecodeError, match="is not a video"):
+        list(pool.stream(tmp_path / "text.mp4"))
+    assert numbers_of(pool, films["one.mp4"].path) == [5]
+    assert pool.pids() == before
+
+
+def test_a_truncated_file_ends_with_the_reason(pool: DecodePool, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "cut.mp4", range(100), container_options={"movflags": "faststart"})
+    os.truncate(path, int(path.stat().st_size * 0.9))
+    *_, finished = pool.stream(path)
+    assert isinstance(finished, Finished)
+    assert finished.salvaged.endswith("of 100 frames could be read: truncated")
+
+
+@pytest.mark.parametrize("days", [104, 365])
+def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -> None:
+    stamps = [*range(99), days * 86400 * 25]
+    path = write_video(tmp_path / "gap.mkv", range(100), pts=stamps)
+    with DecodePool(1, timeout=10.0) as pool:
+        opened, *segments, finished = pool.stream(path)
+    assert isinstance(opened, OpenedVideo)
+    assert len(opened.cuts) == 2
+    read = [
+        number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pictures.pixels)
+    ]
+    assert read == [12, 37, 62, 87, 98, 99]
+    assert finished == Finished(f"shows no new frame from 4 s to {days * 86400} s")
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, r"crashed \(signal 11\)"), (signal.SIGKILL, "memory")])
+def test_a_crash_costs_one_file(
+    films: dict[str, Film], long_film: Film, pool: DecodePool, number: signal.Signals, reason: str
+) -> None:
+    messages = pool.stream(long_film.path)
+    next(messages)
+    os.kill(pool.pids()[0], number)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        list(messages)
+    assert caught.value.path == str(long_film.path)
+    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+
+
+def test_a_crash_between_files_costs_none(films: dict[str, Film], pool: DecodePool) -> None:
+    numbers_of(pool, films["one.mp4"].path)
+    pid = pool.pids()[0]
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
+    with DecodePool(1, fps=25.0, timeout=1.0) as pool:
+        messages = pool.stream(long_film.path)
+        next(messages)
+        pid = pool.pids()[0]
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DecodeError, match="no answer from the decoder for 1 s"):
+            list(messages)
+        assert not is_running(pid)
+        assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path) -> None:
+    huge = write_video(tmp_path / "huge.mp4", range(25), size=(1920, 1080), options={"preset": "ultrafast"})
+    # Enough to decode frames, too little for a segment of them: with less, FFmpeg takes the file for damaged at times.
+    with DecodePool(1, fps=25.0, memory=140 << 20) as pool:
+        with pytest.raises(DecodeError, match=r"memory|crashed"):
+            list(pool.stream(huge))
+        assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film: Film, pool: DecodePool) -> None:
+    messages = pool.stream(long_film.path)
+    next(messages)
+    next(messages)
+    pid = pool.pids()[0]
+    messages.close()  # type: ignore[attr-defined]
+    assert not is_running(pid)
+    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+
+
+def test_threads_share_a_pool(films: dict[str, Film]) -> None:
+    names = ["h264.mp4", "hevc.mp4", "vp9.webm", "h264.ts", "av1.mp4", "edit_list.mp4"]
+    answers: dict[str, list[int]] = {}
+    with DecodePool(2, fps=25.0) as pool:
+        threads = [
+            threading.Thread(target=lambda name=name: answers.update({name: numbers_of(pool, films[name].path)}))
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(pool.pids()) == 2
+    assert answers == {name: films[name].numbers for name in names}
+
+
+def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
+    total = 0
+    for message in pool.stream(long_film.path):
+        total += message.frames.pictures.pixels.nbytes if isinstance(message, DecodedSegment) else 0
+    status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) << 10
+    assert total == 1000 * 512 * 384 * 3
+    assert peak < 150 << 20 < total
+
+
+def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> None:
+    pool = DecodePool(1, fps=25.0)
+    messages = pool.stream(long_film.path)
+    next(messages)
+    (pid,) = pool.pids()
+    pool.close()
+    assert not is_running(pid)
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        list(messages)
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        list(pool.stream(films["one.mp4"].path))
+
+
+def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
+    program = (
+        "import os, sys\n"
+        "from vidret.video.workers.pool import DecodePool\n"
+        "pool = DecodePool(1, fps=25.0)\n"
+        "messages = pool.stream(sys.argv[1])\n"
+        "next(messages)\n"
+        "print(pool.pids()[0], flush=True)\n"
+        "os._exit(0)\n"
+    )
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", program, str(long_film.path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=root)
+    assert wait_until_gone(int(answer.stdout))
+
+
+def test_a_worker_needs_no_torch() -> None:
+    program = "import sys, vidret.video.workers.worker; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30, cwd=Path(__file__).parents[3])
+
+
+def test_wrong_numbers_are_named() -> None:
+    with pytest.raises(ValueError, match="num_workers must be positive, got 0"):
+        DecodePool(0)

@@ -1,0 +1,1 @@
+"""Decoders of video files, one a module; ``registry`` lists them and chooses."""

@@ -1,0 +1,128 @@
+"""What every decoder offers: frames by index, and frames in order with a grey picture and, on demand, an image."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vidret.types import Picture, Resize
+from vidret.video.grey import Grey
+from vidret.video.probe import VideoInfo
+
+# Which frames are decoded: all; those that others refer to, without the loop filter; or only keyframes.
+SamplingMode = Literal["exact", "balanced", "fast"]
+SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
+
+
+def choose_mode(name: object) -> SamplingMode:
+    """Return the mode of a name; ``exact`` for an unknown one."""
+    return next((mode for mode in SAMPLING_MODES if mode == name), "exact")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamedFrame:
+    """A decoded frame.
+
+    Attributes:
+        index: Its index in the video.
+        time_s: When it begins, in seconds.
+        grey: A small grey picture of it; see ``grey_from_luma``.
+        read_image: Returns its RGB image as displayed; None if it is too damaged.
+        read_luma: Returns its brightness as displayed, from 0 to 255; None if it is too damaged. Itself None where the
+            decoder has nothing but the image.
+        read_resized: Returns its resized image. None where a GPU does not hold the image.
+    """
+
+    index: int
+    time_s: float
+    grey: Grey
+    read_image: Callable[[], Picture | None]
+    read_luma: Callable[[], UInt8[np.ndarray, "height width"] | None] | None = None
+    read_resized: Callable[[Resize], Picture] | None = None
+
+
+class GaveUpError(Exception):
+    """A decoder cannot continue with a file; another decoder may."""
+
+
+def read_fault(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class GpuImage(Protocol):
+    """An RGB image that a GPU decoded and holds."""
+
+    def read(self) -> Picture:
+        """Return a copy in main memory."""
+        ...
+
+    def resize(self, resize: Resize) -> Picture:
+        """Return a resized copy in main memory, without one of the whole image."""
+        ...
+
+
+class FrameDecoder(Protocol):
+    """A decoder with an open file; ``reads_all`` tells whether ``stream`` decodes all frames."""
+
+    reads_all: bool
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture | GpuImage]]:
+        """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
+
+        Raises:
+            GaveUpError: The decoder cannot continue with the file.
+        """
+        ...
+
+    def stream(self, first: int) -> Iterator[StreamedFrame]:
+        """Yield the frames from an index to the end of the file.
+
+        Raises:
+            GaveUpError: The decoder cannot continue with the file.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class ExactDecoder(FrameDecoder, Protocol):
+    """A decoder that may be chosen for a file, where PyAV would read it too: its class tells what it can do.
+
+    ``title`` is its name in messages.
+    """
+
+    title: str
+
+    def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
+        """Open a file on the CPU, or on the GPU with this CUDA index.
+
+        Raises:
+            GaveUpError: The file cannot be read exactly.
+            VidretError: The decoder cannot be loaded.
+        """
+        ...
+
+    @staticmethod
+    def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
+        """Return why the decoder may not read a file exactly; empty if there is no doubt."""
+        ...
+
+    @staticmethod
+    def find_gpu_doubt(info: VideoInfo) -> str:
+        """Return why a GPU may not decode a file, even if the decoder is requested; empty if it may."""
+        ...
+
+    @staticmethod
+    def try_gpu(gpu: int) -> str:
+        """Return why the decoder cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
+        ...
+
+    @staticmethod
+    def is_at_hand() -> bool:
+        """Return whether ``auto`` may use the decoder on a GPU."""
+        ...

@@ -1,0 +1,1 @@
+"""Decoding processes, so that a file that crashes its decoder fails alone."""

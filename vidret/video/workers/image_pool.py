@@ -1,0 +1,151 @@
+"""A pool of processes that decode single images and short stretches, so that a hostile file fails alone."""
+
+import os
+import queue
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from vidret.errors import DecodeError, VidretError
+from vidret.types import Frames, Picture, Resize
+from vidret.video.files import FileStat
+from vidret.video.grey import GREY_SHAPE
+from vidret.video.workers import messages
+from vidret.video.workers.messages import GreyStretch
+from vidret.video.workers.process import Process, ProcessGoneError
+
+_IMAGES_PER_PROCESS = 500  # native libraries leak memory
+
+
+class ImagePool:
+    """Decoding processes for single images: started on demand, reused, and replaced after a crash.
+
+    Any thread may use the pool; it waits while all processes are busy.
+    """
+
+    def __init__(self, num_workers: int, *, timeout_s: float = 30.0, memory: int = 3 << 29) -> None:
+        """Create the pool without starting any process.
+
+        Args:
+            num_workers: Maximum number of processes.
+            timeout_s: Seconds that one image may take.
+            memory: Maximum bytes of a process; the default of 1.5 GiB suffices for 8K frames. 0 sets no limit.
+        """
+        self._timeout_s = timeout_s
+        self._processes = [Process(memory) for _ in range(num_workers)]
+        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
+        """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time.
+
+        Args:
+            path: The path or URL of the video.
+            file_stat: Its size and modification time; while they stay the same, the video is probed only once.
+            time_s: Seconds on a player's clock.
+            width: Pixels.
+
+        Raises:
+            DecodeError: The file is not a readable video, or exceeds the time or memory limit.
+        """
+        request = {"image": "frame", "time_s": time_s, "width": width}
+        return bytes(self._request_of_video(request, path, file_stat)[1])
+
+    def read_frames(self, path: str, file_stat: FileStat, times_s: Sequence[float], resize: Resize) -> Frames:
+        """Return the frames of a video nearest to some times, each once.
+
+        Args:
+            path: The path or URL of the video.
+            file_stat: Its size and modification time, as for ``draw_frame``.
+            times_s: Seconds on a player's clock.
+            resize: How frames are resized.
+
+        Raises:
+            DecodeError: No frame can be read, or the process exceeds the time or memory limit.
+        """
+        request = {"image": "frames", "times_s": list(times_s), "resize": asdict(resize)}
+        return messages.unpack_frames(*self._request_of_video(request, path, file_stat))
+
+    def read_greys(self, path: str, file_stat: FileStat, start_s: float, end_s: float, rate: float) -> GreyStretch:
+        """Return grey pictures of a stretch of a video; see ``vidret.video.images.read_greys``.
+
+        Raises:
+            DecodeError: As for ``draw_frame``.
+        """
+        request = {"image": "greys", "start_s": start_s, "end_s": end_s, "rate": rate}
+        header, payload = self._request_of_video(request, path, file_stat)
+        times = np.array(header["times"], np.float64)
+        greys = np.frombuffer(payload, np.uint8).reshape(len(times), *GREY_SHAPE)
+        width, height = header["size"]
+        return GreyStretch(greys, times, (width, height))
+
+    def read_facts(self, path: str, file_stat: FileStat) -> dict[str, Any]:
+        """Return the facts about a video; see ``VideoInfo.facts``.
+
+        Raises:
+            DecodeError: As for ``draw_frame``.
+        """
+        facts: dict[str, Any] = self._request_of_video({"image": "facts"}, path, file_stat)[0]["facts"]
+        return facts
+
+    def read_image(self, content: bytes) -> Picture:
+        """Decode an image file to RGB; see ``vidret.video.images.read_image``.
+
+        Raises:
+            VidretError: The content is not a readable image, or exceeds the time or memory limit.
+        """
+        try:
+            header, payload = self._request({"image": "file"}, content)
+        except ProcessGoneError as error:
+            raise VidretError(f"image cannot be decoded: {error}") from error
+        if header["kind"] == "failed":
+            raise VidretError(header["reason"])
+        return np.frombuffer(payload, np.uint8).reshape(header["shape"])
+
+    def pids(self) -> list[int]:
+        """Return the ids of the running processes."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    def close(self) -> None:
+        """Stop all processes; requests in progress and later ones fail."""
+        for process in self._processes:
+            process.kill()
+        idle: list[Process] = []
+        with suppress(queue.Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for process in idle:  # the thread that uses a busy process ends it
+            process.end()
+            self._idle.put(process)
+
+    def _request_of_video(
+        self, request: messages.Header, path: str, file_stat: FileStat
+    ) -> tuple[messages.Header, memoryview]:
+        version = (file_stat.st_size, file_stat.st_mtime_ns)
+        try:
+            header, payload = self._request(request | {"version": version}, os.fsencode(path))
+        except ProcessGoneError as error:
+            raise DecodeError(path, str(error)) from error
+        if header["kind"] == "failed":
+            raise messages.read_error(header, path)
+        return header, payload
+
+    def _request(self, request: messages.Header, payload: bytes) -> tuple[messages.Header, memoryview]:
+        process, clean = self._idle.get(), False
+        try:
+            if process.num_files >= _IMAGES_PER_PROCESS:
+                process.end()
+            process.ensure_running()
+            process.num_files += 1
+            process.send(request, payload)
+            answer = process.receive(self._timeout_s)
+            clean = True
+            return answer
+        finally:
+            if not clean:
+                process.end()
+            self._idle.put(process)

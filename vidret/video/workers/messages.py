@@ -1,0 +1,172 @@
+"""Messages between the pool and its workers: a JSON header and raw bytes, preceded by their lengths.
+
+There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from vidret.errors import DecodeError, DecoderFailedError, UnreachableError
+from vidret.types import Frames, ShotChange, TextSource, TimedText
+from vidret.video.grey import Greys
+from vidret.video.sampling import SampledFrames
+
+Header = dict[str, Any]
+_ERRORS = {each.__name__: each for each in (DecodeError, UnreachableError, DecoderFailedError)}
+_LENGTHS = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVideo:
+    """A probed file.
+
+    Attributes:
+        info_facts: Its facts.
+        duration: When it ends, in seconds.
+        cuts: The segments of a grid as (index, start, end) in seconds; empty if segments follow shots, which are not
+            known yet.
+        num_expected: About how many segments there will be.
+        decoder: The decoder in use.
+        why: The reason for that choice.
+    """
+
+    info_facts: dict[str, str | int | float | bool]
+    duration: float
+    cuts: list[tuple[int, float, float]]
+    num_expected: int
+    decoder: str
+    why: str
+
+    @property
+    def start(self) -> float:
+        """When the first frame begins, in seconds."""
+        return float(self.info_facts["start"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedSegment:
+    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds, and the shot changes found in it."""
+
+    number: int
+    start: float
+    end: float
+    frames: SampledFrames
+    shots: Sequence[ShotChange] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a file.
+
+    ``salvaged`` describes what could not be read, and ``fallback`` which decoder gave up; both are empty otherwise.
+    """
+
+    salvaged: str
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTexts:
+    """Further words of a file from one source, which was read up to ``until_s`` seconds."""
+
+    source: TextSource
+    until_s: float
+    texts: list[TimedText]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTexts:
+    """The end of one source of words; ``note`` says why nothing or not everything was read, and is empty otherwise."""
+
+    source: TextSource
+    note: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GreyStretch:
+    """Grey pictures of a stretch of a video, their times in seconds, and the width and height of the video."""
+
+    greys: Greys
+    times: Float64[np.ndarray, " frame"]
+    size: tuple[int, int]
+
+
+SegmentStart = tuple[int, float]
+Message = OpenedVideo | DecodedSegment | Finished | ReadTexts | FinishedTexts
+WordsRequest = Mapping[TextSource, Mapping[str, Any]]
+
+
+def pack_message(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:
+    """Return the two buffers to write: the lengths with the header, and the payload, which is not copied."""
+    text = json.dumps(header).encode()
+    return _LENGTHS.pack(len(text), len(payload)) + text, payload
+
+
+def unpack_message(read: Callable[[int], memoryview]) -> tuple[Header, memoryview]:
+    """Read one message; ``read`` returns exactly the number of bytes requested, or raises EOFError."""
+    header_length, payload_length = _LENGTHS.unpack(read(_LENGTHS.size))
+    header = json.loads(bytes(read(header_length)))
+    return header, read(payload_length)
+
+
+def describe_error(error: DecodeError) -> Header:
+    """Return the header of a message that reports a failed request."""
+    kind = next(name for name, each in reversed(_ERRORS.items()) if isinstance(error, each))
+    return {"kind": "failed", "error": kind, "reason": error.reason}
+
+
+def read_error(header: Header, path: str) -> DecodeError:
+    """Return the error that a header from ``describe_error`` reports."""
+    return _ERRORS[header["error"]](path, header["reason"])
+
+
+def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:
+    """Return the two buffers of a message that holds frames."""
+    frame_fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
+    return pack_message(header | frame_fields, np.ascontiguousarray(frames.pixels).reshape(-1).data)
+
+
+def unpack_frames(header: Header, payload: memoryview) -> Frames:
+    """Return the frames of a message from ``pack_frames``; their pixels share the payload's memory."""
+    pixels: UInt8[np.ndarray, "frame height width 3"] = np.frombuffer(payload, dtype=np.uint8)
+    times = np.array(header["times"], dtype=np.float64)
+    return Frames(pixels.reshape(header["shape"]), times, header["salvaged"])
+
+
+def read_decoded_segment(header: Header, payload: memoryview) -> DecodedSegment:
+    """Return the segment of a ``segment`` message; its pixels share the payload's memory."""
+    pictures = unpack_frames(header, payload)
+    frames = SampledFrames(pictures, np.array(header["sample_times"], np.float64), np.array(header["rows"], np.int64))
+    shots = [ShotChange(start, end, kind) for start, end, kind in header["shots"]]
+    return DecodedSegment(header["number"], header["start"], header["end"], frames, shots)
+
+
+def read_timed_texts(header: Header) -> ReadTexts | FinishedTexts:
+    """Return the texts of a ``texts`` message, or the end of a source of a ``texts_end`` message."""
+    source: TextSource = header["source"]
+    if header["kind"] == "texts_end":
+        return FinishedTexts(source, header["note"])
+    texts = [
+        TimedText(start, end, text, source, confidence, language)
+        for start, end, text, confidence, language in header["texts"]
+    ]
+    return ReadTexts(source, header["until_s"], texts)
+
+
+def read_opened_video(header: Header) -> OpenedVideo:
+    """Return the facts of an ``opened`` message."""
+    facts = header["facts"]
+    return OpenedVideo(
+        info_facts=facts,
+        duration=facts["duration"],
+        cuts=[(index, start, end) for index, start, end in header["cuts"]],
+        num_expected=header["num_expected"],
+        decoder=header["decoder"],
+        why=header["why"],
+    )

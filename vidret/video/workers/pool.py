@@ -1,0 +1,254 @@
+"""A pool of decoding processes: a file that crashes, hangs or exhausts its decoder fails alone."""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from functools import cache
+from typing import Self
+
+from vidret.devices import CPU, cuda_index
+from vidret.errors import DecodeError
+from vidret.text import strip_query
+from vidret.types import Resize
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, list_gpu_decoders
+from vidret.video.decoders.torchcodec import load_torchcodec
+from vidret.video.workers import messages
+from vidret.video.workers.messages import Finished, Message, OpenedVideo, SegmentStart, WordsRequest
+from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError
+
+_log = logging.getLogger(__name__)
+
+_FILES_PER_PROCESS = 200
+_GIBIBYTE = 1 << 30
+NUM_PROCESSES = 2  # each needs a CUDA context of several hundred MB, and a card has few decoding units
+_PROGRAM = """
+import json, os, sys
+if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
+out = os.dup(1)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # native code prints, too
+from vidret.video.decoders.registry import EXACT_DECODERS
+os.write(out, json.dumps(EXACT_DECODERS[sys.argv[3]].try_gpu(int(sys.argv[2]))).encode())
+"""
+
+
+class DecodePool:
+    """Decoding processes that are started on demand and reused from file to file.
+
+    Several threads may stream at once. Each gets its own process, and waits for one while all are busy. Use the pool as
+    a context manager, or ``close`` it.
+    """
+
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        decoder: Decoder = "auto",
+        device: str = CPU,
+        resize: Resize | None = None,
+        num_frames: int = 12,
+        fps: float = 1.0,
+        whole: bool = False,
+        shot_sampling: SamplingMode | None = None,
+        num_threads: int = 1,
+        timeout: float = 120.0,
+        memory: int = 8 * _GIBIBYTE,
+    ) -> None:
+        """Create the pool without starting any process.
+
+        Args:
+            num_workers: Maximum number of processes, and so of files decoded at once.
+            decoder: See ``open_reader``.
+            device: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and the others
+                decode on the CPU. If no decoder can use the device, all decode on the CPU, with a warning.
+            resize: How frames are resized before they are sent; None keeps them full-sized.
+            num_frames: Frames in a full segment.
+            fps: Frames per second inside the segments of a long video.
+            whole: Treat each video as one segment; see ``cut_segments``.
+            shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
+                cuts them on a grid.
+            num_threads: Threads of a decoder that follows shots.
+            timeout: Seconds that a decoder may stay silent.
+            memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
+                maps more address space than any useful limit allows.
+
+        Raises:
+            ValueError: A number is not positive.
+            VidretError: torchcodec is requested and cannot be loaded.
+        """
+        limits = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
+        for name, value in limits.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if decoder == "torchcodec":
+            load_torchcodec()
+        gpu, gpu_decoders = cuda_index(device), find_gpu_decoders(device, decoder)
+        num_on_gpu = min(num_workers, NUM_PROCESSES) if gpu_decoders else 0
+        if num_on_gpu and shot_sampling in ("balanced", "fast") and not whole:
+            note = "GPU %d decodes all frames of the files that it reads, although sampling is %s"
+            _log.warning(note, gpu, shot_sampling)
+        self._timeout, self._has_warned = timeout, False
+        self._request: messages.Header = {
+            "decoder": decoder,
+            "gpu_decoders": gpu_decoders,
+            "resize": asdict(resize) if resize else None,
+            "num_frames": num_frames,
+            "fps": fps,
+            "whole": whole,
+            "shot_sampling": shot_sampling,
+            "num_threads": num_threads,
+        }
+        self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
+        self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
+        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
+        for process in self._processes:
+            self._idle.put(process)
+        self._closed = False
+
+    def stream(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        skip: Callable[[OpenedVideo], Collection[int]] | None = None,
+        start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
+        words: Callable[[OpenedVideo], WordsRequest] | None = None,
+    ) -> Iterator[Message]:
+        """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
+
+        On-screen texts come between the segments, speech and subtitles after ``Finished``. The decoder works at most
+        about one segment ahead of the caller. Dropping the iterator stops it.
+
+        Args:
+            path: The path or URL of the file.
+            skip: Returns the indices of the segments not to send, given the ``OpenedVideo``, on a grid.
+            start: Returns the number and the start in seconds of the first segment to send where segments follow shots;
+                None for no segments. By default all are sent.
+            words: Called after ``skip``; returns the sources of words to read, each with its options: ``start_s``, the
+                time in seconds from which it is read; ``segment`` for the screen, the number and the start in seconds
+                of a segment at or before that time; ``model`` for speech; ``sidecars`` for subtitles, the paths of
+                subtitle files.
+
+        Raises:
+            DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
+                ``UnreachableError`` if the store behind a URL is unavailable.
+        """
+        name = os.fspath(path)
+        process, clean = self._idle.get(), False
+        request: WordsRequest = {}
+        try:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            if process.num_files >= _FILES_PER_PROCESS:
+                process.end()  # native libraries leak memory
+            process.ensure_running()
+            process.num_files += 1
+            process.send(self._request | {"device": process.device}, os.fsencode(name))
+            while True:
+                header, payload = process.receive(self._timeout)
+                match header["kind"]:
+                    case "opened":
+                        opened = messages.read_opened_video(header)
+                        reply: messages.Header = {"skip": [], "start": None}
+                        if opened.cuts:
+                            reply["skip"] = sorted(skip(opened)) if skip else []
+                        else:
+                            reply["start"] = start(opened) if start else (0, opened.start)
+                        request = words(opened) if words else {}
+                        process.send(reply | {"words": request})
+                        yield opened
+                    case "segment":
+                        yield messages.read_decoded_segment(header, payload)
+                    case "texts" | "texts_end":
+                        yield messages.read_timed_texts(header)
+                    case "finished":
+                        clean = not request
+                        if header["note"]:
+                            _log.warning("%s: %s", strip_query(name), header["note"])
+                        if process.device != CPU:
+                            self._note_fallback(name, header["fallback"])
+                        yield Finished(header["salvaged"], header["fallback"])
+                        if clean:
+                            return
+                    case "end":
+                        clean = True
+                        return
+                    case "failed":
+                        clean = True
+                        raise messages.read_error(header, name)
+        except ProcessGoneError as error:
+            if self._closed:
+                raise RuntimeError("the pool is closed") from error
+            raise DecodeError(name, str(error)) from error
+        finally:
+            if not clean:
+                process.end()
+            self._idle.put(process)
+
+    def _note_fallback(self, path: str, fallback: str) -> None:
+        """Log a warning for the first file that fell back from the GPU to the CPU."""
+        if fallback and not self._has_warned:
+            self._has_warned = True
+            _log.warning("%s: %s (further files are not reported)", strip_query(path), fallback)
+
+    def pids(self) -> list[int]:
+        """Return the ids of the running processes."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    def close(self) -> None:
+        """Stop all processes; streams in progress fail."""
+        self._closed = True
+        for process in self._processes:
+            process.kill()
+        for _ in self._processes:
+            with contextlib.suppress(queue.Empty):
+                self._idle.get_nowait().end()  # the thread that uses a busy process ends it
+        self._idle.put(Process(0))  # wakes a waiting thread
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@cache
+def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
+    """Return the decoders that can use a device, of those that may be used; if none can, log the reason once.
+
+    ``auto`` may use Decord, and torchcodec where it is installed. It says nothing of devices other than NVIDIA's, where
+    the CPU always decodes.
+    """
+    gpu, wanted = cuda_index(device), list_gpu_decoders(decoder)
+    if device == CPU or not wanted:
+        return []
+    if gpu is None:
+        if decoder != "auto":
+            _log.warning(
+                "%s can use only NVIDIA GPUs, so the CPU decodes for %s", EXACT_DECODERS[decoder].title, device
+            )
+        return []
+    faults = {each: _try_apart(gpu, each) for each in wanted}
+    found = [each for each, fault in faults.items() if not fault]
+    if not found:
+        for each, fault in faults.items():
+            _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", EXACT_DECODERS[each].title, gpu, fault)
+    return found
+
+
+def _try_apart(gpu: int, decoder: str) -> str:
+    """Return why a decoder cannot use a GPU, given by its CUDA index; empty if it can.
+
+    A subprocess tries it, because the attempt may crash, and the CUDA context ends with the subprocess.
+    """
+    command = [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(gpu), decoder]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer for {START_TIMEOUT_S:g} s"
+    return str(json.loads(done.stdout)) if done.returncode == 0 else f"exit status {done.returncode}"

@@ -1,0 +1,155 @@
+"""The parent's side of one decoding process: start it, exchange messages with a time limit, end it."""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from vidret.devices import CPU
+from vidret.errors import VidretError
+from vidret.video.workers import messages
+
+# The folder that holds the package, so that the worker imports the same code as its parent.
+ROOT = str(Path(__file__).resolve().parents[3])
+# -P with -c, not -m: the current folder may hold a numpy.py of its own.
+_PROGRAM = """
+import sys
+if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
+from vidret.video.workers.worker import run_worker
+run_worker(int(sys.argv[2]))
+"""
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_PIPE_BYTES = 1 << 20
+START_TIMEOUT_S = 120.0
+
+
+class ProcessGoneError(Exception):
+    """The process crashed, ended or stopped answering; the message says which."""
+
+
+class Process:
+    """A decoding process that is started on demand. One thread talks to it; any thread may kill it."""
+
+    def __init__(self, memory: int, *, device: str = CPU) -> None:
+        """Set the limit to ``memory`` bytes, 0 for none, without starting the process."""
+        self._memory, self.device = memory, device
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._killed = False
+        self.num_files = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the running process."""
+        return self._process.pid if self._process else None
+
+    def ensure_running(self) -> None:
+        """Start the process unless it is running.
+
+        Raises:
+            VidretError: It cannot start, which is a fault of the installation, not of a file.
+            ProcessGoneError: The process was killed for good.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.end()
+        with self._lock:
+            if self._killed:
+                raise ProcessGoneError("the pool was closed")
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(self._memory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env=os.environ | _ONE_THREAD,
+                process_group=0,  # Ctrl-C is handled by the parent
+            )
+            self.num_files = 0
+            with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux alone has it
+                import fcntl
+
+                fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
+        try:
+            self.receive(START_TIMEOUT_S)
+        except ProcessGoneError as error:
+            raise VidretError(f"the decoding process cannot start: {error}") from error
+
+    def send(self, header: messages.Header, payload: bytes = b"") -> None:
+        """Write one message.
+
+        Raises:
+            ProcessGoneError: The process is no longer running.
+        """
+        process = self._process
+        if process is None or process.stdin is None:
+            raise ProcessGoneError(self._describe_exit())
+        try:
+            remaining = memoryview(b"".join(messages.pack_message(header, payload)))
+            while remaining:  # a signal may end a write early
+                remaining = remaining[os.write(process.stdin.fileno(), remaining) :]
+        except (OSError, ValueError) as error:
+            raise ProcessGoneError(self._describe_exit()) from error
+
+    def receive(self, timeout_s: float) -> tuple[messages.Header, memoryview]:
+        """Read one message; ``timeout_s`` is how long the process may stay silent.
+
+        Raises:
+            ProcessGoneError: The process ended or stayed silent.
+        """
+        process = self._process
+        if process is None or process.stdout is None:
+            raise ProcessGoneError(self._describe_exit())
+        try:
+            descriptor = process.stdout.fileno()
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+
+            def read(size: int) -> memoryview:
+                data = memoryview(bytearray(size))
+                unfilled = data
+                while unfilled:
+                    if not poll.poll(timeout_s * 1000):
+                        raise ProcessGoneError(f"no answer from the decoder for {timeout_s:g} s")
+                    num_read = os.readv(descriptor, [unfilled])
+                    if num_read == 0:
+                        raise EOFError
+                    unfilled = unfilled[num_read:]
+                return data
+
+            return messages.unpack_message(read)
+        except (EOFError, OSError, ValueError) as error:
+            raise ProcessGoneError(self._describe_exit()) from error
+
+    def kill(self) -> None:
+        """Kill the process for good. Its pipes stay open until ``end``, since another thread may be reading them."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def end(self) -> None:
+        """Kill the process and close its pipes. Only the thread that uses the process may call this."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _describe_exit(self) -> str:
+        process = self._process
+        if process is None or self._killed:
+            return "the pool was closed"
+        try:
+            status = process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the decoder closed its pipes"
+        if status == -9:
+            return "the decoder was killed (signal 9), possibly because the machine ran out of memory"
+        return f"the decoder crashed (signal {-status})" if status < 0 else f"the decoder ended (exit status {status})"

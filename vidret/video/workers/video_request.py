@@ -1,0 +1,221 @@
+"""What a decoding process sends of one video: its segments, on a grid or by shots, and its words."""
+
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from typing import Protocol
+
+import numpy as np
+
+from vidret.errors import DecodeError
+from vidret.types import Resize, Sampling
+from vidret.video.decoders.base import StreamedFrame
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import Reader, open_reader
+from vidret.video.sampling import Cut, SampledFrames, cut_segments, nearest
+from vidret.video.shots.segments import WARM_UP_S, ReadSegment, SegmentReader
+from vidret.video.words import WordsReader
+from vidret.video.workers import messages
+
+_NOTHING_READ = "no frame could be decoded"
+
+
+class Parent(Protocol):
+    """The process that sent the request."""
+
+    def next_request(self) -> tuple[messages.Header, bytes]:
+        """Wait for its next message."""
+        ...
+
+    def send(self, *buffers: bytes | memoryview) -> None:
+        """Send the buffers of a message."""
+        ...
+
+    def send_heartbeat(self) -> None:
+        """Show that this process is alive."""
+        ...
+
+
+def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
+    """Send the segments of a video, and its words if they are requested.
+
+    Raises:
+        DecodeError: The file is not a readable video.
+    """
+    info = probe(path, heartbeat=parent.send_heartbeat)
+    sampling = Sampling(**{name: request[name] for name in ("num_frames", "fps", "whole")})
+    resize = Resize(**request["resize"]) if request["resize"] else None
+    follows_shots = request["shot_sampling"] is not None and not sampling.whole
+    with open_reader(
+        info,
+        decoder=request["decoder"],
+        device=request["device"],
+        gpu_decoders=request["gpu_decoders"],
+        resize=None if follows_shots else resize,
+        heartbeat=parent.send_heartbeat,
+        mode=request["shot_sampling"] if follows_shots else "exact",
+        num_threads=request["num_threads"] if follows_shots else 1,
+        for_streaming=follows_shots,
+    ) as reader:
+        answer: _Answer
+        if follows_shots:
+            answer = _ShotsAnswer(parent, info, reader, sampling, resize)
+        else:
+            answer = _GridAnswer(parent, info, reader, sampling)
+        answer.send()
+    if answer.words is not None:
+        answer.words.read_rest()
+        parent.send(*messages.pack_message({"kind": "end"}))
+
+
+class _Answer:
+    """The messages about one video."""
+
+    def __init__(self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling) -> None:
+        self._parent, self._info, self._reader, self._sampling = parent, info, reader, sampling
+        self._cuts = cut_segments(
+            info.duration,
+            info.times,
+            start=info.start,
+            num_frames=sampling.num_frames,
+            fps=sampling.fps,
+            whole=sampling.whole,
+        )
+        self.words: WordsReader | None = None
+
+    def send(self) -> None:
+        raise NotImplementedError
+
+    def _send_opened(self, cuts: Iterable[Cut]) -> messages.Header:
+        """Send the facts of the video; return the reply."""
+        opened = {
+            "kind": "opened",
+            "decoder": self._reader.decoder,
+            "why": self._reader.why,
+            "facts": self._info.facts(),
+            "cuts": [(cut.number, cut.start, cut.end) for cut in cuts],
+            "num_expected": len(self._cuts),
+        }
+        self._parent.send(*messages.pack_message(opened))
+        reply = self._parent.next_request()[0]
+        if reply.get("words"):
+            self.words = WordsReader(
+                self._info,
+                reply["words"],
+                send=lambda header: self._parent.send(*messages.pack_message(header)),
+                heartbeat=self._parent.send_heartbeat,
+            )
+        return reply
+
+    def _send_segment(self, segment: ReadSegment) -> None:
+        header = {
+            "kind": "segment",
+            "number": segment.number,
+            "start": segment.start,
+            "end": segment.end,
+            "sample_times": segment.frames.times.tolist(),
+            "rows": segment.frames.rows.tolist(),
+            "shots": [(shot.start, shot.end, shot.kind) for shot in segment.shots],
+        }
+        self._parent.send(*messages.pack_frames(header, segment.frames.pictures))
+
+    def _send_finished(self, lost: str, note: str = "") -> None:
+        if self.words is not None:
+            self.words.finish_screen()
+        finished = {
+            "kind": "finished",
+            "salvaged": self._info.damage or lost,
+            "fallback": self._reader.fallback,
+            "note": note,
+        }
+        self._parent.send(*messages.pack_message(finished))
+
+
+class _GridAnswer(_Answer):
+    """The segments of a fixed grid, of which the parent may skip some."""
+
+    def send(self) -> None:
+        reply = self._send_opened(self._cuts)
+        skip, words = set(reply["skip"]), self.words
+        self._reader.observe = None if words is None else words.observe
+        num_wanted = num_read = 0
+        for cut in self._cuts:
+            wants_text = words is not None and words.wants_frames(cut.end)
+            if cut.number in skip and not wants_text:
+                continue
+            wanted = sorted(set(nearest(self._info.times, np.array(cut.times)).tolist()))
+            if cut.number not in skip:
+                frames = self._reader.read(wanted)
+                num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
+                if len(frames):
+                    sampled = SampledFrames.all_different(frames)
+                    self._send_segment(ReadSegment(cut.number, cut.start, cut.end, sampled, []))
+            elif words is not None:
+                words.read_stored(self._reader, wanted)
+            if words is not None and wants_text:
+                words.end_segment()
+        if num_wanted and not num_read:
+            raise DecodeError(self._info.path, _NOTHING_READ)
+        lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
+        self._send_finished(lost)
+
+
+class _ShotsAnswer(_Answer):
+    """The segments that follow shots, from where the parent has them."""
+
+    def __init__(
+        self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling, resize: Resize | None
+    ) -> None:
+        super().__init__(parent, info, reader, sampling)
+        self._resize = resize
+        self._num_frames_read = 0
+
+    def send(self) -> None:
+        reply, info = self._send_opened([]), self._info
+        number, start_s = reply["start"] if reply["start"] is not None else (0, info.duration)
+        if self.words is not None and self.words.wants_frames(start_s):
+            self._read_text_before(start_s, self.words)
+        if reply["start"] is None:
+            self._send_finished("")
+            return
+        segments = self._open_segments(number, start_s, self.words)
+        first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
+        num_sent = 0
+        for segment in segments.read(self._count(self._reader.stream(first))):
+            self._send_segment(segment)
+            num_sent += 1
+            if self.words is not None:
+                self.words.end_segment()
+        if not (num_sent or number):
+            raise DecodeError(info.path, _NOTHING_READ)
+        num_expected = info.num_frames - first
+        lost = ""
+        if self._reader.reads_all and self._num_frames_read < num_expected:
+            lost = f"{self._num_frames_read} of {num_expected} frames could be read: damaged"
+        elif segments.num_lost:
+            lost = f"{segments.num_lost} chosen frames could not be read: damaged"
+        self._send_finished(lost, segments.note)
+
+    def _count(self, frames: Iterable[StreamedFrame]) -> Iterator[StreamedFrame]:
+        for frame in frames:
+            self._num_frames_read += 1
+            yield frame
+
+    def _open_segments(self, number: int, start_s: float, words: WordsReader | None) -> SegmentReader:
+        observe = None if words is None else words.observe
+        return SegmentReader(
+            self._info, self._sampling, self._resize, start_s=start_s, first_number=number, observe=observe
+        )
+
+    def _read_text_before(self, until_s: float, words: WordsReader) -> None:
+        """Read the on-screen text of what the parent has already, from the frames that were sampled for it."""
+        number, start_s = words.first_segment or (0, self._info.start)
+        first = int(np.searchsorted(self._info.times, start_s - WARM_UP_S))
+        # Whether a shot ends at ``until_s`` is seen from the frames after it.
+        frames = takewhile(lambda frame: frame.time_s < until_s + WARM_UP_S, self._reader.stream(first))
+        segments = self._open_segments(number, start_s, words)
+        try:
+            with words.ignore_from(until_s):
+                for _ in segments.read(frames):
+                    words.end_segment()
+        except Exception as error:
+            words.fail_screen(error)

@@ -1,0 +1,148 @@
+"""One decoding process: reads requests from stdin, writes to stdout what it read, may crash or hang without harm.
+
+It imports no torch, so it starts fast. It exits when its stdin closes, even in the middle of a file, since its parent
+is gone then.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from vidret.errors import DecodeError, DecoderFailedError, VidretError
+from vidret.types import Resize
+from vidret.video.images import draw_frame, read_greys, read_image, read_times
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.workers import messages
+from vidret.video.workers.video_request import answer_video
+
+_HEARTBEAT_S = 1.0
+
+
+class _Parent:
+    """The parent process: its requests arrive in a queue, and answers are sent at once."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        self._requests: queue.SimpleQueue[tuple[messages.Header, bytes]] = queue.SimpleQueue()
+        self._last_sent = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next_request(self) -> tuple[messages.Header, bytes]:
+        return self._requests.get()
+
+    def send(self, *buffers: bytes | memoryview) -> None:
+        self._last_sent = time.monotonic()
+        for buffer in buffers:
+            remaining = memoryview(buffer)
+            while remaining:
+                remaining = remaining[os.write(self._out, remaining) :]
+
+    def send_heartbeat(self) -> None:
+        if time.monotonic() - self._last_sent > _HEARTBEAT_S:
+            self.send(*messages.pack_message({"kind": "busy"}))
+
+    def _listen(self) -> None:
+        def read(size: int) -> memoryview:
+            data = sys.stdin.buffer.read(size)
+            if len(data) < size:
+                os._exit(0)
+            return memoryview(data)
+
+        while True:
+            header, payload = messages.unpack_message(read)
+            self._requests.put((header, bytes(payload)))
+
+
+def run_worker(memory: int) -> None:
+    """Answer requests until stdin closes; ``memory`` is the limit of this process in bytes, 0 for none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    with contextlib.suppress(OSError):
+        # If the machine runs out of memory, the kernel kills this process first, not the run.
+        Path("/proc/self/oom_score_adj").write_text("500")
+    parent = _Parent()
+    # Native code may print, which must not mix with messages; reasons travel in messages.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    parent.send(*messages.pack_message({"kind": "ready"}))
+    while True:
+        header, payload = parent.next_request()
+        try:
+            _serve(parent, header, payload)
+        except BrokenPipeError:
+            os._exit(0)
+        except Exception as error:
+            parent.send(*messages.pack_message(messages.describe_error(_as_decode_error(error))))
+
+
+def _serve(parent: _Parent, request: messages.Header, payload: bytes) -> None:
+    """Decode one video, with its words if they are requested, or one image."""
+    if "image" in request:
+        parent.send(*messages.pack_message(*answer_request(request, payload)))
+    else:
+        answer_video(parent, request, os.fsdecode(payload))
+
+
+def _as_decode_error(error: Exception) -> DecodeError:
+    """Return any error as a ``DecodeError`` without a path, which the parent knows."""
+    match error:
+        case DecodeError():
+            return error
+        case VidretError():
+            return DecodeError("", str(error))
+        case MemoryError() | BlockingIOError():  # the latter if there was no memory to start a thread
+            return DecodeError("", "needs more memory than a decoder may take")
+    return DecoderFailedError("", f"the decoder failed: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def answer_request(request: messages.Header, payload: bytes) -> tuple[messages.Header, bytes | memoryview]:
+    """Return the message that answers an ``ImagePool``.
+
+    It is a JPEG for a ``frame``, grey pictures with their times for ``greys``, otherwise RGB pixels and their shape.
+
+    Those of ``frames`` come with their times; ``facts`` are those of ``VideoInfo``.
+
+    Raises:
+        VidretError: The video or the image cannot be read.
+    """
+    try:
+        if request["image"] == "frame":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            return {"kind": "image"}, draw_frame(info, request["time_s"], request["width"])
+        if request["image"] == "frames":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            frames = read_times(info, request["times_s"], Resize(**request["resize"]))
+            fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
+            return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
+        if request["image"] == "facts":
+            return {"kind": "image", "facts": _probe(os.fsdecode(payload), *request["version"]).facts()}, b""
+        if request["image"] == "greys":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
+            header = {"kind": "image", "times": times.tolist(), "size": (info.width, info.height)}
+            return header, greys.reshape(-1).data
+        image = read_image(payload)
+        return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
+    except MemoryError:
+        _probe.cache_clear()
+        raise
+
+
+@lru_cache(maxsize=16)
+def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
+    """Probe a file, which reads all its packets, once for all frames of the video."""
+    return probe(path)
