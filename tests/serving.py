@@ -11,7 +11,7 @@ import uvicorn
 from tests.fakes import ColourEncoder
 from vidret.engine import Engine
 from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 
 
 @contextmanager

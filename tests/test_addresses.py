@@ -21,7 +21,7 @@ from vidret.errors import VidretError
 from vidret.present.cutting import cut_moments
 from vidret.present.sheet import draw_sheet, tiles_of_hits
 from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
 from vidret.types import Filters
 from vidret.video import urls

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.hostile_indexes import NUM_FLAT_FILES, Change, list_changes, make_own_folder
-from vidret.cli.info import print_damage, print_damaged_words
+from vidret.cli.commands.info import print_damage, print_damaged_words
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.watches import add_watch

@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from vidret.cli.app import load_commands
-from vidret.cli.demo import sample_videos
-from vidret.cli.train_head import head_app
+from vidret.cli.commands.demo import sample_videos
+from vidret.cli.commands.train import head_app
 from vidret.data.benchmarks.captions import read_captions
 from vidret.data.benchmarks.qvhighlights import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, RECIPES

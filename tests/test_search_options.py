@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tests.cli.runner import Runner
 from vidret.cli.app import load_commands
 from vidret.client.messages import encode_options
-from vidret.serve.options import collect_options
+from vidret.serve.fields import collect_options
 from vidret.serve.schemas import LocateRequest, SearchRequest, VideosRequest
 from vidret.types import (
     Filters,
@@ -139,7 +139,7 @@ def test_none_is_written_where_it_is_not_the_default() -> None:
 def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder, name = Recorder(), COMMANDS[options_type]
     open_nothing: Callable[..., Recorder] = lambda *_arguments, **_options: recorder  # noqa: E731
-    monkeypatch.setattr(f"vidret.cli.{name}.open_engine_or_client", open_nothing)
+    monkeypatch.setattr(f"vidret.cli.commands.{name}.open_engine_or_client", open_nothing)
     params = {each.name: each for each in load_commands()[name].params}
     arguments, options = [name, "dog"], other_options(options_type)
     for each in list_options(options_type):

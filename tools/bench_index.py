@@ -26,7 +26,7 @@ import numpy as np
 import open_clip
 import torch
 
-from vidret.cli.demo import sample_videos
+from vidret.cli.commands.demo import sample_videos
 from vidret.encode.clip_loading import load_clip
 from vidret.encode.encoder import Encoder, normalise_pixels
 from vidret.encode.load import load_encoder

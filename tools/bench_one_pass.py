@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from vidret.cli.demo import sample_videos
+from vidret.cli.commands.demo import sample_videos
 from vidret.encode.encoder import Encoder, LayeredEncoder
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidret.cli.demo import sample_videos
+from vidret.cli.commands.demo import sample_videos
 from vidret.encode.encoder import STARTER, Encoder
 from vidret.encode.load import load_encoder
 from vidret.types import Frames

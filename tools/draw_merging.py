@@ -25,7 +25,7 @@ from vidret.encode.model import CLIP_MEAN, CLIP_STD, load_model, read_card
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import VidretError
-from vidret.present.drawing import FAINT, INK, PAPER
+from vidret.present.chart import FAINT, INK, PAPER
 from vidret.present.sheet import GAP
 from vidret.text import format_time, sanitize
 from vidret.types import Frames, Resize

@@ -24,7 +24,7 @@ from vidret.data.synthetic.render import render
 from vidret.encode.encoder import STARTER, Encoder
 from vidret.encode.load import load_encoder
 from vidret.ground.pyramid import make_points
-from vidret.present.drawing import FAINT, INK, PAPER
+from vidret.present.chart import FAINT, INK, PAPER
 from vidret.train.targets import find_targets
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.probe import probe

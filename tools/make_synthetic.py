@@ -22,7 +22,7 @@ from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import LabelledQuery
 from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 from vidret.errors import VidretError
-from vidret.present.drawing import INK, PAPER
+from vidret.present.chart import INK, PAPER
 from vidret.present.sheet import GAP
 from vidret.video.reader import read_frames
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from vidret import Engine
-from vidret.answers.prompt import describe_moment
-from vidret.answers.retrieval import ContextOptions, QuestionContext, gather_context
+from vidret.language.prompt import describe_moment
+from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
 
 SIZES = (1, 3, 5, 10)  # moments in the context
 BUDGETS = (500, 1000, 2000, 4000)  # tokens

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret import Engine
-from vidret.cli.scores import print_tables
+from vidret.cli.evaluate.scores import print_tables
 from vidret.data.videos import find_videos
 from vidret.evaluate.gallery import index_gallery
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder

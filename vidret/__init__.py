@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vidret.encode.load import load_encoder
     from vidret.engine import Engine
     from vidret.index.progress import IndexReport, Progress
-    from vidret.present.results import to_dicts, to_pandas
+    from vidret.present.show import to_dicts, to_pandas
     from vidret.types import (
         ComposedQuery,
         Concept,
@@ -116,8 +116,8 @@ _LAZY = {
     "RemoteEngine": "client",
     "RemoteError": "client",
     "load_encoder": "encode.load",
-    "to_dicts": "present.results",
-    "to_pandas": "present.results",
+    "to_dicts": "present.show",
+    "to_pandas": "present.show",
     **dict.fromkeys(
         (
             "ComposedQuery",

@@ -12,13 +12,6 @@ from typing import Self, TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from vidret.answers.citations import CitedAnswer, answer_question
-from vidret.answers.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
-from vidret.answers.endpoint import ChatEndpoint
-from vidret.answers.frames import FileFrames
-from vidret.answers.query_plans import CACHE, plan_with_model
-from vidret.answers.reply_cache import ReplyCache
-from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
 from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
@@ -33,6 +26,12 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.index.stages import encode_clip
 from vidret.index.words import choose_words
+from vidret.language.citations import CitedAnswer, answer_question
+from vidret.language.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
+from vidret.language.endpoint import ChatEndpoint, ReplyCache
+from vidret.language.frames import FileFrames
+from vidret.language.query_plans import CACHE, plan_with_model
+from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.search.calibration import Calibration
 from vidret.search.concepts import forget_concept, list_concepts
 from vidret.search.grammar import Interpretation

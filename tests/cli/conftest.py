@@ -9,7 +9,7 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
-from vidret.cli import default_index
+from vidret.cli import options as default_index
 from vidret.engine import Engine
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from vidret.cli import default_index
+from vidret.cli import options as default_index
 
 
 def test_the_index_of_the_folder_comes_before_that_of_the_user(

@@ -15,7 +15,7 @@ from tests.cli.runner import Runner
 from vidret import cli
 from vidret.cli import app
 from vidret.cli.app import load_commands
-from vidret.cli.commands import COMMANDS, Entry
+from vidret.cli.registry import COMMANDS, Entry
 from vidret.encode.recommended import RECOMMENDED
 from vidret.types import SOURCES
 
@@ -78,7 +78,7 @@ def test_the_shell_completes_values(line: str, values: set[str], run: Runner, mo
 
 
 def test_every_module_that_registers_a_command_is_in_the_table() -> None:
-    sources = [path.read_text("utf-8") for path in Path(cli.__file__).parent.glob("*.py")]
+    sources = [path.read_text("utf-8") for path in Path(cli.__file__).parent.rglob("*.py")]
     names = [
         name for source in sources for name in re.findall(r'(?:@app\.command\(\s*|add_typer\(.*name=)"(\w+)"', source)
     ]

@@ -13,19 +13,19 @@ from tests.chatting import run_chat, say
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.serving import serve_index
-from vidret.answers.endpoint import ChatEndpoint
-from vidret.cli.watch import match_to_dict
+from vidret.cli.commands.watch import match_to_dict
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
-from vidret.present.copies import format_footage
+from vidret.language.endpoint import ChatEndpoint
+from vidret.present.contents import format_footage
 from vidret.present.export import FORMATS, format_moments
-from vidret.present.results import to_dicts
+from vidret.present.show import to_dicts
 from vidret.search.watches import WatchMatch
 from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
 from vidret.serve.mcp.budget import Budget
 from vidret.serve.mcp.library import IndexFrames
 from vidret.serve.mcp.tools import ToolBox
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
 from vidret.store.store import Store
 from vidret.store.watch_list import Watch

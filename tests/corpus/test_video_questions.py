@@ -8,8 +8,8 @@ import vidret.encode.load
 from tests.chatting import Reply, run_chat, say
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
-from vidret.answers.endpoint import ChatEndpoint, EndpointError
 from vidret.corpus.video_questions import score_by_questions, write_questions
+from vidret.language.endpoint import ChatEndpoint, EndpointError
 
 WRITTEN = """<think>entity | Is this a thought? | yes</think>
 1. Entity | Is there a car? | yes

@@ -10,10 +10,10 @@ from itertools import repeat
 
 import pytest
 
-from vidret.answers.endpoint import ChatEndpoint, EndpointError
 from vidret.endpoints.connection import open_post
+from vidret.endpoints.webhook import post_json
 from vidret.errors import VidretError
-from vidret.present.webhook import post_json
+from vidret.language.endpoint import ChatEndpoint, EndpointError
 
 TIMEOUT_S = 0.3
 LIMIT_S = 2.0  # of a machine that is busy

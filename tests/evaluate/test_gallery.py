@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import vidret.cli.evaluation
+import vidret.cli.evaluate.steps
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
@@ -72,7 +72,7 @@ def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.Monk
 
     command = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(vidret.cli.evaluation, "show_progress", interrupt)
+        patch.setattr(vidret.cli.evaluate.steps, "show_progress", interrupt)
         answer = run(*command, load=load_slowly)
     assert (answer.code, answer.out) == (1, "")
     assert "error: interrupted while encoding; run the same command again to resume" in answer.err

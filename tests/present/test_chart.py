@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from vidret.present import chart
-from vidret.present.chart import draw_curve
-from vidret.present.drawing import PAPER
+from vidret.present.chart import PAPER, draw_curve
 from vidret.types import Moment
 
 PATH = "/films/a.mp4"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.present.drawing import fit_text
+from vidret.present.chart import fit_text
 from vidret.present.sheet import (
     LINE,
     MAX_SHOTS,

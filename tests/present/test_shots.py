@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vidret.present.shots import format_shots, show_shots
+from vidret.present.contents import format_shots, show_shots
 from vidret.types import Shot
 
 SHOTS = [Shot(0.0, 12.480000001, None), Shot(12.48, 75.25, "cut"), Shot(77.0, 80.0, "dissolve")]

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from tests.fakes import COLOURS, ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 
 URL = "http://localhost"
 

@@ -18,15 +18,15 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
 from tests.words import find_content
-from vidret.answers.endpoint import ChatEndpoint
-from vidret.cli.demo import sample_videos
-from vidret.cli.serve import listen, page_url
+from vidret.cli.commands.demo import sample_videos
+from vidret.cli.commands.serve import listen, page_url
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.index.progress import IndexReport
+from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
 

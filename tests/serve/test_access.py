@@ -10,11 +10,10 @@ from starlette.websockets import WebSocketDisconnect
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve import bodies
-from vidret.serve.access import check_access, is_loopback
+from vidret.serve import access as bodies
+from vidret.serve.access import MAX_BYTES, check_access, is_loopback
 from vidret.serve.app import create_app
-from vidret.serve.bodies import MAX_BYTES
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 
 TOKEN = "a+token/of=16~chars"
 PATHS = (

@@ -20,7 +20,7 @@ from tests.serve.conftest import URL, Serve
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.catalog.database import Database
 
 EXAMPLES = settings(

@@ -20,14 +20,14 @@ import vidret.engine
 from tests.fakes import ColourEncoder
 from tests.serve.conftest import BLUE, find_id
 from vidret import cli
-from vidret.cli.serve import has_display, listen, page_url
+from vidret.cli.commands.serve import has_display, listen, page_url
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.connections import make_server
 from vidret.serve.images import decode_base64
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
 from vidret.video.images import read_image
 

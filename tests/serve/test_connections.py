@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from vidret.cli.serve import listen
+from vidret.cli.commands.serve import listen
 from vidret.engine import Engine
-from vidret.serve import bodies
+from vidret.serve import access as bodies
 from vidret.serve.app import create_app
 from vidret.serve.connections import Connection, make_server
-from vidret.serve.indexing import Indexer
+from vidret.serve.routes.indexing import Indexer
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidret.cli.commands import COMMANDS, CommandApp, CommandGroup, UnloadedCommand
+from vidret.cli.registry import COMMANDS, CommandApp, CommandGroup, UnloadedCommand
 from vidret.present.terminal import LEVELS, set_log_format
 
 

@@ -7,7 +7,7 @@ import typer
 
 from vidret.cli.options import SCOPE
 from vidret.cli.sheets import write_footage_sheet
-from vidret.present.copies import format_footage, show_footage
+from vidret.present.contents import format_footage, show_footage
 from vidret.present.terminal import write_stdout
 from vidret.text import file_name
 

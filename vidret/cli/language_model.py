@@ -1,11 +1,22 @@
-"""Options of the commands that ask a language model."""
+"""Options of the commands that ask a language model, or let one rerank hits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidret.cli.inputs import parse_choice
+from vidret.present.terminal import console
+
 if TYPE_CHECKING:
-    from vidret.answers.endpoint import ChatEndpoint
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
+    from vidret.language.endpoint import ChatEndpoint
+    from vidret.language.judging import DrawHit, Judge, JudgeOptions
+    from vidret.types import Hit
 
 LANGUAGE_MODEL = "Language model"
 LlmModelOption = Annotated[
@@ -33,9 +44,129 @@ def make_endpoint(
     Raises:
         BadParameter: The URL or the model is missing.
     """
-    from vidret.answers.endpoint import ChatEndpoint, read_key
+    from vidret.language.endpoint import ChatEndpoint, read_key
 
     for option, value in ((f"--{name}", llm), (f"--{name}-model", model)):
         if not value:
             raise typer.BadParameter(f"must be given{hint}, got none", param_hint=option)
     return ChatEndpoint(url=llm or "", model=model or "", key=read_key(), timeout_s=timeout_s)
+
+
+LOCAL_METHODS, ENDPOINT_METHODS = ("icr", "first"), ("list", "pair")
+AUTO_METHOD = "auto"
+FRAME_WIDTH = 384  # pixels
+FOLDER = "judged"  # of the index, for answers of endpoints
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="URL|MODEL",
+        help="Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
+        "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+JudgeTopOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=2, max=100, help="Videos that --judge reranks.", rich_help_panel=LANGUAGE_MODEL),
+]
+JudgeByOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join((AUTO_METHOD, *LOCAL_METHODS, *ENDPOINT_METHODS)),
+        help="How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
+        "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+JudgePermutationsOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=20,
+        help="Shuffled orders in which --judge sees the videos; the mean ranks decide.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+JudgeFramesOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=4,
+        help="Frames of each video to send to an endpoint with vision.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """What the options of a command say about a judge."""
+
+    judge: str
+    by: str
+    top: int
+    permutations: int
+    frames: int
+    llm_model: str | None
+    llm_timeout: float
+    device: str
+    cache: Path | None
+
+
+def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
+    """Return the judge and how it judges; a local model is loaded.
+
+    Raises:
+        BadParameter: The method does not fit the judge, or the endpoint has no model.
+        VidretError: The model cannot be loaded.
+    """
+    from vidret.language.judging import JudgeOptions
+
+    is_url = "://" in settings.judge
+    methods = ENDPOINT_METHODS if is_url else LOCAL_METHODS
+    by = methods[0] if settings.by == AUTO_METHOD else settings.by
+    parse_choice(by, methods, option="--judge-by")
+    if settings.frames and not is_url:
+        raise typer.BadParameter(
+            "needs --judge URL, got a local model, which reads words alone", param_hint="--judge-frames"
+        )
+    # ICR compares all candidates in one prompt; a pair slides through the list like a bubble
+    sizes = {"icr": (settings.top, 1), "pair": (2, 1)}.get(by, (10, 5))
+    options = JudgeOptions(top=settings.top, window=sizes[0], step=sizes[1], permutations=settings.permutations)
+    if is_url:
+        from vidret.language.endpoint import ReplyCache
+        from vidret.language.endpoint_judge import EndpointJudge
+
+        endpoint = make_endpoint(settings.judge, settings.llm_model, settings.llm_timeout)
+        return EndpointJudge(endpoint, cache=ReplyCache(settings.cache) if settings.cache else None), options
+    with console.status("loading the judge"):
+        from vidret.devices import choose_device
+        from vidret.encode.causal import load_causal_model
+        from vidret.language.local_judges import FirstJudge, IcrJudge
+
+        model = load_causal_model(settings.judge, device=choose_device(settings.device))
+    return (IcrJudge if by == "icr" else FirstJudge)(model), options
+
+
+@contextmanager
+def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[DrawHit | None]":
+    """Yield a function that draws frames of a hit, from its best segment; None if there are to be none."""
+    from vidret.client import RemoteEngine
+    from vidret.language.frames import FileFrames
+
+    if not count:
+        yield None
+        return
+    with FileFrames() as files:
+
+        def draw(hit: "Hit") -> tuple[bytes, ...]:
+            start, end = hit.segment.start, hit.segment.end
+            times = [start + (at + 0.5) * (end - start) / count for at in range(count)]
+            if isinstance(engine, RemoteEngine):
+                return tuple(engine.frame(hit.video, time_s, FRAME_WIDTH) for time_s in times)
+            return tuple(files.draw(engine.video(hit.video), time_s, FRAME_WIDTH) for time_s in times)
+
+        yield draw

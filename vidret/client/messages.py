@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from vidret.answers.citations import CitedAnswer
-from vidret.answers.retrieval import ContextMoment, QuestionContext
 from vidret.errors import VidretError
+from vidret.language.citations import CitedAnswer
+from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
     ComposedQuery,

@@ -9,10 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-from vidret.answers.citations import CitedAnswer, answer_question
-from vidret.answers.endpoint import ChatEndpoint
-from vidret.answers.query_plans import plan_with_model
-from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.client.messages import (
     encode_example,
     encode_fields,
@@ -34,6 +30,10 @@ from vidret.client.messages import (
 )
 from vidret.client.server import RemoteError, Server
 from vidret.errors import StoreError
+from vidret.language.citations import CitedAnswer, answer_question
+from vidret.language.endpoint import ChatEndpoint
+from vidret.language.query_plans import plan_with_model
+from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query

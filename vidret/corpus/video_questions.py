@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vidret.answers.endpoint import ChatEndpoint, EndpointError, drop_thoughts
+from vidret.language.endpoint import ChatEndpoint, EndpointError, drop_thoughts
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 

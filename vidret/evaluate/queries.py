@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vidret.answers.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
 from vidret.data.benchmarks.moments import read_queries
 from vidret.data.records import CorpusQuery, Split
 from vidret.data.videos import find_videos
@@ -17,6 +16,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
+from vidret.language.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
 from vidret.metrics.answers import QueryOutcome, score_kinds
 from vidret.metrics.grounding import temporal_iou
 from vidret.store.texts.upkeep import count_texts

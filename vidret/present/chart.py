@@ -9,9 +9,21 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.present.drawing import FAINT, INK, PAPER, Font, fit_text
 from vidret.text import format_time, sanitize
 from vidret.types import Moment
+
+INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def fit_text(pen: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
+    """Return a text that is at most ``width`` pixels wide; one that is cut ends with "..."."""
+    if pen.textlength(text, font) <= width:
+        return text
+    while text and pen.textlength(f"{text}...", font) > width:
+        text = text[:-1]
+    return text and f"{text}..."
+
 
 SIZE = (1200, 420)
 LEFT, TOP, RIGHT, BOTTOM = 64, 156, 1164, 384  # the plot

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
-from vidret.present.drawing import FAINT, INK, PAPER, fit_text
+from vidret.present.chart import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot

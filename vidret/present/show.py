@@ -1,14 +1,18 @@
-"""Tables on stdout: hits, moments and the contents of an index."""
+"""Hits and moments as tables on stdout, and as plain dicts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
 from vidret.text import display_path, format_probability, format_time, sanitize, show_path, strip_query
+from vidret.types import Hit, Moment
 
 if TYPE_CHECKING:
-    from vidret.answers.judging import JudgedHit
+    import pandas
+
+    from vidret.language.judging import JudgedHit
     from vidret.search.grammar import Interpretation
     from vidret.store.contents import MomentCounts
     from vidret.store.records import StoreInfo
@@ -237,3 +241,60 @@ def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     if "copies" in row:
         row["copies"] = [show_path(copy) for copy in row["copies"]]
     return row
+
+
+def group_by_video(moments: "Sequence[Moment]") -> "list[list[Moment]]":
+    """Return the moments of each video, best first, in the order of the best moment of each video."""
+    groups: dict[int, list[Moment]] = {}
+    for moment in moments:
+        groups.setdefault(moment.video, []).append(moment)
+    return list(groups.values())
+
+
+def video_to_dict(moments: "Sequence[Moment]") -> dict[str, Any]:
+    """Return a video with its moments as a dict that JSON can represent."""
+    rows = [result_to_dict(moment) for moment in moments]
+    shared = {name: rows[0][name] for name in ("video", "path", "probability", "likelihood")}
+    own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+    return {**shared, "score": rows[0]["score"], "moments": own}
+
+
+def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, empty: str = NO_VIDEOS) -> None:
+    """Print moments below their videos, with their ranks among all moments, or the message ``empty``."""
+    warn_of_nothing(moments)
+    is_rated = any(moment.probability is not None for moment in moments)
+    ranks = {id(moment): rank for rank, moment in enumerate(moments, start=first_rank)}
+    rows: list[tuple[str, ...]] = []
+    for group in group_by_video(moments):
+        match = [describe_match(group[0])] if is_rated else []
+        rows.append(("", *match, "", "", "", display_path(group[0].path)))
+        no_match = [""] * len(match)
+        for moment in group:
+            words = describe_evidence(moment.evidence)
+            text = words[0][1].strip() if words else ""
+            times = format_time(moment.start), format_time(moment.end)
+            rows.append((str(ranks[id(moment)]), *no_match, f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
+            rows += [
+                ("", *no_match, "", format_time(event.start), format_time(event.end), f"  {line}")
+                for event, line in describe_events(moment.events)
+            ]
+    match_column = ["match"] if is_rated else []
+    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
+
+
+def to_dicts(results: Iterable[Hit | Moment]) -> list[dict[str, Any]]:
+    """Return hits or moments as dicts that JSON can represent: those of ``vidret search --json``."""
+    return [result_to_dict(each) for each in results]
+
+
+def to_pandas(results: Iterable[Hit | Moment]) -> "pandas.DataFrame":
+    """Return hits or moments as a table, one row each, with the columns of ``to_dicts``.
+
+    Raises:
+        MissingExtraError: The extra ``pandas`` is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtraError("to_pandas", "pandas") from None
+    return pandas.DataFrame(to_dicts(results))

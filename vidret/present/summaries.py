@@ -9,10 +9,10 @@ from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time
 
 if TYPE_CHECKING:
-    from vidret.answers.describing import DescribeReport
     from vidret.index.importing import ImportReport
     from vidret.index.merging import MergeReport
     from vidret.index.progress import IndexReport
+    from vidret.language.describing import DescribeReport
 
 MAX_LISTED = 5  # files of one kind
 SOURCE_NAMES = {"speech": "speech", "screen": "on-screen text", "subtitles": "subtitles", "generated": "generated"}

@@ -11,23 +11,22 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from vidret.answers.endpoint import ChatEndpoint
 from vidret.engine import Engine
+from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.access import AccessMiddleware
-from vidret.serve.asking import ask_routes
-from vidret.serve.clips import clip_routes
-from vidret.serve.concepts import concept_routes
-from vidret.serve.duplicates import duplicate_routes
 from vidret.serve.images import ImageReader
-from vidret.serve.indexing import Indexer, index_routes
-from vidret.serve.knn import knn_routes
-from vidret.serve.media import media_routes
 from vidret.serve.metrics import MEDIA_TYPE, Metrics, MetricsMiddleware
 from vidret.serve.problems import Responses, add_error_handlers, refusals
+from vidret.serve.routes.asking import ask_routes
+from vidret.serve.routes.concepts import concept_routes
+from vidret.serve.routes.duplicates import duplicate_routes
+from vidret.serve.routes.indexing import Indexer, index_routes
+from vidret.serve.routes.knn import knn_routes
+from vidret.serve.routes.media import clip_routes, media_routes
+from vidret.serve.routes.search import search_routes
+from vidret.serve.routes.videos import video_routes
 from vidret.serve.schemas import Health
-from vidret.serve.search import search_routes
 from vidret.serve.thumbnails import Thumbnails
-from vidret.serve.videos import video_routes
 from vidret.serve.worker import Worker
 
 PAGE = Path(__file__).parent / "page"

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidret.serve.fields import Id, QueryText
-from vidret.serve.options import MAX_PATH_LENGTH, with_options
+from vidret.serve.fields import MAX_PATH_LENGTH, Id, QueryText, with_options
 from vidret.store.records import StoreInfo
 from vidret.types import MAX_EVENTS, Filters, Likelihood, LocateOptions, SearchOptions, ShotKind, Source, TextSource
 

@@ -23,17 +23,17 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from tests.serve.conftest import find_id
-from vidret.cli.serve import listen, page_url
+from vidret.cli.commands.serve import listen, page_url
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.connections import make_server
-from vidret.serve.indexing import Indexer
 from vidret.serve.mcp.budget import Budget
 from vidret.serve.mcp.library import open_frames
 from vidret.serve.mcp.protocol import create_protocol_app
 from vidret.serve.mcp.tools import ToolBox
+from vidret.serve.routes.indexing import Indexer
 
 ROOT = Path(__file__).parents[3]
 SNAPSHOT = Path(__file__).parent / "schemas.json"

@@ -14,7 +14,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.mcp.budget import MIN_CHARACTERS, Budget, compact_json, fit_page, shorten
 from vidret.serve.mcp.library import IndexFrames, draw_within
-from vidret.serve.mcp.resources import PAGE_SIZE, list_links, read_link
+from vidret.serve.mcp.protocol import PAGE_SIZE, list_links, read_link
 from vidret.serve.mcp.tools import CARDS, ToolBox
 from vidret.store.records import StoredVideo
 from vidret.types import Evidence, Hit, Moment, Segment, TimedText

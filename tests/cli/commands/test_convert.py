@@ -1,0 +1,139 @@
+"""Tests of vidret convert."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.cli.runner import Runner
+from tests.goldens import check_close, find_cases
+from tests.grounded import write_head
+from tests.rankers import make_published_weights
+from tests.train.small import make_module
+from vidret.data.benchmarks.registry import RECIPES
+from vidret.ground.checkpoint import load_head, read_head_card
+from vidret.model_files import read_part_cards
+from vidret.store.store import Store
+
+
+@pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "6"))])
+def test_converted_checkpoint_is_a_model(
+    source: str,
+    options: tuple[str, ...],
+    films: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = load_file(Path(__file__).parents[2] / "goldens" / source / "case_a" / "state_dict.safetensors")
+    run = Runner(monkeypatch, capsys)
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    save_file(weights, checkpoint)
+    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out)
+    assert code == 1
+    assert "vocabulary must be CLIP's 49408 word pieces, got 512" in err
+
+    name = next(name for name in weights if name.endswith("token_embedding.weight"))
+    weights[name] = torch.randn(49408, weights[name].shape[1], generator=torch.Generator().manual_seed(0))
+    weights = {key: weight for key, weight in weights.items() if not key.startswith("caption_head")}
+    save_file(weights, checkpoint)
+    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
+    assert run("index", films, "--index", tmp_path / "index", "--model", out)[0] == 0
+    with Store.open(tmp_path / "index") as store:
+        assert store.encoder_name == str(out)
+        assert store.info().searchable == 2
+    code, _, err = run("convert", checkpoint, out, "--from", "ucofia")
+    assert code == 1
+    assert "weights unknown" in err
+
+
+@pytest.mark.parametrize("method", ["ucofia", "glscl"])
+def test_converted_checkpoint_comes_with_its_aligner(
+    method: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Runner(monkeypatch, capsys)
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    weights = make_published_weights(method)
+    save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
+    code, _, err = run("convert", checkpoint, out, "--from", method)
+    assert code == 1
+    assert "published.safetensors: " in err
+    assert "1 weights unknown: extra.weight" in err
+    assert not out.exists(), "all is well, or nothing is written"
+    save_file(weights, checkpoint)
+    code, _, err = run("convert", checkpoint, out, "--from", method)
+    assert code == 0
+    assert f"model.safetensors: {method} with its aligner on" in err
+    assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.safetensors"], "one file"
+    run("index", films, "--index", tmp_path / "index", "--model", out)
+    levels = {"ucofia": ["segment", "frames", "words"], "glscl": ["pooled", "concepts"]}[method]
+    hits = json.loads(run("search", "a dog", "--index", tmp_path / "index", "--json")[1])
+    assert [list(hit["why"]) for hit in hits] == [["picture", *levels]] * 2
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
+    assert code == 1
+    assert "model.safetensors, which the index was built with, got none" in err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path: Path, recipe: str) -> None:
+    weights = find_cases("r2tuning")[0].weights
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "head.safetensors"
+    save_file(weights, checkpoint)
+    code, data, err = run(
+        "convert", checkpoint, out, "--from", "r2tuning", "--recipe", recipe, "--backbone", "tiny/random"
+    )
+    assert (code, data) == (0, "")
+    assert "head.safetensors: a grounding head for tiny/random; use it as --head" in err
+    card = read_head_card(out)
+    assert card.backbone == "tiny/random"
+    facts = {name: getattr(card, name) for name in ("fps", "suppression", "threshold", "unit")}
+    assert facts == {"fps": None, "suppression": None, "threshold": None, "unit": None} | RECIPES[recipe]
+    check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
+    save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
+    code, _, err = run("convert", checkpoint, tmp_path / "no.safetensors", "--from", "r2tuning")
+    assert code == 1
+    assert "1 weights unknown: extra.weight" in err
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
+    base, bank, out = tmp_path / "base.safetensors", tmp_path / "queries.txt", tmp_path / "joint.safetensors"
+    make_module("ucofia").export(base)
+    bank.write_text("\n".join(f"query {number}" for number in range(700)))
+    head = write_head(tmp_path / "head.safetensors", width=32, text_width=32, num_layers=1)
+    code, data, err = run("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
+    assert (code, data) == (0, "")
+    assert "towers: ucofia on own, of" in err
+    assert "trained on tiny; fits layers of 32 and 32" in err
+    assert "bank: 500 queries of queries.txt, with which every index is calibrated" in err
+    assert f"{out}: use it as --model {out}" in err
+    assert list(read_part_cards(out)) == ["aligner", "head", "bank"]
+    assert read_part_cards(out)["bank"]["queries"][-1] == "query 698", "an even sample"
+
+
+def test_a_text_is_no_checkpoint(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "bank.txt").write_text("a dog\n")
+    code, _, err = run("convert", tmp_path / "bank.txt", tmp_path / "out.safetensors", "--from", "tempme")
+    assert code == 1
+    assert "bank.txt: must be a readable file of named tensors alone: neither PyTorch nor safetensors wrote it" in err
+
+
+def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
+    base, out, empty = tmp_path / "base.safetensors", tmp_path / "joint.safetensors", tmp_path / "empty.txt"
+    make_module("clip").export(base)
+    empty.write_text("\n")
+    wide = write_head(tmp_path / "head.safetensors")
+    for options, reason in (
+        (("vidret",), "must name a part to add"),
+        (("tempme", "--with", wide), "needs --from vidret, got tempme"),
+        (("vidret", "--with", wide), "the head must read layers of 32"),
+        (("vidret", "--with", empty), "a bank must hold at least 10 queries, got 0"),
+        (("vidret", "--with", empty, "--with", empty), "a model must have one bank of queries, got 2"),
+    ):
+        code, _, err = run("convert", base, out, "--from", *options)
+        assert code != 0
+        assert reason in " ".join(err.replace("│", " ").split())
+        assert not out.exists()

@@ -1,0 +1,101 @@
+"""Tests of ``vidret models``."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from tests.cli.runner import Runner
+from tests.fakes import ColourEncoder
+from vidret.encode.load import load_encoder
+from vidret.encode.recommended import PUBLISHED, RECOMMENDED
+from vidret.errors import EncoderError
+
+
+def test_the_table_tells_what_is_known(run: Runner) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:4] == ["model", "here", "dims", "tokens"]
+    assert lines[1].split()[:5] == ["starter", "installed", "384", "128", "English"]
+    row = next(line for line in lines if line.startswith("PE-Core-bigG-14-448/meta"))
+    assert "51.2 (authors of PE-Core)" in row
+    assert "R@1, as published: zero-shot, text to video" in out
+
+
+def test_json_has_the_fields_of_the_models(run: Runner) -> None:
+    code, out, _ = run("models", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert code == 0
+    base = entries["ViT-B-32/laion2b_s34b_b79k"]
+    assert (base["dim"], base["tokens"], base["published"]) == (512, 77, None)
+    assert base["state"] in ("cached", "needs download")
+    assert entries["PE-Core-B-16/meta"]["published"]["recall_at_1"] == 47.6
+    every = json.loads(run("models", "--json", "--all")[1])
+    assert len(every) > 2 * len(entries)
+
+
+def test_cached_models_of_transformers_are_found(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, text in {
+        "models--org--a-clip": '{"model_type": "chinese_clip"}',
+        "models--org--a-bert": '{"model_type": "bert"}',
+        "models--org--torn": "{",
+    }.items():
+        folder = tmp_path / name / "snapshots/0123"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(text)
+    entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
+    assert (entries["hf:org/a-clip"]["state"], entries["hf:org/a-clip"]["tokens"]) == ("cached", 52)
+    assert not {"hf:org/a-bert", "hf:org/torn"} & entries.keys()
+
+
+def test_missing_extras_are_named(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _, out, _ = run("models")
+    rows = {line.split("  ")[0]: line for line in out.splitlines() if line}
+    assert "needs extra starter" in rows["starter"]
+    assert "needs download, needs extra hf" in rows["ViT-B-16-SigLIP2-256/webli"]
+
+
+def test_short_names_are_listed_and_load_what_they_stand_for(run: Runner) -> None:
+    _, out, _ = run("models")
+    assert "Recommended, by short names (none was measured by vidret):" in out
+    entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
+    for short, each in RECOMMENDED.items():
+        assert f"  --model {short.ljust(12)}  {each.model}: {each.purpose}" in out
+        assert (entries[each.model]["short_name"], entries[each.model]["licence"]) == (short, each.licence)
+    with pytest.raises(EncoderError, match=r"PE-Core-B-16/meta: its files are not on this machine and HF_HUB_OFFLINE"):
+        load_encoder("good#whole", device="cpu")
+    with pytest.raises(EncoderError, match=r"did you mean multilingual\?"):
+        load_encoder("multilingal", device="cpu")
+
+
+def test_the_documentation_names_the_recommended_models() -> None:
+    rows = (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8").splitlines()
+    for short, each in RECOMMENDED.items():
+        row = next(row for row in rows if row.startswith(f"| `{short}` | `{each.model}`"))
+        assert f" {each.size_bytes / 1e9:.1f} GB | {each.licence} |" in row
+        published = PUBLISHED.get(each.model)
+        assert published is None or f"R@1 {published.recall_at_1}" in row
+
+
+def test_speed_is_measured_and_says_where_weights_are_random(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("models", "starter")[0] == 2
+    loaded: list[str] = []
+
+    def load(name: str) -> ColourEncoder:
+        loaded.append(name)
+        if name == "small":
+            raise EncoderError("small: its files are not on this machine")
+        return ColourEncoder()
+
+    monkeypatch.setattr("vidret.encode.load.load_encoder", load)
+    code, out, err = run("models", "starter", "small", "--measure", "--json")
+    assert code == 0
+    assert [(row["model"], row["weights"]) for row in json.loads(out)] == [("starter", "its own"), ("small", "random")]
+    assert loaded == ["starter", "small", "ViT-B-32/random"]
+    assert "measured with random weights" in err
+    assert run("models", "starter", "--measure")[1].splitlines()[0].split()[:2] == ["model", "device"]

@@ -1,0 +1,170 @@
+"""Questions over HTTP: events, refusals, and that the client and the command agree with the engine."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.chatting import Chat, Reply, run_chat, say, stream
+from tests.serve.conftest import Serve, find_id
+from tests.serve.paged import serve_page
+from vidret.client import RemoteEngine, RemoteError
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.language.endpoint import ChatEndpoint
+from vidret.language.retrieval import ContextOptions
+from vidret.serve.problems import INTERNAL_ERROR
+from vidret.serve.routes.asking import MAX_ASKED
+
+QUESTION = "when do we see red?"
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    with run_chat(lambda _: stream("It is red [1]", "[44].")) as chat:
+        yield chat
+
+
+def make_llm(chat: Chat, **settings: Any) -> ChatEndpoint:
+    return ChatEndpoint(url=chat.url, model="small", key="secret-key", backoff_s=0.01, **settings)
+
+
+def ask(client: TestClient, **body: Any) -> list[tuple[str, Any]]:
+    answer = client.post("/api/ask", json={"question": QUESTION, "llm_queries": False, **body})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [event.split("\n") for event in answer.text.split("\n\n") if event.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
+
+
+def test_events_lead_from_moments_to_a_checked_answer(serve: Serve, engine: Engine, chat: Chat) -> None:
+    events = ask(serve(engine, llm=make_llm(chat)), moments=3)
+    assert [name for name, _ in events] == ["moments", "text", "text", "answer"]
+    moments = events[0][1]["moments"]
+    assert [moment["number"] for moment in moments] == [1, 2, 3]
+    assert "both" in {moment["title"] for moment in moments}
+    assert moments[0]["thumbnail"].startswith("/api/thumbnails/")
+    assert events[-1][1]["text"] == "It is red [1]."
+    assert events[-1][1]["cited"] == [1]
+    assert events[-1][1]["notes"] == ["removed citations of moments that were not retrieved: 44"]
+    images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
+    assert len(images) == 6
+
+
+def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engine) -> None:
+    with run_chat(lambda number: say("Red [1]." if number else '["blue"]')) as chat:
+        client = serve(engine, llm=make_llm(chat))
+        events = ask(client, llm_queries=True, question="red")
+        assert len(chat.requests) == 2
+        assert {row["title"] for row in events[0][1]["moments"]} >= {"both"}  # it shows red and blue
+        assert ask(client, llm_queries=True, question="red")[-1] == events[-1]
+        assert len(chat.requests) == 3  # queries are kept, answers are not
+        assert [name for name, _ in ask(client, question="blue", llm_queries=True)] == ["moments", "text", "answer"]
+    assert events[-1][1]["notes"] == []
+
+
+def test_server_without_an_endpoint_asks_nobody(client: TestClient) -> None:
+    answer = client.post("/api/ask", json={"question": QUESTION})
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == "questions must be allowed by vidret serve --llm URL, got none"
+    assert client.get("/api/index").json()["asks"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "rule"),
+    [
+        ({"question": "..."}, 422, "question must contain a word"),
+        ({"question": "a b", "videos": [99]}, 404, "99"),
+        ({"question": "a b", "moments": 21}, 422, "moments"),
+        ({"question": "a b", "llm": "http://elsewhere"}, 422, "llm"),
+        ({"question": "a" * 1001}, 422, "question"),
+    ],
+)
+def test_invalid_questions_are_refused(
+    serve: Serve, engine: Engine, chat: Chat, body: dict[str, Any], status: int, rule: str
+) -> None:
+    answer = serve(engine, llm=make_llm(chat)).post("/api/ask", json=body)
+    assert (answer.status_code, rule in answer.json()["detail"]) == (status, True)
+    assert chat.requests == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(b"", 302, {"Location": "http://127.0.0.1:1/"}),
+        Reply(b"", 401),
+        Reply(b"<html>"),
+        say(""),
+        say("It is \ud800 [1]."),
+        stream("It is ", "\ud800 [1]."),
+        Reply(b"[" * 100_000),
+    ],
+)
+def test_failing_endpoint_is_a_problem_without_the_key(
+    serve: Serve, engine: Engine, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    with run_chat(lambda _: reply) as chat:
+        events = ask(serve(engine, llm=make_llm(chat)), frames=0)
+    assert [name for name, _ in events if name != "text"] == ["moments", "problem"]
+    assert events[-1][1]["status"] == 502
+    assert "secret-key" not in json.dumps(events) + caplog.text
+
+
+def test_a_stream_ends_with_a_problem_whatever_fails(
+    serve: Serve, engine: Engine, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_arguments: object) -> None:
+        raise MemoryError("secret of the machine")
+
+    monkeypatch.setattr("vidret.serve.routes.asking.add_frames", fail)
+    events = ask(serve(engine, llm=make_llm(chat)), frames=0)
+    assert [name for name, _ in events] == ["moments", "problem"]
+    assert (events[-1][1]["status"], events[-1][1]["detail"]) == (500, INTERNAL_ERROR)
+
+
+def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engine) -> None:
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def answer(_number: int) -> Reply:
+        begun.release()
+        gate.wait(10)
+        return say("Red [1].")
+
+    with run_chat(answer) as chat:
+        client = serve(engine, llm=make_llm(chat))
+        threads = [threading.Thread(target=ask, args=(client,), kwargs={"frames": 0}) for _ in range(MAX_ASKED)]
+        for thread in threads:
+            thread.start()
+        assert all(begun.acquire(timeout=10) for _ in threads)
+        refused = client.post("/api/ask", json={"question": QUESTION, "frames": 0})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert ask(client, frames=0)[-1][0] == "answer"
+
+
+def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None:
+    llm, options = make_llm(chat), ContextOptions(moments=2, frames=1, llm_queries=False)
+    local = engine.ask(QUESTION, llm, options=options)
+    with serve_page(engine, llm=llm) as url, RemoteEngine(url) as remote:
+        served = remote.ask(QUESTION, options=options)
+        own = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
+    for answer in (served, own):
+        assert (answer.text, answer.notes) == (local.text, local.notes)
+    assert [(each.number, each.path) for each in served.cited] == [(each.number, each.path) for each in local.cited]
+    assert {moment.video for moment in own.context.moments} == {find_id(engine, "both.mp4")}
+
+
+def test_client_reports_what_a_server_cannot_answer(engine: Engine) -> None:
+    with pytest.raises(VidretError, match="llm must be a chat endpoint, got none"):
+        engine.ask(QUESTION)
+    unknown = run_chat(lambda _: Reply(b"", 404))
+    with unknown as chat, serve_page(engine, llm=make_llm(chat)) as url, RemoteEngine(url) as remote:
+        with pytest.raises(RemoteError, match="answered 404"):
+            remote.ask(QUESTION)
+        assert len(remote.videos()) == 3  # the connection can be used again
+    with serve_page(engine) as url, RemoteEngine(url) as remote, pytest.raises(RemoteError, match="must be allowed by"):
+        remote.ask(QUESTION)

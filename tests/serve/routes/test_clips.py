@@ -1,0 +1,194 @@
+"""Tests of clips cut by the server."""
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.fakes import COLOURS
+from tests.serve.conftest import Serve, find_id
+from vidret.cli.commands.serve import listen
+from vidret.engine import Engine
+from vidret.present.ffmpeg import Limits
+from vidret.serve.app import create_app
+from vidret.serve.connections import make_server
+from vidret.serve.files import GONE, RELINKED
+from vidret.serve.routes import media as clips
+from vidret.serve.routes.indexing import Indexer
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of temporary files."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_clip_has_the_frames_of_its_span(client: TestClient, engine: Engine, tmp_path: Path, scratch: Path) -> None:
+    answer = client.get(f"/api/videos/{find_id(engine, 'both.mp4')}/clip", params={"start": 4.6, "end": 9.6})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
+    assert answer.headers["content-disposition"] == 'attachment; filename="both_4.60-9.60.mp4"'
+    (tmp_path / "clip.mp4").write_bytes(answer.content)
+    with av.open(str(tmp_path / "clip.mp4")) as clip:
+        frames = [(frame.time, frame.to_ndarray(format="rgb24").mean(axis=(0, 1))) for frame in clip.decode(video=0)]
+    assert frames[0][0] == 0.0
+    assert frames[-1][0] == pytest.approx(5.0, abs=0.3)
+    for time_s, colour in ((0.0, "green"), (2.0, "red"), (4.7, "blue")):
+        shown = max((frame for frame in frames if frame[0] <= time_s + 1e-3), key=lambda frame: frame[0])[1]
+        np.testing.assert_allclose(shown, COLOURS[colour], atol=12)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "rule"),
+    [(3, 3, "end must be at most 600 s after start"), (0, 601, "end must be at most"), (90, 95, "has no frame")],
+)
+def test_an_invalid_span_is_refused(
+    client: TestClient, engine: Engine, scratch: Path, start: float, end: float, rule: str
+) -> None:
+    answer = client.get(f"/api/videos/{find_id(engine, 'red.mp4')}/clip", params={"start": start, "end": end})
+    assert answer.status_code == 422
+    assert rule in answer.json()["detail"]
+    assert list(scratch.iterdir()) == []
+
+
+def test_an_unknown_video_is_refused(client: TestClient) -> None:
+    assert client.get("/api/videos/999/clip", params={"start": 0, "end": 1}).status_code == 404
+
+
+def test_only_the_indexed_file_is_cut(serve: Serve, own_engine: Engine, tmp_path: Path, scratch: Path) -> None:
+    video_id = find_id(own_engine, "red.mp4")
+    path = Path(own_engine.video(video_id).paths[0])
+    client, ask = serve(own_engine), {"start": 0, "end": 1}
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(path.with_name("blue.mp4").read_bytes())
+    path.unlink()
+    assert GONE in client.get(f"/api/videos/{video_id}/clip", params=ask).json()["detail"]
+    path.symlink_to(secret)
+    answer = client.get(f"/api/videos/{video_id}/clip", params=ask)
+    assert (answer.status_code, RELINKED in answer.json()["detail"]) == (404, True)
+    assert list(scratch.iterdir()) == []
+
+
+# With an ffmpeg that takes too long, over real sockets
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Replace ffmpeg by a program that sleeps; return the folder in which each run leaves its process id."""
+    folder = tmp_path / "running"
+    folder.mkdir()
+    sleeper = tmp_path / "ffmpeg"
+    sleeper.write_text(f"#!/bin/sh\ntouch {folder}/$$\nexec sleep 60\n")
+    sleeper.chmod(0o700)
+    monkeypatch.setattr(clips, "find_ffmpeg", lambda: str(sleeper))
+    return folder
+
+
+@contextmanager
+def run_server(engine: Engine, *, timeout: float = 30.0) -> Iterator[int]:
+    """Run a server, and yield its port."""
+    with listen("127.0.0.1", 0) as listening:
+        server = make_server(create_app(engine, Indexer([]), timeout=timeout), graceful_s=1)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def request_clip(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(20)
+    client.sendall(b"GET /api/videos/1/clip?start=0&end=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return client
+
+
+def read_response(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+def wait_for_run(folder: Path, number: int = 1) -> int:
+    """Wait until ffmpeg was started this often, and return its latest process id."""
+    deadline = time.monotonic() + 10
+    while len(pids := sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(pids[-1].name)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
+    engine: Engine, running: Path, scratch: Path
+) -> None:
+    with run_server(engine) as port, request_clip(port) as first:
+        pid = wait_for_run(running)
+        with request_clip(port), request_clip(port) as third:
+            time.sleep(0.3)
+            assert len(list(running.iterdir())) == 1, "one at a time"
+            first.close()
+            wait_for_run(running, 2)
+            assert not is_running(pid)
+            third.close()
+        deadline = time.monotonic() + 5
+        while list(scratch.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(scratch.iterdir()) == []
+    assert not any(is_running(int(path.name)) for path in running.iterdir())
+
+
+def test_only_a_few_clips_wait_and_not_for_long(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "MAX_PENDING", 2)
+    with run_server(engine, timeout=1.0) as port, ExitStack() as stack:
+        stack.enter_context(request_clip(port))
+        wait_for_run(running)
+        second = stack.enter_context(request_clip(port))
+        time.sleep(0.2)
+        with request_clip(port) as third:
+            refused = read_response(third)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"2 clips are pending" in refused
+        assert b"retry-after: 5" in refused.lower()
+        late = read_response(second)
+        assert late.startswith(b"HTTP/1.1 503 ")
+        assert b"did not respond within 1 s" in late
+
+
+def test_an_endless_clip_ends(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "LIMITS", Limits(time_s=0.5))
+    with run_server(engine) as port, request_clip(port) as client:
+        response = read_response(client)
+    assert response.startswith(b"HTTP/1.1 422 ")
+    assert b"takes longer than 0.5 s" in response
+
+
+def test_a_shutdown_ends_a_clip(engine: Engine, running: Path, scratch: Path) -> None:
+    with ExitStack() as stack:
+        with run_server(engine) as port:
+            client = stack.enter_context(request_clip(port))
+            pid = wait_for_run(running)
+        assert read_response(client).startswith(b"HTTP/1.1 503 ")
+    deadline = time.monotonic() + 5
+    while (is_running(pid) or list(scratch.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (is_running(pid), list(scratch.iterdir())) == (False, [])

@@ -1,0 +1,107 @@
+"""Concepts and images with words over HTTP, and that the client agrees with the engine."""
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.fakes import COLOURS
+from tests.serve.conftest import find_id
+from vidret.client import RemoteEngine, RemoteError
+from vidret.engine import Engine
+from vidret.serve.app import create_app
+from vidret.serve.routes.indexing import Indexer
+from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Picture, Query
+
+
+def paint(colour: str) -> Picture:
+    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
+
+
+def encode(picture: Picture) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: Engine) -> None:
+    video = find_id(engine, "both.mp4")
+    yes = [{"image": encode(paint("red")), "name": "red.png"}, {"video": video, "start": 5.5, "end": 8.5}]
+    body = {"name": "Mascot", "yes": yes, "no": [{"video": find_id(engine, "blue.mp4")}], "text": "red"}
+    row = client.post("/api/concepts", json=body).json()
+    assert (row["name"], row["text"], [each["start"] for each in row["yes"]]) == ("mascot", "red", [None, 5.5])
+    assert client.get("/api/concepts").json() == {"concepts": [row]}
+    hits = client.post("/api/search", json={"query": "@mascot", "k": 2}).json()["hits"]
+    assert {hit["title"] for hit in hits} == {"red", "both"}
+    assert client.post("/api/concepts", json=body).json()["detail"].startswith("@mascot is taught already")
+    assert client.post("/api/concepts", json=body | {"replace": True}).status_code == 200
+    assert client.delete("/api/concepts/mascot").json() == {"concepts": []}
+    answer = client.delete("/api/concepts/mascot")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "no concept has the name mascot")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "detail"),
+    [
+        ({"yes": []}, 422, "yes must hold an example of mascot, got none"),
+        ({"yes": [{"video": 99}]}, 404, "99"),
+        ({"yes": [{}]}, 422, "image or video must be given"),
+        ({"yes": [{"image": "AAAA"}]}, 422, "image must be"),
+        ({"yes": [{"image": "AAAA", "start": 1}]}, 422, "start and end need a video"),
+        ({"name": "a b"}, 422, "name must be a letter"),
+        ({"colour": "red"}, 422, "colour"),
+    ],
+)
+def test_wrong_requests_are_refused(client: TestClient, change: dict[str, Any], status: int, detail: str) -> None:
+    answer = client.post("/api/concepts", json={"name": "mascot", "yes": [{"image": encode(paint("red"))}]} | change)
+    assert answer.status_code == status
+    assert detail in answer.json()["detail"]
+    assert client.get("/api/concepts").json() == {"concepts": []}
+
+
+def test_an_unknown_concept_is_refused(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"query": "@nobody walks"})
+    assert (answer.status_code, "@nobody: must be the name" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.fixture
+def remote(engine: Engine) -> Iterator[RemoteEngine]:
+    config = uvicorn.Config(create_app(engine, Indexer([])), host="127.0.0.1", port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with RemoteEngine(f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, library: Path) -> None:
+    red = str(library / "films" / "red.mp4")
+    examples: list[ExampleLike] = [red, ConceptExample(path="red.png", image=paint("red")), engine.search("red", 1)[0]]
+    concept = remote.teach("mascot", examples, [paint("blue")], text="red")
+    assert remote.concepts() == engine.concepts() == [concept]
+    assert [each.path for each in concept.yes] == [red, "red.png", engine.search("red", 1)[0].path]
+    queries: list[Query] = ["@mascot", ComposedQuery(images=(paint("red"), paint("blue")), text="green -white")]
+    for query in queries:
+        assert remote.search(query) == engine.search(query)
+    assert remote.locate(queries[1], weak=True) == engine.locate(queries[1], weak=True)
+    remote.forget("mascot")
+    assert engine.concepts() == []
+    with pytest.raises(RemoteError, match="no concept has the name mascot"):
+        remote.forget("mascot")
+    with pytest.raises(RemoteError, match=r"gone\.mp4: not in the index"):
+        remote.teach("late", ["gone.mp4"])

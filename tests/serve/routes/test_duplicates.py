@@ -1,0 +1,126 @@
+"""Copies over HTTP: events, refusals, and that the client and the command agree with the engine."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.copies.films import draw_footage, mirror, write_frames
+from tests.fakes import PatchEncoder
+from tests.serve.conftest import Serve
+from tests.serve.paged import serve_page
+from tests.served import Reply
+from tests.served import serve as serve_replies
+from vidret.client import RemoteEngine, RemoteError
+from vidret.client.async_remote import AsyncRemoteEngine
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.routes.duplicates import send_groups
+from vidret.types import CopyGroup
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    root = tmp_path_factory.mktemp("copies")
+    film = draw_footage(1, 6)
+    write_frames(root / "films" / "film.mp4", film)
+    write_frames(root / "films" / "mirrored.mp4", film[10:], change=mirror)
+    write_frames(root / "films" / "other.mp4", draw_footage(2, 6))
+    with Engine(root / "index", PatchEncoder()) as engine:
+        engine.index([root / "films"])
+        yield engine
+
+
+def read_events(text: str) -> list[tuple[str, Any]]:
+    events = [event.split("\n") for event in text.split("\n\n") if event.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
+
+
+def list_names(groups: list[CopyGroup]) -> list[set[str]]:
+    return [{Path(file.path).name for file in group.files} for group in groups]
+
+
+def test_events_lead_from_progress_to_groups(serve: Serve, copies: Engine) -> None:
+    answer = serve(copies).post("/api/duplicates", json={})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = read_events(answer.text)
+    assert [name for name, _ in events] == ["progress", "progress", "groups"]
+    assert events[1][1]["checked"] == events[1][1]["total"] > 0
+    ((best, other),) = events[-1][1]["groups"]
+    assert {best["title"], other["title"]} == {"film", "mirrored"}
+    assert other["differs"][0] == "mirrored"
+    assert best["stream"] == f"/api/videos/{best['video']}/stream"
+
+
+def test_the_clients_find_what_the_engine_finds(copies: Engine) -> None:
+    film, other = copies.path.parent / "films" / "film.mp4", copies.path.parent / "films" / "other.mp4"
+    calls: list[tuple[int, int]] = []
+
+    async def ask(url: str) -> list[CopyGroup]:
+        async with AsyncRemoteEngine(url) as engine:
+            return await engine.duplicates([film])
+
+    with serve_page(copies) as url, RemoteEngine(url) as remote:
+        assert remote.duplicates(on_progress=lambda done, total: calls.append((done, total))) == copies.duplicates()
+        assert list_names(remote.duplicates(["mirrored.mp4", film.parent])) == [{"film.mp4", "mirrored.mp4"}]
+        assert remote.duplicates([copies.file(str(other)).video]) == []  # type: ignore[union-attr, list-item]
+        assert asyncio.run(ask(url)) == copies.duplicates([film])
+        for wrong in ("none.mp4", 99):
+            with pytest.raises(RemoteError, match=str(wrong)):
+                remote.duplicates([wrong])
+    assert calls[-1][0] == calls[-1][1] > 0
+
+
+def test_one_request_is_served_at_a_time(serve: Serve, copies: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(*_args: object, **_options: object) -> list[CopyGroup]:
+        begun.set()
+        assert gate.wait(10)
+        raise VidretError("videos must be comparable, got none")
+
+    monkeypatch.setattr(copies, "duplicates", wait)
+    client, answers = serve(copies), list[Any]()
+    thread = threading.Thread(target=lambda: answers.append(client.post("/api/duplicates", json={})))
+    thread.start()
+    assert begun.wait(10)
+    busy = client.post("/api/duplicates", json={})
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
+    gate.set()
+    thread.join()
+    assert read_events(answers[0].text) == [
+        (
+            "problem",
+            {
+                "type": "about:blank",
+                "title": "Unprocessable Content",
+                "status": 422,
+                "detail": "videos must be comparable, got none",
+            },
+        )
+    ]
+
+
+def test_a_search_that_nobody_waits_for_ends(copies: Engine) -> None:
+    left, sent = threading.Event(), list[str]()
+    left.set()
+    assert send_groups(copies, [], sent.append, left) == ""
+    assert sent == []
+
+
+def test_what_is_wrong_is_refused(serve: Serve, copies: Engine) -> None:
+    client = serve(copies)
+    for body, status in (({"videos": [99]}, 404), ({"videos": ["a"]}, 422), ({"paths": ["/"]}, 422)):
+        assert client.post("/api/duplicates", json=body).status_code == status
+
+
+def test_events_that_end_early_are_refused() -> None:
+    with serve_replies() as server, RemoteEngine(server.url) as engine:
+        body = b'event: progress\ndata: {"checked": 0, "total": 3}\n\n'
+        server.replies = [Reply(body, kind="text/event-stream")]
+        with pytest.raises(RemoteError, match="got other events"):
+            engine.duplicates()

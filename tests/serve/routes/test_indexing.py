@@ -1,0 +1,210 @@
+"""Tests of indexing over HTTP: permissions, one run at a time, and searches during a run."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.fakes import write_film
+from tests.serve.conftest import Serve
+from tests.words import add_words, find_content
+from vidret.engine import Engine
+from vidret.serve.routes.indexing import Indexer
+
+# The command line with an encoder of colours, whose workers wait at a gate before each segment.
+COLOURED = """
+import signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler)
+import vidret.engine
+from tests.fakes import ColourEncoder
+class Gated(ColourEncoder):
+    def encode_frames(self, batch, *, tokens=False):
+        if threading.current_thread() is not threading.main_thread():
+            open({gate!r}).close()
+        return super().encode_frames(batch, tokens=tokens)
+vidret.engine.load_encoder = lambda *_, **__: Gated()
+from vidret.cli import main
+main()
+"""
+
+
+class Gate:
+    """A pipe at which readers wait for a writer."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+
+    def open(self) -> None:
+        """Let one reader pass, after waiting for it."""
+        self.path.open("w").close()
+
+    def open_until_end(self, indexer: Indexer) -> None:
+        """Let all readers pass until the run has ended."""
+        while indexer.running:
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # no reader waits
+                indexer.wait(0.01)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def indexer(engine: Engine, gate: Gate, root: Path) -> Iterator[Indexer]:
+    options = ["--index", str(engine.path), "--workers", "1"]
+    indexer = Indexer(options, [root], program=COLOURED.format(gate=str(gate.path)))
+    yield indexer
+    indexer.close()
+
+
+@pytest.fixture
+def allowed(serve: Serve, engine: Engine, indexer: Indexer) -> TestClient:
+    return serve(engine, indexer)
+
+
+def test_index_is_described(client: TestClient, engine: Engine) -> None:
+    state = client.get("/api/index").json()
+    info = state.pop("info")
+    assert state == {
+        "words": [],
+        "examples": [],
+        "asks": False,
+        "running": False,
+        "progress": None,
+        "last": None,
+        "failures": [],
+        "allow_index": False,
+        "roots": [],
+    }
+    assert (info["path"], info["videos"], info["files"]["done"]) == (str(engine.path), 3, 3)
+
+
+def test_words_are_counted_by_source(client: TestClient, engine: Engine) -> None:
+    add_words(engine.path, find_content(engine.path, "red.mp4"), ["one red apple", "two pears"])
+    speech = {"source": "speech", "texts": 2, "tracks": 1, "complete": 1}
+    assert client.get("/api/index").json()["words"] == [speech]
+    add_words(engine.path, find_content(engine.path, "blue.mp4"), ["EXIT"], source="screen", complete=False)
+    screen = {"source": "screen", "texts": 1, "tracks": 1, "complete": 0}
+    assert client.get("/api/index").json()["words"] == [speech, screen], "a change is noticed"
+
+
+def test_indexing_must_be_allowed(client: TestClient, library: Path) -> None:
+    answer = client.post("/api/index", json={"paths": [str(library)]})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert "--allow-index" in answer.json()["detail"]
+
+
+def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
+    write_film(root / "yellow.mp4", ("yellow", 6))
+    (root / "bad.mp4").write_text("no film")
+    answer = allowed.post("/api/index", json={"paths": [str(root)]})
+    assert (answer.status_code, answer.json()["running"]) == (202, True)
+    while indexer.progress is None:  # the run waits at the gate, and prints progress
+        indexer.wait(0.01)
+    assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
+    again = allowed.post("/api/index", json={"paths": [str(root)]})
+    assert (again.status_code, again.json()["detail"]) == (409, "a run is in progress")
+    gate.open_until_end(indexer)
+    state = allowed.get("/api/index").json()
+    assert (state["running"], state["progress"], state["roots"]) == (False, None, [str(root)])
+    assert (state["last"]["encoded"], state["last"]["interrupted"]) == (1, False)
+    assert state["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
+    best = allowed.post("/api/search", json={"query": "yellow", "k": 1}).json()["hits"][0]
+    assert best["path"] == str(root / "yellow.mp4"), "found without a restart"
+
+
+def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
+    write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
+    assert allowed.delete("/api/index").json()["detail"] == "no run is in progress"
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open()
+    assert allowed.delete("/api/index").status_code == 202
+    gate.open_until_end(indexer)
+    stopped = allowed.get("/api/index").json()["last"]
+    assert stopped["interrupted"] is True
+    assert stopped["num_segments"] < 10
+    assert allowed.delete("/api/index").status_code == 409
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open_until_end(indexer)
+    state = allowed.get("/api/index").json()["last"]
+    assert (state["encoded"], state["interrupted"]) == (1, False)
+    assert state["num_segments"] + stopped["num_segments"] == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "sentence"),
+    [
+        ("outside.mp4", 403, "must lie under"),
+        ("root/../outside.mp4", 403, "must lie under"),
+        ("", 403, "must lie under"),
+        ("root/link.mp4", 403, "must lie under"),
+        ("root/folder/outside.mp4", 403, "must lie under"),
+        ("root-and-more", 403, "must lie under"),
+        ("root/films.csv", 403, "must be a folder or a video"),
+        ("root/films.mp4", 403, "must be a folder or a video"),
+        ("root/gone", 422, "no such file or folder"),
+        ("root/*.mp4", 422, "no such file or folder"),
+        ("root/\0", 422, "no such file or folder"),
+        ("root/" + "x" * 5000, 422, "no such file or folder"),
+    ],
+)
+def test_paths_outside_the_roots_are_refused(
+    allowed: TestClient, indexer: Indexer, tmp_path: Path, root: Path, path: str, status: int, sentence: str
+) -> None:
+    (tmp_path / "outside.mp4").write_text("secret")
+    (tmp_path / "root-and-more").mkdir()
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "films.csv").write_text(f"path\n{tmp_path / 'outside.mp4'}\n")
+    (root / "films.mp4").symlink_to(root / "films.csv")
+    answer = allowed.post("/api/index", json={"paths": [str(root), f"{tmp_path}/{path}"]})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert sentence in answer.json()["detail"]
+    assert indexer.running is False, "allowed paths are not indexed either"
+
+
+@pytest.mark.parametrize("path", ["root", ".", "", "~", "--prune", "file:///"])
+def test_relative_paths_are_refused(
+    allowed: TestClient, root: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422)
+
+
+def test_searches_work_during_a_run(
+    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
+) -> None:
+    for number in range(4):
+        write_film(root / f"{number}.mp4", ("yellow", 12), salt=number)
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open()  # the run has started
+    releasing = threading.Thread(target=gate.open_until_end, args=(indexer,))
+    releasing.start()
+
+    def ask(number: int) -> Any:
+        query = ("red", "blue", "green")[number % 3]
+        body = {"query": query, "folder": str(library), "k": 1}
+        return query, allowed.post("/api/search", json=body)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    releasing.join()
+    assert {answer.status_code for _, answer in answers} == {200}
+    best = {"red": "red", "blue": "blue", "green": "both"}
+    assert [answer.json()["hits"][0]["title"] for _, answer in answers] == [best[query] for query, _ in answers]
+    assert indexer.last is not None
+    assert indexer.last["encoded"] == 4

@@ -1,0 +1,133 @@
+"""The command ``vidret ask``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
+from vidret.cli.opening import open_engine_or_client
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    OUTPUT,
+    SCOPE,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    PrecisionOption,
+    ServerOption,
+    TokenOption,
+)
+from vidret.present.terminal import print_message, write_stdout
+
+if TYPE_CHECKING:
+    from vidret.language.citations import CitedAnswer
+
+QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="A question about the videos.")]
+VideosArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Indexed videos to look in; default: all of them.")
+]
+LlmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="VIDRET_LLM",
+        help="Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
+        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+ContextOption = Annotated[
+    bool, typer.Option("--context", help="Print what was retrieved, without asking a model.", rich_help_panel=OUTPUT)
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the frames of --context into this folder.", rich_help_panel=OUTPUT),
+]
+MomentsOption = Annotated[
+    int, typer.Option(metavar="N", min=1, max=50, help="Maximum number of moments.", rich_help_panel=SCOPE)
+]
+FramesOption = Annotated[
+    int, typer.Option(metavar="N", min=0, max=8, help="Frames of each moment.", rich_help_panel=SCOPE)
+]
+
+LlmQueriesOption = Annotated[
+    bool,
+    typer.Option(
+        "--llm-queries/--no-llm-queries",
+        help="Also let the model write queries, in one more request whose answer is kept.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+
+NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
+
+
+@app.command("ask")
+def ask_command(
+    context: typer.Context,
+    question: QuestionArgument,
+    videos: VideosArgument = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    llm: LlmOption = None,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+    llm_queries: LlmQueriesOption = True,
+    only_context: ContextOption = False,
+    images: ImagesOption = None,
+    moments: MomentsOption = 5,
+    frames: FramesOption = 2,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Answer a question from the moments that a search finds, by a language model that cites them."""
+    from vidret.client import RemoteEngine
+    from vidret.language.frames import FileFrames
+    from vidret.language.prompt import context_to_text, write_images
+    from vidret.language.retrieval import ContextOptions, gather_context
+
+    if images is not None and not only_context:
+        raise typer.BadParameter("needs --context, got none", param_hint="--images")
+    num_frames = frames if not only_context or images is not None else 0
+    options = ContextOptions(moments=moments, frames=num_frames, llm_queries=llm_queries)
+    ask_here = llm is not None or server is None
+    endpoint = make_endpoint(llm, llm_model, llm_timeout, hint=NO_MODEL) if ask_here and not only_context else None
+    engine = open_engine_or_client(context, server, token, index, device, precision)
+    if not only_context:
+        show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
+        return
+    with FileFrames() as drawer:
+        client = engine if isinstance(engine, RemoteEngine) else None
+        draw = drawer.draw if client is None else lambda video, t, width: client.frame(video.id, t, width)
+        found = gather_context(engine, question, videos or (), options, draw=draw)
+    paths = {} if images is None else write_images(found, images)
+    write_stdout(context_to_text(found, "json" if as_json else "md", paths))
+
+
+def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
+    """Print an answer and the moments that it cites; what was removed goes to stderr."""
+    from vidret.language.citations import describe_citation
+    from vidret.text import show_path
+
+    for note in answer.notes:
+        print_message(f"note: {note}")
+    if not as_json:
+        write_stdout("\n".join([answer.text, *map(describe_citation, answer.cited)]) + "\n")
+        return
+    cited = [
+        {
+            "number": moment.number,
+            "video": moment.video,
+            "path": show_path(moment.path),
+            "start": round(moment.start, 2),
+            "end": round(moment.end, 2),
+        }
+        for moment in answer.cited
+    ]
+    shown = {"answer": answer.text, "shown": answer.is_shown, "cited": cited, "notes": answer.notes}
+    write_stdout(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,163 @@
+"""The commands that move vectors: ``vidret export``, ``vidret import``, ``vidret merge`` and ``vidret store``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.opening import open_engine
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    FILTERS,
+    OUTPUT,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    index_option,
+)
+from vidret.cli.registry import CommandApp, CommandGroup
+from vidret.errors import VidretError
+from vidret.present.progress import show_count
+from vidret.present.show import run_to_dict
+from vidret.present.summaries import print_import_summary, print_merge_summary
+from vidret.present.terminal import print_message
+
+export_group = CommandApp(cls=CommandGroup, help="Write what an index holds for other programs.", no_args_is_help=True)
+app.add_typer(export_group, name="export")
+LEVELS = ("segment", "frame")
+
+
+@export_group.callback()
+def keep_name() -> None:
+    """Do nothing: without a callback, typer would drop the name of a group's only command."""
+
+
+@export_group.command("embeddings")
+def embeddings_command(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; an existing one is replaced.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="npy|parquet|safetensors",
+            help="npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "npy",
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level", metavar="|".join(LEVELS), help="One vector for each segment or frame.", rich_help_panel=OUTPUT
+        ),
+    ] = "segment",
+    folder: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Only videos in this folder, at any depth.", rich_help_panel=FILTERS),
+    ] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+) -> None:
+    """Write the stored vectors with their paths and times. No model is loaded."""
+    from vidret.present.vector_files import check_vector_format, write_embeddings
+    from vidret.store.contents import read_embeddings
+    from vidret.store.store import Store
+    from vidret.text import absolute_path
+    from vidret.types import Filters
+
+    check_vector_format(form)
+    if out.suffix != f".{form}":
+        raise typer.BadParameter(f"must end in .{form}, got {out}", param_hint="FILE")
+    filters = Filters(folder=None if folder is None else absolute_path(folder))
+    with Store.open(index) as store:
+        found = read_embeddings(store, "frame" if level == "frame" else "segment", filters)
+    if not len(found.vectors):
+        raise VidretError(f"{index}: there is no vector to write")
+    written = write_embeddings(found, out, form)
+    print_message(f"{len(found.vectors)} vectors of {found.vectors.shape[1]}: {', '.join(map(str, written))}")
+
+
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE|FOLDER",
+        help="Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
+        "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and its "
+        "segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
+    ),
+]
+
+
+@app.command("import")
+def import_command(
+    source: SourceArgument,
+    index: Annotated[Path, index_option(text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.
+
+    --model names the encoder of the vectors, which reads queries. Safe to interrupt and run again. Exits with 1 if the
+    vectors of a video were not taken.
+    """
+    from vidret.index.vector_files import read_vectors
+
+    embeddings = read_vectors(source)
+    with open_engine(index, model, device, "auto") as engine, show_count("importing", "videos") as on_count:
+        report = engine.import_embeddings(embeddings, on_progress=on_count)
+    if as_json:
+        print(json.dumps(run_to_dict(report), indent=2))
+    else:
+        print_import_summary(report, index)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command("merge")
+def merge_command(
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Index folders to merge; they are only read.")],
+    index: Annotated[
+        Path,
+        typer.Option("--index", metavar="DIR", envvar="VIDRET_INDEX", help="Folder to merge into, new or not."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Merge indexes that were built separately into one. Safe to interrupt and run again."""
+    from vidret.index.merging import merge_indexes
+
+    with show_count("merging", "segments, files and moments") as on_count:
+        report = merge_indexes(indexes, index, on_progress=on_count)
+    if as_json:
+        print(json.dumps(run_to_dict(report), indent=2))
+    else:
+        print_merge_summary(report, index)
+    if report.interrupted:
+        raise typer.Exit(1)
+
+
+store_group = CommandApp(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
+app.add_typer(store_group, name="store")
+
+
+@store_group.callback()
+def keep_command_name() -> None:
+    """Do nothing: without a callback, typer would drop the name of a group's only command."""
+
+
+@store_group.command("move")
+def move_command(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The present store, as vidret info shows it.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="The new store: faiss or milvus://..., as for vidret index --store.")
+    ],
+    index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
+) -> None:
+    """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
+    from vidret.store.store import Store
+
+    with Store.open(index, write=True) as store, show_count("moving", "videos") as on_count:
+        store.move_vectors(source, target, on_progress=on_count)
+        current = store.info().store
+    print_message(f"The vectors of {index} are in {current}.")

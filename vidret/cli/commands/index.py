@@ -1,0 +1,307 @@
+"""The command ``vidret index``."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.commands.watch import MATCHED, report_matches
+from vidret.cli.index_options import (
+    AddressOption,
+    DecoderOption,
+    DecodeTimeoutOption,
+    DescribeOption,
+    ExitCodeOption,
+    FailOnErrorOption,
+    MaxCallsOption,
+    MemoryOption,
+    NewIndexOption,
+    NumGpusOption,
+    PathsArgument,
+    PreparedRerankOption,
+    PrepareMomentsOption,
+    ProgressJsonOption,
+    PruneOption,
+    RetryFailedOption,
+    RunnerOption,
+    SamplingOption,
+    ShotsOption,
+    SpeechModelOption,
+    StoreOption,
+    TokensOption,
+    WatchOption,
+    WebhookOption,
+    WordsOption,
+)
+from vidret.cli.inputs import parse_choice, parse_memory
+from vidret.cli.language_model import LlmModelOption, make_endpoint
+from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    HeadOption,
+    JsonOption,
+    MergeOption,
+    ModelOption,
+    PrecisionOption,
+    WorkersOption,
+)
+from vidret.endpoints.webhook import check_webhook
+from vidret.errors import MissingExtraError, StoreError, VidretError
+from vidret.present.progress import show_count, show_progress
+from vidret.present.show import run_to_dict
+from vidret.present.summaries import print_describe_summary, print_index_summary
+from vidret.present.terminal import print_error, print_failure, print_message
+from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
+
+if TYPE_CHECKING:
+    from vidret.engine import Engine, IndexRunner
+    from vidret.index.progress import IndexReport
+    from vidret.language.describing import DescribeReport
+    from vidret.language.endpoint import ChatEndpoint
+    from vidret.timed_text.options import WordsOptions
+    from vidret.video.decoders.registry import Decoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOutcome:
+    """The exit code of an indexing run, and whether Ctrl-C interrupted it."""
+
+    code: int
+    interrupted: bool
+
+
+def read_watched(paths: list[str]) -> list[str]:
+    """Return the absolute paths of the folders and files to watch.
+
+    Raises:
+        typer.BadParameter: One cannot be watched.
+        MissingExtraError: The extra ``watch`` is not installed.
+    """
+    from vidret.index.changes import check_watchable
+
+    try:
+        return check_watchable(paths)
+    except MissingExtraError:
+        raise
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--watch") from error
+
+
+def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: Path) -> int:
+    """Index, and again after each change until Ctrl-C; return the exit code, which is that of a run it interrupts.
+
+    Whatever a run reports or a later run stops at, such as a full disk or a missing drive, the next change starts
+    another.
+    """
+    from vidret.index.changes import iterate_changes
+
+    for number, _ in enumerate(iterate_changes(watched, index)):
+        try:
+            outcome = index_once()
+        except VidretError as error:
+            if not number:
+                raise
+            print_failure(error)
+            continue
+        if outcome.interrupted:
+            return outcome.code
+        if not number:
+            print_message("Watching for changes (press Ctrl-C to stop).")
+    return 0
+
+
+DESCRIBE_TIMEOUT_S = 120.0  # of one request
+GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
+SHOTS = {"auto": None, "on": True, "off": False}
+SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
+
+
+@app.command("index")
+def index_command(
+    paths: PathsArgument,
+    index: NewIndexOption = Path(DEFAULT_INDEX),
+    prune: PruneOption = False,
+    retry_failed: RetryFailedOption = False,
+    watch: WatchOption = False,
+    words: WordsOption = "auto",
+    shots: ShotsOption = "auto",
+    sampling: SamplingOption = "auto",
+    model: ModelOption = None,
+    merge: MergeOption = None,
+    rerank: PreparedRerankOption = "auto",
+    tokens: TokensOption = "int8",
+    head: HeadOption = "auto",
+    prepare_moments: PrepareMomentsOption = False,
+    speech_model: SpeechModelOption = None,
+    describe: DescribeOption = None,
+    describe_model: LlmModelOption = None,
+    max_calls: MaxCallsOption = 500,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    store: StoreOption = None,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+    progress_json: ProgressJsonOption = False,
+    fail_on_error: FailOnErrorOption = False,
+    webhook: WebhookOption = None,
+    exit_code: ExitCodeOption = False,
+    workers: WorkersOption = None,
+    decoder: DecoderOption = "auto",
+    timeout: DecodeTimeoutOption = 120.0,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    num_gpus_per_worker: NumGpusOption = None,
+) -> None:
+    """Index videos: encode what is new or changed. Safe to interrupt and run again."""
+    if webhook is not None:
+        check_webhook(webhook)
+    watched = read_watched(paths) if watch else []
+    endpoint = (
+        None if describe is None else make_endpoint(describe, describe_model, DESCRIBE_TIMEOUT_S, name="describe")
+    )
+    decoding = read_decoding(decoder, shots, sampling)
+    run = choose_run(runner, address, num_gpus_per_worker, precision)
+    memory_bytes = None if memory is None else parse_memory(memory)
+    is_new = not is_indexed(index)
+    chosen_words = parse_words(words, speech_model, index)
+    name = choose_merge(merge, model, index)
+    engine = open_engine(index, name, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
+    if prepare_moments and engine.grounder is None:
+        raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
+    if is_new and choose_model(model) is None:
+        suggest_model()
+    update = partial(engine.index, paths, run=run, workers=workers, timeout=timeout, memory=memory_bytes, **decoding)
+
+    def index_once() -> IndexOutcome:
+        """Index what is new or changed, and report."""
+        with show_progress(as_json=progress_json) as on_progress:
+            report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
+        if prepare_moments and not report.interrupted:
+            prepare(engine, timeout)
+        described = None
+        if endpoint is not None and not report.interrupted:
+            described = describe_with_progress(engine, endpoint, max_calls)
+        print_report(report, index, described, as_json=as_json)
+        matched, has_failed = False, described is not None and bool(described.error)
+        if not report.interrupted:
+            try:
+                matched = report_matches(engine, index, as_json=as_json, webhook=webhook)
+            except VidretError as error:  # the run itself succeeded, so --watch goes on
+                print_error(str(error))
+                has_failed = True
+        is_useless = not (report.encoded or report.linked or report.unchanged)
+        if report.interrupted or has_failed or (report.failed and (fail_on_error or is_useless)):
+            return IndexOutcome(code=1, interrupted=report.interrupted)
+        return IndexOutcome(code=MATCHED if exit_code and matched else 0, interrupted=False)
+
+    raise typer.Exit(keep_up(index_once, watched, index) if watch else index_once().code)
+
+
+def prepare(engine: "Engine", timeout: float) -> None:
+    """Compute what the grounding head needs, with a progress bar."""
+    with show_count("preparing moments", "videos") as on_count:
+        engine.prepare_moments(timeout=timeout, on_progress=on_count)
+
+
+def is_indexed(folder: Path) -> bool:
+    """Return whether a folder holds an index."""
+    from vidret.store.store import Store
+
+    return Store.exists(folder)
+
+
+def suggest_model() -> None:
+    """Print in one line what the recommended model would bring and cost, unless it could not be downloaded."""
+    from huggingface_hub import constants
+
+    from vidret.encode.recommended import RECOMMENDED
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    good = RECOMMENDED["good"]
+    print_message(
+        "Using the built-in starter encoder, which knows objects and scenes. --model good also finds actions and "
+        f"relations: a download of {good.size_bytes / 1e9:.1f} GB, once, and {GOOD_COST} times the work of encoding."
+    )
+
+
+def describe_with_progress(engine: "Engine", endpoint: "ChatEndpoint", max_calls: int) -> "DescribeReport":
+    """Let a model describe what it has not described yet, with a progress bar."""
+    from vidret.language.describing import DescribeOptions
+
+    with show_count("describing", "segments") as on_count:
+        return engine.describe_segments(endpoint, DescribeOptions(max_calls=max_calls), on_progress=on_count)
+
+
+def print_report(
+    report: "IndexReport", index: Path, described: "DescribeReport | None" = None, *, as_json: bool
+) -> None:
+    """Print what an indexing run did, and what a model described."""
+    if as_json:
+        rows = {} if described is None else {"described": dataclasses.asdict(described)}
+        print(json.dumps(run_to_dict(report) | rows, indent=2))
+    else:
+        print_index_summary(report, index)
+    if described is not None:
+        print_describe_summary(described)
+
+
+class DecodingOptions(TypedDict):
+    """The options of ``Engine.index`` that choose which frames are decoded, and by what."""
+
+    decoder: "Decoder"
+    shots: bool | None
+    sampling: SamplingMode | None
+
+
+def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
+    """Return the values of ``--decoder``, ``--shots`` and ``--sampling`` as the engine takes them.
+
+    Raises:
+        typer.BadParameter: One of them is unknown.
+    """
+    from vidret.video.decoders.registry import DECODERS
+
+    return {
+        "decoder": parse_choice(decoder, DECODERS, option="--decoder"),
+        "shots": SHOTS[parse_choice(shots, tuple(SHOTS), option="--shots")],
+        "sampling": SAMPLING[parse_choice(sampling, tuple(SAMPLING), option="--sampling")],
+    }
+
+
+def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
+    """Return which words to read, given ``--words`` and ``--speech-model``.
+
+    Raises:
+        typer.BadParameter: ``--words`` names no source.
+    """
+    from vidret.index.words import read_setting
+
+    try:
+        return read_setting(index, text, speech_model) or False
+    except StoreError:
+        raise
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--words") from error
+
+
+def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":
+    """Return the function that indexes files: on threads of this machine, or on Ray."""
+    if runner == "ray":
+        from vidret.index.ray.run import index_on_ray
+
+        return partial(index_on_ray, address=address, num_gpus_per_worker=num_gpus_per_worker, precision=precision)
+    for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
+        if value is not None:
+            raise typer.BadParameter("needs --runner ray, got --runner local", param_hint=hint)
+    with pause_collection():
+        from vidret.index.run import index_files
+
+    return index_files

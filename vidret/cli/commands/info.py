@@ -1,0 +1,191 @@
+"""The command ``vidret info``."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
+from vidret.present.show import show_info, show_table
+from vidret.present.terminal import print_message
+from vidret.text import sanitize, show_path
+
+if TYPE_CHECKING:
+    from vidret.store.contents import MomentCounts
+    from vidret.store.records import StoreInfo
+    from vidret.store.store import Store
+
+WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
+FailedOption = Annotated[
+    bool,
+    typer.Option(
+        "--failed",
+        help="List the files that failed, and those whose words could not be read, with reasons.",
+        rich_help_panel=WHAT,
+    ),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Verify every stored byte against its checksum.", rich_help_panel=WHAT)
+]
+RepairOption = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
+        rich_help_panel=WHAT,
+    ),
+]
+RecallOption = Annotated[
+    bool,
+    typer.Option(
+        "--recall",
+        help="Measure how many of the nearest segments the search finds, compared with an exact search.",
+        rich_help_panel=RECALL,
+    ),
+]
+RecallQueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Queries for --recall, in a file as for vidret calibrate; default: a built-in list.",
+        rich_help_panel=RECALL,
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Seed of the sample of stored vectors for --recall and --diversity.", rich_help_panel=RECALL
+    ),
+]
+
+
+PromptArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PROMPT]",
+        help="Text for --diversity: measure only the segments that match it best.",
+        rich_help_panel=DIVERSITY,
+    ),
+]
+DiversityOption = Annotated[
+    bool,
+    typer.Option(
+        "--diversity",
+        help="Measure how many different segments there are (Vendi score), and how much of that texts explain.",
+        rich_help_panel=DIVERSITY,
+    ),
+]
+
+
+@app.command("info")
+def info_command(
+    prompt: PromptArgument = None,
+    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    failed: FailedOption = False,
+    check: CheckOption = False,
+    repair: RepairOption = False,
+    diversity: DiversityOption = False,
+    recall: RecallOption = False,
+    queries: RecallQueriesOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
+    from vidret.store.contents import count_moments
+    from vidret.store.store import Store
+    from vidret.store.texts.upkeep import find_lost_texts
+    from vidret.store.watch_list import find_damaged_watches
+
+    if diversity:
+        from vidret.cli.commands.measuring import print_diversity
+
+        print_diversity(index, prompt, seed, as_json=as_json)
+        return
+    if prompt is not None:
+        raise typer.BadParameter("needs --diversity, got none", param_hint="PROMPT")
+    if recall:
+        from vidret.cli.commands.measuring import print_recall
+
+        print_recall(index, queries, seed, as_json=as_json)
+        return
+    if queries is not None:
+        raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
+    if repair and (damaged := Store.repair_catalog(index)):
+        for reason in damaged:
+            print(sanitize(f"catalog: {reason}"))
+        print_message("The catalog was rebuilt from its intact rows: run vidret index again over the same videos.")
+    with Store.open(index, write=repair) as store:
+        if failed:
+            print_failed(store, as_json=as_json)
+            return
+        if check or repair:
+            is_damaged = print_damage(store, repair=repair)
+            is_damaged |= print_damaged_words(index, repair=repair)
+            for lost in (find_lost_texts(store, repair=repair), find_damaged_watches(index, repair=repair)):
+                if lost:
+                    print(sanitize(lost))
+                    is_damaged = True
+            raise typer.Exit(1 if is_damaged and not repair else 0)
+        facts, moments = store.info(), count_moments(store)
+    print_facts(facts, index, moments, as_json=as_json)
+
+
+def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
+    """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
+    from vidret.store.texts.upkeep import count_texts
+
+    words = count_texts(index)
+    if not as_json:
+        show_info(facts, words, moments)
+        return
+    row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
+    if words:
+        row["words"] = [dataclasses.asdict(counts) for counts in words]
+    if moments.videos:
+        row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
+    print(json.dumps(row, indent=2))
+
+
+def print_failed(store: "Store", *, as_json: bool) -> None:
+    """Print the files that failed, with reasons, and the files of which words could not be read."""
+    from vidret.store.texts.upkeep import list_notes
+
+    failed = [(show_path(record.path), record.reason) for record in store.files(state="failed")]
+    notes = [(show_path(note.path), note.source, note.reason) for note in list_notes(store)]
+    if as_json:
+        rows = [{"path": path, "reason": reason} for path, reason in failed]
+        rows += [{"path": path, "source": source, "reason": reason} for path, source, reason in notes]
+        print(json.dumps(rows, indent=2))
+    elif notes:
+        show_table(("file", "source", "reason"), [*((path, "video", reason) for path, reason in failed), *notes])
+    else:
+        show_table(("file", "reason"), failed, "No files failed.")
+
+
+def print_damage(store: "Store", *, repair: bool) -> bool:
+    """Print damaged segments and vector files, and return whether there are any; ``repair`` drops them."""
+    segments = store.verify(repair=repair)
+    for segment in segments:
+        print(sanitize(f"segment {segment.number} of video {segment.video}: {segment.reason}"))
+    print_message(f"{len(segments)} damaged segments{', to be encoded again' if repair and segments else ''}")
+    files = store.verify_vectors(repair=repair)
+    for file in files:
+        print(sanitize(f"{file.path}: {file.reason}"))
+    if files:
+        print_message(f"{len(files)} damaged vector files{', dropped and to be rebuilt' if repair else ''}")
+    return bool(segments or files)
+
+
+def print_damaged_words(index: Path, *, repair: bool) -> bool:
+    """Print what is damaged in the words of an index, and return whether anything is; ``repair`` drops it."""
+    from vidret.store.texts.upkeep import find_damaged_texts
+
+    damage = find_damaged_texts(index, repair=repair)
+    for reason in damage:
+        print(sanitize(f"words: {reason}"))
+    if damage:
+        print_message(f"{len(damage)} damaged parts of the words{', to be read again or rebuilt' if repair else ''}")
+    return bool(damage)

@@ -1,0 +1,166 @@
+"""The commands that look into videos: ``vidret transcript``, ``vidret shots`` and ``vidret duplicates``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.inputs import parse_names
+from vidret.cli.opening import is_on_command_line, open_engine_or_client
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    OUTPUT,
+    SCOPE,
+    IndexedVideoArgument,
+    IndexOption,
+    JsonOption,
+    ServerOption,
+    TokenOption,
+)
+from vidret.cli.sheets import write_copies_sheet, write_shot_sheet
+from vidret.errors import VidretError
+from vidret.present.contents import SHOT_FORMATS, format_copies, format_shots, show_copies, show_shots
+from vidret.present.progress import show_count
+from vidret.present.terminal import write_stdout
+from vidret.present.transcript import FORMATS, to_transcript
+from vidret.text import absolute_path
+from vidret.types import TEXT_SOURCES, TextSource
+
+if TYPE_CHECKING:
+    from vidret.types import Shot, TimedText
+
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar=",".join(TEXT_SOURCES),
+        help="Only what is said, what is written in the picture, the subtitles, or what a model generated; default: "
+        "all of them.",
+        rich_help_panel=SCOPE,
+    ),
+]
+TranscriptFormatOption = Annotated[
+    str, typer.Option("--format", metavar="|".join(FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
+]
+
+
+@app.command("transcript")
+def transcript_command(
+    context: typer.Context,
+    video: IndexedVideoArgument,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    source: SourceOption = None,
+    form: TranscriptFormatOption = "txt",
+) -> None:
+    """Print the words of a video with their times: what is said and shown in it."""
+    sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
+    if server is None and not is_on_command_line(context, "token"):
+        texts = read_local(index, video, sources)
+    else:
+        texts = open_engine_or_client(context, server, token, index, "auto", "auto").transcript(video, sources)
+    if not texts:
+        raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")
+    write_stdout(to_transcript(texts, form))
+
+
+def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":
+    """Return the texts of a video of a local index, without loading a model."""
+    from vidret.store.lookup import look_up_video
+    from vidret.store.store import Store
+    from vidret.store.texts.upkeep import read_transcript
+
+    with Store.open(index) as store:
+        return read_transcript(store, look_up_video(store, video), sources)
+
+
+ShotsFormatOption = Annotated[
+    str, typer.Option("--format", metavar="|".join(SHOT_FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
+]
+StoryboardOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sheet",
+        metavar="FILE",
+        help="Write a storyboard: the frame in the middle of each shot (.jpg or .png).",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command("shots")
+def shots_command(
+    context: typer.Context,
+    video: IndexedVideoArgument,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    form: ShotsFormatOption = "table",
+    sheet: StoryboardOption = None,
+) -> None:
+    """Print the shots of a video, and how each begins; draw a storyboard of them."""
+    if server is None and not is_on_command_line(context, "token"):
+        shots = read_local_shots(index, video)
+    else:
+        shots = open_engine_or_client(context, server, token, index, "auto", "auto").shots(video)
+    if not shots:
+        again = "to find them, index it again in a new index"
+        raise VidretError(f"{video}: the index has no shots of this video, which it cut at fixed lengths; {again}")
+    if form == "table":
+        show_shots(shots)
+    else:
+        write_stdout(format_shots(shots, form))
+    if sheet is not None:
+        write_shot_sheet(absolute_path(video), shots, sheet)
+
+
+def read_local_shots(index: Path, video: str) -> "list[Shot]":
+    """Return the shots of a video of a local index, without loading a model."""
+    from vidret.store.contents import read_shots
+    from vidret.store.lookup import look_up_video
+    from vidret.store.store import Store
+
+    with Store.open(index) as store:
+        return read_shots(store, look_up_video(store, video))
+
+
+PathsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH]...", help="Indexed files or folders to find copies of; default: all.", rich_help_panel=SCOPE
+    ),
+]
+CopiesSheetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sheet",
+        metavar="FILE",
+        help="Write a contact sheet: the same moment of each file (.jpg or .png).",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command("duplicates")
+def duplicates_command(
+    context: typer.Context,
+    paths: PathsArgument = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+    sheet: CopiesSheetOption = None,
+) -> None:
+    """Find files that show the same footage, and the best file of each group; nothing is deleted."""
+    engine = open_engine_or_client(context, server, token, index, "cpu", "auto")
+    with show_count("comparing", "pairs") as on_count:
+        groups = engine.duplicates(paths or (), on_progress=on_count)
+    if as_json:
+        write_stdout(format_copies(groups))
+    else:
+        show_copies(groups)
+    if sheet is not None:
+        write_copies_sheet(groups, sheet)

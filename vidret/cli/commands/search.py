@@ -1,0 +1,259 @@
+"""The command ``vidret search``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
+from vidret.cli.inputs import iterate_queries, parse_choice, read_image_file
+from vidret.cli.language_model import (
+    FOLDER,
+    JudgeByOption,
+    JudgeFramesOption,
+    JudgeOption,
+    JudgePermutationsOption,
+    JudgeSettings,
+    JudgeTopOption,
+    LlmModelOption,
+    LlmTimeoutOption,
+    make_judge,
+    open_hit_frames,
+)
+from vidret.cli.opening import interpret_query, open_engine_or_client
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    OUTPUT,
+    QUERY_HELP,
+    SCOPE,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    PrecisionOption,
+    ServerOption,
+    SheetOption,
+    TokenOption,
+    TrustedModelOption,
+)
+from vidret.cli.search_options import with_search_options
+from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
+from vidret.errors import VidretError
+from vidret.present.show import (
+    explain_nothing,
+    group_by_video,
+    result_to_dict,
+    show_grouped_moments,
+    show_hits,
+    show_interpretation,
+    video_to_dict,
+)
+from vidret.present.terminal import print_message
+from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
+
+if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
+    from vidret.language.judging import JudgedHit
+
+RESULTS = ("video", "moment")
+ImageOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Image to search with; QUERY then says what else it must match. Repeatable.",
+        rich_help_panel=SCOPE,
+    ),
+]
+QueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help='Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
+        '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
+        rich_help_panel=SCOPE,
+    ),
+]
+ByOption = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="|".join(RESULTS),
+        help="What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Show each score and its parts.", rich_help_panel=OUTPUT)
+]
+
+
+@app.command("search")
+@with_search_options
+def search_command(
+    context: typer.Context,
+    query_words: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
+    image: ImageOption = None,
+    queries: QueriesOption = None,
+    clip: ClipOption = None,
+    start: FromOption = None,
+    end: ToOption = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    *,
+    options: SearchOptions,
+    by: ByOption = "video",
+    judge: JudgeOption = None,
+    judge_top: JudgeTopOption = 20,
+    judge_by: JudgeByOption = "auto",
+    judge_permutations: JudgePermutationsOption = 1,
+    judge_frames: JudgeFramesOption = 0,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+    explain: ExplainOption = False,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+    model: TrustedModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Find the videos that match a query."""
+    query = " ".join(query_words) if query_words else None  # people forget the quotes
+    others = sum(each is not None for each in (queries, clip))
+    if others + (query is not None or bool(image)) != 1:
+        rule = "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"
+        raise typer.BadParameter(rule, param_hint="QUERY")
+    check_clip(clip, start, end)
+    parse_choice(by, RESULTS, option="--by")
+    if by == "moment" and queries is not None:
+        raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
+    search_for = read_query(query, image or [])
+    settings = None
+    if judge is not None:
+        check_judged(query, options, by, queries)
+        settings = JudgeSettings(
+            judge=judge,
+            by=judge_by,
+            top=judge_top,
+            permutations=judge_permutations,
+            frames=judge_frames,
+            llm_model=llm_model,
+            llm_timeout=llm_timeout,
+            device=device,
+            cache=index / FOLDER if server is None else None,
+        )
+    engine = open_engine_or_client(context, server, token, index, device, precision, model=model)
+    if clip is not None:
+        answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
+        return
+    if queries is not None:
+        print_answers(engine, queries, options)
+        return
+    assert search_for is not None
+    if query is not None and options.rerank == "auto":
+        show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
+    like = f"like {', '.join(map(str, image))}" if image else ""
+    heading = " ".join(each for each in (query, like) if each)
+    if by == "moment":
+        show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
+        return
+    if settings is not None:
+        assert query is not None
+        judged = search_and_judge(engine, query, options, settings)
+        hits = [each.hit for each in judged]
+    else:
+        hits, judged = engine.search_with(search_for, options), []
+    if as_json:
+        rows = [result_to_dict(hit) for hit in hits]
+        for row, each in zip(rows, judged, strict=False):
+            row |= {"old_rank": each.old_rank, "reason": each.reason}
+        print(json.dumps(rows, indent=2))
+    else:
+        show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))
+    if sheet is not None:
+        write_hit_sheet(hits, heading, sheet)
+
+
+def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
+    """Check that a judge can rerank what is searched.
+
+    Raises:
+        BadParameter: It is no text, not videos, or a later page.
+    """
+    if query is None or queries is not None:
+        raise typer.BadParameter("needs a QUERY of words, got none", param_hint="--judge")
+    if by != "video" or options.offset:
+        raise typer.BadParameter("needs --by video without --offset", param_hint="--judge")
+
+
+def search_and_judge(
+    engine: "Engine | RemoteEngine", query: str, options: SearchOptions, settings: JudgeSettings
+) -> "list[JudgedHit]":
+    """Return the hits of a search as a judge orders them; if it fails, in their order, with a note on stderr."""
+    from vidret.language.judging import judge_hits, keep_order
+
+    hits = engine.search_with(query, replace(options, k=max(options.k, settings.top)))
+    try:
+        judge, how = make_judge(settings)
+    except VidretError as error:
+        print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
+        return list(keep_order(hits)[: options.k])
+    with open_hit_frames(engine, settings.frames) as draw:
+        judged = judge_hits(engine, query, hits, judge, how, draw=draw)
+    if judged.note:
+        print_message(f"note: {judged.note}")
+    return list(judged.hits[: options.k])
+
+
+def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> None:
+    """Print the videos for each query of a file, one line of JSON per query."""
+    for row, query in iterate_queries(queries):
+        hits = [result_to_dict(hit) for hit in engine.search_with(query, options)]
+        text = interpret_query(engine, query, options.sources).describe()
+        read_as = {"interpretation": text} if text else {}
+        print(json.dumps({**row, **read_as, "hits": hits}, ensure_ascii=False), flush=True)
+
+
+def show_moments_by_video(
+    engine: Searchable, query: Query, options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
+) -> None:
+    """Print the best moments of all videos, grouped by video.
+
+    Raises:
+        typer.BadParameter: Moments cannot be reranked or refined.
+    """
+    if options.rerank != "auto":
+        raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
+    if options.refine:
+        raise typer.BadParameter("needs --by video, got moment", param_hint="--refine")
+    wanted = LocateOptions(
+        videos=options.k + options.offset,
+        sources=options.sources,
+        filters=options.filters,
+        k=options.k,
+        offset=options.offset,
+        at_least=options.at_least,
+    )
+    moments = engine.locate_with(query, wanted)
+    if as_json:
+        print(json.dumps([video_to_dict(group) for group in group_by_video(moments)], indent=2))
+    else:
+        show_grouped_moments(moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
+    if sheet is not None:
+        write_moment_sheet(moments, heading, sheet)
+
+
+def read_query(query: str | None, images: Sequence[Path]) -> Query | None:
+    """Return what to search for: words, an image, or both; None without any.
+
+    Raises:
+        VidretError: An image cannot be read.
+    """
+    pictures = tuple(read_image_file(image) for image in images)
+    if not pictures:
+        return query
+    return pictures[0] if query is None and len(pictures) == 1 else ComposedQuery(images=pictures, text=query or "")

@@ -1,0 +1,255 @@
+"""The commands ``vidret serve`` and ``vidret mcp``."""
+
+import contextlib
+import os
+import socket
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
+from vidret.cli.opening import is_on_command_line, open_engine
+from vidret.cli.options import (
+    ADVANCED,
+    DEFAULT_INDEX,
+    DeviceOption,
+    PrecisionOption,
+    ServerOption,
+    TrustedModelOption,
+    index_option,
+)
+from vidret.errors import MissingExtraError, VidretError
+from vidret.present.terminal import console, print_message
+
+if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
+
+WHAT, ACCESS = "What to serve", "Access"
+OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=WHAT)]
+HostOption = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST", help="Bind address; the default accepts local connections only.", rich_help_panel=ACCESS
+    ),
+]
+PortOption = Annotated[
+    int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 selects a free one.", rich_help_panel=ACCESS)
+]
+RequiredTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="VIDRET_TOKEN",
+        help="Access token that requests must send; required if other machines can connect.",
+        rich_help_panel=ACCESS,
+    ),
+]
+AllowIndexOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder whose videos the page may add to the index; may be repeated.",
+        rich_help_panel=ACCESS,
+    ),
+]
+QueueOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Maximum number of waiting searches, and of other waiting requests; more are refused.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
+]
+
+# No environment variable: a server sends frames and words to nobody unless this command says so.
+ServedLlmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
+        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+
+
+@app.command("serve")
+def serve_command(
+    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    open_page: OpenOption = True,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    token: RequiredTokenOption = None,
+    allow_index: AllowIndexOption = None,
+    model: TrustedModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    queue: QueueOption = 64,
+    timeout: TimeoutOption = 30.0,
+    llm: ServedLlmOption = None,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+) -> None:
+    """Serve an index over HTTP, with a page to search it in the browser."""
+    try:
+        from vidret.serve.access import check_access
+        from vidret.serve.app import create_app
+        from vidret.serve.connections import make_server
+        from vidret.serve.routes.indexing import Indexer
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in ("fastapi", "uvicorn", "prometheus_client"):
+            raise MissingExtraError("serving", "serve") from None
+        raise
+    from vidret.store.store import Store
+
+    roots = allow_index or []
+    for root in roots:
+        if not root.is_dir():
+            raise VidretError(f"{root}: --allow-index must be an existing folder")
+    endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
+    check_access(host, token)  # before the model is loaded, which takes a while
+    options = ["--index", str(index), "--device", device, "--precision", precision]
+    with listen(host, port) as listener, open_engine(index, model, device, precision, must_exist=not roots) as engine:
+        if not Store.exists(index):
+            engine.index([])  # an empty index, to which the page can add
+        indexer = Indexer(options, roots)
+        served = create_app(engine, indexer, host=host, token=token, queue=queue, timeout=timeout, llm=endpoint)
+        url = page_url(listener, token)
+        print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
+        if open_page and has_display():
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):
+            make_server(served).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port.
+
+    Raises:
+        VidretError: The port is taken, or the host or port cannot be used.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family)
+        # Accepted connections inherit it. Without it, the second part of a response waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        raise VidretError(f"{host}:{port}: cannot listen here: {error.strerror}") from error
+
+
+def page_url(listener: socket.socket, token: str | None) -> str:
+    """Return the URL of the page, with the token in it."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # all interfaces: other machines reach this one by its name
+        host = socket.gethostname()
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+
+
+def has_display() -> bool:
+    """Return whether a browser can be opened: there is a desktop, and stderr is a terminal."""
+    desktop = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return desktop and console.is_terminal
+
+
+TRANSPORTS = ("stdio", "http")
+NEEDED = ("mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio")
+TransportOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(TRANSPORTS),
+        help="stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
+        rich_help_panel=ACCESS,
+    ),
+]
+SharedTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="VIDRET_TOKEN",
+        help="Access token that requests over HTTP must send, and that of the --server.",
+        rich_help_panel=ACCESS,
+    ),
+]
+CharactersOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=4000, help="Maximum number of characters in one answer.", rich_help_panel=ADVANCED),
+]
+ImagesOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Maximum number of images in one answer.", rich_help_panel=ADVANCED)
+]
+
+
+@app.command("mcp")
+def mcp_command(
+    context: typer.Context,
+    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    transport: TransportOption = "stdio",
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8001,
+    token: SharedTokenOption = None,
+    model: TrustedModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    max_characters: CharactersOption = 20_000,
+    max_images: ImagesOption = 8,
+) -> None:
+    """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
+    try:
+        from vidret.serve.access import check_access
+        from vidret.serve.connections import make_server
+        from vidret.serve.mcp.budget import Budget
+        from vidret.serve.mcp.library import open_frames
+        from vidret.serve.mcp.protocol import PATH, create_protocol_app, serve_stdio
+        from vidret.serve.mcp.tools import ToolBox
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in NEEDED:
+            raise MissingExtraError("the MCP server", "mcp") from None
+        raise
+    budget = Budget(characters=max_characters, images=max_images)
+    if transport == "http":
+        check_access(host, token)  # before the model is loaded, which takes a while
+    engine: Engine | RemoteEngine
+    if server is None:
+        engine = open_engine(index, model, device, precision, must_exist=True)
+    else:
+        engine = open_client(context, server, token)
+    with engine, contextlib.closing(open_frames(engine)) as frames:
+        tools = ToolBox(engine, frames, budget)
+        if transport == "stdio":
+            with contextlib.suppress(KeyboardInterrupt):
+                serve_stdio(tools)
+            return
+        with listen(host, port) as listener:
+            served = create_protocol_app(tools, host=host, token=token)
+            url = page_url(listener, None).rstrip("/") + PATH
+            print_message(f"{server or index} is offered at {url} (press Ctrl-C to stop)")
+            with contextlib.suppress(KeyboardInterrupt):
+                make_server(served).run(sockets=[listener])
+
+
+def open_client(context: typer.Context, server: str, token: str | None) -> "RemoteEngine":
+    """Return a client of a server.
+
+    Raises:
+        BadParameter: An option was given that needs a local index.
+    """
+    for name in ("index", "model", "device", "precision"):
+        if is_on_command_line(context, name):
+            raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")
+    from vidret.client import RemoteEngine
+
+    return RemoteEngine(server, token)

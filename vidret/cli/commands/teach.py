@@ -1,0 +1,213 @@
+"""The commands ``vidret teach``, ``vidret concepts`` and ``vidret forget``."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.inputs import read_image_file
+from vidret.cli.opening import is_on_command_line, open_engine_or_client
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    PrecisionOption,
+    ServerOption,
+    TokenOption,
+)
+from vidret.errors import DecodeError, VidretError
+from vidret.present.contents import concept_to_dict, describe_concept, show_concepts
+from vidret.present.terminal import print_message
+from vidret.text import absolute_path, is_url
+from vidret.types import ConceptExample
+
+if TYPE_CHECKING:
+    from vidret.types import Concept
+
+CONCEPT = "Concept"
+YesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--yes",
+        metavar="PATH",
+        help="Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
+        "locate --json prints them. Repeatable.",
+        rich_help_panel=CONCEPT,
+    ),
+]
+NoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no",
+        metavar="PATH",
+        help="Examples of what it is not, preferably similar-looking ones. As --yes.",
+        rich_help_panel=CONCEPT,
+    ),
+]
+MeaningOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text", metavar="TEXT", help="The concept in plain words; default: its name.", rich_help_panel=CONCEPT
+    ),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace a concept of that name.", rich_help_panel=CONCEPT)
+]
+AddOption = Annotated[
+    bool,
+    typer.Option("--add", help="Add the examples to an existing concept of that name.", rich_help_panel=CONCEPT),
+]
+
+
+@app.command("teach")
+def teach_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the concept; @NAME stands for it in queries.")],
+    yes: YesOption = None,
+    no: NoOption = None,
+    text: MeaningOption = None,
+    replace: ReplaceOption = False,
+    add: AddOption = False,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Teach a concept by examples: @NAME then stands for it in queries. Works from one example."""
+    if not (yes or (no and add)):
+        raise typer.BadParameter("must name an example, got none", param_hint="--yes")
+    shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
+    engine = open_engine_or_client(context, server, token, index, device, precision)
+    concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
+    if as_json:
+        print(json.dumps(concept_to_dict(concept), indent=2))
+    else:
+        print_message(describe_concept(concept))
+
+
+@app.command("concepts")
+def concepts_command(
+    context: typer.Context,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the taught concepts with their examples."""
+    if server is None and not is_on_command_line(context, "token"):
+        concepts = read_local_concepts(index)
+    else:
+        concepts = open_engine_or_client(context, server, token, index, "auto", "auto").concepts()
+    if as_json:
+        print(json.dumps([concept_to_dict(concept) for concept in concepts], indent=2))
+    else:
+        show_concepts(concepts)
+
+
+@app.command("forget")
+def forget_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the concept.")],
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Forget a taught concept."""
+    if server is None and not is_on_command_line(context, "token"):
+        from vidret.search.concepts import forget_concept
+        from vidret.store.store import Store
+
+        with Store.open(index, write=True) as store:
+            forget_concept(store, name)
+    else:
+        open_engine_or_client(context, server, token, index, "auto", "auto").forget(name)
+    print_message(f"@{name.removeprefix('@')} is forgotten.")
+
+
+def read_local_concepts(index: Path) -> "list[Concept]":
+    """Return the concepts of a local index, without loading a model."""
+    from vidret.search.concepts import list_concepts
+    from vidret.store.store import Store
+
+    with Store.open(index) as store:
+        return list_concepts(store)
+
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
+MOMENT_SUFFIXES = frozenset((".json", ".jsonl"))
+MAX_LIST_BYTES = 64 << 20
+
+
+def read_example_paths(paths: Sequence[str]) -> list[ConceptExample]:
+    """Return the examples that paths name, with the pixels of images.
+
+    A folder means its images and videos, at any depth and sorted by name. A .json or .jsonl file lists moments: objects
+    with "path", and "start" and "end" in seconds or "relevant_windows", as vidret locate --json prints them. Anything
+    else is a video of the index.
+
+    Raises:
+        VidretError: A folder holds no example, or an image or a list cannot be read.
+    """
+    return [example for path in paths for example in _read_path(path)]
+
+
+def _read_path(path: str) -> Iterator[ConceptExample]:
+    if is_url(path):
+        yield ConceptExample(path=path)
+        return
+    file = Path(path).expanduser()
+    suffix = file.suffix.lower()
+    if file.is_dir():
+        yield from _read_folder(file)
+    elif suffix in IMAGE_SUFFIXES:
+        yield ConceptExample(path=absolute_path(file), image=read_image_file(file))
+    elif suffix in MOMENT_SUFFIXES:
+        yield from _read_moments(file)
+    else:
+        yield ConceptExample(path=absolute_path(file))
+
+
+def _read_folder(folder: Path) -> Iterator[ConceptExample]:
+    from vidret.video.scan import VIDEO_SUFFIXES
+
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES - {".gif"}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not files:
+        raise VidretError(f"{folder}: must hold an image or a video, got none")
+    for file in files:
+        yield from _read_path(str(file))
+
+
+def _read_moments(file: Path) -> Iterator[ConceptExample]:
+    from vidret.video.files import read_content
+
+    try:
+        text = read_content(str(file), MAX_LIST_BYTES).decode("utf-8-sig")
+        rows = (
+            [json.loads(line) for line in text.splitlines() if line.strip()]
+            if file.suffix.lower() == ".jsonl"
+            else None
+        )
+        rows = json.loads(text) if rows is None else rows
+        for row in rows if isinstance(rows, list) else [rows]:
+            yield from _read_row(row, file.parent)
+    except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.reason if isinstance(error, DecodeError) else error
+        if isinstance(error, KeyError | TypeError | AttributeError):
+            reason = "each must be an object with path, start and end"
+        raise VidretError(f"{file}: cannot be read as a list of moments: {reason}") from error
+
+
+def _read_row(row: dict[str, Any], folder: Path) -> Iterator[ConceptExample]:
+    name = row["path"] if "path" in row else row["file"]
+    path = name if is_url(name) else absolute_path(folder / name)
+    where = row.get("segment", row)  # of a hit
+    windows = row["relevant_windows"] if "relevant_windows" in row else [(where["start"], where["end"])]
+    for start, end in windows:
+        yield ConceptExample(path=path, start=float(start), end=float(end))

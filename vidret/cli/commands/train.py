@@ -1,0 +1,131 @@
+"""The command ``vidret train``: Lightning's command line for the methods of vidret, and ``vidret train head``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.opening import open_engine
+from vidret.cli.options import DEFAULT_INDEX, DeviceOption, index_option
+from vidret.cli.registry import CommandApp
+from vidret.errors import MissingExtraError, VidretError
+from vidret.present.progress import show_count
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+
+
+@app.command(
+    "train",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train_command(
+    context: typer.Context,
+    subcommand: Annotated[
+        str, typer.Argument(metavar="SUBCOMMAND", help="fit, validate or test, or head; --help lists their options.")
+    ] = "--help",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE", help="Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured."
+        ),
+    ] = None,
+) -> None:
+    """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
+
+    Or a grounding head for an index, from your own annotations: vidret train head --index DIR --moments FILE.
+    """
+    if subcommand == "head":
+        run_train_head([*context.args, *([] if device is None else ["--device", device])])
+        return
+    try:
+        from vidret.train.run import run
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in ("pytorch_lightning", "jsonargparse", "lightning"):
+            missing = MissingExtraError("training", "train")
+            if {"--help", "-h"}.isdisjoint((subcommand, *context.args)):
+                raise missing from None
+            print(context.get_help())
+            print_message(f"The options of fit, validate and test are listed once Lightning is there: {missing}")
+            return
+        raise
+    run([subcommand, *context.args], device=device)
+
+
+head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
+MomentsOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.",
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File of the head (.safetensors); default: head.safetensors in the index."),
+]
+ShareOption = Annotated[
+    float, typer.Option("--held-out", metavar="SHARE", help="Share of the annotated videos to compare on.")
+]
+StepsOption = Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the held-out videos and of training.")]
+
+
+def run_train_head(arguments: Sequence[str]) -> None:
+    """Run the command with its own arguments.
+
+    Raises:
+        typer.Exit: It asked for help, or the head does not win.
+    """
+    code = head_app(list(arguments), standalone_mode=False, prog_name="vidret train head")
+    if code:
+        raise typer.Exit(int(code))
+
+
+@head_app.command()
+def train_head_command(
+    moments: MomentsOption,
+    index: Annotated[Path, index_option(None)] = Path(DEFAULT_INDEX),
+    out: OutOption = None,
+    held_out: ShareOption = 0.2,
+    steps: StepsOption = 1500,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a head that locates moments, on the stored vectors of an index.
+
+    It replaces the curve only if its moments overlap those of held-out videos more.
+    """
+    from vidret.data.benchmarks.splits import read_split
+    from vidret.ground.checkpoint import save_head
+    from vidret.store.records import HEAD
+    from vidret.store.store import Store
+    from vidret.train.own_head import try_head
+
+    if not moments.is_file():
+        raise VidretError(f"{moments}: there is no such file")
+    split = read_split("moments", moments)
+    target = (out or index / "head.safetensors").absolute()
+    engine = open_engine(index, None, device, "auto", must_exist=True)
+    with engine, show_count("training", "steps") as on_count:
+        trial = try_head(engine, split, share=held_out, num_steps=steps, seed=seed, on_progress=on_count)
+    ways = {
+        "the curve": trial.by_curve,
+        "the head": trial.by_head,
+        "the head, weighed by similarity": trial.by_weighed,
+    }
+    rows = [
+        (name, *(f"{value:.1f}" for value in (each.recall_50, each.recall_70, each.mean_overlap)))
+        for name, each in ways.items()
+    ]
+    print_message(f"Trained on {trial.num_trained} queries; {trial.num_held_out} into other videos are held out:")
+    show_table(("", "R1@0.5", "R1@0.7", "mIoU"), rows)
+    if not trial.wins:
+        print_message("The head does not win against the curve on the held-out queries (mIoU), so it is not kept.")
+        raise typer.Exit(1)
+    save_head(trial.head, trial.card, target)
+    with Store.open(index, write=True) as store:
+        store.set_meta(HEAD, str(target))
+    print_message(f"Written: {target}. vidret locate uses it for this index from now on.")

@@ -1,0 +1,108 @@
+"""The commands ``vidret watch ...``, and the report of their matches after an indexing run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, index_option
+from vidret.cli.registry import CommandApp, CommandGroup
+from vidret.present.show import result_to_dict, show_interpretation, show_table
+from vidret.present.terminal import print_message
+from vidret.search.grammar import interpret
+from vidret.text import display_path, format_time
+
+if TYPE_CHECKING:
+    from vidret.engine import Engine
+    from vidret.search.watches import WatchMatch
+
+MATCHED = 3  # the exit code of vidret index --exit-code
+group = CommandApp(cls=CommandGroup, help="Queries that vidret index asks of every new video.", no_args_is_help=True)
+app.add_typer(group, name="watch")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the watch.")]
+WatchIndexOption = Annotated[Path, index_option()]
+
+
+@group.command("add")
+def add_command(
+    name: NameArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
+    index: WatchIndexOption = Path(DEFAULT_INDEX),
+) -> None:
+    """Watch for a query: later runs of vidret index report new videos that probably match it."""
+    from vidret.search.watches import add_watch
+    from vidret.store.store import Store
+
+    with Store.open(index) as store:
+        add_watch(store, name, query)
+    show_interpretation(interpret(query))
+    print_message(f"vidret index reports new videos that match {name}.")
+
+
+@group.command("list")
+def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
+    """List the watches of an index."""
+    from vidret.store.watch_list import read_watches
+
+    watches = read_watches(index)
+    if as_json:
+        print(json.dumps([{"name": each.name, "query": each.query} for each in watches], indent=2))
+    else:
+        show_table(("what", ""), [(each.name, each.query) for each in watches], "There are no watches.")
+
+
+@group.command("remove")
+def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_INDEX)) -> None:
+    """Stop watching for a query."""
+    from vidret.search.watches import remove_watch
+
+    remove_watch(index, name)
+
+
+def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
+    """Report which new videos match the watches of an index; return whether any does.
+
+    Raises:
+        VidretError: The webhook did not take the matches; they are reported again by the next run.
+    """
+    from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
+    from vidret.store.store import Store
+    from vidret.store.watch_list import read_watches
+    from vidret.types import LocateOptions
+
+    watches = read_watches(index)
+    if not watches:
+        return False
+    with Store.open(index) as store:
+        complete = {video.id for video in store.videos() if video.complete}
+        known = store.completeness()  # read last: what begins meanwhile is left for the next report
+    asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
+    best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
+    matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
+    print_matches(matches, as_json=as_json)
+    if webhook is not None and matches:
+        from vidret.endpoints.webhook import post_json
+
+        post_json(webhook, {"matches": [match_to_dict(each) for each in matches]})
+    left_out = {watch.name for watch in watches} - {watch.name for watch in asked}
+    mark_reported(index, known, complete, left_out=left_out)
+    return bool(matches)
+
+
+def print_matches(matches: "Sequence[WatchMatch]", *, as_json: bool) -> None:
+    """Print one line per match: JSON to stdout, or text to stderr."""
+    for each in matches:
+        if as_json:
+            print(json.dumps(match_to_dict(each)), flush=True)
+        else:
+            times = f"{format_time(each.moment.start)} to {format_time(each.moment.end)}"
+            print_message(f"{each.watch.name}: {display_path(each.moment.path)} {times}")
+
+
+def match_to_dict(match: "WatchMatch") -> dict[str, Any]:
+    """Return a match as a dict that JSON can represent."""
+    return {"watch": match.watch.name, "query": match.watch.query, **result_to_dict(match.moment)}

@@ -1,0 +1,1 @@
+"""The commands ``vidret eval ...``."""

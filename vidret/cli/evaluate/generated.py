@@ -1,0 +1,131 @@
+"""The command ``vidret eval generated``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidret.cli.evaluate.benchmarks import DATA, VideosOption, group
+from vidret.cli.inputs import parse_names
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
+from vidret.cli.opening import choose_model
+from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
+from vidret.present.progress import show_count, show_progress
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+
+if TYPE_CHECKING:
+    from vidret.timed_text.options import WordsOptions
+
+PromptsOption = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help='JSON lines with "prompt" and "video", a file in DIR.', rich_help_panel=DATA),
+]
+RealOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of real videos; adds STREAM, which compares both.", rich_help_panel=DATA),
+]
+GeneratedPageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write a page with frames of the worst prompts.", rich_help_panel=OUTPUT),
+]
+QuestionsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
+        "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+ComparedWordsOption = Annotated[
+    str,
+    typer.Option(
+        "--words",
+        metavar="off|on|LIST",
+        help="Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
+        "in the picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
+        rich_help_panel=DATA,
+    ),
+]
+NUM_SHOWN = 10  # prompts in the table, worst first
+
+
+@group.command("generated")
+def generated_command(
+    prompts: PromptsOption,
+    videos: VideosOption,
+    real: RealOption = None,
+    words: ComparedWordsOption = "off",
+    model: ProbedModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    llm: QuestionsOption = None,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+    html: GeneratedPageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
+    from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
+    from vidret.corpus.video_questions import score_by_questions
+    from vidret.corpus.word_alignment import check_prompts, score_with_words
+    from vidret.encode.encoder import STARTER
+    from vidret.encode.load import load_encoder
+    from vidret.video.scan import list_videos
+
+    endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
+    compared = choose_compared_words(words)
+    by_path = read_prompts(prompts, videos)
+    if compared is not None:
+        compared.check_installed()
+        check_prompts(list(by_path.values()))
+    topics = read_topics(prompts)
+    originals = [] if real is None else list_videos([str(real)]).files
+    encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
+    with show_count("encoding", "videos") as on_count:
+        report = evaluate_generated(encoder, by_path, originals, topics=topics, on_progress=on_count)
+    if compared is not None:
+        with show_progress() as on_progress:
+            report["words"] = score_with_words(encoder, by_path, compared, on_progress=on_progress)
+    if endpoint is not None:
+        with show_count("asking", "videos") as on_count:
+            report["questions"] = score_by_questions(endpoint, by_path, on_progress=on_count)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        show_generated(report)
+    if html is not None:
+        from vidret.corpus.generated_page import write_generated_page
+
+        write_generated_page(report, html)
+        print_message(f"page: {html}")
+
+
+def choose_compared_words(text: str) -> "WordsOptions | None":
+    """Return which words to read, given ``--words``; None for none.
+
+    Raises:
+        BadParameter: It names no source.
+    """
+    from vidret.timed_text.options import WordsOptions
+    from vidret.types import WORD_SOURCES
+
+    if text == "off":
+        return None
+    if text == "on":
+        return WordsOptions()
+    return WordsOptions(sources=parse_names(text, WORD_SOURCES, option="--words", rule="must be off, on or some of"))
+
+
+def show_generated(report: dict[str, Any]) -> None:
+    """Print the scores, and those of the prompts with the worst alignment."""
+    from vidret.corpus.generated_page import list_scores, tabulate_prompts, tabulate_topics
+
+    show_table(("", ""), list(list_scores(report)))
+    if report["topics"]:
+        print("\nTopics, the worst first (below: standard errors below the mean):")
+        show_table(*tabulate_topics(report))
+    print("\nPrompts, the worst first:")
+    show_table(*tabulate_prompts(report, NUM_SHOWN))

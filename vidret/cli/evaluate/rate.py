@@ -1,0 +1,132 @@
+"""The command ``vidret eval rate``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidret.cli.evaluate.benchmarks import DATA, AnnotationsOption, group
+from vidret.cli.evaluate.scores import read_data
+from vidret.cli.evaluate.steps import OWN, default_out, fill_index, find_annotations, open_index
+from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption, WorkersOption
+from vidret.present.progress import show_count
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+
+if TYPE_CHECKING:
+    from vidret.data.records import Split
+    from vidret.evaluate.comparing import RatedModel
+
+HEADERS = ("model", "frames", "side", "R@1", "R@5", "R@10", "mean rank", "v2t R@1", "R@5", "R@10", "mean rank")
+COSTS = ("ms a frame", "ms a query", "MB an hour")
+CAPTIONS = "captions"
+RatedArgument = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help="Encoders, as for vidret index --model.", show_default=False)
+]
+RatedDataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
+        rich_help_panel=DATA,
+    ),
+]
+RatedVideosOption = Annotated[
+    Path | None,
+    typer.Option("--videos", metavar="DIR", help="Folder of the videos of a benchmark.", rich_help_panel=DATA),
+]
+RatedOutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.", rich_help_panel=MODEL)]
+
+
+@group.command("rate")
+def rate_command(
+    models: RatedArgument,
+    data: RatedDataOption,
+    videos: RatedVideosOption = None,
+    annotations: AnnotationsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    out: RatedOutOption = None,
+    as_json: JsonOption = False,
+    workers: WorkersOption = None,
+) -> None:
+    """Rate encoders by one protocol: recall both ways, speed, size, and paired intervals of their differences."""
+    from vidret.evaluate.comparing import PROTOCOL, compare_models
+
+    folder = Path(data)
+    if folder.is_dir():
+        data, videos, annotations = CAPTIONS, videos or folder, annotations or folder
+    if videos is None:
+        raise typer.BadParameter("must be given for a benchmark, got none", param_hint="--videos")
+    split = read_data(data, find_annotations(data, annotations, videos))
+    target = out or Path("eval") / f"rate-{folder.absolute().name if data in OWN else data}"
+    rated = [
+        rate_model(name, split, videos, target / default_out("model", name).name, device, precision, workers)
+        for name in dict.fromkeys(models)
+    ]
+    compared = compare_models(rated, seed=seed)
+    facts = {
+        "protocol": PROTOCOL,
+        "data": rated[0].report["data"],
+        "models": [each.to_dict() for each in rated],
+        "comparisons": compared,
+    }
+    text = json.dumps(facts, indent=1, ensure_ascii=False)
+    (target / "rating.json").write_text(text + "\n", "utf-8")
+    if as_json:
+        print(text)
+    else:
+        show_rating(rated, compared)
+        print_message(PROTOCOL)
+        print_message(f"written to {target}: rating.json, and report.json of each model")
+
+
+def rate_model(
+    name: str, split: "Split", videos: Path, out: Path, device: str, precision: str, workers: int | None
+) -> "RatedModel":
+    """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
+    from vidret.encode.speed import measure_speed
+    from vidret.evaluate.comparing import describe_rated
+    from vidret.evaluate.retrieval import evaluate_retrieval
+    from vidret.search.ranking import MEAN
+
+    with open_index(out / "index", name, device, precision, whole=True, rerank=MEAN) as engine:
+        gallery, _ = fill_index(engine, split, videos, workers)
+        with show_count("scoring", "segments") as on_count:
+            report = evaluate_retrieval(engine, split, gallery, rerank=MEAN, on_progress=on_count)
+        report.save(out / "report.json")
+        return describe_rated(engine.encoder, measure_speed(engine.encoder), report)
+
+
+def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> None:
+    """Print the table of models, and the differences of their recalls."""
+    rows = []
+    for model in rated:
+        facts = model.to_dict()
+        results = [_format_result(facts["results"][direction]) for direction in ("t2v", "v2t")]
+        speed = (f"{model.speed.frame_ms:.1f}", f"{model.speed.query_ms:.1f}", f"{model.speed.mb_per_hour:.1f}")
+        rows.append((model.name, str(model.frames), str(model.side), *results[0], *results[1], *speed))
+    show_table((*HEADERS, *COSTS), rows)
+    for row in compared:
+        first, second = row["models"]
+        verdict = {"first": first, "second": second}.get(row["better"])
+        said = f"{verdict} is better" if verdict else "may be chance"
+        print(
+            f"R@1 of {first} minus {second}: {row['difference']:+.1f} "
+            f"(95 %: {row['low']:+.1f} to {row['high']:+.1f}), {said}"
+        )
+
+
+def _format_result(row: dict[str, Any]) -> tuple[str, ...]:
+    return (*(f"{row[f'R@{k}']:.1f}" for k in (1, 5, 10)), f"{row['MnR']:.1f}")

@@ -1,0 +1,184 @@
+"""The steps that the evaluation commands share: annotations, index, queries, report."""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from vidret.cli.commands.index import parse_words
+from vidret.cli.evaluate.scores import print_tables, read_data
+from vidret.cli.inputs import read_texts
+from vidret.cli.language_model import JudgeSettings, make_judge
+from vidret.cli.opening import choose_model, open_engine
+from vidret.errors import VidretError
+from vidret.present.progress import show_count, show_progress
+from vidret.present.terminal import print_message
+
+if TYPE_CHECKING:
+    from vidret.data.records import Split
+    from vidret.engine import Engine
+    from vidret.evaluate.report import Gallery, Report
+    from vidret.evaluate.retrieval import Bank, VideoBank
+    from vidret.metrics.predictions import Prediction
+    from vidret.timed_text.options import WordsOptions
+
+OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
+
+
+def find_annotations(data: str, annotations: Path | None, videos: Path) -> Path:
+    """Return the path of the annotations: the given one, VIDRET_DATA for benchmarks, or the folder of the videos."""
+    shared = os.environ.get("VIDRET_DATA") if data not in OWN else None
+    return annotations or (Path(shared) if shared else videos)
+
+
+def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
+    """Return a bank of queries: those of a file, or the captions of a split.
+
+    Raises:
+        typer.BadParameter: There is neither such a file nor such a split.
+    """
+    from vidret.evaluate.retrieval import Bank
+
+    if Path(name).is_file():
+        return Bank(Path(name).name, read_texts(Path(name)))
+    try:
+        split = read_data(data, annotations, name)
+    except VidretError as error:
+        rule = "must be a file of queries or a split"
+        raise typer.BadParameter(f"{rule}, got {name}: {error}", param_hint="--calibrate") from error
+    return Bank(split.name, [caption.text for caption in split.captions])
+
+
+def default_out(data: str, model: str | None) -> Path:
+    """Return the default output folder of an evaluation."""
+    model = choose_model(model)
+    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{Path(model).name if model else 'starter'}")
+
+
+def open_index(
+    path: Path,
+    model: str | None,
+    device: str,
+    precision: str,
+    *,
+    whole: bool = False,
+    rerank: str = "auto",
+    head: str = "auto",
+) -> "Engine":
+    """Open an index, or prepare a new one for this model, reranker and head; ``whole`` makes each video one segment."""
+    from vidret.encode.encoder import STARTER, WHOLE
+    from vidret.store.store import Store
+
+    exists = Store.exists(path)
+    model = choose_model(model, path)
+    name = None if exists and model is None else (model or STARTER) + (WHOLE if whole else "")
+    prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
+    return open_engine(path, name, device, precision, rerank=prepared_for, head=head)
+
+
+def describe_segments(engine: "Engine") -> str:
+    """Return what the segments of an index are, in words."""
+    return "whole videos" if engine.encoder.sampling.whole else "cut segments"
+
+
+def fill_index(
+    engine: "Engine",
+    split: "Split",
+    videos: Path,
+    workers: int | None,
+    words: "WordsOptions | Literal[False]" = False,
+) -> "tuple[Gallery, float]":
+    """Index the videos of a split; return them and the seconds that it took."""
+    from vidret.evaluate.gallery import index_gallery
+
+    with show_progress() as on_progress:
+        return index_gallery(engine, split, videos, workers=workers, words=words, on_progress=on_progress)
+
+
+def fill_bank(engine: "Engine", folder: Path, workers: int | None) -> "tuple[VideoBank, float]":
+    """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
+    from vidret.evaluate.gallery import index_bank
+    from vidret.evaluate.retrieval import VideoBank
+
+    started = time.monotonic()
+    with show_progress() as on_progress:
+        files, failed = index_bank(engine, folder, workers=workers, on_progress=on_progress)
+    if failed:
+        print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
+    return VideoBank(str(folder), files), time.monotonic() - started
+
+
+def finish(
+    report: "Report", out: Path, indexing_s: float, predictions: "Sequence[Prediction] | None" = None, *, html: bool
+) -> None:
+    """Print a report, and write it to ``out`` with its predictions and, if ``html`` is set, its page."""
+    from dataclasses import replace
+
+    from vidret.evaluate.tables import describe_report
+    from vidret.metrics.predictions import write_predictions
+
+    report = replace(report, seconds={"indexing": indexing_s, **report.seconds})
+    facts = report.to_dict()
+    for line in describe_report(facts):
+        print_message(line)
+    print_tables(facts)
+    written = ["report.json"]
+    report.save(out / "report.json")
+    if predictions is not None:
+        predicted = {each.id for each in predictions}
+        queries = [query for query in report.split.queries if query.id in predicted]
+        write_predictions(out / "predictions.jsonl", queries, predictions)
+        written.append("predictions.jsonl")
+    if html:
+        from vidret.evaluate.page import write_page
+
+        write_page(report, out / "report.html")
+        written.append("report.html")
+    print_message(f"written to {out}: {', '.join(written)}")
+
+
+QUERIES = "queries"
+EvalWordsOption = Annotated[
+    str,
+    typer.Option(
+        "--words",
+        metavar="auto|on|off|LIST",
+        envvar="VIDRET_WORDS",
+        help="Words to read for queries.jsonl besides the pictures, as for vidret index.",
+        rich_help_panel="Data",
+    ),
+]
+
+
+def answer_queries(
+    folder: Path,
+    words: str,
+    judge: JudgeSettings | None = None,
+    *,
+    model: str | None,
+    out: Path,
+    html: bool,
+    device: str,
+    precision: str,
+) -> None:
+    """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
+
+    Raises:
+        VidretError: A row is invalid, or no video can be indexed.
+    """
+    from vidret.evaluate.queries import evaluate_queries, read_queries_folder
+    from vidret.language.judging import DEFAULT_JUDGING
+
+    split, videos = read_queries_folder(folder)
+    index = out / "index"
+    chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
+    chosen_words = parse_words(words, None, index)
+    engine = open_index(index, model, device, precision)
+    gallery, indexing_s = fill_index(engine, split, videos, None, chosen_words)
+    with show_count("answering", "queries") as on_count:
+        report = evaluate_queries(engine, split, gallery, judge=chosen_judge, judging=judging, on_progress=on_count)
+    finish(report, out, indexing_s, html=html)

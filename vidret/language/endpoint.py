@@ -1,0 +1,201 @@
+"""A chat endpoint in OpenAI's style, and its answers on disk, so that nothing is asked twice."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidret.endpoints.transport import EndpointError, JsonTransport
+from vidret.errors import VidretError
+
+MAX_REPLIES = 10_000
+MARGIN = 0.9  # of the replies are left when the oldest are removed
+
+
+class ReplyCache:
+    """A folder of answers by key. Processes may share it; what cannot be written is not kept."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, max_replies: int = MAX_REPLIES) -> None:
+        """Open the cache; the folder is created with the first answer."""
+        self._folder, self._max_replies = Path(folder), max_replies
+
+    def get(self, key: str) -> str | None:
+        """Return an answer; None if there is none."""
+        try:
+            return self._find(key).read_text("utf-8") or None
+        except (OSError, ValueError):
+            return None
+
+    def put(self, key: str, reply: str) -> None:
+        """Keep an answer, and remove the oldest ones if there are too many."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False, encoding="utf-8") as file:
+                file.write(reply)
+            Path(file.name).replace(self._find(key))
+            self._shrink()
+
+    def _find(self, key: str) -> Path:
+        return self._folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.txt"
+
+    def _shrink(self) -> None:
+        kept = list(self._folder.glob(f"{'[0-9a-f]' * 32}.txt"))
+        if len(kept) > self._max_replies:
+            oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
+            for path in oldest[: len(kept) - int(MARGIN * self._max_replies)]:
+                path.unlink(missing_ok=True)
+
+
+__all__ = ["ChatEndpoint", "EndpointError", "drop_thoughts", "read_key"]
+
+KEY_VARIABLE = "VIDRET_LLM_KEY"
+MAX_ANSWER_BYTES = 1 << 20
+MAX_REPLY = 16_000  # characters that are read, without thoughts
+# Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
+_THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatEndpoint:
+    """A chat endpoint.
+
+    Attributes:
+        url: Base URL, such as ``http://127.0.0.1:11434/v1``; ``/chat/completions`` is added unless it is there.
+        model: Name of the model.
+        key: Sent as a bearer token; None for none.
+        timeout_s: Maximum time of one request, until its answer is complete.
+        retries: Further attempts after failures that may pass.
+        max_tokens: Maximum length of an answer.
+        backoff_s: Wait before the first retry; doubled for each further one.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    timeout_s: float = 120.0
+    retries: int = 2
+    max_tokens: int = 800
+    backoff_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the address and the key.
+
+        Raises:
+            VidretError: The URL is invalid, or the key would be sent over plain HTTP to another machine.
+        """
+        _ = self._transport
+        if not self.model:
+            raise VidretError("llm model must be named, got none")
+
+    @property
+    def _transport(self) -> JsonTransport:
+        return JsonTransport(
+            url=self.url,
+            path="/chat/completions",
+            option="llm",
+            example="http://127.0.0.1:11434/v1",
+            key=self.key,
+            key_variable=KEY_VARIABLE,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            backoff_s=self.backoff_s,
+            max_answer_bytes=MAX_ANSWER_BYTES,
+        )
+
+    def complete(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> str:
+        """Return the model's answer to messages.
+
+        A request is repeated after a failure that may pass, unless a part of the answer has arrived.
+
+        Raises:
+            EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.
+        """
+        return "".join(self._ask(messages, is_streamed=False, sleep=sleep))
+
+    def stream(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+        """Yield the pieces of the model's answer as they arrive; all in one from an endpoint that cannot stream.
+
+        Raises:
+            EndpointError: As in ``complete``.
+        """
+        return self._ask(messages, is_streamed=True, sleep=sleep)
+
+    def _ask(
+        self, messages: list[dict[str, Any]], *, is_streamed: bool, sleep: Callable[[float], None]
+    ) -> Iterator[str]:
+        request = {"model": self.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0}
+        request |= {"stream": True} if is_streamed else {}
+        transport, has_text = self._transport, False
+        for piece in transport.post(request, _read_answer, what="a chat completion", sleep=sleep):
+            has_text = has_text or bool(piece.strip())
+            yield piece
+        if not has_text:
+            raise EndpointError(f"{transport.name}: must answer with text, got none")
+
+
+def read_key() -> str | None:
+    """Return the key in the environment; None if it is not set."""
+    return os.environ.get(KEY_VARIABLE) or None
+
+
+def drop_thoughts(reply: str) -> str:
+    """Return the first ``MAX_REPLY`` characters of a model's reply without its thoughts.
+
+    >>> drop_thoughts("<think>[2]?</think>[1]"), drop_thoughts("or [2]?</think>[1]"), drop_thoughts("[1]<think>or")
+    ('[1]', '[1]', '[1]')
+    """
+    return _THOUGHT.sub("", reply).strip()[:MAX_REPLY]
+
+
+def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:
+    """Yield the pieces of an answer of a type."""
+    if kind == "text/event-stream":
+        yield from _read_events(lines)
+    else:
+        yield _read_message(json.loads(b"".join(lines)))
+
+
+def _read_message(answer: Any) -> str:
+    content = answer["choices"][0]["message"]["content"]
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    return _check_text(content)
+
+
+def _check_text(text: Any) -> str:
+    """Return a text.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It has a lone surrogate, which cannot be passed on as UTF-8.
+    """
+    if not isinstance(text, str):
+        raise TypeError
+    text.encode()
+    return text
+
+
+def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
+    """Yield the pieces of a streamed answer.
+
+    Raises:
+        ValueError: The stream ends before it says that it is complete.
+    """
+    for line in lines:
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or not data:
+            continue
+        if data == b"[DONE]":
+            return
+        for choice in json.loads(data.decode("utf-8"))["choices"][:1]:
+            piece = _check_text(choice.get("delta", {}).get("content") or "")
+            if piece:
+                yield piece
+    raise ValueError("the stream must end with [DONE]")

@@ -1,0 +1,294 @@
+"""The moments that may answer a question: those of several queries united, widened and ordered in time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from vidret.errors import VidretError
+from vidret.language.query_plans import QueryPlan
+from vidret.language.questions import RetrievalQuery, plan_queries
+from vidret.language.spans import overlap_largely, widen_span
+from vidret.store.records import StoredVideo
+from vidret.text import file_name, sanitize, strip_query
+from vidret.types import (
+    Hit,
+    Likelihood,
+    LocateOptions,
+    Moment,
+    Query,
+    SearchOptions,
+    Shot,
+    TextSource,
+    TimedText,
+    VideoName,
+    rate_probability,
+)
+
+RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
+VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
+LINE_LENGTH = 400  # characters of one text
+DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
+
+
+class QuestionEngine(Protocol):
+    """What is asked of an index: ``Engine`` and ``RemoteEngine`` have it."""
+
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Return videos, best first."""
+
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        """Return moments, best first."""
+
+    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+        """Return what is said and shown in a video."""
+
+    def shots(self, video: VideoName) -> list[Shot]:
+        """Return the shots of a video by time."""
+
+    def video(self, video: int) -> StoredVideo:
+        """Return a video by its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextOptions:
+    """How much is retrieved.
+
+    Attributes:
+        moments: Maximum number of moments.
+        max_s: Maximum duration of a moment in seconds, with its surroundings.
+        margin_s: Seconds added on both sides, or up to the ends of the shot, as far as ``max_s`` allows.
+        frames: Frames of each moment.
+        width: Maximum width of a frame in pixels.
+        characters: Maximum characters of what is said and shown, in all moments together.
+        llm_queries: Whether the model that answers also writes queries, in one more request.
+    """
+
+    moments: int = 5
+    max_s: float = 12.0
+    margin_s: float = 2.0
+    frames: int = 2
+    width: int = 512
+    characters: int = 12_000
+    llm_queries: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            VidretError: One is out of its range.
+        """
+        if not 1 <= self.moments <= 50:
+            raise VidretError(f"moments must be between 1 and 50, got {self.moments}")
+        if not self.max_s > 0 or self.margin_s < 0:
+            raise VidretError(f"max_s must be positive and margin_s not negative, got {self.max_s}, {self.margin_s}")
+        if not 0 <= self.frames <= 8:
+            raise VidretError(f"frames must be between 0 and 8, got {self.frames}")
+
+
+DEFAULT_CONTEXT = ContextOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextMoment:
+    """A moment that may answer a question; ``number`` is what answers cite.
+
+    ``probability`` is that of the query that fits it best.
+    """
+
+    number: int
+    video: int
+    path: str
+    start: float
+    end: float
+    probability: float | None = None
+    lines: tuple[TimedText, ...] = ()
+    frames: tuple[tuple[float, bytes], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The printable name of the file."""
+        return sanitize(file_name(self.path))
+
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """Its probability as a word."""
+        return rate_probability(self.probability)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionContext:
+    """What was retrieved for a question, by video and time; ``notes`` say what could not be read."""
+
+    question: str
+    queries: tuple[RetrievalQuery, ...]
+    moments: tuple[ContextMoment, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Candidate:
+    video: int
+    path: str
+    start: float
+    end: float
+    score: float
+    probability: float | None
+
+
+def gather_context(
+    engine: QuestionEngine,
+    question: str,
+    videos: Sequence[VideoName] = (),
+    options: ContextOptions = DEFAULT_CONTEXT,
+    *,
+    plan: QueryPlan | None = None,
+    draw: DrawFrame | None = None,
+) -> QuestionContext:
+    """Retrieve the moments that may answer a question. No model is asked.
+
+    Args:
+        engine: The index.
+        question: In English; see ``plan_queries``.
+        videos: Paths or ids of the videos to look in; none for all.
+        options: How much is retrieved.
+        plan: The queries of the question; None for those by rules.
+        draw: Draws the frames; None for none.
+
+    Raises:
+        VidretError: The question is invalid, or a video is not in the index.
+    """
+    plan = plan or QueryPlan(queries=tuple(plan_queries(question)))
+    queries, notes = plan.queries, list(plan.notes)
+    candidates, further = list[_Candidate](), list[_Candidate]()
+    for index, query in enumerate(queries):
+        try:
+            firsts, others = _locate(engine, query, videos)
+        except VidretError as error:
+            if index == 0:
+                raise
+            if not query.is_asked:
+                continue
+            where = f"in {', '.join(query.sources)}" if query.sources else f"for {query.text!r}"
+            notes.append(f"not searched {where}: {error}")
+            continue
+        _unite(candidates, firsts, query.weight, options)
+        _unite(further, others, query.weight, options)
+    ranked = [each for group in (candidates, further) for each in sorted(group, key=lambda each: -each.score)]
+    best = _choose(engine, ranked, options)
+    first = {each.video: index for index, each in reversed(list(enumerate(best)))}
+    ordered = sorted(best, key=lambda each: (first[each.video], each.start))
+    left, moments = options.characters, []
+    for number, each in enumerate(ordered, start=1):
+        moment = replace(each, number=number)
+        lines, left = _read_lines(engine, moment, left)
+        frames = _draw_frames(engine, moment, options, draw, notes)
+        moments.append(replace(moment, lines=lines, frames=frames))
+    return QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
+
+
+def _locate(
+    engine: QuestionEngine, query: RetrievalQuery, videos: Sequence[VideoName]
+) -> tuple[list[Moment], list[Moment]]:
+    """Return the best moment of each video, in the order of a search, and then the others, best first.
+
+    A search compares videos, and locating compares moments: the best moments of one video would hide other videos.
+    """
+    options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources, videos=VIDEOS_PER_QUERY)
+    if videos:
+        found = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
+        found.sort(key=lambda moment: -moment.score)
+        ranks: dict[int, int] = {}
+    else:
+        found = engine.locate_with(query.text, options)
+        hits = engine.search_with(query.text, SearchOptions(k=VIDEOS_PER_QUERY, sources=query.sources))
+        ranks = {hit.video: rank for rank, hit in enumerate(hits)}
+    best: dict[int, Moment] = {}
+    for moment in found:
+        best.setdefault(moment.video, moment)
+    firsts = sorted(best.values(), key=lambda moment: ranks.get(moment.video, len(ranks)))
+    return firsts, [moment for moment in found if best[moment.video] is not moment]
+
+
+def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
+    """Add the moments of one query by reciprocal rank fusion; those that fit in one moment with another join it."""
+    for rank, moment in enumerate(found, start=1):
+        score = weight / (RANK_OFFSET + rank)
+        start, end = _shorten(moment, options.max_s)
+        for other in candidates:
+            joined = min(other.start, start), max(other.end, end)
+            apart = max(other.start, start) - min(other.end, end)
+            if other.video == moment.video and apart <= 0 and joined[1] - joined[0] <= options.max_s:
+                other.start, other.end = joined
+                known = [each for each in (other.probability, moment.probability) if each is not None]
+                other.probability = max(known, default=None)
+                other.score += score
+                break
+        else:
+            candidates.append(_Candidate(moment.video, moment.path, start, end, score, moment.probability))
+
+
+def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
+    """Return the span of a moment, of at most ``max_s`` around its best evidence or its middle."""
+    if moment.end - moment.start <= max_s:
+        return moment.start, moment.end
+    centre = (moment.start + moment.end) / 2
+    if moment.evidence:
+        centre = (moment.evidence[0].start + moment.evidence[0].end) / 2
+    start = min(max(centre - max_s / 2, moment.start), moment.end - max_s)
+    return start, start + max_s
+
+
+def _choose(engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions) -> list[ContextMoment]:
+    """Return the best moments, widened; one that shows largely what a better one shows is left out."""
+    chosen: list[ContextMoment] = []
+    for each in ranked:
+        duration_s = max(engine.video(each.video).duration, each.end)
+        shots, margin_s, max_s = engine.shots(each.video), options.margin_s, options.max_s
+        start, end = widen_span((each.start, each.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
+        if any(each.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
+            continue
+        probability = each.probability
+        chosen.append(
+            ContextMoment(number=0, video=each.video, path=each.path, start=start, end=end, probability=probability)
+        )
+        if len(chosen) == options.moments:
+            break
+    return chosen
+
+
+def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tuple[tuple[TimedText, ...], int]:
+    """Return what is said and shown in a moment, and the characters that are left for the next ones."""
+    lines = []
+    texts = [text for text in engine.transcript(moment.video) if text.end > moment.start and text.start < moment.end]
+    for text in sorted(texts, key=lambda text: (text.start, text.end)):
+        words = sanitize(" ".join(text.text[: 4 * LINE_LENGTH].split()))[: min(LINE_LENGTH, left)]
+        if not words:
+            continue
+        left -= len(words)
+        lines.append(TimedText(text.start, text.end, words, text.source, text.confidence, text.language))
+    return tuple(lines), left
+
+
+def _draw_frames(
+    engine: QuestionEngine, moment: ContextMoment, options: ContextOptions, draw: DrawFrame | None, notes: list[str]
+) -> tuple[tuple[float, bytes], ...]:
+    """Return frames in the middles of equal parts of a moment; what cannot be drawn is noted."""
+    frames = []
+    for time_s in list_frame_times(moment, options.frames if draw is not None else 0):
+        try:
+            assert draw is not None
+            frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
+        except VidretError as error:
+            notes.append(note_missing_frame(moment, time_s, error))
+            break
+    return tuple(frames)
+
+
+def list_frame_times(moment: ContextMoment, count: int) -> list[float]:
+    """Return the times of the frames of a moment: the middles of ``count`` equal parts, in seconds."""
+    return [moment.start + (index + 0.5) * (moment.end - moment.start) / count for index in range(count)]
+
+
+def note_missing_frame(moment: ContextMoment, time_s: float, error: VidretError) -> str:
+    """Return the note that a frame of a moment cannot be drawn."""
+    return f"moment {moment.number} has no frame at {time_s:.1f} s: {sanitize(strip_query(str(error)))}"

@@ -1,0 +1,169 @@
+"""What an index holds as tables and JSON: taught concepts, copies of videos, finds of clips, and shots."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+from vidret.text import display_path, format_time, show_path
+from vidret.types import Concept, ConceptExample, Shot
+
+if TYPE_CHECKING:
+    from vidret.types import CopiedFile, CopyGroup, SharedFootage
+
+CONCEPT_COLUMNS = ("name", "yes", "no", "examples' weight", "text")
+MAX_LISTED = 3  # examples per concept in the table
+
+
+def show_concepts(concepts: Sequence[Concept]) -> None:
+    """Print concepts to stdout, with their first examples below each."""
+    rows = []
+    for each in concepts:
+        rows.append((f"@{each.name}", str(len(each.yes)), str(len(each.no)), f"{each.share:.2f}", each.text))
+        rows += [("", "", "", "", f"  {describe_example(example)}") for example in each.yes[:MAX_LISTED]]
+        if len(each.yes) > MAX_LISTED:
+            rows.append(("", "", "", "", f"  and {len(each.yes) - MAX_LISTED} more"))
+    show_table(CONCEPT_COLUMNS, rows, "No concept is taught: vidret teach NAME --yes PATH")
+
+
+def describe_example(example: ConceptExample) -> str:
+    """Return where an example is from."""
+    path = display_path(example.path)
+    if example.start is None or example.end is None:
+        return path
+    return f"{path} {format_time(example.start)} to {format_time(example.end)}"
+
+
+def describe_concept(concept: Concept) -> str:
+    """Return what was taught as a sentence."""
+    counts = f"{len(concept.yes)} yes, {len(concept.no)} no"
+    return (
+        f"@{concept.name} is taught from {counts}; its examples weigh {concept.share:.2f}, the text {concept.text!r} "
+        f"{1 - concept.share:.2f}. Search for it: vidret search '@{concept.name}'"
+    )
+
+
+def concept_to_dict(concept: Concept) -> dict[str, Any]:
+    """Return a concept as a dict that JSON can represent."""
+    row = dataclasses.asdict(concept)
+    for example in (*row["yes"], *row["no"]):
+        del example["image"]
+        example["path"] = show_path(example["path"])
+    return row
+
+
+NO_COPIES = "No copies: no two files of this index show the same footage."
+NO_FOOTAGE = "No video of this index shows this footage."
+STILL = "still: too little moves to tell it from another recording of the same place"
+
+
+def show_copies(groups: "Sequence[CopyGroup]") -> None:
+    """Print groups of copies as a table, the best file of each first."""
+    rows = []
+    for number, group in enumerate(groups, start=1):
+        for file in group.files:
+            is_best = file is group.best
+            rows.append(
+                (
+                    str(number) if is_best else "",
+                    f"{file.width}x{file.height}" if file.width else "",
+                    f"{file.bit_rate / 1000:.0f}" if file.bit_rate else "",
+                    format_time(file.duration),
+                    "" if is_best else format_time(file.start),
+                    "" if is_best else format_time(file.best_start),
+                    "best" if is_best else describe_differences(file),
+                    display_path(file.path),
+                )
+            )
+    show_table(("group", "pixels", "kbit/s", "length", "at", "best at", "what", "video"), rows, NO_COPIES)
+    if rows:
+        num_files = sum(len(group.files) for group in groups)
+        print_message(f"{num_files} files in {len(groups)} groups of the same footage; nothing was changed.")
+
+
+def describe_differences(file: "CopiedFile") -> str:
+    """Return in words how a file differs from the best one of its group."""
+    words = [f"{word} ({1 / file.speed:.2f}x)" if word in ("faster", "slower") else word for word in file.differs]
+    return ", ".join([*(words or ["same footage"]), *([] if file.moves else ["still"])])
+
+
+def format_copies(groups: "Sequence[CopyGroup]") -> str:
+    """Return groups of copies as JSON: a list of groups, each a list of files with the best one first."""
+    return json.dumps([[_to_row(file) for file in group.files] for group in groups], indent=2) + "\n"
+
+
+def show_footage(found: "Sequence[SharedFootage]") -> None:
+    """Print where videos show the footage of a clip, best first."""
+    rows: list[tuple[str, ...]] = []
+    for rank, each in enumerate(found, start=1):
+        span = format_time(each.start), format_time(each.end), f"{each.end - each.start:.1f} s"
+        notes = (["mirrored"] if each.mirrored else []) + ([] if each.moves else ["still"])
+        share = "" if each.agreement is None else f"{each.agreement:.2f}"
+        clip_at = format_time(each.clip_start)
+        rows.append((str(rank), share, *span, clip_at, f"{each.speed:.2f}x", ", ".join(notes), display_path(each.path)))
+        rows += [("", "", "", "", "", "", "", "", f"= {display_path(copy)}") for copy in each.copies]
+    show_table(("rank", "agreement", "start", "end", "length", "clip at", "speed", "what", "video"), rows, NO_FOOTAGE)
+    if any(not each.moves for each in found):
+        print_message(STILL, style="dim")
+
+
+def format_footage(found: "Sequence[SharedFootage]") -> str:
+    """Return finds of a clip as JSON."""
+    return json.dumps([_to_row(each) for each in found], indent=2) + "\n"
+
+
+def _to_row(value: "CopiedFile | SharedFootage") -> dict[str, Any]:
+    row = dataclasses.asdict(value)
+    row["path"] = show_path(row["path"])
+    if "copies" in row:
+        row["copies"] = [show_path(copy) for copy in row["copies"]]
+    return {name: round(field, 4) if isinstance(field, float) else field for name, field in row.items()}
+
+
+SHOT_FORMATS = ("table", "csv", "json")
+SHOT_COLUMNS = ("shot", "start", "end", "length", "begins_with")
+
+
+def format_shots(shots: Sequence[Shot], form: str) -> str:
+    """Return shots as ``csv``, as specified in RFC 4180, or as ``json``: numbered from 1, times in seconds."""
+    rows = _list_rows(shots)
+    if form == "json":
+        return json.dumps(rows, indent=2) + "\n"
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, SHOT_COLUMNS)
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def show_shots(shots: Sequence[Shot]) -> None:
+    """Print shots as a table."""
+    rows = [
+        (
+            str(number),
+            format_time(shot.start),
+            format_time(shot.end),
+            f"{shot.end - shot.start:.1f} s",
+            shot.begins_with or "",
+        )
+        for number, shot in enumerate(shots, start=1)
+    ]
+    show_table(("shot", "start", "end", "length", "begins with"), rows)
+
+
+def _list_rows(shots: Sequence[Shot]) -> list[dict[str, Any]]:
+    """Return one dict of ``SHOT_COLUMNS`` per shot, with times rounded to the microsecond."""
+    return [
+        {
+            "shot": number,
+            "start": round(shot.start, 6),
+            "end": round(shot.end, 6),
+            "length": round(shot.end - shot.start, 6),
+            "begins_with": shot.begins_with,
+        }
+        for number, shot in enumerate(shots, start=1)
+    ]

@@ -1,0 +1,224 @@
+"""The route that answers questions: a stream of events, from the moments retrieved to a language model's answer.
+
+It exists for a server that was started with an endpoint. Nothing is sent to it but for a request to this route.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.language.citations import CitedAnswer, stream_answer
+from vidret.language.endpoint import ChatEndpoint, ReplyCache
+from vidret.language.query_plans import CACHE, plan_with_model
+from vidret.language.questions import MAX_QUESTION
+from vidret.language.retrieval import (
+    DEFAULT_CONTEXT,
+    ContextMoment,
+    ContextOptions,
+    QuestionContext,
+    gather_context,
+    list_frame_times,
+    note_missing_frame,
+)
+from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
+from vidret.serve.fields import Id
+from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.routes.media import draw_video
+from vidret.serve.rows import find_video, stream_url, thumbnail_url, title
+from vidret.serve.schemas import LikelihoodField, ProbabilityField, TextRow
+from vidret.serve.thumbnails import Thumbnails
+from vidret.serve.worker import Worker
+from vidret.text import show_path
+
+MAX_VIDEOS = 100  # of one question
+MAX_MOMENTS = 20
+
+
+class AskRequest(BaseModel):
+    """A question about videos."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"question": "who opens the door?"}]})
+
+    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
+    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Videos to look in; default: all of them.")
+    moments: int = Field(DEFAULT_CONTEXT.moments, ge=1, le=MAX_MOMENTS, description="Maximum number of moments.")
+    max_s: float = Field(DEFAULT_CONTEXT.max_s, ge=1, le=60, description="Maximum duration of a moment in seconds.")
+    margin_s: float = Field(DEFAULT_CONTEXT.margin_s, ge=0, le=30, description="Seconds added on both sides.")
+    frames: int = Field(DEFAULT_CONTEXT.frames, ge=0, le=8, description="Frames of each moment.")
+    width: int = Field(DEFAULT_CONTEXT.width, ge=32, le=1280, description="Maximum width of a frame in pixels.")
+    characters: int = Field(
+        DEFAULT_CONTEXT.characters, ge=0, le=100_000, description="Maximum characters of words, in all moments."
+    )
+    llm_queries: bool = Field(
+        DEFAULT_CONTEXT.llm_queries, description="Whether the model also writes queries, in one more request."
+    )
+
+
+class AskedMoment(BaseModel):
+    """A moment that may answer the question; ``number`` is what the answer cites."""
+
+    number: int = Field(examples=[1])
+    video: int = Field(examples=[7])
+    path: str = Field(examples=["/videos/beach.mp4"])
+    title: str = Field(examples=["beach"])
+    duration: float = Field(description="Of the video.", examples=[90.0])
+    start: float = Field(examples=[42.0])
+    end: float = Field(examples=[50.5])
+    probability: ProbabilityField
+    likelihood: LikelihoodField
+    lines: list[TextRow]
+    thumbnail: str = Field(examples=["/api/thumbnails/7?t=46.25"])
+    stream: str = Field(examples=["/api/videos/7/stream"])
+
+
+class MomentsEvent(BaseModel):
+    """The first event, ``moments``: what was retrieved, by video and time."""
+
+    question: str
+    moments: list[AskedMoment]
+    notes: list[str] = Field(description="What could not be read.")
+
+
+class TextEvent(BaseModel):
+    """The event ``text``: the answer so far, which the next one replaces."""
+
+    text: str = Field(examples=["A man opens it [1]"])
+
+
+class AnswerEvent(BaseModel):
+    """The last event, ``answer``."""
+
+    text: str = Field(description="Without citations of other moments.", examples=["A man opens it [1]."])
+    shown: bool = Field(description="Whether the videos show it, by the model's account.")
+    cited: list[int] = Field(description="Numbers of the moments that it cites.", examples=[[1]])
+    notes: list[str] = Field(description="What was removed or is missing.")
+
+
+MAX_ASKED = 4  # answers of the endpoint at a time
+NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
+EVENTS = document_events("Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails.")
+Gather = Callable[[], Coroutine[None, None, QuestionContext]]
+
+
+def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: ChatEndpoint | None) -> APIRouter:
+    """Return the route ``/api/ask``; without an endpoint it refuses every question."""
+    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 404, 413))
+    free = threading.BoundedSemaphore(MAX_ASKED)
+
+    @router.post("/ask", response_class=StreamingResponse, responses=EVENTS)
+    async def ask(body: AskRequest) -> StreamingResponse:
+        """Answer a question from moments that a search finds, by a language model that cites them."""
+        if llm is None:
+            raise RefusedError(403, NO_MODEL)
+        for video_id in body.videos:
+            await run_in_threadpool(find_video, engine, video_id)
+        options = ContextOptions(**body.model_dump(exclude={"question", "videos"}))
+        if not free.acquire(blocking=False):
+            raise RefusedError(
+                503, f"the server is busy: {MAX_ASKED} questions are being answered", {"Retry-After": "5"}
+            )
+        try:
+            cache = ReplyCache(engine.path / CACHE)
+            plan = await run_in_threadpool(plan_with_model, body.question, llm, cache) if options.llm_queries else None
+            found = await worker.call(
+                lambda engine: gather_context(engine, body.question, body.videos, options, plan=plan)
+            )
+            moments = await run_in_threadpool(write_moments_event, engine, found)
+        except BaseException:
+            free.release()
+            raise
+        frames = partial(add_frames, engine, thumbnails, found, options)
+        events = follow(moments, frames, llm, on_end=free.release)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    return router
+
+
+async def add_frames(
+    engine: Engine, thumbnails: Thumbnails, context: QuestionContext, options: ContextOptions
+) -> QuestionContext:
+    """Return a context with frames; those that cannot be drawn are noted."""
+    notes, moments = list(context.notes), []
+    for moment in context.moments:
+        frames = []
+        for time_s in list_frame_times(moment, options.frames):
+            try:
+                video = await run_in_threadpool(engine.video, moment.video)
+                frames.append((time_s, await draw_video(engine, thumbnails, video, time_s, options.width)))
+            except VidretError as error:
+                notes.append(note_missing_frame(moment, time_s, error))
+                break
+        moments.append(replace(moment, frames=tuple(frames)))
+    return replace(context, moments=tuple(moments), notes=tuple(notes))
+
+
+def follow(moments: str, gather: Gather, llm: ChatEndpoint, *, on_end: Callable[[], object]) -> AsyncIterator[str]:
+    """Ask the endpoint in a thread, and return the events.
+
+    Args:
+        moments: The first event.
+        gather: Returns what is sent to the endpoint; it is called after the first event.
+        llm: The endpoint.
+        on_end: Called when the endpoint is done, also if nobody waits for its answer any more.
+    """
+    loop = asyncio.get_running_loop()
+
+    def work(send: Send, is_left: threading.Event) -> str:
+        context = asyncio.run_coroutine_threadsafe(gather(), loop).result()
+        return "" if is_left.is_set() else send_answer(context, llm, send, is_left)
+
+    return stream_events(work, first=moments, on_end=on_end)
+
+
+def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> str:
+    """Send the text of an answer as it grows, and return the last event; empty if nobody waits for it."""
+    try:
+        for each in stream_answer(context, llm):
+            if is_left.is_set():
+                break
+            if not isinstance(each, str):
+                return write_event("answer", make_answer_event(each))
+            send(write_event("text", TextEvent(text=each)))
+    except VidretError as error:
+        return write_problem(502, "Bad Gateway", error)
+    return ""
+
+
+def make_answer_event(answer: CitedAnswer) -> AnswerEvent:
+    """Return the event of a complete answer."""
+    cited = [moment.number for moment in answer.cited]
+    return AnswerEvent(text=answer.text, shown=answer.is_shown, cited=cited, notes=list(answer.notes))
+
+
+def write_moments_event(engine: Engine, context: QuestionContext) -> str:
+    """Return the event of what was retrieved."""
+    rows = [moment_event_row(engine, moment) for moment in context.moments]
+    return write_event("moments", MomentsEvent(question=context.question, moments=rows, notes=list(context.notes)))
+
+
+def moment_event_row(engine: Engine, moment: ContextMoment) -> AskedMoment:
+    """Return the row of a moment, with a thumbnail of the frame in its middle."""
+    return AskedMoment(
+        number=moment.number,
+        video=moment.video,
+        path=show_path(moment.path),
+        title=title(moment.path),
+        duration=engine.video(moment.video).duration,
+        start=round(moment.start, 2),
+        end=round(moment.end, 2),
+        probability=moment.probability,
+        likelihood=moment.likelihood,
+        lines=[TextRow(**asdict(line)) for line in moment.lines],
+        thumbnail=thumbnail_url(moment.video, (moment.start + moment.end) / 2),
+        stream=stream_url(moment.video),
+    )

@@ -1,0 +1,233 @@
+"""Indexing from the page, in a separate process, so that searches do not wait for it."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from fastapi import APIRouter
+
+from vidret.engine import Engine
+from vidret.search.suggestions import suggest_from_words
+from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
+from vidret.store.texts.records import TextCounts
+from vidret.store.texts.store import TextStore
+from vidret.store.texts.upkeep import count_texts
+from vidret.text import sanitize, show_path
+from vidret.video.scan import MANIFEST_SUFFIXES
+
+SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
+MAX_FAILURES = 1000
+# Restores the handler of interrupts, which the parent of the server may have disabled.
+PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vidret.cli import main; main()"
+
+
+class Indexer:
+    """Runs ``vidret index``, at most once at a time, and stores its progress and report."""
+
+    def __init__(self, options: Sequence[str], roots: Sequence[Path] = (), *, program: str = PROGRAM) -> None:
+        """Allow runs on paths below the roots.
+
+        Args:
+            options: Options of the command line, such as ``--index DIR``.
+            roots: Folders. Requested paths must be below them after resolving links. The content of a folder is
+                trusted, including links to files. Without roots, every run is refused.
+            program: Python code that runs the command line.
+        """
+        self.roots = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100  keeps links
+        self._command = [sys.executable, "-P", "-c", program]
+        self._options = [*options, "--progress-json", "--json"]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self.progress: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Return whether a run is in progress."""
+        return self._process is not None
+
+    def start(self, paths: Sequence[str], *, retry_failed: bool = False) -> None:
+        """Start a run.
+
+        Raises:
+            RefusedError: Indexing is not allowed, a path is not allowed, or a run is in progress.
+        """
+        if not self.roots:
+            raise RefusedError(403, "indexing must be allowed by vidret serve --allow-index FOLDER, got none")
+        checked = [self._check(path) for path in paths]
+        flags = ["--retry-failed"] if retry_failed else []
+        with self._lock:
+            if self._process is not None:
+                raise RefusedError(409, "a run is in progress")
+            report = tempfile.TemporaryFile("w+")  # noqa: SIM115  the reader closes it; a pipe could fill up
+            self._process = subprocess.Popen(
+                [*self._command, "index", *self._options, *flags, "--", *checked],
+                stdout=report,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=os.environ | {"PYTHONPATH": _search_path()},
+                process_group=0,  # the server handles Ctrl-C
+            )
+            self.progress = self.last = None
+            self._reader = threading.Thread(target=self._read, args=(self._process, report), daemon=True)
+            self._reader.start()
+
+    def interrupt(self) -> None:
+        """Stop the run after the segments in progress; a second call stops it at once.
+
+        Raises:
+            RefusedError: No run is in progress.
+        """
+        with self._lock:
+            if self._process is None:
+                raise RefusedError(409, "no run is in progress")
+            self._process.send_signal(signal.SIGINT)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the end of the run, if there is one."""
+        if self._reader is not None:
+            self._reader.join(timeout)
+
+    def close(self) -> None:
+        """Interrupt the run, and kill it if that takes too long; committed segments are kept in any case."""
+        process = self._process
+        if process is not None:
+            process.send_signal(signal.SIGINT)
+            self.wait(SHUTDOWN_S)
+            process.kill()
+            self.wait()
+
+    def _check(self, path: str) -> str:
+        """Return the absolute path, with links kept.
+
+        Raises:
+            RefusedError: The path does not exist, or is not below a root after resolving links.
+        """
+        shown = sanitize(path)
+        try:
+            name = Path(os.path.abspath(path))  # noqa: PTH100
+            real = name.resolve(strict=True)
+        except (OSError, ValueError):
+            raise RefusedError(422, f"{shown}: no such file or folder") from None
+        if not os.path.isabs(path) or not any(real.is_relative_to(root.resolve()) for root in self.roots):  # noqa: PTH117
+            raise RefusedError(403, f"{shown}: must lie under {' or '.join(map(str, self.roots))}")
+        if real.suffix.lower() in MANIFEST_SUFFIXES or name.suffix.lower() in MANIFEST_SUFFIXES:
+            raise RefusedError(403, f"{shown}: must be a folder or a video, got a manifest, which may list any path")
+        return str(name)
+
+    def _read(self, process: "subprocess.Popen[str]", report: IO[str]) -> None:
+        """Read the output of a run until it ends."""
+        last_message = ""
+        assert process.stderr is not None
+        with report, process.stderr:
+            for line in process.stderr:
+                progress = read_json(line)
+                if progress is not None:
+                    self.progress = progress
+                elif line.strip():
+                    last_message = line.strip().removeprefix("error: ")
+            status = process.wait()
+            report.seek(0)
+            result = read_json(report.read())
+        with self._lock:
+            self.last = result or {"error": sanitize(last_message) or f"it ended with status {status}"}
+            self._process = None
+
+
+class WordSummary:
+    """Counts of the words of an index, and example queries, renewed only after a change, since that reads tracks."""
+
+    def __init__(self, index: Path) -> None:
+        self._index = index
+        self._generation = -1
+        self.counts: list[TextCounts] = []
+        self.examples: list[str] = []
+
+    def update(self) -> None:
+        """Read the words again if they have changed."""
+        if not TextStore.exists(self._index):
+            return
+        with TextStore.open(self._index) as texts:
+            if texts.generation == self._generation:
+                return
+            self.examples = [sanitize(example) for example in suggest_from_words(texts)]
+            generation = texts.generation
+        self.counts, self._generation = count_texts(self._index), generation
+
+
+def read_json(text: str) -> dict[str, Any] | None:
+    """Return a JSON object with printable strings, or None for other text, such as a message that starts with "{"."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return as_printable(value) if isinstance(value, dict) else None
+
+
+def as_printable(value: Any) -> Any:
+    """Return a JSON value with all strings made printable; file names may contain bytes that are not text."""
+    match value:
+        case str():
+            return sanitize(value)
+        case list():
+            return [as_printable(each) for each in value]
+        case dict():
+            return {key: as_printable(each) for key, each in value.items()}
+    return value
+
+
+def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> APIRouter:
+    """Return the routes under ``/api/index``; ``asks`` is whether the server answers questions."""
+    router = APIRouter(prefix="/api/index", tags=["index"])
+    words = WordSummary(engine.path)
+
+    @router.get("")
+    def describe_index() -> IndexAnswer:
+        """Describe the index and the state of indexing."""
+        words.update()
+        progress = indexer.progress if indexer.running else None
+        return IndexAnswer(
+            info=engine.info(),
+            words=[WordsRow(**dataclasses.asdict(counts)) for counts in words.counts],
+            examples=words.examples,
+            running=indexer.running,
+            progress=None if progress is None else ProgressRow(**progress),
+            last=indexer.last,
+            failures=[
+                FailureRow(path=show_path(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
+            ],
+            asks=asks,
+            allow_index=bool(indexer.roots),
+            roots=[sanitize(str(root)) for root in indexer.roots],
+        )
+
+    @router.post("", status_code=202, responses=refusals(400, 403, 409, 413))
+    def start_run(body: IndexRequest) -> IndexAnswer:
+        """Start to index files and folders, if ``--allow-index`` permits it."""
+        indexer.start(body.paths, retry_failed=body.retry_failed)
+        return describe_index()
+
+    @router.delete("", status_code=202, responses=refusals(403, 409))
+    def interrupt_run() -> IndexAnswer:
+        """Interrupt the run: it stops after the segments in progress, or at once on a second request."""
+        indexer.interrupt()
+        return describe_index()
+
+    return router
+
+
+def _search_path() -> str:
+    """Return a PYTHONPATH with which the process imports the same code as the server."""
+    root = str(Path(__file__).parents[3])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
