@@ -17,9 +17,9 @@ import vidret.search.projecting
 from tests.encode.tiny import MERGING, TEXT, VISION, stir
 from tests.video.films import write_video
 from vidret.data.benchmarks.registry import RECIPES
-from vidret.encode.clip import ClipEncoder
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.clip.encoder import ClipEncoder
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.ground.checkpoint import HeadCard, load_head, save_head
 from vidret.ground.head import GroundingHead, GroundingResult
 from vidret.ground.projected import ProjectedVideos

@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.hostile_indexes import set_metadata
-from vidret.encode.endpoint_encoder import EndpointEncoder
+from vidret.encode.families.endpoint import EndpointEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.words import choose_words

@@ -185,7 +185,7 @@ def test_a_decoding_process_and_an_index_need_no_torch() -> None:
 
 
 def test_an_engine_with_the_starter_needs_no_open_clip() -> None:
-    code = "import sys, vidret.engine, vidret.encode.starter; sys.exit('open_clip' in sys.modules)"
+    code = "import sys, vidret.engine, vidret.encode.families.starter; sys.exit('open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

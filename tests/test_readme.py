@@ -18,7 +18,7 @@ from vidret.cli.commands.train import head_app
 from vidret.data.benchmarks.captions import read_captions
 from vidret.data.benchmarks.qvhighlights import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, RECIPES
-from vidret.encode.weights import SOURCES
+from vidret.encode.clip.weights import SOURCES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -30,7 +30,7 @@ from vidret.align.ucofia import MEMORY, Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.search.calibration import measure_calibration
 from vidret.search.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
 from vidret.search.reranking import widen

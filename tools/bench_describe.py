@@ -25,7 +25,7 @@ import numpy as np
 
 from vidret.corpus.vectors import FOLDER
 from vidret.encode.encoder import Encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
 from vidret.store.records import NewSegment
 from vidret.store.store import Store

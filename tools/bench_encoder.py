@@ -25,11 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidret.encode.clip_loading import derive_card
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
-from vidret.encode.weights import from_open_clip
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
+from vidret.encode.clip.weights import from_open_clip
+from vidret.encode.families.clip import derive_card
 
 BUDGET = 0.49
 
@@ -183,7 +183,7 @@ def agreement(backbone: str, num_frames: int) -> float:
         plans.append(plan_merge(*arguments, **options))
         return plans[-1]
 
-    with torch.inference_mode(), mock.patch("vidret.encode.vision.plan_merge", record):
+    with torch.inference_mode(), mock.patch("vidret.encode.clip.outputs.plan_merge", record):
         trunk = exact._embed(
             smooth_pictures(num_frames, card.vision.image_size), num_frames, num_frames, None, trace=False
         )

@@ -32,9 +32,9 @@ from rich.table import Table
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional
 
-from vidret.encode.hf_families import FAMILIES
-from vidret.encode.hf_loading import hide_progress
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.families.transformers_models import FAMILIES
 from vidret.types import Frames
 
 transformers: Any = importlib.import_module("transformers")

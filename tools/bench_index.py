@@ -27,9 +27,9 @@ import open_clip
 import torch
 
 from vidret.cli.commands.demo import sample_videos
-from vidret.encode.clip_loading import load_clip
 from vidret.encode.encoder import Encoder, normalise_pixels
-from vidret.encode.load import load_encoder
+from vidret.encode.families.clip import load_clip
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.index.run import count_cores
 from vidret.index.stages import encode_segments

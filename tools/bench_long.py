@@ -19,7 +19,7 @@ from typing import Any
 import av
 
 from vidret.cli.commands.demo import sample_videos
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 

@@ -21,10 +21,10 @@ import torch
 from bench_index import decode_all, timed
 
 from vidret.encode.encoder import Encoder
-from vidret.encode.hub import load_open_clip
-from vidret.encode.load import load_encoder
-from vidret.encode.open_clip_encoder import OpenClipEncoder
-from vidret.encode.token_merging import MERGE_LEVELS, join_merge
+from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip_loading import load_open_clip
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import MERGE_LEVELS, join_merge
 from vidret.engine import Engine
 from vidret.index.stages import encode_segments
 from vidret.video.scan import scan

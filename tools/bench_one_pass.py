@@ -22,7 +22,7 @@ import torch
 
 from vidret.cli.commands.demo import sample_videos
 from vidret.encode.encoder import Encoder, LayeredEncoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead

@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vidret.cli.commands.demo import sample_videos
-from vidret.encode.encoder import STARTER, Encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.encoder import Encoder
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import STARTER
 from vidret.types import Frames
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames

@@ -20,7 +20,7 @@ import torch
 from bench_search import build, time_queries
 
 from vidret.align.baseline import UNRELATED
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.types import ComposedQuery, Query
 

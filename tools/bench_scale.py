@@ -84,7 +84,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
     """Measure the frames of a real index; say what was measured."""
     from vidret.align.baseline import UNRELATED
-    from vidret.encode.load import load_encoder
+    from vidret.encode.families.registry import load_encoder
 
     with Store.open(like) as store:
         frames = np.concatenate([each for each, _ in store.frames(store.searchable())]).astype(np.float32)

@@ -29,7 +29,7 @@ from jaxtyping import Float
 
 from vidret.align.baseline import UNRELATED
 from vidret.encode.encoder import Encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
 from vidret.engine import Engine
 from vidret.search.ranking import AUTO, load_ranker

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from vidret.align.ucofia_temporal import pool_frames
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.train import optim
 from vidret.train.losses import pair_losses
 from vidret.train.methods import tempme

@@ -1,4 +1,4 @@
-"""Make vidret/encode/starter_classes.safetensors: one MiniLM vector for each ImageNet class.
+"""Make vidret/encode/families/starter_classes.safetensors: one MiniLM vector for each ImageNet class.
 
     python tools/build_starter.py [OUT]
 
@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from timm.data.imagenet_info import ImageNetInfo
 
-from vidret.encode import starter
+from vidret.encode.families.starter import CLASS_TEXTS, StarterEncoder
+from vidret.encode.sentences import SENTENCES, embed_words, find_weights, load_sentence_model, pool_words
 
 TEMPLATES = ("a photo of a {name}", "a video of a {name}", "a video of a scene with a {name}, {definition}")
 
@@ -29,17 +30,17 @@ def read_classes() -> list[tuple[str, str]]:
 @torch.inference_mode()
 def embed_classes(classes: list[tuple[str, str]]) -> torch.Tensor:
     """Average the unit vectors of each class's sentences: (class, dim)."""
-    tokenizer, model = starter.load_sentence_model(starter.find_weights(*starter.SENTENCES))
-    total = torch.zeros(len(classes), starter.StarterEncoder.dim)
+    tokenizer, model = load_sentence_model(find_weights(SENTENCES))
+    total = torch.zeros(len(classes), StarterEncoder.dim)
     for template in TEMPLATES:
         texts = [template.format(name=name, definition=definition) for name, definition in classes]
         for start in range(0, len(texts), 50):
-            words, mask = starter.embed_words(tokenizer, model, texts[start : start + 50])
-            total[start : start + 50] += starter.pool_words(words, mask) / len(TEMPLATES)
+            words, mask = embed_words(tokenizer, model, texts[start : start + 50])
+            total[start : start + 50] += pool_words(words, mask) / len(TEMPLATES)
     return total
 
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else starter.CLASS_TEXTS
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else CLASS_TEXTS
     save_file({"classes": embed_classes(read_classes()).half()}, out, metadata={"templates": " | ".join(TEMPLATES)})
     print(f"{out}: {out.stat().st_size} bytes")

@@ -20,10 +20,10 @@ from einops import rearrange
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from vidret.encode.clip.model import CLIP_MEAN, CLIP_STD, load_model, read_card
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.model import CLIP_MEAN, CLIP_STD, load_model, read_card
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import VidretError
 from vidret.present.chart import FAINT, INK, PAPER
 from vidret.present.sheet import GAP

@@ -21,8 +21,9 @@ from torch.nn import functional
 from vidret.align.sinkhorn import sinkhorn
 from vidret.data.synthetic.generation import draw_films
 from vidret.data.synthetic.render import render
-from vidret.encode.encoder import STARTER, Encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.encoder import Encoder
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import STARTER
 from vidret.ground.pyramid import make_points
 from vidret.present.chart import FAINT, INK, PAPER
 from vidret.train.targets import find_targets

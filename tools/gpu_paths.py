@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from vidret.devices import CPU, cuda_index
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.encode.encoder import Encoder
-from vidret.encode.load import load_encoder
-from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.types import Frames, Resize, Sampling
 

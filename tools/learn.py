@@ -35,11 +35,11 @@ from vidret import Engine
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
 from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.encode.precision import choose_precision
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
 from vidret.ground.spans import overlap
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule

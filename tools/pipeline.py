@@ -34,10 +34,10 @@ from safetensors.torch import save_file
 from scipy.stats import t
 
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.evaluate.plots import plot_recall, plot_timeline
 from vidret.present.html import STYLE, escape_text, render_table
 from vidret.text import format_time

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
     from vidret.client.async_remote import AsyncRemoteEngine
     from vidret.encode.encoder import Encoder
-    from vidret.encode.load import load_encoder
+    from vidret.encode.families.registry import load_encoder
     from vidret.engine import Engine
     from vidret.index.progress import IndexReport, Progress
     from vidret.present.show import to_dicts, to_pandas

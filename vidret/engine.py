@@ -17,7 +17,7 @@ from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device
 from vidret.encode.encoder import Encoder, check_encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
 from vidret.index.frame_arrays import check_frames, index_arrays
 from vidret.index.importing import ImportReport, check_embeddings, import_videos

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.encode.encoder import Encoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.progress import IndexReport, Progress

@@ -16,7 +16,7 @@ from vidret import cli
 from vidret.cli import app
 from vidret.cli.app import load_commands
 from vidret.cli.registry import COMMANDS, Entry
-from vidret.encode.recommended import RECOMMENDED
+from vidret.encode.names import RECOMMENDED
 from vidret.types import SOURCES
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-import vidret.encode.load
+import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.corpus.clusters import find_topics
@@ -113,7 +113,7 @@ def write_striped(path: Path, seed: int, blur: float) -> None:
 
 
 def test_blurred_pixels_lower_fidelity_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: DetailEncoder())
+    monkeypatch.setattr(vidret.encode.families.registry, "load_encoder", lambda *_args, **_kwargs: DetailEncoder())
     scores = {}
     for number in range(14):
         write_striped(tmp_path / "real" / f"{number}.mp4", number, 0)
@@ -160,7 +160,7 @@ def test_topics_are_found_among_many_prompts() -> None:
 
 
 def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(vidret.encode.families.registry, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     common = ("eval", "generated", "--prompts", generated / "prompts.jsonl", "--videos", generated / "videos")
     answer = run(*common, "--real", generated / "videos")
     assert answer.code == 0, answer.err

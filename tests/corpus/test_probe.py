@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vidret.encode.load
+import vidret.encode.families.registry
 from tests.evaluate.world import run, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from vidret.corpus import probe, probe_world
@@ -114,7 +114,7 @@ def test_a_folder_is_probed_by_rules_on_its_captions(tmp_path: Path, monkeypatch
     (tmp_path / "bad.mp4").write_text("no video")
     rows = [{"video": f"{name}.mp4", "captions": [name]} for name in (*colours, "bad", "gone")]
     write_rows(tmp_path / "captions.jsonl", rows)
-    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(vidret.encode.families.registry, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     answer = run("eval", "probe", tmp_path, "--html", tmp_path / "page.html")
     assert answer.code == 0, answer.err
     assert "Too few pairs for a claim: 20 are needed: attribute swap (100 %)." in answer.out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import vidret.encode.load
+import vidret.encode.families.registry
 from tests.chatting import Reply, run_chat, say
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
@@ -64,7 +64,7 @@ def test_an_answer_without_questions_is_refused() -> None:
 
 
 def test_the_command_adds_the_scores(videos: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(vidret.encode.families.registry, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     folder = Path(next(iter(videos))).parent
     lines = [f'{{"prompt": "a car", "video": "{Path(path).name}"}}\n' for path in videos]
     (tmp_path / "prompts.jsonl").write_text("".join(lines))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import vidret.encode.load
+import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.corpus.word_alignment import score_with_words
@@ -43,7 +43,7 @@ def test_words_tell_videos_of_one_look_apart(videos: Path) -> None:
 
 
 def test_report_and_page_have_the_words(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(vidret.encode.families.registry, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     rows = [{"prompt": f"{name} <i>", "video": f"{name}.mp4"} for name in (*LINES, "red")]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     common = ("eval", "generated", "--prompts", tmp_path / "p.jsonl", "--videos", videos)

@@ -17,7 +17,7 @@ from vidret.data.cache.layers import LayersCache, VideoLayers, to_float16
 from vidret.data.frames import VideoSpan
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.records import LabelledQuery
-from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.windows import Window

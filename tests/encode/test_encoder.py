@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.encode.tiny import TEXT, VISION
-from vidret.encode.encoder import STARTER, WHOLE, check_encoder, digest_weights, normalise_pixels
-from vidret.encode.load import load_encoder
-from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.open_clip_encoder import OpenClipEncoder
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.encoder import check_encoder, digest_weights, normalise_pixels
+from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import STARTER, WHOLE
 from vidret.errors import DeviceError, EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from tests.encode.tiny import VISION
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.load import load_encoder
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.weight_names import OPEN_CLIP
+from vidret.encode.clip.weights import convert_file, convert_state_dict
+from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import join_clauses, split_text
-from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.weight_names import OPEN_CLIP
-from vidret.encode.weights import convert_file, convert_state_dict
 from vidret.errors import EncoderError
 from vidret.types import TextEmbedding
 

@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidret.encode import starter
-from vidret.encode.minilm import MiniLM, load_minilm
+from vidret.encode.sentences import SENTENCES, MiniLM, embed_words, find_weights, load_minilm, load_sentence_model
 
 TEXTS = ["a dog on a beach", "", "two people ride their bicycles through a busy street in the rain", "x"]
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return starter.find_weights(*starter.SENTENCES).parent
+    return find_weights(SENTENCES).parent
 
 
 def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
@@ -40,8 +39,8 @@ def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
 
 @torch.no_grad()
 def test_states_equal_loops_and_ignore_padding(folder: Path) -> None:
-    tokenizer, model = starter.load_sentence_model(folder / "model.safetensors")
-    words, mask = starter.embed_words(tokenizer, model, TEXTS)
+    tokenizer, model = load_sentence_model(folder / "model.safetensors")
+    words, mask = embed_words(tokenizer, model, TEXTS)
     for text, row, real in zip(TEXTS, words, mask, strict=True):
         alone = naive_states(model, tokenizer.encode(text).ids)
         torch.testing.assert_close(row[real], alone, atol=1e-5, rtol=0)

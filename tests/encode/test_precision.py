@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.encode.tiny import MERGING, TEXT, VISION, stir
-from vidret.encode.clip import ClipEncoder
-from vidret.encode.encoder import STARTER
-from vidret.encode.load import load_encoder
-from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.open_clip_encoder import OpenClipEncoder
+from vidret.encode.clip.encoder import ClipEncoder
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.clip.vision import VisionTower
+from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import STARTER
 from vidret.encode.precision import MIN_COSINE, choose_precision, quantize_tower, sample_images
-from vidret.encode.vision import VisionTower
 from vidret.errors import EncoderError
 from vidret.layers import Int8Linear
 from vidret.types import Frames

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.trunk import Trunk
-from vidret.encode.vision import VisionShape, VisionTower
+from vidret.encode.clip.outputs import Trunk
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.layers import Block
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)

@@ -15,8 +15,8 @@ from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.train.small import make_module
 from vidret.data.records import Split
-from vidret.encode.load import load_encoder
-from vidret.encode.model import Card
+from vidret.encode.clip.model import Card
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model, index_gallery

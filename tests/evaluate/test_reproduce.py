@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vidret.encode.weights import SOURCES
+from vidret.encode.clip.weights import SOURCES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text("utf-8")
 

@@ -14,7 +14,8 @@ import pytest
 import vidret.engine
 from tests.fakes import ColourEncoder, write_film
 from vidret import cli
-from vidret.encode.encoder import WHOLE, Encoder
+from vidret.encode.encoder import Encoder
+from vidret.encode.names import WHOLE
 from vidret.types import Sampling
 
 SCENES: dict[str, tuple[tuple[str, float], ...]] = {

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import PatchEncoder, write_mosaics
 from tests.grounded import write_head
-from vidret.encode.clip import ClipEncoder
+from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
 from vidret.types import Frames, LayerTokens
 

@@ -31,7 +31,7 @@ from tests.grounded import (
     write_numbers,
 )
 from vidret.data.benchmarks.registry import RECIPES
-from vidret.encode.clip import ClipEncoder
+from vidret.encode.clip.encoder import ClipEncoder
 from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.head import GroundingResult

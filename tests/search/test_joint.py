@@ -16,8 +16,8 @@ from tests.grounded import write_head
 from tests.train.small import TEXT, VISION, make_module
 from vidret.align.files import describe_aligner, load_aligner, save_aligner
 from vidret.align.glscl import ConceptAligner
-from vidret.encode.load import load_encoder
-from vidret.encode.model import ClipModel, describe_towers, load_model, read_card, save_model
+from vidret.encode.clip.model import ClipModel, describe_towers, load_model, read_card, save_model
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head

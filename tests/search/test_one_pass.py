@@ -13,7 +13,7 @@ import torch
 from tests.grounded import NUM_LAYERS, lasting_pools, make_encoder, write_head, write_numbers
 from vidret.data.cache.layers import LayersCache
 from vidret.data.frames import VideoSpan
-from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.engine import Engine
 from vidret.ground.checkpoint import load_head
 from vidret.ground.pieces import load_projected

@@ -6,7 +6,7 @@ import pytest
 
 import vidret.engine
 from tests.fakes import PatchEncoder, write_film
-from vidret.encode.encoder import STARTER
+from vidret.encode.names import STARTER
 from vidret.engine import Engine
 from vidret.search.calibration import load_calibration
 from vidret.search.query_bank import LEVELS, NAME, SENTENCES, choose_bank

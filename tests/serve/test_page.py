@@ -36,7 +36,7 @@ from tests.serve.looking import (
 )
 from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library, write_words
 from tests.video.films import write_video
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.app import PAGE

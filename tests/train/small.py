@@ -9,10 +9,10 @@ import torch
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import RetrievalData
 from vidret.data.synthetic.world import write_retrieval_world
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 

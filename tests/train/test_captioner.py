@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
 from tests.train.captions import END, FREQUENT, START, VOCABULARY, WIDTH, compute_loss, make_captions, naive_loss
-from vidret.encode.text import TextShape, TextTower
-from vidret.encode.weights import convert_state_dict
+from vidret.encode.clip.text import TextShape, TextTower
+from vidret.encode.clip.weights import convert_state_dict
 from vidret.errors import EncoderError
 from vidret.train.captioner import (
     FREQUENT_WORDS,

@@ -18,11 +18,11 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.ground.head import GroundingHead
 from vidret.train.captioner import Captioner
 from vidret.train.losses import pair_losses

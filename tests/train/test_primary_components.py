@@ -10,9 +10,9 @@ from torch.nn import functional
 from tests.goldens import Case, check_close, find_cases
 from tests.train.small import make_module, make_trainer, open_data, write_world
 from vidret.data.dataset import find_first_sentence
-from vidret.encode.clip_loading import load_towers
-from vidret.encode.text import KEPT_POSITIONS, TextShape, stretch_positions
-from vidret.encode.weights import convert_state_dict
+from vidret.encode.clip.text import KEPT_POSITIONS, TextShape, stretch_positions
+from vidret.encode.clip.weights import convert_state_dict
+from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.train.losses import contrast_rows, find_same_videos
 from vidret.train.methods.longclip import LongClip, keep_components, primary_losses

@@ -106,8 +106,7 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
     """
     if merge is None:
         return model
-    from vidret.encode.encoder import STARTER
-    from vidret.encode.token_merging import MERGE_LEVELS, join_merge, split_merge
+    from vidret.encode.names import MERGE_LEVELS, STARTER, join_merge, split_merge
     from vidret.search.models import read_encoder_name
     from vidret.store.store import Store
 

@@ -17,7 +17,7 @@ from vidret.data.augment import Augmentation
 from vidret.data.cache.frames import FrameSource, Pixels
 from vidret.data.records import Split
 from vidret.data.sampler import Key
-from vidret.encode.tokenizer import clip_words
+from vidret.encode.clip.text import clip_words
 from vidret.errors import VidretError
 
 

@@ -20,7 +20,7 @@ from vidret.data.grounding import LabelledVideos, collate
 from vidret.data.records import Split
 from vidret.data.stages import OpenedSplit, SplitData
 from vidret.encode.encoder import LayeredEncoder
-from vidret.encode.load import load_encoder
+from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.types import Interpolation, Resize
 

@@ -11,8 +11,8 @@ import torch
 from einops import reduce
 from jaxtyping import Float
 
-from vidret.encode.hf_loading import PREFIX, find_source, hide_progress
-from vidret.encode.weights import first_line
+from vidret.encode.clip.weights import first_line
+from vidret.encode.families.transformers_loading import PREFIX, find_source, hide_progress
 from vidret.errors import EncoderError, MissingExtraError
 
 Spans = Sequence[tuple[int, int]]  # start and end of stretches of a text, in characters

@@ -14,9 +14,6 @@ from torch.nn import functional
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
-STARTER = "starter"
-WHOLE = "#whole"
-
 
 class Encoder(Protocol):
     """Encode frames and text as unit vectors of one space, in which a dot product is a similarity.

@@ -6,7 +6,7 @@ import logging
 import torch
 from torch.nn import functional
 
-from vidret.encode.vision import VisionTower
+from vidret.encode.clip.vision import VisionTower
 from vidret.errors import EncoderError
 from vidret.layers import quantize
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 
 from vidret.devices import choose_device
-from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
+from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.names import WHOLE
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 
 from vidret.align.files import CARD as ALIGNER_CARD
 from vidret.align.files import describe_aligner, load_aligner
-from vidret.encode.encoder import WHOLE
-from vidret.encode.model import Card, ClipModel, describe_towers, load_model, read_card
-from vidret.encode.token_merging import OFF, MergeLevel, merge_tokens, split_merge
+from vidret.encode.clip.model import Card, ClipModel, describe_towers, load_model, merge_tokens, read_card
+from vidret.encode.names import OFF, WHOLE, MergeLevel, split_merge
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import read_head_card
 from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidret.encode.custom import describe_class
-from vidret.encode.encoder import STARTER, Encoder
-from vidret.encode.load import is_elsewhere
+from vidret.encode.encoder import Encoder
+from vidret.encode.families.custom import describe_class
+from vidret.encode.families.registry import is_elsewhere
+from vidret.encode.names import STARTER
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.search.joint import QueryBank, find_bank, find_model_parts

@@ -1,7 +1,7 @@
 """Typical queries, written for vidret, that starter indexes are calibrated with unless they are given others."""
 
 from vidret.align.ucofia import Aligner
-from vidret.encode.encoder import STARTER, WHOLE
+from vidret.encode.names import STARTER, WHOLE
 from vidret.search.joint import QueryBank
 
 NAME = "default"

@@ -19,8 +19,8 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
-from vidret.encode.encoder import STARTER, WHOLE, Encoder, has_frame_vectors
-from vidret.encode.token_merging import split_merge
+from vidret.encode.encoder import Encoder, has_frame_vectors
+from vidret.encode.names import STARTER, WHOLE, split_merge
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, read_part_cards
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.encode.model import load_exactly
-from vidret.encode.text import TextTower
-from vidret.encode.weight_names import Names
-from vidret.encode.weights import Weights, rename
+from vidret.encode.clip.model import load_exactly
+from vidret.encode.clip.text import TextTower
+from vidret.encode.clip.weight_names import Names
+from vidret.encode.clip.weights import Weights, rename
 from vidret.errors import EncoderError
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"

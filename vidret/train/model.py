@@ -14,8 +14,8 @@ from vidret.align.glscl import ConceptAligner
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.data.dataset import RetrievalBatch
+from vidret.encode.clip.model import ClipModel, describe_towers
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.model import ClipModel, describe_towers
 from vidret.model_files import ALIGNER, save_joint
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather, gather_batch

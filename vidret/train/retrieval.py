@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip_loading import load_towers
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompt_switch import PromptShape
-from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
+from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
 from vidret.train import optim

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.train.small import make_module
-from vidret.encode.model import read_card
+from vidret.encode.clip.model import read_card
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder
-from vidret.encode.load import load_encoder
-from vidret.encode.recommended import PUBLISHED, RECOMMENDED
+from vidret.encode.catalog import PUBLISHED
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import RECOMMENDED
 from vidret.errors import EncoderError
 
 
@@ -92,7 +93,7 @@ def test_speed_is_measured_and_says_where_weights_are_random(run: Runner, monkey
             raise EncoderError("small: its files are not on this machine")
         return ColourEncoder()
 
-    monkeypatch.setattr("vidret.encode.load.load_encoder", load)
+    monkeypatch.setattr("vidret.encode.families.registry.load_encoder", load)
     code, out, err = run("models", "starter", "small", "--measure", "--json")
     assert code == 0
     assert [(row["model"], row["weights"]) for row in json.loads(out)] == [("starter", "its own"), ("small", "random")]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.encode.tiny import TEXT, VISION, stir
-from vidret.encode.clip import ClipEncoder
-from vidret.encode.load import load_encoder
-from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.clip.encoder import ClipEncoder
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.families.registry import load_encoder
 from vidret.types import Sampling
 
 

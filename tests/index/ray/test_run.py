@@ -16,7 +16,7 @@ import pytest
 from tests.fakes import write_mosaic
 from tests.index.ray.conftest import Nodes
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
-from vidret.encode.clip import ClipEncoder
+from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.progress import FileJob, IndexReport, Progress

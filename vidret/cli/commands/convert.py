@@ -15,8 +15,8 @@ from vidret.present.terminal import print_message
 if TYPE_CHECKING:
     from vidret.align.glscl import ConceptAligner
     from vidret.align.ucofia import Aligner
-    from vidret.encode.tempme import MergeSchedule
-    from vidret.encode.token_merging import MergeLevel
+    from vidret.encode.clip.tempme import MergeSchedule
+    from vidret.encode.names import MergeLevel
 
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
 JOIN = "Joining models"
@@ -110,9 +110,9 @@ def convert_command(
     Code in the checkpoint is never run.
     """
     from vidret.align.files import describe_aligner
-    from vidret.encode.model import describe_towers
-    from vidret.encode.token_merging import MERGE_LEVELS, OFF, merge_tokens
-    from vidret.encode.weights import convert_file
+    from vidret.encode.clip.model import describe_towers, merge_tokens
+    from vidret.encode.clip.weights import convert_file
+    from vidret.encode.names import MERGE_LEVELS, OFF
     from vidret.model_files import ALIGNER, save_joint
 
     if out.suffix != ".safetensors":
@@ -144,7 +144,7 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
         VidretError: A file cannot be read, or a part does not fit.
     """
     from vidret.cli.inputs import read_bank
-    from vidret.encode.token_merging import OFF
+    from vidret.encode.names import OFF
     from vidret.errors import VidretError
     from vidret.search.joint import QueryBank, join_files
 
@@ -170,7 +170,7 @@ def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSche
     Raises:
         BadParameter: A value is malformed or invalid.
     """
-    from vidret.encode.tempme import MergeSchedule
+    from vidret.encode.clip.tempme import MergeSchedule
 
     try:
         joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
@@ -186,7 +186,7 @@ def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -
         VidretError: The checkpoint is not that of a head.
     """
     from vidret.data.benchmarks.registry import RECIPES
-    from vidret.encode.weights import read_weights
+    from vidret.encode.clip.weights import read_weights
     from vidret.errors import VidretError
     from vidret.ground.checkpoint import HeadCard, convert_head, save_head
 
@@ -210,7 +210,7 @@ def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | Non
     from vidret.align.glscl_checkpoint import convert_concepts
     from vidret.align.ucofia import Aligner
     from vidret.align.ucofia_checkpoint import convert_aligner
-    from vidret.encode.weights import read_weights
+    from vidret.encode.clip.weights import read_weights
     from vidret.errors import AlignerError
 
     converters: dict[str, Callable[[Any], Aligner | ConceptAligner]] = {

@@ -140,7 +140,7 @@ def _describe_device() -> str:
 
 
 def _try_starter() -> str:
-    from vidret.encode.load import load_encoder
+    from vidret.encode.families.registry import load_encoder
 
     encoder = load_encoder("starter", device="cpu")
     encoder.encode_text(["a dog"])

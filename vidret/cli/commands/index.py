@@ -221,7 +221,7 @@ def suggest_model() -> None:
     """Print in one line what the recommended model would bring and cost, unless it could not be downloaded."""
     from huggingface_hub import constants
 
-    from vidret.encode.recommended import RECOMMENDED
+    from vidret.encode.names import RECOMMENDED
 
     if constants.HF_HUB_OFFLINE:
         return

@@ -42,7 +42,7 @@ def models_command(
     A dash means that it is not known before the model is loaded.
     """
     from vidret.encode.catalog import list_catalog
-    from vidret.encode.recommended import RECOMMENDED
+    from vidret.encode.names import RECOMMENDED
 
     if names and not measure:
         raise typer.BadParameter("needs --measure, got none", param_hint="MODEL")
@@ -90,8 +90,8 @@ def load_to_measure(name: str) -> "tuple[Encoder, str]":
     Raises:
         VidretError: It cannot be loaded.
     """
-    from vidret.encode.load import load_encoder
-    from vidret.encode.recommended import resolve_name
+    from vidret.encode.families.registry import load_encoder
+    from vidret.encode.names import resolve_name
 
     try:
         return load_encoder(name), "its own"

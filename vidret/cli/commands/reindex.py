@@ -58,7 +58,7 @@ def reindex_command(
 
     Safe to interrupt and run again. Words, watches and settings stay; concepts are taught again from their examples.
     """
-    from vidret.encode.token_merging import MERGE_LEVELS, join_merge
+    from vidret.encode.names import MERGE_LEVELS, join_merge
     from vidret.reindex import reindex
     from vidret.search.models import read_encoder_name
 

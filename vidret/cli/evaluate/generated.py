@@ -71,8 +71,8 @@ def generated_command(
     from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
     from vidret.corpus.video_questions import score_by_questions
     from vidret.corpus.word_alignment import check_prompts, score_with_words
-    from vidret.encode.encoder import STARTER
-    from vidret.encode.load import load_encoder
+    from vidret.encode.families.registry import load_encoder
+    from vidret.encode.names import STARTER
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)

@@ -48,8 +48,8 @@ def probe_command(
     from vidret.corpus.probe import probe_encoder, report_to_dict
     from vidret.corpus.probe_page import write_probe_page
     from vidret.corpus.probe_world import draw_probe_world, read_probe_world
-    from vidret.encode.encoder import STARTER
-    from vidret.encode.load import load_encoder
+    from vidret.encode.families.registry import load_encoder
+    from vidret.encode.names import STARTER
 
     encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     if world == SYNTHETIC:

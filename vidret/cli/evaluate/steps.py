@@ -70,7 +70,7 @@ def open_index(
     head: str = "auto",
 ) -> "Engine":
     """Open an index, or prepare a new one for this model, reranker and head; ``whole`` makes each video one segment."""
-    from vidret.encode.encoder import STARTER, WHOLE
+    from vidret.encode.names import STARTER, WHOLE
     from vidret.store.store import Store
 
     exists = Store.exists(path)

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float
 from vidret.data.cache.entries import KnownFiles, ReadResult, SegmentsResult, read_segments
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import VideoSpan
+from vidret.encode.clip.outputs import join_layers
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
-from vidret.encode.outputs import join_layers
 from vidret.errors import VidretError
 from vidret.ground.windows import choose_frames, place_steps
 from vidret.types import LayerTokens

@@ -126,7 +126,7 @@ class EncodeStage:
         """Load an encoder by name; if that fails, or its fingerprint differs, the first segment returns the error."""
         import torch
 
-        from vidret.encode.load import load_encoder
+        from vidret.encode.families.registry import load_encoder
 
         torch.set_num_threads(1)  # there is an actor for each core
         self._pack, self._tokens, self._in_batches, self._failure = pack, tokens, device != "cpu", ""

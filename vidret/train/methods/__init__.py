@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
 from vidret.train.model import RetrievalModel
 from vidret.train.optim import Recipe

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, pair_terms, score_pairs

@@ -13,7 +13,7 @@ from torch import Tensor
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import concept_losses
 from vidret.train.methods import Method

@@ -18,7 +18,7 @@ from torch import Tensor
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia import Aligner, take_texts
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, restrict_vocabulary

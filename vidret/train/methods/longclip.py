@@ -17,8 +17,8 @@ from torch.nn import functional
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.text import KEPT_POSITIONS, stretch_positions
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.text import KEPT_POSITIONS, stretch_positions
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.gather import gather

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
-from vidret.encode.tokenizer import clip_pieces
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.text import clip_pieces
 from vidret.train import optim
 from vidret.train.captioner import Captioner, caption_loss, frequent_ids
 from vidret.train.methods import Method

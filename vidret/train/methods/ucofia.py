@@ -15,7 +15,7 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import KEPT, PatchSelector, ScoreNet
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.losses import retrieval_loss
 from vidret.train.methods import Method

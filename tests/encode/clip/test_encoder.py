@@ -1,0 +1,524 @@
+"""CLIP encoders: vectors equal to open_clip's, loading from names and files, and errors of loading."""
+
+import io
+import json
+import logging
+import pickle
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vidret.encode.clip.encoder import ClipEncoder
+from vidret.encode.clip.model import ClipModel
+from vidret.encode.clip.weights import from_open_clip
+from vidret.encode.encoder import Encoder, check_encoder, digest_weights
+from vidret.encode.families.clip import derive_card
+from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip_loading import infer_architecture, parse_name, read_resize
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.long_text import _note_split
+from vidret.errors import EncoderError
+from vidret.types import Frames, Resize
+
+CPU = torch.device("cpu")
+TINY, TWIN, POOLED = "vidret-tiny", "vidret-twin", "vidret-coca"
+TEXTS = ["a dog on a beach", "", "two people ride bikes past a parked car", "Dog!"]
+
+
+def config(dim: int, **more: Any) -> dict[str, Any]:
+    """Return the config of a ViT with two layers and sizes that no published model has."""
+    vision = {"image_size": 32, "layers": 2, "width": 72, "head_width": 24, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    return {"embed_dim": dim, "vision_cfg": vision, "text_cfg": text, **more}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("architectures")
+    twins = {TWIN: config(52), f"{TWIN}-quickgelu": config(52, quick_gelu=True)}
+    pooled = config(
+        44, multimodal_cfg={"width": 64, "heads": 2, "layers": 1, "context_length": 76, "vocab_size": 49408}
+    )
+    pooled["text_cfg"] |= {"context_length": 76, "embed_cls": True, "output_tokens": True}
+    pooled["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    for name, each in {TINY: config(44), **twins, POOLED: pooled | {"custom_text": True}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(each))
+    open_clip.add_model_config(folder)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    return open_clip.create_model(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def weights(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(weights: Path) -> Encoder:
+    return load(f"{TINY}/{weights}")
+
+
+def load(name: str, precision: str = "fp32") -> ClipEncoder:
+    loaded = load_encoder(name, device="cpu", precision=precision)
+    assert isinstance(loaded, ClipEncoder)
+    return loaded
+
+
+def ours(model: Any) -> ClipModel:
+    """Return a ``ClipModel`` with the weights of an open_clip model."""
+    card = derive_card(model, TINY)
+    assert card is not None
+    return from_open_clip(model.state_dict(), card)
+
+
+def sample(num_frames: int, seed: int = 0, side: int = 32) -> Frames:
+    rng = np.random.default_rng(seed)
+    return Frames(rng.integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8), np.arange(num_frames) / 2)
+
+
+def unit(vectors: torch.Tensor) -> np.ndarray:
+    return np.asarray((vectors / vectors.norm(dim=-1, keepdim=True)).numpy())
+
+
+def naive_images(frames: Frames) -> torch.Tensor:
+    """Normalise each frame as open_clip's preprocessing does after resizing."""
+    mean, std = np.array(open_clip.OPENAI_DATASET_MEAN), np.array(open_clip.OPENAI_DATASET_STD)
+    images = [((picture / 255 - mean) / std).transpose(2, 0, 1) for picture in frames.pixels]
+    return torch.from_numpy(np.stack(images)).float()
+
+
+@torch.no_grad()
+def naive_tokens(model: Any, frames: Frames) -> np.ndarray:
+    """Compute projected patches step by step: patches, class token, blocks, last norm, projection."""
+    visual, tokens = model.visual, []
+    for image in naive_images(frames):
+        patches = visual.conv1(image[None])[0].flatten(1).T
+        states = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
+        states = visual.ln_pre(states)[None]
+        for block in visual.transformer.resblocks:
+            states = block(states)
+        tokens.append(visual.ln_post(states)[0, 1:] @ visual.proj)
+    return unit(torch.cat(tokens))
+
+
+@torch.no_grad()
+def naive_words(model: Any, text: str) -> np.ndarray:
+    """Compute projected words step by step from the text alone, without padding."""
+    tokenizer = open_clip.get_tokenizer(TINY)
+    ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+    states = model.token_embedding(torch.tensor([ids])) + model.positional_embedding[: len(ids)]
+    mask = torch.full((len(ids), len(ids)), -torch.inf).triu(1)
+    for block in model.transformer.resblocks:
+        states = block(states, attn_mask=mask)
+    words = model.ln_final(states)[0] @ model.text_projection
+    return unit(words[1:-1] if len(ids) > 2 else words[1:])
+
+
+@torch.no_grad()
+def test_frames_equal_open_clip(encoder: Encoder, model: Any) -> None:
+    frames = sample(5)
+    for tokens in (False, True):
+        (embedding,) = encoder.encode_frames([frames], tokens=tokens)
+        expected = unit(model.encode_image(naive_images(frames)))
+        np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
+        np.testing.assert_allclose(embedding.video, unit(torch.from_numpy(expected).mean(0)), atol=1e-5)
+        assert embedding.times is frames.times
+        assert (embedding.tokens is not None) == tokens
+
+
+def test_tokens_equal_projected_patches(encoder: Encoder, model: Any) -> None:
+    frames = sample(3)
+    (embedding,) = encoder.encode_frames([frames], tokens=True)
+    assert embedding.tokens is not None
+    assert embedding.tokens.shape == (3 * 16, 44)
+    np.testing.assert_allclose(embedding.tokens, naive_tokens(model, frames), atol=1e-5)
+
+
+@torch.no_grad()
+def test_sentences_equal_open_clip(encoder: Encoder, model: Any) -> None:
+    expected = unit(model.encode_text(open_clip.get_tokenizer(TINY)(TEXTS)))
+    for embedding, text, vector in zip(encoder.encode_text(TEXTS), TEXTS, expected, strict=True):
+        assert embedding.text == text
+        np.testing.assert_allclose(embedding.sentence, vector, atol=1e-5)
+
+
+def test_words_equal_those_without_padding(encoder: Encoder, model: Any) -> None:
+    for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
+        np.testing.assert_allclose(embedding.words, naive_words(model, text), atol=1e-5)
+    assert [len(embedding.words) for embedding in encoder.encode_text(TEXTS)] == [5, 1, 8, 2]
+
+
+def test_vectors_are_float32_of_unit_length(encoder: Encoder) -> None:
+    (embedding,) = encoder.encode_frames([sample(4)], tokens=True)
+    (text,) = encoder.encode_text(["a dog"])
+    for vectors in (embedding.video, embedding.frames, embedding.tokens, text.sentence, text.words):
+        assert vectors is not None
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
+
+
+def test_a_batch_equals_single_calls(model: Any) -> None:
+    tokenizer = open_clip.get_tokenizer(TINY)
+    small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
+    batch = [sample(length, seed=length) for length in (1, 7, 2, 3)]
+    for frames, embedding in zip(batch, small.encode_frames(batch, tokens=True), strict=True):
+        (alone,) = small.encode_frames([frames], tokens=True)
+        assert alone.tokens is not None
+        assert embedding.tokens is not None
+        assert embedding.times is frames.times
+        np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
+        np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
+        np.testing.assert_allclose(embedding.tokens, alone.tokens, atol=1e-5)
+
+
+def test_threads_do_not_mix_words(encoder: Encoder) -> None:
+    texts = [f"{'word ' * (number % 7 + 1)}number {number}" for number in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: encoder.encode_text([text])[0], texts))
+    for embedding, text in zip(together, texts, strict=True):
+        np.testing.assert_allclose(embedding.words, encoder.encode_text([text])[0].words, atol=1e-5)
+
+
+def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    _note_split.cache_clear()
+    with caplog.at_level(logging.WARNING, "vidret"):
+        long, short = encoder.encode_text(["word " * 200, "word"])
+    assert (len(long.words), len(short.words)) == (200, 1)
+    (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
+    assert record.getMessage() == f"{encoder.name} reads 77 tokens: split into 3 parts: {'word ' * 12}..."
+    parts = encoder.encode_text(["word " * 74, "word " * 74, "word " * 52])
+    mean = unit(torch.from_numpy(sum(74 * each.sentence for each in parts[:2]) + 52 * parts[2].sentence))
+    np.testing.assert_allclose(long.sentence, mean, atol=1e-3)
+
+
+class PaddedWords:
+    """A tokenizer like SigLIP's: no start token, and padding with the end token."""
+
+    pad_token_id = 1
+
+    @property
+    def tokenizer(self) -> "PaddedWords":
+        return self
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        rows = [[9 + len(word) for word in text.split()] for text in texts]
+        return torch.tensor([[*row, *[1] * (77 - len(row))] for row in rows])
+
+
+def test_words_without_a_start_token_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    other = OpenClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
+    with caplog.at_level(logging.WARNING, "vidret"):
+        lengths = [len(each.words) for each in other.encode_text(["one two three", "", "much longer than these"])]
+    assert lengths == [3, 1, 4]
+    assert not caplog.records
+
+
+@torch.no_grad()
+def test_a_model_with_attention_pooling_has_no_tokens() -> None:
+    pooled = load_encoder(f"{POOLED}/random", device="cpu", precision="fp32")
+    assert isinstance(pooled, OpenClipEncoder)
+    (embedding,) = pooled.encode_frames([sample(2)])
+    expected = unit(pooled._model.encode_image(naive_images(sample(2))))
+    np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
+    assert [each.words.shape for each in pooled.encode_text(["a dog"])] == [(2, 44)]
+    with pytest.raises(
+        EncoderError, match="tokens must come from a ViT with a projection or a trunk of timm, got vidret-coca"
+    ):
+        pooled.encode_frames([sample(2)], tokens=True)
+
+
+def test_bfloat16_is_close_to_float32_at_a_real_size() -> None:
+    encoders = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(1)
+        encoders.append(load("ViT-B-32/random", precision))
+    exact, rough = (each.encode_frames([sample(1, side=224)], tokens=True)[0] for each in encoders)
+    texts = [each.encode_text(["a dog on a beach"])[0] for each in encoders]
+    assert exact.tokens is not None
+    assert rough.tokens is not None
+    assert rough.frames.dtype == np.float32
+    assert (exact.frames * rough.frames).sum(-1).min() >= 0.999
+    assert (exact.tokens * rough.tokens).sum(-1).min() >= 0.999
+    assert texts[0].sentence @ texts[1].sentence >= 0.999
+
+
+def test_random_weights_are_valid_and_reproducible() -> None:
+    encoders = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        encoders.append(load(f"{TINY}/random"))
+        assert torch.initial_seed() == seed, "the global random state is unchanged"
+    for each in encoders:
+        check_encoder(each)
+        assert (each.name, each.dim) == (f"{TINY}/random", 44)
+    assert encoders[0].fingerprint == encoders[1].fingerprint, "an index made with random weights opens again"
+
+
+@pytest.mark.parametrize(("suffix", "training"), [(".safetensors", False), (".pt", False), (".pt", True)])
+def test_files_load_with_and_without_an_architecture(
+    encoder: Encoder, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, training: bool
+) -> None:
+    path, state = tmp_path / f"weights{suffix}", model.state_dict()
+    if suffix == ".safetensors":
+        save_file(state, path)
+    elif training:
+        torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+    else:
+        torch.save(state, path)
+    monkeypatch.chdir(tmp_path)
+    expected = encoder.encode_frames([sample(2)])[0].frames
+    for name in (f"{TINY}/{path}", f"{TINY}/weights{suffix}", str(path), f"weights{suffix}", f"./weights{suffix}"):
+        loaded = load(name)
+        np.testing.assert_array_equal(loaded.encode_frames([sample(2)])[0].frames, expected)
+        assert loaded.fingerprint == encoder.fingerprint
+        # An index stores this name and may be opened from another folder.
+        assert parse_name(loaded.name).weights == str(path)
+
+
+def test_a_file_encoders_name_loads_from_another_folder(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    first = load(weights.name)
+    monkeypatch.chdir(tmp_path)
+    again = load(first.name)
+    assert (again.name, again.fingerprint) == (first.name, first.fingerprint)
+
+
+def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "twin.safetensors"
+    save_file(open_clip.create_model(TWIN).state_dict(), path)
+    with pytest.raises(EncoderError, match=f"fits {TWIN}, {TWIN}-quickgelu; write {TWIN}/"):
+        load(str(path))
+    assert load(f"{TWIN}-quickgelu/{path}").dim == 52
+
+
+def test_published_quickgelu_variants_are_ambiguous(tmp_path: Path) -> None:
+    path = tmp_path / "b32.pt"
+    state = open_clip.create_model("ViT-B-32").state_dict()
+    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in state.items()}, path)
+    with pytest.raises(EncoderError, match=r"fits .*ViT-B-32, ViT-B-32-quickgelu"):
+        infer_architecture(path)
+
+
+class Trap:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def spoiled(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
+    path = folder / f"{kind}.pt"
+    if kind == "trap":
+        torch.save({**state, "more": Trap(folder / "sprung")}, path)
+    elif kind == "bare_pickle":
+        path.write_bytes(pickle.dumps(Trap(folder / "sprung")))
+    elif kind == "noise":
+        path.write_bytes(bytes(range(256)) * 8)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "list":
+        torch.save([1, 2], path)
+    elif kind == "no_tensors":
+        torch.save({"weight": 1}, path)
+    elif kind == "torn":
+        whole = io.BytesIO()
+        torch.save(state, whole)
+        path.write_bytes(whole.getvalue()[:-5000])
+    else:
+        path = path.with_suffix(".safetensors")
+        save_file(state, path)
+        path.write_bytes(path.read_bytes()[:-5000] if kind == "torn_safetensors" else b"\xff" * 100)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["trap", "bare_pickle", "noise", "empty", "list", "no_tensors", "torn", "torn_safetensors", "noise_safetensors"],
+)
+def test_a_corrupt_file_is_rejected_in_one_line_and_never_executed(kind: str, tmp_path: Path, model: Any) -> None:
+    path = spoiled(kind, tmp_path, model.state_dict())
+    for name in (str(path), f"{TINY}/{path}"):
+        with pytest.raises(EncoderError, match=r"must be a readable file of named tensors alone: \S") as caught:
+            load(name)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "trust" not in str(caught.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> None:
+    path = tmp_path / "odd.pt"
+    torch.save({**model.state_dict(), "text_projection": torch.zeros(64, 40)}, path)
+    with pytest.raises(EncoderError, match=r"cannot be loaded: .*size mismatch for text_projection"):
+        load(f"{TINY}/{path}")
+    with pytest.raises(EncoderError, match="fits no CLIP ViT that open_clip knows; write ARCHITECTURE/PATH"):
+        load(str(path))
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(EncoderError, match=r"cannot be loaded: .*Missing key") as caught:
+        load(f"{TINY}/{path}")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nonsense", "model must be starter, small, good, best, multilingual, an open_clip name"),
+        ("ViT-B32/openai", "got ViT-B32/openai; did you mean ViT-B-32/openai?"),
+        ("startr", "did you mean starter?"),
+        ("", "model must be starter"),
+        ("nonsense/openai", "model must be starter"),
+        ("ViT-B-32", "weights of ViT-B-32 must be one of openai, .* or a file, got ''"),
+        ("ViT-B-32/nonsense", "weights of ViT-B-32 must be one of openai, .* or a file, got 'nonsense'"),
+        (TINY, "weights of vidret-tiny must be a file, got ''"),
+        (f"{TINY}//gone/weights.pt", "no such file: /gone/weights.pt"),
+        ("/gone/weights.safetensors", "/gone/weights.safetensors: no such file"),
+        ("local-dir:/gone", "cannot be loaded: .*/gone"),
+    ],
+)
+def test_an_unknown_name_is_rejected(name: str, reason: str) -> None:
+    with pytest.raises(EncoderError, match=reason) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+
+
+UNCACHED = ["ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/openai", "hf-hub:org/name"]
+
+
+@pytest.mark.usefixtures("_no_cache")
+@pytest.mark.parametrize("name", UNCACHED)
+def test_offline_mode_makes_no_requests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
+    expected = f"{name}: its files are not on this machine and HF_HUB_OFFLINE is set; download them elsewhere and "
+    with pytest.raises(EncoderError, match=re.escape(expected)):
+        load(name)
+
+
+@pytest.mark.usefixtures("_no_cache")
+@pytest.mark.parametrize("name", UNCACHED)
+def test_an_unreachable_hub_fails_fast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: urllib.request.Request, *, timeout: float) -> None:
+        assert timeout <= 5
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("a download was tried"))
+    with pytest.raises(EncoderError, match=r"the model hub cannot be reached \(no route to host\); download them"):
+        load(name)
+
+
+@pytest.mark.usefixtures("_no_cache")
+def test_a_reachable_hub_reports_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: urllib.request.Request, *, timeout: float) -> None:
+        raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", None, None)  # type: ignore[arg-type]
+
+    def create(*_: object, **__: object) -> None:
+        raise OSError("repository not found\nsee the manual")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(EncoderError, match="ViT-B-32/openai cannot be loaded: repository not found see the manual"):
+        load("ViT-B-32/openai")
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "resize"),
+    [
+        ({"size": 224}, Resize(224, 224, "bicubic")),
+        ({"size": (336, 336), "interpolation": "bilinear"}, Resize(336, 336, "bilinear")),
+        ({"size": [256, 256], "resize_mode": "squash", "interpolation": "bicubic"}, Resize(256, 256, squash=True)),
+    ],
+)
+def test_preprocessing_is_read(preprocess: dict[str, Any], resize: Resize) -> None:
+    assert read_resize("m", preprocess) == resize
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [{"size": (224, 336)}, {"size": 224, "resize_mode": "longest"}, {"size": 224, "interpolation": "random"}],
+)
+def test_unsupported_preprocessing_is_rejected(preprocess: dict[str, Any]) -> None:
+    with pytest.raises(EncoderError, match="m: preprocessing must be a square crop, got 224x"):
+        read_resize("m", preprocess)
+
+
+def test_an_encoder_has_its_models_resize(encoder: Encoder) -> None:
+    assert encoder.resize == Resize(32, 32, "bicubic")
+    assert (encoder.sampling.num_frames, encoder.sampling.fps) == (12, 1.0)
+
+
+def test_the_fingerprint_depends_on_weights_and_preprocessing() -> None:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
+    first = digest_weights(weights.items(), {"size": 224})
+    assert digest_weights(weights.items(), {"size": 224}) == first
+    assert digest_weights(weights.items(), {"size": 256}) != first
+    assert digest_weights({**weights, "b": torch.tensor([1.0, 1.0, 1.0, 1.01])}.items(), {"size": 224}) != first
+    assert digest_weights({**weights, "a": weights["a"].reshape(3, 2)}.items(), {"size": 224}) != first
+
+
+@torch.no_grad()
+def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
+    tokenizer = open_clip.get_tokenizer(TINY)
+    foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
+    own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
+    for first, second in zip(
+        foreign.encode_frames([sample(3)], tokens=True), own.encode_frames([sample(3)], tokens=True), strict=True
+    ):
+        np.testing.assert_allclose(first.video, second.video, atol=1e-5)
+        np.testing.assert_allclose(first.frames, second.frames, atol=1e-5)
+        assert first.tokens is not None
+        assert second.tokens is not None
+        np.testing.assert_allclose(first.tokens, second.tokens, atol=1e-5)
+    for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
+        np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
+        np.testing.assert_allclose(text.words, other.words, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.compiles
+def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load(f"{TINY}/{weights}")
+    monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
+    compiled = load(f"{TINY}/{weights}")
+    for frames in (sample(3), sample(5, seed=1)):
+        one, other = (each.encode_frames([frames], tokens=True)[0] for each in (plain, compiled))
+        np.testing.assert_allclose(other.frames, one.frames, atol=1e-6)
+        assert one.tokens is not None
+        assert other.tokens is not None
+        np.testing.assert_allclose(other.tokens, one.tokens, atol=1e-6)
+    assert compiled.fingerprint == plain.fingerprint
+    assert compiled._model.vision._compiled_call_impl is not None
+
+
+def test_an_unknown_compiler_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRET_COMPILE", "magic")
+    with pytest.raises(EncoderError, match=r"VIDRET_COMPILE must be one of .*inductor.*, got magic"):
+        load(f"{TINY}/{weights}")

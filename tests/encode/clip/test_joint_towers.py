@@ -1,0 +1,201 @@
+"""Token merging and prompts in one tower: against loops over single tokens, and what must not mix."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.encode.tiny import MERGING, VISION, make_images, recorded, stir
+from tests.goldens import check_close
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.vision import VisionTower
+from vidret.layers import Block
+
+SHORT = MergeSchedule(layers=(1, 3), factors=(2, 3), r=2, cross=0.4, intra=0.2)
+
+
+@dataclass
+class Sequence:
+    """The tokens of some frames: a class token per frame, patches with sizes, and the prompts of each frame."""
+
+    frames: list[int]
+    classes: list[Tensor]
+    patches: list[Tensor]
+    sizes: list[float]
+    prompts: dict[tuple[int, int], Tensor]
+
+    def rows(self) -> Tensor:
+        return torch.stack([*self.classes, *self.patches, *self.prompts.values()])
+
+    def bias(self) -> Tensor:
+        counts = [1.0] * len(self.classes) + self.sizes + [1.0] * len(self.prompts)
+        return torch.tensor(counts).log()[None, None, None]
+
+    def fill(self, rows: Tensor) -> None:
+        parts = list(rows)
+        num, stop = len(self.classes), len(self.classes) + len(self.patches)
+        self.classes, self.patches = parts[:num], parts[num:stop]
+        self.prompts = dict(zip(self.prompts, parts[stop:], strict=True))
+
+
+def merge(sequence: Sequence, metric: list[Tensor], num_merged: int) -> None:
+    """Merge the patches at even positions that are most similar to one at an odd position into it."""
+    front = len(sequence.classes)
+    evens = [i for i in range(len(metric)) if (front + i) % 2 == 0]
+    odds = [i for i in range(len(metric)) if (front + i) % 2 == 1]
+    cosine = torch.nn.functional.cosine_similarity
+    best = {i: max((float(cosine(metric[i], metric[j], dim=0)), -j) for j in odds) for i in evens}
+    chosen = sorted(evens, key=lambda i: -best[i][0])[:num_merged]
+    into = {i: -best[i][1] for i in chosen}
+    patches, sizes = [], []
+    for i in [*(i for i in evens if i not in into), *odds]:
+        members = [i, *(source for source, target in into.items() if target == i)]
+        sizes.append(sum(sequence.sizes[member] for member in members))
+        total = sum((sequence.sizes[m] * sequence.patches[m] for m in members), torch.zeros_like(sequence.patches[i]))
+        patches.append(total / sizes[-1])
+    sequence.patches, sequence.sizes = patches, sizes
+
+
+def join(group: list[Sequence], table: Tensor, first: int, cross: float) -> Sequence:
+    """Join sequences, add the temporal position of each to all of its tokens, and merge across them."""
+    metric = [patch for part in group for patch in part.patches]
+    for offset, part in enumerate(group):
+        part.fill(part.rows() + table[first + offset])
+    joined = Sequence([], [], [], [], {})
+    for part in group:
+        joined.frames += part.frames
+        joined.classes += part.classes
+        joined.patches += part.patches
+        joined.sizes += part.sizes
+        joined.prompts |= part.prompts
+    num_own = len(joined.classes) + len(joined.patches)
+    merge(joined, metric, min(len(metric) // 2, int(num_own * cross)))
+    return joined
+
+
+def exchange(normed: list[dict[tuple[int, int], Tensor]], num_prompts: int) -> list[dict[tuple[int, int], Tensor]]:
+    """Give slot s of the i-th frame of a chunk what slot i of its s-th frame holds; chunks span the video."""
+    everything = {key: row for prompts in normed for key, row in prompts.items()}
+    distance = len({frame for frame, _ in everything}) // num_prompts
+    moved = {
+        (frame, slot): everything[slot * distance + frame % distance, frame // distance] for frame, slot in everything
+    }
+    return [{key: moved[key] for key in prompts} for prompts in normed]
+
+
+def encode(tower: VisionTower, images: Tensor) -> tuple[Tensor, list[Sequence]]:
+    """Encode one video token by token."""
+    schedule, cube = tower.merging, tower.prompts
+    assert schedule is not None
+    assert cube is not None
+    num_frames, num = len(images), cube.shape.num_prompts
+    distance, sequences = num_frames // num, []
+    for frame, image in enumerate(images):
+        patches = tower.patches(image[None])[0].flatten(1).T
+        rows = tower.ln_pre(torch.cat([tower.class_embedding[None], patches]) + tower.positions)
+        prompts = {(frame, slot): cube.cube[frame // distance, slot] for slot in range(num)}
+        sequences.append(Sequence([frame], [rows[0]], list(rows[1:]), [1.0] * len(patches), prompts))
+    factors = dict(zip(schedule.layers, schedule.factors, strict=True))
+    for layer, block in enumerate(tower.blocks):
+        assert isinstance(block, Block)
+        if layer in factors:
+            k, table = factors[layer], tower.temporal[str(layer)]
+            sequences = [join(sequences[i : i + k], table, i, schedule.cross) for i in range(0, len(sequences), k)]
+        normed = [block.ln_1(sequence.rows()) for sequence in sequences]
+        stops = [len(sequence.classes) + len(sequence.patches) for sequence in sequences]
+        prompts_in = [
+            dict(zip(sequence.prompts, rows[stop:], strict=True))
+            for sequence, rows, stop in zip(sequences, normed, stops, strict=True)
+        ]
+        if len(sequences) > 1:
+            prompts_in = exchange(prompts_in, num)
+        for sequence, rows, stop, own in zip(sequences, normed, stops, prompts_in, strict=True):
+            seen = torch.cat([rows[:stop], torch.stack(list(own.values()))])
+            update, keys = block.attn(seen[None], bias=sequence.bias())
+            sequence.fill(sequence.rows() + update[0])
+            metric = list(keys[0].mean(dim=0)[len(sequence.classes) : stop])
+            share = schedule.r if layer < schedule.layers[0] else int(stop * schedule.intra)
+            merge(sequence, metric, min(len(metric) // 2, share))
+            sequence.fill(sequence.rows() + block.mlp(block.ln_2(sequence.rows())))
+    classes = torch.stack([row for sequence in sequences for row in sequence.classes])
+    memory = torch.stack([row for sequence in sequences for row in sequence.prompts.values()])
+    updated = classes + cube.aggregation.cross(classes[None], memory[None])[0]
+    return tower.ln_post(updated) @ tower.proj, sequences
+
+
+def make_tower(merging: MergeSchedule, num_prompts: int, num_frames: int = 12) -> VisionTower:
+    torch.manual_seed(0)
+    shape = PromptShape(num_prompts, num_prompts, spread=True)
+    tower = VisionTower(VISION, merging=merging, prompts=shape, num_frames=num_frames).eval()
+    stir(tower)
+    return tower
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("merging", "num_prompts", "num_frames"), [(MERGING, 3, 12), (MERGING, 12, 12), (SHORT, 2, 6), (SHORT, 3, 6)]
+)
+def test_towers_equal_loops(merging: MergeSchedule, num_prompts: int, num_frames: int) -> None:
+    tower, images = make_tower(merging, num_prompts, num_frames), make_images(2 * num_frames)
+    actual = tower(images, num_frames=num_frames, tokens=True)
+    assert actual.tokens is not None
+    assert actual.sizes is not None
+    for index in range(2):
+        frames, sequences = encode(tower, images[index * num_frames : (index + 1) * num_frames])
+        check_close(actual.frames[index], frames, 1e-5)
+        patches = torch.stack([patch for sequence in sequences for patch in sequence.patches])
+        check_close(actual.tokens[index], tower.ln_post(patches) @ tower.proj, 1e-5)
+        assert actual.sizes[index].tolist() == [size for sequence in sequences for size in sequence.sizes]
+    short = tower(images, num_frames=num_frames)
+    check_close(short.frames, actual.frames, 1e-5)
+
+
+@torch.no_grad()
+def test_prompts_never_merge() -> None:
+    """Prompts that equal a patch are the best match there is, and stay."""
+    tower = make_tower(MERGING, 3)
+    with recorded(tower) as trunks:
+        tower(make_images(12), num_frames=12, tokens=True)
+    for trunk, step in zip(trunks, tower.plan(12), strict=True):
+        assert trunk.sizes is not None
+        assert (trunk.sizes[:, trunk.x.shape[1] - 3 * step.front :] == 1).all()
+        assert float(trunk.sizes.sum()) == 12 * (17 + 3)
+
+
+@torch.no_grad()
+def test_spread_prompts_go_on_carrying_information_between_joined_clips() -> None:
+    """Frames 0 and 4 meet by prompts only: they are joined in the last layers."""
+    late = replace(MERGING, layers=(1, 4), factors=(2, 6))
+    images, reach = make_images(12), []
+    other = images.clone()
+    other[0] = make_images(1, seed=9)[0]
+    for spread in (True, False):
+        torch.manual_seed(0)
+        tower = VisionTower(VISION, merging=late, prompts=PromptShape(3, 3, spread=spread)).eval()
+        stir(tower)
+        states = []
+        for each in (images, other):
+            with recorded(tower) as trunks:
+                tower(each, num_frames=12)
+            states.append(trunks[3].x[:, 0])  # before everything is joined
+        reach.append(((states[0] - states[1]).abs().amax(dim=1) > 1e-6).tolist())
+    assert reach[0] == [True, False, True, False, True, False], "frames 0, 4 and 8, and the frames joined with them"
+    assert reach[1] == [True, *[False] * 5], "in the first layer prompts are still the same for every video"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_frames", [1, 5, 12])
+def test_any_number_of_frames_and_padding_change_nothing(num_frames: int) -> None:
+    tower, images = make_tower(MERGING, 3), make_images(12)
+    mask = (torch.arange(12) < num_frames)[None]
+    alone = tower(images[:num_frames], num_frames=num_frames)
+    padded = tower(images, num_frames=12, mask=mask)
+    assert alone.frames.isfinite().all()
+    check_close(padded.frames[:, :num_frames], alone.frames, 1e-5)
+
+
+def test_spread_prompts_need_merging() -> None:
+    with pytest.raises(ValueError, match="spread prompts must come with merging, got none"):
+        VisionTower(VISION, prompts=PromptShape(2, 2, spread=True))

@@ -1,0 +1,354 @@
+"""TempMe merging: matching and merging against loops, and the schedule against the paper."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidret.encode.clip.tempme import MergePlan, MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
+
+
+def naive_match(metric: Tensor, num_merged: int, front: int, back: int) -> dict[int, int]:
+    """Return which positions merge into which: the even ones most similar to an odd one, the first of ties."""
+    evens = [i for i in range(front, len(metric) - back) if i % 2 == 0]
+    odds = [i for i in range(front, len(metric) - back) if i % 2 == 1]
+    best: dict[int, tuple[float, int]] = {}
+    for i in evens:
+        for j in odds:
+            score = float(metric[i] @ metric[j] / (metric[i].norm() * metric[j].norm()))
+            if i not in best or score > best[i][0]:
+                best[i] = (score, j)
+    ranked = sorted(evens, key=lambda i: -best[i][0])
+    return {i: best[i][1] for i in ranked[:num_merged]}
+
+
+def naive_merge(
+    tokens: Tensor, sizes: Tensor, into: dict[int, int], front: int, back: int
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Merge one sequence to [front | kept even | merged odd | back]; also return where each token went."""
+    inner = range(front, len(tokens) - back)
+    order = [
+        *range(front),
+        *(i for i in inner if i % 2 == 0 and i not in into),
+        *(i for i in inner if i % 2 == 1),
+        *range(len(tokens) - back, len(tokens)),
+    ]
+    rows, counts = [], []
+    for i in order:
+        members = [i, *(source for source, target in into.items() if target == i)]
+        counts.append(sum(float(sizes[member]) for member in members))
+        rows.append(
+            sum((sizes[member] * tokens[member] for member in members), torch.zeros(tokens.shape[1])) / counts[-1]
+        )
+    where = [order.index(into.get(i, i)) for i in range(len(tokens))]
+    return torch.stack(rows), torch.tensor(counts), where
+
+
+def naive_lengths(
+    frames: int, patches: int, r: int, cross: float, intra: float, joins: dict[int, int], layers: int = 12
+) -> list[tuple[int, int, int]]:
+    """Return the lengths of a sequence in each layer: after joining, after the cross merge, after the intra merge."""
+    classes, length, lengths = 1, 1 + patches, []
+    for layer in range(layers):
+        factor = joins.get(layer, 1)
+        classes, length = classes * factor, length * factor
+        joined = length
+        taken = min((length - classes) // 2, int(length * cross)) if layer in joins else 0
+        length -= taken
+        attended = length
+        length -= r if layer < min(joins, default=layers) else min((length - classes) // 2, int(length * intra))
+        lengths.append((joined, attended, length))
+    assert classes == frames
+    return lengths
+
+
+def naive_macs(width: int, heads: int, sequences: list[tuple[int, int]]) -> int:
+    """Count the multiplications of every matrix product, per sequence."""
+    total = 0
+    for attended, remaining in sequences:
+        for _ in ("query", "key", "value", "out"):
+            total += attended * width * width
+        for _ in range(heads):
+            for _ in ("scores", "values"):
+                total += attended * attended * (width // heads)
+        total += remaining * width * (4 * width) + remaining * (4 * width) * width
+    return total
+
+
+def make(front: int, patches: int, back: int, sequences: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    length = front + patches + back
+    metric = torch.randn(sequences, length, 6, generator=generator)
+    tokens = torch.randn(sequences, length, 4, generator=generator)
+    sizes = torch.randint(1, 6, (sequences, length), generator=generator).float()
+    sizes[:, :front] = 1
+    sizes[:, length - back :] = 1
+    return metric, tokens, sizes
+
+
+SHAPES = [
+    (1, 12, 0, 4),
+    (1, 11, 0, 5),
+    (2, 12, 0, 6),
+    (2, 9, 0, 3),
+    (3, 10, 2, 5),
+    (4, 7, 3, 2),
+    (12, 20, 12, 9),
+    (0, 8, 1, 4),
+]
+
+
+@pytest.mark.parametrize(("front", "patches", "back", "num_merged"), SHAPES)
+def test_a_merge_equals_loops(front: int, patches: int, back: int, num_merged: int) -> None:
+    metric, tokens, sizes = make(front, patches, back)
+    plan = plan_merge(metric, num_merged, front=front, back=back)
+    merged, merged_sizes = apply_merge(plan, tokens, sizes)
+    start_a, start_b = plan.starts
+    for index in range(3):
+        into = naive_match(metric[index], num_merged, front, back)
+        pairs = zip(plan.src[index].tolist(), plan.dst[index].tolist(), strict=True)
+        assert {start_a + 2 * src: start_b + 2 * dst for src, dst in pairs} == into
+        rows, counts, where = naive_merge(tokens[index], sizes[index], into, front, back)
+        torch.testing.assert_close(merged[index], rows)
+        torch.testing.assert_close(merged_sizes[index], counts)
+        assert plan.destinations()[index].tolist() == where
+
+
+@pytest.mark.parametrize(("front", "patches", "back", "num_merged"), SHAPES)
+def test_a_merge_keeps_sums_and_positions(front: int, patches: int, back: int, num_merged: int) -> None:
+    metric, tokens, sizes = make(front, patches, back, seed=1)
+    plan = plan_merge(metric, num_merged, front=front, back=back)
+    merged, merged_sizes = apply_merge(plan, tokens, sizes)
+    stop = tokens.shape[1] - back
+    assert torch.equal(merged[:, :front], tokens[:, :front])
+    assert torch.equal(merged[:, merged.shape[1] - back :], tokens[:, stop:])
+    torch.testing.assert_close(merged_sizes.sum(1), sizes.sum(1))
+    before, after = ((each * size[..., None]).sum(1) for each, size in ((tokens, sizes), (merged, merged_sizes)))
+    torch.testing.assert_close(after, before, msg="the weighted sum of tokens is kept")
+    offsets = torch.cat([plan.src, plan.kept], dim=1).sort(dim=1).values
+    assert (offsets == torch.arange(offsets.shape[1])).all(), "each token of A merges or stays"
+    assert (plan.kept.diff(dim=1) > 0).all()
+    assert merged.shape[1] == merged_sizes.shape[1] == tokens.shape[1] - num_merged
+
+
+def test_sequences_are_independent() -> None:
+    metric, tokens, sizes = make(2, 11, 0, sequences=4)
+    order = torch.tensor([2, 0, 3, 1])
+    whole = apply_merge(plan_merge(metric, 4, front=2), tokens, sizes)
+    turned = apply_merge(plan_merge(metric[order], 4, front=2), tokens[order], sizes[order])
+    for one, other in zip(whole, turned, strict=True):
+        assert torch.equal(one[order], other)
+
+
+def test_the_norm_of_the_metric_does_not_matter() -> None:
+    metric, _, _ = make(1, 12, 0)
+    scale = torch.rand(3, 13, 1) + 0.5
+    one, other = plan_merge(metric, 5, front=1), plan_merge(metric * scale, 5, front=1)
+    assert torch.equal(one.src, other.src)
+    assert torch.equal(one.dst, other.dst)
+
+
+def test_ties_keep_their_order() -> None:
+    plan = plan_merge(torch.ones(2, 41, 5), 7, front=1)
+    assert plan.src.tolist() == [list(range(7))] * 2
+    assert plan.dst.tolist() == [[0] * 7] * 2
+    assert plan.kept.tolist() == [list(range(7, 20))] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_matching_is_in_float32(dtype: torch.dtype) -> None:
+    metric = torch.randn(4, 65, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rough, exact = plan_merge(metric, 16, front=1), plan_merge(metric.float(), 16, front=1)
+    assert torch.equal(rough.src, exact.src)
+    assert torch.equal(rough.dst, exact.dst)
+
+
+def test_gradients_flow_through_tokens_only() -> None:
+    metric, tokens, sizes = (each.requires_grad_() for each in make(1, 12, 0))
+    plan = plan_merge(metric, 4, front=1)
+    assert not any(indices.requires_grad or indices.is_floating_point() for indices in (plan.src, plan.dst, plan.kept))
+    merged, _ = apply_merge(plan, tokens, sizes.detach())
+    torch.autograd.backward(merged.sum())
+    assert metric.grad is None
+    assert tokens.grad is not None
+    assert (tokens.grad > 0).all()
+
+
+@pytest.mark.parametrize("num_merged", [-1, 7])
+def test_num_merged_out_of_range_is_rejected(num_merged: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_merged must be in 0\.\.6, got {num_merged}"):
+        plan_merge(torch.randn(1, 13, 4), num_merged, front=1)
+    with pytest.raises(ValueError, match=r"num_merged must be in 0\.\.0, got 1"):
+        plan_merge(torch.randn(1, 3, 4), 1, front=2)
+
+
+def test_padding_merges_with_padding_first() -> None:
+    metric, tokens, _ = make(0, 16, 0, sequences=1)
+    mask = torch.ones(1, 16, dtype=torch.bool)
+    mask[:, 6:10] = False  # two tokens of A, two of B
+    for num_merged in (1, 2, 5):
+        plan = plan_merge(metric, num_merged, front=0, mask=mask)
+        real = [
+            (bool(mask[0, 2 * src]), bool(mask[0, 2 * dst + 1]))
+            for src, dst in zip(plan.src[0], plan.dst[0], strict=True)
+        ]
+        assert real == [(False, False)] * min(num_merged, 2) + [(True, True)] * (num_merged - 2)
+        moved = move_mask(plan, mask)
+        assert int((~moved).sum()) == 4 - min(num_merged, 2)
+        other = torch.where(mask[..., None], metric, torch.randn(16, 6))
+        again = plan_merge(other, num_merged, front=0, mask=mask)
+        assert torch.equal(plan.src, again.src)
+        assert torch.equal(plan.dst, again.dst)
+    assert tokens.isfinite().all()
+
+
+def test_padding_has_no_weight_in_a_forced_merge() -> None:
+    mask = torch.tensor([[True, False, False, True]])  # A is positions 0 and 2, B is 1 and 3
+    tokens = torch.tensor([[[1.0], [50.0], [70.0], [3.0]]])
+    plan = MergePlan(0, 0, 4, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]), torch.empty(1, 0, dtype=torch.long))
+    merged, sizes = apply_merge(plan, tokens, mask.float())
+    assert merged.tolist() == [[[1.0], [3.0]]]
+    assert sizes.tolist() == [[1.0, 1.0]]
+    assert move_mask(plan, mask).tolist() == [[True, True]]
+    alone, sizes = apply_merge(plan, tokens, torch.zeros(1, 4))
+    assert alone.isfinite().all()
+    assert sizes.tolist() == [[0.0, 0.0]]
+
+
+def test_join_order_puts_fronts_first_and_backs_last() -> None:
+    sequences = [["c0", "p0", "q0", "b0"], ["c1", "p1", "q1", "b1"]]
+    joined = [name for sequence in sequences for name in sequence]
+    names = [joined[i] for i in join_order(2, 1, 1, 4)]
+    assert names == ["c0", "c1", "p0", "q0", "p1", "q1", "b0", "b1"]
+
+
+DEFAULT = {8: 2, 9: 2, 10: 3}
+TABLES = [
+    (49, 2, [48, 46, 44, 42, 40, 38, 36, 34, 44, 56, 107, 97]),
+    (196, 2, [195, 193, 191, 189, 187, 185, 183, 181, 229, 289, 547, 493]),
+    (196, 10, [187, 177, 167, 157, 147, 137, 127, 117, 148, 188, 356, 321]),
+]
+
+
+@pytest.mark.parametrize(("patches", "r", "lengths"), TABLES)
+def test_lengths_equal_the_published_ones(patches: int, r: int, lengths: list[int]) -> None:
+    steps = MergeSchedule(r=r).steps(12, patches, 12)
+    assert [step.left for step in steps] == lengths
+    assert [step.clips for step in steps] == [12] * 8 + [6, 3, 1, 1]
+    assert [step.front for step in steps] == [1] * 8 + [2, 4, 12, 12]
+    naive = naive_lengths(12, patches, r, 0.3, 0.1, DEFAULT)
+    assert [(step.length, step.attended, step.left) for step in steps] == naive
+
+
+def test_lengths_inside_joining_layers_equal_the_published_ones() -> None:
+    steps = MergeSchedule().steps(12, 49, 12)[8:]
+    assert [(step.length, step.attended, step.left) for step in steps] == [
+        (68, 48, 44),
+        (88, 62, 56),
+        (168, 118, 107),
+        (107, 107, 97),
+    ]
+    assert [(step.cross, step.intra) for step in steps] == [(20, 4), (26, 6), (50, 11), (0, 10)]
+
+
+def test_joining_layers_need_not_be_consecutive() -> None:
+    schedule = MergeSchedule((6, 8, 10), (2, 2, 2), r=10, cross=0.4, intra=0.2)
+    steps = schedule.steps(8, 196, 12)
+    naive = naive_lengths(8, 196, 10, 0.4, 0.2, {6: 2, 8: 2, 10: 2})
+    assert [(step.length, step.attended, step.left) for step in steps] == naive
+
+
+def test_an_empty_schedule_keeps_all_tokens() -> None:
+    steps = MergeSchedule(layers=(), factors=(), r=0).steps(5, 49, 3)
+    assert steps == [Step(1, 5, 1, 50, 0, 0)] * 3
+
+
+@pytest.mark.parametrize("prompts", [0, 3])
+@pytest.mark.parametrize("r", [0, 1, 7, 30, 1000])
+def test_no_schedule_merges_more_than_half(r: int, prompts: int) -> None:
+    for patches in (1, 2, 4, 9, 49):
+        for frames in (1, 7, 12):
+            schedule = MergeSchedule(r=r, cross=0.99, intra=0.99)
+            for step in schedule.steps(frames, patches, 12, num_prompts=prompts):
+                inner = step.length - step.front * (1 + prompts)
+                targets = inner // 2 if step.front % 2 == 0 else inner - inner // 2
+                assert step.cross <= inner - targets
+                remaining = inner - step.cross
+                assert step.intra <= remaining - (remaining // 2 if step.front % 2 == 0 else remaining - remaining // 2)
+                assert step.left - step.front * (1 + prompts) >= 1
+
+
+def test_prompts_do_not_count_towards_merging() -> None:
+    bare, more = MergeSchedule().steps(12, 49, 12), MergeSchedule().steps(12, 49, 12, num_prompts=6)
+    for one, other in zip(bare, more, strict=True):
+        assert (one.cross, one.intra, one.length + 6 * one.front) == (other.cross, other.intra, other.length)
+
+
+@pytest.mark.parametrize(("frames", "padded"), [(1, 12), (7, 12), (10, 12), (12, 12), (13, 24)])
+def test_frames_are_padded_to_whole_clips(frames: int, padded: int) -> None:
+    assert MergeSchedule().padded(frames) == padded
+    assert MergeSchedule().steps(frames, 49, 12)[-1].clips * 12 == padded
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"layers": (8, 9)}, "layers must rise and have a factor each"),
+        ({"layers": (9, 8, 10)}, "layers must rise"),
+        ({"layers": (8, 8, 10)}, "layers must rise"),
+        ({"layers": (-1, 9, 10)}, "layers at least 0"),
+        ({"factors": (2, 0, 3)}, "factors must be at least 1"),
+        ({"r": -1}, "r must be at least 0"),
+        ({"cross": 1.0}, r"cross and intra in 0\.\.1"),
+        ({"intra": -0.1}, r"cross and intra in 0\.\.1"),
+    ],
+)
+def test_an_invalid_schedule_is_rejected(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        MergeSchedule(**settings)
+
+
+def test_layers_beyond_the_model_are_rejected() -> None:
+    with pytest.raises(ValueError, match=r"layers must be below 10, got \(8, 9, 10\)"):
+        MergeSchedule().steps(12, 49, 10)
+
+
+def test_macs_equal_the_count_of_products() -> None:
+    size = {"width": 768, "num_frames": 12, "num_patches": 49, "num_layers": 12}
+    lengths = zip([12] * 8 + [6, 3, 1, 1], naive_lengths(12, 49, 2, 0.3, 0.1, DEFAULT), strict=True)
+    sequences = [(attended, remaining) for clips, (_, attended, remaining) in lengths for _ in range(clips)]
+    total, plain = MergeSchedule().macs(**size), MergeSchedule(layers=(), factors=(), r=0).macs(**size)
+    assert total == naive_macs(768, 12, sequences)
+    assert plain == naive_macs(768, 12, [(50, 50)] * 12 * 12)
+    # The published code reports 34.8 and 52.9 billion, including patches and projections.
+    assert total / 1e9 == pytest.approx(34.8, rel=0.05)
+    assert plain / 1e9 == pytest.approx(52.9, rel=0.05)
+
+
+BASE_16: dict[str, Any] = {"width": 768, "num_frames": 12, "num_patches": 196, "num_layers": 12}
+
+
+@pytest.mark.parametrize("ratio", [0.55, 0.6, 0.7, 0.78])
+def test_a_budget_gets_the_smallest_r(ratio: float) -> None:
+    schedule = MergeSchedule.for_budget(ratio, **BASE_16)
+    plain = MergeSchedule(layers=(), factors=(), r=0).macs(**BASE_16)
+    assert schedule.r > 0
+    assert schedule.macs(**BASE_16) <= ratio * plain
+    gentler = MergeSchedule(**{**asdict(schedule), "r": schedule.r - 1})
+    assert gentler.macs(**BASE_16) > ratio * plain
+    assert schedule.layers == (8, 9, 10)
+
+
+def test_a_full_budget_needs_no_early_merging_and_zero_is_rejected() -> None:
+    assert MergeSchedule.for_budget(1.0, **BASE_16).r == 0
+    with pytest.raises(ValueError, match=r"max_macs_ratio must be at least 0\.\d+ for this model, got 0\.1"):
+        MergeSchedule.for_budget(0.1, **BASE_16)
+
+
+@pytest.mark.parametrize("num_layers", [4, 6, 10, 12, 24, 32])
+def test_a_budget_works_for_any_depth(num_layers: int) -> None:
+    schedule = MergeSchedule.for_budget(0.9, width=256, num_frames=12, num_patches=49, num_layers=num_layers)
+    assert schedule.layers[-1] < num_layers
+    assert schedule.steps(12, 49, num_layers)[-1].clips == 1

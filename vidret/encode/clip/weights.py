@@ -1,0 +1,282 @@
+"""Conversion of published checkpoints: weights are renamed, and a card is derived from their shapes.
+
+Every weight must be in its source's table of names or be ignored on purpose; an unknown name is an error.
+"""
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vidret.encode.clip.model import Card, ClipModel, load_exactly
+from vidret.encode.clip.prompt_switch import PromptShape
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import KEPT_POSITIONS, TextShape
+from vidret.encode.clip.vision import VisionShape
+from vidret.encode.clip.weight_names import OPEN_CLIP, PROMPT_KEY, PROMPT_SWITCH, TEMPME, UCOFIA, Names
+from vidret.errors import EncoderError
+from vidret.types import Sampling
+
+Weights = dict[str, Tensor]
+Heads = tuple[int, int]
+
+PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
+LONG_POSITIONS = "positional_embedding_res"
+LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
+NOTHING = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionSettings:
+    """Settings that checkpoints do not store: TempMe's schedule, Prompt Switch's prompts, numbers of heads."""
+
+    schedule: MergeSchedule
+    prompts: PromptShape | None
+    heads: Heads | None
+
+
+def convert_state_dict(
+    weights: Weights,
+    source: str,
+    *,
+    schedule: MergeSchedule | None = None,
+    prompts: PromptShape | None = None,
+    heads: Heads | None = None,
+) -> ClipModel:
+    """Convert a published state dict to a model, in evaluation mode.
+
+    Args:
+        weights: The state dict, with the names of the method's own code.
+        source: ``tempme``, ``promptswitch``, ``ucofia``, ``glscl`` or ``longclip``.
+        schedule: TempMe's merge schedule, which its checkpoints do not store; default: the published one.
+        prompts: Prompt Switch's prompts and frames per clip; default: as many frames per clip as prompts.
+        heads: Attention heads of the vision and the text tower; default: one per 64 channels.
+
+    Raises:
+        EncoderError: The source is unknown, or weights are missing or unknown; the message lists them.
+    """
+    if source not in SOURCES:
+        raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
+    return SOURCES[source](
+        weights, ConversionSettings(schedule=schedule or MergeSchedule(), prompts=prompts, heads=heads)
+    ).eval()
+
+
+def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
+    """Convert a checkpoint file; ``schedule`` applies to TempMe, ``clip_frames`` (per clip) to Prompt Switch.
+
+    Raises:
+        EncoderError: The file cannot be read, or its weights are not the source's; the message has the path.
+    """
+    weights = read_weights(path)
+    try:
+        prompts = None
+        if clip_frames is not None and PROMPT_KEY in weights:
+            prompts = PromptShape(len(weights[PROMPT_KEY]), clip_frames)
+        return convert_state_dict(weights, source, schedule=schedule, prompts=prompts)
+    except (EncoderError, ValueError) as error:
+        raise EncoderError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path, *, device: str = "cpu") -> Weights:
+    """Load a state dict without executing code from the file; wrapping dicts and ``module.`` prefixes are removed.
+
+    With ``device="meta"`` only shapes are loaded.
+
+    Raises:
+        EncoderError: The file cannot be read, or contains anything but named tensors.
+    """
+    try:
+        state: Any = (
+            _read_safetensors(path, device)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location=device, weights_only=True)
+        )
+        for wrapper in ("state_dict", "model", "model_state_dict"):
+            state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
+        if not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("it contains something else")
+        return {name.removeprefix("module."): value for name, value in state.items()}
+    except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
+        known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
+        reason = first_line(error) if known else "neither PyTorch nor safetensors wrote it"
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {reason}") from error
+
+
+def _read_safetensors(path: Path, device: str) -> Weights:
+    if device != "meta":
+        return load_file(path, device=device)
+    with safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device=device) for name in file.keys()}  # noqa: SIM118
+
+
+def first_line(error: Exception) -> str:
+    """Return an error as one line; torch's fill a page and advise to trust the file."""
+    text = str(error)
+    if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
+        text = refused[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:2]
+    return " ".join(lines)[:300] or type(error).__name__
+
+
+def rename(weights: Weights, names: Names, *, ignored: re.Pattern[str] = NOTHING) -> Weights:
+    """Return the weights under vidret's names, as float32, without those that ``ignored`` matches.
+
+    Raises:
+        EncoderError: No pattern matches a name; the message lists all such names.
+    """
+    patterns = [(re.compile(re.escape(key).replace(r"\*", r"(\d+)") + "$"), own) for key, own in names.items()]
+    renamed, unknown = {}, []
+    for name, weight in weights.items():
+        matches = ((pattern.match(name), own) for pattern, own in patterns)
+        hit = next(((match, own) for match, own in matches if match), None)
+        if hit is not None:
+            match, own = hit
+            renamed[own.replace("*", match[1]) if match.groups() else own] = weight.float()
+        elif not ignored.match(name):
+            unknown.append(name)
+    if unknown:
+        raise EncoderError(f"{len(unknown)} weights unknown: {', '.join(sorted(unknown))}")
+    return renamed
+
+
+def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_gelu: bool) -> Card:
+    """Return the card whose tower sizes are those of weights with vidret's names.
+
+    Raises:
+        EncoderError: Weights that determine a size are missing.
+    """
+    needed = (
+        "vision.patches.weight",
+        "vision.positions",
+        "vision.proj",
+        "text.embedding.weight",
+        "text.positions",
+        "text.proj",
+    )
+    missing = [name for name in needed if name not in weights]
+    if missing:
+        raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")
+    width, _, patch, _ = weights["vision.patches.weight"].shape
+    side = round((len(weights["vision.positions"]) - 1) ** 0.5)
+    vision = VisionShape(
+        image_size=side * patch,
+        patch=patch,
+        width=width,
+        layers=_depth(weights, "vision.blocks."),
+        heads=heads[0] if heads else max(1, width // 64),
+        dim=weights["vision.proj"].shape[1],
+        quick_gelu=quick_gelu,
+    )
+    vocabulary, text_width = weights["text.embedding.weight"].shape
+    text = TextShape(
+        context=len(weights["text.positions"]),
+        vocabulary=vocabulary,
+        width=text_width,
+        layers=_depth(weights, "text.blocks."),
+        heads=heads[1] if heads else max(1, text_width // 64),
+        dim=weights["text.proj"].shape[1],
+        quick_gelu=quick_gelu,
+    )
+    return Card(method, f"ViT-{_letter(width)}-{patch}", vision, text)
+
+
+def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, schedule = rename(weights, TEMPME), settings.schedule
+    for name in [name for name in own if name.startswith("vision.temporal.")]:
+        own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
+    card = measure_card(own, method="tempme", heads=settings.heads, quick_gelu=True)
+    tables = {name: len(own[name]) for name in own if name.startswith("vision.temporal.")}
+    expected = {f"vision.temporal.{layer}" for layer in schedule.layers}
+    if set(tables) != expected:
+        raise EncoderError(f"schedule must merge at {sorted(tables)} as the checkpoint does, got {sorted(expected)}")
+    num_frames = tables[f"vision.temporal.{schedule.layers[0]}"] if schedule.layers else 12
+    lora = next((len(own[name]) for name in own if name.endswith("lora.a")), 0)
+    card = replace(card, merging=schedule, lora_rank=lora, sampling=Sampling(num_frames=num_frames))
+    return _fill(card, own)
+
+
+def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own = rename(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED)
+    for name in ("vision.proj", "text.proj"):
+        if name in own:
+            own[name] = own[name].T
+    card = measure_card(own, method="promptswitch", heads=settings.heads, quick_gelu=True)
+    if "vision.prompts.cube" not in own:
+        raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
+    num_prompts = len(own["vision.prompts.cube"])
+    return _fill(replace(card, prompts=settings.prompts or PromptShape(num_prompts, num_prompts)), own)
+
+
+def _from_ucofia(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, card = _take_clip(weights, "ucofia", settings.heads)
+    return _fill(replace(card, token_shift=True), own)
+
+
+def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, card = _take_clip(weights, "glscl", settings.heads)
+    return _fill(card, own)
+
+
+def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
+    """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
+    own = rename({name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA)
+    return own, measure_card(own, method=method, heads=heads, quick_gelu=True)
+
+
+def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    """Fold the two tables of positions into one: CLIP's own for the first 20, the trained one for the rest."""
+    table = {name: weight for name, weight in weights.items() if name != LONG_POSITIONS}
+    if LONG_POSITIONS not in weights:
+        raise EncoderError(f"1 weights missing: {LONG_POSITIONS}")
+    if "positional_embedding" in table:
+        kept = table["positional_embedding"][:KEPT_POSITIONS]
+        table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])
+    own = rename(table, OPEN_CLIP, ignored=LONG_IGNORED)
+    return _fill(measure_card(own, method="longclip", heads=settings.heads, quick_gelu=True), own)
+
+
+SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
+    "tempme": _from_tempme,
+    "promptswitch": _from_promptswitch,
+    "ucofia": _from_ucofia,
+    "glscl": _from_glscl,
+    "longclip": _from_longclip,
+}
+
+
+def from_open_clip(state: Weights, card: Card) -> ClipModel:
+    """Build the model of a card from the state dict of an open_clip model."""
+    return _fill(card, rename(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$")))
+
+
+def pack_attention(weights: Weights) -> Weights:
+    """Return the weights with separate query, key and value projections packed into one, in this order."""
+    packed = dict(weights)
+    for name in weights:
+        if ".self_attn.q_proj." in name and name.startswith("clip."):
+            parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+            if all(part in packed for part in parts):
+                packed[name.replace("q_proj", "qkv")] = torch.cat([packed.pop(part) for part in parts])
+    return packed
+
+
+def _fill(card: Card, weights: Weights) -> ClipModel:
+    model = ClipModel(card)
+    load_exactly(model, {name: weight.float() for name, weight in weights.items()}, card.method)
+    return model
+
+
+def _depth(weights: Weights, prefix: str) -> int:
+    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
+
+
+def _letter(width: int) -> str:
+    return {768: "B", 1024: "L", 1280: "H"}.get(width, str(width))

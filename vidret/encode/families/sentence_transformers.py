@@ -1,0 +1,151 @@
+"""Embedding models of images and texts that sentence-transformers runs, by ``st:NAME``.
+
+Videos are seen as frames, each encoded on its own. Prompts are those of the model: ``query`` for queries and
+``document`` for frames.
+"""
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from vidret.encode.clip.weights import first_line
+from vidret.encode.encoder import digest_weights, gather_segments
+from vidret.encode.families.transformers_loading import choose_float_precision
+from vidret.encode.families.transformers_models import read_preprocessing
+from vidret.encode.long_text import encode_clauses
+from vidret.encode.model_hub import check_reachable, find_cached
+from vidret.encode.names import WHOLE
+from vidret.encode.precision import DTYPES
+from vidret.errors import EncoderError, MissingExtraError
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "st:"
+CONFIGURATIONS = ("modules.json", "config.json")
+ANY_SIZE = Resize(shorter=384, crop=384)  # for models that take images of any size
+UNLIMITED = 1 << 20  # tokens, where a model states no limit
+
+
+class EmbeddingModelEncoder:
+    """A model of sentence-transformers; a segment's vector is the mean of its frames' vectors.
+
+    Attributes are those of ``Encoder``, ``device``, and ``prompts``: those that the model puts before queries and
+    frames.
+    """
+
+    encodes_frames_alone = True
+
+    def __init__(self, name: str, model: Any, *, resize: Resize, sampling: Sampling, batch_size: int = 32) -> None:
+        """Wrap a loaded model of images and texts; ``batch_size`` counts frames."""
+        self.name, self.device, self.resize, self.sampling = name, str(model.device), resize, sampling
+        self.prompts = {key: text for key, text in model.prompts.items() if text}
+        self._model, self._batch_size, self._lock = model.eval(), batch_size, Lock()
+        self._context = int(model.max_seq_length or UNLIMITED)
+        self.fingerprint = digest_weights(model.state_dict().items(), self.prompts, resize, sampling, self._context)
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested.
+        """
+        if tokens:
+            raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
+        images = [Image.fromarray(pixels) for frames in batch for pixels in frames.pixels]
+        return gather_segments(batch, [self._normalise(self._model.encode_document, images)], [])
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
+
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        with self._lock:  # a fast tokenizer is set to truncate or not, for all threads
+            rows = self._normalise(self._model.encode_query, list(texts)).numpy()
+        return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
+
+    def _fits(self, text: str) -> bool:
+        with self._lock:
+            num_tokens = len(
+                self._model.tokenizer(self.prompts.get("query", "") + text, truncation=False, verbose=False)[
+                    "input_ids"
+                ]
+            )
+        return num_tokens <= self._context
+
+    def _normalise(self, encode: Any, inputs: list[Any]) -> torch.Tensor:
+        """Return what the model gives for inputs, scaled to unit length, as float32 on the CPU."""
+        vectors = encode(inputs, batch_size=self._batch_size, convert_to_tensor=True, show_progress_bar=False)
+        return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
+
+
+def load_embedding_model(
+    name: str, *, device: torch.device, precision: str = "auto", whole: bool = False
+) -> EmbeddingModelEncoder:
+    """Load ``st:org/name`` or ``st:FOLDER``. Code that comes with a model is never run.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+        EncoderError: The name is unknown, the hub cannot be reached, or the model does not encode images and texts.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise MissingExtraError(f"the model {name}", "st")
+    chosen = choose_float_precision(name, precision, device)
+    source, is_local = _find_source(name)
+    library: Any = importlib.import_module("sentence_transformers")
+    try:
+        model = library.SentenceTransformer(
+            source,
+            device=str(device),
+            trust_remote_code=False,
+            local_files_only=is_local,
+            model_kwargs={"dtype": DTYPES[chosen]},
+        )
+    except Exception as error:  # the library documents none, and its versions raise different ones
+        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
+    if not {"text", "image"} <= set(model.modalities):
+        raise EncoderError(f"{name}: must encode text and images, got a model of {', '.join(model.modalities)}")
+    full_name = f"{PREFIX}{source}{WHOLE if whole else ''}"
+    encoder = EmbeddingModelEncoder(full_name, model, resize=_read_resize(name, model), sampling=Sampling(whole=whole))
+    for kind, prompt in encoder.prompts.items():
+        logger.info("%s: the prompt of a %s is %r", name, kind, prompt)
+    return encoder
+
+
+def _find_source(name: str) -> tuple[str, bool]:
+    """Return the folder or repository of a name, and whether its files are on this machine.
+
+    Raises:
+        EncoderError: There is no such folder or name, or the hub cannot be reached.
+    """
+    plain = name.removeprefix(PREFIX)
+    folder = Path(plain).expanduser()
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in CONFIGURATIONS):
+            raise EncoderError(f"{folder}: must hold the {' or '.join(CONFIGURATIONS)} of a model")
+        return str(folder.absolute()), True
+    if plain.count("/") != 1 or plain.startswith((".", "/", "~")) or plain.endswith("/"):
+        raise EncoderError(f"{name}: must be st:org/name or st: with an existing folder, got no folder {plain}")
+    is_cached = find_cached(plain, CONFIGURATIONS)
+    if not is_cached:
+        check_reachable(name, plain, [])
+    return plain, is_cached
+
+
+def _read_resize(name: str, model: Any) -> Resize:
+    """Return the frame size of a model's own processor; a common one for models that take any size."""
+    processor = getattr(getattr(model[0], "processor", None), "image_processor", None)
+    try:
+        return read_preprocessing(name, processor).resize
+    except (EncoderError, AttributeError, TypeError, KeyError):
+        logger.info("%s: frames are cropped to %d pixels, as it takes images of any size", name, ANY_SIZE.crop)
+        return ANY_SIZE

@@ -1,0 +1,183 @@
+"""Encoders that run a model of transformers: of images, frame by frame, or of videos, segment by segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch.nn import functional
+
+from vidret.encode.encoder import digest_weights, gather_segments
+from vidret.encode.families.transformers_models import Family, Preprocessing, repeat_vector
+from vidret.encode.long_text import encode_clauses
+from vidret.errors import EncoderError
+from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
+
+TEXT_BATCH = 64
+
+
+class TextSide:
+    """The tokenizer and text tower of a model of transformers."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, family: Family, *, device: torch.device) -> None:
+        """Set the loaded model and its tokenizer."""
+        self._name, self._model, self._tokenizer, self._family = name, model, tokenizer, family
+        positions = getattr(model.config.text_config, "max_position_embeddings", tokenizer.model_max_length)
+        self.context = min(family.context or positions, tokenizer.model_max_length)
+        self._device, self._lock = device, Lock()  # a fast tokenizer is set to truncate or not, for all threads
+
+    def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one that is longer than the model's context is split into clauses."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self.context, name=self._name)
+
+    def _fits(self, text: str) -> bool:
+        with self._lock:
+            num_tokens = len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        return bool(num_tokens <= self.context)
+
+    @torch.inference_mode()
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        embeddings = []
+        for start in range(0, len(texts), TEXT_BATCH):
+            embeddings += self._encode_batch(list(texts[start : start + TEXT_BATCH]))
+        return embeddings
+
+    def _encode_batch(self, texts: list[str]) -> list[TextEmbedding]:
+        with self._lock:
+            tokens = self._tokenizer(
+                texts,
+                padding="max_length" if self._family.pads else "longest",
+                truncation=True,
+                max_length=self.context,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            )
+        is_word = tokens.pop("special_tokens_mask") == 0
+        output = self._family.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
+        sentences = functional.normalize(output.pooler_output.float().reshape(len(texts), -1), dim=-1).cpu()
+        words = None
+        if self._family.words is not None:
+            states = self._family.words(self._model, output.last_hidden_state)
+            words = functional.normalize(states.float(), dim=-1).cpu()
+        embeddings = []
+        for row, text in enumerate(texts):
+            own = sentences[row : row + 1] if words is None or not is_word[row].any() else words[row][is_word[row]]
+            embeddings.append(TextEmbedding(text, sentences[row].numpy(), own.numpy()))
+        return embeddings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersModel:
+    """A loaded model of transformers with everything that it is run with."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    preprocessing: Preprocessing
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype
+
+    def digest(self, context: int) -> str:
+        """Return the fingerprint of an encoder with this model and this number of tokens."""
+        facts = (self.model.config.model_type, self.preprocessing, self.sampling, context)
+        return digest_weights(self.model.state_dict().items(), *facts)
+
+
+class _LoadedEncoder:
+    """What encoders of images and of videos share: the model on its device, and the texts."""
+
+    def __init__(self, loaded: TransformersModel) -> None:
+        self._loaded = loaded
+        self._model = loaded.model.eval()
+        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
+        self.fingerprint = loaded.digest(self._text.context)
+        self._model.to(loaded.device, loaded.dtype)
+        self.name, self.device = loaded.name, str(loaded.device)
+        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return self._text.encode(texts)
+
+
+class TransformersEncoder(_LoadedEncoder):
+    """A model of images and texts; a segment's vector is the mean of its frames' vectors.
+
+    Attributes are those of ``Encoder``, and ``device``. Tokens are patches, if the model has any.
+    """
+
+    encodes_frames_alone = True
+
+    def __init__(self, loaded: TransformersModel, *, batch_size: int = 64) -> None:
+        """Wrap a loaded model; ``batch_size`` counts frames."""
+        super().__init__(loaded)
+        self._batch_size = batch_size
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested of a model without patches.
+        """
+        loaded = self._loaded
+        to_patches = loaded.family.patches
+        if tokens and to_patches is None:
+            raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
+        vectors, patches = [], []
+        for pixels in torch.split(torch.from_numpy(np.concatenate([each.pixels for each in batch])), self._batch_size):
+            output = loaded.family.encode(self._model, _normalise(loaded, pixels))
+            vectors.append(functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu())
+            if tokens and to_patches is not None:
+                patches.append(functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu())
+        return gather_segments(batch, vectors, patches)
+
+
+class TransformersVideoEncoder(_LoadedEncoder):
+    """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
+
+    A segment is shown as the model's own number of frames, spread over it as in training. Attributes are those of
+    ``Encoder``, and ``device``.
+    """
+
+    encodes_frames_alone = False
+    has_frame_vectors = False
+
+    def __init__(self, loaded: TransformersModel, num_frames: int, *, batch_size: int = 64) -> None:
+        """Wrap a loaded model that sees ``num_frames`` at once; ``batch_size`` counts frames."""
+        super().__init__(loaded)
+        self._num_frames = num_frames
+        self._batch_size = max(1, batch_size // num_frames)
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment as one video; frames must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested.
+        """
+        if tokens:
+            raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
+        embeddings, choose = [], self._loaded.family.choose
+        for start in range(0, len(batch), self._batch_size):
+            chunk = batch[start : start + self._batch_size]
+            shown = [each.pixels[choose(len(each), self._num_frames)] for each in chunk]
+            images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
+            videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
+            output = self._loaded.family.encode(self._model, videos).pooler_output.float()
+            vectors = functional.normalize(output.reshape(len(chunk), -1), dim=-1).cpu()
+            for frames, vector in zip(chunk, vectors, strict=True):
+                rows = repeat_vector(vector, len(frames)).numpy()
+                embeddings.append(SegmentEmbedding(vector.numpy(), rows, frames.times))
+        return embeddings
+
+
+def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
+    constants = loaded.preprocessing.mean, loaded.preprocessing.std
+    return loaded.family.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)

@@ -1,0 +1,264 @@
+"""The families of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
+
+A patch's vector is what the model's own pooling and projection give for that patch alone, and a word's likewise, so
+that they lie in the joint space.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from vidret.encode.encoder import normalise_pixels
+from vidret.errors import EncoderError
+from vidret.types import Interpolation, Resize
+
+Inputs = Mapping[str, Tensor]
+Constants = tuple[float, ...]  # of the three channels, on the scale 0..1
+PE_FRAMES = 16  # of the PE-AV models that state a number
+logger = logging.getLogger(__name__)
+
+# Pillow's numbers of the filters. Lanczos is not offered by the decoding processes.
+FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+
+
+def spread_frames(num_frames: int, wanted: int) -> list[int]:
+    """Return the indices of ``wanted`` frames spread evenly over a segment; frames of a short one are repeated.
+
+    >>> spread_frames(3, 5)
+    [0, 0, 1, 2, 2]
+    """
+    return [int(index) for index in torch.linspace(0, num_frames - 1, wanted).round()]
+
+
+def spread_frames_down(num_frames: int, wanted: int) -> list[int]:
+    """Return the same with fractions rounded down, as the processor of PE-Video does.
+
+    >>> spread_frames_down(3, 6)
+    [0, 0, 0, 1, 1, 2]
+    """
+    return [index * (num_frames - 1) // max(wanted - 1, 1) for index in range(wanted)]
+
+
+def _normalise_images(model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
+    return normalise_pixels(pixels, mean, std, dtype)
+
+
+def _encode_texts(model: Any, tokens: Inputs) -> Any:
+    return model.get_text_features(**tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """How a model of transformers is called.
+
+    Attributes:
+        encode: From the model and its pixels, (frame, 3, height, width) or (video, frame, 3, height, width), to the
+            outputs of its tower, with the vectors as ``pooler_output``.
+        normalise: From the model, uint8 pixels (frame, height, width, 3), mean, standard deviation and type to pixels.
+        patches: From the model and these outputs to vectors of patches, (frame, patch, dim); None without patches.
+        texts: From the model and the tokens of texts to the outputs of its text tower, likewise.
+        words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
+        context: Number of tokens that texts were trained with; None if the configuration says it.
+        pads: Whether the text tower was trained on texts padded to the full length.
+        num_frames: From the configuration and the processor to the frames that a video-native model sees as one video;
+            None for a model of images.
+        choose: From the number of frames of a segment and this number to the indices of the frames that it sees.
+        part: The attribute of the loaded model that is used, if not all of it is.
+    """
+
+    encode: Callable[[Any, Tensor], Any]
+    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = _normalise_images
+    patches: Callable[[Any, Any], Tensor] | None = None
+    texts: Callable[[Any, Inputs], Any] = _encode_texts
+    words: Callable[[Any, Tensor], Tensor] | None = None
+    context: int | None = None
+    pads: bool = False
+    num_frames: Callable[[Any, Any], int] | None = None
+    choose: Callable[[int, int], list[int]] = spread_frames
+    part: str = ""
+
+
+def _encode_images(model: Any, pixels: Tensor) -> Any:
+    return model.get_image_features(pixel_values=pixels)
+
+
+def _normalise_patches(model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
+    """Return patches as rows of their pixels, channels last: (frame, patch, value)."""
+    patch = model.config.vision_config.patch_size
+    rows = rearrange(pixels, "frame (row y) (column x) c -> frame (row column) (y x c)", y=patch, x=patch)
+    centre, spread = (torch.tensor(values, device=rows.device).repeat(patch * patch) for values in (mean, std))
+    return rows.float().mul_(1 / (255 * spread)).add_(-centre / spread).to(dtype)
+
+
+def _encode_naflex(model: Any, rows: Tensor) -> Any:
+    """Encode the patches of square images."""
+    side = math.isqrt(rows.shape[1])
+    shapes = torch.full((len(rows), 2), side, device=rows.device)
+    mask = torch.ones(rows.shape[:2], dtype=torch.int32, device=rows.device)
+    return model.get_image_features(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes)
+
+
+def _encode_clips(model: Any, pixels: Tensor) -> Any:
+    return model.get_video_features(pixel_values=pixels)
+
+
+def _encode_videos(model: Any, pixels: Tensor) -> Any:
+    return model.get_video_features(pixel_values_videos=pixels)
+
+
+def _project_patches(model: Any, output: Any) -> Tensor:
+    """Norm and project all states but the class token's, as the class token's is."""
+    projected: Tensor = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state[:, 1:]))
+    return projected
+
+
+def _pool_patches(model: Any, output: Any) -> Tensor:
+    """Pass each patch alone to the attention that pools all patches."""
+    states = output.last_hidden_state
+    pooled = model.vision_model.head(rearrange(states, "frame patch width -> (frame patch) 1 width"))
+    patches: Tensor = rearrange(pooled, "(frame patch) dim -> frame patch dim", frame=len(states))
+    return patches
+
+
+def _flatten_map(model: Any, output: Any) -> Tensor:
+    """Return the cells of a convolutional map, whose mean is the image's vector."""
+    cells: Tensor = rearrange(output.last_hidden_state, "frame dim row column -> frame (row column) dim")
+    return cells
+
+
+def _project_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_projection(states)
+    return projected
+
+
+def _head_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_model.head(states)
+    return projected
+
+
+def _count_frames(config: Any, processor: Any) -> int:
+    return int(config.vision_config.num_frames)
+
+
+def _encode_pe_videos(model: Any, pixels: Tensor) -> Any:
+    """Encode by the parts that the model's own forward runs; it has no call for videos alone."""
+    output = model.video_encoder(pixel_values_videos=pixels)
+    output.pooler_output = model.video_head(output.pooler_output)
+    return output
+
+
+def _encode_pe_texts(model: Any, tokens: Inputs) -> Any:
+    """Encode texts, likewise; the class token stands for the text."""
+    output = model.text_model(**tokens)
+    output["pooler_output"] = model.text_video_head(output.last_hidden_state[:, 0])
+    return output
+
+
+def _project_pe_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_video_head(states)
+    return projected
+
+
+def _count_pe_frames(config: Any, processor: Any) -> int:
+    if processor.num_frames:
+        return int(processor.num_frames)
+    logger.warning(
+        "%s was trained on all frames of a video; it sees %d of each segment", config.name_or_path, PE_FRAMES
+    )
+    return PE_FRAMES
+
+
+_CLIP = Family(encode=_encode_images, patches=_project_patches, words=_project_words)
+_SIGLIP = Family(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
+_PE = Family(
+    encode=_encode_pe_videos,
+    texts=_encode_pe_texts,
+    words=_project_pe_words,
+    num_frames=_count_pe_frames,
+    choose=spread_frames_down,
+)
+# By the model_type of the configuration. The context lengths are those of the models' own training and processors.
+FAMILIES: Mapping[str, Family] = {
+    "clip": _CLIP,
+    "metaclip_2": _CLIP,
+    "altclip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
+    "chinese_clip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
+    "siglip": _SIGLIP,
+    "siglip2": Family(
+        encode=_encode_naflex, normalise=_normalise_patches, patches=_pool_patches, words=_head_words, pads=True
+    ),
+    "align": Family(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
+    "xclip": Family(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
+    "videoprism": Family(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
+    "pe_video": _PE,
+    "pe_audio_video": replace(_PE, part="video_model"),
+}
+
+
+def repeat_vector(vector: Tensor, num_frames: int) -> Tensor:
+    """Return one vector (dim) for each of some frames: (frame, dim)."""
+    return repeat(vector, "dim -> frame dim", frame=num_frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """The size of frames, and mean and standard deviation of channels on the scale 0..1."""
+
+    resize: Resize
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_preprocessing(name: str, processor: Any) -> Preprocessing:
+    """Return the preprocessing of a processor for images or videos.
+
+    A processor computes ((pixel * factor - offset) - mean) / std; here the factor becomes 1 / 255 and the rest mean and
+    standard deviation.
+
+    Raises:
+        EncoderError: Its images are not square, or it needs another filter than bilinear or bicubic.
+    """
+    factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
+    offset = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
+    if processor.do_normalize:
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    if getattr(processor, "include_top", False):  # EfficientNet's divides by the deviation again
+        std = tuple(a * b for a, b in zip(std, processor.image_std, strict=True))
+    scale = 255 * factor
+    return Preprocessing(
+        read_frame_size(name, processor),
+        tuple((each + offset) / scale for each in mean),
+        tuple(each / scale for each in std),
+    )
+
+
+def read_frame_size(name: str, processor: Any) -> Resize:
+    """Return how a processor resizes and crops.
+
+    Raises:
+        EncoderError: See ``read_preprocessing``.
+    """
+    number = int(processor.resample)
+    if number not in FILTERS:
+        raise EncoderError(f"{name}: the processor's filter must be bilinear or bicubic, got Pillow's number {number}")
+    patches = getattr(processor, "max_num_patches", None)
+    if patches is not None:  # as many patches as the model was trained with, as a square
+        side = math.isqrt(patches) * processor.patch_size
+        return Resize(side, side, FILTERS[number], squash=True)
+    size = dict(processor.size)
+    shorter = size.get("shortest_edge") or size.get("height")
+    crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
+    sides = {size[key] for key in ("height", "width") if size.get(key)}
+    crops = {crop[key] for key in ("height", "width") if crop.get(key)}
+    if not shorter or len(sides) > 1 or len(crops) > 1:
+        raise EncoderError(f"{name}: the processor must make square images, got size {size} and crop {crop}")
+    side = crops.pop() if crops else shorter
+    return Resize(shorter, side, FILTERS[number], squash="shortest_edge" not in size or not size["shortest_edge"])
