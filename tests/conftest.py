@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,6 +28,8 @@ settings.register_profile("vidret", derandomize=True, deadline=None, database=No
 settings.load_profile("vidret")
 
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
+from tests.fakes import PatchEncoder, write_mosaics  # noqa: E402
+from vidret.engine import Engine  # noqa: E402
 from vidret.video.workers.process import Process  # noqa: E402
 
 
@@ -82,3 +85,22 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
             red=True,
             bold=True,
         )
+
+
+@pytest.fixture(scope="session")
+def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of three films, which must not be changed."""
+    return write_mosaics(tmp_path_factory.mktemp("mosaics"), (3, 6, 9))
+
+
+@pytest.fixture(scope="session")
+def indexed_mosaics(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index of ``mosaics``, which must not be changed; ``index`` is a copy that a test may change."""
+    index = tmp_path_factory.mktemp("indexed") / "index"
+    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics], shots=False)
+    return index
+
+
+@pytest.fixture
+def index(indexed_mosaics: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(indexed_mosaics, tmp_path / "index")

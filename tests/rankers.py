@@ -15,8 +15,8 @@ from vidret.align.glscl_checkpoint import convert_concepts
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_checkpoint import convert_aligner
 from vidret.align.ucofia_selection import PatchSelector
+from vidret.channels.picture.ranking import Levels, Ranker, load_ranker
 from vidret.encode.encoder import Encoder
-from vidret.search.ranking import Levels, Ranker, load_ranker
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Ids
 from vidret.types import SegmentEmbedding, TextEmbedding

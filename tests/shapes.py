@@ -10,8 +10,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
 
 PACKAGES = (
-    "align cli client data devices encode engine evaluate ground index layers metrics present search serve store text"
-    " timed_text train types video"
+    "align channels cli client data devices encode engine evaluate ground index layers metrics present search serve"
+    " store text train types video"
 )
 Function = TypeVar("Function", bound=Callable[..., object])
 

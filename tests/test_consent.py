@@ -14,14 +14,14 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.hostile_indexes import set_metadata
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import choose_words
 from vidret.encode.families.endpoint import EndpointEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.index.words import choose_words
 from vidret.search.models import read_encoder_name
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.timed_text.options import WordsOptions
 
 CODE = """
 from pathlib import Path

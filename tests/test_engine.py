@@ -16,12 +16,12 @@ from tests.grounded import make_encoder, write_head, write_numbers
 from tests.rankers import convert_golden, make_published_weights, make_ranker, score_directly
 from tests.spoken import NamedColours
 from vidret.align.files import save_aligner
+from vidret.channels.picture.ranking import Ranker
 from vidret.encode.clip.model import save_model
 from vidret.encode.clip.weights import convert_state_dict
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import AlignerError, StoreError, VidretError
-from vidret.search.ranking import Ranker
 from vidret.types import Filters, Hit, Query, SearchOptions
 
 

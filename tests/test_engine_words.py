@@ -16,7 +16,7 @@ from tests.spoken import FILMS, NamedColours, add_all_words, fake_sentences, mak
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.show import result_to_dict
-from vidret.search.grammar import interpret
+from vidret.search.query.grammar import interpret
 from vidret.types import ComposedQuery, Hit, Moment, Query, SearchOptions
 
 QUERIES = ("red", 'green -"yellow"', "line is busy", "green, then yellow", '"line" blue', "-white red")

@@ -8,11 +8,11 @@ import pytest
 
 from tests.fakes import ColourEncoder
 from tests.hostile_subtitles import SUBTITLES, write_hostile_subtitles
+from vidret.channels.subtitles import MAX_CHARACTERS, MAX_PER_SECOND
+from vidret.channels.texts.options import WordsOptions
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import list_notes
-from vidret.timed_text.options import WordsOptions
-from vidret.timed_text.subtitles import MAX_CHARACTERS, MAX_PER_SECOND
 from vidret.types import TimedText
 
 pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')

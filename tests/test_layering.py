@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 # strangers. vidret/__init__.py is the face, not a room: it names what is public.
 RUNGS = (
     {"types", "errors", "text", "layers"},
-    {"devices", "model_files", "timed_text", "endpoints"},
+    {"devices", "model_files", "endpoints"},
     {"video", "encode", "store", "align", "ground"},
+    {"channels"},
     {"data", "index", "search", "copies", "language"},
     {"engine", "metrics", "present", "client"},
     {"train", "evaluate", "corpus", "serve", "reindex"},
@@ -28,7 +29,7 @@ FENCES = {
     "torchcodec": ("vidret/video/decoders/torchcodec.py",),
     "av": (
         "vidret/video/audio.py",
-        "vidret/video/subtitle_tracks.py",
+        "vidret/channels/texts/subtitle_tracks.py",
         "vidret/video/container.py",
         "vidret/video/stream_scan.py",
         "vidret/video/decoders/pyav.py",
@@ -36,10 +37,10 @@ FENCES = {
     ),
     "faiss": ("vidret/store/vectors/flat.py",),
     "sqlite3": ("vidret/store/catalog/database.py", "vidret/store/texts/stems.py"),
-    "faster_whisper": ("vidret/timed_text/speech.py",),
-    "rapidocr": ("vidret/timed_text/screen.py",),
-    "cv2": ("vidret/timed_text/images.py",),
-    "charset_normalizer": ("vidret/timed_text/encodings.py",),
+    "faster_whisper": ("vidret/channels/speech.py",),
+    "rapidocr": ("vidret/channels/screen.py",),
+    "cv2": ("vidret/channels/texts/images.py",),
+    "charset_normalizer": ("vidret/channels/texts/encodings.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
     "watchfiles": ("vidret/index/changes.py",),
     "rapidfuzz": ("vidret/store/texts/index.py",),
@@ -61,7 +62,8 @@ FENCES = {
     "ray": ("vidret/index/ray/*",),
 }
 # What must not be imported where: decoding processes start fast and stay small, an index opens without a model.
-NO_TORCH = ("video/*", "timed_text/*", "store/*", "types/*", "errors.py", "client/*", "__init__.py")
+CHANNELS = (*(f"channels/{name}.py" for name in ("base", "speech", "screen", "subtitles")), "channels/texts/*")
+NO_TORCH = ("video/*", *CHANNELS, "store/*", "types/*", "errors.py", "client/*", "__init__.py")
 BANS = {"torch": tuple(f"vidret/{each}" for each in NO_TORCH)}
 # torchcodec gives tensors; its module loads torch on first use, and no other decoder's process does.
 EXEMPT = {("torch", "vidret/video/decoders/torchcodec.py")}
@@ -145,9 +147,7 @@ def test_a_broken_rule_is_caught_with_its_file_and_line() -> None:
         f"{room}:8: imports faiss.contrib",
         f"{room}:9: imports vidret.cli",
     ]
-    assert broken[0].endswith(
-        "align may import devices, endpoints, errors, layers, model_files, text, timed_text, types only"
-    )
+    assert broken[0].endswith("align may import devices, endpoints, errors, layers, model_files, text, types only")
     assert broken[3].endswith("faiss may be named in vidret/store/vectors/flat.py only")
 
 

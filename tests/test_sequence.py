@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vidret import Sequence, VidretError
-from vidret.search.grammar import interpret
+from vidret.search.query.grammar import interpret
 from vidret.types import MAX_EVENTS
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 import vidret.engine
 from tests.spoken import NamedColours, make_films
 from tests.tool_loading import load_tool
+from vidret.channels.picture.ranking import load_ranker
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, VisionTower
-from vidret.search.ranking import load_ranker
 from vidret.store.records import RANKER
 from vidret.store.store import Store
 from vidret.types import Frames, TextEmbedding

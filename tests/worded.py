@@ -26,8 +26,10 @@ QUICK_OCR = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from vidret.timed_text.screen import ScreenReader
-from vidret.video import words
+from vidret.channels.screen import ScreenReader
+from vidret.channels.texts import reading as words
+from vidret.video.workers import worker
+from vidret.channels.texts import reading as words
 from vidret.video.workers import worker
 
 class QuickReader(ScreenReader):

@@ -30,10 +30,10 @@ from vidret.align.ucofia import MEMORY, Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.channels.picture.calibration import measure_calibration
+from vidret.channels.picture.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
+from vidret.channels.picture.reranking import widen
 from vidret.encode.families.registry import load_encoder
-from vidret.search.calibration import measure_calibration
-from vidret.search.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
-from vidret.search.reranking import widen
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 

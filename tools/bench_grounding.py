@@ -38,7 +38,7 @@ from vidret.ground.pieces import load_projected, save_projected
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, cut_windows, ground_windows, join_results
-from vidret.search.grounding import Grounder
+from vidret.search.heads.layers import Grounder
 from vidret.store.records import HEAD
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding

@@ -28,11 +28,11 @@ import torch
 from jaxtyping import Float
 
 from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.ranking import AUTO, load_ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
 from vidret.engine import Engine
-from vidret.search.ranking import AUTO, load_ranker
 from vidret.store.records import RANKER, NewSegment
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

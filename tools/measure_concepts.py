@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from vidret import ComposedQuery, Engine
-from vidret.search.concepts import TaughtConcept, choose_share, find_direction
-from vidret.search.teaching import read_examples
+from vidret.search.concepts.storage import TaughtConcept, choose_share, find_direction
+from vidret.search.concepts.teaching import read_examples
 from vidret.types import Concept, Picture, Resize, Vector
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames

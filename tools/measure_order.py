@@ -20,7 +20,7 @@ from vidret.data.synthetic.captions import write_captions
 from vidret.data.synthetic.generation import draw_order
 from vidret.data.synthetic.scenes import Scene
 from vidret.data.synthetic.world import write_scenes
-from vidret.search.grammar import interpret
+from vidret.search.query.grammar import interpret
 
 FPS = 4
 SIZE = 96

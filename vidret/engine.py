@@ -12,6 +12,11 @@ from typing import Self, TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from vidret.channels.picture.calibration import Calibration
+from vidret.channels.picture.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
+from vidret.channels.picture.segments import TYPICAL_SHARE
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import choose_words
 from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
 from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
@@ -25,18 +30,17 @@ from vidret.index.options import IndexOptions, record_rule
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.index.stages import encode_clip
-from vidret.index.words import choose_words
 from vidret.language.citations import CitedAnswer, answer_question
 from vidret.language.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
 from vidret.language.frames import FileFrames
 from vidret.language.query_plans import CACHE, plan_with_model
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
-from vidret.search.calibration import Calibration
-from vidret.search.concepts import forget_concept, list_concepts
-from vidret.search.grammar import Interpretation
-from vidret.search.grounded import MomentHead
-from vidret.search.grounding import Grounder, forget_others
+from vidret.search.concepts.storage import forget_concept, list_concepts
+from vidret.search.concepts.teaching import teach_concept
+from vidret.search.heads.base import MomentHead
+from vidret.search.heads.layers import Grounder, forget_others
+from vidret.search.heads.loading import load_moment_head
 from vidret.search.judge_fitting import JudgeReport, choose_judge, score_answers
 from vidret.search.judging import DEFAULT_JUDGE, save_judge
 from vidret.search.models import (
@@ -48,7 +52,6 @@ from vidret.search.models import (
     record_head,
     record_ranker,
 )
-from vidret.search.moment_heads import load_moment_head
 from vidret.search.open_index import OpenIndex
 from vidret.search.preparation import (
     calibrate_index,
@@ -58,9 +61,7 @@ from vidret.search.preparation import (
     save_scales,
     save_text_background,
 )
-from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
-from vidret.search.searcher import TYPICAL_SHARE
-from vidret.search.teaching import teach_concept
+from vidret.search.query.grammar import Interpretation
 from vidret.store.consent import allow_address
 from vidret.store.contents import read_embeddings, read_shots
 from vidret.store.lookup import find_below, find_by_ending, look_up_video
@@ -69,7 +70,6 @@ from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
 from vidret.store.vectors.flat import choose_search_device
 from vidret.text import absolute_path, display_path, strip_query
-from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
     Concept,

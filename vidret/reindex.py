@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidret.channels.picture.ranking import NONE
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.progress import IndexReport, Progress
-from vidret.search.concepts import list_concepts
+from vidret.search.concepts.storage import list_concepts
 from vidret.search.models import allow_encoder
-from vidret.search.ranking import NONE
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.store.vectors.address import FAISS

@@ -8,9 +8,9 @@ import pytest
 import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
+from vidret.channels.texts.options import WordsOptions
 from vidret.corpus.word_alignment import score_with_words
 from vidret.errors import VidretError
-from vidret.timed_text.options import WordsOptions
 
 pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')
 

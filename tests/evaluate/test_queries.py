@@ -9,6 +9,7 @@ import pytest
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import write_film
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from vidret.channels.texts.options import WordsOptions
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -16,7 +17,6 @@ from vidret.evaluate.queries import evaluate_queries, read_queries_folder
 from vidret.evaluate.report import Gallery, read_report
 from vidret.evaluate.tables import make_tables
 from vidret.language.judging import Candidate, Verdict
-from vidret.timed_text.options import WordsOptions
 
 FILMS = {"red": (("red", 3),), "mixed": (("green", 5), ("red", 4), ("yellow", 7)), "blue": (("blue", 3),)}
 QUERIES: tuple[tuple[str, str, str | None, list[list[float]]], ...] = (

@@ -15,6 +15,8 @@ from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run, write_rows
 from tests.fakes import ColourEncoder, write_film
 from vidret.align.calibration import qb_norm, sk_norm
+from vidret.channels.picture.ranking import Ranker
+from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
@@ -24,8 +26,6 @@ from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
 from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.retrieval import Row, evaluate
-from vidret.search.ranking import Ranker
-from vidret.search.reranking import TOTAL
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments, nearest

@@ -8,12 +8,12 @@ import pytest
 
 from tests.store.samples import add_video, create
 from tests.words import add_words, create_words, make_texts, random_vectors
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import OPTIONS, read_options
 from vidret.index.merging import merge_indexes
 from vidret.index.merging.words import TextMerge
-from vidret.index.words import OPTIONS, read_options
 from vidret.store.texts.store import TextStore
 from vidret.store.texts.upkeep import find_damaged_texts
-from vidret.timed_text.options import WordsOptions
 from vidret.types import TextSource
 
 Contents = dict[tuple[str, TextSource, str], tuple[bool, float, str, list[str]]]

@@ -7,9 +7,9 @@ import pytest
 
 from tests.chatting import Chat, Reply, run_chat, say
 from tests.fakes import ColourEncoder, write_film
+from vidret.channels.texts.run import read_options
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.index.words import read_options
 from vidret.language.describing import SOURCE, DescribeOptions, read_description
 from vidret.language.endpoint import ChatEndpoint
 from vidret.store.texts.upkeep import count_texts

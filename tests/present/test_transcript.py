@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from vidret.channels.subtitles import parse_subtitles
 from vidret.present.transcript import FORMATS, to_transcript
-from vidret.timed_text.subtitles import parse_subtitles
 from vidret.types import TimedText
 
 TEXTS = [

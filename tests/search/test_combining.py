@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidret.search.clauses import QueryStructure, make_clause
+from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import FRAME_S, MIN_TEXT_S, combine_clauses
-from vidret.search.text_matching import TextMatch
+from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.texts.records import StoredText
 from vidret.types import TextSource, TimedText

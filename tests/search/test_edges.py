@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import ColourEncoder, write_film
+from vidret.channels.picture.evidence import FrameScorer
 from vidret.engine import Engine
-from vidret.search.edges import NUM_FRAMES, EdgeRefiner, FrameScorer
+from vidret.search.edges import NUM_FRAMES, EdgeRefiner
 from vidret.types import Curve, Frames, Moment, SegmentEmbedding
 from vidret.video.workers.image_pool import ImagePool
 

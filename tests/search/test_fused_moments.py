@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
+from vidret.channels.texts.matching import TextMatch
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
-from vidret.search.clauses import QueryStructure, make_clause
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.fused_results import STANDS_OUT, find_query_spans
-from vidret.search.grounded import GroundedVideo
+from vidret.search.heads.base import GroundedVideo
 from vidret.search.placed_moments import APART
-from vidret.search.text_matching import TextMatch
+from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.texts.records import StoredText
 from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource, TimedText

@@ -29,31 +29,27 @@ from tests.store.samples import damage
 from tests.words import find_content
 from vidret.align.baseline import UNRELATED
 from vidret.align.similarity import TOP_FRAMES
-from vidret.encode.sentences import find_word_share
-from vidret.engine import Engine
-from vidret.errors import VidretError
-from vidret.search.backgrounds import load_background, measure_background
-from vidret.search.clauses import make_clause
-from vidret.search.evidence import (
+from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.scales import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
+from vidret.channels.texts.background import load_background, measure_background
+from vidret.channels.texts.evidence import (
     ADJACENT,
-    HINTED,
     HUBNESS,
     MATCHES_HINT,
     MATCHES_REPORT,
     MEANING_OFFSET,
     MEANING_SLOPE,
-    MIN_DEVIATION,
-    PICTURE_OFFSET,
-    PICTURE_SLOPE,
     PRIOR_TEXTS,
-    REPORTED,
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
 )
+from vidret.channels.texts.matching import STOP_STEMS, TYPICAL_WORDS
+from vidret.encode.sentences import find_word_share
+from vidret.engine import Engine
+from vidret.errors import VidretError
 from vidret.search.fusion import SAID, VERBATIM
-from vidret.search.query_bank import SENTENCES
-from vidret.search.text_matching import STOP_STEMS, TYPICAL_WORDS
+from vidret.search.query.clauses import make_clause
 from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence

@@ -20,7 +20,7 @@ from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
 from vidret.search.judging import DEFAULT_JUDGE
 from vidret.search.locating import Locator, RankedVideo, describe_video
-from vidret.search.queries import encode_queries
+from vidret.search.query.encoding import encode_queries
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
 from vidret.types import UNLIKELY, Hit, LocateOptions, Moment, TextEmbedding

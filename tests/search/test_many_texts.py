@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import unit
 from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
 from vidret.engine import Engine
-from vidret.search.clauses import AnalysedQuery
+from vidret.search.query.clauses import AnalysedQuery
 from vidret.store import NewSegment, Store
 from vidret.store.epochs import Epochs
 from vidret.store.texts.index import TextIndex

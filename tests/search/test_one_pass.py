@@ -19,7 +19,7 @@ from vidret.ground.checkpoint import load_head
 from vidret.ground.pieces import load_projected
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
-from vidret.search.grounding import Grounder
+from vidret.search.heads.layers import Grounder
 from vidret.store.contents import count_moments
 from vidret.store.records import MOMENTS, NewSegment
 from vidret.store.store import Store

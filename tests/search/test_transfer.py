@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tests.fakes import make_text, unit, write_mosaics
 from tests.grounded import make_encoder as make_clip
 from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import SENTENCES
+from vidret.channels.picture.ranking import FrameRanker
+from vidret.channels.picture.scales import PICTURE_OFFSET, PICTURE_SLOPE, PictureScale
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
-from vidret.search.evidence import PICTURE_OFFSET, PICTURE_SLOPE, PictureScale
-from vidret.search.query_bank import SENTENCES
-from vidret.search.ranking import FrameRanker
 from vidret.types import Frames, Hit, Moment, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 DIM = 64

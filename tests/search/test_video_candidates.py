@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidret.search.clauses import QueryStructure, make_clause
+from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, lower_pictures
+from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
+from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import combine_clauses
-from vidret.search.picture_scores import VideoPictures, collect_frames, collect_segments, lower_pictures
-from vidret.search.queries import EncodedQuery
-from vidret.search.reranking import RankedSegments, SegmentFeatures
-from vidret.search.text_matching import TextMatch
+from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, make_video_scores
 from vidret.store.texts.records import StoredText

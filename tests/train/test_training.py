@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
+from vidret.channels.picture.ranking import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import read_part_cards
-from vidret.search.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule
 from vidret.train.muon import MATRIX
 from vidret.train.retrieval import RetrievalModule

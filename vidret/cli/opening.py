@@ -12,7 +12,7 @@ import typer
 from vidret.cli.inputs import parse_choice
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
-from vidret.search.grammar import Interpretation, interpret
+from vidret.search.query.grammar import Interpretation, interpret
 from vidret.types import Searchable, Source
 from vidret.types import Sequence as EventSequence
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from vidret.channels.texts.options import WordsOptions
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.progress import Progress
-from vidret.search.clauses import check_exclusions, parse_structure
-from vidret.timed_text.options import WordsOptions
+from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
 
 MAX_TEXTS = 3  # of a video in the report

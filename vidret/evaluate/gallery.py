@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vidret.channels.texts.options import WordsOptions
 from vidret.data.records import Split
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
@@ -13,7 +14,6 @@ from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery
 from vidret.index.progress import Progress
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
-from vidret.timed_text.options import WordsOptions
 from vidret.types import Sampling
 from vidret.video.scan import scan
 

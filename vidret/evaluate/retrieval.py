@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float32, Int64
 
 from vidret.align.calibration import qb_norm, sk_norm
+from vidret.channels.picture.ranking import Ranker
+from vidret.channels.picture.reranking import TOTAL, sum_levels
 from vidret.data.records import Caption, Split
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -20,8 +22,6 @@ from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import CUTS, Direction, Row, evaluate, make_row
-from vidret.search.ranking import Ranker
-from vidret.search.reranking import TOTAL, sum_levels
 
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vidret.channels.texts.options import WordsOptions
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.index.progress import Progress
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.timed_text.options import WordsOptions
 from vidret.types import LayerTokens, Segment, SegmentEmbedding
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode, choose_mode
 from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder

@@ -12,13 +12,13 @@ from functools import partial
 
 import torch
 
+from vidret.channels.texts.run import open_words
 from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport
 from vidret.index.run_state import RunState
 from vidret.index.stages import Encode, EncodingThread, encode_segments, open_decoders
-from vidret.index.words import open_words
 from vidret.index.workers import WorkerThreads
 from vidret.store.store import Store
 

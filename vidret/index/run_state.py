@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.legacy_videos import LegacyVideos
 from vidret.index.progress import FileJob, IndexReport, Progress, Workload
-from vidret.index.words import WordsRun, prune_words
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME

@@ -9,12 +9,13 @@ from functools import partial
 
 import torch
 
+from vidret.channels.texts.reading import READER
+from vidret.channels.texts.run import ContentWords
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.options import MomentRecorder, Pack
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.index.stages import Encode, EncodingThread, find_fault
-from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
 from vidret.types import Segment, SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
@@ -163,7 +164,7 @@ class WorkerThreads:
         skip, start = partial(self._find_stored, reading), partial(self._find_start, reading)
         words = partial(self._request_words, reading)
         try:
-            for message in self._pool.stream(job.path, skip=skip, start=start, words=words):
+            for message in self._pool.stream(job.path, skip=skip, start=start, words=words, words_reader=READER):
                 if not isinstance(message, OpenedVideo):
                     reading.identity = check_unchanged(job.path, reading.identity)
                 match message:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
     from vidret.language.judging import JudgedHit
-    from vidret.search.grammar import Interpretation
+    from vidret.search.query.grammar import Interpretation
     from vidret.store.contents import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.texts.records import TextCounts

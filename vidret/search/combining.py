@@ -10,8 +10,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from vidret.search.clauses import QueryStructure
 from vidret.search.placement import StepSpans, place_in_order
+from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import TOLERANCE_S, VideoScores, sum_sources
 from vidret.types import TEXT_SOURCES
 

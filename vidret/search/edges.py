@@ -8,14 +8,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import numpy as np
-from jaxtyping import Float
 
+from vidret.channels.picture.evidence import FrameScorer
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
-from vidret.search.queries import EncodedQuery
 from vidret.text import strip_query
 from vidret.types import Curve, Frames, Moment, Vector
 from vidret.video.files import stat_file
@@ -27,30 +25,6 @@ NUM_FRAMES = 7  # decoded between two stored frames; a search among them encodes
 NEAR = 3  # stored frames on either side of an edge that set the levels
 MAX_REMEMBERED = 4096  # vectors, about 8 MB
 _TIE_S = 1e-3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameScorer:
-    """Scores the frames of one video for a query.
-
-    A negative term lowers the score of a frame by how much it scores above the mean of the video's stored frames.
-    """
-
-    positive: Vector
-    negatives: tuple[tuple[Vector, float], ...]
-
-    @classmethod
-    def fit(cls, query: EncodedQuery, stored: Float[np.ndarray, "frame dim"]) -> Self:
-        """Return the scorer of a video with these stored frames."""
-        negatives = tuple((text.sentence, float((stored @ text.sentence).mean())) for text in query.negatives)
-        return cls(query.positive.sentence, negatives)
-
-    def score(self, frames: Float[np.ndarray, "frame dim"]) -> Float[np.ndarray, " frame"]:
-        """Return the scores of some frames."""
-        scores: Float[np.ndarray, " frame"] = frames @ self.positive
-        for negative, mean in self.negatives:
-            scores = scores - np.maximum(0, frames @ negative - mean)
-        return scores
 
 
 @dataclass(slots=True, eq=False)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from vidret.search.clauses import QueryStructure
 from vidret.search.fusion import Question
 from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge
+from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import VideoScores
 from vidret.types import UNLIKELY
 

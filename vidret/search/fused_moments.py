@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from vidret.channels.texts.matching import TextMatch
 from vidret.ground.curve import find_moments
 from vidret.ground.spans import Span, keep_best
 from vidret.search.locating import gaps_between
-from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 

@@ -8,18 +8,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from vidret.channels.picture.segments import Searcher
+from vidret.channels.texts.matching import TextMatcher
 from vidret.errors import VidretError
-from vidret.search.clauses import AnalysedQuery, QueryStructure
 from vidret.search.found_videos import NO_STANDARD, FoundVideo, ScoreStandard
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import FusedSearcher, Question
-from vidret.search.grammar import Interpretation
-from vidret.search.grounded import MomentHead
+from vidret.search.heads.base import MomentHead
 from vidret.search.judging import EvidenceJudge, load_judge
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
-from vidret.search.searcher import Searcher
-from vidret.search.text_matching import TextMatcher
+from vidret.search.query.clauses import AnalysedQuery, QueryStructure
+from vidret.search.query.grammar import Interpretation
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.texts.store import TextStore

@@ -1,9 +1,9 @@
 """Search of one index: what each channel says about the clauses of a query, brought together by video.
 
 A clause is compared with the pictures, the speech, the on-screen text, the subtitles and the generated descriptions,
-as far as the index has them. Each turns its scores into evidence (:mod:`vidret.search.evidence`), and the log-sum-exp
-of it is the score of the clause. Pictures are ranked as they are without words, so that a channel that has nothing to
-say changes nothing. Several clauses must hold at the same time, or one after the other.
+as far as the index has them. Each turns its scores into evidence in nats, and the log-sum-exp of it is the score of
+the clause. Pictures are ranked as they are without words, so that a channel that has nothing to say changes nothing.
+Several clauses must hold at the same time, or one after the other.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -12,27 +12,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.encode.sentences import load_sentence_encoder
-from vidret.errors import StoreError
-from vidret.search.backgrounds import (
+from vidret.channels.base import Clause, EncodedQuery
+from vidret.channels.picture.candidates import deepen, find_candidates
+from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, lower_pictures
+from vidret.channels.picture.ranking import FrameRanker, Ranker
+from vidret.channels.picture.refining import refine_ranking
+from vidret.channels.picture.scales import lower_hinted
+from vidret.channels.picture.segments import Searcher
+from vidret.channels.texts.background import (
     DRIFT,
     TextBackground,
     load_background,
     measure_background,
     store_background,
 )
-from vidret.search.candidates import deepen, find_candidates
-from vidret.search.clauses import AnalysedQuery, Clause, QueryStructure, check_exclusions, make_structure
-from vidret.search.evidence import is_silent, lower_hinted, rate_text
-from vidret.search.exclusions import split_negatives
-from vidret.search.grammar import Interpretation, interpret, make_plain
-from vidret.search.mentions import find_mentions
-from vidret.search.picture_scores import VideoPictures, collect_frames, collect_segments, lower_pictures
-from vidret.search.queries import EncodedQuery, encode_queries, parse_query
-from vidret.search.ranking import FrameRanker, Ranker
-from vidret.search.refining import refine_ranking
-from vidret.search.searcher import Searcher
-from vidret.search.text_matching import TextMatch, TextMatcher
+from vidret.channels.texts.evidence import is_silent, rate_text
+from vidret.channels.texts.matching import TextMatch, TextMatcher
+from vidret.encode.sentences import load_sentence_encoder
+from vidret.errors import StoreError
+from vidret.search.concepts.encoder import ConceptEncoder
+from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
+from vidret.search.query.encoding import encode_queries, parse_query
+from vidret.search.query.exclusions import split_negatives
+from vidret.search.query.grammar import Interpretation, interpret, make_plain
+from vidret.search.query.mentions import find_mentions
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import VideoScores
 from vidret.store.texts.store import TextStore
@@ -111,6 +114,7 @@ class FusedSearcher:
                 a vector is invalid.
         """
         encoder = self._searcher.encoder
+        assert isinstance(encoder, ConceptEncoder)
         if not isinstance(query, str | EventSequence):
             encoded = encode_queries([query], encoder, encoder.composer)[0]
             return AnalysedQuery(

@@ -1,6 +1,6 @@
 """The judge: how likely it is that an index answers a query at all, and that one of its videos does.
 
-Both are logistic models of scores, which are evidence in nats (:mod:`vidret.search.evidence`), and of the number of
+Both are logistic models of scores, which are evidence in nats, and of the number of
 segments and texts that were compared with the query: the more there are, the higher some of them score by chance.
 """
 

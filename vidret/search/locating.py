@@ -11,16 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.align.similarity import score_top_frames
+from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.evidence import FrameScorer
+from vidret.channels.picture.ranking import FrameRanker
+from vidret.channels.picture.segments import Searcher
 from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
-from vidret.search.edges import FrameScorer
-from vidret.search.grounded import GroundedVideo, MomentHead
-from vidret.search.queries import EncodedQuery
-from vidret.search.ranking import FrameRanker
-from vidret.search.searcher import Searcher
+from vidret.search.heads.base import GroundedVideo, MomentHead
 from vidret.store.lookup import look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts
+from vidret.channels.picture.query_bank import choose_bank
+from vidret.channels.picture.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.custom import describe_class
 from vidret.encode.families.registry import is_elsewhere
 from vidret.encode.names import STARTER
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
-from vidret.search.joint import QueryBank, find_bank, find_model_parts
-from vidret.search.query_bank import choose_bank
-from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import ENCODER_CLASS, HEAD, RANKER
 from vidret.store.store import Store

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.segments import Searcher
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
-from vidret.search.clauses import AnalysedQuery, parse_structure
-from vidret.search.concept_encoder import ConceptEncoder
+from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.found_videos import FoundVideo
 from vidret.search.fused_results import FusedResults, check_sources
-from vidret.search.grammar import Interpretation
-from vidret.search.grounded import MomentHead
+from vidret.search.heads.base import MomentHead
 from vidret.search.locating import Locator, choose_video, read_curve
 from vidret.search.models import Models
-from vidret.search.queries import EncodedQuery, encode_queries
-from vidret.search.searcher import Searcher
+from vidret.search.query.clauses import AnalysedQuery, parse_structure
+from vidret.search.query.encoding import encode_queries
+from vidret.search.query.grammar import Interpretation
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

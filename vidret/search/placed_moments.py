@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidret.search.clauses import QueryStructure
 from vidret.search.combining import find_frame_edges
 from vidret.search.fused_moments import (
     MIN_OVERLAP_S,
@@ -21,6 +20,7 @@ from vidret.search.fused_moments import (
     find_clause_spans,
 )
 from vidret.search.placement import Placement, StepSpans, list_placements
+from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, sum_sources
 from vidret.types import Source
 

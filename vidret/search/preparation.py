@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vidret.errors import DecodeError, VidretError
-from vidret.search.calibration import (
+from vidret.channels.picture.calibration import (
     Calibration,
     extend_calibration,
     forget_calibration,
@@ -14,12 +13,13 @@ from vidret.search.calibration import (
     measure_calibration,
     save_calibration,
 )
+from vidret.channels.picture.joint import QueryBank
+from vidret.channels.picture.ranking import AUTO, NONE
+from vidret.channels.picture.segments import Searcher
+from vidret.errors import DecodeError, VidretError
 from vidret.search.fusion import FusedSearcher
-from vidret.search.grounding import Grounder
-from vidret.search.joint import QueryBank
+from vidret.search.heads.layers import Grounder
 from vidret.search.locating import choose_path, describe_video
-from vidret.search.ranking import AUTO, NONE
-from vidret.search.searcher import Searcher
 from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

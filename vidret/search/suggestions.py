@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidret.search.text_matching import STOP_STEMS
+from vidret.channels.texts.matching import STOP_STEMS
 from vidret.store.texts.store import TextStore
 
 WORD = re.compile(r"\w+")

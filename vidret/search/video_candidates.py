@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vidret.search.clauses import QueryStructure
+from vidret.channels.picture.evidence import VideoPictures
+from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import combine_clauses
-from vidret.search.picture_scores import VideoPictures
-from vidret.search.text_matching import TextMatch
+from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores, sum_sources
 from vidret.types import Source
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float64
 
+from vidret.channels.texts.matching import TextMatch
 from vidret.ground.spans import Span
-from vidret.search.text_matching import TextMatch
 from vidret.types import Segment, Source
 
 TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames

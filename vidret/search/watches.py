@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidret.errors import VidretError
-from vidret.search.clauses import check_exclusions, parse_structure
-from vidret.search.concepts import load_concept, unknown_concept
-from vidret.search.exclusions import has_word, split_exclusions
-from vidret.search.mentions import find_mentions
+from vidret.search.concepts.storage import load_concept, unknown_concept
+from vidret.search.query.clauses import check_exclusions, parse_structure
+from vidret.search.query.exclusions import has_word, split_exclusions
+from vidret.search.query.mentions import find_mentions
 from vidret.store.store import Store
 from vidret.store.watch_list import Watch, change_watches
 from vidret.types import Moment

@@ -8,7 +8,7 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from vidret.errors import VidretError
-from vidret.search.exclusions import split_exclusions
+from vidret.search.query.exclusions import split_exclusions
 from vidret.types import MAX_QUERY_LENGTH, NamedOption, build_options, list_options
 
 MAX_ID = 2**63 - 1

@@ -10,6 +10,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
+from vidret.channels.picture.joint import join_files
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
@@ -17,7 +18,6 @@ from vidret.ground.checkpoint import HeadCard, HeadRecipe, save_head
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
-from vidret.search.joint import join_files
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import grounding_loss

@@ -147,7 +147,7 @@ def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch:
     assert (code, "texts read: 1 of subtitles." in err) == (0, True)
     (films / "blue.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood night.\n")
     assert "texts read: 1 of subtitles." in run("index", films, "--index", index, "--words", "auto")[2]
-    monkeypatch.setattr("vidret.timed_text.options.find_spec", lambda _name: None)
+    monkeypatch.setattr("vidret.channels.texts.options.find_spec", lambda _name: None)
     _, _, err = run("index", films, "--index", tmp_path / "new", "--words", "auto")
     assert 'no words (speech, on-screen text, subtitles) are read: that needs the extra "words"' in " ".join(
         err.split()

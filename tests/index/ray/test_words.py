@@ -17,15 +17,15 @@ import pytest
 from tests.index.ray.conftest import Nodes
 from tests.index.samples import read_contents
 from tests.worded import SUBTITLES, shown, write_worded
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import ContentWords, open_words
 from vidret.encode.sentences import DIM
 from vidret.engine import Engine
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
-from vidret.index.words import ContentWords, open_words
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.timed_text.options import WordsOptions
 from vidret.types import WORD_SOURCES, Frames, TextSource, TimedText
 from vidret.video.identity import identify
 from vidret.video.sampling import SampledFrames
@@ -351,7 +351,7 @@ import os, signal, sys
 from functools import partial
 from vidret.engine import Engine
 from vidret.index.ray.run import index_on_ray
-from vidret.index.words import ContentWords
+from vidret.channels.texts.run import ContentWords
 index, films, model, after = sys.argv[1:]
 add, calls = ContentWords.add, []
 def add_and_die(self, message, vectors=None):

@@ -143,10 +143,10 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
     Raises:
         VidretError: A file cannot be read, or a part does not fit.
     """
+    from vidret.channels.picture.joint import QueryBank, join_files
     from vidret.cli.inputs import read_bank
     from vidret.encode.names import OFF
     from vidret.errors import VidretError
-    from vidret.search.joint import QueryBank, join_files
 
     files, bank = [path for path in others if path.suffix not in BANK_SUFFIXES], None
     if not others and merge == OFF:

@@ -148,7 +148,7 @@ def _try_starter() -> str:
 
 
 def _try_words() -> str:
-    from vidret.timed_text.options import WordsOptions
+    from vidret.channels.texts.options import WordsOptions
 
     options = WordsOptions()
     options.check_installed()

@@ -61,11 +61,11 @@ from vidret.present.terminal import print_error, print_failure, print_message
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
+    from vidret.channels.texts.options import WordsOptions
     from vidret.engine import Engine, IndexRunner
     from vidret.index.progress import IndexReport
     from vidret.language.describing import DescribeReport
     from vidret.language.endpoint import ChatEndpoint
-    from vidret.timed_text.options import WordsOptions
     from vidret.video.decoders.registry import Decoder
 
 
@@ -282,7 +282,7 @@ def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptio
     Raises:
         typer.BadParameter: ``--words`` names no source.
     """
-    from vidret.index.words import read_setting
+    from vidret.channels.texts.run import read_setting
 
     try:
         return read_setting(index, text, speech_model) or False

@@ -56,7 +56,7 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
     """
     import numpy as np
 
-    from vidret.search.queries import encode_queries
+    from vidret.search.query.encoding import encode_queries
     from vidret.search.recall import SAMPLE
 
     if not texts:

@@ -120,7 +120,7 @@ def forget_command(
 ) -> None:
     """Forget a taught concept."""
     if server is None and not is_on_command_line(context, "token"):
-        from vidret.search.concepts import forget_concept
+        from vidret.search.concepts.storage import forget_concept
         from vidret.store.store import Store
 
         with Store.open(index, write=True) as store:
@@ -132,7 +132,7 @@ def forget_command(
 
 def read_local_concepts(index: Path) -> "list[Concept]":
     """Return the concepts of a local index, without loading a model."""
-    from vidret.search.concepts import list_concepts
+    from vidret.search.concepts.storage import list_concepts
     from vidret.store.store import Store
 
     with Store.open(index) as store:

@@ -12,7 +12,7 @@ from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, index_opti
 from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.present.show import result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
-from vidret.search.grammar import interpret
+from vidret.search.query.grammar import interpret
 from vidret.text import display_path, format_time
 
 if TYPE_CHECKING:

@@ -197,7 +197,7 @@ def msrvtt_command(
     html: HtmlOption = False,
 ) -> None:
     """Evaluate retrieval on MSR-VTT 1k-A, the split that most papers report."""
-    from vidret.search.ranking import MEAN, find_aligner
+    from vidret.channels.picture.ranking import MEAN, find_aligner
 
     model = choose_model(model) or ZERO_SHOT
     retrieval_command(

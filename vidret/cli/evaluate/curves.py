@@ -57,9 +57,9 @@ def curves_command(
     """Measure recall in random galleries by size, to compare results on galleries of different sizes."""
     import numpy as np
 
+    from vidret.channels.picture.reranking import TOTAL
     from vidret.evaluate.retrieval import choose_captions, score_texts
     from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
-    from vidret.search.reranking import TOTAL
 
     split = read_data(data, find_annotations(data, annotations, videos))
     engine = open_index(index or (out or default_out(data, model)) / "index", model, device, precision, rerank=rerank)

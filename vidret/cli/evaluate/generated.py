@@ -16,7 +16,7 @@ from vidret.present.show import show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
-    from vidret.timed_text.options import WordsOptions
+    from vidret.channels.texts.options import WordsOptions
 
 PromptsOption = Annotated[
     Path,
@@ -109,7 +109,7 @@ def choose_compared_words(text: str) -> "WordsOptions | None":
     Raises:
         BadParameter: It names no source.
     """
-    from vidret.timed_text.options import WordsOptions
+    from vidret.channels.texts.options import WordsOptions
     from vidret.types import WORD_SOURCES
 
     if text == "off":

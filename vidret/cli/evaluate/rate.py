@@ -96,10 +96,10 @@ def rate_model(
     name: str, split: "Split", videos: Path, out: Path, device: str, precision: str, workers: int | None
 ) -> "RatedModel":
     """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
+    from vidret.channels.picture.ranking import MEAN
     from vidret.encode.speed import measure_speed
     from vidret.evaluate.comparing import describe_rated
     from vidret.evaluate.retrieval import evaluate_retrieval
-    from vidret.search.ranking import MEAN
 
     with open_index(out / "index", name, device, precision, whole=True, rerank=MEAN) as engine:
         gallery, _ = fill_index(engine, split, videos, workers)

@@ -19,12 +19,12 @@ from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
+    from vidret.channels.texts.options import WordsOptions
     from vidret.data.records import Split
     from vidret.engine import Engine
     from vidret.evaluate.report import Gallery, Report
     from vidret.evaluate.retrieval import Bank, VideoBank
     from vidret.metrics.predictions import Prediction
-    from vidret.timed_text.options import WordsOptions
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.index.words import OPTIONS
+from vidret.channels.texts.run import OPTIONS
 from vidret.store.texts.records import TextTrack
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText

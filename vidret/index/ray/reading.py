@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from vidret.channels.texts.reading import READER
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.ray.rows import (
     ContentFinished,
@@ -80,7 +81,9 @@ class ContentReader:
         """
         opened, since = None, time.monotonic()
         self._is_decoding = True
-        for message in self._pool.stream(path, skip=self._skip, start=self._start, words=self._begin_words):
+        for message in self._pool.stream(
+            path, skip=self._skip, start=self._start, words=self._begin_words, words_reader=READER
+        ):
             if self._should_stop():
                 return
             identity = check_unchanged(path, identity)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vidret.channels.texts.run import ContentWords, WordsRun
 from vidret.encode.sentences import DIM
 from vidret.errors import VidretError
 from vidret.index.progress import FileJob
@@ -20,7 +21,6 @@ from vidret.index.ray.rows import (
     TextsRow,
 )
 from vidret.index.run_state import RunState
-from vidret.index.words import ContentWords, WordsRun
 from vidret.store.records import NewSegment
 from vidret.types import TextSource
 from vidret.video.workers.messages import ReadTexts

@@ -23,6 +23,7 @@ from typing import Any
 import ray
 import ray.data
 
+from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
@@ -35,7 +36,6 @@ from vidret.index.ray.rows import ContentTask, EncodedRow, Fingerprinted, Finger
 from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, fingerprint_files
 from vidret.index.run_state import RunState
 from vidret.index.stages import SEGMENTS_AT_ONCE
-from vidret.index.words import open_words
 from vidret.store.store import Store
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from vidret.channels.texts.options import WordsOptions
 from vidret.errors import DecodeError, VidretError
 from vidret.index.options import Pack
 from vidret.index.ray.reading import ContentReader
@@ -30,7 +31,6 @@ from vidret.index.ray.rows import (
     to_table,
 )
 from vidret.index.stages import encode_segments, open_decoders
-from vidret.timed_text.options import WordsOptions
 from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder

@@ -118,6 +118,7 @@ class DecodePool:
         skip: Callable[[OpenedVideo], Collection[int]] | None = None,
         start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
         words: Callable[[OpenedVideo], WordsRequest] | None = None,
+        words_reader: str = "",
     ) -> Iterator[Message]:
         """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
 
@@ -133,6 +134,7 @@ class DecodePool:
                 time in seconds from which it is read; ``segment`` for the screen, the number and the start in seconds
                 of a segment at or before that time; ``model`` for speech; ``sidecars`` for subtitles, the paths of
                 subtitle files.
+            words_reader: What reads them in the decoding process, a ``WordsReader``, as "module:class".
 
         Raises:
             DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
@@ -160,7 +162,7 @@ class DecodePool:
                         else:
                             reply["start"] = start(opened) if start else (0, opened.start)
                         request = words(opened) if words else {}
-                        process.send(reply | {"words": request})
+                        process.send(reply | {"words": request, "words_reader": words_reader})
                         yield opened
                     case "segment":
                         yield messages.read_decoded_segment(header, payload)

@@ -1,19 +1,20 @@
 """What a decoding process sends of one video: its segments, on a grid or by shots, and its words."""
 
-from collections.abc import Iterable, Iterator
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
 
 from vidret.errors import DecodeError
-from vidret.types import Resize, Sampling
+from vidret.types import Picture, Resize, Sampling
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import Cut, SampledFrames, cut_segments, nearest
 from vidret.video.shots.segments import WARM_UP_S, ReadSegment, SegmentReader
-from vidret.video.words import WordsReader
 from vidret.video.workers import messages
 
 _NOTHING_READ = "no frame could be decoded"
@@ -33,6 +34,39 @@ class Parent(Protocol):
     def send_heartbeat(self) -> None:
         """Show that this process is alive."""
         ...
+
+
+class WordsReader(Protocol):
+    """Reads the words of one video while it is decoded, and sends what it finds."""
+
+    @property
+    def first_segment(self) -> tuple[int, float] | None:
+        """The number and the start of a segment at or before where on-screen text begins; None if none is known."""
+        ...
+
+    def wants_frames(self, end_s: float) -> bool:
+        """Return whether on-screen text is read from the frames of a segment that ends at ``end_s`` seconds."""
+
+    def observe(self, index: int, image: Picture) -> None:
+        """Read a full-size frame, given its index in the video."""
+
+    def ignore_from(self, end_s: float) -> AbstractContextManager[None]:
+        """Do not read frames from ``end_s`` seconds on for now."""
+
+    def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
+        """Decode the frames of a segment that is wanted for its text only."""
+
+    def end_segment(self) -> None:
+        """Send the on-screen texts that are over."""
+
+    def finish_screen(self) -> None:
+        """Send the remaining on-screen texts."""
+
+    def fail_screen(self, error: Exception) -> None:
+        """Abandon on-screen text because of an error; errors that are no fault of the text are raised."""
+
+    def read_rest(self) -> None:
+        """Read speech and subtitles, as far as they are requested."""
 
 
 def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
@@ -98,7 +132,9 @@ class _Answer:
         self._parent.send(*messages.pack_message(opened))
         reply = self._parent.next_request()[0]
         if reply.get("words"):
-            self.words = WordsReader(
+            module, _, name = reply["words_reader"].partition(":")
+            open_words: Callable[..., WordsReader] = getattr(importlib.import_module(module), name)
+            self.words = open_words(
                 self._info,
                 reply["words"],
                 send=lambda header: self._parent.send(*messages.pack_message(header)),

@@ -1,0 +1,497 @@
+"""Calibration: stored potentials equal a naive twin over the whole matrix, and correct the scores of searches."""
+
+import itertools
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vidret.channels.picture.calibration
+from tests.fakes import PatchEncoder, make_segment, make_text, write_mosaic
+from tests.rankers import make_ranker, score_stored, store_all
+from vidret.channels.picture.calibration import (
+    Calibration,
+    forget_calibration,
+    load_calibration,
+    measure_calibration,
+    save_calibration,
+)
+from vidret.channels.picture.ranking import Levels, Ranker
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.store.catalog.tables import CheckedTables
+from vidret.store.store import Store
+from vidret.types import Hit, TextEmbedding
+
+BANK = ("a dog", "two men ride bicycles", "cartoon", "a dog and a cat", "a cat", "rain", "the sea at night")
+LENGTHS = (1, 4, 12, 3, 7, 4, 2)
+
+
+def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_iterations: int = 4) -> list[float]:
+    """Return the logarithms of Sinkhorn's column factors by loops, centred, for exp(score / temperature)."""
+    highest = max(map(max, scores))
+    kernel = [[math.exp((value - highest) / temperature) for value in row] for row in scores]
+    rows, columns = range(len(kernel)), range(len(kernel[0]))
+    factors = [1 / sum(kernel[i][j] for i in rows) for j in columns]
+    for _ in range(num_iterations):
+        own = [1 / sum(kernel[i][j] * factors[j] for j in columns) for i in rows]
+        factors = [1 / sum(kernel[i][j] * own[i] for i in rows) for j in columns]
+    logs = [temperature * math.log(factor) for factor in factors]
+    return [log - sum(logs) / len(logs) for log in logs]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Return an index whose segments have the tokens of UCoFiA."""
+    segments = [make_segment(length, seed) for seed, length in enumerate(LENGTHS)]
+    ranker = make_ranker("ucofia", tmp_path)
+    store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
+    return tmp_path / "index"
+
+
+def measure(
+    path: Path,
+    ranker: Ranker,
+    texts: Sequence[TextEmbedding],
+    temperature: float | None = None,
+    levels: Sequence[str] | None = None,
+) -> Calibration:
+    with Store.open(path) as store:
+        return measure_calibration(
+            store,
+            ranker,
+            texts,
+            bank="captions",
+            read=lambda ids: score_stored(path, ranker, texts, ids, bare=ranker.name != "ucofia"),
+            temperature=temperature,
+            levels=levels,
+        )
+
+
+# Potentials.
+
+
+@pytest.mark.parametrize("kind", ["none", "ucofia"])
+def test_segments_that_are_added_get_the_potentials_that_they_had(kind: str, stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker(kind, tmp_path), [make_text(text) for text in BANK]
+    whole = measure(stored, ranker, texts, 0.1)
+    assert whole.num_measured == len(whole.ids) == len(LENGTHS)
+    kept = np.array([True, False, True, True, False, True, False])
+    part = replace(whole, ids=whole.ids[kept], potentials={name: each[kept] for name, each in whole.potentials.items()})
+    scores = score_stored(stored, ranker, texts, whole.ids[~kept], bare=kind != "ucofia").scores
+    assert part.find_unknown(whole.ids).tolist() == whole.ids[~kept].tolist()
+    extended = part.extended(whole.ids[~kept], scores)
+    assert extended.ids.tolist() == whole.ids.tolist()
+    for name, potentials in whole.potentials.items():
+        np.testing.assert_allclose(extended.potentials[name], potentials, atol=1e-6)
+
+
+def test_only_chosen_levels_are_corrected(stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker("ucofia", tmp_path), [make_text(text) for text in BANK]
+    whole, chosen = measure(stored, ranker, texts), measure(stored, ranker, texts, levels=["frames"])
+    np.testing.assert_array_equal(chosen.potentials["frames"], whole.potentials["frames"])
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, ranker, chosen)
+        loaded = load_calibration(store, ranker)
+    assert loaded is not None
+    levels = score_stored(stored, ranker, texts, whole.ids, bare=False)
+    corrected = loaded.correct(levels, whole.ids).scores
+    for name, level in levels.scores.items():
+        expected = level + whole.potentials[name] if name == "frames" else level
+        np.testing.assert_allclose(corrected[name], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [256, 3])
+@pytest.mark.parametrize("temperature", [None, 0.01, 1.0])
+@pytest.mark.parametrize("kind", ["none", "ucofia", "glscl"])
+def test_potentials_equal_naive_twin(
+    kind: str, temperature: float | None, batch: int, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidret.channels.picture.calibration, "BATCH", batch)
+    ranker, texts = make_ranker(kind, stored), [make_text(text) for text in BANK]
+    calibration = measure(stored, ranker, texts, temperature)
+    assert (calibration.bank, calibration.num_queries, calibration.ids.tolist()) == ("captions", 7, list(range(1, 8)))
+    assert calibration.temperature == (ranker.temperature if temperature is None else temperature)
+    assert 0 <= calibration.error <= 2
+    levels = score_stored(stored, ranker, texts, calibration.ids, bare=kind != "ucofia")
+    assert calibration.potentials.keys() == ranker.weights.keys()
+    for name, scores in levels.scores.items():
+        expected = naive_potentials(scores.astype(np.float64).tolist(), calibration.temperature)
+        np.testing.assert_allclose(calibration.potentials[name], expected, atol=2e-5, rtol=0)
+        assert calibration.potentials[name].mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_progress_reaches_the_number_of_segments(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidret.channels.picture.calibration, "BATCH", 3)
+    ranker, texts, seen = make_ranker("none", stored), [make_text("a dog")], list[tuple[int, int]]()
+    with Store.open(stored) as store:
+        measure_calibration(
+            store,
+            ranker,
+            texts,
+            bank="",
+            read=lambda ids: score_stored(stored, ranker, texts, ids),
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+    assert seen == [(3, 7), (6, 7), (7, 7)]
+
+
+def make_calibration(ids: list[int], potentials: list[float]) -> Calibration:
+    return Calibration(
+        bank="",
+        num_queries=2,
+        temperature=1.0,
+        ids=np.array(ids, np.int64),
+        potentials={"frames": np.array(potentials, np.float32)},
+    )
+
+
+def test_correction_adds_potentials_to_known_segments_only() -> None:
+    calibration = make_calibration([2, 5, 9], [0.5, -0.25, 1.0])
+    levels = Levels({"frames": np.arange(10.0).reshape(2, 5)}, np.zeros((2, 5), np.int64))
+    corrected = calibration.correct(levels, np.array([9, 1, 5, 12, 2]))
+    np.testing.assert_allclose(corrected.scores["frames"] - levels.scores["frames"], [[1.0, 0, -0.25, 0, 0.5]] * 2)
+    assert corrected.best is levels.best
+    assert calibration.count_unknown(np.array([1, 2, 9, 12])) == 2
+    empty = make_calibration([], [])
+    assert np.array_equal(empty.correct(levels, np.array([9, 1, 5, 12, 2])).scores["frames"], levels.scores["frames"])
+    assert empty.count_unknown(np.array([1, 2])) == 2
+
+
+def test_saved_calibration_is_loaded(stored: Path, tmp_path: Path) -> None:
+    texts = [make_text(text) for text in BANK]
+    ucofia, none = make_ranker("ucofia", tmp_path), make_ranker("none", tmp_path)
+    calibration = measure(stored, ucofia, texts)
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, ucofia, calibration)
+    with Store.open(stored) as store:
+        loaded = load_calibration(store, ucofia)
+        assert load_calibration(store, none) is None, "calibrations of other rankers are ignored"
+    assert loaded is not None
+    assert (loaded.bank, loaded.num_queries, loaded.temperature, loaded.error) == (
+        calibration.bank,
+        calibration.num_queries,
+        calibration.temperature,
+        calibration.error,
+    )
+    assert np.array_equal(loaded.ids, calibration.ids)
+    assert (loaded.offsets, loaded.num_measured) == (calibration.offsets, calibration.num_measured)
+    for name, potentials in calibration.potentials.items():
+        assert np.array_equal(loaded.queries[name], calibration.queries[name])
+        assert loaded.potentials[name].dtype == np.float32
+        assert np.array_equal(loaded.potentials[name], potentials)
+    # The calibration of a trained aligner depends on its weights, not on its path.
+    trained = make_ranker("trained ucofia", tmp_path)
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, trained, calibration)
+        assert load_calibration(store, trained) is not None
+        trained.fingerprint = "other weights"
+        assert load_calibration(store, trained) is None
+
+
+# Wrong use.
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 1e-9, math.nan, math.inf])
+def test_a_temperature_must_be_of_use(temperature: float, stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=r"^temperature must be at least 1e-06 and finite, got"):
+        measure(stored, make_ranker("none", tmp_path), [make_text("a dog")], temperature)
+    coldest = measure(stored, make_ranker("none", tmp_path), [make_text(text) for text in BANK], 1e-6)
+    assert np.isfinite(coldest.potentials["frames"]).all()
+
+
+def test_empty_index_is_rejected(tmp_path: Path) -> None:
+    store_all(tmp_path / "index", [], [])
+    with pytest.raises(VidretError, match="index: there must be a segment to calibrate, got an empty index"):
+        measure(tmp_path / "index", make_ranker("none", tmp_path), [make_text("a dog")])
+
+
+def test_potentials_that_exceed_the_memory_follow_from_a_sample(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, ranker = [make_text(text) for text in BANK], make_ranker("ucofia", tmp_path)
+    monkeypatch.setattr(vidret.channels.picture.calibration, "BATCH", 2)
+    monkeypatch.setattr(vidret.channels.picture.calibration, "MEMORY", 4 * len(texts) * (3 + 4) * 4)
+    sampled = measure(stored, ranker, texts, 0.1)
+    assert sampled.ids.tolist() == list(range(1, 8))
+    assert sampled.num_measured == 7, "not measured anew by the next run"
+    scores = score_stored(stored, ranker, texts, sampled.ids, bare=False).scores
+    chosen = (
+        np.sort(np.random.default_rng(vidret.channels.picture.calibration.SEED).choice(sampled.ids, 4, replace=False))
+        - 1
+    )
+    for name, level in scores.items():
+        bank = level.astype(np.float64)
+        expected = naive_potentials(bank[:, chosen].tolist(), 0.1)
+        np.testing.assert_allclose(sampled.potentials[name][chosen], expected, atol=2e-5)
+        own = -0.1 * np.log(np.exp((bank + sampled.queries[name][:, None]) / 0.1).sum(0))
+        constant = (sampled.potentials[name] - own)[chosen].mean()
+        np.testing.assert_allclose(sampled.potentials[name], own + constant, atol=2e-5)
+
+
+# The file of potentials.
+
+
+def test_only_new_potentials_are_written(stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker("none", tmp_path), [make_text(text) for text in BANK]
+    whole = measure(stored, ranker, texts)
+    part = replace(whole, ids=whole.ids[:4], potentials={"frames": whole.potentials["frames"][:4]})
+    scores = score_stored(stored, ranker, texts, whole.ids[4:]).scores
+    with Store.open(stored, write=True) as store, Store.open(stored) as reader:
+        save_calibration(store, ranker, part)
+        first = load_calibration(reader, ranker)
+        assert first is not None
+        (file,) = (stored / "potentials").iterdir()
+        before = file.read_bytes()
+        file.write_bytes(before + b"left by a killed writer")
+        save_calibration(store, ranker, first.extended(whole.ids[4:], scores))
+        assert list((stored / "potentials").iterdir()) == [file]
+        assert file.read_bytes()[: len(before)] == before
+        assert len(file.read_bytes()) == 7 * 12
+        again = load_calibration(reader, ranker)
+        assert again is not None
+        assert again.ids.tolist() == whole.ids.tolist()
+        np.testing.assert_allclose(again.potentials["frames"], whole.potentials["frames"], atol=1e-6)
+        late = replace(first, ids=first.ids[1:], potentials={"frames": first.potentials["frames"][1:]}, file=None)
+        save_calibration(store, ranker, late.extended(whole.ids[:1], scores_of(stored, whole.ids[:1], tmp_path)))
+        assert [each.name for each in (stored / "potentials").iterdir()] != [file.name], "not in the order of ids"
+        repaired = load_calibration(reader, ranker)
+        assert repaired is not None
+        assert repaired.ids.tolist() == [1, 2, 3, 4]
+
+
+def scores_of(index: Path, ids: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
+    texts = [make_text(text) for text in BANK]
+    return dict(score_stored(index, make_ranker("none", folder), texts, ids).scores)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_damaged_potentials_correct_nothing(
+    damage: str, stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranker = make_ranker("none", tmp_path)
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
+        (file,) = (stored / "potentials").iterdir()
+        content = bytearray(file.read_bytes())
+        content[5] ^= 4
+        file.write_bytes({"flip": bytes(content), "cut": bytes(content[:-1]), "delete": b""}[damage])
+        if damage == "delete":
+            file.unlink()
+        assert load_calibration(store, ranker) is None
+        assert f"{file.name}: " in caplog.text
+        assert "scores are not corrected, run vidret calibrate" in caplog.text
+        save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
+        assert load_calibration(store, ranker) is not None
+        listed = store.get_meta("calibration.none")
+        store.set_meta("calibration.none", '{"file": {"name": "../x", "num_rows": 1, "checksum": 0}}')
+        assert load_calibration(store, ranker) is None
+        store.set_meta("calibration.none", str(listed))
+        forget_calibration(store, ranker, {})
+        assert list((stored / "potentials").iterdir()) == []
+
+
+# Through the engine.
+
+
+def scores(hits: Sequence[Hit]) -> dict[str, float]:
+    """Return the corrected similarities of hits, the mean of their levels, which evidence keeps in order."""
+    levels = [[level for name, level in hit.why.items() if name != "picture"] for hit in hits]
+    found = {Path(hit.path).name: float(np.mean(own)) for hit, own in zip(hits, levels, strict=True)}
+    ordered = list(found.values())
+    assert ordered == pytest.approx(sorted(ordered, reverse=True), abs=1e-6)
+    assert all(hit.score == hit.why["picture"] for hit in hits)
+    return found
+
+
+def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str = "ucofia") -> dict[str, float]:
+    """Score every segment of an index, correct each level by loops, and return the best score of each film."""
+    ranker = make_ranker(kind, index)
+    with Store.open(index) as store:
+        ids = store.searchable()
+        names = [Path(store.paths([each.video])[each.video][0]).name for each in store.segments(ids)]
+    texts = [make_text(text) for text in (query, *bank)]
+    total = np.zeros(len(ids))
+    for name, level in score_stored(index, ranker, texts, ids, bare=kind != "ucofia").scores.items():
+        own, *banked = level.astype(np.float64).tolist()
+        potentials = naive_potentials(banked, ranker.temperature) if bank else [0.0] * len(ids)
+        total += ranker.weights[name] * np.add(own, potentials)
+    return {name: max(score for own, score in zip(names, total, strict=True) if own == name) for name in names}
+
+
+def test_search_is_corrected_by_the_stored_calibration(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        before = scores(engine.search("rain at night"))
+        assert before == pytest.approx(naive_scores(index, "rain at night"), abs=1e-5)
+        calibration = engine.calibrate([*BANK, " ", ""], name="captions")
+        assert (calibration.bank, calibration.num_queries) == ("captions", len(BANK)), "empty queries are left out"
+        hits = engine.search("rain at night")
+    expected = naive_scores(index, "rain at night", BANK)
+    assert scores(hits) == pytest.approx(expected, abs=1e-4)
+    assert list(scores(hits)) == sorted(expected, key=lambda name: -expected[name])
+    assert scores(hits) != before
+    encoder = PatchEncoder()
+    with Engine(index, encoder) as reader:
+        assert scores(reader.search("rain at night")) == scores(hits)
+    assert encoder.encoded_texts == ["rain at night"], "neither the bank nor unrelated queries are encoded again"
+
+
+def test_bank_of_one_query_makes_its_scores_equal(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        assert engine.calibrate(["a dog"]).num_queries == 1
+        same = list(scores(engine.search("a dog")).values())
+        assert same == pytest.approx([same[0]] * 3, abs=1e-5), "each video gets the same share of the only query"
+        assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", ["a dog"]), abs=1e-4)
+
+
+def test_new_calibration_replaces_the_old_one(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
+        engine.calibrate(BANK[:2])
+        once = scores(engine.search("rain"))
+        assert scores(fresh.search("rain")) == once
+        engine.calibrate(BANK)
+        twice = scores(engine.search("rain"))
+        assert once != twice
+        assert twice == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4), (
+            "raw scores are corrected, not those corrected before"
+        )
+        assert scores(fresh.search("rain")) == twice, "an engine that has the index open uses it"
+
+
+def test_calibration_affects_only_its_ranker(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        before = {rerank: scores(engine.search("rain", rerank=rerank)) for rerank in ("none", "glscl", "ucofia")}
+        engine.calibrate(BANK, rerank="glscl")
+        after = {rerank: scores(engine.search("rain", rerank=rerank)) for rerank in before}
+        assert after["none"] == before["none"]
+        assert after["ucofia"] == before["ucofia"]
+        assert after["glscl"] == pytest.approx(naive_scores(index, "rain", BANK, kind="glscl"), abs=1e-4)
+        engine.calibrate(BANK)
+        assert scores(engine.search("rain", rerank="glscl")) == after["glscl"]
+        assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4)
+
+
+def extended_scores(index: Path, query: str) -> dict[str, float]:
+    """Return the scores that the stored calibration gives with all segments."""
+    ranker, texts = make_ranker("ucofia", index), [make_text(text) for text in BANK]
+    with Store.open(index) as store:
+        known = load_calibration(store, ranker)
+        assert known is not None
+        new = known.find_unknown(store.searchable())
+        names = [Path(store.paths([each.video])[each.video][0]).name for each in store.segments(store.searchable())]
+        whole = known
+        if len(new):
+            whole = known.extended(new, dict(score_stored(index, ranker, texts, new, bare=False).scores))
+        levels = score_stored(index, ranker, [make_text(query)], store.searchable(), bare=False)
+        corrected = whole.correct(levels, store.searchable()).scores
+    total = sum(ranker.weights[name] * corrected[name][0] for name in corrected)
+    return {name: max(score for own, score in zip(names, total, strict=True) if own == name) for name in names}
+
+
+def test_later_segments_are_corrected(index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_mosaic(tmp_path / "more" / "late.mp4", 6, seed=9)
+    with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as writer:
+        engine.calibrate(BANK)
+        before = scores(engine.search("rain"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vidret.engine.calibrate_with_bank", lambda *_: None)  # as while a run goes on
+            writer.index([tmp_path / "more"])
+        expected = extended_scores(index, "rain")
+        assert expected["late.mp4"] != pytest.approx(naive_scores(index, "rain")["late.mp4"], abs=1e-3)
+        for _ in range(2):
+            assert scores(engine.search("rain")) == pytest.approx(expected, abs=1e-5)
+        assert {name: expected[name] for name in before} == pytest.approx(before, abs=2e-6)
+        writer.index([tmp_path / "more"])  # adds them to the stored ones, with the bank that they were measured with
+        with Store.open(index) as store:
+            stored = load_calibration(store, engine.ranker)
+            assert stored is not None
+            assert not stored.count_unknown(store.searchable())
+        assert scores(engine.search("rain")) == pytest.approx(expected, abs=1e-5)
+        reader = PatchEncoder()
+        with Engine(index, reader) as fresh:
+            assert scores(fresh.search("rain")) == pytest.approx(expected, abs=1e-5)
+        assert reader.encoded_texts == ["rain"], "the bank is not encoded again"
+    assert caplog.messages == []
+
+
+def test_removed_segments_do_not_affect_the_correction(mosaics: Path, tmp_path: Path) -> None:
+    films = shutil.copytree(mosaics, tmp_path / "films")
+    with Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia") as engine:
+        engine.index([films], shots=False)
+        engine.calibrate(BANK)
+        before = scores(engine.search("rain"))
+        for number, prune in ((0, False), (2, True)):
+            (films / f"{number}.mp4").unlink()
+            engine.index([films], shots=False, prune=prune)
+            del before[f"{number}.mp4"]
+            assert scores(engine.search("rain")) == pytest.approx(before, abs=2e-6)
+        write_mosaic(films / "new.mp4", 9, seed=5)
+        engine.index([films], shots=False)
+        with Engine(tmp_path / "index", PatchEncoder()) as reader:
+            after = scores(reader.search("rain"))
+        assert after["1.mp4"] == pytest.approx(before["1.mp4"], abs=2e-6)
+        expected = extended_scores(tmp_path / "index", "rain")["new.mp4"]
+        assert after["new.mp4"] == pytest.approx(expected, abs=1e-5), (
+            "new segments do not reuse the ids of removed ones"
+        )
+
+
+def test_bank_without_queries_is_rejected(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        for bank in ([], ["", "  "]):
+            with pytest.raises(VidretError, match=r"^bank must hold a query, got none$"):
+                engine.calibrate(bank)
+        before = scores(engine.search("rain"))
+        with pytest.raises(VidretError, match="temperature must be"):
+            engine.calibrate(BANK, temperature=0)
+        assert scores(engine.search("rain")) == before
+
+
+def test_interrupted_calibration_keeps_the_previous_one_with_its_scale(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_metas() -> dict[str, object]:
+        with Store.open(index) as store:
+            return {key: store.get_meta(key) for key in store.meta_keys("")}
+
+    with Engine(index, PatchEncoder()) as engine:
+        engine.calibrate(BANK[:2])
+        before = read_metas()
+        for num_writes in range(3):
+            writes = itertools.count()
+            write = CheckedTables.set_meta
+
+            def interrupt(*arguments: Any, limit: int = num_writes) -> None:
+                if next(writes) == limit:  # noqa: B023
+                    raise KeyboardInterrupt
+                write(*arguments)  # noqa: B023
+
+            with monkeypatch.context() as patch:
+                patch.setattr(CheckedTables, "set_meta", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    engine.calibrate(BANK)
+            assert read_metas() == before
+        engine.calibrate(BANK)
+        assert all(read_metas()[key] != before[key] for key in before if "ucofia" in key)
+
+
+def test_open_engine_uses_the_scale_of_a_new_calibration(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
+        before = fresh._index.searcher.find_scale(fresh.ranker)
+        engine.calibrate(BANK)
+        after = fresh._index.searcher.find_scale(fresh.ranker)
+        assert after == engine._index.searcher.find_scale(engine.ranker) != before
+
+
+def test_calibration_is_rejected_while_another_process_writes(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        writer = Store.open(index, write=True)
+        with pytest.raises(VidretError, match="is writing this index; wait for it to end"):
+            engine.calibrate(BANK)
+        writer.close()
+        assert engine.calibrate(BANK).num_queries == len(BANK)

@@ -1,0 +1,229 @@
+"""Picture scales: what unrelated queries score by ranker, which stays valid until the index has grown by a quarter."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidret.channels.picture.segments
+from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
+from tests.rankers import make_ranker, score_stored
+from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.ranking import FrameRanker, MeanRanker, Ranker
+from vidret.channels.picture.scales import (
+    MIN_DEVIATION,
+    PICTURE_OFFSET,
+    PICTURE_SLOPE,
+    UNKNOWN,
+    PictureScale,
+    PictureScales,
+    find_typical_score,
+)
+from vidret.engine import Engine
+from vidret.store.store import Store
+
+QUERIES = ("a dog", "rain", *UNRELATED[:4])
+KINDS = ("ucofia", "none", "glscl")
+
+
+class CountedMeasurement:
+    """A measurement whose mean is its number, and whose deviation is 2; it records the rankers."""
+
+    def __init__(self) -> None:
+        self.rankers: list[str] = []
+
+    def __call__(self, ranker: Ranker) -> np.ndarray:
+        self.rankers.append(ranker.name)
+        return len(self.rankers) + np.array([-2.0, 2.0])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    path = tmp_path / "empty"
+    with Store.create(path, encoder_name="patches", encoder_fingerprint="patches-1", dim=DIM) as store:
+        yield store
+
+
+def grow(store: Store, num_segments: int) -> None:
+    """Add segments to an index until it has this many."""
+    for number in range(len(store), num_segments):
+        video_id = store.begin_video(str(number), duration=1.0, facts={}, num_segments=1)
+        store.set_file(f"/{number}.mp4", state="done", video=video_id)
+        store.add_segment(video_id, 0, 0.0, 1.0, make_segment(1, number))
+        store.finish_video(video_id)
+
+
+def test_scale_is_the_mean_and_the_deviation_of_what_was_measured(store: Store) -> None:
+    grow(store, 1)
+    assert PictureScales(CountedMeasurement()).find(store, FrameRanker()) == PictureScale(mean=1.0, deviation=2.0)
+
+
+def test_scale_is_measured_again_only_after_growth_by_a_quarter(store: Store) -> None:
+    scales = PictureScales(CountedMeasurement())
+    means = []
+    for size in (8, 8, 9, 10, 11, 13, 14, 17, 18):
+        grow(store, size)
+        means.append(scales.find(store, FrameRanker()).mean)
+    assert means == [1, 1, 1, 1, 2, 2, 3, 3, 4], "8 is valid up to 10, 11 up to 13, 14 up to 17"
+
+
+def test_saved_scale_is_not_measured_again(store: Store) -> None:
+    ranker, writer, reader = FrameRanker(), CountedMeasurement(), CountedMeasurement()
+    grow(store, 8)
+    PictureScales(writer).save(store, ranker)
+    scales = PictureScales(reader)
+    assert scales.find(store, ranker) == PictureScale(mean=1.0, deviation=2.0)
+    grow(store, 10)
+    assert scales.find(store, ranker).mean == 1
+    assert reader.rankers == []
+    grow(store, 11)
+    scales.find(store, ranker)
+    assert scales.find(store, ranker).mean == 1
+    assert reader.rankers == ["none"], "a reader measures what is not stored, once"
+    assert PictureScales(CountedMeasurement()).find(store, ranker).mean == 1
+    grow(store, 12)
+    PictureScales(lambda _: np.array([7.0, 7.0])).save(store, ranker)
+    assert scales.find(store, ranker).mean == 7, "a newer stored scale over more segments is used"
+    store.set_file("/0.mp4", state="missing")
+    assert scales.find(store, ranker).mean == 7, "an index that shrinks keeps its scale"
+    assert reader.rankers == ["none"]
+
+
+def test_saving_replaces_the_known_scale(store: Store) -> None:
+    ranker = FrameRanker()
+    scales = PictureScales(CountedMeasurement())
+    grow(store, 3)
+    assert scales.find(store, ranker).mean == 1
+    scales.save(store, ranker)
+    assert scales.find(store, ranker).mean == 2, "as after a calibration, which changes scores but no segment"
+
+
+def test_saving_measures_only_if_the_index_has_changed(store: Store) -> None:
+    measure, ranker = CountedMeasurement(), FrameRanker()
+    grow(store, 3)
+    for _ in range(2):
+        PictureScales(measure).save(store, ranker)
+    assert measure.rankers == ["none"]
+    store.set_file("/0.mp4", state="missing")
+    PictureScales(measure).save(store, ranker)
+    assert measure.rankers == ["none", "none"]
+
+
+def test_each_ranker_has_its_own_scale(store: Store) -> None:
+    measure = CountedMeasurement()
+    scales = PictureScales(measure)
+    grow(store, 3)
+    for _ in range(2):
+        assert scales.find(store, FrameRanker()).mean == 1
+        assert scales.find(store, MeanRanker()).mean == 2
+    assert measure.rankers == ["none", "mean"]
+    scales.save(store, MeanRanker())
+    fresh = PictureScales(measure)
+    assert fresh.find(store, MeanRanker()).mean == 3
+    assert fresh.find(store, FrameRanker()).mean == 4
+
+
+def test_empty_index_has_no_scale_until_it_has_a_segment(store: Store) -> None:
+    ranker = FrameRanker()
+    scales = PictureScales(lambda _: np.ones(2 if len(store) else 0))
+    scales.save(store, ranker)
+    assert store.meta_keys("scale") == []
+    assert scales.find(store, ranker) == UNKNOWN
+    grow(store, 1)
+    assert scales.find(store, ranker).mean == 1
+
+
+def test_typical_score_is_that_of_a_normal_distribution() -> None:
+    scale = PictureScale(mean=0.2, deviation=0.1)
+    assert find_typical_score(scale, 0.5) == pytest.approx(0.2)
+    assert find_typical_score(scale, 0.01) == pytest.approx(0.2 + 2.3263 * 0.1, abs=1e-4)
+
+
+# Through the engine.
+
+
+def score_naively(
+    index: Path, kind: str, query: str, potentials: Mapping[str, np.ndarray] | None = None
+) -> list[float]:
+    """Score a query against every segment, corrected by the potentials of a calibration."""
+    ranker = make_ranker(kind, index)
+    with Store.open(index) as store:
+        ids = store.searchable()
+    levels = score_stored(index, ranker, [make_text(query)], ids, bare=kind != "ucofia").scores
+    total = np.zeros(len(ids))
+    for name, weight in ranker.weights.items():
+        total += weight * (levels[name][0] + (0 if potentials is None else potentials[name]))
+    return [float(score) for score in total]
+
+
+def measure_naively(index: Path, kind: str, potentials: Mapping[str, np.ndarray] | None = None) -> tuple[float, float]:
+    """Return the mean and the standard deviation of what the unrelated queries score in the segments of an index."""
+    scores = [score for query in UNRELATED for score in score_naively(index, kind, query, potentials)]
+    mean = sum(scores) / len(scores)
+    return mean, (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
+
+
+def check_scores(
+    engine: Engine, index: Path, kind: str, potentials: Mapping[str, np.ndarray] | None = None
+) -> dict[str, float]:
+    """Compare the scores of hits with their naive twin: standard deviations above unrelated queries, in nats."""
+    mean, deviation = measure_naively(index, kind, potentials)
+    with Store.open(index) as store:
+        owners = list(store.owners(store.searchable()).values())
+    best: dict[str, float] = {}
+    for query in QUERIES:
+        scores = score_naively(index, kind, query, potentials)
+        for hit in engine.search(query, rerank=kind):
+            own = max(score for score, owner in zip(scores, owners, strict=True) if owner == hit.video)
+            expected = PICTURE_SLOPE * (own - mean) / max(deviation, MIN_DEVIATION) + PICTURE_OFFSET
+            assert hit.score == pytest.approx(expected, abs=2e-3)
+            best[query] = max(best.get(query, hit.score), hit.score)
+    return best
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scale_and_scores_agree_with_naive_twins(kind: str, indexed_mosaics: Path) -> None:
+    with Engine(indexed_mosaics, PatchEncoder()) as engine:
+        scale = engine._index.searcher.find_scale(engine.choose_ranker(kind))
+        assert (scale.mean, scale.deviation) == pytest.approx(measure_naively(indexed_mosaics, kind), abs=1e-5)
+        check_scores(engine, indexed_mosaics, kind)
+
+
+def test_corrected_scores_are_compared_with_corrected_ones(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine:
+        before = check_scores(engine, index, "ucofia")
+        calibration = engine.calibrate(["a cat", "rain", "the sea at night", "cartoon", "a dog"], temperature=0.02)
+        assert check_scores(engine, index, "ucofia", dict(calibration.potentials)) != pytest.approx(before, abs=0.01)
+
+
+def test_large_index_is_measured_on_a_sample_all_over_it(
+    index: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidret.channels.picture.segments, "SAMPLE", 2)
+    with Engine(index, PatchEncoder(), rerank="auto") as engine:
+        searcher, ids = engine._index.searcher, engine._index.store.searchable()
+        assert len(ids) > 2
+        scores = searcher._score_unrelated(FrameRanker())
+        assert len(scores) == 2 * len(UNRELATED)
+        ends = searcher.reranker.score(FrameRanker(), [make_text(text) for text in UNRELATED], ids[[0, -1]])
+        np.testing.assert_allclose(np.sort(scores), np.sort(ends.scores["frames"].ravel()), atol=1e-5)
+
+
+def test_indexing_stores_the_scales_that_searches_need(index: Path, indexed_mosaics: Path, tmp_path: Path) -> None:
+    encoder = PatchEncoder()
+    with Engine(index, encoder) as engine:
+        engine.search("a dog")
+        engine.search("a dog", rerank="none")
+        engine.locate("a dog")
+        assert set(encoder.encoded_texts) == {"a dog"}, "scales of the index's ranker and of frames are stored"
+        for _ in range(2):
+            engine.search("a dog", rerank="glscl")
+        assert encoder.encoded_texts.count(UNRELATED[0]) == 1, "other rankers are measured at their first search"
+        write_mosaic(tmp_path / "more" / "long.mp4", 12, seed=7)
+        Engine(index, PatchEncoder()).index([tmp_path / "more"])
+        engine.search("a dog")
+        assert encoder.encoded_texts.count(UNRELATED[0]) == 1, "the run that added a film stored them again"
+    assert measure_naively(index, "ucofia") != pytest.approx(measure_naively(indexed_mosaics, "ucofia"), abs=1e-4)
+    with Engine(index, PatchEncoder()) as engine:
+        check_scores(engine, index, "ucofia")

@@ -1,0 +1,242 @@
+"""Depth of the coarse search: as deep as needed to find k videos, and no deeper."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.calibration import Calibration, measure_calibration
+from vidret.channels.picture.candidates import SEGMENTS_PER_VIDEO
+from vidret.channels.picture.ranking import FrameRanker
+from vidret.channels.picture.scales import UNKNOWN
+from vidret.channels.picture.segments import Searcher
+from vidret.search.concepts.encoder import ConceptEncoder
+from vidret.search.fused_results import FusedResults
+from vidret.search.locating import Locator
+from vidret.store import NewSegment, Store
+from vidret.types import (
+    ALL_VIDEOS,
+    CANDIDATES,
+    Filters,
+    Hit,
+    Resize,
+    Sampling,
+    SearchOptions,
+    SegmentEmbedding,
+    TextEmbedding,
+)
+
+DIM = 16
+AXIS = np.eye(1, DIM, dtype=np.float32)[0]
+TEXT = TextEmbedding("axis", AXIS, AXIS[None])
+QUERY = EncodedQuery(positive=TEXT)
+
+
+class AxisEncoder:
+    """An encoder whose texts are all opposite to the query, which is the first axis."""
+
+    name = fingerprint = "axes"
+    dim = DIM
+    resize = Resize(shorter=32, crop=32)
+    sampling = Sampling(num_frames=4, fps=1.0)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [TextEmbedding(text, -AXIS, -AXIS[None]) for text in texts]
+
+
+def write_index(folder: Path, similarities: Sequence[float], num_segments: int) -> None:
+    """Store one video for each similarity, which all its segments have with the query, about."""
+    rng = np.random.default_rng(0)
+    with Store.create(folder / "index", encoder_name="axes", encoder_fingerprint="axes", dim=DIM) as store:
+        for number, similarity in enumerate(similarities):
+            vectors = 0.01 * rng.standard_normal((num_segments, DIM)).astype(np.float32)
+            vectors[:, 0] += similarity
+            vectors[:, 1] += np.sqrt(1 - similarity**2)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            path = folder / str(number % 2) / f"{number}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            video_id = store.begin_video(f"v{number}", duration=num_segments, facts={}, num_segments=num_segments)
+            store.set_file(str(path), state="done", video=video_id)
+            embeddings = [SegmentEmbedding(vector, vector[None], np.array([0.5])) for vector in vectors]
+            store.add_segments([NewSegment(video_id, n, n, n + 1.0, each) for n, each in enumerate(embeddings)])
+            store.finish_video(video_id)
+
+
+class RecordedSearch:
+    """A searcher that records how many segments it reads, and the depths of its coarse searches."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = Store.open(folder / "index")
+        encoder: Any = ConceptEncoder(cast(Any, AxisEncoder()), self.store)
+        self.searcher = Searcher(self.store, encoder, FrameRanker(), tokens="int8")
+        self.searcher.find_scale(FrameRanker())
+        self.num_read: list[int] = []
+        self.depths: list[int] = []
+        read, search = self.store.read, self.store.search
+
+        def record_read(ids: Any, *, tokens: bool) -> Any:
+            self.num_read.append(len(ids))
+            return read(ids, tokens=tokens)
+
+        def record_search(queries: Any, k: int, filters: Filters, **options: Any) -> Any:
+            self.depths.append(k)
+            return search(queries, k, filters, **options)
+
+        monkeypatch.setattr(self.store, "read", record_read)
+        monkeypatch.setattr(self.store, "search", record_search)
+
+    def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
+        options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
+        return FusedResults(self.searcher, None).search(AXIS, options)
+
+    def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
+        """Return the numbers of the videos found."""
+        return [int(Path(hit.path).stem) for hit in self.find_hits(k, filters, candidates)]
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    write_index(tmp_path, (0.9, 0.7, 0.5, 0.3), num_segments=400)
+    return tmp_path
+
+
+@pytest.fixture
+def search(films: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedSearch]:
+    search = RecordedSearch(films, monkeypatch)
+    yield search
+    search.store.close()
+
+
+def test_search_for_more_videos_than_exist_stops_when_all_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_index(tmp_path, [0.5] * 4, num_segments=400)
+    search = RecordedSearch(tmp_path, monkeypatch)
+    assert sorted(search(50)) == [0, 1, 2, 3]
+    assert (search.depths, search.num_read) == ([CANDIDATES], [CANDIDATES])
+    search.store.close()
+
+
+def test_filter_limits_the_number_of_videos_to_find(search: RecordedSearch) -> None:
+    assert search(50, Filters(folder=str(Path(search.store.path).parent / "0"))) == [0, 2]
+    assert sum(search.depths) <= CANDIDATES * (1 + 4)
+    assert search.depths[-1] <= 4 * CANDIDATES
+
+
+def test_few_segments_are_read_of_videos_behind_many_segments_of_others(search: RecordedSearch) -> None:
+    assert search(1) == [0]
+    assert search.num_read == [CANDIDATES]
+    search.num_read.clear()
+    assert search(4) == [0, 1, 2, 3]
+    assert search.num_read[-1] == CANDIDATES + 3 * SEGMENTS_PER_VIDEO
+    assert search(4, candidates=2000) == [0, 1, 2, 3]
+    assert search.num_read[-1] == 1600, "all requested candidates are read"
+
+
+def test_scores_do_not_depend_on_k(search: RecordedSearch) -> None:
+    few, many = (search.find_hits(k) for k in (1, 4))
+    assert (few[0].score, few[0].segment) == (many[0].score, many[0].segment)
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 100, 2000])
+def test_scores_and_pages_do_not_depend_on_candidates(search: RecordedSearch, candidates: int) -> None:
+    expected = [(hit.video, hit.score, hit.segment) for hit in search.find_hits(4, candidates=2000)]
+    assert [score for _, score, _ in expected] == sorted((score for _, score, _ in expected), reverse=True)
+    for k in range(1, 5):
+        hits = search.find_hits(k, candidates=candidates)
+        assert [(hit.video, hit.score, hit.segment) for hit in hits] == expected[:k]
+
+
+def test_missing_file_does_not_deepen_the_search_to_the_whole_index(search: RecordedSearch) -> None:
+    (Path(search.store.path).parent / "0" / "0.mp4").unlink()
+    assert search(4) == [1, 2, 3]
+    assert max(search.num_read) == CANDIDATES + 3 * SEGMENTS_PER_VIDEO
+
+
+def test_depth_is_limited_by_max_k_of_the_store(
+    search: RecordedSearch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(type(search.store), "max_k", 900)
+    with caplog.at_level(logging.WARNING):
+        assert search(4) == [0, 1, 2]
+    assert search.depths == [200, 800, 900]
+    assert "only 3 videos are among the 900 nearest segments" in caplog.text
+    assert "k = 4" in caplog.text
+
+
+def damage_frames(store: Store, ids: Sequence[int]) -> None:
+    """Flip a bit in the frame vectors of segments, which have one frame each."""
+    path = Path(store.path) / "features" / "frames.f16"
+    data = bytearray(path.read_bytes())
+    for key in ids:
+        data[(key - 1) * DIM * 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_damaged_segments_are_left_out_with_one_warning(
+    search: RecordedSearch, caplog: pytest.LogCaptureFixture
+) -> None:
+    undamaged = search.find_hits(4)
+    best = search.store.video_segments(1)[undamaged[0].segment.number]
+    damage_frames(search.store, [best, *search.store.video_segments(2)])
+    for _ in range(2):
+        assert search(4) == [0, 2, 3]
+    warnings = [message for message in caplog.messages if message.startswith(f"segment {best} is skipped: ")]
+    assert len(warnings) == 1
+    assert "frames.f16: rows from " in warnings[0]
+    assert "vidret info --repair" in warnings[0]
+    assert len(caplog.messages) == len(set(caplog.messages))
+
+
+def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: RecordedSearch) -> None:
+    searcher, store = search.searcher, search.store
+    before = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    calibrated = measure(searcher)
+    damage_frames(store, [*store.video_segments(1)[:7], *store.video_segments(2)])
+    after = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    assert after[0, 1] == -np.inf
+    assert after[0, 2] == before[0, 2]
+    curve = Locator(searcher, None).curve(QUERY, 1)
+    assert curve is not None
+    assert (curve.start, len(curve.scores)) == (7.0, 393)
+    assert Locator(searcher, None).curve(QUERY, 2) is None
+    again = measure(searcher)
+    assert again.ids.tolist() == [key for key in calibrated.ids.tolist() if key > 7 and not 400 < key <= 800]
+    assert np.isfinite(again.potentials["frames"]).all()
+    damage_frames(store, [*store.video_segments(1)[7:], *store.video_segments(3), *store.video_segments(4)])
+    fresh = Searcher(store, search.searcher.encoder, FrameRanker(), tokens="int8")
+    assert fresh.find_scale(FrameRanker()) == UNKNOWN
+
+
+def measure(searcher: Searcher) -> Calibration:
+    texts = [TextEmbedding(str(axis), row, row[None]) for axis, row in enumerate(np.eye(3, DIM, dtype=np.float32))]
+    read = partial(searcher.reranker.score, FrameRanker(), texts)
+    return measure_calibration(searcher.store, FrameRanker(), texts, bank="axes", read=read)
+
+
+def test_search_during_a_prune_finds_the_remaining_videos(
+    search: RecordedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process prunes between the choice of candidates and their reading."""
+    folder, coarse_search = Path(search.store.path), search.store.search
+
+    def search_and_prune(*arguments: Any, **options: Any) -> Any:
+        nearest = coarse_search(*arguments, **options)
+        with Store.open(folder, write=True) as writer:
+            writer.set_file(writer.videos()[0].paths[0], state="missing")
+            writer.prune()
+        return nearest
+
+    monkeypatch.setattr(search.store, "search", search_and_prune)
+    assert search(1) == [1], (
+        "0, which has all candidates, is pruned after the first coarse search, and 2 after the next"
+    )
+    monkeypatch.setattr(search.store, "search", coarse_search)
+    assert search(4) == [1, 3]
+    assert Locator(search.searcher, None).curve(QUERY, 1) is None

@@ -1,0 +1,366 @@
+"""On-screen text: drawn texts are read exactly, followed, joined and split; nothing is read in texture."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from tests.growth import assert_linear
+from vidret.channels import screen
+from vidret.channels.screen import (
+    FULL_EVERY,
+    MAX_BOXES,
+    MAX_CHARACTERS,
+    MAX_COMPARED,
+    MAX_MISSED,
+    MAX_READ,
+    ScreenReader,
+    count_common,
+    is_text,
+    similar,
+)
+from vidret.channels.texts.images import READING_SIDE, Box, bound, cut, fit_image, likeness, overlap_boxes, shrink
+from vidret.errors import MissingExtraError
+from vidret.types import Picture, TimedText
+
+SIZE = (480, 270)
+
+
+def draw(*lines: tuple[str, int, int], size: int = 28, shade: int = 40) -> Picture:
+    """Return an image with lines (text, left, top)."""
+    image = Image.new("RGB", SIZE, (shade, shade, shade + 20))
+    for text, left, top in lines:
+        ImageDraw.Draw(image).text((left, top), text, fill=(255, 255, 255), font=ImageFont.load_default(size=size))
+    return np.asarray(image, np.uint8)
+
+
+class Counted:
+    """An engine that counts its calls."""
+
+    def __init__(self, engine: Any) -> None:
+        """Wrap an engine."""
+        self.engine, self.num_detected, self.num_recognised = engine, 0, 0
+
+    def __call__(self, image: Any, **options: Any) -> Any:
+        """Call the engine."""
+        self.num_detected += options["use_det"]
+        self.num_recognised += options["use_rec"]
+        return self.engine(image, **options)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> ScreenReader:
+    if find_spec("rapidocr") is None:
+        pytest.skip('the extra "words" is not installed')
+    return ScreenReader()
+
+
+@pytest.fixture
+def reader(loaded: ScreenReader) -> ScreenReader:
+    loaded.start()
+    return loaded
+
+
+def follow(reader: ScreenReader, images: Sequence[Picture]) -> list[TimedText]:
+    """Read one image a second."""
+    for time_s, image in enumerate(images):
+        reader.read(image, float(time_s))
+    return reader.finish(float(len(images)))
+
+
+def words(texts: Sequence[TimedText]) -> list[str]:
+    """Return the words of texts."""
+    return [text.text for text in texts]
+
+
+EMPTY = draw()
+SHOWN = draw(("Northern Express", 60, 120))
+
+
+@pytest.mark.parametrize("size", [14, 20, 32, 48])
+def test_drawn_text_is_read_exactly(reader: ScreenReader, size: int) -> None:
+    (text,) = follow(reader, [draw(("Platform 6", 60, 100), size=size)])
+    assert text.text == "Platform 6"
+    assert (text.start, text.end, text.source) == (0.0, 1.0, "screen")
+    assert text.confidence > 0.8
+
+
+def test_a_text_becomes_one_entry(reader: ScreenReader) -> None:
+    (text,) = follow(reader, [EMPTY] * 3 + [SHOWN] * 4 + [EMPTY] * 3)
+    assert text.text == "Northern Express"
+    assert text.start == pytest.approx(3.0, abs=1.0)
+    assert text.end == pytest.approx(7.0, abs=1.0)
+
+
+def test_a_text_over_moving_ground_is_read_once(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [draw(("Northern Express", 60, 120), shade=shade) for shade in range(20, 160, 20)]
+    engine = Counted(reader._engine)
+    monkeypatch.setattr(reader, "_engine", engine)
+    assert words(follow(reader, images)) == ["Northern Express"]
+    assert engine.num_recognised == 1
+
+
+def test_a_moving_text_stays_one_entry(reader: ScreenReader) -> None:
+    texts = follow(reader, [draw(("Slow train", 40 + 30 * step, 60 + 15 * step)) for step in range(5)])
+    assert words(texts) == ["Slow train"]
+    assert (texts[0].start, texts[0].end) == (0.0, 5.0)
+
+
+def test_captions_in_one_place_are_told_apart(reader: ScreenReader) -> None:
+    captions = ["Where is the bridge", "Over on the left", "Right by the river"]
+    images = [draw((caption, 60, 200)) for caption in captions for _ in range(2)]
+    texts = follow(reader, images)
+    assert words(texts) == captions
+    for number, text in enumerate(texts):
+        assert text.start == pytest.approx(2.0 * number, abs=0.5)
+        assert text.end == pytest.approx(2.0 * number + 2, abs=0.5)
+
+
+def test_lines_that_come_and_go_together_are_one_entry(reader: ScreenReader) -> None:
+    both = draw(("Oskar Lindqvist", 60, 100), ("Clockmaker", 60, 140))
+    assert words(follow(reader, [EMPTY, both, both, EMPTY])) == ["Oskar Lindqvist Clockmaker"]
+    apart = draw(("Oskar Lindqvist", 10, 10), ("Clockmaker", 300, 220))
+    assert sorted(words(follow(reader, [EMPTY, apart, EMPTY]))) == ["Clockmaker", "Oskar Lindqvist"]
+    late = draw(("Oskar Lindqvist", 60, 100))
+    assert len(follow(reader, [late, late, late, both, both])) == 2
+
+
+def make_noise(rng: np.random.Generator) -> Picture:
+    return rng.integers(0, 256, (270, 480, 3)).astype(np.uint8)
+
+
+def make_stripes(rng: np.random.Generator) -> Picture:
+    rows = np.arange(270)[:, None] + np.arange(480)[None]
+    return np.repeat((rows // 6 % 2 * 200).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def make_blobs(rng: np.random.Generator) -> Picture:
+    small = Image.fromarray(rng.integers(0, 256, (27, 48, 3)).astype(np.uint8))
+    return np.asarray(small.resize(SIZE, Image.Resampling.BICUBIC), np.uint8)
+
+
+def make_letters(rng: np.random.Generator) -> Picture:
+    return draw(("A", 40, 40), ("7", 200, 150), ("?", 380, 60), size=40)
+
+
+@pytest.mark.parametrize("make", [make_noise, make_stripes, make_blobs, make_letters])
+def test_nothing_is_read_in_texture_and_single_letters(
+    reader: ScreenReader, make: Callable[[np.random.Generator], Picture]
+) -> None:
+    assert follow(reader, [make(np.random.default_rng(seed)) for seed in range(2)]) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 400), (400, 5), (30, 3000)])
+def test_odd_shapes_are_no_error(reader: ScreenReader, shape: tuple[int, int]) -> None:
+    assert follow(reader, [fit_image(np.full((*shape, 3), shade, np.uint8)) for shade in (20, 200)]) == []
+
+
+def test_unchanged_frames_are_not_read_again(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Counted(reader._engine)
+    monkeypatch.setattr(reader, "_engine", engine)
+    (text,) = follow(reader, [SHOWN] * 30)
+    assert (text.start, text.end) == (0.0, 30.0)
+    assert (engine.num_detected, engine.num_recognised) == (1, 1)
+
+
+@pytest.mark.parametrize("changing", [False, True])
+def test_a_long_text_becomes_consecutive_entries(
+    reader: ScreenReader, monkeypatch: pytest.MonkeyPatch, changing: bool
+) -> None:
+    monkeypatch.setattr(screen, "MAX_TRACK_S", 4.0)
+    other = draw(("Northern Express", 60, 120), shade=90)
+    texts = follow(reader, [SHOWN, other if changing else SHOWN] * 7)
+    assert set(words(texts)) == {"Northern Express"}
+    assert len(texts) == 4
+    assert (texts[0].start, texts[-1].end) == (0.0, 14.0)
+    assert all(before.end == after.start for before, after in itertools.pairwise(texts))
+
+
+SCENES = [["one morning"], ["one morning", "river bank"], [], ["market square"], ["market square"], []]
+
+
+def test_reading_resumes_at_the_horizon(reader: ScreenReader) -> None:
+    images = [draw(*((line, 40, 60 + 100 * row) for row, line in enumerate(lines))) for lines in SCENES]
+    images = [image for image in images for _ in range(2)]
+    whole = follow(reader, images)
+    assert len(whole) == 3
+    taken: list[TimedText] = []
+    horizon_s = 0.0
+    for time_s, image in enumerate(images[:7]):
+        reader.read(image, float(time_s))
+        if time_s % 3 == 2:
+            horizon_s, texts = reader.take()
+            taken += texts
+    reader.start()  # the run is killed, and goes on at the horizon
+    for time_s, image in enumerate(images):
+        if time_s >= horizon_s:
+            reader.read(image, float(time_s))
+    taken += reader.finish(float(len(images)))
+    assert {text.text for text in taken} == {text.text for text in whole}
+    for text in whole:
+        found = [each for each in taken if each.text == text.text and abs(each.start - text.start) <= 0.5]
+        assert found
+        assert found[0].end == pytest.approx(text.end, abs=0.5)
+
+
+def test_lines_are_joined_whenever_texts_are_taken(reader: ScreenReader) -> None:
+    """The second line ends a frame after the first: neither is returned before both are over."""
+    both = draw(("Oskar Lindqvist", 60, 100), ("Clockmaker", 60, 140))
+    images = [EMPTY, both, both, draw(("Clockmaker", 60, 140)), *[draw(shade=40 + 10 * step) for step in range(9)]]
+    taken: list[TimedText] = []
+    for time_s, image in enumerate(images):
+        reader.read(image, float(time_s))
+        taken += reader.take()[1]
+    assert words(taken + reader.finish(20.0)) == ["Oskar Lindqvist Clockmaker"]
+
+
+def test_small_texts_are_found_within_a_few_frames(reader: ScreenReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search at a low resolution finds nothing here."""
+    detect = reader._detect
+    monkeypatch.setattr(reader, "_detect", lambda image: detect(image) if image.shape[1] == SIZE[0] else [])
+    ground = [draw(shade=40 + 12 * step) for step in range(2)]
+    small = [draw(("harbour office", 60, 120), size=12, shade=64 + 12 * step) for step in range(2 * FULL_EVERY)]
+    (text,) = follow(reader, [*ground, *small])
+    assert text.text == "harbour office"
+    assert 1.5 <= text.start <= 1.5 + FULL_EVERY
+    assert text.end == 2.0 + len(small)
+
+
+def test_a_text_may_go_undetected_for_a_moment(reader: ScreenReader) -> None:
+    hidden = [draw(shade=100 + 12 * step) for step in range(MAX_MISSED + 1)]
+    assert len(follow(reader, [SHOWN, *hidden[:MAX_MISSED], SHOWN])) == 1
+    for gone in (hidden, [EMPTY] * len(hidden)):
+        texts = follow(reader, [SHOWN, *gone, SHOWN])
+        assert [(text.start, text.end) for text in texts] == [(0.0, 0.5), (MAX_MISSED + 1.5, MAX_MISSED + 3.0)]
+
+
+class DenseReader(ScreenReader):
+    """Reads pages of many texts, and counts how many it reads in each frame. Lower texts are larger."""
+
+    def __init__(self, num_texts: int) -> None:
+        """Read pages with so many texts, at most 1000."""
+        self.num_texts, self.num_detected = num_texts, 0
+        self.read_in_frame: list[int] = []
+        self.start()
+
+    def read(self, image: Picture, time_s: float) -> None:
+        """Read the next frame."""
+        self.read_in_frame.append(0)
+        super().read(image, time_s)
+
+    def _detect(self, image: Picture) -> list[Box]:
+        self.num_detected += 1
+        cells = [divmod(number, 20) for number in range(self.num_texts)]
+        corners = [(x / 20, y / 50, x / 20 + 0.04, y / 50 + 0.01 + y / 10_000) for y, x in cells]
+        return [np.array([(a, b), (c, b), (c, d), (a, d)], np.float32) for a, b, c, d in corners]
+
+    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
+        self.read_in_frame[-1] += 1
+        left, top = box[0]
+        return f"{round(float(top) * 50):02}{chr(97 + round(float(left) * 20)) * 6}", 0.9
+
+
+def make_page(seed: int) -> Picture:
+    return np.random.default_rng(seed).integers(0, 256, (270, 480, 3)).astype(np.uint8)
+
+
+def test_a_dense_page_is_read_over_several_frames() -> None:
+    reader = DenseReader(4 * MAX_READ)
+    texts = follow(reader, [make_page(0)] * 6)
+    assert reader.read_in_frame == [MAX_READ] * 4 + [0, 0]
+    assert reader.num_detected == 1
+    assert (texts[0].start, texts[-1].end) == (0.0, 6.0)
+    assert {(text.start, text.end) for text in texts} == {(0.0, 6.0)}, "read late, but seen from the start"
+    found = [word for text in texts for word in text.text.split()]
+    assert len(set(found)) == len(found) == 4 * MAX_READ
+    assert all(len(text.text) <= MAX_CHARACTERS for text in texts)
+    assert reader.note == ""
+
+
+def test_dense_pages_that_change_take_bounded_time_a_frame() -> None:
+    reader = DenseReader(1000)
+    texts = follow(reader, [make_page(seed) for seed in range(12)])
+    assert set(reader.read_in_frame) == {MAX_READ}
+    first = {word[:2] for word in texts[0].text.split()}
+    assert texts
+    assert min(first) >= "35", "the largest texts are read first"
+    assert reader.note.startswith(f"frames with more than {MAX_BOXES} texts, of which the largest are read: ")
+    follow(reader, [EMPTY])
+    reader.num_texts = 0
+    assert follow(reader, [EMPTY]) == []
+    assert reader.note == ""
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("abc", max_size=30), st.text("abcd", max_size=30))
+def test_the_longest_common_subsequence(one: str, other: str) -> None:
+    lengths = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for row, first in enumerate(one):
+        for column, second in enumerate(other):
+            longest = max(lengths[row][column + 1], lengths[row + 1][column])
+            lengths[row + 1][column + 1] = lengths[row][column] + 1 if first == second else longest
+    assert count_common(one, other) == lengths[-1][-1]
+
+
+@pytest.mark.parametrize("repeated", ["a", "ab", "a_", "1234567890"])
+def test_comparing_takes_linear_time(repeated: str) -> None:
+    assert_linear(lambda text: similar(text, text[::-1] + "x"), lambda length: repeated * (length // len(repeated)))
+    assert_linear(lambda text: is_text(text, 1.0), lambda length: repeated * (length // len(repeated)))
+    assert not similar("a" * MAX_COMPARED, "b" * MAX_COMPARED)
+
+
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match="words"):
+        ScreenReader()
+
+
+def test_texts_and_readings() -> None:
+    assert [
+        is_text(*each) for each in [("A", 1.0), ("7!", 1.0), ("OK", 0.7), ("OK", 0.9), ("exit", 0.7), ("", 1.0)]
+    ] == [*(False, False, False, True, True, False)]
+    assert similar("BODYBUILDING.com", "BODYBULDING COM")
+    assert similar("", "?!")
+    assert not similar("Where is the bridge", "Over on the left")
+
+
+def test_images_fit() -> None:
+    assert fit_image(np.zeros((2160, 3840, 3), np.uint8)).shape == (720, READING_SIDE, 3)
+    assert fit_image(np.zeros((100, 50, 3), np.uint8)).shape == (100, 50, 3)
+    assert fit_image(np.zeros((4000, 1, 3), np.uint8)).shape == (READING_SIDE, 1, 3)
+
+
+def test_strokes_are_alike_over_another_ground() -> None:
+    def look(text: str, shade: int) -> Any:
+        return shrink(draw((text, 60, 120), shade=shade)[110:160, 50:300], (24, 192))
+
+    assert likeness(look("Northern Express", 40), look("Northern Express", 180)) > screen.MIN_LIKENESS
+    assert likeness(look("Northern Express", 40), look("Southern Reaches", 40)) < screen.MIN_LIKENESS
+    assert likeness(look("", 40), look("", 40)) == 1.0
+    assert likeness(look("", 40), look("", 90)) == 0.0
+
+
+CORNER = st.tuples(st.floats(-0.2, 1.2), st.floats(-0.2, 1.2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(CORNER, min_size=4, max_size=4), st.lists(CORNER, min_size=4, max_size=4))
+def test_boxes(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> None:
+    first, second = bound(np.array(one, np.float32)), bound(np.array(other, np.float32))
+    assert 0 <= overlap_boxes(first, second) <= 1.001
+    assert overlap_boxes(first, second) == overlap_boxes(second, first)
+    inside = cut(np.zeros((20, 30, 3), np.uint8), first)
+    assert inside.shape[0] >= 1
+    assert inside.shape[1] >= 1
+
+
+def test_overlap() -> None:
+    assert overlap_boxes((0, 0, 1, 1), (0, 0, 1, 1)) == 1.0
+    assert overlap_boxes((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
+    assert overlap_boxes((0, 0, 1, 1), (1, 0, 2, 1)) == 0.0

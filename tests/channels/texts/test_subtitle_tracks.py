@@ -1,0 +1,61 @@
+"""Tests of subtitle tracks inside videos and of subtitle files beside them."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from tests.worded import SUBTITLES, write_worded
+from vidret.channels.texts import subtitle_tracks
+from vidret.channels.texts.subtitle_tracks import MAX_TRACKS, digest_sidecars, find_sidecars, read_tracks
+
+
+def test_a_track_is_read_without_formatting(tmp_path: Path) -> None:
+    found = read_tracks(str(write_worded(tmp_path / "a.mkv", ("", 4.0), subtitles=SUBTITLES)))
+    assert [(text.start, text.end, text.text) for text in found.texts] == [
+        (0.5, 1.5, "Where is the lighthouse?"),
+        (2.0, 3.0, "Behind the hill."),
+    ]
+    assert found.problems == []
+    assert read_tracks(str(write_worded(tmp_path / "b.mp4", ("", 1.0)))).texts == []
+
+
+def test_tracks_that_are_not_read_are_named() -> None:
+    def track(name: str | None) -> Any:
+        return SimpleNamespace(codec_context=None if name is None else SimpleNamespace(name=name))
+
+    streams = [track("pgssub"), track("pgssub"), track(None), *[track("srt") for _ in range(100)]]
+    container = SimpleNamespace(streams=SimpleNamespace(subtitles=streams))
+    chosen, problems = subtitle_tracks._choose_tracks(cast(Any, container))
+    assert len(chosen) == MAX_TRACKS
+    assert problems == [
+        "2 subtitle tracks of pictures (pgssub) not read",
+        "1 subtitle track in an unknown format not read",
+        "80 subtitle tracks after the first 20 not read",
+    ]
+
+
+def test_sidecars_are_found_by_name(tmp_path: Path) -> None:
+    names = ["film.srt", "film.en.srt", "film.de.forced.ass", "film.VTT", "film.2.srt", "filming.srt", "other.en.srt"]
+    for name in [*names, "film.mp4", "film.txt"]:
+        (tmp_path / name).write_text(name)
+    found = [Path(path).name for path in find_sidecars(str(tmp_path / "film.mp4"))]
+    assert found == ["film.VTT", "film.de.forced.ass", "film.en.srt", "film.srt"]
+    assert find_sidecars("https://example.com/film.mp4") == []
+    assert find_sidecars(str(tmp_path / "nowhere" / "film.mp4")) == []
+
+
+def test_sidecars_are_found_in_another_unicode_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\N{COMBINING ACUTE ACCENT}.fr.srt").touch()
+    found = find_sidecars(str(tmp_path / "caf\N{LATIN SMALL LETTER E WITH ACUTE}.mp4"))
+    assert [Path(path).name for path in found] == ["cafe\N{COMBINING ACUTE ACCENT}.fr.srt"]
+
+
+def test_the_digest_changes_with_a_sidecar(tmp_path: Path) -> None:
+    path = tmp_path / "film.srt"
+    path.write_text("a")
+    first = digest_sidecars([str(path)])
+    assert first == digest_sidecars([str(path), str(tmp_path / "gone.srt")])
+    os.utime(path, ns=(0, 1))
+    assert digest_sidecars([str(path)]) != first
+    assert digest_sidecars([]) == ""

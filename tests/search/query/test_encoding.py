@@ -1,0 +1,43 @@
+"""Text queries: the positive part and the negative terms."""
+
+import pytest
+
+from vidret.errors import VidretError
+from vidret.search.query.encoding import parse_query
+
+
+@pytest.mark.parametrize(
+    ("query", "positive", "negatives"),
+    [
+        ("a dog", "a dog", ()),
+        ("dog -beach", "dog", ("beach",)),
+        ("-beach dog", "dog", ("beach",)),
+        ('dog  -"two cats"  on grass -snow', "dog on grass", ("two cats", "snow")),
+        ("a black-and-white film", "a black-and-white film", ()),
+        ("dog - beach", "dog - beach", ()),
+        ("dog --beach", "dog --beach", ()),
+        ("  two  spaces ", "  two  spaces ", ()),
+        (
+            "hund -strand -\N{LATIN SMALL LETTER O WITH STROKE}l",
+            "hund",
+            ("strand", "\N{LATIN SMALL LETTER O WITH STROKE}l"),
+        ),
+        ("it's 5-10 -6", "it's 5-10 -6", ()),
+        ('it\'s 5-10 -"6"', "it's 5-10", ("6",)),
+    ],
+)
+def test_negative_terms_are_parsed(query: str, positive: str, negatives: tuple[str, ...]) -> None:
+    assert parse_query(query) == (positive, negatives)
+
+
+def test_query_without_positive_word_is_rejected() -> None:
+    for query in ("", "  "):
+        with pytest.raises(VidretError, match="must contain a word, got"):
+            parse_query(query)
+    with pytest.raises(VidretError, match="must contain a positive word, got '-beach'"):
+        parse_query("-beach")
+
+
+def test_empty_negative_term_is_rejected() -> None:
+    with pytest.raises(VidretError, match="must contain a word between"):
+        parse_query('dog -" "')

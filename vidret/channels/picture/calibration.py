@@ -1,0 +1,376 @@
+"""Hubness correction of an index: potentials of its segments, learned from a bank of queries and stored with it."""
+
+import json
+import logging
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from vidret.align.calibration import balance_columns, sk_norm
+from vidret.channels.picture.ranking import FrameRows, Levels, Packed, Ranker
+from vidret.errors import StoreError, VidretError
+from vidret.store.potentials import PotentialsFile, read_potentials, remove_potentials, write_potentials
+from vidret.store.records import CALIBRATION
+from vidret.store.store import Store
+from vidret.types import TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256  # segments read and scored at a time
+MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's temporary arrays: else of a sample
+COPIES = 4  # arrays of the size of one level that exist at once
+SEED = 1234
+COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
+
+Ids = Int64[np.ndarray, " _id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The hubness correction of an index for one ranker.
+
+    Attributes:
+        bank: Name of the query bank.
+        num_queries: Number of queries in the bank.
+        temperature: Temperature of Sinkhorn, in the unit of the levels.
+        ids: Ids of the segments, ascending.
+        potentials: What to add to the score of each segment, by corrected level; the mean of a level is 0.
+        error: Residual error of Sinkhorn, 0..2.
+        queries: Potentials of the queries by level.
+        offsets: Constant by level that completes potentials which follow from ``queries``.
+        num_measured: Number of segments of the index when ``queries`` were balanced.
+        is_automatic: Whether an indexing run made it, which also measures it anew.
+        texts: The bank.
+        file: The file in which the first segments are stored; None if none are.
+    """
+
+    bank: str
+    num_queries: int
+    temperature: float
+    ids: Ids = field(repr=False)
+    potentials: Mapping[str, Float32[np.ndarray, " id"]] = field(repr=False)
+    error: float = 0.0
+    queries: Mapping[str, Float32[np.ndarray, " query"]] = field(default_factory=dict, repr=False)
+    offsets: Mapping[str, float] = field(default_factory=dict, repr=False)
+    num_measured: int = 0
+    is_automatic: bool = False
+    texts: Sequence[str] = field(default=(), repr=False)
+    file: PotentialsFile | None = field(default=None, repr=False)
+
+    def correct(self, levels: Levels, ids: Ids) -> Levels:
+        """Return corrected levels of some segments; those without potentials keep their scores."""
+        if not len(self.ids):
+            return levels
+        indices = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        known = self.ids[indices] == ids
+        scores = {
+            name: level + np.where(known, self.potentials[name][indices], 0) if name in self.potentials else level
+            for name, level in levels.scores.items()
+        }
+        return Levels(scores, levels.best)
+
+    def find_unknown(self, ids: Ids) -> Ids:
+        """Return the segments that were added after the calibration."""
+        return np.setdiff1d(ids, self.ids, assume_unique=True)
+
+    def count_unknown(self, ids: Ids) -> int:
+        """Return the number of segments that were added after the calibration."""
+        return len(self.find_unknown(ids))
+
+    def extended(self, ids: Ids, scores: Mapping[str, Float32[np.ndarray, "text id"]]) -> "Calibration":
+        """Return the calibration with further segments, given their scores for the bank by level.
+
+        The potentials of the queries stay, so that each segment costs the same in an index of any size.
+        """
+        potentials = {}
+        for name in self.potentials:
+            bank, queries = torch.from_numpy(scores[name]), torch.from_numpy(self.queries[name])
+            own = balance_columns(bank, queries, temperature=self.temperature).numpy() + self.offsets[name]
+            potentials[name] = own.astype(np.float32)
+        return self.joined([replace(self, ids=ids, potentials=potentials)])
+
+    def joined(self, others: Sequence["Calibration"]) -> "Calibration":
+        """Return the calibration with the segments of others."""
+        ids = np.concatenate([self.ids, *(other.ids for other in others)])
+        order = np.argsort(ids)
+        potentials = {
+            name: np.concatenate([values, *(other.potentials[name] for other in others)])[order]
+            for name, values in self.potentials.items()
+        }
+        is_appended = bool((np.diff(order) > 0).all())
+        return replace(self, ids=ids[order], potentials=potentials, file=self.file if is_appended else None)
+
+    def without_segments(self) -> "Calibration":
+        """Return the calibration of no segments yet."""
+        nothing = {name: values[:0] for name, values in self.potentials.items()}
+        return replace(self, ids=self.ids[:0], potentials=nothing, file=None)
+
+
+class SegmentRows(Protocol):
+    """What is stored of some segments, in the order of their ids."""
+
+    @property
+    def ids(self) -> Ids:
+        """Their ids, ascending."""
+
+    @property
+    def packed(self) -> Packed:
+        """What the ranker packed."""
+
+    @property
+    def frames(self) -> FrameRows:
+        """Their frame vectors."""
+
+
+class Calibrations:
+    """The stored calibrations of an open index, each read again only when it has changed.
+
+    Segments that came since are corrected too: their potentials are measured when they are first asked for.
+    """
+
+    def __init__(self, store: Store, encode: Callable[[Sequence[str]], Sequence[TextEmbedding]]) -> None:
+        """Set the index, and the function that encodes a bank."""
+        self._store, self._encode = store, encode
+        self._loaded: dict[str, tuple[str, Calibration | None]] = {}
+        self._banks: dict[str, tuple[str, Sequence[TextEmbedding]]] = {}
+        self._new: dict[str, tuple[str, Calibration]] = {}
+
+    def find(self, ranker: Ranker, segments: SegmentRows) -> Calibration | None:
+        """Return the calibration of some segments for a ranker; None if the index has none."""
+        edition, calibration = self._load(ranker)
+        if calibration is None:
+            return None
+        new_ids = calibration.find_unknown(segments.ids)
+        if not len(new_ids):
+            return calibration
+        known_edition, new = self._new.get(ranker.name, ("", calibration))
+        if known_edition != edition:
+            new = calibration.without_segments()
+        missing = new.find_unknown(new_ids)
+        if len(missing):
+            rows = np.flatnonzero(np.isin(segments.ids, missing)).tolist()
+            packed, frames = [segments.packed[row] for row in rows], [segments.frames[row] for row in rows]
+            scores = ranker.score(self._encode_bank(ranker, edition, calibration), packed, frames).scores
+            new = new.extended(
+                segments.ids[rows], {name: scores[name].astype(np.float32) for name in calibration.potentials}
+            )
+            self._new[ranker.name] = edition, new
+        known_ids = np.setdiff1d(segments.ids, new_ids, assume_unique=True)
+        ids = np.concatenate([known_ids, new_ids])
+        order, potentials = np.argsort(ids), {}
+        for name, values in calibration.potentials.items():
+            old = values[np.searchsorted(calibration.ids, known_ids)]
+            potentials[name] = np.concatenate([old, new.potentials[name][np.searchsorted(new.ids, new_ids)]])[order]
+        return replace(calibration, ids=ids[order], potentials=potentials, file=None)
+
+    def _encode_bank(self, ranker: Ranker, edition: str, calibration: Calibration) -> Sequence[TextEmbedding]:
+        bank = self._banks.get(ranker.name)
+        if bank is None or bank[0] != edition:
+            bank = self._banks[ranker.name] = edition, self._encode(list(calibration.texts))
+        return bank[1]
+
+    def _load(self, ranker: Ranker) -> tuple[str, Calibration | None]:
+        edition = find_edition(self._store, ranker)
+        loaded = self._loaded.get(ranker.name)
+        if loaded is None or loaded[0] != edition:
+            loaded = self._loaded[ranker.name] = edition, load_calibration(self._store, ranker)
+        return loaded
+
+    @contextmanager
+    def override(self, ranker: Ranker, calibration: Calibration | None) -> Iterator[None]:
+        """Use a calibration that is not stored yet, or none, inside the context."""
+        self._loaded[ranker.name] = find_edition(self._store, ranker), calibration
+        self._new.pop(ranker.name, None)
+        try:
+            yield
+        finally:
+            self._loaded.pop(ranker.name, None)
+            self._new.pop(ranker.name, None)
+
+
+def measure_calibration(
+    store: Store,
+    ranker: Ranker,
+    texts: Sequence[TextEmbedding],
+    *,
+    bank: str,
+    read: Callable[[Ids], Levels],
+    temperature: float | None = None,
+    levels: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Score every segment of an index with a bank of queries, and balance each level with SK-norm.
+
+    If the scores do not fit into memory, a sample is balanced, and the potentials of the others follow from those of
+    the queries.
+
+    Args:
+        store: The index.
+        ranker: The ranker.
+        texts: The bank.
+        bank: Name of the bank, for reports.
+        read: Returns the levels of the bank for segments by id.
+        temperature: Temperature of Sinkhorn, in the unit of the levels; defaults to the ranker's own.
+        levels: Levels to correct; defaults to all.
+        on_progress: Called with the number of segments done and the total.
+
+    Raises:
+        VidretError: The index is empty, or the temperature is invalid.
+    """
+    temperature = ranker.temperature if temperature is None else temperature
+    if not COLDEST <= temperature < math.inf:
+        raise VidretError(f"temperature must be at least {COLDEST:g} and finite, got {temperature:g}")
+    ids = store.searchable()
+    if not len(ids):
+        raise VidretError(f"{store.path}: there must be a segment to calibrate, got an empty index")
+    max_segments = max(1, MEMORY // (4 * (len(ranker.weights) + COPIES) * len(texts)))
+    measured = ids
+    if len(ids) > max_segments:
+        measured = np.sort(np.random.default_rng(SEED).choice(ids, max_segments, replace=False))
+    scores = score_segments(ranker, len(texts), measured, read, on_progress)
+    readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
+    measured, scores = measured[readable], {name: level[:, readable] for name, level in scores.items()}
+    potentials, queries, offsets, errors = {}, {}, {}, []
+    for name in ranker.weights if levels is None else levels:
+        scores_of_level = torch.from_numpy(scores.pop(name))
+        correction = sk_norm(scores_of_level, temperature=temperature)
+        centred = correction.potentials - correction.potentials.mean()
+        potentials[name] = centred.numpy().astype(np.float32)
+        errors.append(correction.error)
+        assert correction.query_potentials is not None
+        queries[name] = correction.query_potentials.numpy()
+        balanced = balance_columns(scores_of_level, correction.query_potentials, temperature=temperature)
+        offsets[name] = float((centred - balanced).mean())
+    calibration = Calibration(
+        bank=bank,
+        num_queries=len(texts),
+        temperature=temperature,
+        ids=measured,
+        potentials=potentials,
+        error=max(errors),
+        queries=queries,
+        offsets=offsets,
+        num_measured=len(ids),
+    )
+    if len(ids) <= max_segments:
+        return calibration
+    return extend_calibration(calibration, ranker, calibration.find_unknown(ids), read, on_progress)
+
+
+def extend_calibration(
+    calibration: Calibration,
+    ranker: Ranker,
+    ids: Ids,
+    read: Callable[[Ids], Levels],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Return a calibration with further segments, scored batch by batch; damaged ones are left out."""
+    new = calibration.without_segments()
+    parts = [new]
+    for start in range(0, len(ids), BATCH):
+        batch = ids[start : start + BATCH]
+        scores = read(batch).scores
+        readable = np.isfinite(next(iter(scores.values()))[0])
+        parts.append(new.extended(batch[readable], {name: scores[name][:, readable] for name in new.potentials}))
+        if on_progress is not None:
+            on_progress(min(start + BATCH, len(ids)), len(ids))
+    return calibration.joined(parts)
+
+
+def score_segments(
+    ranker: Ranker,
+    num_texts: int,
+    ids: Ids,
+    read: Callable[[Ids], Levels],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Float32[np.ndarray, "text id"]]:
+    """Return the levels of all segments, read in batches."""
+    scores = {name: np.empty((num_texts, len(ids)), np.float32) for name in ranker.weights}
+    for start in range(0, len(ids), BATCH):
+        batch = slice(start, start + BATCH)
+        for name, level in read(ids[batch]).scores.items():
+            scores[name][:, batch] = level
+        if on_progress is not None:
+            on_progress(min(start + BATCH, len(ids)), len(ids))
+    return scores
+
+
+def save_calibration(
+    store: Store, ranker: Ranker, calibration: Calibration, scale: Mapping[str, str] | None = None
+) -> None:
+    """Store a calibration in its index, in one transaction with the scale that was measured with it."""
+    replaced = _read_file(store.get_meta(_key(ranker)))
+    columns = dict(calibration.potentials)
+    file = write_potentials(store.path, calibration.ids, columns, calibration.file)
+    header = {
+        "bank": calibration.bank,
+        "texts": list(calibration.texts),
+        "num_queries": calibration.num_queries,
+        "temperature": calibration.temperature,
+        "error": calibration.error,
+        "fingerprint": ranker.fingerprint,
+        "offsets": dict(calibration.offsets),
+        "num_measured": calibration.num_measured,
+        "is_automatic": calibration.is_automatic,
+        "levels": list(columns),
+        "file": asdict(file),
+        "queries": {name: values.tolist() for name, values in calibration.queries.items()},
+    }
+    metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
+    store.set_metas({**metas, **(scale or {})})
+    if replaced is not None and replaced.name != file.name:
+        remove_potentials(store.path, replaced)
+
+
+def find_edition(store: Store, ranker: Ranker) -> str:
+    """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
+    return str(store.get_meta(f"{_key(ranker)}.edition") or "")
+
+
+def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
+    """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged."""
+    for _ in range(2):
+        stored = store.get_meta(_key(ranker))
+        file = _read_file(stored)
+        if not isinstance(stored, str) or file is None:
+            return None
+        header: dict[str, Any] = json.loads(stored)
+        if header.pop("fingerprint") != ranker.fingerprint:
+            return None
+        try:
+            ids, potentials = read_potentials(store.path, file, header.pop("levels"))
+        except StoreError as error:
+            reason = str(error)  # or a writer has just replaced it
+            continue
+        queries = {name: np.array(values, np.float32) for name, values in header.pop("queries").items()}
+        return Calibration(**{**header, "ids": ids, "potentials": potentials, "queries": queries, "file": file})
+    logger.warning("%s: scores are not corrected, run vidret calibrate", reason)
+    return None
+
+
+def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
+    """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
+    replaced = _read_file(store.get_meta(_key(ranker)))
+    store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
+    if replaced is not None:
+        remove_potentials(store.path, replaced)
+
+
+def _key(ranker: Ranker) -> str:
+    return f"{CALIBRATION}.{ranker.name}"
+
+
+def _read_file(stored: str | bytes | None) -> PotentialsFile | None:
+    """Return the file that a stored calibration lists; None if there is none, or nothing valid."""
+    try:
+        return PotentialsFile(**json.loads(stored)["file"]) if stored and isinstance(stored, str) else None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        logger.warning("the calibration is not valid: %s", error)
+        return None

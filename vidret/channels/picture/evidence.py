@@ -1,0 +1,130 @@
+"""What the pictures of videos say about the clauses of a query: some segments, or all frames."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
+from vidret.types import Segment, Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameScorer:
+    """Scores the frames of one video for a query.
+
+    A negative term lowers the score of a frame by how much it scores above the mean of the video's stored frames.
+    """
+
+    positive: Vector
+    negatives: tuple[tuple[Vector, float], ...]
+
+    @classmethod
+    def fit(cls, query: EncodedQuery, stored: Float[np.ndarray, "frame dim"]) -> Self:
+        """Return the scorer of a video with these stored frames."""
+        negatives = tuple((text.sentence, float((stored @ text.sentence).mean())) for text in query.negatives)
+        return cls(query.positive.sentence, negatives)
+
+    def score(self, frames: Float[np.ndarray, "frame dim"]) -> Float[np.ndarray, " frame"]:
+        """Return the scores of some frames."""
+        scores: Float[np.ndarray, " frame"] = frames @ self.positive
+        for negative, mean in self.negatives:
+            scores = scores - np.maximum(0, frames @ negative - mean)
+        return scores
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VideoPictures:
+    """Points in time of one video, rising: frames, or the best frames of some segments.
+
+    Attributes:
+        times: Their times in seconds.
+        scores: Their evidence by clause.
+        best: The evidence of the video for each clause.
+        segments: The segments that hold them, by time.
+        levels: What the score of the best segment is made of, by name; empty for several clauses.
+    """
+
+    times: Float64[np.ndarray, " point"]
+    scores: Float[np.ndarray, "clause point"]
+    best: Sequence[float]
+    segments: Sequence[Segment]
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+def collect_segments(
+    ranked: Sequence[RankedSegments], evidence: Sequence[Float[np.ndarray, " segment"]]
+) -> dict[int, VideoPictures]:
+    """Return the ranked segments of each video as points in time, the best video of the first clause first.
+
+    Args:
+        ranked: The segments as each clause ranks them, the same ones for all.
+        evidence: Their evidence, in the same order.
+    """
+    members: dict[int, list[int]] = {}
+    for row, segment in enumerate(ranked[0].segments):
+        members.setdefault(segment.video, []).append(row)
+    rows = [{segment: row for row, segment in enumerate(each.segments)} for each in ranked[1:]]
+    videos = {}
+    for video_id, own in members.items():
+        best = own[0]
+        own.sort(key=lambda row: ranked[0].times[row])
+        segments = [ranked[0].segments[row] for row in own]
+        others = [[found[segment] for segment in segments] for found in rows]
+        scores = np.stack([each[list(own_rows)] for each, own_rows in zip(evidence, [own, *others], strict=True)])
+        levels = {name: float(level[best]) for name, level in ranked[0].levels.items()} if len(ranked) == 1 else {}
+        videos[video_id] = VideoPictures(
+            times=np.array([ranked[0].times[row] for row in own], np.float64),
+            scores=scores,
+            best=scores.max(axis=1).tolist(),
+            segments=segments,
+            levels=levels,
+        )
+    return videos
+
+
+def collect_frames(
+    stored: SegmentFeatures, segments: Mapping[int, VideoPictures], queries: Sequence[EncodedQuery], slope: float
+) -> dict[int, VideoPictures]:
+    """Return all stored frames of videos as points in time.
+
+    The best frame of a video has the evidence of its best segment. Others have as much less as their similarity is
+    lower, so that moments are found as in the curve of similarities.
+
+    Args:
+        stored: The segments of the videos with their frames.
+        segments: The same segments as ``collect_segments`` returns them.
+        queries: The clauses.
+        slope: Nats for each unit of similarity.
+    """
+    members: dict[int, list[int]] = {}
+    for row, segment in enumerate(stored.segments):
+        if segment.video in segments and len(stored.frames[row]):
+            members.setdefault(segment.video, []).append(row)
+    videos = {}
+    for video_id, own in members.items():
+        own.sort(key=lambda row: stored.segments[row].start)
+        frames = np.concatenate([stored.frames[row] for row in own])
+        similarities = np.stack([FrameScorer.fit(query, frames).score(frames) for query in queries])
+        best = np.array(segments[video_id].best)
+        below = slope * (similarities.max(axis=1, keepdims=True) - similarities)
+        videos[video_id] = replace(
+            segments[video_id],
+            times=np.concatenate([stored.times[row] for row in own]),
+            scores=best[:, None] - below,
+            segments=[stored.segments[row] for row in own],
+        )
+    return videos
+
+
+def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
+    """Return the same points, those of some videos with less evidence."""
+    return {
+        video_id: replace(each, scores=each.scores - loss, best=[score - loss for score in each.best])
+        if video_id in video_ids
+        else each
+        for video_id, each in pictures.items()
+    }

@@ -1,0 +1,311 @@
+"""On-screen text to timed text, with PP-OCR models on ONNX Runtime (rapidocr).
+
+Only frames that changed are read. A text that is still in its place is known by its strokes, whatever moves behind it,
+and is not read again. Frames are searched for other texts at a low resolution; at a high one only where that finds any,
+where a scene begins, and in every fourth frame, so that small texts are found late rather than never. A text is
+followed from frame to frame and becomes one entry with a start and an end; lines that come and go together become one.
+Dense text is read over several frames, the largest first, so that no frame takes much longer than others.
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vidret.channels.texts.images import (
+    Box,
+    Extent,
+    bound,
+    cut,
+    fit_image,
+    is_cut,
+    is_unchanged,
+    likeness,
+    overlap_boxes,
+    shrink,
+)
+from vidret.errors import MissingExtraError
+from vidret.types import Picture, TimedText
+
+MODEL = "pp-ocrv6"
+DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for
+QUICK_SIDE = 320  # pixels; the same for a search at a low resolution
+FULL_EVERY = 4  # frames; how often small texts are looked for
+MIN_SCORE = 0.6
+MIN_SHORT_SCORE = 0.8  # for up to three characters: most false readings on texture are that short
+MIN_OVERLAP = 0.5  # intersection over union of a text's boxes in consecutive frames
+MIN_LIKENESS = 0.85  # correlation of the strokes in a box that need not be read again
+MIN_SAME_TEXT = 0.7  # similarity of two readings of one text
+MAX_COMPARED = 200  # letters of each of them
+MAX_BOXES = 300  # texts that are followed in one frame
+MAX_READ = 32  # texts that are read in one frame; the others wait
+MAX_CHARACTERS = 2000  # of an entry
+MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
+MAX_MISSED = FULL_EVERY - 1  # consecutive frames in which a text may go undetected
+_MAX_LAG_S = 1.2  # between lines that come and go together
+_GRID = (90, 160)
+_CROP = (24, 192)
+
+
+@dataclass(slots=True, eq=False)
+class _Track:
+    """A text that is followed: its extent (left, top, right, bottom) relative to the frame, and when it was seen.
+
+    Its text is empty until it is read, from the corners in ``box``.
+    """
+
+    extent: Extent
+    box: Box
+    start_s: float
+    last_s: float
+    crop: UInt8[np.ndarray, "height width"]
+    text: str = ""
+    score: float = 0.0
+    end_s: float = 0.0
+    missed: int = 0
+
+
+class ScreenReader:
+    """An OCR engine on one CPU thread, and the texts that it follows through one video at a time."""
+
+    def __init__(self) -> None:
+        """Load the models.
+
+        Raises:
+            MissingExtraError: The extra ``words`` is not installed.
+        """
+        if find_spec("rapidocr") is None:
+            raise MissingExtraError("reading on-screen text", "words")
+        from rapidocr import RapidOCR
+
+        logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)
+        self._engine: Any = RapidOCR(
+            params={
+                "Global.use_cls": False,
+                "Global.log_level": "critical",
+                "Det.limit_type": "max",
+                "Det.limit_side_len": DETECTION_SIDE,
+                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            }
+        )
+        self.start()
+
+    def start(self, start_s: float = 0.0) -> None:
+        """Begin another video, or where an interrupted run ended: when the texts of the next frame appeared.
+
+        ``note`` says whether the last video showed more texts than were read.
+        """
+        self._resumed_s = start_s
+        self.note = ""
+        self._tracks: list[_Track] = []
+        self._closed: list[_Track] = []
+        self._grid: UInt8[np.ndarray, "height width"] | None = None
+        self._num_quick = 0
+        self._rejected: list[Extent] = []
+        self._last_s: float | None = None
+        self._num_crowded = self._num_unread = 0
+
+    def read(self, image: Picture, time_s: float) -> None:
+        """Read the next frame."""
+        previous_s = self._last_s
+        self._last_s = time_s
+        first_s = self._resumed_s or max(0.0, time_s - 0.5)
+        middle_s = first_s if previous_s is None else (previous_s + time_s) / 2
+        grid = shrink(image, _GRID)
+        if self._grid is not None and is_unchanged(self._grid, grid):
+            for track in self._tracks:
+                track.last_s = track.last_s if track.missed else time_s
+        else:
+            is_new_scene = self._grid is None or is_cut(self._grid, grid)
+            self._grid = grid
+            self._search(image, is_new_scene, time_s, middle_s)
+        self._read_waiting(image, time_s)
+        for track in self._tracks:
+            track.missed = 0 if track.last_s == time_s else track.missed + 1
+            track.end_s = middle_s if track.missed == 1 else track.end_s
+        over = [track for track in self._tracks if track.missed > MAX_MISSED]
+        self._close(over)
+        self._tracks = [track for track in self._tracks if track.missed <= MAX_MISSED]
+        self._split_long(time_s, middle_s)
+
+    def _search(self, image: Picture, is_new_scene: bool, time_s: float, middle_s: float) -> None:
+        """Find the texts of a frame: those that are followed already, by their strokes, and others."""
+        for track in self._tracks:
+            crop = shrink(cut(image, track.extent), _CROP)
+            if likeness(track.crop, crop) >= MIN_LIKENESS:
+                track.last_s, track.crop = time_s, crop
+        boxes = sorted(self._find_boxes(image, is_new_scene), key=_height, reverse=True)
+        self._num_crowded += len(boxes) > MAX_BOXES
+        self._rejected += [bound(box) for box in boxes[MAX_BOXES:]]
+        followed = [track.extent for track in self._tracks if track.last_s == time_s]
+        for box in boxes[:MAX_BOXES]:
+            extent = bound(box)
+            if all(overlap_boxes(each, extent) < MIN_OVERLAP for each in followed):
+                crop = shrink(cut(image, extent), _CROP)
+                self._tracks.append(_Track(extent, box, middle_s, time_s, crop))
+
+    def _read_waiting(self, image: Picture, time_s: float) -> None:
+        """Read texts that are shown and were not read yet, the largest first."""
+        waiting = [track for track in self._tracks if not track.text and track.last_s == time_s]
+        for track in sorted(waiting, key=lambda track: _height(track.box), reverse=True)[:MAX_READ]:
+            track.text, track.score = self._recognise(image, track.box)
+            if not is_text(track.text, track.score):
+                self._rejected.append(track.extent)
+                self._tracks.remove(track)
+                continue
+            gone = [each for each in self._tracks if each.last_s < time_s and each.text]
+            same = [each for each in gone if similar(each.text, track.text)]
+            known = max(same, key=lambda each: overlap_boxes(each.extent, track.extent), default=None)
+            if known is not None:  # it has moved, or looks different now
+                best = max(known, track, key=lambda each: each.score)
+                known.text, known.score = best.text, best.score
+                known.last_s, known.crop, known.extent, known.box = time_s, track.crop, track.extent, track.box
+                self._tracks.remove(track)
+
+    def take(self) -> tuple[float, list[TimedText]]:
+        """Return the time up to which all texts were returned, and the entries since the last call."""
+        horizon_s = min((track.start_s for track in self._tracks), default=self._last_s or 0.0)
+        ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]
+        waiting = [track for track in self._closed if track not in ready] + [
+            each for each in self._tracks if each.missed
+        ]
+        while held := [track for track in ready if any(_come_together(track, other) for other in waiting)]:
+            ready = [track for track in ready if track not in held]
+            waiting += held
+        self._closed = [track for track in self._closed if track not in ready]
+        return min([horizon_s, *(track.start_s for track in self._closed)]), join_lines(ready)
+
+    def finish(self, end_s: float) -> list[TimedText]:
+        """Return the remaining entries of a video that ends at ``end_s``."""
+        for track in self._tracks:
+            track.end_s = track.end_s if track.missed else end_s
+        self._close(self._tracks)
+        texts, met = (
+            join_lines(self._closed),
+            {
+                f"frames with more than {MAX_BOXES} texts, of which the largest are read": self._num_crowded,
+                "texts that were gone before they were read": self._num_unread,
+            },
+        )
+        self.start()
+        self.note = "; ".join(f"{what}: {count}" for what, count in met.items() if count)
+        return texts
+
+    def _close(self, tracks: Sequence[_Track]) -> None:
+        """End texts; what was not read is only counted."""
+        read = [track for track in tracks if track.text]
+        self._closed += read
+        self._num_unread += len(tracks) - len(read)
+
+    def _find_boxes(self, image: Picture, is_new_scene: bool) -> list[Box]:
+        """Return the boxes of texts; none if a search at a low resolution finds only those that are known."""
+        if not is_new_scene and self._num_quick + 1 < FULL_EVERY:
+            known = [track.extent for track in self._tracks if track.last_s == self._last_s] + self._rejected
+            boxes = self._detect(fit_image(image, QUICK_SIDE))
+            if all(any(overlap_boxes(extent, bound(box)) >= MIN_OVERLAP for extent in known) for box in boxes):
+                self._num_quick += 1
+                return []
+        self._num_quick, self._rejected = 0, []
+        return self._detect(image)
+
+    def _detect(self, image: Picture) -> list[Box]:
+        height, width = image.shape[:2]
+        flipped = np.ascontiguousarray(image[..., ::-1])  # else OpenCV copies the image for every box
+        found = self._engine(flipped, use_det=True, use_cls=False, use_rec=False)
+        boxes = [] if getattr(found, "boxes", None) is None else found.boxes
+        return [np.asarray(box, np.float32) / (width, height) for box in boxes]
+
+    def _recognise(self, image: Picture, box: Box) -> tuple[str, float]:
+        from rapidocr.utils.process_img import get_rotate_crop_image
+
+        height, width = image.shape[:2]
+        corners = np.ascontiguousarray(box * np.array((width, height)), np.float32)
+        crop = get_rotate_crop_image(np.ascontiguousarray(image), corners)
+        flipped = np.ascontiguousarray(crop[..., ::-1])
+        found = self._engine(flipped, use_det=False, use_cls=False, use_rec=True)
+        texts, scores = getattr(found, "txts", None), getattr(found, "scores", None)
+        return (str(texts[0]).strip(), float(scores[0])) if texts and scores else ("", 0.0)
+
+    def _split_long(self, time_s: float, middle_s: float) -> None:
+        """Close tracks that are too long; those that are still seen go on as new ones."""
+        for track in [track for track in self._tracks if track.text and time_s - track.start_s > MAX_TRACK_S]:
+            self._tracks.remove(track)
+            self._closed.append(replace(track, end_s=track.end_s if track.missed else middle_s))
+            if not track.missed:
+                self._tracks.append(replace(track, start_s=middle_s))
+
+
+def is_text(text: str, score: float) -> bool:
+    """Return whether a reading is worth keeping: texture is often read as single characters with a low score."""
+    letters = re.sub(r"\W|_", "", text)
+    if len(letters) < 2:
+        return False
+    return score >= (MIN_SHORT_SCORE if len(letters) <= 3 else MIN_SCORE)
+
+
+def similar(one: str, other: str) -> bool:
+    """Return whether two readings are of the same text."""
+    first, second = (re.sub(r"\W", "", text.lower())[:MAX_COMPARED] for text in (one, other))
+    return first == second or 2 * count_common(first, second) >= MIN_SAME_TEXT * (len(first) + len(second))
+
+
+def count_common(one: str, other: str) -> int:
+    """Return the length of the longest common subsequence of two texts.
+
+    Reference: Hyyro 2004, "Bit-parallel LCS-length computation revisited".
+    """
+    places: defaultdict[str, int] = defaultdict(int)
+    for place, letter in enumerate(one):
+        places[letter] |= 1 << place
+    full = row = (1 << len(one)) - 1
+    for letter in other:
+        matches = row & places[letter]
+        row = (row + matches | row - matches) & full
+    return len(one) - row.bit_count()
+
+
+def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:
+    """Turn tracks into entries, those of lines below one another that come and go together into one; by start."""
+    groups: list[list[_Track]] = []
+    for track in sorted(tracks, key=lambda track: (track.extent[1], track.extent[0])):
+        group = next((group for group in groups if _continues(group[-1], track) and not _is_full(group)), None)
+        if group is None:
+            groups.append([track])
+        else:
+            group.append(track)
+    return sorted((_as_text(group) for group in groups), key=lambda text: (text.start, text.end))
+
+
+def _is_full(group: Sequence[_Track]) -> bool:
+    return sum(len(track.text) for track in group) > MAX_CHARACTERS / 2
+
+
+def _height(box: Box) -> float:
+    _, top, _, bottom = bound(box)
+    return bottom - top
+
+
+def _continues(above: _Track, below: _Track) -> bool:
+    if not _come_together(above, below):
+        return False
+    height = max(above.extent[3] - above.extent[1], below.extent[3] - below.extent[1])
+    shared = min(above.extent[2], below.extent[2]) - max(above.extent[0], below.extent[0])
+    return below.extent[1] - above.extent[3] < 1.5 * height and shared > 0
+
+
+def _come_together(one: _Track, other: _Track) -> bool:
+    """Return whether two texts come and go together."""
+    return abs(one.start_s - other.start_s) <= _MAX_LAG_S and abs(one.end_s - other.end_s) <= _MAX_LAG_S
+
+
+def _as_text(group: Sequence[_Track]) -> TimedText:
+    start_s, end_s = min(track.start_s for track in group), max(track.end_s for track in group)
+    score = float(np.mean([track.score for track in group]))
+    return TimedText(start_s, max(end_s, start_s), " ".join(track.text for track in group), "screen", score)

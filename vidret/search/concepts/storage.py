@@ -1,0 +1,137 @@
+"""Taught concepts: what ``@name`` means in a query, from a few examples and the text of the name.
+
+A concept is the direction from the mean of the index to the mean of its examples, in the metric of the shrunk
+covariance of the index: Gaussian discriminant analysis with the index as the other class. Examples of what it is not
+move the other class. It is added to the text with a weight that is chosen on held-out examples.
+
+Reference: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation".
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from vidret.errors import VidretError
+from vidret.search.concepts.composing import VectorSample
+from vidret.search.query.mentions import check_concept_name
+from vidret.store.records import CONCEPT
+from vidret.store.store import Store
+from vidret.types import Concept, ConceptExample, Vector
+
+# Weights of the examples that are tried. The one that is expected grows with their number: n / (n + 3).
+SHARES = np.linspace(0, 1, 9)
+HALF = 3.0  # examples that count as much as the text
+TRUST = 4.0  # in the expected share: nats by which held-out examples must contradict it to move it by 1
+
+Examples = Float[np.ndarray, "example dim"]
+Counterexamples = Float[np.ndarray, "counterexample dim"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TaughtConcept:
+    """A concept with the vectors of its examples, each of unit length."""
+
+    concept: Concept
+    yes: Float32[np.ndarray, "example dim"]
+    no: Float32[np.ndarray, "counterexample dim"]
+
+
+def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> Vector:
+    """Return the vector whose inner products are the log odds of a concept against the index, up to a constant.
+
+    With counterexamples, the other class lies in the middle between their mean and that of the index.
+    """
+    other = sample.mean if not len(no) else (sample.mean + no.mean(axis=0)) / 2
+    direction: Vector = sample.precision @ (yes.mean(axis=0) - other)
+    return direction
+
+
+def choose_share(
+    text: Vector, yes: Examples, no: Counterexamples, sample: VectorSample, background: Float[np.ndarray, "segment dim"]
+) -> float:
+    """Return the weight of the examples: the expected one, moved by how well held-out examples are found with others.
+
+    Each example is held out in turn and ranked among the background and the counterexamples. The result is the mean of
+    ``SHARES``, weighted by the product of the reciprocal ranks and by how close they are to the expected share.
+    """
+    prior = len(yes) / (len(yes) + HALF)
+    log_weights = -TRUST * np.abs(prior - SHARES)
+    if len(yes) < 2:
+        return prior
+    others = np.concatenate([background, no])
+    by_text = sample.standardise(text)
+    for index, held_out in enumerate(yes):
+        by_examples = sample.standardise(find_direction(np.delete(yes, index, axis=0), no, sample))
+        own, rest = (
+            (1 - SHARES) * (row @ by_text)[..., None] + SHARES * (row @ by_examples)[..., None]
+            for row in (held_out, others)
+        )
+        log_weights -= np.log(1 + (rest > own).sum(axis=0))
+    weights = np.exp(log_weights - log_weights.max())
+    return float(weights @ SHARES / weights.sum())
+
+
+# Storage
+
+
+def save_concept(store: Store, taught: TaughtConcept) -> None:
+    """Store a concept in its index, which must be open for writing, in place of any of that name."""
+    file = io.BytesIO()
+    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), yes=taught.yes, no=taught.no)
+    store.set_meta(_key(taught.concept.name), file.getvalue())
+
+
+def load_concept(store: Store, name: str) -> TaughtConcept | None:
+    """Load a concept of an index; None if there is none of that name."""
+    stored = store.get_meta(_key(name))
+    if not isinstance(stored, bytes):
+        return None
+    with np.load(io.BytesIO(stored)) as file:
+        facts: dict[str, Any] = json.loads(str(file["facts"]))
+        shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(each)) for each in ("yes", "no"))
+        return TaughtConcept(concept=Concept(**facts, yes=shown, no=hidden), yes=file["yes"], no=file["no"])
+
+
+def list_concepts(store: Store) -> list[Concept]:
+    """Return the concepts of an index, by name."""
+    loaded = (load_concept(store, key.removeprefix(f"{CONCEPT}.")) for key in store.meta_keys(f"{CONCEPT}."))
+    return [each.concept for each in loaded if each is not None]
+
+
+def forget_concept(store: Store, name: str) -> None:
+    """Remove a concept from its index, which must be open for writing.
+
+    Raises:
+        VidretError: There is none of that name.
+    """
+    name = check_concept_name(name)
+    if load_concept(store, name) is None:
+        raise unknown_concept(store, name)
+    store.set_meta(_key(name), "")
+
+
+def unknown_concept(store: Store, name: str) -> VidretError:
+    """Return the error for a name that no concept has."""
+    taught = ", ".join(f"@{each.name}" for each in list_concepts(store)) or "none"
+    return VidretError(f"@{name}: must be the name of a taught concept ({taught}); to teach it: vidret teach {name}")
+
+
+def _describe(concept: Concept) -> dict[str, Any]:
+    facts = asdict(concept)
+    for example in (*facts["yes"], *facts["no"]):
+        del example["image"]
+    return facts
+
+
+def _key(name: str) -> str:
+    return f"{CONCEPT}.{name}"
+
+
+def stack_vectors(vectors: Sequence[Vector], dim: int) -> Float32[np.ndarray, "example dim"]:
+    """Return vectors as one array; of shape (0, dim) if there are none."""
+    return np.array(vectors, np.float32).reshape(-1, dim)

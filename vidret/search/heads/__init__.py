@@ -1,0 +1,1 @@
+"""Grounding heads over the videos of an index."""

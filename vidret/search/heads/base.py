@@ -1,0 +1,99 @@
+"""Grounding heads as searches use them: the videos that they read, what they answer, and their spans in seconds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vidret.channels.picture.reranking import SegmentFeatures
+from vidret.ground.checkpoint import HeadCard
+from vidret.ground.head import GroundingResult
+from vidret.ground.postprocess import find_highlights, postprocess_spans
+from vidret.ground.spans import Span
+from vidret.types import LayerWords
+from vidret.video.decoders.base import SamplingMode
+
+FPS = 0.5  # for a head whose card has no rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedVideo:
+    """A video to locate moments in, as an index knows it.
+
+    Attributes:
+        path: The path of a file.
+        content: Fingerprint of its content.
+        duration: End of the video in seconds.
+        start: Time of its first frame in seconds.
+        shot_sampling: Which frames are decoded to cut segments at shots; None where the index has a grid.
+        read: Returns its stored segments with their frame vectors, which some heads read; None if nothing is stored.
+    """
+
+    path: str
+    content: str
+    duration: float
+    start: float = 0.0
+    shot_sampling: SamplingMode | None = None
+    read: Callable[[], SegmentFeatures] | None = None
+
+
+class MomentHead(Protocol):
+    """A grounding head over the videos of an index: one that reads the layers of a CLIP model, or stored vectors.
+
+    Attributes:
+        path: Path of its file.
+        card: Its card.
+        fps: Frames per second that it reads.
+    """
+
+    path: Path
+    card: HeadCard
+    fps: float
+
+    def read(self, query: str) -> LayerWords:
+        """Return what the head reads of a query."""
+        ...
+
+    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
+        """Return the spans of a query in one video, best first."""
+        ...
+
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
+        ...
+
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
+        ...
+
+
+def shape_spans(result: GroundingResult, card: HeadCard, video: GroundedVideo, *, has_boundaries: bool) -> list[Span]:
+    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time."""
+    fps = card.fps or FPS
+    # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
+    covered_s = min(video.duration - video.start, (len(result.saliency) + 0.5) / fps)
+    if has_boundaries:
+        spans = postprocess_spans(result, card, duration=covered_s)
+    else:
+        spans = find_highlights(result.saliency, fps=fps, duration=covered_s, limit=card.limit)
+    return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread inside the context.
+
+    The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s
+    instead of 0.5 s.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)

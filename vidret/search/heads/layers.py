@@ -1,0 +1,309 @@
+"""A grounding head over the videos of an index: a cache of projected videos on disk, and answers to queries."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vidret.channels.picture.ranking import TOKENS
+from vidret.devices import choose_device
+from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.names import WHOLE
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground.checkpoint import load_head
+from vidret.ground.head import GroundingResult
+from vidret.ground.pieces import find_piece, load_projected, save_projected
+from vidret.ground.postprocess import choose_decay
+from vidret.ground.projected import ProjectedVideos
+from vidret.ground.spans import Span
+from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
+from vidret.search.heads.base import FPS, GroundedVideo, one_thread, shape_spans
+from vidret.search.heads.projecting import Projector
+from vidret.store.records import KEPT, PROJECTED
+from vidret.text import strip_query
+from vidret.types import LayerTokens, LayerWords, Segment
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Windows = list[tuple[Window, ProjectedVideos]]
+
+LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
+ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
+MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
+CACHE, PIECES = "cache", "pieces"
+_CONTENT = re.compile(r"\w[\w.-]*")
+READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
+
+
+class Grounder:
+    """A grounding head, the encoder whose layers it reads, and a folder for the projected tokens of videos.
+
+    Each video is one file, named by its content, so that a moved video is found again; heads do not share files. Files
+    that were requested are kept. Others are a cache of at most ``limit`` bytes, least recently used dropped first.
+    """
+
+    def __init__(
+        self,
+        head: Path,
+        encoder: Encoder,
+        folder: Path,
+        *,
+        tokens: str = "int8",
+        limit: int = LIMIT,
+        device: str = "cpu",
+    ) -> None:
+        """Load a head.
+
+        Raises:
+            VidretError: The head cannot be loaded, or does not match the encoder.
+        """
+        if tokens not in TOKENS:
+            raise VidretError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
+        self.path = head.absolute()
+        self._head, self.card = load_head(head)
+        if not isinstance(encoder, LayeredEncoder):
+            raise VidretError(f"{head}: must have a CLIP model of ours as encoder, got {encoder.name}")
+        self._encoder, self._limit = encoder, limit
+        self.num_layers = self._head.block.num_layers
+        self._device = torch.device(choose_device(device))
+        self._head.to(self._device)
+        self.fps = self.card.fps or FPS
+        try:
+            choose_decay(self.card)  # fail now, not after the first video
+        except ValueError as error:
+            raise VidretError(f"{head}: {error}") from error
+        self._projector = Projector(
+            self._head, encoder, path=self.path, fps=self.fps, dtype=TOKENS[tokens], device=self._device
+        )
+        if self.card.backbone != encoder.name.removesuffix(WHOLE):
+            logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
+        self.fingerprint = hashlib.blake2b(
+            head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16
+        ).hexdigest()
+        self._folder = folder / self.fingerprint
+
+    # Projected videos
+
+    def locate_file(self, content: str, *, keep: bool) -> Path:
+        """Return where the projected tokens of a content are stored, whether they exist or not.
+
+        Raises:
+            StoreError: The content, which the catalog names, is no name of a file.
+        """
+        self._check_content(content)
+        return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
+
+    def _check_content(self, content: str) -> None:
+        if not _CONTENT.fullmatch(content):
+            raise StoreError(f"{self._folder}: content must be a fingerprint, got {content!r}")
+
+    def is_kept(self, content: str) -> bool:
+        """Return whether a content has a file that is never dropped."""
+        return self.locate_file(content, keep=True).exists()
+
+    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
+        """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
+
+        Memory does not grow with the length of the video.
+
+        Args:
+            video: The video.
+            keep: Whether to protect the file from being dropped.
+            timeout: Seconds that one decoding step may take.
+
+        Raises:
+            DecodeError: The video cannot be read, or its content has changed.
+            VidretError: The folder cannot be written, or the head does not match the encoder.
+        """
+        kept, cached = (self.locate_file(video.content, keep=each) for each in (True, False))
+        target = kept if keep else cached
+        if keep and cached.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process has just dropped it
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                cached.replace(kept)
+        for existing in (kept, target):
+            if existing.exists():
+                with contextlib.suppress(OSError):  # the index may be read-only
+                    os.utime(existing)
+                return existing
+        # The name is unique, since another process or thread may prepare the same video.
+        folder = self._locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
+        windows = self._projector.project(
+            video.path, video.content, folder, shot_sampling=video.shot_sampling, timeout_s=timeout
+        )
+        try:
+            save_projected(target, windows)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            self._drop_oldest(target)
+        return target
+
+    # Indexing
+
+    def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
+        """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``.
+
+        Raises:
+            StoreError: It cannot be written.
+            VidretError: The widths of the head and of the encoder's vision layers do not match.
+        """
+        if not self.is_kept(content):
+            self._projector.add(self._locate_pieces(content), layers, segment, first=first)
+
+    def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
+        """Join what was stored of all segments of a video, and keep it; see ``MomentRecorder``.
+
+        If a segment was indexed before the index had this head, the video takes a pass of its own later.
+        """
+        folder, kept = self._locate_pieces(content), self.locate_file(content, keep=True)
+        missing = [each for each in segments if not find_piece(folder, each.number).exists()]
+        try:
+            if missing and not kept.exists():
+                raise StoreError(f"{len(missing)} of {len(segments)} segments were indexed without the head")
+            if segments and not kept.exists():
+                save_projected(kept, self._projector.join(path, folder, segments, first=first))
+        except StoreError as error:
+            logger.warning("%s: moments take another pass: %s", strip_query(path), error)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _locate_pieces(self, name: str) -> Path:
+        self._check_content(name)
+        return self._folder / PIECES / name
+
+    def _drop_oldest(self, newest: Path) -> None:
+        files = []
+        for path in newest.parent.glob(f"*{PROJECTED}"):
+            with contextlib.suppress(FileNotFoundError):  # another process may have dropped it
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        total_bytes = 0
+        for _, size_bytes, path in sorted(files, reverse=True):
+            total_bytes += size_bytes
+            if total_bytes > self._limit and path != newest:
+                path.unlink(missing_ok=True)
+
+    # Queries
+
+    def read(self, query: str) -> LayerWords:
+        """Return the text layers of a query."""
+        return self._encoder.encode_text_layers([query], self._head.block.num_layers)[0]
+
+    @torch.inference_mode()
+    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
+        """Return the spans of a query in one video, best first, clamped, rounded and suppressed as the card sets.
+
+        A head without boundaries returns spans of high saliency, with the mean saliency of their frames as score.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
+
+    @torch.inference_mode()
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video, as ``answer`` does; short videos run through the head together.
+
+        None stands for a video that cannot be read, which is logged.
+        """
+        cuts = range(0, len(videos), MOST_WINDOWS)
+        results = [result for cut in cuts for result in self._query_many(text, videos[cut : cut + MOST_WINDOWS])]
+        has_boundaries = self._head.boundaries is not None
+        return [
+            None if result is None else shape_spans(result, self.card, video, has_boundaries=has_boundaries)
+            for result, video in zip(results, videos, strict=True)
+        ]
+
+    def _query_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[GroundingResult | None]:
+        short: dict[int, Windows] = {}
+        results: dict[int, GroundingResult] = {}
+        for index, video in enumerate(videos):
+            try:
+                windows = self._read_short(video)
+                if windows is None:
+                    results[index] = self._query(text, video)
+                else:
+                    short[index] = windows
+            except (DecodeError, StoreError) as error:
+                logger.warning("the head left out: %s", error)
+        query = torch.from_numpy(text.layers).to(self._device)
+        with one_thread():
+            parts = [projected for windows in short.values() for _, projected in windows]
+            answers = iter(ground_windows(self._head, query, parts, fps=self.fps))
+        for index, windows in short.items():
+            results[index] = join_results([each for each, _ in windows], islice(answers, len(windows)), fps=self.fps)
+        return [results.get(index) for index in range(len(videos))]
+
+    def _read_short(self, video: GroundedVideo) -> Windows | None:
+        """Return the windows of a video, None if it has more than fit in memory beside those of others.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        windows = self._read_file(video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
+        return windows if len(windows) <= MOST_TOGETHER else None
+
+    @torch.inference_mode()
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        return self._query(text, video).saliency
+
+    def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
+        return self._read_file(video, partial(self._query_file, text))
+
+    def _read_file(self, video: GroundedVideo, read: Callable[[Path], T]) -> T:
+        """Return what ``read`` makes of a video's file, which is computed again if it is damaged."""
+        projected = self.prepare(video)
+        try:
+            return read(projected)
+        except StoreError as error:  # damaged, or dropped by another process
+            logger.warning("%s; computed again", error)
+            projected.unlink(missing_ok=True)
+            return read(self.prepare(video, keep=projected.parent.name == KEPT))
+
+    def _load(self, projected: Path) -> Iterator[tuple[Window, ProjectedVideos]]:
+        return load_projected(projected, device=self._device)
+
+    def _query_file(self, text: LayerWords, projected: Path) -> GroundingResult:
+        query = torch.from_numpy(text.layers)[None].to(self._device)
+        windows, results = [], []
+        with one_thread():
+            for window, videos in self._load(projected):
+                windows.append(window)
+                results += self._head.decode(self._head(videos, query), fps=self.fps)
+        return join_results(windows, results, fps=self.fps)
+
+
+def forget_others(folder: Path, contents: Container[str]) -> None:
+    """Delete the files of all heads for other contents than these, and what killed runs left behind."""
+
+    def is_abandoned(path: Path) -> bool:
+        return path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
+
+    for path in folder.glob("*/*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.parent.name == PIECES:
+                if is_abandoned(path) or (path.suffix != ".part" and path.name not in contents):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
+                path.unlink()

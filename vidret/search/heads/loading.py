@@ -1,0 +1,27 @@
+"""Loading of a grounding head for an index, by what its card says that it reads."""
+
+from pathlib import Path
+
+from vidret.encode.encoder import Encoder
+from vidret.ground.checkpoint import VECTORS, read_head_card
+from vidret.search.heads.base import MomentHead
+from vidret.search.heads.layers import Grounder
+from vidret.search.heads.vectors import VectorGrounder
+
+
+def load_moment_head(path: Path, encoder: Encoder, folder: Path, *, tokens: str, device: str) -> MomentHead:
+    """Load a grounding head.
+
+    Args:
+        path: Its file.
+        encoder: The encoder of the index.
+        folder: Folder of prepared videos.
+        tokens: Format of their tokens, ``int8`` or ``float16``.
+        device: Where the head runs.
+
+    Raises:
+        VidretError: The head cannot be loaded, or does not match the encoder.
+    """
+    if read_head_card(path).reads == VECTORS:
+        return VectorGrounder(path, encoder, device=device)
+    return Grounder(path, encoder, folder, tokens=tokens, device=device)

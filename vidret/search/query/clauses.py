@@ -1,0 +1,178 @@
+"""The clauses of a query: what each is compared with, the phrases it must hold, and the order of all.
+
+>>> parse_structure('a dog runs, while someone says "good boy"').clauses[1].source
+'speech'
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.channels.base import Clause, EncodedQuery
+from vidret.errors import VidretError
+from vidret.search.query.exclusions import PHRASE
+from vidret.search.query.grammar import Interpretation, interpret
+from vidret.search.query.mentions import find_mentions, replace_mentions
+from vidret.types import Sequence as EventSequence
+from vidret.types import TextEmbedding, TextSource
+
+_ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
+_SPEAKER = (
+    r"(?:some(?:one|body)|people|an?\s+(?:voice|person|man|woman|speaker|caller|guide|teacher|cook|mechanic|handyman"
+    r"|presenter|reporter|narrator|report|recording|announcement)|callers?|they|he|she|the\s+(?:voice|speaker|narrator))"
+)
+_SAYS = (
+    r"(?:says?|said|saying|explains?|announces?|mentions?|tells?|describes?|asks?|warns?|hears?|reports?|advises?"
+    r"|informs?|gives?|finds?\s+out|talks?\s+about|is\s+saying|is\s+talking\s+about|(?:is|are)\s+told)"
+)
+# The words around what is said, "someone explains how to ...", which are not said themselves.
+_FRAME = re.compile(rf"^(?:and\s+)?{_SPEAKER}\s+{_SAYS}\s+(?:(?:that|how|the|for|about)\s+)?", re.IGNORECASE)
+_SPOKEN = re.compile(
+    r"\b(voices?|says?|said|saying|tells?|told|announce\w*|explain\w*|mention\w*|speak\w*|spoken|talk(?:s|ing)?\s+about"
+    r"|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)|describes?|instructions?\s+(?:are|is)"
+    r"|callers?|informed|recording|voice-?over|narrat\w+)\b",
+    re.IGNORECASE,
+)
+_WRITTEN = re.compile(
+    r"\b(signs?|captions?|titles?|notices?|labels?|boards?|menu|slides?|(?:on|over)\s+the\s+screen|displayed|display|text"
+    r"|written|writing|posters?|banners?|headlines?|scoreboard|strip|credits?|tag|dialog|message\s+box|window\s+asking"
+    r"|code|subtitles?|sheet|logo|chart)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryStructure:
+    """The clauses of a query in their order.
+
+    Attributes:
+        clauses: At least one.
+        steps: Indices of the clauses of each step. Steps follow one another; the clauses of a step hold at the same
+            time.
+        gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
+        excluded: What must not be there.
+        forbidden: Those of them that no text must hold.
+    """
+
+    clauses: tuple[Clause, ...]
+    steps: tuple[tuple[int, ...], ...] = ((0,),)
+    gaps_s: tuple[float | None, ...] = (None,)
+    excluded: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether there are several clauses."""
+        return len(self.clauses) > 1
+
+    def check_words(self) -> None:
+        """Check that each clause has something to compare with words.
+
+        Raises:
+            VidretError: One mentions a taught concept and nothing that is said or shown.
+        """
+        for clause in self.clauses:
+            if clause.text and not clause.content and not clause.phrases:
+                raise VidretError(f"sources must include picture for a taught concept, got others for {clause.text!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AnalysedQuery:
+    """A text query with its structure, and the vectors of its clauses.
+
+    Attributes:
+        structure: Clauses and their order.
+        embeddings: Each clause, as the encoder embeds it for pictures.
+        vectors: Each clause, as a sentence vector for words.
+        negatives: Negative terms, as the encoder embeds them.
+        is_text: Whether it is text, not images or a vector.
+    """
+
+    structure: QueryStructure
+    embeddings: Sequence[TextEmbedding]
+    vectors: Float32[np.ndarray, "clause dim"]
+    negatives: Sequence[TextEmbedding] = ()
+    is_text: bool = True
+
+    @property
+    def encoded(self) -> list[EncodedQuery]:
+        """The clauses, as pictures are compared with them."""
+        return [
+            EncodedQuery(
+                positive=text,
+                negatives=tuple(self.negatives),
+                is_text=self.is_text and not find_mentions(clause.text),
+            )
+            for text, clause in zip(self.embeddings, self.structure.clauses, strict=True)
+        ]
+
+    @property
+    def has_mentions(self) -> bool:
+        """Whether a clause or a negative term mentions a taught concept."""
+        texts = [*(clause.text for clause in self.structure.clauses), *self.structure.excluded]
+        return any(find_mentions(text) for text in texts)
+
+
+def parse_structure(query: str | EventSequence) -> QueryStructure:
+    """Return the structure of a query; any text has one.
+
+    >>> [clause.text for clause in parse_structure("first a dog barks, and then a cat runs away").clauses]
+    ['a dog barks', 'a cat runs away']
+    >>> parse_structure('"fourth day" strike').clauses[0].phrases
+    ('fourth day',)
+    """
+    return make_structure(interpret(query))
+
+
+def make_structure(interpretation: Interpretation) -> QueryStructure:
+    """Return the structure of a query that was interpreted."""
+    clauses = tuple(_read_clause(event) for event in interpretation.events)
+    numbers = iter(range(len(clauses)))
+    return QueryStructure(
+        clauses=clauses,
+        steps=tuple(tuple(next(numbers) for _ in step.events) for step in interpretation.steps),
+        gaps_s=tuple(step.gap_s for step in interpretation.steps),
+        excluded=interpretation.excluded,
+        forbidden=interpretation.forbidden,
+    )
+
+
+def check_exclusions(structure: QueryStructure) -> None:
+    """Check that a query does not exclude what it looks for.
+
+    Raises:
+        VidretError: It does.
+    """
+    wanted = {_ARTICLE.sub("", clause.text.casefold()) for clause in structure.clauses}
+    for term in structure.excluded:
+        if _ARTICLE.sub("", term.casefold()) in wanted:
+            raise VidretError(f"query must not exclude what it looks for, got {term!r} for both")
+
+
+def _read_clause(event: str) -> Clause:
+    phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
+    clause = make_clause(" ".join(event.replace('"', " ").split()))
+    names = find_mentions(event)
+    if not names:
+        return replace(clause, phrases=phrases)
+    rest = replace_mentions(clause.content, dict.fromkeys(names, ""))
+    return replace(clause, phrases=phrases, content="" if clause.source is None else " ".join(rest.split()))
+
+
+def make_clause(text: str) -> Clause:
+    """Return a clause with the source that its words hint at.
+
+    >>> make_clause("a voice says that the line is busy").content
+    'the line is busy'
+    >>> make_clause("a town limit sign").source
+    'screen'
+    """
+    source: TextSource | None = None
+    if _SPOKEN.search(text):
+        source = "speech"
+    elif _WRITTEN.search(text):
+        source = "screen"
+    return Clause(text=text, content=_FRAME.sub("", text) or text, source=source)

@@ -1,1 +1,0 @@
-"""Audio, frames and subtitles to text with times. Nothing here imports torch: decoding processes load it."""
