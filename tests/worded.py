@@ -29,8 +29,6 @@ import numpy as np
 from vidret.channels.screen import ScreenReader
 from vidret.channels.texts import reading as words
 from vidret.video.workers import worker
-from vidret.channels.texts import reading as words
-from vidret.video.workers import worker
 
 class QuickReader(ScreenReader):
     def __init__(self):

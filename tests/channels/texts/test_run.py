@@ -169,7 +169,7 @@ from vidret.channels.texts.run import ContentWords
 from vidret.channels.texts.options import WordsOptions
 from vidret.video.workers import process
 from vidret.video.workers.messages import ReadTexts
-from vidret.video import process
+from vidret.video.workers import process
 from vidret.video.workers.pool import ReadTexts
 
 process._PROGRAM = sys.argv[4]
