@@ -169,8 +169,6 @@ from vidret.channels.texts.run import ContentWords
 from vidret.channels.texts.options import WordsOptions
 from vidret.video.workers import process
 from vidret.video.workers.messages import ReadTexts
-from vidret.video.workers import process
-from vidret.video.workers.pool import ReadTexts
 
 process._PROGRAM = sys.argv[4]
 count, add = 0, ContentWords.add
