@@ -1,6 +1,7 @@
 """Flat indexes and shards: the same results as numpy's exact search, after any additions and removals."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, score_exactly
-from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
+from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 
 
@@ -113,12 +114,44 @@ def test_one_query_finds_what_it_finds_among_others(tmp_path: Path, kind: str, m
     monkeypatch.setattr("vidret.store.vectors.ivf.THREADS", 3)
     ids, vectors = clustered(1500)
     shard = Shard(tmp_path, build(tmp_path, kind, ids, vectors), DIM)
-    for id_filter in (None, make_filter(ids[::3], 0.3)):
-        together = shard.search(queries(), 20, id_filter)
+    third = make_filter(ids[::3], 0.3)
+    assert np.isin(shard.search(queries(), 20, third).ids, ids[::3]).all()
+    for id_filter, everywhere in ((None, False), (None, True), (third, True)):
+        together = shard.search(queries(), 20, id_filter, everywhere=everywhere)
         for index, query in enumerate(queries()):
-            alone = shard.search(query[None], 20, id_filter)
+            alone = shard.search(query[None], 20, id_filter, everywhere=everywhere)
             np.testing.assert_allclose(alone.scores[0], together.scores[index], rtol=1e-5)
             assert set(alone.ids[0]) == set(together.ids[index])
+
+
+def test_parts_of_a_query_are_searched_in_threads_unless_another_query_has_them() -> None:
+    def find_thread(_: int) -> str:
+        return threading.current_thread().name
+
+    own = threading.current_thread().name
+    assert own not in map_parts(find_thread, range(3))
+    assert map_parts(find_thread, range(1)) == [own]
+    nested = map_parts(lambda _: (find_thread(0), map_parts(find_thread, range(3))), range(2))
+    assert [names for _, names in nested] == [[thread] * 3 for thread, _ in nested]
+    assert own not in map_parts(find_thread, range(3))
+
+
+def test_a_filter_is_searched_in_the_lists_that_hold_as_many_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidret.store.vectors.ivf.PROBES", 20)
+    ids, vectors = clustered(1500)
+    shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
+    query = queries()[:1]
+    num_lists = shard._count_probes(query, 10, make_filter(ids, 1.0))
+    half, tenth = (shard._count_probes(query, 10, make_filter(ids[::step], 1 / step)) for step in (2, 10))
+    assert 21 <= num_lists < 2 * 21
+    assert 1.3 * num_lists < half < 3 * num_lists
+    assert half < tenth
+    order = np.argsort(vectors.astype(np.float32) @ query[0])
+    far = shard._count_probes(query, 10, make_filter(np.sort(ids[order[:750]]), 0.5))
+    assert far > half
+    assert shard._count_probes(query, 10, make_filter(ids[:3], 1 / 500)) == shard._lists.nlist
 
 
 @pytest.mark.parametrize(("kind", "least"), [("ivf-rabitq2", 0.9), ("ivf-rabitq1", 0.6)])

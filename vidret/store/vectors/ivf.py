@@ -1,16 +1,18 @@
 """Inverted file (IVF) indexes of FAISS on disk: lists of similar vectors, of which a search reads only the nearest."""
 
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from vidret.devices import CPU
+from vidret.store.snapshots.bitmap import Bits
 from vidret.store.vectors.flat import (
     GpuCopies,
     IdFilter,
@@ -20,6 +22,7 @@ from vidret.store.vectors.flat import (
     load_faiss,
     make_writer,
     merge_results,
+    one_thread,
     search_index,
     split_batches,
 )
@@ -31,12 +34,16 @@ KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
 ID_BYTES = 8
 LISTS = 4  # lists, times the square root of the number of vectors
 PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
-FILTERED = 4  # times as many lists with a filter, since matching vectors may be far from the query
+FAR = 4  # times as many vectors at most, where those that match a filter are far from a query
+MAX_COUNTED = 8  # bitmaps of which a shard remembers how many vectors each list has
 SAMPLES_PER_LIST = 32
 ROUNDS = 10
 QUERY_BITS = 4  # as precise as 8 after refinement, and a quarter faster
 SEED = 1234
-THREADS = min(4, os.cpu_count() or 1)  # per query; reading lists takes most of the time
+THREADS = min(4, os.cpu_count() or 1)  # of a query that has them to itself
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Shard:
@@ -63,6 +70,7 @@ class Shard:
         # FAISS would start 32 threads per query to read the lists ahead, which takes as long as the search.
         f.downcast_InvertedLists(self._lists.invlists).prefetch_nthread = 0
         self._gpu_copies = GpuCopies(f, CPU if self.coarse else device)
+        self._counted: dict[int, tuple[Bits, Int64[np.ndarray, " list"]]] = {}  # by the bitmap's identity
 
     def _check_lists(self) -> None:
         """Check that all lists are in the file, and hold all vectors: FAISS believes what the file says."""
@@ -76,13 +84,18 @@ class Shard:
         if (sizes, end, index.quantizer.ntotal) != (total, self.entry.num_bytes, index.nlist):
             raise ValueError(f"lists must hold {total} vectors and end the file, got {sizes} and byte {end}")
 
-    @cached_property
+    @property
     def ids(self) -> Ids:
         """All ids, ascending."""
+        return np.sort(self._listed[0])
+
+    @cached_property
+    def _listed(self) -> tuple[Ids, Int64[np.ndarray, " end"]]:
+        """The ids of one list after the other, and where each begins and the last one ends."""
         lists, f = self._lists.invlists, self._faiss
-        sizes = [(index, lists.list_size(index)) for index in range(self._lists.nlist)]
-        ids = [f.rev_swig_ptr(lists.get_ids(index), size).copy() for index, size in sizes if size]
-        return np.sort(np.concatenate([np.empty(0, np.int64), *ids]))
+        sizes = [lists.list_size(index) for index in range(self._lists.nlist)]
+        ids = [f.rev_swig_ptr(lists.get_ids(index), size).copy() for index, size in enumerate(sizes) if size]
+        return np.concatenate([np.empty(0, np.int64), *ids]), np.cumsum([0, *sizes], dtype=np.int64)
 
     def search(
         self,
@@ -94,10 +107,8 @@ class Shard:
     ) -> SearchResult:
         """Return approximately the k best per query, from enough lists to find k, or from all if ``everywhere``."""
         f, num_lists, total = self._faiss, self._lists.nlist, self.entry.total
-        fraction = 1.0 if id_filter is None else max(id_filter.fraction, 1 / total)
-        min_probes = FILTERED * PROBES if id_filter is not None and id_filter.narrow else PROBES
-        num_probes = max(min_probes, 4 * k * num_lists / total) / fraction
-        options: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(num_probes) + 1)}
+        num_probes = num_lists if everywhere else self._count_probes(queries, k, id_filter)
+        options: dict[str, Any] = {"nprobe": num_probes}
         if id_filter is not None:
             options["sel"] = id_filter.selector()
         num_results = min(k, total)
@@ -105,14 +116,52 @@ class Shard:
             self._index, max(num_results, options["nprobe"]), filtered=id_filter is not None
         )
         if len(queries) == 1 and index is self._index:
-            rotated = self._rotate(queries) if self.coarse else queries
-            return search_lists(self._lists, rotated, k, num_results, self._make_params, options)
+            # Lists of compressed vectors are short: handing some to another thread takes a third more of CPU time.
+            parts = 1 if self.coarse else THREADS
+            return search_lists(self._lists, self._rotate(queries), k, num_results, self._make_params, options, parts)
         params = self._make_params(**options)
         if self.coarse:
             params = f.SearchParametersPreTransform(index_params=params)
         return search_index(index, queries, k, num_results, params)
 
+    def _count_probes(self, queries: Float32[np.ndarray, "query dim"], k: int, id_filter: IdFilter | None) -> int:
+        """Return in how many lists nearest to a query to search.
+
+        With a filter, as many vectors must match in these lists as there are without one, and more of them if few
+        match in the nearest lists: they are then far from the query, where lists say less about what is in them.
+        """
+        num_lists, total = int(self._lists.nlist), self.entry.total
+        num_probes = min(num_lists, int(max(PROBES, 4 * k * num_lists / total)) + 1)
+        if id_filter is None:
+            return num_probes
+        if not id_filter.narrow:
+            return min(num_lists, int(num_probes / max(id_filter.fraction, 1 / total)) + 1)
+        with one_thread():
+            nearest = self._lists.quantizer.search(self._rotate(queries), num_lists)[1]
+        matching = np.cumsum(self._count_matching(id_filter.bits)[nearest], axis=1)
+        wanted = num_probes * total / num_lists
+        shares = matching[:, num_probes - 1] / wanted, matching[:, -1] / total  # in the nearest lists, and in all
+        factors = np.clip(shares[1] / np.maximum(shares[0], 1 / total), 1, FAR)
+        return int(np.minimum((matching < wanted * factors[:, None]).sum(axis=1) + 1, num_lists).max())
+
+    def _count_matching(self, bits: Bits) -> Int64[np.ndarray, " list"]:
+        """Return how many vectors of each list are in a bitmap."""
+        counted, counts = self._counted.get(id(bits), (None, None))
+        if counted is not bits or counts is None:
+            ids, ends = self._listed
+            flags = np.zeros(int(ids.max(initial=0)) + 1, np.uint8)
+            known = np.unpackbits(bits, bitorder="little")[: len(flags)]
+            flags[: len(known)] = known
+            counts = np.diff(np.concatenate([[0], np.cumsum(flags[ids], dtype=np.int64)])[ends])
+            while len(self._counted) >= MAX_COUNTED:
+                self._counted.pop(next(iter(self._counted)), None)
+            self._counted[id(bits)] = bits, counts
+        return counts
+
     def _rotate(self, queries: Float32[np.ndarray, "query dim"]) -> Float32[np.ndarray, "query dim"]:
+        """Return queries as the lists have their vectors."""
+        if not self.coarse:
+            return queries
         chain = self._index.chain
         for step in range(chain.size()):
             queries = chain.at(step).apply(np.ascontiguousarray(queries))
@@ -166,27 +215,43 @@ def search_lists(
     num_results: int,
     make_params: Callable[..., Any],
     options: Mapping[str, Any],
+    num_parts: int,
 ) -> SearchResult:
-    """Search the lists of one query in a few Python threads, since idle threads of FAISS spin."""
+    """Search the lists of one query in a few parts, which may be searched at the same time."""
     f = load_faiss()
     query = np.ascontiguousarray(query)
-    similarities, list_indices = lists.quantizer.search(query, options["nprobe"])
+    with one_thread():
+        similarities, list_indices = lists.quantizer.search(query, options["nprobe"])
 
     def search_some(selected: slice) -> SearchResult:
-        f.omp_set_num_threads(1)  # applies to this thread only
         indices = np.ascontiguousarray(list_indices[:, selected])
         nearest = np.ascontiguousarray(similarities[:, selected])
         params = make_params(**{**options, "nprobe": indices.shape[1]})
         result = SearchResult(np.empty((1, num_results), np.float32), np.empty((1, num_results), np.int64))
         pointers = (f.swig_ptr(array) for array in (indices, nearest, *result))
-        # search_preassigned, without the c, does not accept parameters.
-        lists.search_preassigned_c(1, f.swig_ptr(query), num_results, *pointers, False, params)
+        with one_thread():  # search_preassigned, without the c, does not accept parameters
+            lists.search_preassigned_c(1, f.swig_ptr(query), num_results, *pointers, False, params)
         result.scores[result.ids < 0] = -np.inf
         return result
 
-    num_threads = min(THREADS, options["nprobe"])
-    results = list(_threads().map(search_some, (slice(first, None, num_threads) for first in range(num_threads))))
-    return merge_results(results, k)
+    num_parts = min(num_parts, options["nprobe"])
+    return merge_results(map_parts(search_some, [slice(first, None, num_parts) for first in range(num_parts)]), k)
+
+
+_turn = threading.Lock()
+
+
+def map_parts(search: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Call a function for each part of a query: in a few threads, unless another query has these.
+
+    Searches that run side by side thus have a thread each, which is what all of them together are done fastest with.
+    """
+    if len(parts) > 1 and _turn.acquire(blocking=False):
+        try:
+            return list(_threads().map(search, parts))
+        finally:
+            _turn.release()
+    return [search(part) for part in parts]
 
 
 @cache

@@ -25,7 +25,7 @@ from vidret.store.vectors.flat import (
     score_exactly,
     split_batches,
 )
-from vidret.store.vectors.ivf import KINDS, Shard, build_shard, vector_bytes
+from vidret.store.vectors.ivf import KINDS, Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import Manifest, ManifestEntry, find_mismatch
 
 logger = logging.getLogger(__name__)
@@ -204,22 +204,24 @@ class Shards:
         everywhere: bool,
     ) -> SearchResult:
         """Search the flat indexes and all shards."""
-        exact = [flat.search(queries, k, id_filter) for flat in held.flats]
-        coarse, depth = [], 0
-        for shard in held.shards:
-            if shard.coarse:
-                factor, minimum = REFINED[shard.entry.kind]
-                depth = max(factor * k, minimum)
-                coarse.append(shard.search(queries, depth, id_filter, everywhere=everywhere))
-            else:
-                exact.append(shard.search(queries, k, id_filter, everywhere=everywhere))
-        if coarse:
-            exact.append(self._refine(queries, k, merge_results(coarse, depth)))
-        nothing = SearchResult(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
-        return merge_results(exact or [nothing], k)
 
-    def _refine(self, queries: Float32[np.ndarray, "query dim"], k: int, coarse: SearchResult) -> SearchResult:
-        """Return the k best of each query's candidates by exact scores."""
+        def search(shard: Shard) -> SearchResult:
+            factor, minimum = REFINED.get(shard.entry.kind, (1, 0))
+            return shard.search(queries, max(factor * k, minimum), id_filter, everywhere=everywhere)
+
+        in_turn = len(queries) > 1  # FAISS searches for many queries in threads of its own
+        searched = list(map(search, held.shards)) if in_turn else map_parts(search, held.shards)
+        found = [flat.search(queries, k, id_filter) for flat in held.flats]
+        found += [result for shard, result in zip(held.shards, searched, strict=True) if not shard.coarse]
+        coarse = [result for shard, result in zip(held.shards, searched, strict=True) if shard.coarse]
+        if coarse:
+            depth = max(result.ids.shape[1] for result in coarse)
+            found.append(self._refine(queries, merge_results(coarse, depth) if len(coarse) > 1 else coarse[0]))
+        nothing = SearchResult(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
+        return merge_results(found or [nothing], k)
+
+    def _refine(self, queries: Float32[np.ndarray, "query dim"], coarse: SearchResult) -> SearchResult:
+        """Return each query's candidates with exact scores, in no order."""
         scores, result_ids = np.full_like(coarse.scores, -np.inf), np.full_like(coarse.ids, -1)
         for first in range(0, len(queries), QUERY_BATCH):
             batch = slice(first, first + QUERY_BATCH)
@@ -230,7 +232,7 @@ class Shards:
                 readable = ids[columns] == candidates
                 exact = np.take_along_axis(score_exactly(queries[batch], vectors), columns, axis=1)
                 scores[batch][readable], result_ids[batch][readable] = exact[readable], ids[columns][readable]
-        return merge_results([SearchResult(scores, result_ids)], k)
+        return SearchResult(scores, result_ids)
 
     def _score_all(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids) -> SearchResult:
         """Return the k best among a few ids, whose vectors are all read."""
