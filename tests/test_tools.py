@@ -142,9 +142,9 @@ def test_a_store_is_measured_beside_filters_threads_and_commits(
 
 
 def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
-    bench = load_tool("bench_search")
+    bench = load_tool("made_index")
     encoder = SimpleNamespace(name="starter", fingerprint="made", dim=16)
-    bench.build(tmp_path, encoder, 60, 4)
+    bench.build_index(tmp_path, encoder, 60, 4)
     with Store.open(tmp_path) as store:
         facts, ids = store.info(), store.searchable()
         assert (facts.segments, facts.with_tokens, facts.videos) == (60, 60, 2)

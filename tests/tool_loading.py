@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))  # as for a script, whose folder comes first
 
 
 def load_tool(name: str) -> Any:

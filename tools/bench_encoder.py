@@ -1,247 +1,305 @@
-"""Measure the video encoders against plain CLIP; print one table, or JSON with --json.
+"""Measure encoders by turns in one process on one thread; print one JSON object.
 
-    python tools/bench_encoder.py [--backbone ViT-B-32 --backbone ViT-B-16] [--repeats 5] [--frames 12]
+    python tools/bench_encoder.py [--only PART ...] [--repeats 5] [--backbone ViT-B-32 ...] [--family clip ...]
 
-All variants of a backbone run by turns in one process on one thread, with random weights (speed does not depend on
-them): open_clip itself, our plain tower, TempMe at several schedules (the last found by ``MergeSchedule.for_budget``
-for 49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains them, and bfloat16 weights. CPU
-seconds are medians; the ratios are the seconds of open_clip's plain CLIP, and of our own (whose last layer computes
-class tokens alone), to the variant's. Memory is how far the peak rises while a variant first runs, in a process of its
-own.
+Weights are random: speed does not depend on them. ``against_X`` is X's median CPU time to the row's: 2 is twice
+as fast. The parts:
+
+- ``towers``: open_clip itself, our plain tower, TempMe at several schedules (the last found by
+  ``MergeSchedule.for_budget`` for 49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains
+  them, and bfloat16 weights. Memory is how far the peak rises while a variant first runs, in a process of its own.
+- ``precision``: models in fp32, bf16 and int8, by number of frames in a call; cosines are with the vectors of fp32.
+- ``families``: ``encode_frames`` against the library's own processor and one batched forward, and that forward alone on
+  pixels that are ready: towers of width 384 at 224 pixels, and two models of open_clip, one that vidret runs by its own
+  tower and one that open_clip runs. The script stops if the vectors differ.
 """
 
 import argparse
-import json
-import multiprocessing
-import statistics
-import time
-from dataclasses import asdict, dataclass, replace
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+import numpy as np
 import open_clip
 import torch
-from rich.console import Console
-from rich.table import Table
+from einops import rearrange
+from harness import PREFIX, compare, copy_samples, measure_rise_mb, print_json, run_in_new_process, take_turns
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.nn import functional
 
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
-from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
+from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
+from vidret.encode.families.registry import load_encoder
+from vidret.encode.families.transformers_loading import hide_progress
+from vidret.encode.families.transformers_models import FAMILIES
+from vidret.encode.names import STARTER
+from vidret.types import Frames
+from vidret.video.probe import probe
+from vidret.video.reader import read_frames
 
-BUDGET = 0.49
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant's numbers; the ratios are open_clip's and our plain CLIP's CPU seconds to its own."""
-
-    backbone: str
-    variant: str
-    tokens: int
-    gmacs: float
-    cpu_seconds: float
-    against_open_clip: float
-    against_plain: float
-    macs_ratio: float
-    peak_mb: float
-
-
-def variants(card: Card, num_frames: int) -> dict[str, Card]:
-    """Name the cards to measure; the budget is of all layers' multiply-adds, as the papers count."""
-    size: dict[str, Any] = {
-        "width": card.vision.width,
-        "num_patches": card.vision.num_patches,
-        "num_layers": card.vision.layers,
-    }
-    budget = MergeSchedule.for_budget(BUDGET, num_frames=num_frames, **size)
-    prompts = PromptShape()
-    found = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}
-    if card.vision.num_patches > 60:
-        found["TempMe r=10"] = replace(card, merging=MergeSchedule(r=10))
-    found[f"TempMe r={budget.r} (budget {BUDGET:.0%})"] = replace(card, merging=budget)
-    found["Prompt Switch"] = replace(card, prompts=prompts)
-    found["TempMe r=2 and Prompt Switch"] = replace(card, merging=MergeSchedule(), prompts=prompts)
-    joint = PromptShape(num_prompts=3, num_frames=num_frames, spread=True)
-    found["joint: TempMe r=3 and 3 prompts"] = replace(card, merging=MergeSchedule(r=3), prompts=joint)
-    return found
+transformers: Any = importlib.import_module("transformers")
+BUDGET, NUM_FRAMES = 0.49, 12
+PRECISIONS = {STARTER: ("fp32", "bf16"), "ViT-B-32/random": ("fp32", "bf16", "int8")}
+LENGTHS = (1, 4, 12)  # frames in a call
+SIDE, PATCH, WIDTH, HEADS, LAYERS = 224, 16, 384, 6, 4
+VIDEO_FRAMES = 8  # in a segment of a model of videos
+WORDS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 8}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "max_position_embeddings": 64}
+MADE_FAMILIES = ("clip", "siglip", "siglip2", "xclip")  # whose models are made here
+OPEN_CLIP = {"open_clip, own tower": "ViT-B-32", "open_clip, foreign tower": "PE-Core-T-16-384"}
 
 
-def count_macs(card: Card, num_frames: int, *, whole: bool = False) -> float:
-    """Count the multiply-adds of a video as they are run: our last layer drops the patches unless ``whole``."""
-    vision = card.vision
+# Towers
+
+
+def list_variants(card: Card) -> dict[str, Card]:
+    """Return the cards to measure by name; the budget is of all layers' multiply-adds, as the papers count."""
+    vision, prompts = card.vision, PromptShape()
+    budget = MergeSchedule.for_budget(
+        BUDGET, num_frames=NUM_FRAMES, width=vision.width, num_patches=vision.num_patches, num_layers=vision.layers
+    )
+    variants = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}
+    if vision.num_patches > 60:
+        variants["TempMe r=10"] = replace(card, merging=MergeSchedule(r=10))
+    variants[f"TempMe r={budget.r} (budget {BUDGET:.0%})"] = replace(card, merging=budget)
+    variants["Prompt Switch"] = replace(card, prompts=prompts)
+    variants["TempMe r=2 and Prompt Switch"] = replace(card, merging=MergeSchedule(), prompts=prompts)
+    joint = PromptShape(num_prompts=3, num_frames=NUM_FRAMES, spread=True)
+    variants["joint: TempMe r=3 and 3 prompts"] = replace(card, merging=MergeSchedule(r=3), prompts=joint)
+    return variants
+
+
+def count_tokens(card: Card) -> int:
+    """Return what is left of a video after the last layer."""
     schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
     num_prompts = card.prompts.num_prompts if card.prompts else 0
-    width = vision.width
-    total = float(num_frames * vision.num_patches * width * 3 * vision.patch**2)
-    steps = schedule.steps(num_frames, vision.num_patches, vision.layers, num_prompts=num_prompts)
-    for number, step in enumerate(steps):
-        queries, changed = step.attended, step.left
-        if number == len(steps) - 1 and not whole:
-            queries = changed = step.front * (1 + num_prompts)
-        attention = 2 * (queries + step.attended) * width**2 + 2 * queries * step.attended * width
-        total += step.clips * (attention + 8 * changed * width**2)
-    return total
-
-
-def count_tokens(card: Card, num_frames: int) -> int:
-    """Count what is left of a video after the last layer."""
-    schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
-    num_prompts = card.prompts.num_prompts if card.prompts else 0
-    last = schedule.steps(num_frames, card.vision.num_patches, card.vision.layers, num_prompts=num_prompts)[-1]
+    last = schedule.steps(NUM_FRAMES, card.vision.num_patches, card.vision.layers, num_prompts=num_prompts)[-1]
     return last.clips * last.left
 
 
-def fill(card: Card, state: dict[str, torch.Tensor]) -> ClipModel:
-    """Give a card the backbone's weights; what a method adds starts as it does in training."""
-    model = ClipModel(card)
-    model.load_state_dict(state, strict=False)
-    return model.eval()
-
-
-def measure_peak(card: Card, num_frames: int, queue: Any) -> None:
-    """Send how much the peak memory grows while a variant runs for the first time."""
+def find_peak_mb(card: Card) -> float:
+    """Return how much the peak memory rises while a variant first runs: to be called in a process of its own."""
     torch.set_num_threads(1)
     model = ClipModel(card).eval()
-    pictures = torch.randn(num_frames, 3, card.vision.image_size, card.vision.image_size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
-    before = resident_mb("VmRSS")
+    pixels = torch.randn(NUM_FRAMES, 3, card.vision.image_size, card.vision.image_size)
     with torch.inference_mode():
-        model.vision(pictures, num_frames=num_frames)
-    queue.put(resident_mb("VmHWM") - before)
+        return measure_rise_mb(lambda: model.vision(pixels, num_frames=NUM_FRAMES))
 
 
-def resident_mb(field: str) -> float:
-    """Read one of this process's memory figures (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+def measure_towers(given: argparse.Namespace) -> dict[str, Any]:
+    """Time all variants of each backbone."""
+    return {backbone: measure_backbone(backbone, given.repeats, given.videos) for backbone in given.backbone}
 
 
-def peak_memory(card: Card, num_frames: int) -> float:
-    """Measure a variant's peak in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=measure_peak, args=(card, num_frames, queue))
-    process.start()
-    peak = float(queue.get())
-    process.join()
-    return peak
-
-
-def bench(backbone: str, num_frames: int, repeats: int, num_videos: int) -> list[Row]:
-    """Time all variants of a backbone, by turns."""
+def measure_backbone(backbone: str, repeats: int, num_videos: int) -> dict[str, Any]:
+    """Time all variants of a backbone; what a method adds starts as it does in training."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
     card = derive_card(other, backbone)
     if card is None:
         raise SystemExit(f"{backbone}: not a ViT of CLIP's block shape")
     state = from_open_clip(other.state_dict(), card).state_dict()
-    cards = variants(card, num_frames)
-    models = {name: fill(each, state) for name, each in cards.items()}
-    models["plain bf16"], cards["plain bf16"] = fill(card, state).bfloat16(), card
-    models["TempMe r=2 bf16"] = fill(cards["TempMe r=2"], state).bfloat16()
-    cards["TempMe r=2 bf16"] = cards["TempMe r=2"]
-    pictures = torch.randn(num_videos * num_frames, 3, card.vision.image_size, card.vision.image_size)
-    runs: dict[str, Any] = {"open_clip": lambda: other.encode_image(pictures)}
-    for name, model in models.items():
-        look = pictures.bfloat16() if name.endswith("bf16") else pictures
-        runs[name] = lambda model=model, look=look: model.vision(look, num_frames=num_frames)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    pixels = torch.randn(num_videos * NUM_FRAMES, 3, card.vision.image_size, card.vision.image_size)
+    runs: dict[str, Callable[[], Any]] = {"open_clip": lambda: other.encode_image(pixels)}
+    variants = list_variants(card)
+    for name, variant in variants.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            if dtype == torch.float32 or name in ("plain", "TempMe r=2"):
+                model = ClipModel(variant)
+                model.load_state_dict(state, strict=False)
+                vision = model.eval().to(dtype).vision
+                key = name if dtype == torch.float32 else f"{name}, bf16"
+                runs[key] = partial(vision, pixels.to(dtype), num_frames=NUM_FRAMES)
     with torch.inference_mode():
-        for turn in range(repeats + 1):
-            for name, run in runs.items():
-                started = time.process_time()
-                run()
-                if turn:
-                    seconds[name].append(time.process_time() - started)
-    cards["open_clip"] = card
-    plain_macs = count_macs(card, num_frames, whole=True)
-    theirs, plain = statistics.median(seconds["open_clip"]), statistics.median(seconds["plain"])
-    rows = []
-    for name in runs:
-        cpu, macs = statistics.median(seconds[name]), count_macs(cards[name], num_frames, whole=name == "open_clip")
-        peak = float("nan") if name == "open_clip" or name.endswith("bf16") else peak_memory(cards[name], num_frames)
-        tokens = count_tokens(cards[name], num_frames)
-        rows.append(Row(backbone, name, tokens, macs / 1e9, cpu, theirs / cpu, plain / cpu, plain_macs / macs, peak))
+        rows = compare(take_turns(runs, repeats), "open_clip")
+    for name, variant in variants.items():
+        rows[name] |= {"tokens": count_tokens(variant), "peak_mb": round(run_in_new_process(find_peak_mb, variant))}
     return rows
 
 
-def agreement(backbone: str, num_frames: int) -> float:
-    """Give the share of tokens that bfloat16 weights merge as float32 ones do, each layer given the same tokens."""
+# Precision
+
+
+def measure_precision(given: argparse.Namespace) -> dict[str, Any]:
+    """Time each precision of each model, and compare its vectors."""
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        files = copy_samples(Path(folder), 1)
+        for model, precisions in PRECISIONS.items():
+            encoders = {precision: load_encoder(model, device="cpu", precision=precision) for precision in precisions}
+            resize, pixels = encoders["fp32"].resize, []
+            for file in files:
+                times = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * probe(file).duration
+                pixels.append(read_frames(file, times=times, resize=resize).pixels)
+            frames = np.concatenate(pixels)
+            for length in LENGTHS:
+                segment = Frames(frames[:length], np.arange(float(length)))
+                runs = {name: partial(encoder.encode_frames, [segment]) for name, encoder in encoders.items()}
+                report[f"{model}, {length} frames"] = compare(take_turns(runs, given.repeats), "fp32")
+            sample = Frames(frames, np.arange(float(len(frames))))
+            vectors = {name: encoder.encode_frames([sample])[0].frames for name, encoder in encoders.items()}
+            report[f"{model}, least cosine"] = {
+                name: float((rows * vectors["fp32"]).sum(axis=1).min()) for name, rows in vectors.items()
+            }
+    return report
+
+
+# Families
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """An encoder of vidret, segments, and the library's own way to the same vectors.
+
+    ``read`` returns the inputs of the library's model, made by its own processor; ``run`` returns from these the
+    vectors of all frames or videos, (item, dim), not normalised.
+    """
+
+    encoder: Any
+    segments: list[Frames]
+    read: Callable[[], Any]
+    run: Callable[[Any], torch.Tensor]
+
+
+def make_config(family: str) -> Any:
+    """Return the configuration of a family with a vision tower of realistic width and a tiny text tower."""
+    tower: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": HEADS}
+    vision: dict[str, Any] = {**tower, "num_hidden_layers": LAYERS, "image_size": SIDE, "patch_size": PATCH}
+    more: dict[str, Any] = {}
+    if family == "siglip2":
+        vision["num_patches"] = (SIDE // PATCH) ** 2
+        del vision["image_size"]
+    if family == "xclip":
+        vision |= {"mit_hidden_size": 512, "mit_intermediate_size": 2048, "mit_num_attention_heads": 8}
+        vision |= {"mit_num_hidden_layers": 1, "num_frames": VIDEO_FRAMES}
+        more["projection_dim"] = 512
+    return transformers.AutoConfig.for_model(family, text_config={**WORDS, **SPECIAL}, vision_config=vision, **more)
+
+
+def make_processor(family: str) -> Any:
+    """Return the family's own processor of frames."""
+    size, half = {"height": SIDE, "width": SIDE}, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    if family == "siglip":
+        return transformers.SiglipImageProcessor(size=size, **half)
+    if family == "siglip2":
+        return transformers.Siglip2ImageProcessor(patch_size=PATCH, max_num_patches=(SIDE // PATCH) ** 2, **half)
+    return transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size)
+
+
+def save_model(family: str, folder: Path) -> None:
+    """Write a random model of a family with its tokenizer and processor."""
     torch.manual_seed(0)
-    other: Any = open_clip.create_model(backbone, pretrained=None).eval()
-    card = derive_card(other, backbone)
-    assert card is not None
-    state = from_open_clip(other.state_dict(), card).state_dict()
-    exact, rough = (fill(replace(card, merging=MergeSchedule()), state).vision for _ in range(2))
-    rough.bfloat16()
-    plans: list[MergePlan] = []
-
-    def record(*arguments: Any, **options: Any) -> MergePlan:
-        plans.append(plan_merge(*arguments, **options))
-        return plans[-1]
-
-    with torch.inference_mode(), mock.patch("vidret.encode.clip.outputs.plan_merge", record):
-        trunk = exact._embed(
-            smooth_pictures(num_frames, card.vision.image_size), num_frames, num_frames, None, trace=False
-        )
-        same = total = 0
-        for layer, step in enumerate(exact.plan(num_frames)):
-            plans.clear()
-            rough._layer(layer, step, trunk._replace(x=trunk.x.bfloat16()), num_frames)
-            num_plans = len(plans)
-            trunk = exact._layer(layer, step, trunk, num_frames)
-            for ours, theirs in zip(plans[:num_plans], plans[num_plans:], strict=True):
-                same += int((partners(ours) == partners(theirs)).sum())
-                total += partners(ours).numel()
-    return same / total
+    with hide_progress():
+        transformers.AutoModel.from_config(make_config(family)).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"<p>": 0, "<u>": 1, "<s>": 2, "</s>": 3, "a": 4}, "<u>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<p>",
+        unk_token="<u>",
+        model_max_length=16,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    tokenizer.save_pretrained(folder)
+    make_processor(family).save_pretrained(folder)
 
 
-def partners(plan: MergePlan) -> torch.Tensor:
-    """Give, for each token, the position of the token that it merges into, or its own."""
-    _, src, _ = plan.positions()
-    own = torch.arange(plan.length).repeat(len(src), 1)
-    return own.scatter(1, src, plan.starts[1] + 2 * plan.dst)
+def draw_segments(side: int, num_frames: int) -> list[Frames]:
+    """Return two segments of random frames."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, num_frames, side, side, 3), dtype=np.uint8)
+    return [Frames(frames, np.arange(float(num_frames))) for frames in pixels]
 
 
-def smooth_pictures(num_frames: int, side: int) -> torch.Tensor:
-    """Make pictures with large shapes that move, since noise has no neighbours to merge with."""
-    coarse = torch.randn(1, 3, 8, 8 + num_frames)
-    windows = [coarse[..., frame : frame + 8] for frame in range(num_frames)]
-    return torch.nn.functional.interpolate(torch.cat(windows), size=(side, side), mode="bicubic")
+def match_transformers(family: str, folder: Path) -> Contest:
+    """Return what runs for a family of transformers."""
+    save_model(family, folder)
+    encoder: Any = load_encoder(f"hf:{folder}", device="cpu", precision="fp32")
+    is_video = FAMILIES[family].num_frames is not None
+    segments = draw_segments(SIDE, VIDEO_FRAMES if is_video else NUM_FRAMES)
+    images = [image for segment in segments for image in segment.pixels]
+    model, processor = encoder._model, make_processor(family)
+
+    def read() -> dict[str, torch.Tensor]:  # the frames have the model's size
+        inputs = dict(processor(images=images, return_tensors="pt", do_resize=False))
+        if is_video:
+            pixels = inputs["pixel_values"]
+            return {"pixel_values": rearrange(pixels, "(video frame) c y x -> video frame c y x", video=len(segments))}
+        return inputs
+
+    def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        output = (model.get_video_features if is_video else model.get_image_features)(**inputs)
+        vectors: torch.Tensor = output.pooler_output
+        return vectors.reshape(len(segments) if is_video else len(images), -1)
+
+    return Contest(encoder=encoder, segments=segments, read=read, run=run)
+
+
+def match_open_clip(architecture: str) -> Contest:
+    """Return what runs for a model of open_clip, which prepares images one by one."""
+    encoder: Any = load_encoder(f"{architecture}/random", device="cpu", precision="fp32")
+    segments = draw_segments(encoder.resize.crop, NUM_FRAMES)
+    torch.manual_seed(0)
+    created: Any = open_clip.create_model_and_transforms(architecture, pretrained=None)
+    model, preprocess = created[0].eval(), created[2]
+
+    def read() -> torch.Tensor:
+        return torch.stack([preprocess(Image.fromarray(image)) for segment in segments for image in segment.pixels])
+
+    return Contest(encoder=encoder, segments=segments, read=read, run=model.encode_image)
+
+
+def check_vectors(family: str, contest: Contest) -> None:
+    """Stop if vidret and the library differ: then they would not do the same work."""
+    embeddings = contest.encoder.encode_frames(contest.segments)
+    theirs = functional.normalize(contest.run(contest.read()).float(), dim=-1).numpy()
+    is_whole = len(theirs) == len(contest.segments)
+    ours = [each.video[None] if is_whole else each.frames for each in embeddings]
+    difference = float(np.abs(np.concatenate(ours) - theirs).max())
+    if difference > 1e-4:
+        raise SystemExit(f"{family}: vectors must be those of the library, got a difference of {difference:.2g}")
+
+
+def measure_families(given: argparse.Namespace) -> dict[str, Any]:
+    """Time encoding through vidret, the library, and the library's forward alone."""
+    report: dict[str, Any] = {}
+    for family in given.family:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, torch.inference_mode():
+            own = (
+                match_open_clip(OPEN_CLIP[family]) if family in OPEN_CLIP else match_transformers(family, Path(folder))
+            )
+            check_vectors(family, own)
+            inputs = own.read()
+            runs: dict[str, Callable[[], Any]] = {
+                "vidret": partial(own.encoder.encode_frames, own.segments),
+                "library": lambda own=own: own.run(own.read()),  # type: ignore[misc]
+                "forward": partial(own.run, inputs),
+            }
+            costs = take_turns(runs, given.repeats)
+            report[family] = compare(costs, "library")["vidret"] | compare(costs, "forward")["vidret"]
+    return report
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure the video encoders against plain CLIP.")
-    parser.add_argument("--backbone", action="append", default=None)
-    parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--videos", type=int, default=1, help="how many at once")
+    parts = {"towers": measure_towers, "precision": measure_precision, "families": measure_families}
+    families = [*MADE_FAMILIES, *OPEN_CLIP]
+    parser = argparse.ArgumentParser(description="Measure encoders.")
+    parser.add_argument("--only", nargs="+", choices=parts, default=[*parts])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--backbone", nargs="+", default=["ViT-B-32", "ViT-B-16"], help="of towers")
+    parser.add_argument("--videos", type=int, default=1, help="that towers encode at once")
+    parser.add_argument("--family", nargs="+", choices=families, default=families)
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    rows, kept = [], {}
-    for backbone in arguments.backbone or ["ViT-B-32", "ViT-B-16"]:
-        rows += bench(backbone, arguments.frames, arguments.repeats, arguments.videos)
-        kept[backbone] = agreement(backbone, arguments.frames)
-    if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows], "bf16_keeps_decisions": kept}, indent=2))
-        return
-    columns = ("tokens", "GMACs", "CPU s", "x open_clip", "x plain", "x fewer MACs", "peak MB")
-    table = Table("backbone", "variant", *columns)
-    for row in rows:
-        speeds = (f"{row.cpu_seconds:.2f}", f"{row.against_open_clip:.2f}", f"{row.against_plain:.2f}")
-        peak = "" if row.peak_mb != row.peak_mb else f"{row.peak_mb:.0f}"
-        table.add_row(
-            row.backbone, row.variant, str(row.tokens), f"{row.gmacs:.1f}", *speeds, f"{row.macs_ratio:.2f}", peak
-        )
-    console = Console(width=130)
-    console.print(table)
-    for backbone, share in kept.items():
-        console.print(f"{backbone}: bfloat16 weights keep {share:.2%} of the merge decisions", highlight=False)
+    print_json({name: parts[name](given) for name in given.only})
 
 
 if __name__ == "__main__":

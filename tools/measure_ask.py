@@ -13,7 +13,6 @@ of their lines, and an image takes 200.
 """
 
 import argparse
-import json
 import random
 import re
 import time
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from harness import read_rows
 
 from vidret import Engine
 from vidret.language.prompt import describe_moment
@@ -70,8 +71,7 @@ def make_questions(films: list[dict[str, object]], count: int, seed: int) -> lis
 
 def read_questions(path: Path) -> list[Asked]:
     """Return the questions of a file of JSON lines."""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return [Asked(**{**row, "window": tuple(row["window"])}) for row in rows]
+    return [Asked(**{**row, "window": tuple(row["window"])}) for row in read_rows(path)]
 
 
 def name_topic(kind: str, text: str) -> str:
@@ -186,7 +186,7 @@ def main() -> None:
     if arguments.written is not None:
         asked = read_questions(arguments.written)
     else:
-        films = [json.loads(line) for line in (arguments.data / "films.jsonl").read_text("utf-8").splitlines()]
+        films = read_rows(arguments.data / "films.jsonl")
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
         drawn = [each for seed in seeds for each in make_questions(films, arguments.questions, seed)]
         asked = list(dict.fromkeys(drawn))

@@ -11,7 +11,6 @@ the average precision, if not stated otherwise.
 """
 
 import argparse
-import json
 import re
 import tempfile
 from collections import defaultdict
@@ -20,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import print_json, read_rows
 
-from vidret import ComposedQuery, Engine
+from vidret import Engine
 from vidret.search.concepts.storage import TaughtConcept, choose_share, find_direction
 from vidret.search.concepts.teaching import read_examples
-from vidret.types import Concept, Picture, Resize, Vector
+from vidret.types import Concept, Picture, Resize
+from vidret.types.queries import ComposedQuery
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -44,22 +45,7 @@ CATEGORIES = {
     "people indoors": r"men|man|woman|women|people|person|students|presenter|comedian|dancers|shoppers|customers",
 }
 # What words beside an image ask for, as a caption may say it.
-DETAILS = (
-    "red",
-    "white",
-    "black",
-    "blue",
-    "green",
-    "snow",
-    "desert",
-    "sky",
-    "city",
-    "dark",
-    "sea",
-    "sand",
-    "hands",
-    "table",
-)
+DETAILS = "red white black blue green snow desert sky city dark sea sand hands table".split()  # noqa: SIM905
 MIN_TARGETS = 2
 SHOTS = (1, 2, 3, 5, 10)
 
@@ -67,7 +53,7 @@ SHOTS = (1, 2, 3, 5, 10)
 def read_videos(data: Path, engine: Engine) -> tuple[list[dict[str, Any]], list[str]]:
     """Read the captions of the videos that are indexed, and their paths."""
     known = {path for video in engine.videos() for path in video.paths}
-    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(data / "captions.jsonl")
     kept = [(row, path) for row in rows if (path := str((data / "videos" / row["video"]).absolute())) in known]
     return [row for row, _ in kept], [path for _, path in kept]
 
@@ -127,18 +113,13 @@ def measure_taught(
                 both, _ = encoder.compose_concepts([(taught, text)])
                 for key, scores in (
                     ("text", by_text),
-                    ("examples", gallery.rank(as_vector(direction))),
+                    ("examples", gallery.rank(direction.astype(np.float32))),
                     ("both", gallery.rank(both)),
                 ):
                     results[key].append(average_precision(scores[rest], labels[rest] == name))
                 results["weight of examples"].append(share)
         report[shots] = {key: float(np.mean(values)) for key, values in results.items()}
     return report
-
-
-def as_vector(direction: Vector) -> np.ndarray:
-    """Return a direction as a query."""
-    return direction.astype(np.float32)
 
 
 def measure_composed(
@@ -214,7 +195,7 @@ def main() -> None:
             "images with words": measure_composed(gallery, rows, labels, paths),
             "refinement": measure_refined(gallery, labels, paths),
         }
-    print(json.dumps(report, indent=2))
+    print_json(report)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
-"""Measure how well copies of videos are found among look-alikes, and what checking a large index costs.
+"""Measure how well copies of videos are found among look-alikes.
 
     python tools/measure_copies.py REALSET [--work FOLDER]
     python tools/measure_copies.py --work FOLDER --clips 60
-    python tools/measure_copies.py --cost 1000
 
 REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
 kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
 The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
 ``--clips N`` looks for the footage of N of the copies of an indexed corpus, and prints what it finds and costs.
-``--cost N`` times the search for candidates among N made-up videos of one minute, by their frame vectors.
 """
 
 import argparse
 import json
 import random
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -27,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import count_cpu_s, read_rows
 
 from vidret import Engine
-from vidret.copies.candidates import find_video_pairs
-from vidret.copies.frames import FrameTable
-from vidret.copies.pairs import is_worth_decoding
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.types import CopyGroup
 
@@ -106,37 +101,17 @@ def copy_source(
     for kind, (filters, start, end, speed) in describe_filters(rng, length_s).items():
         target = f"{stem}.{kind.replace(' ', '_')}.mp4"
         quality = "36" if kind == "re-encoded" else "28"
-        run_ffmpeg(
-            "-ss",
-            f"{start}",
-            "-t",
-            f"{end - start}",
-            "-i",
-            str(path),
-            "-vf",
-            filters,
-            *ENCODE,
-            "-crf",
-            quality,
-            str(out / target),
-        )
+        cut = ("-ss", f"{start}", "-t", f"{end - start}", "-i", str(path), "-vf", filters)
+        run_ffmpeg(*cut, *ENCODE, "-crf", quality, str(out / target))
         yield MadeFile(target, kind, (end - start) / speed, (Span(name, start, end, 0.0, speed),))
     before, after = rng.sample(padding, 2)
     target = f"{stem}.embedded.mp4"
     inputs = [before, (path, length_s), after]
     fit = "scale=320:180:force_original_aspect_ratio=decrease,pad=320:180:(ow-iw)/2:(oh-ih)/2,setsar=1,fps=25"
     chains = ";".join(f"[{index}:v]{fit}[v{index}]" for index in range(3))
-    run_ffmpeg(
-        *(part for each, _ in inputs for part in ("-i", str(each))),
-        "-filter_complex",
-        f"{chains};[v0][v1][v2]concat=n=3:v=1:a=0[v]",
-        "-map",
-        "[v]",
-        *ENCODE,
-        "-crf",
-        "28",
-        str(out / target),
-    )
+    joined = ("-filter_complex", f"{chains};[v0][v1][v2]concat=n=3:v=1:a=0[v]", "-map", "[v]")
+    given = (part for each, _ in inputs for part in ("-i", str(each)))
+    run_ffmpeg(*given, *joined, *ENCODE, "-crf", "28", str(out / target))
     spans, at = [], 0.0
     for each, each_s in inputs:
         spans.append(Span(each.name, 0.0, each_s, at))
@@ -150,9 +125,8 @@ def cut_look_alikes(rng: random.Random, path: Path, length_s: float, out: Path) 
     while at + 2.5 <= length_s:
         clip_s = min(rng.uniform(2.5, 5.0), length_s - at)
         target = f"{path.stem}.part{number}.mp4"
-        run_ffmpeg(
-            "-ss", f"{at}", "-t", f"{clip_s}", "-i", str(path), "-vf", SMALL, *ENCODE, "-crf", "26", str(out / target)
-        )
+        cut = ("-ss", f"{at}", "-t", f"{clip_s}", "-i", str(path), "-vf", SMALL)
+        run_ffmpeg(*cut, *ENCODE, "-crf", "26", str(out / target))
         yield MadeFile(target, "look-alike", clip_s, (Span(path.name, at, at + clip_s),))
         at, number = at + clip_s + 0.5, number + 1
 
@@ -160,7 +134,7 @@ def cut_look_alikes(rng: random.Random, path: Path, length_s: float, out: Path) 
 def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
     """Make the files of the corpus in a folder, and a list of them in truth.json."""
     rng = random.Random(SEED)
-    rows = [json.loads(line) for line in (realset / "captions.jsonl").read_text().splitlines()]
+    rows = read_rows(realset / "captions.jsonl")
     lengths = {row["video"]: float(row["duration"]) for row in rows}
     real = [row["video"] for row in rows if row["kind"] == "real" and SHORTEST_S <= lengths[row["video"]] <= LONGEST_S]
     rng.shuffle(real)
@@ -301,41 +275,6 @@ def measure_clips(work: Path, num_clips: int) -> None:
     print(f"{spent:.2f} s of CPU each, with the start of the decoders; p50 {np.median(waited):.3f} s")
 
 
-def count_cpu_s() -> float:
-    """Return the CPU seconds of this process and of its processes that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def make_vectors(num_videos: int, dim: int = 384) -> FrameTable:
-    """Return frames of made-up videos of one minute, of which one in twenty repeats another with noise.
-
-    A video has twelve shots. A shot drifts around a point of its own, and what all shots have in common is strong.
-    """
-    rng = np.random.default_rng(SEED)
-    scales = (np.arange(dim) + 1.0) ** -0.5
-    vectors = np.empty((num_videos, 60, dim), np.float32)
-    for video in range(num_videos):
-        shots = (rng.standard_normal((12, dim)) * scales).repeat(5, axis=0)
-        vectors[video] = 0.3 + shots + 0.3 * rng.standard_normal((60, dim)) * scales
-    copies = rng.choice(num_videos, num_videos // 20 * 2, replace=False).reshape(2, -1)
-    vectors[copies[1]] = vectors[copies[0]] + 0.3 * rng.standard_normal((len(copies[0]), 60, dim)) * scales
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
-    bounds, times = np.arange(num_videos + 1) * 60, np.tile(np.arange(60) + 0.5, num_videos)
-    return FrameTable(np.arange(num_videos), bounds, vectors.reshape(-1, dim).astype(np.float16), times)
-
-
-def measure_cost(num_videos: int) -> None:
-    """Print the CPU seconds of finding and aligning candidates, and how many pairs remain to be checked."""
-    table = make_vectors(num_videos)
-    started = time.process_time()
-    pairs = find_video_pairs(table)
-    spent = time.process_time() - started
-    lengths = np.diff(table.bounds)
-    likely = sum(is_worth_decoding(pair.alignment.gain, int(lengths[pair.clip])) for pair in pairs)
-    print(f"{num_videos} videos: {spent:.1f} s of CPU, {len(pairs)} pairs aligned, {likely} to check on decoded frames")
-
-
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(description="Measure how well copies of videos are found.")
@@ -343,17 +282,14 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=None, help="Folder for the corpus and its index; default: a new one."
     )
-    parser.add_argument("--cost", type=int, default=None, metavar="N", help="Only time candidates among N videos.")
     parser.add_argument("--clips", type=int, default=None, metavar="N", help="Only look for N clips, in --work.")
     arguments = parser.parse_args()
     if arguments.clips is not None and arguments.work is not None:
         measure_clips(arguments.work, arguments.clips)
-    elif arguments.cost is not None:
-        measure_cost(arguments.cost)
     elif arguments.realset is not None:
         measure_copies(arguments.realset, arguments.work or Path(tempfile.mkdtemp(prefix="vidret-copies-")))
     else:
-        parser.error("give a REALSET, --work FOLDER --clips N, or --cost N")
+        parser.error("give a REALSET, or --work FOLDER --clips N")
 
 
 if __name__ == "__main__":

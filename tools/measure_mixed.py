@@ -9,20 +9,19 @@ not there is; then how often results of each probability are right.
 """
 
 import argparse
-import json
 import math
 import re
 import shutil
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from harness import read_rows
 
 from vidret import Engine
 from vidret.store.store import Store
@@ -62,9 +61,9 @@ def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
 
     A film that shows a clip for a second answers its captions too, and a clip answers the query for it in films.
     """
-    captions = {Path(row["video"]).stem: row for row in read_lines(clips / "captions.jsonl")}
+    captions = {Path(row["video"]).stem: row for row in read_rows(clips / "captions.jsonl")}
     shown = defaultdict[str, set[str]](set)
-    for film in read_lines(films / "films.jsonl"):
+    for film in read_rows(films / "films.jsonl"):
         for event in film["events"]:
             if event["type"] == "picture" and sum(end - start for start, end in event["visible"]) > 1:
                 shown[event["id"]].add(film["file"])
@@ -79,17 +78,11 @@ def read_queries(clips: Path, films: Path) -> list[AskedQuery]:
     for noun in sorted(NOUNS):
         own = frozenset[str]().union(*(files[stem] for stem in words if words[stem] & {noun, f"{noun}s"}))
         queries.append(AskedQuery(noun, "noun", frozenset(own)))
-    for row in read_lines(films / "queries.jsonl"):
+    for row in read_rows(films / "queries.jsonl"):
         answers = {row["file"]} if row.get("file") else set()
         clip = files.get(row.get("clip", ""), set()) if row["kind"] == "picture" else set()
         queries.append(AskedQuery(row["query"], row["kind"], frozenset(answers | clip)))
     return queries
-
-
-def read_lines(path: Path) -> Iterable[Any]:
-    """Yield the objects of a file with one JSON object a line."""
-    for line in path.read_text("utf-8").splitlines():
-        yield json.loads(line)
 
 
 def draw_library(index: Path, size: int, random: np.random.Generator, folder: Path) -> tuple[Path, set[str]]:

@@ -17,15 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import read_rows
 
 from vidret import Engine
 from vidret.ground.spans import overlap
 from vidret.text import absolute_path
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str) -> dict[str, float]:

@@ -8,7 +8,6 @@ memory of both (on Linux).
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from harness import sum_memory_mb
 
 from vidret import Engine
 from vidret.cli.evaluate.scores import print_tables
@@ -41,33 +42,22 @@ def measure_cost(videos: Path) -> list[str]:
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds[words] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     lines = [
-        f"indexing, words {words}: {seconds[words]:.1f} s of CPU, {peaks[words] / 1e9:.2f} GB at most"
+        f"indexing, words {words}: {seconds[words]:.1f} s of CPU, {peaks[words] / 1e3:.2f} GB at most"
         for words in seconds
     ]
-    ratio, more = seconds["on"] / seconds["off"], (peaks["on"] - peaks["off"]) / 1e9
+    ratio, more = seconds["on"] / seconds["off"], (peaks["on"] - peaks["off"]) / 1e3
     return [*lines, f"ratio: {ratio:.2f}, {more:.2f} GB more"]
 
 
-def run_and_watch(command: Sequence[str]) -> int:
-    """Run a command; return the peak of the resident bytes of all its processes together, shared pages in each."""
-    process, peak = subprocess.Popen(command), 0
+def run_and_watch(command: Sequence[str]) -> float:
+    """Run a command; return the peak of the resident MB of all its processes together, shared pages in each."""
+    process, peak = subprocess.Popen(command), 0.0
     while process.poll() is None:
-        peak = max(peak, sum_resident(process.pid))
+        peak = max(peak, sum_memory_mb(process.pid))
         time.sleep(POLL_INTERVAL_S)
     if process.returncode:
         sys.exit(f"indexing must end without an error, got exit status {process.returncode}")
     return peak
-
-
-def sum_resident(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants; those that end meanwhile count as none."""
-    folder = Path("/proc", str(pid))
-    try:
-        num_bytes = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        children = [each for task in (folder / "task").iterdir() for each in (task / "children").read_text().split()]
-    except OSError:
-        return 0
-    return num_bytes + sum(sum_resident(int(child)) for child in children)
 
 
 def main() -> None:

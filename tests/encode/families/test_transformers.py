@@ -18,7 +18,6 @@ from torch.nn import functional
 import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
-from tests.tool_loading import load_tool
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_loading import find_source, hide_progress
 from vidret.encode.families.transformers_models import FAMILIES, read_preprocessing
@@ -63,10 +62,8 @@ def tokenize(kind: str, folder: Path, texts: list[str]) -> Any:
     return tokenizer(texts, padding=padding, truncation=True, max_length=TINY[kind].context, return_tensors="pt")
 
 
-def test_every_family_is_tested_and_timed() -> None:
+def test_every_family_is_tested() -> None:
     assert TINY.keys() == FAMILIES.keys()
-    tool = load_tool("bench_families")
-    assert [tool.make_config(kind, 1).model_type for kind in FAMILIES] == list(FAMILIES)
 
 
 @torch.no_grad()

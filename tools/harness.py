@@ -1,0 +1,157 @@
+"""What the measuring scripts share: runs by turns, CPU time and memory, videos, commands of vidret, and output."""
+
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vidret.cli.commands.demo import sample_videos
+from vidret.video.scan import scan
+
+T = TypeVar("T")
+PREFIX = "vidret-bench-"  # of temporary folders
+VIDRET = (sys.executable, "-c", "from vidret.cli import main; main()")  # from the environment of this Python
+NUM_WARM = 8  # queries before the clock counts
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds of this process and of its processes that ended, and seconds of the clock."""
+
+    cpu_s: float
+    wall_s: float
+
+    def to_dict(self, digits: int = 3) -> dict[str, float]:
+        """Return both, rounded."""
+        return {"cpu_s": round(self.cpu_s, digits), "wall_s": round(self.wall_s, digits)}
+
+
+def count_cpu_s() -> float:
+    """Return the CPU seconds of this process and of its processes that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def measure(run: Callable[[], object]) -> Cost:
+    """Return what a call costs."""
+    cpu_s, wall_s = count_cpu_s(), time.perf_counter()
+    run()
+    return Cost(count_cpu_s() - cpu_s, time.perf_counter() - wall_s)
+
+
+def take_turns(runs: Mapping[str, Callable[[], object]], repeats: int, *, num_warm: int = 1) -> dict[str, Cost]:
+    """Run everything by turns, in changing order; return the median costs by name.
+
+    The first ``num_warm`` turns do not count.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in runs}
+    for turn in range(num_warm + repeats):
+        for name in list(runs)[:: -1 if turn % 2 else 1]:
+            cost = measure(runs[name])
+            if turn >= num_warm:
+                costs[name].append(cost)
+    return {
+        name: Cost(statistics.median(cost.cpu_s for cost in own), statistics.median(cost.wall_s for cost in own))
+        for name, own in costs.items()
+    }
+
+
+def compare(costs: Mapping[str, Cost], base: str) -> dict[str, dict[str, float]]:
+    """Return costs with their speed by CPU time against one of them: 2 is twice as fast."""
+    return {
+        name: {**cost.to_dict(), f"against_{base}": round(costs[base].cpu_s / cost.cpu_s, 3)}
+        for name, cost in costs.items()
+    }
+
+
+def time_queries(ask: Callable[[T], object], queries: Sequence[T]) -> dict[str, float]:
+    """Ask every query once, after a few to warm up; return milliseconds of the clock and of the CPU."""
+    for query in queries[:NUM_WARM]:
+        ask(query)
+    costs = [measure(lambda query=query: ask(query)) for query in queries]  # type: ignore[misc]
+    walls = [1e3 * cost.wall_s for cost in costs]
+    return {
+        "p50_ms": round(statistics.median(walls), 2),
+        "p99_ms": round(sorted(walls)[min(len(walls) - 1, round(0.99 * len(walls)))], 2),
+        "p50_cpu_ms": round(1e3 * statistics.median(cost.cpu_s for cost in costs), 2),
+    }
+
+
+# Memory, on Linux
+
+
+def read_memory_mb(field: str) -> float:
+    """Return one of this process's memory figures, such as VmRSS."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def measure_rise_mb(run: Callable[[], object]) -> float:
+    """Return by how much a call raises the peak of this process's resident memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
+    before = read_memory_mb("VmRSS")
+    run()
+    return read_memory_mb("VmHWM") - before
+
+
+def sum_memory_mb(pid: int | str = "self") -> float:
+    """Return the resident memory of a process and its descendants; those that end meanwhile count as none."""
+    folder = Path("/proc", str(pid))
+    try:
+        own_mb = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        children = [child for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()]
+    except OSError:
+        return 0.0
+    return own_mb + sum(map(sum_memory_mb, children))
+
+
+def run_in_new_process(function: Callable[..., T], *arguments: object) -> T:
+    """Return the result of a function of a module, called in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def run_vidret(*arguments: object) -> dict[str, Any]:
+    """Run a command of vidret with ``--json``; return what it prints."""
+    command = [*VIDRET, *map(str, arguments), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+# Input and output
+
+
+def copy_samples(folder: Path, num_copies: int) -> list[str]:
+    """Copy the sample videos into a folder, each several times with a byte more, which makes it another content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in scan([str(sample_videos())]):
+        for copy in range(num_copies):
+            (folder / f"{copy}-{Path(file).name}").write_bytes(Path(file).read_bytes() + bytes([copy]))
+    return scan([str(folder)])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def print_json(report: Mapping[str, Any]) -> None:
+    """Print a report with the load of the machine: above its cores, times of the clock tell little."""
+    print(json.dumps({**report, "load": round(os.getloadavg()[0], 1)}, indent=2))
+
+
+def print_rows(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table in columns."""
+    lines = [list(map(str, row)) for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
