@@ -16,10 +16,12 @@ def follow_shots(index: Path, path: Path, changes: Sequence[ShotChange] | None, 
     """
     num_segments = 1 if changes is None else None
     with Store.open(index, write=True) as store:
-        video = store.begin_video(f"{path.name}-{changes}", duration=duration_s, facts={}, num_segments=num_segments)
+        video = store.writer.begin_video(
+            f"{path.name}-{changes}", duration=duration_s, facts={}, num_segments=num_segments
+        )
         vector = np.eye(1, store.dim, dtype=np.float32)
         embedding = SegmentEmbedding(vector[0], vector, np.array([0.0]))
-        store.add_segment(video, 0, 0.0, duration_s, embedding, shots=changes or ())
-        store.finish_video(video)
-        store.set_file(str(path), state="done", video=video)
+        store.writer.add_segment(video, 0, 0.0, duration_s, embedding, shots=changes or ())
+        store.writer.finish_video(video)
+        store.writer.set_file(str(path), state="done", video=video)
     return video

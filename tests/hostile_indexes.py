@@ -137,7 +137,7 @@ def read_manifest(index: Path) -> Manifest:
     """Return the manifest of a sound index."""
     catalog = Catalog(index / "catalog.sqlite", write=False)
     try:
-        manifest = Manifest.from_json(catalog.meta(MANIFEST))
+        manifest = Manifest.from_json(catalog.tables.meta(MANIFEST))
     finally:
         catalog.close()
     assert manifest is not None
@@ -188,9 +188,9 @@ def set_metadata(index: Path, **facts: str | int | bytes) -> None:
     """Set metadata of a catalog, with checksums that are right."""
     catalog = Catalog(index / "catalog.sqlite", write=True)
     try:
-        with catalog.transaction():
+        with catalog.database.transaction():
             for key, value in facts.items():
-                catalog.set_meta(key, value)
+                catalog.tables.set_meta(key, value)
     finally:
         catalog.close()
 
@@ -198,11 +198,11 @@ def set_metadata(index: Path, **facts: str | int | bytes) -> None:
 def _run_sql(statements: list[str], index: Path, _own: Path, *, tables: tuple[str, ...] = ()) -> None:
     catalog = Catalog(index / "catalog.sqlite", write=True)
     try:
-        with catalog.transaction():
+        with catalog.database.transaction():
             for statement in statements:
-                catalog.run(statement)
+                catalog.database.run(statement)
             for table in tables:
-                catalog._tables.update_checksums(table, "1")
+                catalog.tables.update_checksums(table, "1")
     finally:
         catalog.close()
 

@@ -70,10 +70,10 @@ def store_all(path: Path, segments: Sequence[SegmentEmbedding], packed: Sequence
     ids = []
     with Store.create(path, encoder_name="patches", encoder_fingerprint="patches-1", dim=DIM) as store:
         for index, (segment, tokens) in enumerate(zip(segments, packed, strict=True)):
-            video_id = store.begin_video(str(index), duration=9.0, facts={}, num_segments=1)
-            store.set_file(f"/{index}.mp4", state="done", video=video_id)
-            ids.append(store.add_segment(video_id, 0, 0.0, 9.0, segment, tokens=tokens))
-            store.finish_video(video_id)
+            video_id = store.writer.begin_video(str(index), duration=9.0, facts={}, num_segments=1)
+            store.writer.set_file(f"/{index}.mp4", state="done", video=video_id)
+            ids.append(store.writer.add_segment(video_id, 0, 0.0, 9.0, segment, tokens=tokens))
+            store.writer.finish_video(video_id)
     return ids
 
 
@@ -82,5 +82,5 @@ def score_stored(
 ) -> Levels:
     """Return the levels of stored segments; ``bare`` ignores their tokens, which another ranker packed."""
     with Store.open(path) as store:
-        packed = [b""] * len(ids) if bare else store.tokens(ids)
-        return ranker.score(texts, packed, [frames for frames, _ in store.frames(ids)])
+        packed = [b""] * len(ids) if bare else store.features.read_tokens(ids)
+        return ranker.score(texts, packed, [frames for frames, _ in store.features.read_frames(ids)])

@@ -57,7 +57,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 def state(engine: Engine, address: str) -> tuple[str, str]:
     with Store.open(engine.path) as store:
-        record = store.file(address)
+        record = store.files.get(address)
         assert record is not None
         return record.state, record.reason
 

@@ -156,7 +156,7 @@ def test_a_speech_model_that_an_index_names_must_be_named(index: Path, monkeypat
     monkeypatch.delenv("VIDRET_WORDS")
     stranger = WordsOptions(sources=("speech",), speech_model="stranger/whisper")
     with TextStore.create(index, encoder="a", fingerprint="b", dim=3) as texts:
-        texts.store.set_meta("words", stranger.to_json())
+        texts.store.metadata.set("words", stranger.to_json())
     for words in (None, True):
         with pytest.raises(StoreError, match=r"names stranger/whisper, .* by --speech-model"):
             choose_words(index, words)

@@ -35,9 +35,9 @@ def check_run(hostile: HostileFiles, paths: list[str], index: Path) -> None:
         assert not report.interrupted
         reasons = dict(report.failed)
     with Store.open(index) as store:
-        states = {record.path: record.state for record in store.files()}
+        states = {record.path: record.state for record in store.files.find()}
         assert store.info().segments < len(paths) * NUM_FRAMES, "a segment needs a frame of its own"
-        assert not store.verify()
+        assert not store.upkeep.verify()
     for path in paths:
         outcome, state = hostile.outcomes[path], states.get(path)
         if outcome == "indexed":

@@ -118,7 +118,7 @@ for content in list_flat_files((index / "vectors" / read_flat(index).name).read_
     put_flat(index, content)
     with Store.open(index) as store:
         scores, ids = store.search(query, 1)
-        assert store.read(ids[ids >= 0]) is not None
+        assert store.features.read(ids[ids >= 0]) is not None
     tried += 1
 print(tried)
 """

@@ -94,7 +94,7 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
     (watch,) = read_watches(index)
     assert not any(watch.is_new(video.id) for video in videos)
     with Store.open(index) as store:
-        assert (store.verify(), store.verify_vectors()) == ([], [])
+        assert (store.upkeep.verify(), store.upkeep.verify_vectors()) == ([], [])
     assert sorted(path.name for path in (index / "features").iterdir()) == [
         "frames.1.f16",
         "tokens.1.bin",
@@ -122,7 +122,7 @@ def find_unreported(index: Path) -> list[str]:
     """Return the names of the videos that the watch of an index has still to report."""
     (watch,) = read_watches(index)
     with Store.open(index) as store:
-        return sorted(Path(video.paths[0]).stem for video in store.videos() if watch.is_new(video.id))
+        return sorted(Path(video.paths[0]).stem for video in store.videos.find() if watch.is_new(video.id))
 
 
 def test_a_watch_still_reports_after_the_move_what_it_had_not(index: Path, tmp_path: Path) -> None:
@@ -284,4 +284,4 @@ def test_a_killed_run_changes_no_answer_and_is_continued(index: Path, point: str
         assert Path(engine.search("@bright", 1)[0].path).stem == "red"
     assert find_unreported(index) == []
     with Store.open(index) as store:
-        assert store.verify() == []
+        assert store.upkeep.verify() == []

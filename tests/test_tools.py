@@ -133,9 +133,9 @@ def test_a_store_is_measured_beside_filters_threads_and_commits(
     cloud = bench.Cloud(*(rng.standard_normal(shape).astype(np.float32) for shape in (8, 8, (3, 8))))
     with Store.create(tmp_path, **bench.WHO, dim=8) as store:
         bench.fill(store, 60, cloud)
-        store.save_vectors()
+        store.upkeep.save_vectors()
     with Store.open(tmp_path) as store:
-        told = bench.measure_beside(store, cloud.queries(store.video_vectors()))
+        told = bench.measure_beside(store, cloud.queries(store.features.read_searchable()))
         assert len(store) == 60
     assert all(value > 0 for value in told.values())
     assert {"p50_half_ms", "p50_thousandth_ms", "p50_ms_after_a_commit"} <= told.keys()
@@ -148,10 +148,10 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         facts, ids = store.info(), store.searchable()
         assert (facts.segments, facts.with_tokens, facts.videos) == (60, 60, 2)
-        made = json.loads(str(store.get_meta(RANKER)))
+        made = json.loads(str(store.metadata.get(RANKER)))
         ranker = load_ranker(made["name"], encoder, tokens=made["tokens"])
         assert (made["name"], made["fingerprint"]) == ("ucofia", ranker.fingerprint)
-        frames, packed = store.frames(ids), store.tokens(ids)
+        frames, packed = store.features.read_frames(ids), store.features.read_tokens(ids)
     assert {len(rows) for rows, _ in frames} == {4}
     assert len(set(map(len, packed))) == 1
     words = np.eye(1, 16, dtype=np.float32)

@@ -154,19 +154,19 @@ def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> Non
     with Store.create(path, encoder_name="made", encoder_fingerprint="made", dim=DIM) as store:
         for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
             count = min(SEGMENTS_PER_VIDEO, num_segments - first)
-            video = store.begin_video(f"made-{first}", duration=count * 12.0, facts={}, num_segments=count)
+            video = store.writer.begin_video(f"made-{first}", duration=count * 12.0, facts={}, num_segments=count)
             for number in range(count):
                 which = (first + number) % len(pool)
                 start = number * 12.0
-                store.add_segment(video, number, start, start + 12.0, pool[which], tokens=packed[which])
-            store.finish_video(video)
-            store.set_file(f"/made/{first}.mp4", state="done", video=video, num_bytes=0, mtime_ns=0)
+                store.writer.add_segment(video, number, start, start + 12.0, pool[which], tokens=packed[which])
+            store.writer.finish_video(video)
+            store.writer.set_file(f"/made/{first}.mp4", state="done", video=video, num_bytes=0, mtime_ns=0)
 
 
 def rerank(store: Store, ranker: Ranker, text: TextEmbedding, ids: np.ndarray) -> None:
     """Read candidates and score them, as the engine does."""
-    frames = widen([rows for rows, _ in store.frames(ids)])
-    ranker.score([text], store.tokens(ids), frames)
+    frames = widen([rows for rows, _ in store.features.read_frames(ids)])
+    ranker.score([text], store.features.read_tokens(ids), frames)
 
 
 def measure_rerank(folder: Path, rankers: dict[str, Ranker], num_segments: int, num_queries: int) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
         path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as store:
         save_head(head, card, path / "head.safetensors")
-        store.set_meta(HEAD, str((path / "head.safetensors").absolute()))
+        store.metadata.set(HEAD, str((path / "head.safetensors").absolute()))
     with Engine(path, encoder) as engine:
         grounder = engine.grounder
         assert isinstance(grounder, Grounder)
@@ -112,14 +112,14 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
             file = path / "files" / f"{number}.mp4"
             file.parent.mkdir(exist_ok=True)
             file.touch()
-            video = store.begin_video(place.stem, duration=CLIPS / FPS, facts={}, num_segments=len(bounds) - 1)
+            video = store.writer.begin_video(place.stem, duration=CLIPS / FPS, facts={}, num_segments=len(bounds) - 1)
             for segment, (start, end) in enumerate(pairwise(bounds)):
                 vectors = make_segment(np.zeros(encoder.dim, np.float32), SEGMENT, random, start=float(start))
-                store.add_segment(video, segment, float(start), float(end), vectors)
-            store.finish_video(video)
-            store.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
+                store.writer.add_segment(video, segment, float(start), float(end), vectors)
+            store.writer.finish_video(video)
+            store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
             save_projected(place, [(Window(0, CLIPS), make_projected(Window(0, CLIPS), number))])
-        store.save_vectors()
+        store.upkeep.save_vectors()
 
 
 def measure_corpus(index: Path, encoder: Encoder, num_queries: int) -> dict[str, Any]:

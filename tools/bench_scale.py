@@ -87,7 +87,7 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
     from vidret.encode.families.registry import load_encoder
 
     with Store.open(like) as store:
-        frames = np.concatenate([each for each, _ in store.frames(store.searchable())]).astype(np.float32)
+        frames = np.concatenate([each for each, _ in store.features.read_frames(store.searchable())]).astype(np.float32)
         encoder = load_encoder(store.encoder_name)
     lines = [*(texts.read_text("utf-8").splitlines() if texts else []), *UNRELATED][: NUM_QUERIES // 3]
     sentences = np.stack([each.sentence for each in encoder.encode_text(lines)])
@@ -133,8 +133,8 @@ def build_store(kind: str, size: int, work: Path, cloud: Cloud) -> tuple[Path, f
         filled = time.perf_counter()
         if kind != "milvus":
             have(store, kind)
-            store.set_memory(0 if kind == "flat" else size * vector_bytes(kind, dim))
-        store.save_vectors()
+            store.upkeep.set_memory(0 if kind == "flat" else size * vector_bytes(kind, dim))
+        store.upkeep.save_vectors()
         return path, filled - started, time.perf_counter() - filled
 
 
@@ -142,15 +142,15 @@ def fill(store: Store, size: int, cloud: Cloud) -> None:
     """Store segments as an index run would, a video at a time; what is stored already is skipped."""
     for first in range(0, size, SEGMENTS_PER_VIDEO):
         name, count = f"made-{first}", min(SEGMENTS_PER_VIDEO, size - first)
-        if store.is_complete(name) is not None:
+        if store.videos.find_complete(name) is not None:
             continue
-        video = store.begin_video(name, duration=float(count), facts={}, num_segments=count)
-        store.set_file(f"/made/{first}.mp4", state="running", video=video)
+        video = store.writer.begin_video(name, duration=float(count), facts={}, num_segments=count)
+        store.writer.set_file(f"/made/{first}.mp4", state="running", video=video)
         vectors, times = cloud.draw(count, first), np.array([0.5])
         made = (SegmentEmbedding(vector, vector[None], times) for vector in vectors)
-        store.add_segments([NewSegment(video, n, n, n + 1.0, each) for n, each in enumerate(made)])
-        store.finish_video(video)
-        store.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=(first + 1) * 10**9)
+        store.writer.add_segments([NewSegment(video, n, n, n + 1.0, each) for n, each in enumerate(made)])
+        store.writer.finish_video(video)
+        store.writer.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=(first + 1) * 10**9)
         tell(f"{first + count:,} of {size:,} segments stored", end="\r")
 
 
@@ -165,7 +165,7 @@ def have(store: Store, kind: str) -> None:
 def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:
     """Find the ids that an exact search of the stored float16 values gives, by numpy."""
     with Store.open(path) as store:
-        ids, vectors = store.searchable(), store.video_vectors()
+        ids, vectors = store.searchable(), store.features.read_searchable()
         best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         for first in range(0, len(ids), 16_384):
             part = slice(first, first + 16_384)
@@ -219,7 +219,7 @@ def measure_beside(store: Store, queries: np.ndarray) -> dict[str, float]:
         "generation_ms": p50(lambda _: store.generation, queries),
         "info_ms": p50(lambda _: store.info(), queries[:9]),
     }
-    last = max(video.changed or 0 for video in store.videos())
+    last = max(video.changed or 0 for video in store.videos.find())
     kept = {"half": Filters(before=last / 2), "thousandth": Filters(folder="/made/0.mp4")}
     for name, filters in kept.items():
         search = partial(store.search, k=CANDIDATES, filters=filters)
@@ -238,17 +238,17 @@ def measure_beside(store: Store, queries: np.ndarray) -> dict[str, float]:
         return told
     seconds = []
     with Store.create(store.path, **WHO, dim=store.dim) as writer:
-        video = writer.begin_video(f"beside-{time.time()}", duration=100.0, facts={}, num_segments=NUM_COMMITS)
-        writer.set_file(f"/made/beside-{video}.mp4", state="running", video=video)
+        video = writer.writer.begin_video(f"beside-{time.time()}", duration=100.0, facts={}, num_segments=NUM_COMMITS)
+        writer.writer.set_file(f"/made/beside-{video}.mp4", state="running", video=video)
         for number in range(NUM_COMMITS):
             vector = queries[number % len(queries)]
             embedding = SegmentEmbedding(vector, vector[None], np.array([0.5]))
-            writer.add_segments([NewSegment(video, number, number, number + 1.0, embedding)])
+            writer.writer.add_segments([NewSegment(video, number, number, number + 1.0, embedding)])
             started = time.perf_counter()
             store.search(queries[:1], CANDIDATES)
             seconds.append(time.perf_counter() - started)
-        writer.set_file(f"/made/beside-{video}.mp4", state="missing")
-        writer.prune()
+        writer.writer.set_file(f"/made/beside-{video}.mp4", state="missing")
+        writer.upkeep.prune()
     told["p50_ms_after_a_commit"] = round(1e3 * statistics.median(seconds), 2)
     told["p99_ms_after_a_commit"] = round(1e3 * float(np.percentile(seconds, 99)), 2)
     return told
@@ -276,7 +276,7 @@ def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
     asked = work / f"{size}.npz"
     if not asked.exists():
         with Store.open(path) as store:
-            queries = cloud.queries(store.video_vectors())
+            queries = cloud.queries(store.features.read_searchable())
         np.savez(asked, queries=queries, truth=find_truth(path, queries))
     command = [sys.executable, __file__, "--measure", str(path), kind, str(asked)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -314,8 +314,10 @@ def check_engine(setup: Setup) -> Outcome:
             saliency = engine.rate("a dog", films[0], np.arange(3.0))
         with Store.open(index) as store:
             ids = store.searchable()
-            names = [(store.paths([each.video])[each.video][0], each.number) for each in store.segments(ids)]
-            frames = [frames for frames, _ in store.frames(ids)]
+            names = [
+                (store.files.paths_of([each.video])[each.video][0], each.number) for each in store.segments.get(ids)
+            ]
+            frames = [frames for frames, _ in store.features.read_frames(ids)]
         return (
             np.concatenate([frames[place] for place in np.lexsort(list(zip(*names, strict=True))[::-1])]),
             best,

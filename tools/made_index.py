@@ -39,23 +39,23 @@ def build_index(path: Path, encoder: Encoder, num_segments: int, num_frames: int
         path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as store:
         made = {"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": "int8"}
-        store.set_meta(RANKER, json.dumps(made))
+        store.metadata.set(RANKER, json.dumps(made))
         for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
             count, folder = min(SEGMENTS_PER_VIDEO, num_segments - first), first // SEGMENTS_PER_VIDEO % 2
             file = path / "files" / "ab"[folder] / f"{first}.mp4"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-            video = store.begin_video(f"made-{first}", duration=count * SEGMENT_S, facts={}, num_segments=count)
+            video = store.writer.begin_video(f"made-{first}", duration=count * SEGMENT_S, facts={}, num_segments=count)
             chosen = random.integers(CENTRES * 3 // 4, size=count) + folder * CENTRES // 4
             segments = []
             for number, centre in enumerate(chosen):
                 start = SEGMENT_S * number
                 vectors = make_segment(centres[centre], num_frames, random, start=start)
                 segments.append(NewSegment(video, number, start, start + SEGMENT_S, vectors, packed[centre]))
-            store.add_segments(segments)
-            store.finish_video(video)
-            store.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
-        store.save_vectors()
+            store.writer.add_segments(segments)
+            store.writer.finish_video(video)
+            store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
+        store.upkeep.save_vectors()
 
 
 def add_texts(path: Path, num_texts: int) -> None:
@@ -67,7 +67,7 @@ def add_texts(path: Path, num_texts: int) -> None:
     odds = 1 / np.arange(1, len(words) + 1)
     centres = random.standard_normal((CENTRES, DIM), dtype=np.float32)
     with Store.open(path) as store:
-        contents = list(store.contents())
+        contents = list(store.videos.contents())
     with TextStore.create(path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
         shares = np.array_split(np.arange(num_texts), len(contents))
         for number, (fingerprint, rows) in enumerate(zip(contents, shares, strict=True)):

@@ -89,15 +89,15 @@ def draw_library(index: Path, size: int, random: np.random.Generator, folder: Pa
     """Copy an index, remove all videos but some, as if these were all, and return the copy with their names."""
     library = Path(shutil.copytree(index, folder / "library"))
     with Store.open(library, write=True) as store:
-        paths = sorted(record.path for record in store.files(state="done"))
+        paths = sorted(record.path for record in store.files.find(state="done"))
         kept = {paths[row] for row in random.choice(len(paths), min(size, len(paths)), replace=False)}
         for path in set(paths) - kept:
-            store.set_file(path, state="missing")
-        store.prune()
-        measured = store.meta_keys("calibration.")
-        store.set_metas(dict.fromkeys(measured, ""))
+            store.writer.set_file(path, state="missing")
+        store.upkeep.prune()
+        measured = store.metadata.keys("calibration.")
+        store.metadata.set_many(dict.fromkeys(measured, ""))
         with TextStore.open(library, write=True) as texts:
-            texts.prune(store.contents())
+            texts.prune(store.videos.contents())
             texts.save()
     with Engine.open(library) as engine:
         engine.index([])  # measures again what depends on all videos

@@ -298,7 +298,7 @@ class Engine(Searchable):
             whole = self.encoder.sampling.whole
             shot_sampling = record_rule(store, shots=shots, mode=sampling, whole=whole, decoder=decoder)
             if memory is not None:
-                store.set_memory(memory)
+                store.upkeep.set_memory(memory)
             options = IndexOptions(
                 pack=self.ranker.pack if self.ranker.fingerprint else None,
                 tokens=self.ranker.wants_tokens,
@@ -354,7 +354,7 @@ class Engine(Searchable):
                 tokens=self.ranker.wants_tokens,
                 moments=self._choose_recorder(),
             )
-            store.save_vectors()
+            store.upkeep.save_vectors()
         self._update_derived(IndexReport())
         return self.video(video_id)
 
@@ -382,7 +382,7 @@ class Engine(Searchable):
             sampling = self.encoder.sampling
             record_rule(store, shots=None, mode=None, whole=sampling.whole, decoder="auto")
             report = import_videos(store, sampling, unit, num_rescaled=num_rescaled, on_progress=on_progress)
-            store.save_vectors()
+            store.upkeep.save_vectors()
         self._update_derived(IndexReport())
         return report
 
@@ -771,7 +771,7 @@ class Engine(Searchable):
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
-        return self._index.store.videos(filters)
+        return self._index.store.videos.find(filters)
 
     def list_page(self, filters: Filters = ALL_VIDEOS, *, after: str = "", limit: int = 100) -> list[StoredVideo]:
         """Return the next searchable videos that match, by their first path that does, after such a path."""
@@ -795,7 +795,7 @@ class Engine(Searchable):
         Raises:
             StoreError: There is no such video, or all of its files are missing.
         """
-        videos = self._index.store.videos(video=video)
+        videos = self._index.store.videos.find(video=video)
         if not videos:
             raise StoreError(f"video must be one of this index, got {video}")
         return videos[0]
@@ -806,7 +806,7 @@ class Engine(Searchable):
 
     def file(self, path: str) -> FileRecord | None:
         """Return the record of a file, None if it is unknown."""
-        return self._index.store.file(path)
+        return self._index.store.files.get(path)
 
     def info(self) -> StoreInfo:
         """Return statistics of the index."""
@@ -814,7 +814,7 @@ class Engine(Searchable):
 
     def failed(self) -> list[tuple[str, str]]:
         """Return the paths of files that could not be indexed, with reasons."""
-        return [(record.path, record.reason) for record in self._index.store.files(state="failed")]
+        return [(record.path, record.reason) for record in self._index.store.files.find(state="failed")]
 
     # Internals
 
@@ -829,7 +829,7 @@ class Engine(Searchable):
         store = self._index.store
         if not isinstance(clip, int):
             path = absolute_path(clip)
-            record = store.file(path)
+            record = store.files.get(path)
             named = None if record is not None or may_exist(path) else find_by_ending(store.find_named(clip), clip)
             if named is not None:
                 return read_stored_clip(store, named, start, end)
@@ -855,7 +855,7 @@ class Engine(Searchable):
             calibrate_with_bank(self._index.searcher, self._models.bank)
         save_text_background(self._index.searcher)
         if report.pruned is not None:
-            forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))
+            forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))
 
     def _check_models(self) -> None:
         """Check that the encoder and the ranker work as specified."""

@@ -136,33 +136,33 @@ def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -
     with Store.create(
         folder, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
     ) as begun:
-        begun.continue_ids(index)
+        begun.upkeep.continue_ids(index)
 
 
 def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
     """Return the settings of an index that its new content keeps, as arguments of ``Engine.index``."""
-    follows_shots = store.get_meta(SEGMENTS) == FOLLOW_SHOTS
+    follows_shots = store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
     if encoder.sampling.whole:
         return {}
-    mode = choose_mode(store.get_meta(SAMPLING)) if follows_shots else None
+    mode = choose_mode(store.metadata.get(SAMPLING)) if follows_shots else None
     return {"shots": follows_shots, "sampling": mode, "memory": store.info().memory}
 
 
 def _list_files(store: Store) -> list[str]:
     """Return the files of an index that exist, as far as they are on this machine; frames from memory have none."""
-    paths = [record.path for record in store.files() if record.state != "missing" and has_file(record.path)]
+    paths = [record.path for record in store.files.find() if record.state != "missing" and has_file(record.path)]
     return [path for path in paths if "://" in path or os.path.exists(path)]  # noqa: PTH110
 
 
 def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
     """Return the files whose videos the index has and the new one has not, with reasons."""
-    complete = {video.id for video in store.videos() if video.complete}
+    complete = {video.id for video in store.videos.find() if video.complete}
     lost = []
     with Store.open(folder) as new:
-        for record in store.files():
+        for record in store.files.find():
             if not record.live or record.video not in complete:
                 continue
-            found = new.file(record.path)
+            found = new.files.get(record.path)
             if not has_file(record.path):
                 lost.append((record.path, "it was indexed from memory, and has no file"))
             elif found is None or found.state != "done":
@@ -185,11 +185,11 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
 def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     """Return what an index has that was made for its old encoder and has to be made again."""
     stale = []
-    if any(store.get_meta(key) for key in store.meta_keys(f"{CALIBRATION}.")):
+    if any(store.metadata.get(key) for key in store.metadata.keys(f"{CALIBRATION}.")):
         stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
-    if store.get_meta(JUDGE):
+    if store.metadata.get(JUDGE):
         stale.append(f"its probabilities: vidret calibrate --answers FILE --index {index}")
-    if (store.get_meta(HEAD) or NONE) != NONE:
+    if (store.metadata.get(HEAD) or NONE) != NONE:
         stale.append(f"its grounding head: vidret train head --index {index} --moments FILE, or --head FILE")
     return tuple(stale)
 
@@ -197,13 +197,13 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
 def _switch(store: Store, index: Path, folder: Path) -> None:
     """Replace the old content by the new one; nothing before the call of ``take_over`` changes answers."""
     _move_watches(store, index, folder)
-    store.take_over(folder)
+    store.upkeep.take_over(folder)
 
 
 def _move_watches(store: Store, index: Path, folder: Path) -> None:
     """Write the watches for the ids of the new content to its folder, from which the end of the move takes them."""
     with Store.open(folder) as new:
-        contents, target = ({key: video for video, key in each.fingerprints().items()} for each in (store, new))
+        contents, target = ({key: video for video, key in each.videos.fingerprints().items()} for each in (store, new))
     write_watches(folder, [watch.move(contents, target) for watch in read_watches(index)])
 
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.chatting import run_chat, say
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
-from tests.index_server import serve_index
+from tests.serving import serve_index
 from vidret.cli.commands.watch import match_to_dict
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
@@ -50,17 +50,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Engine(folder / "index", ColourEncoder()) as engine:
         engine.index([folder / "films"])
     with Store.open(folder / "index", write=True) as store:
-        for each in store.files():
+        for each in store.files.find():
             name = Path(each.path).name
             for url in (sign(name), sign(f"copies/{name}")):
-                store.set_file(
+                store.writer.set_file(
                     url,
                     state=cast(FileState, each.state),
                     reason=each.reason,
                     video=each.video,
                     num_bytes=each.num_bytes,
                 )
-            store.set_file(each.path, state="missing")
+            store.writer.set_file(each.path, state="missing")
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import ColourEncoder
-from tests.indexed_texts import add_words
+from tests.words import add_words
 from vidret.corpus.describing import FolderDescription, describe_folder
 from vidret.corpus.phrases import PER_VIDEO, list_class_names, propose_phrases, score_video_words
 from vidret.corpus.vectors import read_index_vectors
@@ -80,7 +80,7 @@ def test_words_are_scored_by_video(tmp_path: Path) -> None:
     add_words(index, "a-0", ["the varnish", "varnish again"])
     add_words(index, "a-3", ["varnish"])
     with Store.open(index) as store:
-        ids = {video.paths[0]: video.id for video in store.videos()}
+        ids = {video.paths[0]: video.id for video in store.videos.find()}
         durations = {video_id: 2.0 for _, video_id in sorted(ids.items())}
         words = score_video_words(store, durations)
     assert [each.text for each in words.phrases] == ["speech", "varnish"]  # one video alone has "again"
@@ -91,7 +91,7 @@ def test_means_are_those_of_each_video(planted: Path) -> None:
     with Store.open(planted) as store:
         found = read_index_vectors(store)
         for video_id, mean in zip(found.video_ids.tolist(), found.means, strict=True):
-            own = store.vectors(store.video_segments(video_id)).astype(np.float64)
+            own = store.features.read_vectors(store.segments.ids_of_video(video_id)).astype(np.float64)
             np.testing.assert_allclose(mean, own.mean(axis=0), atol=1e-6)
 
 
@@ -131,9 +131,9 @@ def test_sets_that_cannot_be_described_are_refused(planted: Path, tmp_path: Path
 
 def test_vectors_that_are_not_finite_are_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(planted) as store:
-        vectors = store.video_vectors().copy()
+        vectors = store.features.read_searchable().copy()
         vectors[:2] = np.nan
-        monkeypatch.setattr(store, "video_vectors", lambda: vectors)
+        monkeypatch.setattr(store.features, "read_searchable", lambda: vectors)
         with pytest.raises(VidretError, match="vectors must be finite, got NaN or infinity in 2 segments"):
             describe_folder(store, ColourEncoder(), "/red", phrases=BANK)
 

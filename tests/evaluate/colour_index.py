@@ -23,9 +23,9 @@ def write_colour_index(index: Path, folders: Mapping[str, Sequence[str]], *, noi
         for folder, colours in folders.items():
             for number, colour in enumerate(colours):
                 name = f"{folder}-{number}"
-                video = store.begin_video(name, duration=6.0, facts={}, num_segments=2)
+                video = store.writer.begin_video(name, duration=6.0, facts={}, num_segments=2)
                 path = f"/{folder}/{number}.mp4"
-                store.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=1)
+                store.writer.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=1)
                 (text,) = encoder.encode_text([colour])
                 for segment in range(2):
                     frames = unit(text.sentence + noise * rng.standard_normal((FRAMES_PER_SEGMENT, 3)))
@@ -33,8 +33,8 @@ def write_colour_index(index: Path, folders: Mapping[str, Sequence[str]], *, noi
                         frames[-1] = text.sentence
                     times = np.arange(FRAMES_PER_SEGMENT, dtype=np.float64) + 3 * segment
                     embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, times)
-                    store.add_segment(video, segment, 3.0 * segment, 3.0 * segment + 3, embedding)
-                store.finish_video(video)
-                store.set_file(path, state="done")
-        store.save_vectors()
+                    store.writer.add_segment(video, segment, 3.0 * segment, 3.0 * segment + 3, embedding)
+                store.writer.finish_video(video)
+                store.writer.set_file(path, state="done")
+        store.upkeep.save_vectors()
     return index

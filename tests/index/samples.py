@@ -13,10 +13,10 @@ def read_contents(index: Path) -> dict[tuple[str, int], bytes]:
     """Return the vectors and times of each segment, by the fingerprint of its video and its number."""
     contents: dict[tuple[str, int], bytes] = {}
     with Store.open(index) as store:
-        for video_id in sorted({record.video for record in store.files() if record.video is not None}):
-            fingerprint = store.video(video_id).fingerprint
-            ids = store.video_segments(video_id)
-            for segment, (frames, times) in zip(store.segments(ids), store.frames(ids), strict=True):
+        for video_id in sorted({record.video for record in store.files.find() if record.video is not None}):
+            fingerprint = store.videos.get(video_id).fingerprint
+            ids = store.segments.ids_of_video(video_id)
+            for segment, (frames, times) in zip(store.segments.get(ids), store.features.read_frames(ids), strict=True):
                 key = (fingerprint, segment.number)
                 assert key not in contents, "each segment is stored once"
                 contents[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
@@ -27,16 +27,16 @@ def read_tokens(index: Path) -> dict[tuple[str, int], bytes]:
     """Return the packed tokens of each segment, by the name of its first path and its number."""
     with Store.open(index) as store:
         ids = store.searchable()
-        segments = store.segments(ids)
-        names = [Path(store.paths([each.video])[each.video][0]).name for each in segments]
-        tokens = [bytes(each) for each in store.tokens(ids)]
+        segments = store.segments.get(ids)
+        names = [Path(store.files.paths_of([each.video])[each.video][0]).name for each in segments]
+        tokens = [bytes(each) for each in store.features.read_tokens(ids)]
     return {(name, each.number): own for name, each, own in zip(names, segments, tokens, strict=True)}
 
 
 def read_states(index: Path) -> dict[str, str]:
     """Return the state of each file, by its name."""
     with Store.open(index) as store:
-        return {Path(record.path).name: record.state for record in store.files()}
+        return {Path(record.path).name: record.state for record in store.files.find()}
 
 
 def make_hostile_files(folder: Path, good: Path) -> dict[str, str]:

@@ -24,26 +24,32 @@ FOLDER = Path("moments") / "head-1" / "kept"
 def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     """Return the contents and the paths of an index, without its ids."""
     with Store.open(path) as store:
-        names = store.fingerprints()
+        names = store.videos.fingerprints()
         contents: dict[str, object] = {}
         for video_id, name in names.items():
-            ids = store.video_segments(video_id)
-            segments = zip(store.segments(ids), store.vectors(ids), store.frames(ids), store.tokens(ids), strict=True)
+            ids = store.segments.ids_of_video(video_id)
+            segments = zip(
+                store.segments.get(ids),
+                store.features.read_vectors(ids),
+                store.features.read_frames(ids),
+                store.features.read_tokens(ids),
+                strict=True,
+            )
             rows = [
                 (each.number, each.start, each.end, vector.tobytes(), frames.tobytes(), times.tobytes(), bytes(packed))
                 for each, vector, (frames, times), packed in segments
             ]
-            contents[name] = (replace(store.video(video_id), id=0), rows, store.segment_shots(ids))
+            contents[name] = (replace(store.videos.get(video_id), id=0), rows, store.shots.of_segments(ids))
         paths: dict[str, object] = {
             record.path: (replace(record, video=None), None if record.video is None else names[record.video])
-            for record in store.files()
+            for record in store.files.find()
         }
     return contents, paths
 
 
 def read_record(path: Path, name: str) -> FileRecord:
     with Store.open(path) as store:
-        record = store.file(name)
+        record = store.files.get(name)
     assert record is not None
     return record
 
@@ -60,7 +66,7 @@ def write_index(path: Path, seeds: Sequence[int]) -> Path:
     with create(path) as store:
         for seed in seeds:
             add_video(store, f"v{seed}", seed=seed)
-        store.save_vectors()
+        store.upkeep.save_vectors()
     return path
 
 
@@ -75,7 +81,7 @@ def test_merged_index_equals_one_index_of_all_videos(tmp_path: Path) -> None:
     with Store.open(tmp_path / "out") as merged, Store.open(whole) as built:
         for actual, expected in zip(merged.search(queries, 7), built.search(queries, 7), strict=True):
             np.testing.assert_array_equal(actual, expected)
-        assert merged.verify() == []
+        assert merged.upkeep.verify() == []
         assert merged.info().vectors == "flat", "saved"
 
 
@@ -114,13 +120,13 @@ def test_sources_are_not_changed(tmp_path: Path) -> None:
 def half(tmp_path: Path) -> Path:
     """Return an index with two of the four segments of its only video."""
     with create(tmp_path / "half") as store:
-        video = store.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=4)
-        store.set_file("/videos/v1.mp4", state="running", video=video)
+        video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=4)
+        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
         for number in (0, 1):
             content = 100 + number
             start, packed = 10.0 * number, tokens(content)
             changes = shots(content, start)
-            store.add_segment(video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
+            store.writer.add_segment(video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
     return tmp_path / "half"
 
 
@@ -140,22 +146,22 @@ def test_content_that_is_complete_nowhere_is_copied_and_pending(tmp_path: Path, 
     assert get_counts(merge(tmp_path / "out", half)) == (1, 0, 0, 2, 1, 0)
     assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "pending"
     with Store.open(tmp_path / "out") as store:
-        assert store.is_complete("v1") is None
+        assert store.videos.find_complete("v1") is None
         assert len(store) == 2, "searchable"
     assert get_counts(merge(tmp_path / "out", half)) == (0, 0, 0, 0, 0, 0)
 
 
 def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half: Path) -> None:
     with create(tmp_path / "other") as store:
-        video = store.begin_video("v1", duration=40.0, facts={}, num_segments=2)
-        store.set_file("/videos/v1.mp4", state="running", video=video)
-        store.add_segment(video, 1, 20.0, 40.0, embedding(7))
+        video = store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=2)
+        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
+        store.writer.add_segment(video, 1, 20.0, 40.0, embedding(7))
     before = read_index(half)[0]
     assert get_counts(merge(half, tmp_path / "other")) == (0, 0, 1, 0, 0, 1)
     assert read_index(half)[0] == before
     with create(tmp_path / "other") as store:
-        store.add_segment(video, 0, 0.0, 20.0, embedding(6))
-        store.finish_video(video)
+        store.writer.add_segment(video, 0, 0.0, 20.0, embedding(6))
+        store.writer.finish_video(video)
     merge(half, tmp_path / "other")
     assert read_index(half)[0] == read_index(tmp_path / "other")[0], "a complete one replaces it"
 
@@ -163,13 +169,13 @@ def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half:
 def write_open_ended(path: Path, numbers: Sequence[int], *, length_s: float = 10.0) -> Path:
     """Write an index with segments of a video that was not read to its end."""
     with create(path) as store:
-        store.set_meta(SEGMENTS, FOLLOW_SHOTS)
-        video = store.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=None)
-        store.set_file("/videos/v1.mp4", state="running", video=video)
+        store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
+        video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=None)
+        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
         for number in numbers:
             start, packed = length_s * number, tokens(100 + number)
             changes = shots(100 + number, start)
-            store.add_segment(
+            store.writer.add_segment(
                 video, number, start, start + length_s, embedding(100 + number), tokens=packed, shots=changes
             )
     return path
@@ -184,8 +190,8 @@ def test_open_ended_contents_complete_each_other_only_if_cut_alike(tmp_path: Pat
         assert get_counts(merge(tmp_path / "out", long, other)) == (0, 0, 1, 0, 0, 0)
     assert read_index(tmp_path / "out")[0] == read_index(long)[0]
     with Store.open(tmp_path / "out") as store:
-        assert store.get_meta(SEGMENTS) == FOLLOW_SHOTS
-        assert store.resume_point(1) == (3, 30.0)
+        assert store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
+        assert store.segments.resume_point(1) == (3, 30.0)
 
 
 def test_open_ended_content_is_replaced_by_a_complete_one(tmp_path: Path, half: Path) -> None:
@@ -197,32 +203,32 @@ def test_open_ended_content_is_replaced_by_a_complete_one(tmp_path: Path, half: 
     merge(out, whole)
     assert read_index(out) == read_index(whole)
     with Store.open(out) as store:
-        assert store.get_meta(SEGMENTS) == FOLLOW_SHOTS, "its own rule stays"
+        assert store.metadata.get(SEGMENTS) == FOLLOW_SHOTS, "its own rule stays"
 
 
 def test_segment_with_damaged_shots_is_not_copied(tmp_path: Path) -> None:
     one = write_index(tmp_path / "1", [1])
     with create(one) as store:
-        bad = store.video_segments(1)[1]
-        store._catalog.run("UPDATE shots SET changes = '[]' WHERE segment = ?", bad)
+        bad = store.segments.ids_of_video(1)[1]
+        store._catalog.database.run("UPDATE shots SET changes = '[]' WHERE segment = ?", bad)
     report = merge(tmp_path / "out", one)
     assert [path for path, _ in report.damaged] == ["/videos/v1.mp4"]
     assert f"the shot changes of segment {bad}" in report.damaged[0][1]
     with Store.open(tmp_path / "out") as store:
-        assert store.stored_segments(1) == {0, 2, 3}
-        assert store.is_complete("v1") is None
+        assert store.segments.stored_indices(1) == {0, 2, 3}
+        assert store.videos.find_complete("v1") is None
 
 
 def test_states_and_reasons_are_merged(tmp_path: Path) -> None:
     one = write_index(tmp_path / "1", [0, 1])
     with create(one) as store:
-        store.set_file("/videos/bad.mp4", state="failed", reason="no video", num_bytes=3, mtime_ns=4)
-        store.set_file("/videos/new.mp4", state="pending")
-        store.set_file("/videos/v1.mp4", state="missing", reason="the file is gone")
-        video = store.begin_video("v9", duration=20.0, facts={}, num_segments=2)
-        store.add_segment(video, 0, 0.0, 10.0, embedding(9))
-        store.finish_video(video, salvaged="the file ends early")
-        store.set_file("/videos/cut.mp4", state="done", video=video)
+        store.writer.set_file("/videos/bad.mp4", state="failed", reason="no video", num_bytes=3, mtime_ns=4)
+        store.writer.set_file("/videos/new.mp4", state="pending")
+        store.writer.set_file("/videos/v1.mp4", state="missing", reason="the file is gone")
+        video = store.writer.begin_video("v9", duration=20.0, facts={}, num_segments=2)
+        store.writer.add_segment(video, 0, 0.0, 10.0, embedding(9))
+        store.writer.finish_video(video, salvaged="the file ends early")
+        store.writer.set_file("/videos/cut.mp4", state="done", video=video)
     expected = read_index(one)
     merge(tmp_path / "out", one)
     assert read_index(tmp_path / "out") == expected
@@ -248,7 +254,7 @@ def test_index_that_got_further_with_a_file_is_believed(
             if own in ("done", "missing"):
                 add_video(store, "v5", seed=5)
             facts = {"num_bytes": 5, "mtime_ns": 5} if own != "pending" else {}
-            store.set_file("/videos/v5.mp4", state=own, reason=f"is {own}", **facts)  # type: ignore[arg-type]
+            store.writer.set_file("/videos/v5.mp4", state=own, reason=f"is {own}", **facts)  # type: ignore[arg-type]
     report = merge(tmp_path / "out", tmp_path / "1")
     record = read_record(tmp_path / "out", "/videos/v5.mp4")
     assert (record.state, record.reason) == (state, f"is {state}")
@@ -267,7 +273,7 @@ def test_later_content_of_a_changed_file_is_believed_and_reported(tmp_path: Path
     assert f"{tmp_path / newer} is believed, not {tmp_path / older}: its file changed later" in report.disagreed[0][1]
     assert report.num_segments == (4 if newer == "1" else 0), "contents without a path are not copied"
     with Store.open(tmp_path / "out") as store:
-        fingerprints = [store.video(each.id).fingerprint for each in store.videos()]
+        fingerprints = [store.videos.get(each.id).fingerprint for each in store.videos.find()]
     assert fingerprints == ["v7"]
     assert read_record(tmp_path / "out", "/videos/a.mp4").mtime_ns == 7
 
@@ -281,8 +287,8 @@ def test_damaged_segments_are_left_out_and_pending(tmp_path: Path) -> None:
     assert "row 5 is damaged" in report.damaged[0][1]
     assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "pending"
     with Store.open(tmp_path / "out") as store:
-        assert store.is_complete("v1") is None
-        assert store.verify() == []
+        assert store.videos.find_complete("v1") is None
+        assert store.upkeep.verify() == []
     assert merge(tmp_path / "out", one).damaged == report.damaged, "reported each time"
     assert get_counts(merge(tmp_path / "out", write_index(tmp_path / "2", [1]))) == (0, 1, 0, 1, 0, 1)
     assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "done"
@@ -320,9 +326,9 @@ def prepare(path: Path, ranker: str | None, head: str | None = None) -> Path:
     with create(path) as store:
         if ranker is not None:
             facts = {"name": ranker, "fingerprint": f"{ranker}-print", "tokens": "int8"}
-            store.set_meta(RANKER, json.dumps(facts))
+            store.metadata.set(RANKER, json.dumps(facts))
         if head is not None:
-            store.set_meta(HEAD, head)
+            store.metadata.set(HEAD, head)
     return path
 
 
@@ -346,7 +352,7 @@ def test_incompatible_indexes_are_rejected_before_anything_is_written(tmp_path: 
         merge(tmp_path / "out", tmp_path / "nowhere")
     with pytest.raises(StoreError, match=r"1: prepared for ucofia .*, cannot be merged with .*4, prepared for nothing"):
         merge(plain, one)
-    assert [record.path for record in Store.open(plain).files()] == ["/videos/v2.mp4"]
+    assert [record.path for record in Store.open(plain).files.find()] == ["/videos/v2.mp4"]
 
 
 def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> None:
@@ -354,16 +360,16 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
     one = prepare(tmp_path / "1", "ucofia", "/heads/a.safetensors")
     two = prepare(tmp_path / "2", "ucofia", "/heads/b.safetensors")
     with create(two) as store:
-        store.set_meta(f"{CALIBRATION}.ucofia", b"numbers")
-        store.set_meta(f"{CALIBRATION}.none", "")
+        store.metadata.set(f"{CALIBRATION}.ucofia", b"numbers")
+        store.metadata.set(f"{CALIBRATION}.none", "")
     with create(one) as store:
-        store.set_meta(JUDGE, "weights")
+        store.metadata.set(JUDGE, "weights")
     report = merge(tmp_path / "out", empty, one, two)
     with Store.open(tmp_path / "out") as store:
-        assert json.loads(str(store.get_meta(RANKER)))["name"] == "ucofia"
-        assert store.get_meta(HEAD) == "/heads/a.safetensors"
-        assert store.get_meta(f"{CALIBRATION}.ucofia") is None
-        assert store.get_meta(JUDGE) is None
+        assert json.loads(str(store.metadata.get(RANKER)))["name"] == "ucofia"
+        assert store.metadata.get(HEAD) == "/heads/a.safetensors"
+        assert store.metadata.get(f"{CALIBRATION}.ucofia") is None
+        assert store.metadata.get(JUDGE) is None
     assert report.notes == [
         f"{empty}: its grounding head none is /heads/a.safetensors in the merged index",
         f"{two}: its grounding head /heads/b.safetensors is /heads/a.safetensors in the merged index",
@@ -375,10 +381,10 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
 def test_calibration_of_the_merged_index_stays(tmp_path: Path) -> None:
     out, one = write_index(tmp_path / "out", [0]), write_index(tmp_path / "1", [1])
     with create(out) as store:
-        store.set_meta(f"{CALIBRATION}.none", b"numbers")
+        store.metadata.set(f"{CALIBRATION}.none", b"numbers")
     assert merge(out, one).notes == [], "searches correct the new segments too"
     with Store.open(out) as store:
-        assert store.get_meta(f"{CALIBRATION}.none") == b"numbers"
+        assert store.metadata.get(f"{CALIBRATION}.none") == b"numbers"
 
 
 def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> None:
@@ -387,12 +393,12 @@ def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> N
         write_index(tmp_path / name, [int(name)])
         with Store.open(tmp_path / name, write=True) as store:
             for concept, content in concepts.items():
-                store.set_meta(f"{CONCEPT}.{concept}", content)
+                store.metadata.set(f"{CONCEPT}.{concept}", content)
     report = merge(tmp_path / "out", tmp_path / "1", tmp_path / "2")
     taken = f"{tmp_path / '2'}: its concept @fox is not copied: {tmp_path / '1'} has another of that name"
     assert (report.concepts, report.notes) == (3, [taken])
     with Store.open(tmp_path / "out") as merged:
-        assert [merged.get_meta(f"{CONCEPT}.{name}") for name in ("fox", "sun", "old")] == [b"red", b"yellow", b"x"]
+        assert [merged.metadata.get(f"{CONCEPT}.{name}") for name in ("fox", "sun", "old")] == [b"red", b"yellow", b"x"]
     again = merge(tmp_path / "out", tmp_path / "2")
     assert (again.concepts, again.notes) == (0, [taken.replace(str(tmp_path / "1"), str(tmp_path / "out"))])
 
@@ -407,7 +413,7 @@ def test_watches_are_copied_and_still_report_what_they_have_not_seen(tmp_path: P
     taken = f"{two}: its watch reds is not copied: {one} has another of that name"
     assert (report.watches, report.notes) == (2, [taken])
     with Store.open(tmp_path / "out") as merged:
-        ids = {content: video_id for video_id, content in merged.fingerprints().items()}
+        ids = {content: video_id for video_id, content in merged.videos.fingerprints().items()}
     assert read_watches(tmp_path / "out") == [
         Watch(name="reds", query="red", last_video=max(ids.values())),
         Watch(name="blues", query="blue", last_video=max(ids.values()), unreported=(ids["v2"],)),

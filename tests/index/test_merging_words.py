@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
 from tests.store.samples import add_video, create
+from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
 from vidret.index.merging import merge_indexes
@@ -23,7 +23,7 @@ def make_index(path: Path, contents: Sequence[str]) -> Path:
     with create(path) as store:
         for content in contents:
             add_video(store, content, seed=ord(content[0]))
-        store.save_vectors()
+        store.upkeep.save_vectors()
     return path
 
 
@@ -138,7 +138,7 @@ def test_words_with_other_vectors_are_noted(one: Path, tmp_path: Path) -> None:
 def test_the_options_of_the_first_index_are_kept(one: Path, two: Path, tmp_path: Path) -> None:
     for index, options in ((one, WordsOptions(sources=("speech",))), (two, WordsOptions(sources=("screen",)))):
         with create_words(index) as texts:
-            texts.store.set_meta(OPTIONS, options.to_json())
+            texts.store.metadata.set(OPTIONS, options.to_json())
     (note,) = merge_indexes([one, two], tmp_path / "out").notes
     assert note.startswith(f"{two}: its words were read with other options than those of {one}")
     assert read_options(tmp_path / "out") == WordsOptions(sources=("speech",))

@@ -235,8 +235,8 @@ def test_file_replaced_while_it_is_read_is_not_stored(tmp_path: Path) -> None:
     report = Engine(tmp_path / "index", CallingEncoder(lambda: blue.replace(red))).index([tmp_path / "films"])
     assert (report.encoded, report.failed) == (0, [(str(red), "changed while it was read")])
     with Store.open(tmp_path / "index") as store:
-        (name,) = store.fingerprints().values()
-        assert store.is_complete(name) is None
+        (name,) = store.videos.fingerprints().values()
+        assert store.videos.find_complete(name) is None
     engine = Engine(tmp_path / "index", ColourEncoder())
     assert engine.search("red") == []
     assert (engine.index([tmp_path / "films"]).encoded, engine.index([tmp_path / "films"]).unchanged) == (1, 1)
@@ -583,6 +583,6 @@ def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     damaged[40] ^= 1
     file.write_bytes(damaged)
     with Store.open(tmp_path / "index", write=True) as store:
-        assert len(store.verify(repair=True)) == 1
+        assert len(store.upkeep.verify(repair=True)) == 1
     assert engine.index([tmp_path / "films"], shots=False).num_segments == 1
     assert read_tokens(tmp_path / "index") == before

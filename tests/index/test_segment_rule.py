@@ -36,8 +36,8 @@ def choose(store: Store, **given: Any) -> str | None:
 )
 def test_a_new_index_remembers_its_rule(store: Store, given: dict[str, Any], chosen: str | None) -> None:
     assert choose(store, **given) == chosen
-    assert store.get_meta(SEGMENTS) == (FIXED_GRID if chosen is None else FOLLOW_SHOTS)
-    assert store.get_meta(SAMPLING) == (chosen or "exact")
+    assert store.metadata.get(SEGMENTS) == (FIXED_GRID if chosen is None else FOLLOW_SHOTS)
+    assert store.metadata.get(SAMPLING) == (chosen or "exact")
     assert choose(store, whole=given.get("whole", False)) == chosen
 
 
@@ -55,7 +55,7 @@ def test_a_new_index_remembers_its_rule(store: Store, given: dict[str, Any], cho
 def test_what_has_no_meaning_is_refused_and_not_recorded(store: Store, given: dict[str, Any], rule: str) -> None:
     with pytest.raises(VidretError, match=rule):
         choose(store, **given)
-    assert (store.get_meta(SEGMENTS), store.get_meta(SAMPLING)) == (None, None)
+    assert (store.metadata.get(SEGMENTS), store.metadata.get(SAMPLING)) == (None, None)
 
 
 def test_the_recorded_rule_holds_for_later_runs(store: Store) -> None:

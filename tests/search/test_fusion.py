@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import vidret.search.fusion
-from tests.indexed_texts import find_content
 from tests.spoken import (
     FILMS,
     WORDS,
@@ -27,6 +26,7 @@ from tests.spoken import (
     say,
 )
 from tests.store.samples import damage
+from tests.words import find_content
 from vidret.align.baseline import UNRELATED
 from vidret.align.similarity import TOP_FRAMES
 from vidret.channels.picture.query_bank import SENTENCES
@@ -137,7 +137,7 @@ def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
 def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
     """Compute the score of each film for queries of one clause, with loops."""
     store, segments = engine._index.store, read_segments(engine)
-    frames = {name: [store.read([key]).frames[0] for key in ids] for name, ids in segments.items()}
+    frames = {name: [store.features.read([key]).frames[0] for key in ids] for name, ids in segments.items()}
 
     def see(rows: np.ndarray, text: TextEmbedding) -> float:
         """Return the mean of the best frames of a segment."""
@@ -202,7 +202,7 @@ def rate_text_naively(query: str, said: tuple[str, TextSource, float, float, str
 
 
 def read_segments(engine: Engine) -> dict[str, list[int]]:
-    return {Path(video.paths[0]).stem: engine._index.store.video_segments(video.id) for video in engine.videos()}
+    return {Path(video.paths[0]).stem: engine._index.store.segments.ids_of_video(video.id) for video in engine.videos()}
 
 
 # Two clauses

@@ -88,7 +88,7 @@ def test_an_index_keeps_its_judge(store: Store) -> None:
         assert load_judge(reader) == own
         save_judge(store, DEFAULT_JUDGE)
         assert load_judge(reader) == DEFAULT_JUDGE
-    assert not store.get_meta(JUDGE)
+    assert not store.metadata.get(JUDGE)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_an_index_keeps_its_judge(store: Store) -> None:
     ],
 )
 def test_what_is_no_judge_is_refused(store: Store, stored: str) -> None:
-    store.set_meta(JUDGE, stored)
+    store.metadata.set(JUDGE, stored)
     with pytest.raises(StoreError, match="judge must be 3 and 4 finite weights"):
         load_judge(store)

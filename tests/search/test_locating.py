@@ -192,7 +192,7 @@ def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path)
     for moment in engine.locate("rain", 50, **ALL):
         hit = hits[moment.path]
         assert (moment.probability, moment.weak) == (hit.probability, hit.weak)
-    num_segments = len(searcher.store.video_segments(video_id))
+    num_segments = len(searcher.store.segments.ids_of_video(video_id))
     expected = DEFAULT_JUDGE.index(hits[path].score, num_segments)
     alone = engine.locate("rain", 50, video=path, **ALL)
     assert [m.probability for m in alone] == pytest.approx([expected] * len(alone), abs=1e-6)
@@ -314,7 +314,7 @@ def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeyp
         ids = [video.id for video in engine.videos()]
         single = [[engine.locate(query, 2, video=video, weak=True) for video in ids] for query in queries]
         texts, reads = list[str](), list[int]()
-        encode, read = encoder.encode_text, engine._index.store.read
+        encode, read = encoder.encode_text, engine._index.store.features.read
 
         def count_texts(batch: Sequence[str]) -> list[TextEmbedding]:
             texts.extend(batch)
@@ -325,7 +325,7 @@ def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeyp
             return read(rows, **options)
 
         monkeypatch.setattr(encoder, "encode_text", count_texts)
-        monkeypatch.setattr(engine._index.store, "read", count_reads)
+        monkeypatch.setattr(engine._index.store.features, "read", count_reads)
         assert engine.locate_many(queries, ids, LocateOptions(k=2, weak=True)) == single
     asked = [*QUERIES, "a dog", "rain", *QUERIES[1:]]
     assert sorted(texts) == sorted(asked), "each query is encoded once"

@@ -45,18 +45,18 @@ def build(folder: Path, videos: Sequence[tuple[str, TextSource, str]]) -> Path:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            video = store.begin_video(f"v{number}", duration=12.0, facts={}, num_segments=1)
+            video = store.writer.begin_video(f"v{number}", duration=12.0, facts={}, num_segments=1)
             frames = unit(rng.standard_normal((2, encoder.dim))).astype(np.float32)
             embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, np.array([2.0, 9.0]))
-            store.add_segments([NewSegment(video, 0, 0.0, 12.0, embedding)])
-            store.finish_video(video)
-            store.set_file(str(path), state="done", video=video, num_bytes=0, mtime_ns=number)
+            store.writer.add_segments([NewSegment(video, 0, 0.0, 12.0, embedding)])
+            store.writer.finish_video(video)
+            store.writer.set_file(str(path), state="done", video=video, num_bytes=0, mtime_ns=number)
             if text:
                 track = texts.begin(f"v{number}", source, "model", duration_s=12.0)
                 timed = [TimedText(1.0, 3.0, text, source, 0.9, "en")]
                 texts.add(track, timed, FakeSentences().encode([text]), until_s=12.0)
                 texts.finish(track)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         texts.save()
     return index
 
@@ -137,7 +137,7 @@ def test_texts_of_videos_that_are_gone_take_no_places(tmp_path: Path) -> None:
     index = build(tmp_path, [*videos, ("left.mp4", "speech", f"{GREETING} welcome")])
     with Store.open(index, write=True) as store:
         for number in range(200):
-            store.set_file(str(tmp_path / f"gone/{number}.mp4"), state="missing")
+            store.writer.set_file(str(tmp_path / f"gone/{number}.mp4"), state="missing")
     with Engine(index, NamedColours(), device="cpu") as engine:
         assert [Path(hit.path).name for hit in engine.search(f'"{GREETING}"', 10)] == ["left.mp4"]
 
@@ -148,13 +148,13 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
     with Engine(index, NamedColours(), device="cpu") as engine:
         assert len(engine.search('"red button"', 10, filters=folder)) == 1
         with TextStore.open(index, write=True) as texts, Store.open(index, write=True) as store:
-            video = store.begin_video("new", duration=12.0, facts={}, num_segments=1)
+            video = store.writer.begin_video("new", duration=12.0, facts={}, num_segments=1)
             track = texts.begin("new", "speech", "model", duration_s=12.0)  # its words are read first
             timed = [TimedText(1.0, 3.0, "a red button", "speech", 0.9, "en")]
             texts.add(track, timed, FakeSentences().encode(["a red button"]), until_s=12.0)
             assert len(engine.search('"red button"', 10, filters=folder)) == 1
             (tmp_path / "new.mp4").touch()
-            store.set_file(str(tmp_path / "new.mp4"), state="done", video=video)
+            store.writer.set_file(str(tmp_path / "new.mp4"), state="done", video=video)
             assert len(engine.search('"red button"', 10, filters=folder)) == 2
             assert len(engine.search('"red button"', 10)) == 2
             texts.remove(texts.tracks("v0"))

@@ -45,10 +45,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         for number in range(NUM_VIDEOS):
             path = folder / "films" / f"{number}.mp4"
             path.touch()
-            video_id = store.begin_video(f"v{number}", duration=4.0 * NUM_SEGMENTS, facts={}, num_segments=NUM_SEGMENTS)
-            store.set_file(str(path), state="done", video=video_id)
-            store.add_segments([make_segment(rng, video_id, 4.0 * index, index) for index in range(NUM_SEGMENTS)])
-            store.finish_video(video_id)
+            video_id = store.writer.begin_video(
+                f"v{number}", duration=4.0 * NUM_SEGMENTS, facts={}, num_segments=NUM_SEGMENTS
+            )
+            store.writer.set_file(str(path), state="done", video=video_id)
+            store.writer.add_segments(
+                [make_segment(rng, video_id, 4.0 * index, index) for index in range(NUM_SEGMENTS)]
+            )
+            store.writer.finish_video(video_id)
     with Engine(folder / "index", RandomTexts(), rerank="none") as engine:
         yield engine
 

@@ -57,15 +57,15 @@ class ShallowStore(Store):
 
 def write_index(path: Path, rows: Float[np.ndarray, "segment dim"]) -> Path:
     with create(path) as store:
-        video = store.begin_video("v", duration=1.0, facts={}, num_segments=len(rows))
-        store.set_file("/v.mp4", state="done", video=video)
-        store.add_segments(
+        video = store.writer.begin_video("v", duration=1.0, facts={}, num_segments=len(rows))
+        store.writer.set_file("/v.mp4", state="done", video=video)
+        store.writer.add_segments(
             [
                 NewSegment(video, number, 0.0, 1.0, SegmentEmbedding(row, row[None], np.zeros(1)))
                 for number, row in enumerate(rows)
             ]
         )
-        store.finish_video(video)
+        store.writer.finish_video(video)
     return path
 
 
@@ -78,7 +78,7 @@ def make_unit_vectors(num: int, seed: int = 0) -> Float32[np.ndarray, "row dim"]
 def naive_recall(store: Store, queries: Float32[np.ndarray, "query dim"], k: int, within: int) -> float:
     """Sort all segments for each query, and count the best among the first retrieved ones."""
     ids = [int(key) for key in store.searchable()]
-    rows = dict(zip(ids, store.vectors(ids).tolist(), strict=True))
+    rows = dict(zip(ids, store.features.read_vectors(ids).tolist(), strict=True))
     shares = []
     for query in queries.tolist():
         scores = {key: sum(a * b for a, b in zip(query, row, strict=True)) for key, row in rows.items()}
@@ -155,7 +155,7 @@ def test_sample_is_reproducible_and_without_duplicates(tmp_path: Path) -> None:
         assert first.shape == (20, DIM)
         np.testing.assert_array_equal(first, sample_vectors(store, num=20, seed=3))
         assert not np.array_equal(first, sample_vectors(store, num=20, seed=4))
-        stored = {row.tobytes() for row in store.video_vectors().astype(np.float32)}
+        stored = {row.tobytes() for row in store.features.read_searchable().astype(np.float32)}
         assert {row.tobytes() for row in first} <= stored
         assert len({row.tobytes() for row in first}) == 20, "no duplicates"
 
@@ -164,7 +164,7 @@ def test_segments_of_missing_files_do_not_count(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         for seed in range(5):
             add_video(store, f"v{seed}", seed=seed)
-        store.set_file("/videos/v2.mp4", state="missing")
+        store.writer.set_file("/videos/v2.mp4", state="missing")
         assert measure_recall(store, {"a": make_unit_vectors(9)}, candidates=200)["a"] == make_perfect(9, 16)
 
 

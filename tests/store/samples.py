@@ -41,29 +41,33 @@ def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
 
 def add_video(store: Store, name: str, *, seed: int, path: str | None = None, num_segments: int = NUM_SEGMENTS) -> int:
     """Index a video as an engine would, skipping stored segments. Its content depends on the seed only."""
-    video = store.begin_video(name, duration=10.0 * num_segments, facts={"codec": "grey"}, num_segments=num_segments)
-    store.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
-    for index in sorted(set(range(num_segments)) - store.stored_segments(video)):
+    video = store.writer.begin_video(
+        name, duration=10.0 * num_segments, facts={"codec": "grey"}, num_segments=num_segments
+    )
+    store.writer.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
+    for index in sorted(set(range(num_segments)) - store.segments.stored_indices(video)):
         start, content = 10.0 * index, 100 * seed + index
         changes = shots(content, start)
-        store.add_segment(video, index, start, start + 10, embedding(content), tokens=tokens(content), shots=changes)
-    store.finish_video(video)
-    store.set_file(path or f"/videos/{name}.mp4", state="done")
+        store.writer.add_segment(
+            video, index, start, start + 10, embedding(content), tokens=tokens(content), shots=changes
+        )
+    store.writer.finish_video(video)
+    store.writer.set_file(path or f"/videos/{name}.mp4", state="done")
     return video
 
 
 def seeds(store: Store) -> list[int]:
     """Return the sorted seeds of all segments that a search returns."""
     _, ids = store.search(np.zeros((1, DIM), np.float32), max(1, len(store)))
-    segments = store.segments([int(key) for key in ids[0] if key >= 0])
-    names = {video: store.video(video).fingerprint for video in {segment.video for segment in segments}}
+    segments = store.segments.get([int(key) for key in ids[0] if key >= 0])
+    names = {video: store.videos.get(video).fingerprint for video in {segment.video for segment in segments}}
     return sorted(100 * int(names[segment.video].lstrip("v")) + segment.number for segment in segments)
 
 
 def index_all(store: Store, num_videos: int) -> None:
     for seed in range(num_videos):
         add_video(store, f"v{seed}", seed=seed)
-    store.save_vectors()
+    store.upkeep.save_vectors()
 
 
 def damage(path: Path, offset: int, *, bits: int = 1) -> None:
@@ -88,10 +92,10 @@ def to_format_1(index: Path) -> None:
 
 def to_format_2(index: Path) -> None:
     """Convert a catalog to format 2, without shots."""
-    with Store.open(index, write=True) as store, store._catalog.transaction():
-        store._catalog.run("DROP TABLE shots")
-        store._catalog.set_meta("format", 2)
-        store._catalog.set_meta("schema", find_schema_checksum(store._catalog.database))
+    with Store.open(index, write=True) as store, store._catalog.database.transaction():
+        store._catalog.database.run("DROP TABLE shots")
+        store._catalog.tables.set_meta("format", 2)
+        store._catalog.tables.set_meta("schema", find_schema_checksum(store._catalog.database))
 
 
 def environment() -> dict[str, str]:

@@ -50,9 +50,9 @@ def test_shots_are_the_times_outside_changes(spans: list[tuple[float, float]], s
 
 def test_shots_of_a_video_end_where_it_is_stored_so_far(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        video = store.begin_video("v1", duration=40.0, facts={}, num_segments=None)
+        video = store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=None)
         assert read_shots(store, video) == []
-        store.add_segment(video, 0, 0.0, 10.0, embedding(0), shots=[CUT])
+        store.writer.add_segment(video, 0, 0.0, 10.0, embedding(0), shots=[CUT])
         assert read_shots(store, video) == [Shot(0.0, 4.0, None), Shot(4.0, 10.0, "cut")]
         other = add_video(store, "v2", seed=2)
         assert read_shots(store, other) == [], "indexed without shots, as far as the store knows"

@@ -23,9 +23,15 @@ def content(store: Store) -> list[tuple[object, ...]]:
     """Return all segments found by a search, duplicates included, with their content and shot changes."""
     _, ids = store.search(np.zeros((1, samples.DIM), np.float32), 10 * NUM_VIDEOS)
     found = [int(key) for key in ids[0] if key >= 0]
-    rows = zip(store.segments(found), store.frames(found), store.tokens(found), store.segment_shots(found), strict=True)
+    rows = zip(
+        store.segments.get(found),
+        store.features.read_frames(found),
+        store.features.read_tokens(found),
+        store.shots.of_segments(found),
+        strict=True,
+    )
     return sorted(
-        (store.video(s.video).fingerprint, s.number, f.tobytes(), t.tobytes(), p.tobytes(), str(shots))
+        (store.videos.get(s.video).fingerprint, s.number, f.tobytes(), t.tobytes(), p.tobytes(), str(shots))
         for s, (f, t), p, shots in rows
     )
 
@@ -48,10 +54,10 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
             stored = content(reader)
             assert len(stored) == len(reader)
             assert stored == [each for each in whole if each in stored], "with their shot changes"
-            assert reader.verify() == []
+            assert reader.upkeep.verify() == []
     assert killed > 0
     with samples.create(tmp_path / "killed") as store:
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         samples.index_all(store, NUM_VIDEOS)
         assert content(store) == whole
         assert len(store) == len(whole) == NUM_VIDEOS * samples.NUM_SEGMENTS
@@ -83,7 +89,7 @@ def test_torn_tail_of_each_file_is_truncated(tmp_path: Path, sync: int, torn: li
     paths = sorted((tmp_path / "killed" / "features").iterdir())
     with Store.open(tmp_path / "killed") as reader:
         known = content(reader)
-        assert reader.verify() == []
+        assert reader.upkeep.verify() == []
     before = {path.stem: path.stat().st_size for path in paths}
     with samples.create(tmp_path / "killed") as store, samples.create(tmp_path / "whole") as whole:
         assert [path.stem for path in paths if path.stat().st_size < before[path.stem]] == torn
@@ -151,10 +157,10 @@ def test_killed_between_catalog_and_feature_files_is_an_empty_index(tmp_path: Pa
     Catalog.create(tmp_path / "catalog.sqlite", facts).close()
     assert Store.exists(tmp_path)
     with Store.open(tmp_path) as reader:
-        assert reader.verify() == []
-        assert reader.verify_vectors() == []
+        assert reader.upkeep.verify() == []
+        assert reader.upkeep.verify_vectors() == []
         assert content(reader) == []
-        assert reader.video_vectors().shape == (0, samples.DIM)
+        assert reader.features.read_searchable().shape == (0, samples.DIM)
         with samples.create(tmp_path) as store:
             samples.index_all(store, 2)
             assert content(reader) == content(store)

@@ -28,7 +28,7 @@ def num_queries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def assert_right(store: Store) -> None:
     ids = store.searchable()
-    kept, vectors = store.intact_vectors(ids[::-1])
+    kept, vectors = store.features.intact_vectors(ids[::-1])
     assert kept.tolist() == ids.tolist()
     expected = [embedding(seed).video.astype(np.float16) for seed in seeds(store)]
     np.testing.assert_array_equal(vectors, expected)
@@ -40,13 +40,13 @@ def test_vectors_are_read_without_a_query(tmp_path: Path, num_queries: list[int]
         assert_right(reader)
         assert num_queries == []
         for video in (0, 2, 3):
-            store.set_file(f"/videos/v{video}.mp4", state="missing")
+            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
         gone = reader.searchable()[:1] - 4
-        assert store.prune().freed_bytes > 0
+        assert store.upkeep.prune().freed_bytes > 0
         assert_right(reader)  # a compaction has moved all rows
         assert num_queries == []
-        assert len(reader.intact_vectors(gone)[0]) == 0
-        store.save_vectors()
+        assert len(reader.features.intact_vectors(gone)[0]) == 0
+        store.upkeep.save_vectors()
     with Store.open(tmp_path) as opened:
         assert_right(opened)
 
@@ -60,8 +60,8 @@ def test_moved_rows_are_found_in_the_catalog(
         index_all(store, 6)
         assert_right(reader)
         for video in (0, 2, 3):
-            store.set_file(f"/videos/v{video}.mp4", state="missing")
-        assert store.prune().freed_bytes > 0
+            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        assert store.upkeep.prune().freed_bytes > 0
         assert_right(reader)
         assert len(num_queries) == 1
 
@@ -75,6 +75,6 @@ def test_a_damaged_vector_is_skipped_once(tmp_path: Path, caplog: pytest.LogCapt
         path.write_bytes(content)
         ids = store.searchable()
         for _ in range(2):
-            assert store.intact_vectors(ids)[0].tolist() == ids[1:].tolist()
+            assert store.features.intact_vectors(ids)[0].tolist() == ids[1:].tolist()
         assert [each.getMessage() for each in caplog.records if "row 0 is damaged" in each.getMessage()] != []
         assert sum("cannot be searched" in each.getMessage() for each in caplog.records) == 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexed_texts import add_words
 from tests.store.samples import add_video, create, environment
+from tests.words import add_words
 
 if sys.platform == "win32":
     pytest.skip("Windows has no limit on the size of files", allow_module_level=True)
@@ -26,7 +26,7 @@ from vidret.store.texts.upkeep import count_texts, find_damaged_texts
 with Store.open(sys.argv[1]) as store:
     assert len(store) == 4
     assert (store.search(np.ones((1, store.dim), np.float32), 4)[1] >= 0).all()
-    assert not store.verify() and not store.verify_vectors()
+    assert not store.upkeep.verify() and not store.upkeep.verify_vectors()
 with TextStore.open(sys.argv[1]) as texts:
     assert not texts.index.in_memory
     assert texts.index.find_phrase("red apple", 5).size == 1
@@ -41,7 +41,7 @@ def test_an_intact_index_is_read_on_a_full_disk(tmp_path: Path, is_copy: bool) -
     index = tmp_path / "index"
     with create(index) as store:
         add_video(store, "a", seed=0)
-        store.save_vectors()
+        store.upkeep.save_vectors()
     add_words(index, "a", ["one red apple", "two green pears"])
     for path in [*index.rglob("*-wal"), *index.rglob("*-shm")] if is_copy else []:
         path.unlink()

@@ -33,9 +33,9 @@ from pathlib import Path
 from tests.store import samples
 store = samples.create(Path(sys.argv[1]))
 samples.index_all(store, 3)
-store.set_file("/videos/v0.mp4", state="missing")
-store.prune()
-assert store.verify() == []
+store.writer.set_file("/videos/v0.mp4", state="missing")
+store.upkeep.prune()
+assert store.upkeep.verify() == []
 print("ready", flush=True)
 sys.stdin.read()
 store.close()

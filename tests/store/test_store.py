@@ -30,20 +30,20 @@ def test_everything_is_read_as_stored(tmp_path: Path) -> None:
     with Store.open(tmp_path / "index") as store:
         assert (store.encoder_name, store.encoder_fingerprint, store.dim, len(store)) == ("tower", "tower-1", DIM, 20)
         for v in range(5):
-            video = store.is_complete(f"v{v}")
+            video = store.videos.find_complete(f"v{v}")
             assert video is not None
-            record = store.video(video)
+            record = store.videos.get(video)
             assert (record.fingerprint, record.duration, record.facts) == (f"v{v}", 40.0, {"codec": "grey"})
-            ids = store.video_segments(video)
-            assert store.segments(ids) == [Segment(video, n, 10.0 * n, 10.0 * n + 10) for n in range(4)]
-            for index, (frames, times) in enumerate(store.frames(ids)):
+            ids = store.segments.ids_of_video(video)
+            assert store.segments.get(ids) == [Segment(video, n, 10.0 * n, 10.0 * n + 10) for n in range(4)]
+            for index, (frames, times) in enumerate(store.features.read_frames(ids)):
                 expected = embedding(100 * v + index)
                 assert frames.dtype == np.float16
                 np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float16))
                 np.testing.assert_array_equal(times, expected.times)
-            assert store.tokens(ids) == [tokens(100 * v + index) for index in range(4)]
+            assert store.features.read_tokens(ids) == [tokens(100 * v + index) for index in range(4)]
     with Store.open(tmp_path / "index") as store:
-        kept = store.tokens([3, 4])
+        kept = store.features.read_tokens([3, 4])
     assert kept == [tokens(2), tokens(3)]  # still readable
 
 
@@ -51,53 +51,57 @@ def test_search_matches_the_naive_search(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 6)
         vectors = np.stack([e.video.astype(np.float16) for e in stored(6).values()]).astype(np.float32)
-        np.testing.assert_array_equal(store.video_vectors(), vectors.astype(np.float16))
+        np.testing.assert_array_equal(store.features.read_searchable(), vectors.astype(np.float16))
         queries = np.random.default_rng(0).standard_normal((7, DIM)).astype(np.float32)
         scores, ids = store.search(queries, 5)
         exact = queries @ vectors.T
         order = np.argsort(-exact, axis=1)[:, :5]
         np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
-        found = [[100 * (s.video - 1) + s.number for s in store.segments(row)] for row in ids]
+        found = [[100 * (s.video - 1) + s.number for s in store.segments.get(row)] for row in ids]
         assert found == [[list(stored(6))[column] for column in row] for row in order]
 
 
 def test_frames_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        ids = store.video_segments(add_video(store, "v0", seed=0))
+        ids = store.segments.ids_of_video(add_video(store, "v0", seed=0))
         asked = [ids[2], ids[0], ids[2], ids[3]]
-        for (frames, times), key in zip(store.frames(asked), asked, strict=True):
-            np.testing.assert_array_equal(frames, store.frames([key])[0][0])
-            np.testing.assert_array_equal(times, store.frames([key])[0][1])
-        assert store.frames([]) == []
+        for (frames, times), key in zip(store.features.read_frames(asked), asked, strict=True):
+            np.testing.assert_array_equal(frames, store.features.read_frames([key])[0][0])
+            np.testing.assert_array_equal(times, store.features.read_frames([key])[0][1])
+        assert store.features.read_frames([]) == []
         with pytest.raises(StoreError, match="segment -1 is not in the index"):
-            store.frames([ids[0], -1])
+            store.features.read_frames([ids[0], -1])
 
 
 def test_tokens_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        ids = store.video_segments(add_video(store, "v0", seed=0))
+        ids = store.segments.ids_of_video(add_video(store, "v0", seed=0))
         asked = [ids[2], ids[0], ids[2], ids[3]]
-        assert store.tokens(asked) == [tokens(2), b"", tokens(2), tokens(3)] == store.tokens(np.array(asked))
-        assert store.tokens([]) == []
+        assert (
+            store.features.read_tokens(asked)
+            == [tokens(2), b"", tokens(2), tokens(3)]
+            == store.features.read_tokens(np.array(asked))
+        )
+        assert store.features.read_tokens([]) == []
         for unknown in (-1, 99):
             with pytest.raises(StoreError, match=f"segment {unknown} is not in the index"):
-                store.tokens([ids[0], unknown])
+                store.features.read_tokens([ids[0], unknown])
 
 
 def test_tokens_are_opaque_bytes(tmp_path: Path) -> None:
     """Any bytes can be stored, and segments need no tokens."""
     packed = [b"\0", b"", bytes(range(256)) * 999, b"\0\0\0", b"SQLite format 3", b""]
     with create(tmp_path) as store:
-        video = store.begin_video("v0", duration=1.0, facts={}, num_segments=9)
-        store.set_file("a.mp4", state="running", video=video)
-        empty = [store.add_segment(video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
-        assert store.tokens(empty) == [b"", b""]
+        video = store.writer.begin_video("v0", duration=1.0, facts={}, num_segments=9)
+        store.writer.set_file("a.mp4", state="running", video=video)
+        empty = [store.writer.add_segment(video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
+        assert store.features.read_tokens(empty) == [b"", b""]
         assert (tmp_path / "features" / "tokens.bin").stat().st_size == 0
-        ids = [store.add_segment(video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
-        assert store.tokens(ids) == packed
-        assert store.add_segment(video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
+        ids = [store.writer.add_segment(video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
+        assert store.features.read_tokens(ids) == packed
+        assert store.writer.add_segment(video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
     with Store.open(tmp_path) as store:
-        assert store.tokens([*ids, *empty]) == [*packed, b"", b""]
+        assert store.features.read_tokens([*ids, *empty]) == [*packed, b"", b""]
         assert (tmp_path / "features" / "tokens.bin").stat().st_size == sum(map(len, packed))
         np.testing.assert_array_equal(store.searchable(), [*empty, *ids])
 
@@ -107,7 +111,7 @@ def test_searchable_lists_the_segments_of_live_files(tmp_path: Path) -> None:
         assert reader.searchable().tolist() == []
         index_all(store, 3)
         assert reader.searchable().tolist() == list(range(1, 13))
-        store.set_file("/videos/v1.mp4", state="missing")
+        store.writer.set_file("/videos/v1.mp4", state="missing")
         assert reader.searchable().tolist() == [1, 2, 3, 4, 9, 10, 11, 12]
         assert len(reader) == 8
 
@@ -117,8 +121,8 @@ def test_empty_index_has_no_results(tmp_path: Path) -> None:
         scores, ids = store.search(np.zeros((2, DIM), np.float32), 3)
         assert (ids == -1).all()
         assert np.isneginf(scores).all()
-        assert store.video_vectors().shape == (0, DIM)
-        store.save_vectors()
+        assert store.features.read_searchable().shape == (0, DIM)
+        store.upkeep.save_vectors()
     with Store.open(tmp_path) as store:
         assert len(store) == 0
         assert seeds(store) == []
@@ -126,41 +130,41 @@ def test_empty_index_has_no_results(tmp_path: Path) -> None:
 
 def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
-        store.set_file("a.mp4", state="running", video=video)
-        key = store.add_segment(video, 2, 20.0, 30.0, embedding(302))
+        video = store.writer.begin_video("v3", duration=40.0, facts={}, num_segments=4)
+        store.writer.set_file("a.mp4", state="running", video=video)
+        key = store.writer.add_segment(video, 2, 20.0, 30.0, embedding(302))
         assert seeds(store) == [302]
-        assert store.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # already stored: unchanged
-        np.testing.assert_allclose(store.frames([key])[0][0], embedding(302).frames, atol=1e-3)
-        assert store.stored_segments(video) == {2}
-        assert store.is_complete("v3") is None
+        assert store.writer.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # already stored: unchanged
+        np.testing.assert_allclose(store.features.read_frames([key])[0][0], embedding(302).frames, atol=1e-3)
+        assert store.segments.stored_indices(video) == {2}
+        assert store.videos.find_complete("v3") is None
         with pytest.raises(StoreError, match="salvaged must describe the loss when 1 of 4 segments are stored"):
-            store.finish_video(video)
-        store.finish_video(video, salvaged="30 s to 40 s are missing")
-        assert store.is_complete("v3") == video
-        assert store.video(video).salvaged == "30 s to 40 s are missing"
+            store.writer.finish_video(video)
+        store.writer.finish_video(video, salvaged="30 s to 40 s are missing")
+        assert store.videos.find_complete("v3") == video
+        assert store.videos.get(video).salvaged == "30 s to 40 s are missing"
 
 
 def test_moved_file_keeps_its_vectors(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = add_video(store, "v1", seed=1, path="old.mp4")
-        ids = store.video_segments(video)
-        store.set_file("old.mp4", state="missing")
+        ids = store.segments.ids_of_video(video)
+        store.writer.set_file("old.mp4", state="missing")
         assert seeds(store) == []
         assert add_video(store, "v1", seed=1, path="new.mp4") == video
-        assert store.video_segments(video) == ids
+        assert store.segments.ids_of_video(video) == ids
         assert seeds(store) == [100, 101, 102, 103]
-        assert store.paths([video]) == {video: ["new.mp4"]}
+        assert store.files.paths_of([video]) == {video: ["new.mp4"]}
 
 
 def test_copy_is_stored_once_with_both_paths(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = add_video(store, "v1", seed=1, path="b.mp4")
         assert add_video(store, "v1", seed=1, path="a.mp4") == video
-        assert store.paths([video]) == {video: ["a.mp4", "b.mp4"]}
+        assert store.files.paths_of([video]) == {video: ["a.mp4", "b.mp4"]}
         assert seeds(store) == [100, 101, 102, 103]
-        store.set_file("b.mp4", state="missing")
-        assert store.paths([video]) == {video: ["a.mp4"]}
+        store.writer.set_file("b.mp4", state="missing")
+        assert store.files.paths_of([video]) == {video: ["a.mp4"]}
         assert seeds(store) == [100, 101, 102, 103]
 
 
@@ -170,17 +174,17 @@ def test_changed_file_is_found_only_by_its_new_content(tmp_path: Path) -> None:
         new = add_video(store, "v2", seed=2, path="a.mp4")
         assert new != old
         assert seeds(store) == [200, 201, 202, 203]
-        assert store.paths([old, new]) == {old: [], new: ["a.mp4"]}
+        assert store.files.paths_of([old, new]) == {old: [], new: ["a.mp4"]}
 
 
 def test_failed_file_has_a_reason(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        store.set_file("a.mp4", state="failed", reason="no video stream", num_bytes=7)
-        record = store.file("a.mp4")
+        store.writer.set_file("a.mp4", state="failed", reason="no video stream", num_bytes=7)
+        record = store.files.get("a.mp4")
         assert record is not None
         assert (record.state, record.reason, record.video, record.num_bytes) == ("failed", "no video stream", None, 7)
-        assert store.files(state="failed") == [record] == store.files()
-        assert store.file("b.mp4") is None
+        assert store.files.find(state="failed") == [record] == store.files.find()
+        assert store.files.get("b.mp4") is None
 
 
 def test_reader_sees_additions_and_deletions_of_a_writer(tmp_path: Path) -> None:
@@ -191,12 +195,14 @@ def test_reader_sees_additions_and_deletions_of_a_writer(tmp_path: Path) -> None
             add_video(writer, f"v{seed}", seed=seed)
             assert reader.generation > before
             assert seeds(reader) == [100 * s + n for s in range(seed + 1) for n in range(4)]
-            reader.frames(reader.video_segments(seed + 1))
-            assert reader.tokens(reader.video_segments(seed + 1)) == [tokens(100 * seed + n) for n in range(4)]
-        writer.set_file("/videos/v1.mp4", state="missing")
+            reader.features.read_frames(reader.segments.ids_of_video(seed + 1))
+            assert reader.features.read_tokens(reader.segments.ids_of_video(seed + 1)) == [
+                tokens(100 * seed + n) for n in range(4)
+            ]
+        writer.writer.set_file("/videos/v1.mp4", state="missing")
         assert seeds(reader) == [0, 1, 2, 3, 200, 201, 202, 203]
         with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
-            reader.prune()
+            reader.upkeep.prune()
 
 
 def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> None:
@@ -247,10 +253,10 @@ def test_mtime_that_marks_a_content_is_not_a_time(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         add_video(store, "v1", seed=1)
         for mark in (NO_TIME, NO_TIME - 5):
-            store.set_file("/videos/v1.mp4", state="done", mtime_ns=mark)
-            assert store.videos()[0].changed is None
-            assert store.videos(Filters(after=0)) == store.videos(Filters(before=2e9)) == []
-            record = store.file("/videos/v1.mp4")
+            store.writer.set_file("/videos/v1.mp4", state="done", mtime_ns=mark)
+            assert store.videos.find()[0].changed is None
+            assert store.videos.find(Filters(after=0)) == store.videos.find(Filters(before=2e9)) == []
+            record = store.files.get("/videos/v1.mp4")
             assert record is not None
             assert record.mtime_ns == mark
 
@@ -281,7 +287,7 @@ def test_damaged_vectors_do_not_change_results(tmp_path: Path, damage: str) -> N
     for name in ("index", "other"):
         with create(tmp_path / name) as store:
             add_video(store, f"v{len(name)}", seed=len(name))
-            store.save_vectors()
+            store.upkeep.save_vectors()
     path, *_ = (tmp_path / "index" / "vectors").iterdir()
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :: 7] = bytes(255 - b for b in data[len(data) // 2 :: 7])
@@ -289,19 +295,19 @@ def test_damaged_vectors_do_not_change_results(tmp_path: Path, damage: str) -> N
         path.unlink()
     elif damage == "older catalog":  # a catalog restored from before the vectors were saved
         catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
-        catalog.run("DELETE FROM meta WHERE key = 'vectors'")
+        catalog.database.run("DELETE FROM meta WHERE key = 'vectors'")
         catalog.close()
     else:
         other = next((tmp_path / "other" / "vectors").iterdir()).read_bytes()  # same ids, different vectors
         path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:99]), "foreign": other}[damage])
     with Store.open(tmp_path / "index", write=True) as store:
         assert seeds(store) == [500, 501, 502, 503]
-        for index, key in enumerate(store.video_segments(1)):
+        for index, key in enumerate(store.segments.ids_of_video(1)):
             query = embedding(500 + index).video
             scores, ids = store.search(query[None], 1)
             assert ids[0, 0] == key
             assert scores[0, 0] == pytest.approx(1, abs=1e-3)
-        store.save_vectors()
+        store.upkeep.save_vectors()
     assert store_is_saved(tmp_path / "index")
 
 
@@ -309,7 +315,7 @@ def store_is_saved(path: Path) -> bool:
     """Return whether saving again changes no file."""
     before = [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()]
     with Store.open(path, write=True) as store:
-        store.save_vectors()
+        store.upkeep.save_vectors()
     return [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()] == before
 
 
@@ -317,11 +323,11 @@ def test_saved_vectors_are_updated(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
     with Store.open(tmp_path, write=True) as store:
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         add_video(store, "v7", seed=7)
         add_video(store, "v8", seed=8)
-        store.save_vectors()
-        store.set_file("/videos/v8.mp4", state="missing")
+        store.upkeep.save_vectors()
+        store.writer.set_file("/videos/v8.mp4", state="missing")
     with Store.open(tmp_path) as store:
         assert [file.name[:5] for file in (tmp_path / "vectors").iterdir()] == ["flat-"]
         assert seeds(store) == [100 * s + n for s in (1, 2, 7) for n in range(4)]
@@ -341,43 +347,49 @@ def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None
         index_all(one, 3)
         segments = []
         for seed in range(3):
-            video = many.begin_video(f"v{seed}", duration=40.0, facts={"codec": "grey"}, num_segments=NUM_SEGMENTS)
-            many.set_file(f"/videos/v{seed}.mp4", state="done", video=video)
+            video = many.writer.begin_video(
+                f"v{seed}", duration=40.0, facts={"codec": "grey"}, num_segments=NUM_SEGMENTS
+            )
+            many.writer.set_file(f"/videos/v{seed}.mp4", state="done", video=video)
             for index in range(NUM_SEGMENTS):
                 content, start = 100 * seed + index, 10.0 * index
                 segments.append(NewSegment(video, index, start, start + 10, embedding(content), tokens(content)))
-        assert many.add_segments(segments) == list(range(1, 13))
-        assert many.segments(range(1, 13)) == one.segments(range(1, 13))
-        assert many.tokens(range(1, 13)) == one.tokens(range(1, 13))
+        assert many.writer.add_segments(segments) == list(range(1, 13))
+        assert many.segments.get(range(1, 13)) == one.segments.get(range(1, 13))
+        assert many.features.read_tokens(range(1, 13)) == one.features.read_tokens(range(1, 13))
         for path in (tmp_path / "one" / "features").iterdir():
             assert path.read_bytes() == (tmp_path / "many" / "features" / path.name).read_bytes()
         assert seeds(many) == seeds(one)
-        assert many.verify() == []
-        assert many.add_segments([]) == []
+        assert many.upkeep.verify() == []
+        assert many.writer.add_segments([]) == []
 
 
 def test_first_of_duplicate_segments_is_stored(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
-        store.set_file("a.mp4", state="running", video=video)
-        first = store.add_segment(video, 2, 0.0, 1.0, embedding(302))
+        video = store.writer.begin_video("v3", duration=40.0, facts={}, num_segments=4)
+        store.writer.set_file("a.mp4", state="running", video=video)
+        first = store.writer.add_segment(video, 2, 0.0, 1.0, embedding(302))
         before = store.generation
-        ids = store.add_segments([NewSegment(video, n, 0.0, 1.0, embedding(s)) for n, s in ((2, 7), (0, 300), (0, 8))])
+        ids = store.writer.add_segments(
+            [NewSegment(video, n, 0.0, 1.0, embedding(s)) for n, s in ((2, 7), (0, 300), (0, 8))]
+        )
         assert ids == [first, first + 1, first + 1]
         assert store.generation == before + 1
         assert seeds(store) == [300, 302]
-        np.testing.assert_array_equal(store.frames(ids[1:2])[0][0], embedding(300).frames.astype(np.float16))
+        np.testing.assert_array_equal(
+            store.features.read_frames(ids[1:2])[0][0], embedding(300).frames.astype(np.float16)
+        )
 
 
 def test_invalid_segment_among_many_rejects_all(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        video = store.begin_video("v0", duration=40.0, facts={}, num_segments=4)
+        video = store.writer.begin_video("v0", duration=40.0, facts={}, num_segments=4)
         good = NewSegment(video, 0, 0.0, 1.0, embedding(0))
         with pytest.raises(StoreError, match=r"number must be in 0\.\.3, got 4"):
-            store.add_segments([good, replace(good, number=4)])
+            store.writer.add_segments([good, replace(good, number=4)])
         with pytest.raises(StoreError, match="video must be one of this index, got 77"):
-            store.add_segments([good, replace(good, video=77)])
-        assert store.stored_segments(video) == set()
+            store.writer.add_segments([good, replace(good, video=77)])
+        assert store.segments.stored_indices(video) == set()
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
@@ -397,14 +409,14 @@ def test_invalid_segment_among_many_rejects_all(tmp_path: Path) -> None:
 )
 def test_invalid_segments_are_rejected(tmp_path: Path, change: dict[str, object], rule: str) -> None:
     with create(tmp_path) as store:
-        video = store.begin_video("v0", duration=1.0, facts={}, num_segments=4)
+        video = store.writer.begin_video("v0", duration=1.0, facts={}, num_segments=4)
         good = embedding(0)
         values: dict[str, object] = {"video": good.video, "frames": good.frames, "times": good.times}
         values |= {"id": video, "number": 0, "end": 1.0} | change
         bad = SegmentEmbedding(values["video"], values["frames"], values["times"])  # type: ignore[arg-type]
         with pytest.raises(StoreError, match=rule):
-            store.add_segment(values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
-        assert store.stored_segments(video) == set()
+            store.writer.add_segment(values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
+        assert store.segments.stored_indices(video) == set()
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
@@ -418,27 +430,31 @@ def test_invalid_arguments_are_rejected(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="k must be at least 1, got 0"):
             store.search(zeros, 0)
         with pytest.raises(StoreError, match=r"state must be one of pending, running, .*, got 'lost'"):
-            store.set_file("a", state="lost")  # type: ignore[arg-type]
+            store.writer.set_file("a", state="lost")  # type: ignore[arg-type]
         with pytest.raises(StoreError, match="num_segments must be at least 1, got 0"):
-            store.begin_video("f", duration=1.0, facts={}, num_segments=0)
+            store.writer.begin_video("f", duration=1.0, facts={}, num_segments=0)
         with pytest.raises(StoreError, match="duration must be finite and not negative, got nan"):
-            store.begin_video("f", duration=float("nan"), facts={}, num_segments=1)
+            store.writer.begin_video("f", duration=float("nan"), facts={}, num_segments=1)
 
 
 def test_metadata_of_users_is_separate_from_that_of_the_store(tmp_path: Path) -> None:
     with create(tmp_path) as store:
-        store.set_meta("dim", "wide")
-        store.set_meta("scores", b"\x00\xff")
-        assert (store.get_meta("dim"), store.get_meta("scores"), store.get_meta("other")) == ("wide", b"\x00\xff", None)
+        store.metadata.set("dim", "wide")
+        store.metadata.set("scores", b"\x00\xff")
+        assert (store.metadata.get("dim"), store.metadata.get("scores"), store.metadata.get("other")) == (
+            "wide",
+            b"\x00\xff",
+            None,
+        )
     with Store.open(tmp_path) as store:
-        assert (store.dim, store.get_meta("dim")) == (DIM, "wide")
+        assert (store.dim, store.metadata.get("dim")) == (DIM, "wide")
 
 
 def test_info_counts(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
-        store.set_file("x.mp4", state="failed", reason="broken")
-        store.set_file("/videos/v2.mp4", state="missing")
+        store.writer.set_file("x.mp4", state="failed", reason="broken")
+        store.writer.set_file("/videos/v2.mp4", state="missing")
         info = store.info()
         assert info.files == {"done": 2, "failed": 1, "missing": 1}
         assert (info.videos, info.complete_videos, info.segments, info.searchable) == (3, 3, 12, 8)
@@ -450,22 +466,22 @@ def test_info_counts(tmp_path: Path) -> None:
 def test_threads_can_share_a_store(tmp_path: Path) -> None:
     errors: list[BaseException] = []
     with create(tmp_path) as store:
-        videos = [store.begin_video(f"v{v}", duration=1.0, facts={}, num_segments=10) for v in range(4)]
+        videos = [store.writer.begin_video(f"v{v}", duration=1.0, facts={}, num_segments=10) for v in range(4)]
         for video in videos:
-            store.set_file(f"{video}.mp4", state="running", video=video)
+            store.writer.set_file(f"{video}.mp4", state="running", video=video)
 
         def write(video: int) -> None:
             for index in range(10):
                 content = 100 * (video - 1) + index
-                store.add_segment(video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
+                store.writer.add_segment(video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
 
         def read() -> None:
             for _ in range(20):
                 _, ids = store.search(np.ones((1, DIM), np.float32), 50)
                 found = [int(key) for key in ids[0] if key >= 0]
-                contents = [100 * (segment.video - 1) + segment.number for segment in store.segments(found)]
-                assert store.tokens(found) == [tokens(content) for content in contents]
-                store.frames(found)
+                contents = [100 * (segment.video - 1) + segment.number for segment in store.segments.get(found)]
+                assert store.features.read_tokens(found) == [tokens(content) for content in contents]
+                store.features.read_frames(found)
 
         def guarded(job: threading.Thread) -> None:
             try:
@@ -483,7 +499,7 @@ def test_threads_can_share_a_store(tmp_path: Path) -> None:
             runner.join()
         assert errors == []
         assert seeds(store) == [100 * v + n for v in range(4) for n in range(10)]
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
 
 
 FILES = {  # path: duration and modification time in seconds
@@ -513,50 +529,50 @@ def test_filters_select_by_folder_duration_and_date(tmp_path: Path, filters: Fil
     with create(tmp_path / "index") as store:
         owners = {}
         for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
-            video = store.begin_video(path, duration=seconds, facts={"width": 64}, num_segments=1)
-            store.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed * 10**9)
-            store.add_segment(video, 0, 0.0, seconds, embedding(seed))
+            video = store.writer.begin_video(path, duration=seconds, facts={"width": 64}, num_segments=1)
+            store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed * 10**9)
+            store.writer.add_segment(video, 0, 0.0, seconds, embedding(seed))
             owners[video] = Path(path).stem
-        found = store.videos(filters)
+        found = store.videos.find(filters)
         assert "".join(owners[each.id] for each in found) == names
         _, ids = store.search(np.ones((1, DIM)), 9, filters)
-        searched = {segment.video for segment in store.segments(ids[ids >= 0])}
+        searched = {segment.video for segment in store.segments.get(ids[ids >= 0])}
         assert searched == {each.id for each in found}
-        assert {video for video, paths in store.paths(list(owners), filters).items() if paths} == searched
+        assert {video for video, paths in store.files.paths_of(list(owners), filters).items() if paths} == searched
 
 
 def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
         video = add_video(store, "v1", seed=1)
-        store.set_file("/videos/a.mp4", state="done", video=video, num_bytes=1, mtime_ns=5 * 10**9)
-        store.set_file("/videos/gone.mp4", state="missing", video=video)
+        store.writer.set_file("/videos/a.mp4", state="done", video=video, num_bytes=1, mtime_ns=5 * 10**9)
+        store.writer.set_file("/videos/gone.mp4", state="missing", video=video)
         expected = StoredVideo(
             video, ("/videos/a.mp4", "/videos/v1.mp4"), 40.0, {"codec": "grey"}, True, "", NUM_SEGMENTS, 5.0
         )
-        assert store.videos() == store.videos(video=video) == [expected]
-        assert store.videos(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
-        assert store.videos(video=video + 1) == []
+        assert store.videos.find() == store.videos.find(video=video) == [expected]
+        assert store.videos.find(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
+        assert store.videos.find(video=video + 1) == []
 
 
 def test_vectors_are_read_in_the_order_of_ids_and_damage_is_reported(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
         expected = np.stack([embedding(content).video for content in (101, 0)]).astype(np.float16)
-        np.testing.assert_array_equal(store.vectors([6, 1]), expected)
-        assert store.vectors([]).shape == (0, DIM)
+        np.testing.assert_array_equal(store.features.read_vectors([6, 1]), expected)
+        assert store.features.read_vectors([]).shape == (0, DIM)
         with pytest.raises(StoreError, match="segment 99 is not in the index"):
-            store.vectors([1, 99])
+            store.features.read_vectors([1, 99])
     damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)
     with Store.open(tmp_path) as store, pytest.raises(StoreError, match="row 2 is damaged"):
-        store.vectors([1, 2, 3])
+        store.features.read_vectors([1, 2, 3])
 
 
 def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         for key in ("kind.b", "kind_", "kind.a", "other"):
-            store.set_meta(key, "x")
-        assert store.meta_keys("kind.") == ["kind.a", "kind.b"]
-        assert store.meta_keys("") == ["kind.a", "kind.b", "kind_", "other"]
+            store.metadata.set(key, "x")
+        assert store.metadata.keys("kind.") == ["kind.a", "kind.b"]
+        assert store.metadata.keys("") == ["kind.a", "kind.b", "kind_", "other"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -568,7 +584,9 @@ def test_overlapping_segments_agree_with_a_naive_twin(tmp_path: Path, seed: int)
             (int(rng.choice([*videos, 99])), start, start + length)
             for start, length in zip(rng.integers(0, 50, seed) * 1.0, rng.integers(0, 25, seed) * 1.0, strict=True)
         ]
-        segments = {each: store.segments([each])[0] for video in videos for each in store.video_segments(video)}
+        segments = {
+            each: store.segments.get([each])[0] for video in videos for each in store.segments.ids_of_video(video)
+        }
         expected = [
             key
             for key, each in sorted(segments.items())
@@ -581,13 +599,13 @@ def test_segments_are_found_in_the_order_asked_for(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
         videos = [add_video(store, f"v{each}", seed=each) for each in range(2)]
         pairs = [(videos[1], 3), (videos[0], 0), (99, 0), (videos[0], 77), (videos[1], 0), (videos[1], 3)]
-        found = store.segments(store.find_segments(pairs))
+        found = store.segments.get(store.segments.find_many(pairs))
         assert [(each.video, each.number) for each in found] == [pairs[0], pairs[1], pairs[4], pairs[5]]
 
 
 def test_fingerprints_include_videos_without_live_files(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
-        store.set_file("/videos/v1.mp4", state="missing")
-        assert store.fingerprints() == {1: "v0", 2: "v1", 3: "v2"}
-        assert list(store.contents()) == ["v0", "v2"]
+        store.writer.set_file("/videos/v1.mp4", state="missing")
+        assert store.videos.fingerprints() == {1: "v0", 2: "v1", 3: "v2"}
+        assert list(store.videos.contents()) == ["v0", "v2"]

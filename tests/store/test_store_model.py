@@ -84,7 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
                     act()
             except KilledError:
                 self.reopen(copy)
-                assert self.store.verify() == []
+                assert self.store.upkeep.verify() == []
                 others = {path: held for path, held in self.files.items() if path not in touched}
                 assert {path: held for path, held in self.read_files().items() if path in others} == others
                 live = {content for state, content in others.values() if state == "done"}
@@ -102,10 +102,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.store, self.reader = samples.create(folder), Store.open(folder)
 
     def read_files(self) -> dict[str, tuple[str, int]]:
-        names = self.store.fingerprints()
+        names = self.store.videos.fingerprints()
         return {
             record.path: (record.state, int(names[record.video].lstrip("v")))
-            for record in self.store.files()
+            for record in self.store.files.find()
             if record.video is not None
         }
 
@@ -122,8 +122,8 @@ class StoreMachine(RuleBasedStateMachine):
         content = self.files[old][1]
 
         def act() -> None:
-            self.store.set_file(old, state="missing", reason="the file is gone")
-            self.store.set_file(path, state="done", video=self.store.is_complete(f"v{content}"))
+            self.store.writer.set_file(old, state="missing", reason="the file is gone")
+            self.store.writer.set_file(path, state="done", video=self.store.videos.find_complete(f"v{content}"))
 
         self.change(act, kill, {old, path})
         self.files[old] = ("missing", content)
@@ -133,7 +133,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), kill=KILLS)
     def delete(self, data: st.DataObject, kill: Kill) -> None:
         path = data.draw(st.sampled_from(sorted(self.files)))
-        self.change(lambda: self.store.set_file(path, state="missing"), kill, {path})
+        self.change(lambda: self.store.writer.set_file(path, state="missing"), kill, {path})
         self.files[path] = ("missing", self.files[path][1])
 
     @rule(kill=KILLS)
@@ -143,7 +143,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.stored = {content for _, content in self.files.values()}
 
     def prune_all(self) -> None:
-        self.store.prune()
+        self.store.upkeep.prune()
 
     @rule(other=st.dictionaries(PATHS, CONTENTS, min_size=1, max_size=2), kill=KILLS)
     def merge(self, other: dict[str, int], kill: Kill) -> None:
@@ -165,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        self.store.save_vectors()
+        self.store.upkeep.save_vectors()
 
     @rule()
     def close_and_open(self) -> None:
@@ -175,24 +175,24 @@ class StoreMachine(RuleBasedStateMachine):
     def holds_what_the_dict_holds(self) -> None:
         live = sorted({content for state, content in self.files.values() if state == "done"})
         assert self.read_files() == self.files
-        assert sorted(self.store.fingerprints().values()) == [f"v{content}" for content in sorted(self.stored)]
+        assert sorted(self.store.videos.fingerprints().values()) == [f"v{content}" for content in sorted(self.stored)]
         for store in (self.store, self.reader):
             assert samples.seeds(store) == [100 * content + n for content in live for n in range(NUM_SEGMENTS)]
-            owners = {video.id: video.paths for video in store.videos()}
-            names = store.fingerprints()
+            owners = {video.id: video.paths for video in store.videos.find()}
+            names = store.videos.fingerprints()
             for video, paths in owners.items():
                 content = int(names[video].lstrip("v"))
                 assert list(paths) == sorted(path for path, held in self.files.items() if held == ("done", content))
-                for number, (frames, _) in enumerate(store.frames(store.video_segments(video))):
+                for number, (frames, _) in enumerate(store.features.read_frames(store.segments.ids_of_video(video))):
                     expected = samples.embedding(100 * content + number).frames.astype(np.float16)
                     np.testing.assert_array_equal(frames, expected)
-        assert self.store.verify() == []
+        assert self.store.upkeep.verify() == []
 
 
 def add(store: Store, path: str, content: int, *, mtime_ns: int = 0) -> None:
     """Index a file as an engine would."""
     samples.add_video(store, f"v{content}", seed=content, path=path, num_segments=NUM_SEGMENTS)
-    store.set_file(path, state="done", mtime_ns=mtime_ns)
+    store.writer.set_file(path, state="done", mtime_ns=mtime_ns)
 
 
 StoreMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=10)

@@ -17,15 +17,15 @@ from .samples import DIM, add_video, create, damage, embedding, index_all, seeds
 def assert_stored(store: Store, expected: list[int]) -> None:
     """Assert that exactly these segments are stored, with all of their data."""
     assert seeds(store) == expected
-    assert store.verify() == []
+    assert store.upkeep.verify() == []
     for seed in expected:
-        video = store.is_complete(f"v{seed // 100}")
+        video = store.videos.find_complete(f"v{seed // 100}")
         assert video is not None
-        key = store.video_segments(video)[seed % 100]
-        frames, times = store.frames([key])[0]
+        key = store.segments.ids_of_video(video)[seed % 100]
+        frames, times = store.features.read_frames([key])[0]
         np.testing.assert_array_equal(frames, embedding(seed).frames.astype(np.float16))
         np.testing.assert_array_equal(times, embedding(seed).times)
-        assert store.tokens([key]) == [tokens(seed)]
+        assert store.features.read_tokens([key]) == [tokens(seed)]
         assert store.search(embedding(seed).video[None], 1)[1][0, 0] == key
 
 
@@ -46,27 +46,27 @@ def test_prune_deletes_missing_files_and_their_videos(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 6)
         add_video(store, "v0", seed=0, path="copy.mp4")
-        store.set_file("/videos/v0.mp4", state="missing")  # there is still a copy
-        store.set_file("/videos/v1.mp4", state="missing")
-        store.set_file("/videos/v2.mp4", state="failed", reason="unreadable now")  # kept, but not searchable
-        report = store.prune()
+        store.writer.set_file("/videos/v0.mp4", state="missing")  # there is still a copy
+        store.writer.set_file("/videos/v1.mp4", state="missing")
+        store.writer.set_file("/videos/v2.mp4", state="failed", reason="unreadable now")  # kept, but not searchable
+        report = store.upkeep.prune()
         assert (report.files, report.videos, report.segments, report.freed_bytes) == (2, 1, 4, 0)
         assert_stored(store, of(0, 3, 4, 5))
-        assert store.is_complete("v1") is None
-        assert store.is_complete("v2") is not None
-        again = store.prune()
+        assert store.videos.find_complete("v1") is None
+        assert store.videos.find_complete("v2") is not None
+        again = store.upkeep.prune()
         assert (again.files, again.videos, again.segments) == (0, 0, 0)
 
 
 def test_compaction_keeps_all_results(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
-        kept = reader.video_vectors()
+        kept = reader.features.read_searchable()
         copy = kept.copy()
-        old_tokens = reader.tokens(range(1, 25))
+        old_tokens = reader.features.read_tokens(range(1, 25))
         for video in (0, 2, 3):
-            store.set_file(f"/videos/v{video}.mp4", state="missing")
-        report = store.prune()
+            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        report = store.upkeep.prune()
         assert report.freed_bytes == num_bytes(of(0, 2, 3)) == 3 * (4 + 10) * DIM * 2 + 13 * (0 + 1 + 2 + 3 + 4 * 6)
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
         sizes = [(tmp_path / "features" / name).stat().st_size for name in files(tmp_path)]
@@ -77,12 +77,12 @@ def test_compaction_keeps_all_results(tmp_path: Path) -> None:
         assert old_tokens == [tokens(seed) for seed in of(0, 1, 2, 3, 4, 5)]
         add_video(store, "v8", seed=8)
         assert_stored(reader, of(1, 4, 5, 8))
-        assert reader.video_vectors().shape == (16, DIM)
+        assert reader.features.read_searchable().shape == (16, DIM)
     with create(tmp_path) as store:
         assert_stored(store, of(1, 4, 5, 8))
         for video in (1, 4, 5, 8):
-            store.set_file(f"/videos/v{video}.mp4", state="missing")
-        assert store.prune().videos == 4
+            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        assert store.upkeep.prune().videos == 4
         assert files(tmp_path) == ["frames.2.f16", "tokens.2.bin", "video.2.f16"]
         add_video(store, "v9", seed=9)
         assert_stored(store, of(9))
@@ -93,13 +93,13 @@ def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytes
     with create(tmp_path) as store:
         index_all(store, 4)
         for video in (0, 1):
-            store.set_file(f"/videos/v{video}.mp4", state="missing")
+            store.writer.set_file(f"/videos/v{video}.mp4", state="missing")
         if moment == "before the switch":
             monkeypatch.setattr("vidret.store.upkeep.sync_folder", stop)
         else:
             monkeypatch.setattr(Path, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):
-            store.prune()
+            store.upkeep.prune()
         monkeypatch.undo()
         assert len(files(tmp_path)) == 6
     with Store.open(tmp_path) as store:
@@ -127,23 +127,23 @@ def test_damage_is_reported_and_repaired(tmp_path: Path) -> None:
     damage(tmp_path / "features" / "tokens.bin", token_byte + 7, bits=16)
     with Store.open(tmp_path) as store:
         with pytest.raises(StoreError, match=r"frames\.f16: rows from 0 are damaged"):
-            store.frames([1])
+            store.features.read_frames([1])
         with pytest.raises(StoreError, match=rf"^{tmp_path}/features/tokens\.bin: bytes from {token_byte} are damaged"):
-            store.tokens([9, 10, 11])
-        store.frames([10])  # only its tokens are damaged
-        found = store.verify()
+            store.features.read_tokens([9, 10, 11])
+        store.features.read_frames([10])  # only its tokens are damaged
+        found = store.upkeep.verify()
         assert [(bad.id, bad.video, bad.number) for bad in found] == [(1, 1, 0), (7, 2, 2), (10, 3, 1)]
         assert "frames.f16: rows from 0" in found[0].reason
         assert "video.f16: row 6" in found[1].reason
         assert f"tokens.bin: bytes from {token_byte}" in found[2].reason
         with pytest.raises(StoreError, match="opened for reading"):
-            store.verify(repair=True)
+            store.upkeep.verify(repair=True)
     with create(tmp_path) as store:
-        assert store.verify(repair=True) == found
-        assert store.verify() == []
+        assert store.upkeep.verify(repair=True) == found
+        assert store.upkeep.verify() == []
         assert seeds(store) == sorted({*of(0, 1, 2)} - {0, 102, 201})
-        assert [record.path for record in store.files(state="pending")] == [f"/videos/v{v}.mp4" for v in range(3)]
-        assert store.is_complete("v0") is None
+        assert [record.path for record in store.files.find(state="pending")] == [f"/videos/v{v}.mp4" for v in range(3)]
+        assert store.videos.find_complete("v0") is None
         index_all(store, 3)  # the next run
         assert_stored(store, of(0, 1, 2))
 
@@ -154,7 +154,7 @@ def test_rows_lost_in_a_power_failure_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "features" / "video.f16"
     path.write_bytes(path.read_bytes()[: 5 * DIM * 2])
     with create(tmp_path) as store:
-        assert [bad.id for bad in store.verify(repair=True)] == [6, 7, 8]
+        assert [bad.id for bad in store.upkeep.verify(repair=True)] == [6, 7, 8]
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
@@ -168,11 +168,11 @@ def test_tokens_lost_in_a_power_failure_are_damage(tmp_path: Path, left: int) ->
     damaged = [key for key, end in enumerate(ends, start=1) if end > left and tokens(of(0, 1)[key - 1])]
     path.write_bytes(path.read_bytes()[:left])
     with Store.open(tmp_path) as store:
-        found = store.verify()
+        found = store.upkeep.verify()
         assert [bad.id for bad in found] == damaged
         assert all(bad.reason.startswith(f"{path}: must have at least ") for bad in found)
     with create(tmp_path) as store:
-        assert [bad.id for bad in store.verify(repair=True)] == damaged
+        assert [bad.id for bad in store.upkeep.verify(repair=True)] == damaged
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
@@ -183,8 +183,8 @@ def test_lost_token_file_is_repaired(tmp_path: Path) -> None:
     (tmp_path / "features" / "tokens.bin").unlink()
     with create(tmp_path) as store:
         with pytest.raises(StoreError, match=r"tokens\.bin: bytes from 0 are damaged"):
-            store.tokens([2])
-        assert [bad.id for bad in store.verify(repair=True)] == [2, 3, 4, 5, 6, 7, 8]  # segment 1 has no tokens
+            store.features.read_tokens([2])
+        assert [bad.id for bad in store.upkeep.verify(repair=True)] == [2, 3, 4, 5, 6, 7, 8]  # segment 1 has no tokens
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
@@ -193,25 +193,27 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
     """A tenth of the vectors is dead, but nearly all bytes are."""
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         for seed in range(10):
-            video = store.begin_video(f"v{seed}", duration=1.0, facts={}, num_segments=1)
-            store.set_file(f"{seed}.mp4", state="running", video=video)
-            store.add_segment(video, 0, 0.0, 1.0, embedding(seed), tokens=bytes([seed]) * (9000 if seed == 4 else seed))
-        store.set_file("4.mp4", state="missing")
-        assert store.prune().freed_bytes == (1 + len(embedding(4).frames)) * DIM * 2 + 9000
+            video = store.writer.begin_video(f"v{seed}", duration=1.0, facts={}, num_segments=1)
+            store.writer.set_file(f"{seed}.mp4", state="running", video=video)
+            store.writer.add_segment(
+                video, 0, 0.0, 1.0, embedding(seed), tokens=bytes([seed]) * (9000 if seed == 4 else seed)
+            )
+        store.writer.set_file("4.mp4", state="missing")
+        assert store.upkeep.prune().freed_bytes == (1 + len(embedding(4).frames)) * DIM * 2 + 9000
         left = [seed for seed in range(10) if seed != 4]
-        assert reader.tokens(reader.searchable()) == [bytes([seed]) * seed for seed in left]
-        assert store.verify() == []
+        assert reader.features.read_tokens(reader.searchable()) == [bytes([seed]) * seed for seed in left]
+        assert store.upkeep.verify() == []
         with pytest.raises(StoreError, match="segment 5 is not in the index"):
-            reader.tokens([5])
+            reader.features.read_tokens([5])
 
 
 def test_compaction_moves_more_segments_than_fit_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.store.upkeep.BATCH", 3)
     with create(tmp_path) as store:
         index_all(store, 4)
-        store.set_file("/videos/v0.mp4", state="missing")
-        store.set_file("/videos/v2.mp4", state="missing")
-        assert store.prune().freed_bytes == num_bytes(of(0, 2))
+        store.writer.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v2.mp4", state="missing")
+        assert store.upkeep.prune().freed_bytes == num_bytes(of(0, 2))
         assert_stored(store, of(1, 3))
 
 
@@ -224,32 +226,32 @@ def test_damaged_catalog_raises_store_error(tmp_path: Path) -> None:
         data[page : page + 200] = b"\xa5" * 200
     path.write_bytes(data)
     with pytest.raises(StoreError, match=r"catalog\.sqlite: "), Store.open(tmp_path) as store:
-        store.verify()
+        store.upkeep.verify()
 
 
 def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 4)
-        store.set_file("/videos/v0.mp4", state="missing")
-        store.set_file("/videos/v1.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v1.mp4", state="missing")
 
         def check_while_compacting(database: Database) -> list[str]:
-            assert store.prune().freed_bytes == num_bytes(of(0, 1))
+            assert store.upkeep.prune().freed_bytes == num_bytes(of(0, 1))
             return find_bad_rows(database)
 
         monkeypatch.setattr(upkeep, "find_bad_rows", check_while_compacting)
-        assert reader.verify() == []
+        assert reader.upkeep.verify() == []
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 
 
 def test_token_file_deleted_while_open_raises_store_error(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
-        store.set_file("/videos/v2.mp4", state="missing")
-        store.prune()
+        store.writer.set_file("/videos/v2.mp4", state="missing")
+        store.upkeep.prune()
         (tmp_path / "features" / "tokens.1.bin").unlink()
         with pytest.raises(StoreError, match=f"^{tmp_path}/features: the feature files of epoch 1 are missing"):
-            reader.tokens([1])
+            reader.features.read_tokens([1])
 
 
 def test_reader_retries_during_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_head_that_wins_is_written_and_used(made: Path, run: Runner) -> None:
 def test_head_that_does_not_win_is_not_kept(made: Path, run: Runner, tmp_path: Path) -> None:
     out_path = tmp_path / "head.safetensors"
     with Store.open(made / "index", write=True) as store:
-        before = store.get_meta(HEAD)
+        before = store.metadata.get(HEAD)
     rows = [json.loads(line) for line in (made / "moments.jsonl").read_text().splitlines()[:NUM_FILMS]]
     with Engine(made / "index", ColourEncoder(), head="none") as engine:
         for row in rows:
@@ -102,7 +102,7 @@ def test_head_that_does_not_win_is_not_kept(made: Path, run: Runner, tmp_path: P
     assert trial.by_weighed.mean_overlap > trial.by_head.mean_overlap
     assert trial.card.similarity_weight == 1
     with Store.open(made / "index") as store:
-        assert store.get_meta(HEAD) == before
+        assert store.metadata.get(HEAD) == before
 
 
 def test_training_is_reproducible_and_videos_are_divided(made: Path) -> None:

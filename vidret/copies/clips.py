@@ -78,7 +78,7 @@ class ClipFinder:
             filters: Videos to look in.
             repeated: Whether to return all stretches of a video, rather than its best.
         """
-        videos = {each.id: each for each in self._store.videos(filters, video=video)}
+        videos = {each.id: each for each in self._store.videos.find(filters, video=video)}
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
         found: list[SharedFootage] = []
         own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
@@ -139,7 +139,7 @@ class ClipFinder:
         if self._fitted is None or self._fitted[0] != generation:
             ids = self._store.searchable()
             chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
-            stored = self._store.read(np.sort(chosen), tokens=False)
+            stored = self._store.features.read(np.sort(chosen), tokens=False)
             owners = [
                 np.full(len(times), each.video) for each, times in zip(stored.segments, stored.times, strict=True)
             ]

@@ -209,7 +209,7 @@ def find_duplicates(
         wanted: Ids of the videos to look for copies of; None for all.
         on_progress: Called with the number of pairs of videos checked and the total.
     """
-    videos = {video.id: video for video in store.videos()}
+    videos = {video.id: video for video in store.videos.find()}
     table = read_frame_table(store)
     pairs = []
     mutual = set()

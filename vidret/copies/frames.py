@@ -51,11 +51,14 @@ def read_frame_table(store: Store, video_ids: Collection[int] | None = None) -> 
         store.searchable()
         if wanted is None
         else np.concatenate(
-            [np.empty(0, np.int64), *(np.array(store.video_segments(video), np.int64) for video in sorted(wanted))]
+            [
+                np.empty(0, np.int64),
+                *(np.array(store.segments.ids_of_video(video), np.int64) for video in sorted(wanted)),
+            ]
         )
     )
     for first in range(0, len(ids), BATCH):
-        stored = store.read(ids[first : first + BATCH], tokens=False)
+        stored = store.features.read(ids[first : first + BATCH], tokens=False)
         for segment, frames, times in zip(stored.segments, stored.frames, stored.times, strict=True):
             parts[segment.video].append((segment.number, np.array(frames), np.array(times)))
     order = sorted(parts)

@@ -117,7 +117,7 @@ def describe_folder(
     word_times: dict[Phrase, dict[int, float]] = {}
     scores = (texts[proposed] @ vectors.means[members].T).astype(np.float64)
     if phrases is None:
-        durations = {video.id: video.duration for video in store.videos()}
+        durations = {video.id: video.duration for video in store.videos.find()}
         words = score_video_words(store, {int(each): durations[int(each)] for each in vectors.video_ids[members]})
         word_times = dict(zip(words.phrases, words.times, strict=True))
         seen, scores = [*seen, *words.phrases], np.concatenate([scores, words.scores])
@@ -146,11 +146,11 @@ def _split_videos(
     store: Store, vectors: IndexVectors, folder: str, against: str | None
 ) -> tuple[Bool[np.ndarray, " video"], Bool[np.ndarray, " video"]]:
     """Return which videos are in the folder, and which are compared with it."""
-    ours = np.isin(vectors.video_ids, [video.id for video in store.videos(Filters(folder=folder))])
+    ours = np.isin(vectors.video_ids, [video.id for video in store.videos.find(Filters(folder=folder))])
     if against is None:
         theirs = ~ours
     else:
-        theirs = np.isin(vectors.video_ids, [video.id for video in store.videos(Filters(folder=against))])
+        theirs = np.isin(vectors.video_ids, [video.id for video in store.videos.find(Filters(folder=against))])
         if not theirs.any():
             raise VidretError(f"{against}: not in the index; index it first")
     if not ours.any():
@@ -187,7 +187,7 @@ class _ExampleFinder:
         word_times: dict[Phrase, dict[int, float]],
     ) -> None:
         self._store, self._vectors, self._texts, self._word_times = store, vectors, texts, word_times
-        self._paths = {video.id: video.paths[0] for video in store.videos()}
+        self._paths = {video.id: video.paths[0] for video in store.videos.find()}
 
     def find(self, phrase: Phrase, video_ids: np.ndarray) -> tuple[ExampleFrame, ...]:
         """Return the best frame of each of the best videos; for words, frames of the first videos while they last."""
@@ -203,6 +203,6 @@ class _ExampleFinder:
     def _find_frame(self, video_id: int, text: Float[np.ndarray, " dim"]) -> ExampleFrame:
         own = np.flatnonzero(self._vectors.owners == video_id)
         segment = own[np.argmax(self._vectors.segments[own].astype(np.float32) @ text)]
-        ((frames, times),) = self._store.frames([int(self._vectors.segment_ids[segment])])
+        ((frames, times),) = self._store.features.read_frames([int(self._vectors.segment_ids[segment])])
         time = times[np.argmax(frames.astype(np.float32) @ text)] if len(frames) else 0.0
         return ExampleFrame(path=self._paths[video_id], time=float(time))

@@ -186,7 +186,7 @@ def name_clusters(
 
 def _read_folder(store: Store, folder: str) -> _Folder:
     """Return the vectors of the videos in a folder."""
-    records = {video.id: video for video in store.videos(Filters(folder=folder))}
+    records = {video.id: video for video in store.videos.find(Filters(folder=folder))}
     vectors = read_index_vectors(store)
     rows, videos = (np.isin(ids, list(records)) for ids in (vectors.owners, vectors.video_ids))
     if not rows.any():
@@ -201,7 +201,7 @@ def _read_folder(store: Store, folder: str) -> _Folder:
     found = [records[int(video_id)] for video_id in kept.video_ids]
     return _Folder(
         vectors=kept,
-        segments=store.segments(kept.segment_ids),
+        segments=store.segments.get(kept.segment_ids),
         durations={video.id: video.duration for video in found},
         paths={video.id: video.paths[0] for video in found},
     )

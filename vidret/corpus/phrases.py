@@ -111,7 +111,9 @@ def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseK
     """Yield the kind and the video of each text of some videos, by time in each track."""
     if not TextStore.exists(store.path):
         return
-    contents = {fingerprint: video_id for video_id, fingerprint in store.fingerprints().items() if video_id in videos}
+    contents = {
+        fingerprint: video_id for video_id, fingerprint in store.videos.fingerprints().items() if video_id in videos
+    }
     with TextStore.open(store.path) as texts:
         for track in texts.tracks():
             if track.fingerprint in contents and track.num_texts and track.source in KINDS:

@@ -141,7 +141,7 @@ def read_index_vectors(store: Store) -> IndexVectors:
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
     by_segment = store.owners(segment_ids)
     owners = np.fromiter((by_segment[int(each)] for each in segment_ids), np.int64, len(segment_ids))
-    segments = store.video_vectors()
+    segments = store.features.read_searchable()
     order = np.argsort(owners, kind="stable")
     video_ids, starts = np.unique(owners[order], return_index=True)
     counts = np.diff(np.append(starts, len(owners)))

@@ -53,7 +53,7 @@ def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
     """Measure what an index has read of some videos, given by the duration in seconds of each."""
     if not TextStore.exists(store.path):
         return WordUse(said=None, shown=None, languages=())
-    contents = {key: video_id for video_id, key in store.fingerprints().items() if video_id in durations}
+    contents = {key: video_id for video_id, key in store.videos.fingerprints().items() if video_id in durations}
     read, having = defaultdict[PhraseKind, set[int]](set), defaultdict[PhraseKind, set[int]](set)
     seconds = defaultdict[str, defaultdict[int, float]](lambda: defaultdict(float))
     with TextStore.open(store.path) as texts:

@@ -95,11 +95,11 @@ def index_arrays(
         moments: See ``IndexOptions``.
     """
     content, start_s = arrays.fingerprint(), float(arrays.frames.times[0])
-    video_id = store.is_complete(content)
+    video_id = store.videos.find_complete(content)
     if video_id is None:
         cut = follow_segments if follow_shots else cut_grid
         segments = list(cut(arrays, encoder.sampling, encoder.resize))
-        video_id = store.begin_video(
+        video_id = store.writer.begin_video(
             content,
             duration=arrays.duration,
             facts=describe_arrays(arrays),
@@ -115,12 +115,14 @@ def index_arrays(
                 embedding = replace(embedding, layers=None)
             packed = b"" if pack is None else pack(embedding)
             new.append(NewSegment(video_id, each.number, each.start, each.end, embedding, packed, each.shots))
-        store.add_segments(new)
+        store.writer.add_segments(new)
         if moments is not None:
-            moments.finish(arrays.path, content, store.segments(store.video_segments(video_id)), first=start_s)
-        store.finish_video(video_id)
+            moments.finish(
+                arrays.path, content, store.segments.get(store.segments.ids_of_video(video_id)), first=start_s
+            )
+        store.writer.finish_video(video_id)
     num_bytes = arrays.frames.pixels.nbytes
-    store.set_file(arrays.path, state="done", reason="", video=video_id, num_bytes=num_bytes, mtime_ns=NO_TIME)
+    store.writer.set_file(arrays.path, state="done", reason="", video=video_id, num_bytes=num_bytes, mtime_ns=NO_TIME)
     return video_id
 
 

@@ -175,12 +175,14 @@ def _mean(vectors: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, " dim"]:
 
 def _store_film(store: Store, film: _Film, cuts: Iterator[tuple[float, float, SegmentEmbedding]]) -> int:
     """Store a video unless its content is complete, link its path, and return the number of new segments."""
-    video_id, num_new = store.is_complete(film.content), 0
+    video_id, num_new = store.videos.find_complete(film.content), 0
     if video_id is None:
         segments = list(cuts)
         num_new = len(segments)
-        video_id = store.begin_video(film.content, duration=film.duration, facts=film.facts, num_segments=num_new)
-        store.add_segments([NewSegment(video_id, number, *segment) for number, segment in enumerate(segments)])
-        store.finish_video(video_id)
-    store.set_file(film.path, state="done", video=video_id, num_bytes=film.num_bytes, mtime_ns=film.mtime_ns)
+        video_id = store.writer.begin_video(
+            film.content, duration=film.duration, facts=film.facts, num_segments=num_new
+        )
+        store.writer.add_segments([NewSegment(video_id, number, *segment) for number, segment in enumerate(segments)])
+        store.writer.finish_video(video_id)
+    store.writer.set_file(film.path, state="done", video=video_id, num_bytes=film.num_bytes, mtime_ns=film.mtime_ns)
     return num_new

@@ -19,7 +19,7 @@ class LegacyVideos:
 
     def add(self, records: Iterable[FileRecord]) -> None:
         """Collect the videos of files that have such a fingerprint, by size and modification time."""
-        fingerprints = self._store.fingerprints()
+        fingerprints = self._store.videos.fingerprints()
         for record in records:
             if record.video is not None and "-" not in fingerprints[record.video]:
                 self._video_ids[record.num_bytes, record.mtime_ns].add(record.video)
@@ -27,7 +27,7 @@ class LegacyVideos:
     def find(self, job: FileJob) -> int | None:
         """Return the id of the complete video that a file holds, or None."""
         for video_id in self._video_ids.get((job.num_bytes, job.mtime_ns), ()):
-            record = self._store.video(video_id)
+            record = self._store.videos.get(video_id)
             if record.complete and not record.salvaged and record.fingerprint == legacy_fingerprint(job.path):
                 return video_id
         return None

@@ -104,21 +104,21 @@ def record_rule(
         raise VidretError(f"decoder must be {', '.join(DECODERS)}, got {decoder}")
     if shots and whole:
         raise VidretError("shots must be off for an encoder of whole videos, got on")
-    recorded = store.get_meta(SEGMENTS) or (FIXED_GRID if store.fingerprints() else None)
+    recorded = store.metadata.get(SEGMENTS) or (FIXED_GRID if store.videos.fingerprints() else None)
     rule = recorded or (FIXED_GRID if whole or shots is False else FOLLOW_SHOTS)
     follow_shots = rule == FOLLOW_SHOTS
     if shots is not None and not whole and shots != follow_shots:
         made, got = ("on", "off") if follow_shots else ("off", "on")
         raise VidretError(f"{store.path}: shots must be {made}, as the index was made, got {got}; use a new index")
-    recorded_mode = store.get_meta(SAMPLING)
+    recorded_mode = store.metadata.get(SAMPLING)
     chosen = mode or choose_mode(recorded_mode)
     if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
     if chosen != "exact" and decoder in EXACT_DECODERS:
         rule = f"decoder must be auto or pyav with sampling {chosen}"
         raise VidretError(f"{rule}, got {decoder}, which decodes all frames")
-    if store.get_meta(SEGMENTS) is None:
-        store.set_meta(SEGMENTS, rule)
+    if store.metadata.get(SEGMENTS) is None:
+        store.metadata.set(SEGMENTS, rule)
     if chosen != recorded_mode:
-        store.set_meta(SAMPLING, chosen)
+        store.metadata.set(SAMPLING, chosen)
     return chosen if follow_shots else None

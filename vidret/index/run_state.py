@@ -54,7 +54,7 @@ class RunState:
     def plan(self, files: Sequence[str]) -> None:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
-        records = {record.path: record for record in self.store.files()}
+        records = {record.path: record for record in self.store.files.find()}
         self._legacy_videos.add(records.values())
         contents = self._find_contents(records.values()) if self.words is not None else {}
         for path, result in stat_files(files):
@@ -75,11 +75,11 @@ class RunState:
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def _plan_unchanged(self, job: FileJob, record: FileRecord) -> None:
-        is_complete = record.video is not None and self.store.video(record.video).complete
+        is_complete = record.video is not None and self.store.videos.get(record.video).complete
         if record.state in ("done", "missing") and is_complete:
             self._counts["unchanged"] += 1
             if record.state == "missing":  # it exists again
-                self.store.set_file(job.path, state="done")
+                self.store.writer.set_file(job.path, state="done")
         elif record.state == "failed" and not self.retry_failed:
             self._failed.append((job.path, record.reason))
         else:
@@ -87,8 +87,8 @@ class RunState:
 
     def _find_contents(self, records: Iterable[FileRecord]) -> dict[int | None, tuple[str, list[str]]]:
         """Return the fingerprint and the live paths of each complete video, by its id."""
-        fingerprints, paths = self.store.fingerprints(), defaultdict[int, list[str]](list)
-        complete = {video.id for video in self.store.videos() if video.complete}
+        fingerprints, paths = self.store.videos.fingerprints(), defaultdict[int, list[str]](list)
+        complete = {video.id for video in self.store.videos.find() if video.complete}
         for record in records:
             if record.video in complete and record.live:
                 paths[record.video].append(record.path)
@@ -103,21 +103,21 @@ class RunState:
     def _add_job(self, job: FileJob) -> None:
         self.jobs.append(job)
         self._work.add(job.path, job.disk_bytes)
-        self.store.set_file(job.path, state="pending")
+        self.store.writer.set_file(job.path, state="pending")
 
     def _mark_missing(self, listed: set[str]) -> None:
         """Mark the files of the index that no longer exist."""
-        others = [record for record in self.store.files() if record.path not in listed]
+        others = [record for record in self.store.files.find() if record.path not in listed]
         missing = find_missing(record.path for record in others)
         for record in others:
             if record.path in missing and record.state != "missing":
                 self._newly_missing.add(record.path)
-                self.store.set_file(record.path, state="missing", reason="the file is gone")
+                self.store.writer.set_file(record.path, state="missing", reason="the file is gone")
 
     def _sort_missing(self) -> tuple[list[tuple[str, str]], list[str]]:
         """Return old and new paths of the files that this run found moved, and the files whose content is nowhere."""
-        missing = list(self.store.files(state="missing"))
-        places = {record.video: record.path for record in self.store.files(state="done")} if missing else {}
+        missing = list(self.store.files.find(state="missing"))
+        places = {record.video: record.path for record in self.store.files.find(state="done")} if missing else {}
         moved = [(each.path, places[each.video]) for each in missing if each.video in places]
         gone = [each.path for each in missing if each.video not in places]
         return sorted(pair for pair in moved if pair[0] in self._newly_missing), sorted(gone)
@@ -126,7 +126,7 @@ class RunState:
 
     def find_stored(self, job: FileJob, fingerprint: str) -> int | None:
         """Return the id of the complete video with the content of a file, or None."""
-        video_id = self.store.is_complete(fingerprint)
+        video_id = self.store.videos.find_complete(fingerprint)
         if video_id is not None:
             return video_id
         return self._legacy_videos.find(job)
@@ -140,11 +140,11 @@ class RunState:
             opened: The facts and segments of the video.
         """
         facts = {**opened.info_facts, "decoder": opened.decoder}
-        video_id = self.store.begin_video(
+        video_id = self.store.writer.begin_video(
             fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None
         )
         if job is not None:
-            self.store.set_file(job.path, state="running", video=video_id)
+            self.store.writer.set_file(job.path, state="running", video=video_id)
             num_expected = opened.num_expected
             num_remaining = num_expected * (1 - self._share_stored(video_id, opened))
             num_remaining += 0 if self.words is None else self.words.weigh(num_expected)
@@ -156,8 +156,8 @@ class RunState:
     def _share_stored(self, video_id: int, opened: OpenedVideo) -> float:
         """Return the fraction of a video that is stored, by its segments on a grid, or by its time."""
         if opened.cuts:
-            return len(self.store.stored_segments(video_id)) / len(opened.cuts)
-        _, end_s = self.store.resume_point(video_id)
+            return len(self.store.segments.stored_indices(video_id)) / len(opened.cuts)
+        _, end_s = self.store.segments.resume_point(video_id)
         return (
             0.0
             if end_s is None
@@ -166,7 +166,7 @@ class RunState:
 
     def add(self, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
         """Store segments, each with its file, in one transaction."""
-        self.store.add_segments([segment for _, segment in segments])
+        self.store.writer.add_segments([segment for _, segment in segments])
         with self._lock:
             for job, segment in segments:
                 self._counts["segments"] += 1
@@ -175,10 +175,10 @@ class RunState:
 
     def link(self, job: FileJob, video_id: int, *, encoded: bool) -> None:
         """Mark a file as done: its video was ``encoded`` from it in this run, or stored before."""
-        self.store.set_file(
+        self.store.writer.set_file(
             job.path, state="done", reason="", video=video_id, num_bytes=job.num_bytes, mtime_ns=job.mtime_ns
         )
-        salvaged = self.store.video(video_id).salvaged
+        salvaged = self.store.videos.get(video_id).salvaged
         with self._lock:
             self._counts["encoded" if encoded else "linked"] += 1
             self._work.finish(job.path)
@@ -210,7 +210,7 @@ class RunState:
         if job is not None and not isinstance(error, ChangedError):
             num_bytes, mtime_ns = job.num_bytes, job.mtime_ns
         state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
-        self.store.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
+        self.store.writer.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
         with self._lock:
             self._failed.append((path, error.reason))
 
@@ -273,11 +273,11 @@ class RunState:
         moved, gone = self._sort_missing()
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
-            missing = [record.path for record in self.store.files(state="missing")]
+            missing = [record.path for record in self.store.files.find(state="missing")]
             unpruned = [path for path in missing if not any(lies_below(path, folder) for folder in prune_below)]
-            pruned = self.store.prune(set(missing).difference(unpruned))
+            pruned = self.store.upkeep.prune(set(missing).difference(unpruned))
             prune_words(self.store, self.words)
-        self.store.save_vectors()
+        self.store.upkeep.save_vectors()
         return IndexReport(
             encoded=self._counts["encoded"],
             linked=self._counts["linked"],

@@ -112,7 +112,7 @@ class WorkerThreads:
     def _find_content(self, job: FileJob, video_id: int) -> tuple[str, list[str]]:
         """Return the fingerprint of a video and its live paths."""
         store = self._run_state.store
-        return store.video(video_id).fingerprint, sorted({job.path, *store.paths([video_id])[video_id]})
+        return store.videos.get(video_id).fingerprint, sorted({job.path, *store.files.paths_of([video_id])[video_id]})
 
     def _check_stop(self) -> None:
         if self._run_state.stop.is_set():
@@ -176,7 +176,7 @@ class WorkerThreads:
                         reading.is_decoding = False
                         if not reading.has_pictures:
                             self._finish_moments(reading)
-                            run_state.store.finish_video(reading.video_id, salvaged=message.salvaged)
+                            run_state.store.writer.finish_video(reading.video_id, salvaged=message.salvaged)
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
                         reading.words.add(message)
@@ -204,7 +204,7 @@ class WorkerThreads:
         """Join what a grounding head needs of a video, before the video is complete: a run that ends here goes on."""
         if self._moments is not None:
             store = self._run_state.store
-            segments = store.segments(store.video_segments(reading.video_id))
+            segments = store.segments.get(store.segments.ids_of_video(reading.video_id))
             content = reading.identity.fingerprint
             self._moments.finish(reading.job.path, content, segments, first=reading.start_s)
 
@@ -212,13 +212,13 @@ class WorkerThreads:
         """Return the segments of an opened file that need not be encoded."""
         if not self._begin(reading, opened):
             return {number for number, _, _ in opened.cuts}
-        return self._run_state.store.stored_segments(reading.video_id)
+        return self._run_state.store.segments.stored_indices(reading.video_id)
 
     def _find_start(self, reading: "_Reading", opened: OpenedVideo) -> SegmentStart | None:
         """Return the number and the start of the first segment to encode; None if the pictures are complete."""
         if not self._begin(reading, opened):
             return None
-        num_stored, end_s = self._run_state.store.resume_point(reading.video_id)
+        num_stored, end_s = self._run_state.store.segments.resume_point(reading.video_id)
         return num_stored, opened.start if end_s is None else end_s
 
     def _begin(self, reading: "_Reading", opened: OpenedVideo) -> bool:
@@ -239,7 +239,7 @@ class WorkerThreads:
         request = dict(reading.words.request())
         if "screen" in request:  # the frames that were sampled of a segment are found again from its start
             store, start_s = self._run_state.store, request["screen"]["start_s"]
-            stored = store.segments(store.video_segments(reading.video_id))
+            stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
             first = max(((each.number, each.start) for each in stored if each.start <= start_s), default=None)
             request["screen"] = {**request["screen"], "segment": first}
         return request

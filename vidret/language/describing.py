@@ -142,16 +142,18 @@ class _Run:
 
     def _list_waiting(self) -> Iterator[tuple[StoredVideo, list[Segment]]]:
         """Yield the videos that this model has not described completely, with their segments from there on."""
-        for video in self._store.videos():
+        for video in self._store.videos.find():
             track = self._texts.find(self._fingerprint(video), SOURCE, self._model)
             if track is not None and track.complete:
                 continue
             until_s = -1.0 if track is None else track.until_s
-            segments = sorted(self._store.segments(self._store.video_segments(video.id)), key=lambda each: each.start)
+            segments = sorted(
+                self._store.segments.get(self._store.segments.ids_of_video(video.id)), key=lambda each: each.start
+            )
             yield video, [segment for segment in segments if segment.end > until_s + 1e-3]
 
     def _fingerprint(self, video: StoredVideo) -> str:
-        return self._store.video(video.id).fingerprint
+        return self._store.videos.get(video.id).fingerprint
 
     def _describe_segment(self, video: StoredVideo, track: TextTrack, segment: Segment) -> bool:
         """Store the description of a segment; return whether the budget allowed it."""

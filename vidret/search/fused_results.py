@@ -126,7 +126,7 @@ class FusedResults:
         for _, group in groupby((video for video in ranked if video.video_id not in seen), key=lambda each: each.score):
             videos = {video.video_id: video for video in group}
             seen.update(videos)
-            paths = self._searcher.store.paths(list(videos), options.filters)
+            paths = self._searcher.store.files.paths_of(list(videos), options.filters)
             for video_id in sorted(videos, key=lambda each: paths[each]):
                 existing = tuple(path for path in paths[video_id] if may_exist(path))
                 if existing:
@@ -257,8 +257,8 @@ class FusedResults:
         """Return the segment that holds a time, or the nearest one."""
         segments = video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            ids = self._searcher.store.video_segments(video.video_id)
-            segments = list(self._searcher.store.intact_segments(ids).values())
+            ids = self._searcher.store.segments.ids_of_video(video.video_id)
+            segments = list(self._searcher.store.segments.intact(ids).values())
         if not segments:
             return Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))

@@ -186,7 +186,7 @@ class FusedSearcher:
         """Return the scores of all of one video over time; None if nothing of it is stored."""
         pictures: dict[int, VideoPictures] = {}
         if "picture" in question.sources:
-            pictures = self._rank_frames(question, self._searcher.store.video_segments(video_id))
+            pictures = self._rank_frames(question, self._searcher.store.segments.ids_of_video(video_id))
         matches = [[each for each in clause if each[0] == video_id] for clause in question.matches]
         found = self._collect(replace(question, matches=matches, excluded=frozenset()), pictures)
         return next((video for video in found if video.video_id == video_id), None)
@@ -195,7 +195,7 @@ class FusedSearcher:
         """Return all segments of some videos, as long as there are not too many."""
         ids: list[int] = []
         for video_id in video_ids:
-            own = self._searcher.store.video_segments(video_id)
+            own = self._searcher.store.segments.ids_of_video(video_id)
             if ids and len(ids) + len(own) > MAX_PLACED_SEGMENTS:
                 break
             ids += own
@@ -263,11 +263,11 @@ class FusedSearcher:
             found = self.matcher.find(clauses, query.vectors, allowed, typical=background.typical)
         else:
             try:
-                fingerprint = store.video(video_id).fingerprint
+                fingerprint = store.videos.get(video_id).fingerprint
             except StoreError:  # its row is damaged
                 return [[] for _ in clauses]
             found = self.matcher.score_content(fingerprint, clauses, query.vectors, typical=background.typical)
-        contents = store.contents({match.stored.fingerprint for own in found for match in own})
+        contents = store.videos.contents({match.stored.fingerprint for own in found for match in own})
         scored = []
         for clause, vector, matches in zip(clauses, query.vectors, found, strict=True):
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}

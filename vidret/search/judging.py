@@ -68,7 +68,7 @@ def video_features(score: float, best: float, size: int) -> tuple[float, float, 
 
 def save_judge(store: Store, judge: EvidenceJudge) -> None:
     """Store a judge in its index; the default is stored as none."""
-    store.set_meta(JUDGE, "" if judge == DEFAULT_JUDGE else json.dumps(asdict(judge)))
+    store.metadata.set(JUDGE, "" if judge == DEFAULT_JUDGE else json.dumps(asdict(judge)))
 
 
 def load_judge(store: Store) -> EvidenceJudge:
@@ -77,7 +77,7 @@ def load_judge(store: Store) -> EvidenceJudge:
     Raises:
         StoreError: What is stored is no judge.
     """
-    stored = store.get_meta(JUDGE)
+    stored = store.metadata.get(JUDGE)
     if not stored:
         return DEFAULT_JUDGE
     try:

@@ -61,7 +61,7 @@ def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVid
         StoreError: The index does not have it, or all of its files are missing.
     """
     video_id = look_up_video(store, video)
-    if isinstance(video, int) or store.file(absolute_path(video)) is None:
+    if isinstance(video, int) or store.files.get(absolute_path(video)) is None:
         return RankedVideo(video_id=video_id, path=choose_path(store, video_id))
     return RankedVideo(video_id=video_id, path=as_path(os.fspath(video)))
 
@@ -72,7 +72,7 @@ def choose_path(store: Store, video_id: int) -> str:
     Raises:
         StoreError: All of its files are missing.
     """
-    paths = store.paths([video_id])[video_id]
+    paths = store.files.paths_of([video_id])[video_id]
     if not paths:
         raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
     return next((path for path in paths if may_exist(path)), paths[0])
@@ -210,7 +210,7 @@ class Locator:
 
 def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
     """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
-    ids = searcher.store.video_segments(video_id)
+    ids = searcher.store.segments.ids_of_video(video_id)
     stored = searcher.reranker.read_again(FrameRanker(), ids)
     segments, frames = stored.segments, stored.frames
     if not segments:
@@ -257,14 +257,16 @@ def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVide
         StoreError: The index does not have it.
     """
     store = searcher.store
-    record = store.video(video_id)
+    record = store.videos.get(video_id)
     return GroundedVideo(
         path=path,
         content=record.fingerprint,
         duration=record.duration,
         start=record.start,
-        shot_sampling=choose_mode(store.get_meta(SAMPLING)) if store.get_meta(SEGMENTS) == FOLLOW_SHOTS else None,
-        read=lambda: searcher.reranker.read(FrameRanker(), store.video_segments(video_id)),
+        shot_sampling=choose_mode(store.metadata.get(SAMPLING))
+        if store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
+        else None,
+        read=lambda: searcher.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
     )
 
 
@@ -277,7 +279,7 @@ def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]
 
 def find_cuts(store: Store, video_id: int) -> tuple[float, ...]:
     """Return the times in seconds at which a new shot begins, rising; in the middle of gradual changes."""
-    return tuple((change.start + change.end) / 2 for change in store.shots(video_id))
+    return tuple((change.start + change.end) / 2 for change in store.shots.of_video(video_id))
 
 
 def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:

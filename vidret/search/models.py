@@ -52,8 +52,8 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if Store.exists(path):
         with Store.open(path) as store:
             store.check_encoder(encoder.name, encoder.fingerprint)
-            recorded = json.loads(store.get_meta(RANKER) or "{}")
-            recorded_head = str(store.get_meta(HEAD) or "") or None
+            recorded = json.loads(store.metadata.get(RANKER) or "{}")
+            recorded_head = str(store.metadata.get(HEAD) or "") or None
     if recorded:  # the format of stored tokens cannot change
         rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
     file, parts = find_model_parts(encoder.name)
@@ -79,12 +79,12 @@ def record_ranker(store: Store, models: Models) -> None:
     Raises:
         StoreError: The index was built for another one: another process may have created it meanwhile.
     """
-    recorded = store.get_meta(RANKER)
+    recorded = store.metadata.get(RANKER)
     if recorded is not None:
         _check_recorded(store.path, models, json.loads(recorded))
         return
     ranker = models.ranker
-    store.set_meta(
+    store.metadata.set(
         RANKER, json.dumps({"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": models.tokens})
     )
 
@@ -92,8 +92,8 @@ def record_ranker(store: Store, models: Models) -> None:
 def record_class(store: Store, encoder: Encoder) -> None:
     """Record the class of an encoder that is not vidret's own, by which ``explain_unknown`` says how to reopen."""
     name = describe_class(encoder)
-    if name and not name.startswith("vidret.") and store.get_meta(ENCODER_CLASS) != name:
-        store.set_meta(ENCODER_CLASS, name)
+    if name and not name.startswith("vidret.") and store.metadata.get(ENCODER_CLASS) != name:
+        store.metadata.set(ENCODER_CLASS, name)
 
 
 def read_encoder_name(path: Path) -> str:
@@ -122,7 +122,7 @@ def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> Encode
     if not Store.exists(path):
         return error
     with Store.open(path) as store:
-        is_recorded, made_by = store.encoder_name == name, str(store.get_meta(ENCODER_CLASS) or "")
+        is_recorded, made_by = store.encoder_name == name, str(store.metadata.get(ENCODER_CLASS) or "")
     by_class = f", or its class if it needs no arguments: --model {made_by}" if made_by else ""
     reason = f"was made with an encoder {name}, which has no name to load it by; pass the object as encoder={by_class}"
     return EncoderError(f"{path}: {reason}") if is_recorded else error
@@ -131,7 +131,7 @@ def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> Encode
 def record_head(store: Store, models: Models) -> None:
     """Record the grounding head, if it was asked for."""
     if models.is_head_given:
-        store.set_meta(HEAD, NONE if models.head == NONE else str(Path(models.head).absolute()))
+        store.metadata.set(HEAD, NONE if models.head == NONE else str(Path(models.head).absolute()))
 
 
 def _check_recorded(path: Path, models: Models, recorded: Mapping[str, str]) -> None:

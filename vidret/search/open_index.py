@@ -150,7 +150,7 @@ class OpenIndex:
 
     def _sizes(self, moments: Sequence[Moment]) -> dict[str, int]:
         """Return the bytes of the files of some moments when they were indexed, by path."""
-        records = {path: self.store.file(path) for path in {moment.path for moment in moments}}
+        records = {path: self.store.files.get(path) for path in {moment.path for moment in moments}}
         return {
             path: record.num_bytes
             for path, record in records.items()

@@ -84,8 +84,8 @@ def calibrate_index(
         with searcher.calibrations.override(ranker, calibration):
             scale = searcher.scales.measure(store, ranker)
         save_calibration(store, ranker, calibration, scale)
-        if store.get_meta(UNCALIBRATED):
-            store.set_meta(UNCALIBRATED, "")
+        if store.metadata.get(UNCALIBRATED):
+            store.metadata.set(UNCALIBRATED, "")
     return calibration
 
 
@@ -104,7 +104,7 @@ def calibrate_with_bank(searcher: Searcher, bank: QueryBank | None) -> None:
     New segments are added to the calibration until the index has ``GROWTH`` times as many as when it was measured.
     """
     ids, ranker = searcher.store.searchable(), searcher.ranker
-    if searcher.store.get_meta(UNCALIBRATED):
+    if searcher.store.metadata.get(UNCALIBRATED):
         return
     known = load_calibration(searcher.store, ranker)
     if not len(ids) or (known is not None and not known.count_unknown(ids)):
@@ -138,7 +138,7 @@ def prepare_videos(
     """
     on_prepared = on_progress or (lambda _done, _total: None)
     store = searcher.store
-    contents = store.contents()
+    contents = store.videos.contents()
     if num_missing := sum(not grounder.is_kept(content) for content in contents):
         logger.warning(
             "%d of %d videos were indexed without this head: they take one more pass", num_missing, len(contents)

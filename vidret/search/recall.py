@@ -160,7 +160,7 @@ def sample_vectors(store: Store, *, num: int = SAMPLE, seed: int = 0) -> Float32
     """Return the vectors of a random sample of at most ``num`` segments."""
     ids = store.searchable()
     chosen = np.random.default_rng(seed).choice(len(ids), min(num, len(ids)), replace=False)
-    return store.vectors(np.sort(ids[chosen])).astype(np.float32)
+    return store.features.read_vectors(np.sort(ids[chosen])).astype(np.float32)
 
 
 def measure_recall(
@@ -237,7 +237,7 @@ def _score_exactly(
     best = np.full((len(queries), min(BEST, len(ids))), -np.inf, np.float32)
     for first in range(0, len(ids), BLOCK):
         block = ids[first : first + BLOCK]
-        exact = queries @ store.vectors(block).astype(np.float32).T
+        exact = queries @ store.features.read_vectors(block).astype(np.float32).T
         columns = np.searchsorted(block, retrieved).clip(max=len(block) - 1)
         in_block = block[columns] == retrieved
         rows = np.nonzero(in_block)[0]

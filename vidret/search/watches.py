@@ -50,7 +50,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
         taken = next((each for each in watches if each.name == name), None)
         if taken is not None:
             raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
-        complete = store.completeness()
+        complete = store.videos.completeness()
         unfinished = tuple(video for video, is_complete in complete.items() if not is_complete)
         watch = Watch(name=name, query=query, last_video=max(complete, default=0), unreported=unfinished)
         watches.append(watch)

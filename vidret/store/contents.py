@@ -18,11 +18,11 @@ def read_embeddings(store: Store, level: EmbeddingLevel = "segment", filters: Fi
 
     A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
     """
-    paths = {video.id: video.paths[0] for video in store.videos(filters)}
-    ids = np.array([each for video in sorted(paths) for each in store.video_segments(video)], np.int64)
+    paths = {video.id: video.paths[0] for video in store.videos.find(filters)}
+    ids = np.array([each for video in sorted(paths) for each in store.segments.ids_of_video(video)], np.int64)
     rows: list[tuple[str, float, float, int, np.ndarray]] = []
     for first in range(0, len(ids), BATCH):
-        stored = store.read(ids[first : first + BATCH], tokens=False)
+        stored = store.features.read(ids[first : first + BATCH], tokens=False)
         for segment, frames, times in zip(stored.segments, stored.frames, stored.times, strict=True):
             path, vectors = paths[segment.video], np.asarray(frames, np.float32)
             if level == "segment":
@@ -48,11 +48,11 @@ def read_shots(store: Store, video_id: int) -> list[Shot]:
     Raises:
         StoreError: There is no such video.
     """
-    segments = list(store.intact_segments(store.video_segments(video_id)).values())
-    if not (store.video(video_id).follows_shots and segments):
+    segments = list(store.segments.intact(store.segments.ids_of_video(video_id)).values())
+    if not (store.videos.get(video_id).follows_shots and segments):
         return []
     start, end = min(each.start for each in segments), max(each.end for each in segments)
-    return list_shots(store.shots(video_id), start, end)
+    return list_shots(store.shots.of_video(video_id), start, end)
 
 
 def list_shots(changes: Iterable[ShotChange], start: float, end: float) -> list[Shot]:
@@ -84,11 +84,11 @@ class MomentCounts:
 def count_moments(store: Store) -> MomentCounts:
     """Count the files that are kept for the grounding heads of an index."""
     paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
-    contents = store.contents([path.stem for path in paths]) if paths else {}
+    contents = store.videos.contents([path.stem for path in paths]) if paths else {}
     num_videos, seconds, num_bytes = 0, 0.0, 0
     for path in paths:
         if path.stem in contents:
-            video = store.video(contents[path.stem])
+            video = store.videos.get(contents[path.stem])
             num_videos += 1
             seconds += video.duration - video.start
             num_bytes += path.stat().st_size

@@ -34,20 +34,20 @@ class Epochs:
         self._dim = dim
         self._catalog = catalog
         self._lock = threading.Lock()
-        self._fingerprint = catalog.fact("encoder_fingerprint")
+        self._fingerprint = catalog.tables.fact("encoder_fingerprint")
         self._warned: set[tuple[int, str]] = set()
         self._features: Features | None = None
         if write:
             folder.mkdir(exist_ok=True)
-            self._features = Features(folder, dim, catalog.meta("epoch"), write=True)
-            self._features.resume(*catalog.tail())
+            self._features = Features(folder, dim, catalog.tables.meta("epoch"), write=True)
+            self._features.resume(*catalog.tables.tail())
             self._features.remove_others()
         else:
             self._features = self._open()
 
     def current(self) -> Features:
         """Return the files of the current epoch."""
-        return self._open_epoch(self._catalog.meta("epoch"))
+        return self._open_epoch(self._catalog.tables.meta("epoch"))
 
     def locate(
         self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None
@@ -55,7 +55,7 @@ class Epochs:
         """Return feature files and the locations of segments in them by id; by default all segments, in id order."""
         return self._read_epoch(lambda: self._catalog.segments.locations(ids))
 
-    def vectors(self, ids: Ids) -> tuple[Ids, Rows]:
+    def intact_vectors(self, ids: Ids) -> tuple[Ids, Rows]:
         """Read the vectors of segments that exist and are intact; return their ids, ascending, and the vectors.
 
         A damaged vector is skipped with one warning, so that it does not break every search.
@@ -63,7 +63,7 @@ class Epochs:
         ids, segments = np.unique(ids), self._catalog.snapshots.current().segments
         places = find_rows(segments.ids, ids)
         if (places >= 0).all() and segments.stored[places].all():
-            features, places = self._read_epoch(lambda: (self._catalog.meta("epoch"), places))
+            features, places = self._read_epoch(lambda: (self._catalog.tables.meta("epoch"), places))
             vectors, intact = features.read_videos(segments.rows[places], segments.row_sums[places])
             if intact.all():
                 return ids, vectors
@@ -175,15 +175,17 @@ class Epochs:
     def _open_epoch(self, epoch: int) -> Features:
         with self._lock:
             if self._features is None or self._features.epoch != epoch:
-                self._catalog.check_fingerprint(self._fingerprint)
+                self._catalog.tables.check_fingerprint(self._fingerprint)
                 self._features = Features(self._folder, self._dim, epoch)
             return self._features
 
     def _open(self) -> Features | None:
         """Open the current files; None if nothing is stored because a writer was killed before it created them."""
         try:
-            return Features(self._folder, self._dim, self._catalog.meta("epoch"))
+            return Features(self._folder, self._dim, self._catalog.tables.meta("epoch"))
         except FileNotFoundError:
-            if self._catalog.tail() == (0, 0, 0):
+            if self._catalog.tables.tail() == (0, 0, 0):
                 return None
-            return Features(self._folder, self._dim, self._catalog.meta("epoch"))  # a compaction may just have finished
+            return Features(
+                self._folder, self._dim, self._catalog.tables.meta("epoch")
+            )  # a compaction may just have finished

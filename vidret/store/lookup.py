@@ -20,8 +20,8 @@ def look_up_video(store: Store, video: str | os.PathLike[str] | int) -> int:
         VidretError: Several videos have paths with that ending.
     """
     if isinstance(video, int):
-        return store.video(video).id
-    record = store.file(absolute_path(video))
+        return store.videos.get(video).id
+    record = store.files.get(absolute_path(video))
     if record is not None and record.video is not None and record.live:
         return record.video
     if record is None and (found := find_by_ending(store.find_named(video), video)) is not None:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.repair import repair_catalog
+from vidret.store.catalog.tables import Metadata
 from vidret.store.consent import allow_address
 from vidret.store.epochs import Epochs
 from vidret.store.folder import (
@@ -28,7 +29,7 @@ from vidret.store.folder import (
 from vidret.store.lock import WriteAccess, WriterLock
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
-from vidret.store.snapshots.snapshot import Selection
+from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
 from vidret.store.vectors.address import normalise_address
 from vidret.store.vectors.current import CurrentVectors
@@ -43,8 +44,14 @@ class Store:
     With vectors in a milvus-lite file, only one process at a time can search or write; see ``milvus``. Open it with
     ``Store.create`` or ``Store.open``; it is a context manager.
 
-    Most methods are those of its parts, which document them: ``Catalog``, ``Segments``, ``ShotChanges``, ``Epochs``,
-    ``Writer`` and ``Upkeep``.
+    Attributes:
+        path: Its folder.
+        encoder_name, encoder_fingerprint, dim: What its vectors come from, and their dimension.
+        files, videos, segments, shots: Its tables, to read from.
+        features: The vectors, frames and tokens of segments.
+        metadata: What other packages keep in it.
+        writer: Adds files, videos and segments.
+        upkeep: Prunes, saves, moves, verifies.
     """
 
     def __init__(self, path: Path, *, lock: WriterLock | None, device: str) -> None:
@@ -52,39 +59,21 @@ class Store:
         self.path = path
         self._access = access = WriteAccess(path, lock)
         self._catalog = catalog = Catalog(path / CATALOG, write=lock is not None)
-        self.encoder_name, self.encoder_fingerprint, self.dim = catalog.encoder()
+        self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
         try:
             self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=lock is not None)
         except OSError as error:
             catalog.close()
             raise StoreError(f"{error.filename}: {error.strerror}") from error
         self._vectors = vectors = CurrentVectors(path, self.dim, catalog, epochs, device=device)
-        # Reading
-        segments = catalog.segments
-        self.file, self.files, self.paths = catalog.file, catalog.files, catalog.paths
-        self.video, self.videos, self.snapshot = catalog.video, catalog.stored_videos, catalog.snapshots.current
-        self.contents, self.fingerprints = catalog.contents, catalog.fingerprints
-        self.is_complete, self.completeness = catalog.complete_video, catalog.completeness
-        self.segments = segments.get
-        self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
-        self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video
-        self.numbered_segments, self.find_segments = segments.of_video, segments.find_many
-        self.resume_point = segments.resume_point
-        self.shots, self.segment_shots = segments.shots.of_video, segments.shots.of_segments
-        self.read, self.frames, self.tokens = epochs.read, epochs.read_frames, epochs.read_tokens
-        self.vectors, self.video_vectors = epochs.read_vectors, epochs.read_searchable
-        # Writing
-        writer = Writer(self.dim, catalog, epochs, vectors, access)
-        self.set_file, self.begin_video = writer.set_file, writer.begin_video
-        self.add_segment, self.add_segments = writer.add_segment, writer.add_segments
-        self.finish_video, self.end_video = writer.finish_video, writer.end_video
-        # Upkeep
-        upkeep = Upkeep(path, catalog, epochs, vectors, access)
-        self.get_meta, self.set_meta, self.set_metas = upkeep.get_meta, upkeep.set_meta, upkeep.set_metas
-        self.meta_keys, self.set_memory = upkeep.meta_keys, upkeep.set_memory
-        self.prune, self.verify, self.verify_vectors = upkeep.prune, upkeep.verify, upkeep.verify_vectors
-        self.save_vectors, self.move_vectors = upkeep.save_vectors, upkeep.move_vectors
-        self.take_over, self.continue_ids = upkeep.take_over, upkeep.continue_ids
+        self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
+        self.shots, self.features, self.metadata = (
+            catalog.segments.shots,
+            epochs,
+            Metadata(catalog.tables, access),
+        )
+        self.writer = Writer(self.dim, catalog, epochs, vectors, access)
+        self.upkeep = Upkeep(path, catalog, epochs, vectors, access)
 
     @classmethod
     def create(
@@ -182,7 +171,11 @@ class Store:
         """Return the number of searchable segments."""
         return self.snapshot().everything.num_segments
 
-    # Properties and metadata
+    def snapshot(self) -> Snapshot:
+        """Return an immutable view of the index as it is now."""
+        return self._catalog.snapshots.current()
+
+    # Properties
 
     @property
     def max_k(self) -> int | None:
@@ -192,7 +185,7 @@ class Store:
     @property
     def generation(self) -> int:
         """The number of changes to search results; a fast way to detect changes."""
-        return int(self._catalog.fact("generation"))
+        return int(self._catalog.tables.fact("generation"))
 
     def check_encoder(self, name: str, fingerprint: str) -> None:
         """Check that vectors of an encoder are comparable with those of the index.
@@ -220,9 +213,9 @@ class Store:
             generation=self.generation,
             num_bytes=folder_size(self.path),
             vectors=self._vectors.reopen().kind,
-            memory=self._catalog.meta(MEMORY) or None,
+            memory=self._catalog.tables.meta(MEMORY) or None,
             store=self.home,
-            segment_rule=self._catalog.meta(f"user.{SEGMENTS}") or FIXED_GRID,
+            segment_rule=self._catalog.tables.meta(f"user.{SEGMENTS}") or FIXED_GRID,
             **self.snapshot().describe(),
         )
 
@@ -267,11 +260,11 @@ class Store:
     def list_page(self, filters: Filters, after: str, limit: int) -> list[StoredVideo]:
         """Return the next videos that match, by their first path, after a path; '' for the first ones."""
         found = self.snapshot().list_videos(filters, os.fsencode(after), limit)
-        return self.videos(filters, ids=[video for _, video in found])
+        return self.videos.find(filters, ids=[video for _, video in found])
 
     def find_named(self, path: str | os.PathLike[str]) -> list[StoredVideo]:
         """Return the videos with a path that ends with the file name of another one."""
-        return self.videos(ids=self.snapshot().find_named(os.fspath(path)))
+        return self.videos.find(ids=self.snapshot().find_named(os.fspath(path)))
 
     def overlapping_segments(self, spans: Iterable[tuple[int, float, float]]) -> Ids:
         """Return the ids of the segments that overlap spans (video, start, end in seconds), rising."""

@@ -28,13 +28,13 @@ COPY = "switch.sqlite"
 
 def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
     """Replace the content of an index, which is open for writing, by that of ``source``; see ``Store.take_over``."""
-    if VectorLocation.from_json(catalog.meta(HOME)).address != FAISS:
+    if VectorLocation.from_json(catalog.tables.meta(HOME)).address != FAISS:
         raise StoreError(f"{folder}: the vectors must be in faiss to change the encoder; first: vidret store move")
-    epoch, generation = int(catalog.fact("epoch")) + 1, int(catalog.fact("generation")) + 1
+    epoch, generation = int(catalog.tables.fact("epoch")) + 1, int(catalog.tables.fact("generation")) + 1
     other = Catalog(source / CATALOG, write=True)
     copy = source / COPY
     try:
-        _link_features(source / FEATURES, int(other.fact("epoch")), folder / FEATURES, epoch)
+        _link_features(source / FEATURES, int(other.tables.fact("epoch")), folder / FEATURES, epoch)
         for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
             path.unlink(missing_ok=True)  # of a process that was killed
         with contextlib.closing(Database(copy, write=True, create=True)) as database:
@@ -52,13 +52,13 @@ def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
 
 def continue_ids(catalog: Catalog, other: Catalog) -> None:
     """Let the ids of videos and segments of ``catalog`` go on after those of another index."""
-    with catalog.transaction():
+    with catalog.database.transaction():
         for table in ("videos", "segments"):
             sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
-            last = max(int(each.value(sql, table)) for each in (catalog, other))
-            catalog.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
-            catalog.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
-        catalog.set_tail(*catalog.tail())  # it repeats the last id
+            last = max(int(each.database.value(sql, table)) for each in (catalog, other))
+            catalog.database.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
+            catalog.database.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
+        catalog.tables.set_tail(*catalog.tables.tail())  # it repeats the last id
 
 
 def _link_features(source: Path, source_epoch: int, target: Path, epoch: int) -> None:

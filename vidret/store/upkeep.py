@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,16 +30,16 @@ BATCH = 1024
 def prune(catalog: Catalog, paths: Collection[str] | None = None) -> PruneReport:
     """Delete missing files, all or those in ``paths``, then videos without a file, with their segments."""
     orphans = "(SELECT id FROM videos WHERE id NOT IN (SELECT video FROM files WHERE video IS NOT NULL))"
-    with catalog.transaction():
+    with catalog.database.transaction():
         sql = "DELETE FROM files WHERE state = 'missing'"
         if paths is None:
-            num_files = catalog.run(sql)
+            num_files = catalog.database.run(sql)
         else:
-            num_files = sum(catalog.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
-        num_segments = catalog.run(f"DELETE FROM segments WHERE video IN {orphans}")
-        num_videos = catalog.run(f"DELETE FROM videos WHERE id IN {orphans}")
+            num_files = sum(catalog.database.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
+        num_segments = catalog.database.run(f"DELETE FROM segments WHERE video IN {orphans}")
+        num_videos = catalog.database.run(f"DELETE FROM videos WHERE id IN {orphans}")
         if num_segments:
-            catalog.increment_generation()
+            catalog.tables.increment_generation()
     return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=0)
 
 
@@ -63,10 +63,10 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         for (key, _), location in zip(batch, written, strict=True):
             moved.append((location.row, location.frame_row, location.token_byte, key))
     sync_folder(folder)
-    with catalog.transaction(durable=True):
+    with catalog.database.transaction(durable=True):
         catalog.segments.relocate(moved)
-        catalog.set_meta("epoch", fresh.epoch)
-        catalog.set_tail(*fresh.tail)
+        catalog.tables.set_meta("epoch", fresh.epoch)
+        catalog.tables.set_tail(*fresh.tail)
         restart_log(catalog.database)  # snapshots hold the rows
     for path in feature_paths(folder, epoch):
         remove_closed(path)
@@ -82,7 +82,9 @@ def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
     if bad := find_bad_rows(catalog.database):
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise StoreError(f"{catalog.path}: {bad[0]}{more}; {REPAIR}")
-    owners = {key: (video, index) for key, video, index in catalog.rows("SELECT id, video, number FROM segments")}
+    owners = {
+        key: (video, index) for key, video, index in catalog.database.rows("SELECT id, video, number FROM segments")
+    }
     features, locations = epochs.locate()
     damaged = []
     for key, location in locations.items():
@@ -95,13 +97,13 @@ def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
 
 def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadFile]:
     """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes."""
-    text = catalog.meta(MANIFEST)
+    text = catalog.tables.meta(MANIFEST)
     manifest = Manifest.from_json(text)
     if manifest is None:
         if text and repair:
-            with catalog.transaction(durable=True):
-                catalog.run("DELETE FROM meta WHERE key = ?", MANIFEST)
-                catalog.increment_generation()
+            with catalog.database.transaction(durable=True):
+                catalog.database.run("DELETE FROM meta WHERE key = ?", MANIFEST)
+                catalog.tables.increment_generation()
         return [BadFile(str(folder), "its manifest is not valid")] if text else []
     reasons = {entry: find_mismatch(folder, entry, whole=True) for entry in manifest.files}
     bad = {entry: reason for entry, reason in reasons.items() if reason}
@@ -109,10 +111,10 @@ def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadF
         shards = tuple(entry for entry in manifest.shards if entry not in bad)
         flat = None if manifest.flat in bad else manifest.flat
         intact = replace(manifest, shards=shards, flat=flat)
-        with catalog.transaction(durable=True):  # the new generation makes open readers load the manifest
-            catalog.set_meta(MANIFEST, intact.to_json())
-            catalog.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
-            catalog.increment_generation()
+        with catalog.database.transaction(durable=True):  # the new generation makes open readers load the manifest
+            catalog.tables.set_meta(MANIFEST, intact.to_json())
+            catalog.database.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
+            catalog.tables.increment_generation()
         for entry in bad:
             (folder / entry.name).unlink(missing_ok=True)
     return [BadFile(str(folder / entry.name), reason) for entry, reason in bad.items()]
@@ -120,10 +122,10 @@ def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadF
 
 def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
     """Delete segments, and mark their videos and files for the next run to encode again."""
-    with catalog.transaction():
-        catalog.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids_to_json(ids))
-        catalog.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
-        catalog.increment_generation()
+    with catalog.database.transaction():
+        catalog.videos.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids_to_json(ids))
+        catalog.database.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
+        catalog.tables.increment_generation()
 
 
 def folder_size(path: Path) -> int:
@@ -161,26 +163,6 @@ class Upkeep:
             access,
         )
 
-    def get_meta(self, key: str) -> str | bytes | None:
-        """Return a metadata value, None if it was never set."""
-        value: str | bytes | None = self._catalog.meta(f"user.{key}")
-        return value
-
-    def meta_keys(self, prefix: str) -> list[str]:
-        """Return the sorted metadata keys that begin with a prefix."""
-        return self._catalog.meta_keys(f"user.{prefix}", skip=len("user."))
-
-    def set_meta(self, key: str, value: str | bytes) -> None:
-        """Set a metadata value."""
-        self.set_metas({key: value})
-
-    def set_metas(self, facts: Mapping[str, str | bytes]) -> None:
-        """Set metadata values in one transaction."""
-        self._access.check()
-        with self._catalog.transaction():
-            for key, value in facts.items():
-                self._catalog.set_meta(f"user.{key}", value)
-
     def prune(self, files: Collection[str] | None = None) -> PruneReport:
         """Delete missing files, or those in ``files``, and videos without a file; free the space if it is a lot."""
         with self._access:
@@ -202,7 +184,7 @@ class Upkeep:
         self._access.check()
         if num_bytes < 0:
             raise StoreError(f"memory must not be negative, got {num_bytes}")
-        self._catalog.set_meta(MEMORY, num_bytes)
+        self._catalog.tables.set_meta(MEMORY, num_bytes)
 
     def save_vectors(self) -> None:
         """Save the vector index at the end of an indexing run, so that opening the index is fast."""

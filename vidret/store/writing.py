@@ -45,8 +45,8 @@ class Writer:
         if state not in FILE_STATES:
             raise StoreError(f"state must be one of {', '.join(FILE_STATES)}, got {state!r}")
         if video is not None:
-            self._catalog.video(video)
-        self._catalog.set_file(path, state, reason, video, num_bytes, mtime_ns)
+            self._catalog.videos.get(video)
+        self._catalog.files.set(path, state, reason, video, num_bytes, mtime_ns)
         self._vectors.index.note_changes()
 
     def begin_video(
@@ -62,7 +62,7 @@ class Writer:
         if num_segments is not None and num_segments < 1:
             raise StoreError(f"num_segments must be at least 1, got {num_segments}")
         with self._access:
-            return self._catalog.begin_video(fingerprint, float(duration), facts, num_segments)
+            return self._catalog.videos.begin(fingerprint, float(duration), facts, num_segments)
 
     def add_segment(
         self,
@@ -112,18 +112,18 @@ class Writer:
             StoreError: Segments are missing, and ``salvaged`` is empty; or none is stored of an open-ended video.
         """
         self._access.check()
-        record, stored = self._catalog.video(video), len(self._catalog.segments.of_video(video))
+        record, stored = self._catalog.videos.get(video), len(self._catalog.segments.of_video(video))
         if record.open_ended and not stored:
             raise StoreError("num_segments must be at least 1 to finish an open-ended video, got 0")
         planned = stored if record.open_ended else record.num_segments
         if stored < planned and not salvaged:
             raise StoreError(f"salvaged must describe the loss when {stored} of {planned} segments are stored, got ''")
-        self._catalog.finish_video(video, salvaged, num_segments=planned)
+        self._catalog.videos.finish(video, salvaged, num_segments=planned)
 
     def end_video(self, video: int, *, note: str = "") -> None:
         """Mark a video as complete with the segments that it has; ``note`` says why there are not more."""
         self._access.check()
-        self._catalog.finish_video(video, note, num_segments=len(self._catalog.segments.of_video(video)))
+        self._catalog.videos.finish(video, note, num_segments=len(self._catalog.segments.of_video(video)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +144,7 @@ def check_segments(catalog: Catalog, segments: Sequence[NewSegment], dim: int) -
     Raises:
         StoreError: A segment is invalid.
     """
-    videos = {video: catalog.video(video) for video in {segment.video for segment in segments}}
+    videos = {video: catalog.videos.get(video) for video in {segment.video for segment in segments}}
     checked: dict[tuple[int, int], CheckedSegment] = {}
     for segment in segments:
         key = int(segment.video), int(segment.number)

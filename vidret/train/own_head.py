@@ -158,7 +158,10 @@ def read_vector_queries(
         for query, text in zip(queries, texts, strict=True):
             video_id = ids[query.video]
             if video_id not in vectors:
-                stored, starts[video_id] = store.read(store.video_segments(video_id)), store.video(video_id).start
+                stored, starts[video_id] = (
+                    store.features.read(store.segments.ids_of_video(video_id)),
+                    store.videos.get(video_id).start,
+                )
                 vectors[video_id] = place_vectors(
                     stored.segments, stored.frames, stored.times, first=starts[video_id], fps=fps
                 )

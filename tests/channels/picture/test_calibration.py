@@ -288,10 +288,10 @@ def test_damaged_potentials_correct_nothing(
         assert "scores are not corrected, run vidret calibrate" in caplog.text
         save_calibration(store, ranker, measure(stored, ranker, [make_text("a dog")]))
         assert load_calibration(store, ranker) is not None
-        listed = store.get_meta("calibration.none")
-        store.set_meta("calibration.none", '{"file": {"name": "../x", "num_rows": 1, "checksum": 0}}')
+        listed = store.metadata.get("calibration.none")
+        store.metadata.set("calibration.none", '{"file": {"name": "../x", "num_rows": 1, "checksum": 0}}')
         assert load_calibration(store, ranker) is None
-        store.set_meta("calibration.none", str(listed))
+        store.metadata.set("calibration.none", str(listed))
         forget_calibration(store, ranker, {})
         assert list((stored / "potentials").iterdir()) == []
 
@@ -314,7 +314,7 @@ def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str
     ranker = make_ranker(kind, index)
     with Store.open(index) as store:
         ids = store.searchable()
-        names = [Path(store.paths([each.video])[each.video][0]).name for each in store.segments(ids)]
+        names = [Path(store.files.paths_of([each.video])[each.video][0]).name for each in store.segments.get(ids)]
     texts = [make_text(text) for text in (query, *bank)]
     total = np.zeros(len(ids))
     for name, level in score_stored(index, ranker, texts, ids, bare=kind != "ucofia").scores.items():
@@ -383,7 +383,10 @@ def extended_scores(index: Path, query: str) -> dict[str, float]:
         known = load_calibration(store, ranker)
         assert known is not None
         new = known.find_unknown(store.searchable())
-        names = [Path(store.paths([each.video])[each.video][0]).name for each in store.segments(store.searchable())]
+        names = [
+            Path(store.files.paths_of([each.video])[each.video][0]).name
+            for each in store.segments.get(store.searchable())
+        ]
         whole = known
         if len(new):
             whole = known.extended(new, dict(score_stored(index, ranker, texts, new, bare=False).scores))
@@ -457,7 +460,7 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_scale(
 ) -> None:
     def read_metas() -> dict[str, object]:
         with Store.open(index) as store:
-            return {key: store.get_meta(key) for key in store.meta_keys("")}
+            return {key: store.metadata.get(key) for key in store.metadata.keys("")}
 
     with Engine(index, PatchEncoder()) as engine:
         engine.calibrate(BANK[:2])

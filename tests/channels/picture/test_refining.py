@@ -23,8 +23,8 @@ def engine(index: Path) -> Engine:
 
 def vectors_of(engine: Engine, hits: list[Hit]) -> np.ndarray:
     store = engine._index.store
-    ids = store.find_segments([(hit.segment.video, hit.segment.number) for hit in hits])
-    return store.vectors(ids).astype(np.float32)
+    ids = store.segments.find_many([(hit.segment.video, hit.segment.number) for hit in hits])
+    return store.features.read_vectors(ids).astype(np.float32)
 
 
 def test_images_and_vectors_are_ordered_as_published(engine: Engine) -> None:

@@ -48,10 +48,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def grow(store: Store, num_segments: int) -> None:
     """Add segments to an index until it has this many."""
     for number in range(len(store), num_segments):
-        video_id = store.begin_video(str(number), duration=1.0, facts={}, num_segments=1)
-        store.set_file(f"/{number}.mp4", state="done", video=video_id)
-        store.add_segment(video_id, 0, 0.0, 1.0, make_segment(1, number))
-        store.finish_video(video_id)
+        video_id = store.writer.begin_video(str(number), duration=1.0, facts={}, num_segments=1)
+        store.writer.set_file(f"/{number}.mp4", state="done", video=video_id)
+        store.writer.add_segment(video_id, 0, 0.0, 1.0, make_segment(1, number))
+        store.writer.finish_video(video_id)
 
 
 def test_scale_is_the_mean_and_the_deviation_of_what_was_measured(store: Store) -> None:
@@ -85,7 +85,7 @@ def test_saved_scale_is_not_measured_again(store: Store) -> None:
     grow(store, 12)
     PictureScales(lambda _: np.array([7.0, 7.0])).save(store, ranker)
     assert scales.find(store, ranker).mean == 7, "a newer stored scale over more segments is used"
-    store.set_file("/0.mp4", state="missing")
+    store.writer.set_file("/0.mp4", state="missing")
     assert scales.find(store, ranker).mean == 7, "an index that shrinks keeps its scale"
     assert reader.rankers == ["none"]
 
@@ -105,7 +105,7 @@ def test_saving_measures_only_if_the_index_has_changed(store: Store) -> None:
     for _ in range(2):
         PictureScales(measure).save(store, ranker)
     assert measure.rankers == ["none"]
-    store.set_file("/0.mp4", state="missing")
+    store.writer.set_file("/0.mp4", state="missing")
     PictureScales(measure).save(store, ranker)
     assert measure.rankers == ["none", "none"]
 
@@ -128,7 +128,7 @@ def test_empty_index_has_no_scale_until_it_has_a_segment(store: Store) -> None:
     ranker = FrameRanker()
     scales = PictureScales(lambda _: np.ones(2 if len(store) else 0))
     scales.save(store, ranker)
-    assert store.meta_keys("scale") == []
+    assert store.metadata.keys("scale") == []
     assert scales.find(store, ranker) == UNKNOWN
     grow(store, 1)
     assert scales.find(store, ranker).mean == 1

@@ -61,11 +61,13 @@ def write_index(folder: Path, similarities: Sequence[float], num_segments: int) 
             path = folder / str(number % 2) / f"{number}.mp4"
             path.parent.mkdir(exist_ok=True)
             path.touch()
-            video_id = store.begin_video(f"v{number}", duration=num_segments, facts={}, num_segments=num_segments)
-            store.set_file(str(path), state="done", video=video_id)
+            video_id = store.writer.begin_video(
+                f"v{number}", duration=num_segments, facts={}, num_segments=num_segments
+            )
+            store.writer.set_file(str(path), state="done", video=video_id)
             embeddings = [SegmentEmbedding(vector, vector[None], np.array([0.5])) for vector in vectors]
-            store.add_segments([NewSegment(video_id, n, n, n + 1.0, each) for n, each in enumerate(embeddings)])
-            store.finish_video(video_id)
+            store.writer.add_segments([NewSegment(video_id, n, n, n + 1.0, each) for n, each in enumerate(embeddings)])
+            store.writer.finish_video(video_id)
 
 
 class RecordedSearch:
@@ -78,7 +80,7 @@ class RecordedSearch:
         self.searcher.find_scale(FrameRanker())
         self.num_read: list[int] = []
         self.depths: list[int] = []
-        read, search = self.store.read, self.store.search
+        read, search = self.store.features.read, self.store.search
 
         def record_read(ids: Any, *, tokens: bool) -> Any:
             self.num_read.append(len(ids))
@@ -88,7 +90,7 @@ class RecordedSearch:
             self.depths.append(k)
             return search(queries, k, filters, **options)
 
-        monkeypatch.setattr(self.store, "read", record_read)
+        monkeypatch.setattr(self.store.features, "read", record_read)
         monkeypatch.setattr(self.store, "search", record_search)
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
@@ -183,8 +185,8 @@ def test_damaged_segments_are_left_out_with_one_warning(
     search: RecordedSearch, caplog: pytest.LogCaptureFixture
 ) -> None:
     undamaged = search.find_hits(4)
-    best = search.store.video_segments(1)[undamaged[0].segment.number]
-    damage_frames(search.store, [best, *search.store.video_segments(2)])
+    best = search.store.segments.ids_of_video(1)[undamaged[0].segment.number]
+    damage_frames(search.store, [best, *search.store.segments.ids_of_video(2)])
     for _ in range(2):
         assert search(4) == [0, 2, 3]
     warnings = [message for message in caplog.messages if message.startswith(f"segment {best} is skipped: ")]
@@ -198,7 +200,7 @@ def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: 
     searcher, store = search.searcher, search.store
     before = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
     calibrated = measure(searcher)
-    damage_frames(store, [*store.video_segments(1)[:7], *store.video_segments(2)])
+    damage_frames(store, [*store.segments.ids_of_video(1)[:7], *store.segments.ids_of_video(2)])
     after = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
     assert after[0, 1] == -np.inf
     assert after[0, 2] == before[0, 2]
@@ -209,7 +211,9 @@ def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: 
     again = measure(searcher)
     assert again.ids.tolist() == [key for key in calibrated.ids.tolist() if key > 7 and not 400 < key <= 800]
     assert np.isfinite(again.potentials["frames"]).all()
-    damage_frames(store, [*store.video_segments(1)[7:], *store.video_segments(3), *store.video_segments(4)])
+    damage_frames(
+        store, [*store.segments.ids_of_video(1)[7:], *store.segments.ids_of_video(3), *store.segments.ids_of_video(4)]
+    )
     fresh = Searcher(store, search.searcher.encoder, FrameRanker(), tokens="int8")
     assert fresh.find_scale(FrameRanker()) == UNKNOWN
 
@@ -229,8 +233,8 @@ def test_search_during_a_prune_finds_the_remaining_videos(
     def search_and_prune(*arguments: Any, **options: Any) -> Any:
         nearest = coarse_search(*arguments, **options)
         with Store.open(folder, write=True) as writer:
-            writer.set_file(writer.videos()[0].paths[0], state="missing")
-            writer.prune()
+            writer.writer.set_file(writer.videos.find()[0].paths[0], state="missing")
+            writer.upkeep.prune()
         return nearest
 
     monkeypatch.setattr(search.store, "search", search_and_prune)

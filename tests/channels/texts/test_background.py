@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float32
 
 import vidret.channels.texts.background
-from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
+from tests.words import DIM, create_words, make_texts, random_vectors
 from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.texts.background import (
@@ -120,7 +120,9 @@ def test_typical_sentences_are_encoded_once(texts: TextStore, monkeypatch: pytes
 def test_typical_sentences_of_another_encoder_are_not_used(tmp_path: Path) -> None:
     with create_words(tmp_path / "one") as one, create_words(tmp_path / "two", "sentences-2") as two:
         store_background(one, measure_background(one, encode))
-        two.store.set_metas({key: one.store.get_meta(key) or "" for key in one.store.meta_keys("background")})
+        two.store.metadata.set_many(
+            {key: one.store.metadata.get(key) or "" for key in one.store.metadata.keys("background")}
+        )
         assert has_typical(one)
         assert not has_typical(two)
         assert load_background(two) is None

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tests.cli.runner import Runner
-from tests.indexed_texts import add_words, find_content
+from tests.words import add_words, find_content
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
@@ -21,7 +21,7 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
 def test_info_says_how_films_are_cut(run: Runner, index: Path) -> None:
     for rule, words in ((FIXED_GRID, "cut at fixed lengths"), (FOLLOW_SHOTS, "cut where shots change")):
         with Store.open(index, write=True) as store:
-            store.set_meta(SEGMENTS, rule)
+            store.metadata.set(SEGMENTS, rule)
         assert words in " ".join(run("info", "--index", index)[1].split())
         assert json.loads(run("info", "--index", index, "--json")[1])["segment_rule"] == rule
 
@@ -42,7 +42,7 @@ def test_damaged_features_are_found_and_repaired(run: Runner, index: Path, films
 
 def test_damaged_catalog_is_found_and_repaired(run: Runner, index: Path, films: Path) -> None:
     with Store.open(index, write=True) as store:
-        store._catalog.run("UPDATE videos SET facts = '{' WHERE id = 1")
+        store._catalog.database.run("UPDATE videos SET facts = '{' WHERE id = 1")
     for command in (("info", "--check"), ("index", films)):
         code, _, err = run(*command, "--index", index)
         assert code == 1

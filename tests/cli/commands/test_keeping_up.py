@@ -26,7 +26,7 @@ def wait_for_videos(index: Path, count: int) -> None:
     while time.monotonic() < deadline:
         if Store.exists(index):
             with Store.open(index) as store:
-                if len(store.videos()) == count:
+                if len(store.videos.find()) == count:
                     return
         time.sleep(0.02)
     pytest.fail(f"there are not {count} videos")

@@ -137,9 +137,9 @@ def test_a_video_is_reported_once_it_is_complete(run: Runner, index: Path, films
         engine.index([films])
         (rose,) = (video.id for video in engine.videos() if video.paths[0].endswith("rose.mp4"))
     with Store.open(index, write=True) as store:  # as an interrupted run leaves it
-        facts = store.video(rose).facts
-        store.begin_video(store.fingerprints()[rose], duration=3.0, facts=facts, num_segments=99)
-        store.set_file(str(films / "rose.mp4"), state="pending")
+        facts = store.videos.get(rose).facts
+        store.writer.begin_video(store.videos.fingerprints()[rose], duration=3.0, facts=facts, num_segments=99)
+        store.writer.set_file(str(films / "rose.mp4"), state="pending")
     run("watch", "add", "late", "red", "--index", index)
     add_film(films, "tulip", "red")
     code, _, err = run("index", films / "tulip.mp4", "--index", index, "--exit-code")
@@ -164,7 +164,7 @@ def test_a_video_whose_drive_was_away_is_reported_when_it_is_back(run: Runner, i
 def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
     with ThreadPoolExecutor(16) as threads, Store.open(index) as store:
         list(threads.map(lambda number: add_watch(store, f"watch{number}", "red"), range(16)))
-        videos = store.completeness()
+        videos = store.videos.completeness()
     assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(16)}
     with ThreadPoolExecutor(8) as threads:
         removals = [threads.submit(remove_watch, index, f"watch{number}") for number in range(8)]

@@ -69,12 +69,14 @@ def test_rows_in_any_order_and_repeated_rows_are_stored_once(run_state: RunState
         writer.write(incoming[:size])
         del incoming[:size]
     store = run_state.store
-    assert {record.path: record.state for record in store.files()} == {job.path: "done" for job in run_state.jobs}
+    assert {record.path: record.state for record in store.files.find()} == {job.path: "done" for job in run_state.jobs}
     for content, name in enumerate("ab"):
-        video_id = store.is_complete(name)
+        video_id = store.videos.find_complete(name)
         assert video_id is not None
-        ids = store.video_segments(video_id)
-        assert [bytes(each) for each in store.tokens(ids)] == [bytes([content, n]) for n in range(NUM_SEGMENTS)]
+        ids = store.segments.ids_of_video(video_id)
+        assert [bytes(each) for each in store.features.read_tokens(ids)] == [
+            bytes([content, n]) for n in range(NUM_SEGMENTS)
+        ]
     report = run_state.close()
     assert (report.encoded, report.linked, report.num_segments) == (2, 1, 2 * NUM_SEGMENTS)
     assert writer.spent["decode"] == 2 * writer.spent["encode"] == 2 * NUM_SEGMENTS * 0.5
@@ -84,10 +86,10 @@ def test_a_content_is_complete_only_when_all_its_rows_have_arrived(run_state: Ru
     writer = results.ResultWriter(run_state, CONTENTS)
     *segments, finished = whole(1, 2)
     writer.write([finished, *segments[1:]])
-    assert run_state.store.is_complete("b") is None
-    assert [record.state for record in run_state.store.files()] == ["running"]
+    assert run_state.store.videos.find_complete("b") is None
+    assert [record.state for record in run_state.store.files.find()] == ["running"]
     writer.write(segments[:1])
-    assert run_state.store.is_complete("b") is not None
+    assert run_state.store.videos.find_complete("b") is not None
 
 
 def test_if_the_first_file_fails_its_copy_is_encoded(run_state: RunState) -> None:
@@ -98,7 +100,7 @@ def test_if_the_first_file_fails_its_copy_is_encoded(run_state: RunState) -> Non
     report = run_state.close()
     assert report.failed == [("/films/a.mp4", "was killed")]
     assert (report.encoded, report.linked) == (1, 0)
-    states = {record.path: record.state for record in run_state.store.files()}
+    states = {record.path: record.state for record in run_state.store.files.find()}
     assert states == {"/films/a.mp4": "failed", "/films/copy of a.mp4": "done"}
 
 

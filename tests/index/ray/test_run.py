@@ -72,8 +72,8 @@ def read_index(index: Path) -> tuple[Any, ...]:
     """Return everything in an index except its ids: files, videos, segments, vectors, times and tokens."""
     with Store.open(index) as store:
         files = []
-        for record in store.files():
-            video = None if record.video is None else store.video(record.video)
+        for record in store.files.find():
+            video = None if record.video is None else store.videos.get(record.video)
             facts = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
             video_facts = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
             files.append((*facts, video_facts))

@@ -75,19 +75,19 @@ def test_unfinished_catalog_does_not_exist(tmp_path: Path) -> None:
     ],
 )
 def test_any_file_name_can_be_stored(catalog: Catalog, path: str) -> None:
-    catalog.set_file(path, "failed", f"cannot read {path}", None, 12, 2**62)
-    record = catalog.file(path)
+    catalog.files.set(path, "failed", f"cannot read {path}", None, 12, 2**62)
+    record = catalog.files.get(path)
     assert record is not None
     assert (record.path, record.state, record.num_bytes, record.mtime_ns) == (path, "failed", 12, 2**62)
-    assert [r.path for r in catalog.files(state="failed")] == [path]
-    assert catalog.files(state="done") == []
+    assert [r.path for r in catalog.files.find(state="failed")] == [path]
+    assert catalog.files.find(state="done") == []
 
 
 def test_none_leaves_values_unchanged(catalog: Catalog) -> None:
-    video = catalog.begin_video("f", 1.0, {}, 1)
-    catalog.set_file("a", "pending", "", video, 5, 6)
-    catalog.set_file("a", "failed", "broken", None, None, None)
-    record = catalog.file("a")
+    video = catalog.videos.begin("f", 1.0, {}, 1)
+    catalog.files.set("a", "pending", "", video, 5, 6)
+    catalog.files.set("a", "failed", "broken", None, None, None)
+    record = catalog.files.get("a")
     assert record is not None
     assert (record.state, record.reason, record.video, record.num_bytes, record.mtime_ns) == (
         "failed",
@@ -99,29 +99,29 @@ def test_none_leaves_values_unchanged(catalog: Catalog) -> None:
 
 
 def test_generation_changes_only_with_search_results(catalog: Catalog) -> None:
-    video = catalog.begin_video("f", 1.0, {}, 2)
-    generations = [catalog.meta("generation")]
+    video = catalog.videos.begin("f", 1.0, {}, 2)
+    generations = [catalog.tables.meta("generation")]
 
     def changed() -> bool:
-        generations.append(catalog.meta("generation"))
+        generations.append(catalog.tables.meta("generation"))
         return bool(generations[-1] != generations[-2])
 
     assert not changed()
-    catalog.set_file("a", "pending", "", None, 1, 1)
+    catalog.files.set("a", "pending", "", None, 1, 1)
     assert not changed()
-    catalog.set_file("a", "running", "", video, None, None)
+    catalog.files.set("a", "running", "", video, None, None)
     assert changed()
     add(catalog, video, 0)
     assert changed()
-    catalog.set_file("a", "done", "", None, None, None)
-    catalog.finish_video(video, "")
+    catalog.files.set("a", "done", "", None, None, None)
+    catalog.videos.finish(video, "")
     assert not changed()
-    catalog.set_file("a", "missing", "", None, None, None)
+    catalog.files.set("a", "missing", "", None, None, None)
     assert changed()
 
 
 def test_segments_are_returned_in_the_order_of_ids(catalog: Catalog) -> None:
-    video = catalog.begin_video("f", 1.0, {}, 5)
+    video = catalog.videos.begin("f", 1.0, {}, 5)
     ids = [add(catalog, video, index, index) for index in (3, 0, 4, 1, 2)]
     assert [s.number for s in catalog.segments.get(ids)] == [3, 0, 4, 1, 2]
     assert [s.number for s in catalog.segments.get(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
@@ -136,55 +136,55 @@ def test_segments_are_returned_in_the_order_of_ids(catalog: Catalog) -> None:
 
 
 def test_tail_is_the_end_of_the_last_segment(catalog: Catalog) -> None:
-    assert catalog.tail() == (0, 0, 0)
-    add(catalog, catalog.begin_video("f", 1.0, {}, 1), 0, row=6)
-    assert catalog.tail() == (7, 14, 35)
+    assert catalog.tables.tail() == (0, 0, 0)
+    add(catalog, catalog.videos.begin("f", 1.0, {}, 1), 0, row=6)
+    assert catalog.tables.tail() == (7, 14, 35)
 
 
 def test_only_segments_with_a_live_path_are_searchable(catalog: Catalog) -> None:
-    live, failed, orphan = (catalog.begin_video(name, 1.0, {}, 1) for name in "lfo")
+    live, failed, orphan = (catalog.videos.begin(name, 1.0, {}, 1) for name in "lfo")
     ids = [add(catalog, video, 0, row) for row, video in enumerate((live, failed, orphan))]
     assert len(catalog.snapshots.current().everything.ids()) == 0
-    catalog.set_file("1", "pending", "", live, None, None)
-    catalog.set_file("2", "missing", "", live, None, None)
-    catalog.set_file("3", "failed", "no frames", failed, None, None)
+    catalog.files.set("1", "pending", "", live, None, None)
+    catalog.files.set("2", "missing", "", live, None, None)
+    catalog.files.set("3", "failed", "no frames", failed, None, None)
     assert catalog.snapshots.current().everything.ids().tolist() == ids[:1]
-    assert catalog.paths([failed, live]) == {failed: [], live: ["1"]}
+    assert catalog.files.paths_of([failed, live]) == {failed: [], live: ["1"]}
 
 
 def test_ids_are_never_reused(catalog: Catalog) -> None:
-    video = catalog.begin_video("f", 1.0, {}, 2)
+    video = catalog.videos.begin("f", 1.0, {}, 2)
     last = max(add(catalog, video, 0), add(catalog, video, 1, 1))
-    catalog.run("DELETE FROM segments")
+    catalog.database.run("DELETE FROM segments")
     assert add(catalog, video, 0, 2) > last
 
 
 def test_another_number_of_segments_starts_over(catalog: Catalog) -> None:
-    video = catalog.begin_video("f", 1.0, {"fps": 25}, 2)
+    video = catalog.videos.begin("f", 1.0, {"fps": 25}, 2)
     add(catalog, video, 0)
-    catalog.finish_video(video, "the end is torn")
-    assert catalog.begin_video("f", 1.0, {"fps": 25}, 2) == video == catalog.complete_video("f")
-    assert catalog.begin_video("f", 2.0, {"fps": 30}, 3) == video
+    catalog.videos.finish(video, "the end is torn")
+    assert catalog.videos.begin("f", 1.0, {"fps": 25}, 2) == video == catalog.videos.find_complete("f")
+    assert catalog.videos.begin("f", 2.0, {"fps": 30}, 3) == video
     assert catalog.segments.of_video(video) == {}
-    record = catalog.video(video)
+    record = catalog.videos.get(video)
     assert (record.complete, record.salvaged, record.facts, record.duration) == (False, "", {"fps": 30}, 2.0)
 
 
 def test_failed_transaction_changes_nothing(catalog: Catalog) -> None:
     def fail() -> None:
-        with catalog.transaction():
-            catalog.set_file("a", "done", "", 12345, None, None)
+        with catalog.database.transaction():
+            catalog.files.set("a", "done", "", 12345, None, None)
 
     with pytest.raises(StoreError):
         fail()
-    assert catalog.files() == []
-    catalog.set_file("a", "done", "", None, None, None)  # the connection is still usable
+    assert catalog.files.find() == []
+    catalog.files.set("a", "done", "", None, None, None)  # the connection is still usable
 
 
 def test_readers_cannot_write(catalog: Catalog) -> None:
     reader = Catalog(catalog.path, write=False)
     with pytest.raises(StoreError, match="readonly"):
-        reader.set_meta("key", "value")
+        reader.tables.set_meta("key", "value")
     reader.close()
 
 
@@ -195,10 +195,10 @@ def test_reader_without_write_permission_sees_commits(catalog: Catalog, monkeypa
         reader = Catalog(catalog.path, write=False)
     for number in range(1, 4):
         owner = Catalog(catalog.path, write=True)
-        owner.set_file(f"{number}.mp4", "done", "x" * 5000, owner.begin_video(f"f{number}", 1.0, {}, 1), 1, 1)
-        assert len(reader.files(state="done")) == number
+        owner.files.set(f"{number}.mp4", "done", "x" * 5000, owner.videos.begin(f"f{number}", 1.0, {}, 1), 1, 1)
+        assert len(reader.files.find(state="done")) == number
         owner.close()
-        assert reader.meta("generation") == len(reader.stored_videos()) == number
+        assert reader.tables.meta("generation") == len(reader.videos.find()) == number
     reader.close()
 
 
@@ -207,6 +207,6 @@ def test_finished_index_opens_on_a_read_only_disk(catalog: Catalog, monkeypatch:
     before = set(catalog.path.parent.iterdir())
     monkeypatch.setattr("os.access", lambda *_: False)
     reader = Catalog(catalog.path, write=False)
-    assert reader.meta("dim") == 4
+    assert reader.tables.meta("dim") == 4
     assert set(catalog.path.parent.iterdir()) == before
     reader.close()

@@ -203,7 +203,7 @@ os.setgid(65534)
 os.setuid(65534)
 catalog = Catalog(Path(sys.argv[1]), write=False)
 for line in sys.stdin:
-    print(catalog.meta("user.key"), flush=True)
+    print(catalog.tables.meta("user.key"), flush=True)
 """
 
 
@@ -225,9 +225,9 @@ def test_another_user_sees_every_commit() -> None:
             assert read() == "0"
             for number in (1, 2):
                 writer = Catalog(path, write=True)
-                writer.set_meta("user.key", f"{number}")
+                writer.tables.set_meta("user.key", f"{number}")
                 assert read() == f"{number}"
-                writer.set_meta("user.key", f"{number} and more")
+                writer.tables.set_meta("user.key", f"{number} and more")
                 writer.close()
                 assert read() == f"{number} and more"
             reader.stdin.close()

@@ -39,45 +39,45 @@ Answers = dict[object, object]
 def index(tmp_path: Path) -> Path:
     with create(tmp_path / "index") as store:
         index_all(store, 3)
-        store.set_meta("ranker", "{}")
-        store.set_meta(SEGMENTS, FOLLOW_SHOTS)
-        store.set_meta("baseline.none", "[]")
+        store.metadata.set("ranker", "{}")
+        store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
+        store.metadata.set("baseline.none", "[]")
     return tmp_path / "index"
 
 
 def damage_rows(index: Path, sql: str) -> None:
     """Change rows without updating their checksums."""
     with Store.open(index, write=True) as store:
-        assert store._catalog.run(sql) > 0
+        assert store._catalog.database.run(sql) > 0
 
 
 def answers(index: Path) -> Answers:
     """Return all scores, segments and videos of an index, by key."""
     with Store.open(index) as store:
         scores, ids = store.search(np.stack([embedding(seed).video for seed in ALL]), len(ALL))
-        stored = store.read(sorted(set(ids[ids >= 0].tolist())))
+        stored = store.features.read(sorted(set(ids[ids >= 0].tolist())))
         found: Answers = {("score", query, key): scores[query, rank] for (query, rank), key in np.ndenumerate(ids)}
-        videos = {video.id: video.paths for video in store.videos()}
+        videos = {video.id: video.paths for video in store.videos.find()}
         for key, segment, frames, times, packed, changes in zip(
             stored.ids,
             stored.segments,
             stored.frames,
             stored.times,
             stored.tokens,
-            store.segment_shots(stored.ids),
+            store.shots.of_segments(stored.ids),
             strict=True,
         ):
             if segment.video in videos:
                 found[key] = (segment, frames.tobytes(), times.tobytes(), bytes(packed), changes)
         return {key: value for key, value in found.items() if not isinstance(key, tuple) or key[2] in stored.ids} | {
-            video.paths: (video.duration, str(video.facts), video.salvaged) for video in store.videos()
+            video.paths: (video.duration, str(video.facts), video.salvaged) for video in store.videos.find()
         }
 
 
 def is_found(index: Path) -> bool:
     try:
         with Store.open(index) as store:
-            return bool(store.verify() or store.verify_vectors())
+            return bool(store.upkeep.verify() or store.upkeep.verify_vectors())
     except StoreError as error:
         assert "run vidret info --repair" in str(error)  # noqa: PT017
         return True
@@ -99,7 +99,7 @@ def test_no_flipped_bit_changes_results_undetected(index: Path, tmp_path: Path, 
         num_found += 1
         Store.repair_catalog(path.parent)
         with Store.open(path.parent, write=True) as store:
-            assert (store.verify(), store.verify_vectors()) == ([], [])
+            assert (store.upkeep.verify(), store.upkeep.verify_vectors()) == ([], [])
         assert answers(path.parent).items() <= expected.items()
         with create(path.parent) as store:
             index_all(store, 3)
@@ -127,19 +127,19 @@ ROWS = {
 def test_damaged_row_is_reported_deleted_and_restored(index: Path, row: str) -> None:
     sql, table, lost = ROWS[row]
     with Store.open(index) as store:
-        before = [store.shots(video.id) for video in store.videos()]
+        before = [store.shots.of_video(video.id) for video in store.videos.find()]
     damage_rows(index, sql)
     with Store.open(index) as store, pytest.raises(StoreError, match=rf"catalog\.sqlite: the row of .* in {table} is"):
-        store.verify()
+        store.upkeep.verify()
     assert len(Store.repair_catalog(index)) >= 1
     assert Store.repair_catalog(index) == []
     with create(index) as store:
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         assert seeds(store) == sorted(set(ALL) - set(lost))
         last = max(store.searchable())
         index_all(store, 3)
         assert seeds(store) == ALL
-        assert [store.shots(video.id) for video in store.videos()] == before
+        assert [store.shots.of_video(video.id) for video in store.videos.find()] == before
         if table == "segments":
             assert max(store.searchable()) > last, "ids are never reused"
 
@@ -149,49 +149,57 @@ def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog
         damage_rows(index, sql)
     damage_rows(index, "UPDATE files SET path = x'61' WHERE video = 3")
     with Store.open(index) as store:
-        for read in (store.segments, store.frames):
+        for read in (store.segments.get, store.features.read_frames):
             with pytest.raises(StoreError, match=r"the row of segment 6 is damaged .*; run vidret info --repair"):
                 read([5, 6])
         with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
-            store.video(2)
+            store.videos.get(2)
         for _ in range(2):
-            assert [video.id for video in store.videos()] == [1]
-            assert [record.video for record in store.files()] == [1, 2]
-            assert store.paths([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
-            assert store.read([5, 6, 7]).ids.tolist() == [5, 7]
-        assert store.is_complete("v1") is None
-        assert store.contents() == {"v0": 1, "v2": 3}
+            assert [video.id for video in store.videos.find()] == [1]
+            assert [record.video for record in store.files.find()] == [1, 2]
+            assert store.files.paths_of([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
+            assert store.features.read([5, 6, 7]).ids.tolist() == [5, 7]
+        assert store.videos.find_complete("v1") is None
+        assert store.videos.contents() == {"v0": 1, "v2": 3}
         with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
-            store.fingerprints()
+            store.videos.fingerprints()
     assert len(caplog.messages) == len(set(caplog.messages)) == 4
 
 
 def test_damaged_row_of_a_file_is_repaired_when_written(index: Path) -> None:
     damage_rows(index, "UPDATE files SET mtime_ns = 7 WHERE video = 2")
     with create(index) as store:
-        assert store.file("/videos/v1.mp4") is None
-        store.set_file("/videos/v1.mp4", state="done", video=2)
-        assert store.verify() == []
+        assert store.files.get("/videos/v1.mp4") is None
+        store.writer.set_file("/videos/v1.mp4", state="done", video=2)
+        assert store.upkeep.verify() == []
         assert seeds(store) == ALL
 
 
 @pytest.mark.parametrize("key", [*ESSENTIAL, "generation", "tail", "format", "schema"])
 def test_essential_metadata_is_restored(index: Path, key: str) -> None:
     with Store.open(index) as store:
-        before = (store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker"), store.generation)
+        before = (
+            store.encoder_name,
+            store.encoder_fingerprint,
+            store.dim,
+            store.metadata.get("ranker"),
+            store.generation,
+        )
     damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
     assert is_found(index)
     assert Store.repair_catalog(index) == [f"the row of {key!r} in meta is damaged (checksum)"]
     with create(index) as store:
         *facts, generation = before
-        assert [store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker")] == facts
+        assert [store.encoder_name, store.encoder_fingerprint, store.dim, store.metadata.get("ranker")] == facts
         assert store.generation > generation, "nothing derived earlier seems current"
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         assert seeds(store) == ALL
         last = max(store.searchable())
         add_video(store, "v5", seed=5)
-        assert store.video_segments(4) == [last + 1, last + 2, last + 3, last + 4]
-        assert store.tokens(store.video_segments(4)) == [tokens(500 + number) for number in range(NUM_SEGMENTS)]
+        assert store.segments.ids_of_video(4) == [last + 1, last + 2, last + 3, last + 4]
+        assert store.features.read_tokens(store.segments.ids_of_video(4)) == [
+            tokens(500 + number) for number in range(NUM_SEGMENTS)
+        ]
 
 
 def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
@@ -202,10 +210,10 @@ def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
         with pytest.raises(
             StoreError, match=r"the metadata 'user\.baseline\.none' is damaged .*; run vidret info --repair"
         ):
-            store.get_meta("baseline.none")
+            store.metadata.get("baseline.none")
     assert len(Store.repair_catalog(index)) == 3
     with Store.open(index) as store:
-        assert store.get_meta("baseline.none") is None
+        assert store.metadata.get("baseline.none") is None
 
 
 LOG = {
@@ -222,18 +230,18 @@ LOG = {
 def test_damaged_log_is_found_and_made_anew(index: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.store.upkeep.MAX_DEAD_FRACTION", 1.0)  # a compaction would begin the log anew
     with create(index) as store, Store.open(index) as reader:
-        store.set_file("/videos/v1.mp4", state="missing")
-        store.prune()
+        store.writer.set_file("/videos/v1.mp4", state="missing")
+        store.upkeep.prune()
         remaining = seeds(reader)
-        with store._catalog.transaction():
-            store._catalog.run("PRAGMA writable_schema = ON")
-            assert store._catalog.run(LOG[what]) > 0
+        with store._catalog.database.transaction():
+            store._catalog.database.run("PRAGMA writable_schema = ON")
+            assert store._catalog.database.run(LOG[what]) > 0
     assert is_found(index)
     assert len(Store.repair_catalog(index)) >= 1
     assert not is_found(index)
     with create(index) as store, Store.open(index) as reader:
         assert seeds(reader) == remaining
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         assert seeds(reader) == [200, 201, 202, 203]
 
 
@@ -265,10 +273,10 @@ STATEMENTS = {
 def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
     with create(index) as store:
         index_all(store, 20)
-        expected, changes = seeds(store), [store.shots(video.id) for video in store.videos()]
+        expected, changes = seeds(store), [store.shots.of_video(video.id) for video in store.videos.find()]
         root = "SELECT rootpage FROM sqlite_master WHERE name = ?"
         names = {"index page": "sqlite_autoindex_segments_1", "shots page": "shots"}
-        page = store._catalog.value(root, names.get(what, "segments"))
+        page = store._catalog.database.value(root, names.get(what, "segments"))
     path = index / "catalog.sqlite"
     data = bytearray(path.read_bytes())
     if what in STATEMENTS:
@@ -284,13 +292,13 @@ def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
     lock.release()
     assert Store.repair_catalog(index) != []
     with create(index) as store:
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         recovered = seeds(store)
         assert set(recovered) <= set(expected)
         assert len(recovered) > 0 or what == "shots page"
         index_all(store, 20)
         assert seeds(store) == expected
-        assert [store.shots(video.id) for video in store.videos()] == changes
+        assert [store.shots.of_video(video.id) for video in store.videos.find()] == changes
 
 
 @pytest.mark.parametrize(("old", "convert"), [(1, to_format_1), (2, to_format_2)])
@@ -304,16 +312,16 @@ def test_older_index_is_readable_and_upgraded_by_the_next_writer(
     assert answers(index) == expected
     with Store.open(index) as reader:
         assert reader.info().format == old
-        assert reader.verify() == []
-        assert reader.shots(1) == []
+        assert reader.upkeep.verify() == []
+        assert reader.shots.of_video(1) == []
         assert (index / "catalog.sqlite").read_bytes() == before, "a reader changes nothing"
         with create(index) as store:
             assert store.info().format == FORMAT
-            assert store.verify() == []
+            assert store.upkeep.verify() == []
             assert find_bad_rows(store._catalog.database) == []
             index_all(store, 4)
             assert seeds(reader) == seeds(store) == [*ALL, 300, 301, 302, 303]
-            assert reader.shots(4) == store.shots(4) != []
+            assert reader.shots.of_video(4) == store.shots.of_video(4) != []
     damage_rows(index, ROWS["a segment's times"][0])
     assert is_found(index)
     Store.repair_catalog(index)
@@ -330,12 +338,12 @@ def test_older_index_is_repaired(index: Path, convert: Callable[[Path], None]) -
     assert is_found(index)
     assert Store.repair_catalog(index) != []
     with create(index) as store:
-        assert (store.verify(), seeds(store), store.dim) == ([], ALL, DIM)
+        assert (store.upkeep.verify(), seeds(store), store.dim) == ([], ALL, DIM)
 
 
 def test_newer_index_is_not_repaired(index: Path) -> None:
     with Store.open(index, write=True) as store:
-        store._catalog.set_meta("format", FORMAT + 1)
+        store._catalog.tables.set_meta("format", FORMAT + 1)
     with pytest.raises(StoreError, match=f"format must be at most {FORMAT}, got {FORMAT + 1}; update vidret"):
         Store.repair_catalog(index)
     with pytest.raises(StoreError, match="there is no index here"):
@@ -348,22 +356,22 @@ def test_format_that_seems_older_by_damage_is_refused_by_a_writer(index: Path) -
     with pytest.raises(StoreError, match=r"the metadata 'format' is damaged .*; run vidret info --repair"):
         create(index)
     with Store.open(index) as store:
-        assert store.shots(1) != []
+        assert store.shots.of_video(1) != []
     Store.repair_catalog(index)
     with create(index) as store:
-        assert (store.info().format, store.verify(), seeds(store)) == (FORMAT, [], ALL)
+        assert (store.info().format, store.upkeep.verify(), seeds(store)) == (FORMAT, [], ALL)
 
 
 def test_index_without_shots_loses_no_segment_with_their_empty_table(index: Path) -> None:
     with create(index) as store:
-        store.set_meta(SEGMENTS, "grid")
-        store._catalog.run("DELETE FROM shots")
-        page = store._catalog.value("SELECT rootpage FROM sqlite_master WHERE name = 'shots'")
+        store.metadata.set(SEGMENTS, "grid")
+        store._catalog.database.run("DELETE FROM shots")
+        page = store._catalog.database.value("SELECT rootpage FROM sqlite_master WHERE name = 'shots'")
     damage(index / "catalog.sqlite", (page - 1) * 4096, bits=7)  # the kind of page
     assert is_found(index)
     assert Store.repair_catalog(index) != []
     with Store.open(index) as store:
-        assert (store.verify(), seeds(store)) == ([], ALL)
+        assert (store.upkeep.verify(), seeds(store)) == ([], ALL)
 
 
 def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +382,7 @@ def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.
             return find_schema_checksum(database)
 
         monkeypatch.setattr(repair, "find_schema_checksum", write_meanwhile)
-        assert reader.verify() == []
+        assert reader.upkeep.verify() == []
         assert len(reader) == len(ALL) + NUM_SEGMENTS
 
 
@@ -383,4 +391,4 @@ def test_last_segment_id_is_verified(index: Path) -> None:
     assert Store.repair_catalog(index) == ["the last segment id is damaged"]
     with create(index) as store:
         add_video(store, "v5", seed=5)
-        assert store.video_segments(4) == [13, 14, 15, 16]
+        assert store.segments.ids_of_video(4) == [13, 14, 15, 16]

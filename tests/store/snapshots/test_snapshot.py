@@ -96,43 +96,45 @@ class SnapshotMachine(RuleBasedStateMachine):
         """Index a video, perhaps not to its end; with another number of segments it starts over."""
         self.num_videos = max(self.num_videos, content)
         store, facts = self.store, {"imported": content == 3}
-        video = store.begin_video(
+        video = store.writer.begin_video(
             f"v{content}", duration=10.0 * num_segments, facts=facts, num_segments=num_segments + (not finish)
         )
-        store.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=content * 5 * 10**9)
-        for index in sorted(set(range(num_segments)) - store.stored_segments(video)):
+        store.writer.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=content * 5 * 10**9)
+        for index in sorted(set(range(num_segments)) - store.segments.stored_indices(video)):
             seed = 100 * content + index
-            store.add_segment(video, index, 10.0 * index, 10.0 * index + 10, embedding(seed), tokens=b"t" * (seed % 2))
+            store.writer.add_segment(
+                video, index, 10.0 * index, 10.0 * index + 10, embedding(seed), tokens=b"t" * (seed % 2)
+            )
         if finish:
-            store.finish_video(video)
-            store.set_file(path, state="done")
+            store.writer.finish_video(video)
+            store.writer.set_file(path, state="done")
 
-    @precondition(lambda self: len(self.store.files()) > 0)
+    @precondition(lambda self: len(self.store.files.find()) > 0)
     @rule(data=st.data(), state=STATES, changed=st.sampled_from([None, 7 * 10**9, 12 * 10**9]))
     def set_file(self, data: st.DataObject, state: str, changed: int | None) -> None:
-        path = data.draw(st.sampled_from([record.path for record in self.store.files()]))
-        self.store.set_file(path, state=state, mtime_ns=changed)  # type: ignore[arg-type]
+        path = data.draw(st.sampled_from([record.path for record in self.store.files.find()]))
+        self.store.writer.set_file(path, state=state, mtime_ns=changed)  # type: ignore[arg-type]
 
     @rule(path=NAMES, state=STATES)
     def set_file_without_video(self, path: str, state: str) -> None:
-        self.store.set_file(path, state=state)  # type: ignore[arg-type]
+        self.store.writer.set_file(path, state=state)  # type: ignore[arg-type]
 
     @rule()
     def prune(self) -> None:
-        self.store.prune()
+        self.store.upkeep.prune()
 
     @precondition(lambda self: len(self.store) > 0)
     @rule(data=st.data())
     def lose_a_segment(self, data: st.DataObject) -> None:
         """Damage the row of a segment, which a repair drops."""
         key = data.draw(st.sampled_from(self.store.searchable().tolist()))
-        self.store._catalog.run("UPDATE segments SET row_sum = row_sum + 1 WHERE id = ?", key)
-        self.store._catalog._tables.update_checksums("segments", "id = ?", key)
-        assert [bad.id for bad in self.store.verify(repair=True)] == [key]
+        self.store._catalog.database.run("UPDATE segments SET row_sum = row_sum + 1 WHERE id = ?", key)
+        self.store._catalog.tables.update_checksums("segments", "id = ?", key)
+        assert [bad.id for bad in self.store.upkeep.verify(repair=True)] == [key]
 
     @rule()
     def save(self) -> None:
-        self.store.save_vectors()
+        self.store.upkeep.save_vectors()
 
     @rule(write=st.booleans())
     def open_again(self, *, write: bool) -> None:
@@ -146,7 +148,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     def ask(self, filters: Filters, spans: tuple[float, float]) -> None:
         for reader in self.readers:
             snapshot = reader.snapshot()
-            assert columns(snapshot) == columns(Snapshots(reader._catalog._tables, write=False).current())
+            assert columns(snapshot) == columns(Snapshots(reader._catalog.tables, write=False).current())
             assert snapshot.select(filters).ids().tolist() == naive.matching(reader, filters)
             assert snapshot.select(filters).num_segments == len(naive.matching(reader, filters))
             assert snapshot.count_videos(filters) == naive.count_videos(reader, filters)
@@ -210,16 +212,16 @@ def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monke
     counted = Counted(monkeypatch)
     assert reader.snapshot() is first
     assert counted.num_rows == 1
-    video = writer.begin_video("new", duration=9.0, facts={}, num_segments=2)
-    writer.set_file("/videos/new.mp4", state="running", video=video)
-    key = writer.add_segment(video, 0, 0.0, 1.0, embedding(900))
+    video = writer.writer.begin_video("new", duration=9.0, facts={}, num_segments=2)
+    writer.writer.set_file("/videos/new.mp4", state="running", video=video)
+    key = writer.writer.add_segment(video, 0, 0.0, 1.0, embedding(900))
     counted.clear()
     second = reader.snapshot()
     assert counted.num_rows <= 8, counted.statements
     assert second.everything.ids().tolist() == [*first.everything.ids().tolist(), key]
     assert len(first.segments.ids) == 32, "the first snapshot stays as it was"
     assert key not in first.everything.ids()
-    writer.set_file("/videos/v3.mp4", state="missing")
+    writer.writer.set_file("/videos/v3.mp4", state="missing")
     counted.clear()
     third = reader.snapshot()
     assert counted.num_rows <= 8, counted.statements
@@ -233,14 +235,14 @@ def test_opening_a_saved_index_reads_what_changed_since(
     stores: tuple[Store, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, reader = stores
-    writer.save_vectors()
+    writer.upkeep.save_vectors()
     counted = Counted(monkeypatch)
     with Store.open(tmp_path) as opened:
         counted.clear()
         assert columns(opened.snapshot()) == columns(reader.snapshot())
         assert counted.num_rows < 8, counted.statements
     add_video(writer, "new", seed=900)
-    writer.set_file("/videos/v3.mp4", state="missing")
+    writer.writer.set_file("/videos/v3.mp4", state="missing")
     with Store.open(tmp_path) as opened:
         assert columns(opened.snapshot()) == columns(reader.snapshot())
         assert opened.searchable()[-1] == opened.searchable().max() > 32
@@ -248,11 +250,11 @@ def test_opening_a_saved_index_reads_what_changed_since(
 
 def test_what_is_deleted_is_not_saved_for_ever(stores: tuple[Store, Store], tmp_path: Path) -> None:
     writer, _ = stores
-    writer.save_vectors()
+    writer.upkeep.save_vectors()
     for seed in range(4):
-        writer.set_file(f"/videos/v{seed}.mp4", state="missing")
-    writer.prune()
-    writer.save_vectors()
+        writer.writer.set_file(f"/videos/v{seed}.mp4", state="missing")
+    writer.upkeep.prune()
+    writer.upkeep.save_vectors()
     with Store.open(tmp_path) as opened:
         snapshot = opened.snapshot()
         assert len(snapshot.segments.ids) == snapshot.everything.num_segments == 16
@@ -266,8 +268,8 @@ def test_columns_that_cannot_be_right_are_read_from_the_catalog(
 ) -> None:
     """Damaged ones, and those of a foreign index, whose checksums are right."""
     writer, reader = stores
-    writer.save_vectors()
-    entry = json.loads(writer._catalog.derived(KEY)[0])
+    writer.upkeep.save_vectors()
+    entry = json.loads(writer._catalog.tables.derived(KEY)[0])
     count, offset, _ = entry["columns"][name]
     file = tmp_path / FILE_NAME
     content = bytearray(file.read_bytes())
@@ -279,7 +281,7 @@ def test_columns_that_cannot_be_right_are_read_from_the_catalog(
         entry["columns"][name][2] = zlib.crc32(content[offset : offset + count * size])
     file.write_bytes(content)
     if is_listed:
-        writer._catalog.set_meta(KEY, json.dumps(entry))
+        writer._catalog.tables.set_meta(KEY, json.dumps(entry))
     elif name == "bits":
         file.write_bytes(content[:offset])
     with Store.open(tmp_path) as opened:
@@ -300,7 +302,7 @@ def test_a_query_reads_no_rows_but_its_own(
     assert len(reader.owners(ids)) == 3
     assert len(reader.overlapping_segments([(1, 0.0, 5.0)])) == 1
     assert not [sql for sql, num in counted.statements if num > 2 or "count(*) FROM segments" in sql]
-    writer.set_file("/videos/v1.mp4", state="missing")
+    writer.writer.set_file("/videos/v1.mp4", state="missing")
     reader.search(query, 3, filters)
     assert counted.num_rows < 32, counted.statements
 
@@ -322,15 +324,17 @@ def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> 
     """As one that an earlier version wrote."""
     with create(tmp_path) as writer:
         add_video(writer, "v1", seed=1)
-        for kind, name in writer._catalog.rows("SELECT type, name FROM sqlite_master WHERE name LIKE 'changes%'"):
+        for kind, name in writer._catalog.database.rows(
+            "SELECT type, name FROM sqlite_master WHERE name LIKE 'changes%'"
+        ):
             if kind == "trigger":
-                writer._catalog.run(f"DROP TRIGGER {name}")
-        writer._catalog.run("DROP TABLE changes")
+                writer._catalog.database.run(f"DROP TRIGGER {name}")
+        writer._catalog.database.run("DROP TABLE changes")
         with Store.open(tmp_path) as reader:
             assert len(reader) == 4
             add_video(writer, "v2", seed=2)
             assert len(reader) == 8
-            writer.set_file("/videos/v1.mp4", state="missing")
+            writer.writer.set_file("/videos/v1.mp4", state="missing")
             assert reader.searchable().tolist() == [5, 6, 7, 8]
             with Store.open(tmp_path) as other:
                 assert other.searchable().tolist() == [5, 6, 7, 8]
@@ -371,9 +375,9 @@ def test_searches_go_on_beside_commits(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for number in range(50):
-            video = writer.begin_video(f"v{number}", duration=20.0, facts={}, num_segments=4)
-            writer.set_file(f"/{number}.mp4", state="done", video=video)
-            writer.add_segments(
+            video = writer.writer.begin_video(f"v{number}", duration=20.0, facts={}, num_segments=4)
+            writer.writer.set_file(f"/{number}.mp4", state="done", video=video)
+            writer.writer.add_segments(
                 [NewSegment(video, each, each, each + 1.0, embedding(4 * number + each)) for each in range(4)]
             )
             num_stored[0] = 4 * number + 4
@@ -399,13 +403,13 @@ def test_what_is_rolled_back_is_in_no_snapshot(stores: tuple[Store, Store]) -> N
     assert len(writer) == 32
 
     def fail() -> None:
-        with writer._catalog.transaction():
-            writer._catalog.run("UPDATE files SET state = 'missing' WHERE path = ?", b"/videos/v1.mp4")
+        with writer._catalog.database.transaction():
+            writer._catalog.database.run("UPDATE files SET state = 'missing' WHERE path = ?", b"/videos/v1.mp4")
             assert len(writer) == 28
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert len(writer) == 32
-    writer.set_file("/videos/v2.mp4", state="missing")
+    writer.writer.set_file("/videos/v2.mp4", state="missing")
     assert writer.searchable().tolist() == naive.matching(writer)

@@ -174,7 +174,7 @@ made.write(store, "film", made.SPOKEN[:2], finish=False)
 def kill(*given):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
-    store._store.add_segments = kill
+    store._store.writer.add_segments = kill
 else:
     store.index.add = lambda texts: None
     store._set_progress = kill

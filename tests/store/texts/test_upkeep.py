@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
 from tests.store.samples import add_video, create
+from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.store.texts.records import TextCounts
@@ -59,10 +59,10 @@ def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> 
 
 def test_a_transcript_is_in_order_of_time(index: Path) -> None:
     with Store.open(index) as store:
-        texts = read_transcript(store, store.contents()["a"])
+        texts = read_transcript(store, store.videos.contents()["a"])
         assert [text.text for text in texts] == ["one red apple", "EXIT", "two green pears", "three figs"]
-        assert read_transcript(store, store.contents()["a"], ["screen"]) == make_texts(["EXIT"], "screen")
-        assert read_transcript(store, store.contents()["b"]) == []
+        assert read_transcript(store, store.videos.contents()["a"], ["screen"]) == make_texts(["EXIT"], "screen")
+        assert read_transcript(store, store.videos.contents()["b"]) == []
         with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 
@@ -70,9 +70,9 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
 def test_a_transcript_is_of_the_complete_track_until_another_replaces_it(index: Path) -> None:
     add_words(index, "a", ["newer"], model="newer", complete=False)
     with Store.open(index) as store:
-        assert len(read_transcript(store, store.contents()["a"], ["speech"])) == 3
+        assert len(read_transcript(store, store.videos.contents()["a"], ["speech"])) == 3
         add_words(index, "a", ["newer"], model="newer")
-        assert [text.text for text in read_transcript(store, store.contents()["a"], ["speech"])] == ["newer"]
+        assert [text.text for text in read_transcript(store, store.videos.contents()["a"], ["speech"])] == ["newer"]
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -103,7 +103,7 @@ def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, comp
 def test_a_damaged_catalog_is_rebuilt_and_the_track_is_read_again(index: Path) -> None:
     for sql in ("UPDATE segments SET start = 9 WHERE id = 2", "UPDATE videos SET facts = '{' WHERE id = 2"):
         with Store.open(index / "words", write=True) as store:
-            store._catalog.run(sql)
+            store._catalog.database.run(sql)
     with pytest.raises(StoreError, match=r"catalog.sqlite: the row of .*; run vidret info --repair"):
         find_damaged_texts(index, repair=False)
     assert [reason.partition(" is ")[0] for reason in find_damaged_texts(index, repair=True)] == [
@@ -148,10 +148,10 @@ def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:
     assert find_damaged_texts(index, repair=False) == []
 
 
-def test_writing_a_new_track_reads_no_others(index: Path) -> None:
+def test_writing_a_new_track_reads_no_others(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = make_texts(["four plums"])
     with create_words(index) as store:
-        store.store.fingerprints = lambda: pytest.fail("reads all tracks")
+        monkeypatch.setattr(store.store.videos, "fingerprints", lambda: pytest.fail("reads all tracks"))
         track = store.begin("c", "speech", "model", duration_s=2.0)
         store.add(track, texts, random_vectors(texts), until_s=2.0)
         store.finish(track)

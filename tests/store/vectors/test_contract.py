@@ -49,10 +49,10 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def stored_vectors(store: Store, filters: Filters = ALL_VIDEOS) -> dict[int, np.ndarray]:
     """Return the vectors of all segments of videos that match, by id."""
     vectors = {}
-    for video in store.videos(filters):
-        name = store.video(video.id).fingerprint
-        for key in store.video_segments(video.id):
-            index = store.segments([key])[0].number
+    for video in store.videos.find(filters):
+        name = store.videos.get(video.id).fingerprint
+        for key in store.segments.ids_of_video(video.id):
+            index = store.segments.get([key])[0].number
             vectors[key] = embedding(100 * int(name.lstrip("v")) + index).video.astype(np.float16)
     return vectors
 
@@ -73,7 +73,7 @@ def assert_exact(store: Store, k: int = 10, filters: Filters = ALL_VIDEOS) -> No
 def test_an_empty_index_finds_nothing(kind: Kind) -> None:
     with kind.create() as store:
         assert_exact(store)
-        store.save_vectors()
+        store.upkeep.save_vectors()
     with kind.open() as store:
         assert_exact(store)
 
@@ -83,7 +83,7 @@ def test_search_matches_the_naive_search_before_and_after_saving_and_reopening(k
         for seed in range(5):
             add_video(store, f"v{seed}", seed=seed)
         assert_exact(store)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert_exact(store)
         add_video(store, "v9", seed=9)
     with kind.open() as store:
@@ -101,15 +101,15 @@ def test_k_may_be_larger_than_the_index(kind: Kind) -> None:
 def test_missing_files_that_reappear(kind: Kind) -> None:
     with kind.create() as store, kind.open() as reader:
         index_all(store, 4)
-        store.set_file("/videos/v1.mp4", state="missing")
+        store.writer.set_file("/videos/v1.mp4", state="missing")
         for saved in (False, True):
             assert seeds(reader) == [100 * s + n for s in (0, 2, 3) for n in range(4)]
             assert_exact(reader)
             if not saved:
-                store.save_vectors()
-        store.set_file("/videos/v1.mp4", state="done")
+                store.upkeep.save_vectors()
+        store.writer.set_file("/videos/v1.mp4", state="done")
         assert_exact(reader, k=16)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert_exact(reader, k=16)
 
 
@@ -120,11 +120,11 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
         for seed in range(5):
             add_video(store, f"v{seed}", seed=seed, path=f"/films/{'ab'[seed % 2]}/v{seed} 100%_é.mp4")
         index_all(store, 0)
-        video = store.is_complete("v1")
-        store.set_file("/films/b/v1 100%_é.mp4", state="missing")  # moved
-        store.set_file("/films/a0/v1.mp4", state="done", video=video, mtime_ns=7 * day)
+        video = store.videos.find_complete("v1")
+        store.writer.set_file("/films/b/v1 100%_é.mp4", state="missing")  # moved
+        store.writer.set_file("/films/a0/v1.mp4", state="done", video=video, mtime_ns=7 * day)
         for path, changed in (("/films/a/copy.mp4", 50), ("/other/copy.mp4", 90)):  # copied
-            store.set_file(path, state="done", video=store.is_complete("v3"), mtime_ns=changed * day)
+            store.writer.set_file(path, state="done", video=store.videos.find_complete("v3"), mtime_ns=changed * day)
         all_filters = [
             Filters(folder="/films/a"),
             Filters(folder="/films/a/"),
@@ -144,7 +144,7 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
         ]
         for filters in all_filters:
             assert_exact(store, 20, filters)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         for filters in all_filters:
             assert_exact(store, 20, filters)
     with kind.open() as store:
@@ -155,14 +155,14 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
 def test_pruned_changed_and_resegmented_videos(kind: Kind) -> None:
     with kind.create() as store, kind.open() as reader:
         index_all(store, 4)
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         add_video(store, "v7", seed=7, path="/videos/v2.mp4")  # new content at the same path
-        store.begin_video("v3", duration=99.0, facts={}, num_segments=2)  # starts over
+        store.writer.begin_video("v3", duration=99.0, facts={}, num_segments=2)  # starts over
         add_video(store, "v3", seed=3, num_segments=2)
         assert_exact(reader, k=20)
-        store.prune()
+        store.upkeep.prune()
         assert_exact(reader, k=20)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert_exact(reader, k=20)
         assert seeds(reader) == [*range(100, 104), 300, 301, *range(700, 704)]
 
@@ -174,15 +174,15 @@ def test_damaged_vector_is_skipped(kind: Kind, saved: bool, caplog: pytest.LogCa
     damage(kind.folder / "features" / "video.f16", 2 * DIM * 2)  # segment 3
     if saved:
         with kind.create() as store:
-            store.save_vectors()
+            store.upkeep.save_vectors()
             add_video(store, "v1", seed=1)
-            store.save_vectors()
+            store.upkeep.save_vectors()
     with kind.open() as store:
         assert seeds(store) == [0, 1, 3] + [100, 101, 102, 103] * saved
     assert "segment 3 cannot be searched" in caplog.text
     with kind.create() as store:
-        store.verify(repair=True)
+        store.upkeep.verify(repair=True)
         add_video(store, "v0", seed=0)
         assert_exact(store)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert_exact(store)

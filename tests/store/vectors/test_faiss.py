@@ -43,8 +43,8 @@ def assert_answers(store: Store, expected: list[int]) -> None:
     assert seeds(store) == expected
     for seed in expected:
         (key,) = store.search(embedding(seed).video[None], 1)[1][0]
-        segment = store.segments([int(key)])[0]
-        assert (store.video(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
+        segment = store.segments.get([int(key)])[0]
+        assert (store.videos.get(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
 
 
 def faiss_vectors(store: Store) -> FaissVectors:
@@ -67,31 +67,31 @@ def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
         index_all(store, 15)
         assert (names(tmp_path), store.info().vectors) == (["flat", "ivf-rabitq2"], "ivf-rabitq2, flat")
         assert_answers(store, of(*range(15)))
-        store.set_file("/videos/v3.mp4", state="missing")
-        store.save_vectors()
+        store.writer.set_file("/videos/v3.mp4", state="missing")
+        store.upkeep.save_vectors()
     remaining = of(*range(3), *range(4, 15))
     with sharded(Store.open(tmp_path)) as store:
         assert_answers(store, remaining)
         only = Filters(folder="/videos/v7.mp4")
-        segments = store.segments([int(key) for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
+        segments = store.segments.get([int(key) for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
         assert len(segments) == 4
-        assert {store.video(segment.video).fingerprint for segment in segments} == {"v7"}
+        assert {store.videos.get(segment.video).fingerprint for segment in segments} == {"v7"}
 
 
 def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as store:
-        store.set_memory(10**9)  # exact values, which are not read again
+        store.upkeep.set_memory(10**9)  # exact values, which are not read again
         index_all(store, 15)
-        store.set_file("/videos/v3.mp4", state="missing")
-        store.save_vectors()
+        store.writer.set_file("/videos/v3.mp4", state="missing")
+        store.upkeep.save_vectors()
     with monkeypatch.context() as patched, sharded(Store.open(tmp_path)) as store:
         patched.setattr(Shard, "ids", property(lambda _: pytest.fail("listed")))
-        patched.setattr(store._epochs, "vectors", lambda _: pytest.fail("read"))
+        patched.setattr(store._epochs, "intact_vectors", lambda _: pytest.fail("read"))
         assert seeds(store) == of(*range(3), *range(4, 15))
     with sharded(Store.open(tmp_path, write=True)) as store:
         before = {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()}
         add_video(store, "v3", seed=3)  # reappears
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()} == before
         assert_answers(store, of(*range(15)))
 
@@ -105,9 +105,9 @@ def test_reader_loads_what_a_writer_saves(tmp_path: Path) -> None:
         assert_answers(reader, of(*range(24), 30))
         assert entries(reader) == entries(writer)
         for video in range(22):
-            writer.set_file(f"/videos/v{video}.mp4", state="missing")
-        writer.prune()
-        writer.save_vectors()
+            writer.writer.set_file(f"/videos/v{video}.mp4", state="missing")
+        writer.upkeep.prune()
+        writer.upkeep.save_vectors()
         assert_answers(reader, of(22, 23, 30))
         assert names(tmp_path) == ["flat"]
 
@@ -118,19 +118,19 @@ def test_memory_limit_determines_the_kind_and_is_stored(
 ) -> None:
     memory = {"ivf": 48 * 24, "ivf-rabitq1": 100}[kind]
     with sharded(create(tmp_path)) as store:
-        store.set_memory(memory)
+        store.upkeep.set_memory(memory)
         index_all(store, 12)
         assert (store.info().vectors, store.info().memory) == (kind, memory)
         assert_answers(store, of(*range(12)))
     assert ("memory must be at least" in caplog.text) == (memory == 100)
     with sharded(create(tmp_path)) as store:
         index_all(store, 22)
-        store.set_memory(0)
+        store.upkeep.set_memory(0)
         assert store.info().memory is None
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert store.info().vectors == "ivf-rabitq2"
         with pytest.raises(StoreError, match="memory must not be negative, got -1"):
-            store.set_memory(-1)
+            store.upkeep.set_memory(-1)
 
 
 @pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no manifest"])
@@ -139,17 +139,17 @@ def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, damage
     """Saved vectors only save time: the results are always those of the feature files."""
     for name, first in {"index": 0, **({"other": 40} if damaged == "foreign" else {})}.items():
         with sharded(create(tmp_path / name)) as store:
-            store.set_memory(memory)
+            store.upkeep.set_memory(memory)
             for seed in range(first, first + 13):
                 add_video(store, f"v{seed}", seed=seed)
-            store.save_vectors()
+            store.upkeep.save_vectors()
     (path,) = (tmp_path / "index" / "vectors").iterdir()
     data = bytearray(path.read_bytes())
     if damaged == "delete":
         path.unlink()
     elif damaged == "no manifest":
         catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
-        catalog.run("DELETE FROM meta WHERE key = 'vectors'")
+        catalog.database.run("DELETE FROM meta WHERE key = 'vectors'")
         catalog.close()
     elif damaged == "foreign":
         (other,) = (tmp_path / "other" / "vectors").iterdir()
@@ -160,36 +160,36 @@ def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, damage
         path.write_bytes(data[:-1] if damaged == "cut" else data)
     with sharded(Store.open(tmp_path / "index", write=True)) as store:
         assert_answers(store, of(*range(13)))
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert_answers(store, of(*range(13)))
-        assert store.verify_vectors() == []
+        assert store.upkeep.verify_vectors() == []
 
 
 def test_verification_finds_damaged_files_and_repair_deletes_them(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as store, sharded(Store.open(tmp_path)) as reader:
-        store.set_memory(500)
+        store.upkeep.set_memory(500)
         for seed in range(15):
             add_video(store, f"v{seed}", seed=seed)
             if seed == 11:
-                store.save_vectors()
-        store.save_vectors()
+                store.upkeep.save_vectors()
+        store.upkeep.save_vectors()
         assert names(tmp_path) == ["flat", "ivf-rabitq1"]
-        assert reader.verify_vectors() == []
+        assert reader.upkeep.verify_vectors() == []
         flat, shard = sorted((tmp_path / "vectors").iterdir())
         damage(flat, flat.stat().st_size // 2, bits=4)
         shard.unlink()
-        bad = reader.verify_vectors()
+        bad = reader.upkeep.verify_vectors()
         assert [file.path for file in bad] == [str(shard), str(flat)]
         assert bad[0].reason == "No such file or directory"
         assert "checksum" in bad[1].reason
         with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
-            reader.verify_vectors(repair=True)
+            reader.upkeep.verify_vectors(repair=True)
         assert_answers(reader, of(*range(15)))
-        assert store.verify_vectors(repair=True) == bad
-        assert store.verify_vectors() == []
+        assert store.upkeep.verify_vectors(repair=True) == bad
+        assert store.upkeep.verify_vectors() == []
         assert_answers(store, of(*range(15)))
         assert_answers(reader, of(*range(15)))
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert names(tmp_path) == ["ivf-rabitq1"]
 
 
@@ -197,26 +197,28 @@ def test_vectors_of_an_earlier_version_are_rebuilt(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as store:
         index_all(store, 3)
         old = {"sha256": "0" * 64, "kind": "flat", "dim": DIM, "total": 12, "trained": 0}
-        store._catalog.set_meta("vectors", json.dumps(old))
+        store._catalog.tables.set_meta("vectors", json.dumps(old))
         (tmp_path / "vectors.faiss").write_bytes(b"old")
     with sharded(Store.open(tmp_path)) as store:
         assert store.info().vectors == "none"
         assert_answers(store, of(0, 1, 2))
     with sharded(create(tmp_path)) as store:
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert store.info().vectors == "flat"
     assert not (tmp_path / "vectors.faiss").exists()
 
 
 def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
-        writer.set_memory(10**9)  # exact values, which are not read again
+        writer.upkeep.set_memory(10**9)  # exact values, which are not read again
         index_all(writer, 12)
-        read_manifest = reader._catalog.derived
+        read_manifest = reader._catalog.tables.derived
         stale = [read_manifest(MANIFEST, HELD_IDS), read_manifest(MANIFEST)]
         index_all(writer, 24)  # replaces the shard that the reader is about to open
-        monkeypatch.setattr(reader._catalog, "derived", lambda *keys: stale.pop() if stale else read_manifest(*keys))
-        monkeypatch.setattr(reader._epochs, "vectors", lambda _: pytest.fail("read"))
+        monkeypatch.setattr(
+            reader._catalog.tables, "derived", lambda *keys: stale.pop() if stale else read_manifest(*keys)
+        )
+        monkeypatch.setattr(reader._epochs, "intact_vectors", lambda _: pytest.fail("read"))
         assert seeds(reader) == of(*range(24))
 
 
@@ -238,7 +240,7 @@ def kill(*values):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*values)
 setattr(os, name, kill)
-store.save_vectors()
+store.upkeep.save_vectors()
 """
 
 
@@ -257,8 +259,8 @@ def test_writer_killed_while_saving_loses_nothing(tmp_path: Path, count: int, fu
     assert names(tmp_path) == files
     with sharded(Store.open(tmp_path)) as reader:
         assert_answers(reader, of(*range(23)))
-        assert reader.verify_vectors() == []
+        assert reader.upkeep.verify_vectors() == []
     with sharded(create(tmp_path)) as store:
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert names(tmp_path) == ["ivf-rabitq2"]
         assert_answers(store, of(*range(23)))

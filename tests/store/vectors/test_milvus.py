@@ -64,17 +64,17 @@ def fill(store: Store, vectors: np.ndarray) -> None:
     """Store vectors as videos of ten segments, quickly."""
     catalog, num_videos = store._catalog, len(vectors) // 10
     location = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
-    with catalog.transaction():
+    with catalog.database.transaction():
         names = [f"/films/{video % 7}/{video}.mp4" for video in range(num_videos)]
-        catalog.run_many(
+        catalog.database.run_many(
             "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, 1.0, '{}', 10)",
             ((name,) for name in names),
         )
-        catalog.run_many(
+        catalog.database.run_many(
             f"INSERT INTO files ({COLUMNS['files']}) VALUES (?, 'done', '', ?, 1, 1)",
             ((name.encode(), video) for video, name in enumerate(names, start=1)),
         )
-        catalog.run_many(
+        catalog.database.run_many(
             f"INSERT INTO segments ({COLUMNS['segments']}) VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
             (
                 (
@@ -89,8 +89,8 @@ def fill(store: Store, vectors: np.ndarray) -> None:
             ),
         )
         for table in ("videos", "files", "segments"):
-            catalog.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
-        catalog.increment_generation()
+            catalog.database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
+        catalog.tables.increment_generation()
 
 
 def test_results_are_those_of_faiss(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_results_are_those_of_faiss(tmp_path: Path) -> None:
     flat.add(np.arange(1, 20_001), vectors)
     with create(tmp_path, dim=64) as store:
         fill(store, vectors)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert count(store) == 20_000
         scores, ids = store.search(queries, 100)
         expected_scores, expected = flat.search(queries, 100)
@@ -135,18 +135,18 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
 
     with create(tmp_path) as store:
         for seed in range(40):
-            video = store.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
-            store.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
-            store.add_segment(video, 0, 0.0, 1.0, embedding(seed))
+            video = store.writer.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
+            store.writer.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
+            store.writer.add_segment(video, 0, 0.0, 1.0, embedding(seed))
         for round_number in range(4):
             for _ in range(12):
                 video, path = rng.randrange(1, 41), some_path()
                 state = rng.choice(["done", "done", "missing", "failed", "pending"])
                 changed = rng.choice([None, rng.randrange(50) * 10**9])
-                store.set_file(path, state=state, video=rng.choice([None, video]), mtime_ns=changed)  # type: ignore[arg-type]
+                store.writer.set_file(path, state=state, video=rng.choice([None, video]), mtime_ns=changed)  # type: ignore[arg-type]
             pushed = bool(round_number % 2)
             if pushed:
-                store.save_vectors()
+                store.upkeep.save_vectors()
             for _ in range(40):
                 filters = some_filters()
                 expected = matching(store, filters)
@@ -169,7 +169,7 @@ def test_changes_are_pushed_periodically(tmp_path: Path, monkeypatch: pytest.Mon
         add_video(store, "v1", seed=1)
         assert count(store) == 4
         monkeypatch.setattr("vidret.store.vectors.milvus.SECONDS", 0.0)
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         assert count(store) == 4
         assert seeds(store) == [100, 101, 102, 103]
 
@@ -196,13 +196,13 @@ setattr(owner, method, kill)
 store = create(Path(sys.argv[1]))
 for seed in range(5):
     add_video(store, f"v{seed}", seed=seed)
-store.set_file("/videos/v0.mp4", state="missing")
+store.writer.set_file("/videos/v0.mp4", state="missing")
 add_video(store, "v1", seed=1, path="/videos/v1 moved.mp4")
-store.set_file("/videos/v1.mp4", state="missing")
-store.save_vectors()
-store.begin_video("v3", duration=9.0, facts={}, num_segments=2)
+store.writer.set_file("/videos/v1.mp4", state="missing")
+store.upkeep.save_vectors()
+store.writer.begin_video("v3", duration=9.0, facts={}, num_segments=2)
 add_video(store, "v3", seed=3, num_segments=2)
-store.save_vectors()
+store.upkeep.save_vectors()
 raise SystemExit("not killed")
 """
 
@@ -231,8 +231,8 @@ def check_after_kill(index: Path) -> None:
         assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == known
     with create(index, None) as store:
         index_all(store, 5)
-        store.set_file("/videos/v2.mp4", state="missing")
-        store.save_vectors()
+        store.writer.set_file("/videos/v2.mp4", state="missing")
+        store.upkeep.save_vectors()
         searchable = store.searchable()
         assert count(store) == len(searchable)
         assert count(store, f"id in {searchable.tolist()}") == len(searchable)
@@ -251,7 +251,7 @@ def test_dropped_collection_is_reported_to_readers_and_refilled_by_the_next_writ
         reader.search(QUERY, 1)
     with create(tmp_path, None) as store:
         assert len(seeds(store)) == 12
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert count(store) == 12
 
 
@@ -262,7 +262,7 @@ def test_lost_rows_are_detected_by_the_next_writer(tmp_path: Path, caplog: pytes
         add_video(store, "v5", seed=5)
     with create(tmp_path) as store:
         assert "the collection must have 12 vectors, got 8; filling a new one" in caplog.text
-        store.save_vectors()
+        store.upkeep.save_vectors()
         assert count(store) == 16
         assert len(seeds(store)) == 16
 
@@ -331,13 +331,13 @@ def test_indexes_share_a_server_and_move_there_and_back(tmp_path: Path, server: 
         with Store.open(tmp_path / "a") as reader:
             for source, target in itertools.pairwise((server, "milvus://", "faiss", "milvus://", server, "faiss")):
                 calls: list[tuple[int, int]] = []
-                first.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
+                first.upkeep.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
                 assert first.info().store == reader.info().store == target.replace(server, normalised)
                 assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
                 assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
                 assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
                 assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")
-        assert first._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
+        assert first._catalog.database.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
         assert open_vectors(second)._open()._client.list_collections() == [open_vectors(second)._name]
 
 
@@ -350,11 +350,11 @@ def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
         create(tmp_path, "faiss")
     with create(tmp_path, None) as store:
         with pytest.raises(StoreError, match=r"source must be milvus://, .*, got faiss"):
-            store.move_vectors("faiss", "milvus://")
+            store.upkeep.move_vectors("faiss", "milvus://")
         with pytest.raises(StoreError, match="target must differ from source, got milvus://"):
-            store.move_vectors("milvus://", "milvus://")
+            store.upkeep.move_vectors("milvus://", "milvus://")
         with pytest.raises(StoreError, match="cannot be reached"):
-            store.move_vectors("milvus://", "milvus://127.0.0.1:9")
+            store.upkeep.move_vectors("milvus://", "milvus://127.0.0.1:9")
         assert seeds(store) == []
 
 
@@ -389,12 +389,12 @@ def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, h
     with Store.open(tmp_path) as reader:
         assert (reader.home, len(seeds(reader))) == (home, 20)
     with create(tmp_path, None) as store:  # a run in between is kept
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         add_video(store, "v7", seed=7)
-        store.save_vectors()
+        store.upkeep.save_vectors()
         expected = seeds(store)
         calls: list[tuple[int, int]] = []
-        store.move_vectors("faiss", "milvus://", on_progress=lambda *call: calls.append(call))
+        store.upkeep.move_vectors("faiss", "milvus://", on_progress=lambda *call: calls.append(call))
         assert calls[0][0] >= 1  # it does not start over
         assert store.home == "milvus://"
         assert seeds(store) == expected
@@ -415,8 +415,8 @@ def test_move_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path,
     kill_move(folder, "Collection.drop", 1, address, target)
     with Store.open(folder, write=True) as store:
         assert (store.home, len(seeds(store))) == (target, 8)
-        store.move_vectors(address, target)  # repeated
-        assert store._catalog.meta("leaving") is None
+        store.upkeep.move_vectors(address, target)  # repeated
+        assert store._catalog.tables.meta("leaving") is None
         old = Collection(address, name, DIM, folder)
         assert not old.exists()
         old.close()
@@ -428,21 +428,21 @@ def test_finished_move_can_be_repeated(tmp_path: Path) -> None:
         index_all(store, 2)
         for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
             for _ in range(2):
-                store.move_vectors(source, target)
+                store.upkeep.move_vectors(source, target)
                 assert (store.home, len(seeds(store))) == (target, 8)
         with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
-            store.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
+            store.upkeep.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
 
 
 def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
         expected = seeds(store)
-        assert store._catalog.run("UPDATE segments SET start = start + 1 WHERE id = 6") == 1
+        assert store._catalog.database.run("UPDATE segments SET start = start + 1 WHERE id = 6") == 1
     assert Store.repair_catalog(tmp_path) == ["the row of 6 in segments is damaged (checksum)"]
     with create(tmp_path) as store:
         assert store.home == "milvus://"
-        assert store.verify() == []
+        assert store.upkeep.verify() == []
         assert seeds(store) == sorted(set(expected) - {101})
         index_all(store, 3)
         assert seeds(store) == expected
@@ -455,8 +455,10 @@ def test_abandoned_move_leaves_nothing_behind(tmp_path: Path) -> None:
         index_all(store, 3)
     kill_move(folder, "Collection.flush", 1, "faiss", other)
     with Store.open(folder, write=True) as store:
-        store.move_vectors("faiss", "milvus://")
-        tables = store._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'")
+        store.upkeep.move_vectors("faiss", "milvus://")
+        tables = store._catalog.database.rows(
+            "SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'"
+        )
         assert len(tables) == 1
         old = Collection(other, "any", DIM, folder)
         assert old._client.list_collections() == []
@@ -481,7 +483,7 @@ def test_unreachable_server_is_reported_and_creates_no_index(
         with create(tmp_path / "index", address) as store:
             index_all(store, 1)
             catalog = store._catalog
-            catalog.set_meta("store", catalog.meta("store").replace(address[9:], "127.0.0.1:9"))
+            catalog.tables.set_meta("store", catalog.tables.meta("store").replace(address[9:], "127.0.0.1:9"))
     with pytest.raises(StoreError, match=r"^milvus://http://127.0.0.1:9: cannot be reached \(.*\)$"):
         create(tmp_path / "index", None if existing else address)
     if existing:

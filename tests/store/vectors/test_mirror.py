@@ -54,12 +54,12 @@ def test_all_videos_are_pushed_at_first_and_none_twice(store: Store) -> None:
 
 
 def test_only_new_segments_of_a_growing_video_are_pushed(store: Store, mirror: Mirror) -> None:
-    video = store.begin_video("v9", duration=30.0, facts={}, num_segments=3)
-    store.set_file("long.mp4", state="running", video=video)
-    store.add_segment(video, 0, 0.0, 10.0, embedding(900))
+    video = store.writer.begin_video("v9", duration=30.0, facts={}, num_segments=3)
+    store.writer.set_file("long.mp4", state="running", video=video)
+    store.writer.add_segment(video, 0, 0.0, 10.0, embedding(900))
     assert summarise(push(mirror)) == {video: (True, 1)}
-    store.add_segment(video, 1, 10.0, 20.0, embedding(901))
-    store.set_file("long.mp4", state="pending")
+    store.writer.add_segment(video, 1, 10.0, 20.0, embedding(901))
+    store.writer.set_file("long.mp4", state="pending")
     assert mirror.find_stale(ALL_VIDEOS).videos == ()
     assert len(mirror.find_stale(ALL_VIDEOS).ids) == 1
     assert mirror.find_stale(Filters(folder="/elsewhere")).ids.tolist() == []
@@ -88,40 +88,40 @@ def test_changes_mark_their_videos(
 ) -> None:
     catalog = store._catalog
     if change in ("file gone", "file renamed"):
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
     if change == "file renamed":
-        store.set_file("/videos/v0 new.mp4", state="done", video=1)
+        store.writer.set_file("/videos/v0 new.mp4", state="done", video=1)
     if change == "file touched":
-        store.set_file("/videos/v0.mp4", state="done", mtime_ns=77)
+        store.writer.set_file("/videos/v0.mp4", state="done", mtime_ns=77)
     if change == "other content under the same path":
-        store.set_file("/videos/v0.mp4", state="done", video=2)
+        store.writer.set_file("/videos/v0.mp4", state="done", video=2)
     if change == "copy":
-        store.set_file("/videos/a copy.mp4", state="done", video=1)
+        store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
     if change == "cut anew":
-        store.begin_video("v0", duration=40.0, facts={}, num_segments=9)
+        store.writer.begin_video("v0", duration=40.0, facts={}, num_segments=9)
     if change == "damage":
         path = store.path / "features" / "video.f16"
         path.write_bytes(b"\0\1" + path.read_bytes()[2:])
-        store.verify(repair=True)
+        store.upkeep.verify(repair=True)
     if change == "duration":
-        catalog.run("UPDATE videos SET duration = 41.0 WHERE id = 1")
+        catalog.database.run("UPDATE videos SET duration = 41.0 WHERE id = 1")
     if change == "state of a live file":
-        store.set_file("/videos/v0.mp4", state="pending")
+        store.writer.set_file("/videos/v0.mp4", state="pending")
     if change == "a file without video":
-        store.set_file("/videos/new.mp4", state="pending", mtime_ns=3)
-        store.set_file("/videos/new.mp4", state="failed", reason="broken")
+        store.writer.set_file("/videos/new.mp4", state="pending", mtime_ns=3)
+        store.writer.set_file("/videos/new.mp4", state="failed", reason="broken")
     if change == "a dead file is pruned":
-        store.set_file("/videos/v0.mp4", state="missing")
+        store.writer.set_file("/videos/v0.mp4", state="missing")
         push(mirror)
-        store.prune()
+        store.upkeep.prune()
         assert summarise(push(mirror)) == {1: (True, 0)}  # its segments were deleted
     assert summarise(push(mirror)) == marked
 
 
 def test_change_during_a_push_stays_marked(store: Store, mirror: Mirror) -> None:
-    store.set_file("/videos/v0.mp4", state="done", mtime_ns=7)
+    store.writer.set_file("/videos/v0.mp4", state="done", mtime_ns=7)
     tasks = mirror.next_tasks(9)
-    store.set_file("/videos/v0.mp4", state="done", mtime_ns=8)
+    store.writer.set_file("/videos/v0.mp4", state="done", mtime_ns=8)
     mirror.record(tasks, np.array(tasks[0].ids, np.int64))
     again = mirror.next_tasks(9)
     assert summarise(again) == {1: (True, 4)}
@@ -135,14 +135,14 @@ def test_task_after_a_killed_push_is_marked_as_pushed(store: Store, mirror: Mirr
 
 
 def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -> None:
-    store.set_file("/videos/a copy.mp4", state="done", video=1)
-    store.set_file(f"/{'x' * 80}.mp4", state="done", video=store.begin_video("v8", **ABOUT))
+    store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
+    store.writer.set_file(f"/{'x' * 80}.mp4", state="done", video=store.writer.begin_video("v8", **ABOUT))
     tasks = {task.video: task for task in push(mirror)}
     assert [task.by_id for task in tasks.values()] == [True, True]
     assert [str((task.about or {})["path"])[:18] for task in tasks.values()] == ["/videos/a%20copy.m", "/" + "x" * 17]
     assert mirror.matched_by_id(ALL_VIDEOS) == [1, 4]
     assert mirror.matched_by_id(Filters(folder="/videos")) == [1]
-    store.set_file("/videos/a copy.mp4", state="missing")
+    store.writer.set_file("/videos/a copy.mp4", state="missing")
     push(mirror)
     assert mirror.matched_by_id(ALL_VIDEOS) == [4]
 
@@ -160,7 +160,7 @@ def test_two_mirrors_of_an_index_are_independent(store: Store, mirror: Mirror) -
     assert other.count() == (4, 4)
     other.end()
     add_video(store, "v8", seed=8)
-    assert store._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
+    assert store._catalog.database.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,6 @@ def test_finished_move_can_be_repeated(catalog: Catalog) -> None:
 def test_move_killed_after_the_switch_deletes_the_old_copy_when_repeated(catalog: Catalog) -> None:
     with pytest.raises(KeyboardInterrupt):
         move(catalog, "faiss", "milvus://", killed_at="drop")
-    assert VectorLocation.from_json(catalog.meta(current.HOME)).address == "milvus://"
+    assert VectorLocation.from_json(catalog.tables.meta(current.HOME)).address == "milvus://"
     assert move(catalog, "faiss", "milvus://") == ["drop faiss"]
     assert move(catalog, "faiss", "milvus://") == []

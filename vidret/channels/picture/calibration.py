@@ -306,7 +306,7 @@ def save_calibration(
     store: Store, ranker: Ranker, calibration: Calibration, scale: Mapping[str, str] | None = None
 ) -> None:
     """Store a calibration in its index, in one transaction with the scale that was measured with it."""
-    replaced = _read_file(store.get_meta(_key(ranker)))
+    replaced = _read_file(store.metadata.get(_key(ranker)))
     columns = dict(calibration.potentials)
     file = write_potentials(store.path, calibration.ids, columns, calibration.file)
     header = {
@@ -324,20 +324,20 @@ def save_calibration(
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},
     }
     metas = {_key(ranker): json.dumps(header), f"{_key(ranker)}.edition": uuid.uuid4().hex}
-    store.set_metas({**metas, **(scale or {})})
+    store.metadata.set_many({**metas, **(scale or {})})
     if replaced is not None and replaced.name != file.name:
         remove_potentials(store.path, replaced)
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
     """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
-    return str(store.get_meta(f"{_key(ranker)}.edition") or "")
+    return str(store.metadata.get(f"{_key(ranker)}.edition") or "")
 
 
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
     """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged."""
     for _ in range(2):
-        stored = store.get_meta(_key(ranker))
+        stored = store.metadata.get(_key(ranker))
         file = _read_file(stored)
         if not isinstance(stored, str) or file is None:
             return None
@@ -357,8 +357,8 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
 
 def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -> None:
     """Remove the calibration of an index for a ranker, and store other facts, in one transaction."""
-    replaced = _read_file(store.get_meta(_key(ranker)))
-    store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
+    replaced = _read_file(store.metadata.get(_key(ranker)))
+    store.metadata.set_many({_key(ranker): "", f"{_key(ranker)}.edition": "", **facts})
     if replaced is not None:
         remove_potentials(store.path, replaced)
 

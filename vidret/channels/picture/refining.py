@@ -24,10 +24,10 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     best: dict[int, int] = {}
     for index, segment in enumerate(ranked.segments):
         best.setdefault(segment.video, index)
-    ids = store.find_segments(
+    ids = store.segments.find_many(
         [(ranked.segments[index].video, ranked.segments[index].number) for index in best.values()]
     )
-    known, rows = store.intact_vectors(ids)
+    known, rows = store.features.intact_vectors(ids)
     vectors = {int(key): row for key, row in zip(known, rows, strict=True)}
     owners = store.owners(known)
     by_video = {owners[key]: vectors[key] for key in vectors if key in owners}

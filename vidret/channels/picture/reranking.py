@@ -81,7 +81,7 @@ class Reranker:
         """Read segments for a ranker; missing and damaged ones are left out."""
         # Tokens that another aligner packed cannot be used.
         is_own = ranker.fingerprint == self._index_ranker.fingerprint
-        stored = self._store.read(ids, tokens=is_own and bool(ranker.fingerprint))
+        stored = self._store.features.read(ids, tokens=is_own and bool(ranker.fingerprint))
         return SegmentFeatures(
             ids=stored.ids,
             segments=stored.segments,
@@ -146,7 +146,7 @@ class Reranker:
         The score of a video is that of its best segment, at each level separately. All segments are scored: there is no
         coarse search.
         """
-        ids = [self._store.video_segments(video_id) for video_id in video_ids]
+        ids = [self._store.segments.ids_of_video(video_id) for video_id in video_ids]
         owners = np.repeat(np.arange(len(video_ids)), [len(each) for each in ids])
         flat = np.array([key for each in ids for key in each], dtype=np.int64)
         names = [TOTAL, *ranker.weights]

@@ -71,7 +71,7 @@ class PictureScales:
 
     def find(self, store: Store, ranker: Ranker) -> PictureScale:
         """Return the scale of a ranker, as stored or measured now."""
-        generation, stored = store.generation, store.get_meta(_key(ranker))
+        generation, stored = store.generation, store.metadata.get(_key(ranker))
         known = self._known.get(ranker.name)
         if known is None or (known.generation, known.stored) != (generation, stored):
             num_segments, scale = _read(stored)
@@ -85,9 +85,9 @@ class PictureScales:
 
     def save(self, store: Store, ranker: Ranker) -> None:
         """Measure and store a scale, unless the stored one was measured on the index as it is."""
-        stored = store.get_meta(_key(ranker))
+        stored = store.metadata.get(_key(ranker))
         if not stored or json.loads(stored).get("generation") != store.generation:
-            store.set_metas(self.measure(store, ranker))
+            store.metadata.set_many(self.measure(store, ranker))
 
     def measure(self, store: Store, ranker: Ranker) -> dict[str, str]:
         """Measure now, and return the entries to store; none for an empty index."""

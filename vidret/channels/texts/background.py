@@ -67,7 +67,7 @@ def measure_background(texts: TextStore, encode: Encode) -> TextBackground:
 
 def load_background(texts: TextStore) -> TextBackground | None:
     """Return the background that is stored with the words of an index; None if there is none."""
-    stored = texts.store.get_meta(_KEY)
+    stored = texts.store.metadata.get(_KEY)
     if not isinstance(stored, bytes) or not stored or not has_typical(texts):
         return None
     with np.load(io.BytesIO(stored)) as file:
@@ -87,17 +87,17 @@ def store_background(texts: TextStore, background: TextBackground) -> None:
     arrays |= {f"count.{source}": np.array(count) for source, count in background.counts.items()}
     np.savez(file, num_texts=np.array(background.num_texts), allow_pickle=False, **arrays)
     typical = _digest(texts) + background.typical.astype(np.float32).tobytes()
-    texts.store.set_metas({_KEY: file.getvalue(), _TYPICAL: typical})
+    texts.store.metadata.set_many({_KEY: file.getvalue(), _TYPICAL: typical})
 
 
 def has_typical(texts: TextStore) -> bool:
     """Return whether the mean of typical sentences is stored, of this list and by this sentence encoder."""
-    stored = texts.store.get_meta(_TYPICAL)
+    stored = texts.store.metadata.get(_TYPICAL)
     return isinstance(stored, bytes) and stored[:_DIGEST_BYTES] == _digest(texts)
 
 
 def _load_typical(texts: TextStore) -> Vector:
-    stored = texts.store.get_meta(_TYPICAL)
+    stored = texts.store.metadata.get(_TYPICAL)
     assert isinstance(stored, bytes)
     return np.frombuffer(stored, np.float32, offset=_DIGEST_BYTES)
 

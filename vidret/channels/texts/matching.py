@@ -123,7 +123,7 @@ class TextMatcher:
     ) -> list[list[TextMatch]]:
         """Return all texts of one content as matches of each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
-        ids = np.array([row for track in tracks for row in self._store.store.video_segments(track.id)], np.int64)
+        ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
         texts = self._read(ids)
         matches = []
         for clause, vector in zip(clauses, vectors, strict=True):

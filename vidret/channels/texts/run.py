@@ -39,10 +39,10 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
         yield None
         return
     with TextStore.create(index.path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
-        if store.store.get_meta(OPTIONS) != options.to_json():
-            store.store.set_meta(OPTIONS, options.to_json())
-        if not index.get_meta(HAS_TEXTS):
-            index.set_meta(HAS_TEXTS, "1")
+        if store.store.metadata.get(OPTIONS) != options.to_json():
+            store.store.metadata.set(OPTIONS, options.to_json())
+        if not index.metadata.get(HAS_TEXTS):
+            index.metadata.set(HAS_TEXTS, "1")
         yield WordsRun(store, options, retry_failed=retry_failed)
         store.save()
 
@@ -52,7 +52,7 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
-        known, keys = store.get_meta(OPTIONS), [record.path for record in store.files(state="done")]
+        known, keys = store.metadata.get(OPTIONS), [record.path for record in store.files.find(state="done")]
     if known is not None:
         return WordsOptions.from_json(str(known))
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
@@ -115,10 +115,10 @@ def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
     """Remove the words of all contents that are no longer in an index, whether or not the run reads words."""
     if words is not None:
-        words.store.prune(store.fingerprints().values())
+        words.store.prune(store.videos.fingerprints().values())
     elif TextStore.exists(store.path):
         with TextStore.open(store.path, write=True) as texts:
-            texts.prune(store.fingerprints().values())
+            texts.prune(store.videos.fingerprints().values())
             texts.save()
 
 

@@ -158,6 +158,6 @@ def move_command(
     from vidret.store.store import Store
 
     with Store.open(index, write=True) as store, show_count("moving", "videos") as on_count:
-        store.move_vectors(source, target, on_progress=on_count)
+        store.upkeep.move_vectors(source, target, on_progress=on_count)
         current = store.info().store
     print_message(f"The vectors of {index} are in {current}.")

@@ -153,7 +153,7 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
     """Print the files that failed, with reasons, and the files of which words could not be read."""
     from vidret.store.texts.upkeep import list_notes
 
-    failed = [(show_path(record.path), record.reason) for record in store.files(state="failed")]
+    failed = [(show_path(record.path), record.reason) for record in store.files.find(state="failed")]
     notes = [(show_path(note.path), note.source, note.reason) for note in list_notes(store)]
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in failed]
@@ -167,11 +167,11 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
 
 def print_damage(store: "Store", *, repair: bool) -> bool:
     """Print damaged segments and vector files, and return whether there are any; ``repair`` drops them."""
-    segments = store.verify(repair=repair)
+    segments = store.upkeep.verify(repair=repair)
     for segment in segments:
         print(sanitize(f"segment {segment.number} of video {segment.video}: {segment.reason}"))
     print_message(f"{len(segments)} damaged segments{', to be encoded again' if repair and segments else ''}")
-    files = store.verify_vectors(repair=repair)
+    files = store.upkeep.verify_vectors(repair=repair)
     for file in files:
         print(sanitize(f"{file.path}: {file.reason}"))
     if files:

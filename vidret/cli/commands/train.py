@@ -127,5 +127,5 @@ def train_head_command(
         raise typer.Exit(1)
     save_head(trial.head, trial.card, target)
     with Store.open(index, write=True) as store:
-        store.set_meta(HEAD, str(target))
+        store.metadata.set(HEAD, str(target))
     print_message(f"Written: {target}. vidret locate uses it for this index from now on.")

@@ -78,8 +78,8 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     if not watches:
         return False
     with Store.open(index) as store:
-        complete = {video.id for video in store.videos() if video.complete}
-        known = store.completeness()  # read last: what begins meanwhile is left for the next report
+        complete = {video.id for video in store.videos.find() if video.complete}
+        known = store.videos.completeness()  # read last: what begins meanwhile is left for the next report
     asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
     matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))

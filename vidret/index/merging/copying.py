@@ -49,7 +49,7 @@ class ContentCopier:
     def __init__(self, target: Store, on_advance: Callable[[int], None]) -> None:
         """Set the target, and a function that is called with the number of segments of each finished batch."""
         self.target, self._on_advance = target, on_advance
-        self.video_ids = {content: video_id for video_id, content in target.fingerprints().items()}
+        self.video_ids = {content: video_id for video_id, content in target.videos.fingerprints().items()}
         self.copied: set[str] = set()
         self.damaged: list[tuple[str, str]] = []
         self.counts: Counter[str] = Counter()
@@ -58,13 +58,13 @@ class ContentCopier:
         """Return the wanted contents that are not complete in the target; those complete in a source come first."""
         jobs = []
         for source in sources:
-            for video_id, content in source.fingerprints().items():
+            for video_id, content in source.videos.fingerprints().items():
                 if content not in wanted:
                     continue
-                if self.target.is_complete(content) is not None:
+                if self.target.videos.find_complete(content) is not None:
                     self.counts["known"] += 1
                     continue
-                video = source.video(video_id)
+                video = source.videos.get(video_id)
                 jobs.append(
                     CopyJob(
                         source=source,
@@ -72,7 +72,7 @@ class ContentCopier:
                         content=content,
                         complete=video.complete,
                         num_segments=None if video.open_ended else video.num_segments,
-                        num_stored=len(source.stored_segments(video_id)),
+                        num_stored=len(source.segments.stored_indices(video_id)),
                         salvaged=video.salvaged,
                     )
                 )
@@ -106,16 +106,18 @@ class ContentCopier:
         """
         known_id = self.video_ids.get(job.content)
         if known_id is not None:
-            known = self.target.video(known_id)
+            known = self.target.videos.get(known_id)
             if known.complete or not (job.complete or self._is_same_cut(job, known)):
                 return None
-        video = job.source.video(job.video_id)
-        video_id = self.video_ids[job.content] = self.target.begin_video(
+        video = job.source.videos.get(job.video_id)
+        video_id = self.video_ids[job.content] = self.target.writer.begin_video(
             job.content, duration=video.duration, facts=video.facts, num_segments=job.num_segments
         )
-        ids = job.source.video_segments(job.video_id)
-        if known_id is not None and (stored := self.target.stored_segments(video_id)):
-            ids = [key for key, each in zip(ids, job.source.segments(ids), strict=True) if each.number not in stored]
+        ids = job.source.segments.ids_of_video(job.video_id)
+        if known_id is not None and (stored := self.target.segments.stored_indices(video_id)):
+            ids = [
+                key for key, each in zip(ids, job.source.segments.get(ids), strict=True) if each.number not in stored
+            ]
         return ids
 
     def _is_same_cut(self, job: CopyJob, known: VideoRecord) -> bool:
@@ -125,7 +127,7 @@ class ContentCopier:
         if not known.open_ended:
             return False
         own, other = (
-            {each.number: (each.start, each.end) for each in store.segments(store.video_segments(video_id))}
+            {each.number: (each.start, each.end) for each in store.segments.get(store.segments.ids_of_video(video_id))}
             for store, video_id in ((self.target, known.id), (job.source, job.video_id))
         )
         return all(own[number] == other[number] for number in own.keys() & other.keys())
@@ -135,12 +137,12 @@ class ContentCopier:
         ids, num_damaged = list(missing), len(self.damaged)
         for first in range(0, len(ids), BATCH):
             segments = self._read(source, ids[first : first + BATCH], missing)
-            self.target.add_segments(segments)
+            self.target.writer.add_segments(segments)
             self.counts["num_segments"] += len(segments)
         damaged = {content for content, _ in self.damaged[num_damaged:]}
         complete = [job for job in batch if job.complete and job.content not in damaged]
         for job in complete:
-            self.target.finish_video(self.video_ids[job.content], salvaged=job.salvaged)
+            self.target.writer.finish_video(self.video_ids[job.content], salvaged=job.salvaged)
         self.copied |= {job.content for job in (*missing.values(), *complete)}
         self._on_advance(sum(job.num_stored for job in batch))
 
@@ -148,11 +150,11 @@ class ContentCopier:
         """Return segments as they are stored; damaged ones are left out and recorded."""
         try:
             rows = zip(
-                source.segments(ids),
-                source.vectors(ids),
-                source.frames(ids),
-                source.tokens(ids),
-                source.segment_shots(ids),
+                source.segments.get(ids),
+                source.features.read_vectors(ids),
+                source.features.read_frames(ids),
+                source.features.read_tokens(ids),
+                source.shots.of_segments(ids),
                 strict=True,
             )
         except StoreError as error:
@@ -184,8 +186,8 @@ def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[st
     num_copied, notes = 0, []
     origins: dict[str, Path] = {}
     for source in sources:
-        for key in source.meta_keys(f"{CONCEPT}."):
-            concept, known = source.get_meta(key), target.get_meta(key)
+        for key in source.metadata.keys(f"{CONCEPT}."):
+            concept, known = source.metadata.get(key), target.metadata.get(key)
             if not concept or concept == known:  # one that was forgotten is stored as empty
                 continue
             if known:
@@ -193,7 +195,7 @@ def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[st
                 rival = origins.get(key, target.path)
                 notes.append(f"{source.path}: its concept @{name} is not copied: {rival} has another of that name")
                 continue
-            target.set_meta(key, concept)
+            target.metadata.set(key, concept)
             origins[key] = source.path
             num_copied += 1
     return num_copied, notes
@@ -218,7 +220,7 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
         origins = {each.name: (target.path, each.query) for each in watches}
         num_known = len(watches)
         for source in sources:
-            contents = {content: video_id for video_id, content in source.fingerprints().items()}
+            contents = {content: video_id for video_id, content in source.videos.fingerprints().items()}
             shared = {content: video_ids[content] for content in contents.keys() & video_ids.keys()}
             for watch in read_watches(source.path):
                 rival, query = origins.setdefault(watch.name, (source.path, watch.query))

@@ -125,7 +125,7 @@ def merge_indexes(
         interrupted = False
         try:
             merge.run(plan)
-            target.save_vectors()
+            target.upkeep.save_vectors()
         except KeyboardInterrupt:
             interrupted = True
         return merge.report(plan.notes, time.monotonic() - started, interrupted=interrupted)
@@ -142,7 +142,7 @@ class Merge:
         on_progress: Callable[[int, int], None],
     ) -> None:
         self.target, self.sources, self.on_progress = target, sources, on_progress
-        self._own_records = {record.path: record for record in target.files()}
+        self._own_records = {record.path: record for record in target.files.find()}
         self._copier = ContentCopier(target, self._advance)
         self._texts = TextMerge(target.path, texts, self._advance)
         self._known_contents = frozenset(self._copier.video_ids)  # in the target before, at least in part
@@ -156,10 +156,10 @@ class Merge:
         """Copy everything except the vectors for search."""
         for key, fact in ((RANKER, plan.ranker), (HEAD, plan.head)):
             if fact and not get_fact(self.target, key):
-                self.target.set_meta(key, fact)
+                self.target.metadata.set(key, fact)
         rule = get_fact(self.sources[0], SEGMENTS)
         if rule and not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
-            self.target.set_meta(SEGMENTS, rule)
+            self.target.metadata.set(SEGMENTS, rule)
         self._choose_claims()
         wanted = {claim.content for claim in self._claims.values() if claim.content}
         jobs, projected = self._copier.list_jobs(self.sources, wanted), self._list_projected(wanted)
@@ -195,8 +195,8 @@ class Merge:
     def _choose_claims(self) -> None:
         """Decide which index to believe about each path."""
         for index in (self.target, *self.sources):
-            contents = index.fingerprints()
-            for record in index.files():
+            contents = index.videos.fingerprints()
+            for record in index.files.find():
                 content = "" if record.video is None else contents.get(record.video, "")
                 new = FileClaim(origin=index, record=record, content=content)
                 old = self._claims.setdefault(record.path, new)
@@ -232,7 +232,7 @@ class Merge:
             )
             if record != old:
                 self._counts["changed" if path in self._own_records else "added"] += 1
-                self.target.set_file(
+                self.target.writer.set_file(
                     path,
                     state=cast(FileState, record.state),
                     reason=record.reason,
@@ -246,7 +246,7 @@ class Merge:
         """Return the state of a path; an incomplete content is pending, so that the next run encodes it."""
         if state in ("failed", "missing") or not content:
             return state
-        if self.target.is_complete(content) is not None:
+        if self.target.videos.find_complete(content) is not None:
             return "done"
         return "pending"
 
@@ -271,7 +271,7 @@ class Merge:
         return [
             f"{index.path}: its calibration is not copied: {again}"
             for index in self.sources
-            if _is_calibrated(index) or index.get_meta(JUDGE)
+            if _is_calibrated(index) or index.metadata.get(JUDGE)
         ]
 
     def _advance(self, num_steps: int) -> None:
@@ -281,5 +281,5 @@ class Merge:
 
 def _is_calibrated(index: Store) -> bool:
     """Return whether an index has a calibration; one that was removed is stored as empty."""
-    keys = index.meta_keys(f"{CALIBRATION}.")
-    return any(index.get_meta(key) for key in keys if not key.endswith(".edition"))
+    keys = index.metadata.keys(f"{CALIBRATION}.")
+    return any(index.metadata.get(key) for key in keys if not key.endswith(".edition"))

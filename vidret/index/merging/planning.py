@@ -98,7 +98,7 @@ def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
     settings = [
         (index, AlignerSettings.read(get_fact(index, RANKER)))
         for index in indexes
-        if get_fact(index, RANKER) or index.fingerprints()
+        if get_fact(index, RANKER) or index.videos.fingerprints()
     ]
     notes = []
     for index, aligner in settings[1:]:
@@ -132,4 +132,4 @@ def contradict(new: FileClaim, old: FileClaim) -> bool:
 
 def get_fact(index: Store, key: str) -> str:
     """Return a fact about an index, empty if it is not set."""
-    return str(index.get_meta(key) or "")
+    return str(index.metadata.get(key) or "")

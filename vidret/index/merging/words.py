@@ -88,12 +88,12 @@ class TextMerge:
     def _copy_options(self, target: TextStore) -> None:
         """Let the next run read further words as those of the first index were read; note the others."""
         indexes = [target, *dict.fromkeys(job.source for job in self.jobs)]
-        options = [(each, str(known)) for each in indexes if (known := each.store.get_meta(OPTIONS)) is not None]
+        options = [(each, str(known)) for each in indexes if (known := each.store.metadata.get(OPTIONS)) is not None]
         if not options:
             return
         (first, chosen), *others = options
         if first is not target:
-            target.store.set_meta(OPTIONS, chosen)
+            target.store.metadata.set(OPTIONS, chosen)
         self.notes += [
             f"{each.store.path.parent}: its words were read with other options than those of "
             f"{first.store.path.parent}, which the merged index has"
@@ -103,7 +103,7 @@ class TextMerge:
 
     def _copy(self, target: TextStore, job: TrackCopyJob) -> None:
         """Copy a track; one with damaged texts is left for the next indexing run to read again."""
-        track, rows = job.track, job.source.store.video_segments(job.track.id)
+        track, rows = job.track, job.source.store.segments.ids_of_video(job.track.id)
         copy = self._begin(target, job)
         num_copied = 0
         for start in range(0, len(rows) or 1, BATCH):
@@ -123,7 +123,7 @@ class TextMerge:
     def _begin(self, target: TextStore, job: TrackCopyJob) -> TextTrack:
         """Begin a track in the target. What the target has of it stays if it is part of the same reading."""
         track = job.track
-        duration_s = job.source.store.video(track.id).duration
+        duration_s = job.source.store.videos.get(track.id).duration
         copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
         if copy.num_texts:
             known = {each.text for each in target.transcript(copy)}

@@ -22,7 +22,7 @@ def plan_contents(run_state: RunState, fingerprinted: Iterable[Fingerprinted]) -
         elif row.error is not None:
             run_state.fail(jobs[row.job_index].path, row.error, jobs[row.job_index])
     contents: list[ContentTask] = []
-    video_ids = run_state.store.contents()
+    video_ids = run_state.store.videos.contents()
     for fingerprint, indices in sorted(by_fingerprint.items(), key=lambda item: min(item[1])):
         indices.sort()
         stored_id = run_state.find_stored(jobs[indices[0]], fingerprint)
@@ -50,8 +50,8 @@ def _plan_words(run_state: RunState, content: str | int, indices: Sequence[int])
         return None
     paths = {run_state.jobs[index].path for index in indices}
     if isinstance(content, int):
-        paths.update(store.paths([content])[content])
-        content = store.video(content).fingerprint
+        paths.update(store.files.paths_of([content])[content])
+        content = store.videos.get(content).fingerprint
     request = words.plan(content, sorted(paths))
     return WordsTask(content, tuple(sorted(paths)), request) if request else None
 
@@ -71,10 +71,10 @@ def _resume(run_state: RunState, content: ContentTask, video_id: int | None) -> 
     if video_id is None or content.has_pictures:
         return content
     store = run_state.store
-    num_stored, end_s = store.resume_point(video_id)
+    num_stored, end_s = store.segments.resume_point(video_id)
     return replace(
         content,
-        stored=frozenset(store.stored_segments(video_id)),
-        num_segments=store.video(video_id).num_segments,
+        stored=frozenset(store.segments.stored_indices(video_id)),
+        num_segments=store.videos.get(video_id).num_segments,
         start=None if end_s is None else (num_stored, end_s),
     )

@@ -179,7 +179,7 @@ class ResultWriter:
         video_id = self._video_ids.get(content_index)
         if video_id is None:  # all segments were stored before
             video_id = self._run_state.begin(jobs[finished.job_index], content.fingerprint, finished.opened)
-        self._run_state.store.finish_video(video_id, salvaged=finished.salvaged)
+        self._run_state.store.writer.finish_video(video_id, salvaged=finished.salvaged)
         for job_index, _ in content.files:
             if job_index not in self._failed_jobs:
                 self._run_state.link(jobs[job_index], video_id, encoded=job_index == finished.job_index)

@@ -79,7 +79,7 @@ class Composer:
         ids = self._store.searchable()
         if len(ids) > SAMPLE_SIZE:
             ids = ids[np.linspace(0, len(ids) - 1, SAMPLE_SIZE).astype(np.int64)]
-        known, vectors = self._store.intact_vectors(ids)
+        known, vectors = self._store.features.intact_vectors(ids)
         owners = self._store.owners(known)
         return VectorSample(
             vectors.reshape(-1, self._store.dim), np.array([owners.get(key, -1) for key in known.tolist()], np.int64)

@@ -83,12 +83,12 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
     """Store a concept in its index, which must be open for writing, in place of any of that name."""
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), yes=taught.yes, no=taught.no)
-    store.set_meta(_key(taught.concept.name), file.getvalue())
+    store.metadata.set(_key(taught.concept.name), file.getvalue())
 
 
 def load_concept(store: Store, name: str) -> TaughtConcept | None:
     """Load a concept of an index; None if there is none of that name."""
-    stored = store.get_meta(_key(name))
+    stored = store.metadata.get(_key(name))
     if not isinstance(stored, bytes):
         return None
     with np.load(io.BytesIO(stored)) as file:
@@ -99,7 +99,7 @@ def load_concept(store: Store, name: str) -> TaughtConcept | None:
 
 def list_concepts(store: Store) -> list[Concept]:
     """Return the concepts of an index, by name."""
-    loaded = (load_concept(store, key.removeprefix(f"{CONCEPT}.")) for key in store.meta_keys(f"{CONCEPT}."))
+    loaded = (load_concept(store, key.removeprefix(f"{CONCEPT}.")) for key in store.metadata.keys(f"{CONCEPT}."))
     return [each.concept for each in loaded if each is not None]
 
 
@@ -112,7 +112,7 @@ def forget_concept(store: Store, name: str) -> None:
     name = check_concept_name(name)
     if load_concept(store, name) is None:
         raise unknown_concept(store, name)
-    store.set_meta(_key(name), "")
+    store.metadata.set(_key(name), "")
 
 
 def unknown_concept(store: Store, name: str) -> VidretError:

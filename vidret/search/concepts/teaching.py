@@ -148,7 +148,7 @@ def _find_video(store: Store, example: ConceptExample) -> int | None:
 
 def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vector:
     """Return the mean of the frame vectors of a stretch of a video, scaled to unit length."""
-    stored = store.read(store.video_segments(video_id), tokens=False)
+    stored = store.features.read(store.segments.ids_of_video(video_id), tokens=False)
     frames = np.concatenate([np.empty((0, store.dim), np.float32), *stored.frames]).astype(np.float64)
     times = np.concatenate([np.empty(0), *stored.times])
     start = -np.inf if example.start is None else example.start - HALF_FRAME_S

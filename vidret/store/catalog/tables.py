@@ -3,11 +3,12 @@
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vidret.errors import MovedError, StoreError
 from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.lock import WriteAccess
 from vidret.store.records import SEGMENTS
 from vidret.store.snapshots.changes import LOG
 
@@ -265,3 +266,31 @@ class CheckedTables:
         if not self.database.run(f"{update} {self.intact('meta')}"):
             raise self.damage_error("the metadata 'generation'")
         self.update_checksums("meta", "key = 'generation'")
+
+
+class Metadata:
+    """The metadata that other packages keep in an index."""
+
+    def __init__(self, tables: CheckedTables, access: WriteAccess) -> None:
+        """Use the table of an open index."""
+        self._tables, self._access = tables, access
+
+    def get(self, key: str) -> str | bytes | None:
+        """Return a metadata value, None if it was never set."""
+        value: str | bytes | None = self._tables.meta(f"user.{key}")
+        return value
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the sorted metadata keys that begin with a prefix."""
+        return self._tables.meta_keys(f"user.{prefix}", skip=len("user."))
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Set a metadata value."""
+        self.set_many({key: value})
+
+    def set_many(self, facts: Mapping[str, str | bytes]) -> None:
+        """Set metadata values in one transaction."""
+        self._access.check()
+        with self._tables.database.transaction():
+            for key, value in facts.items():
+                self._tables.set_meta(f"user.{key}", value)

@@ -133,23 +133,25 @@ class TextReader:
 
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         """Return all tracks, or those of one content, by id."""
-        records = self._store.files(prefix="" if fingerprint is None else f"{fingerprint} ")
+        records = self._store.files.find(prefix="" if fingerprint is None else f"{fingerprint} ")
         tracks = [self._as_track(record) for record in records if track_exists(record)]
         return sorted(tracks, key=lambda track: track.id)
 
     def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
         """Return one track, None if it does not exist."""
-        record = self._store.file(make_key(fingerprint, source, model))
+        record = self._store.files.get(make_key(fingerprint, source, model))
         return self._as_track(record) if record is not None and track_exists(record) else None
 
     def complete_tracks(self) -> dict[str, str]:
         """Return the notes of all tracks that need not be read again, by ``make_key``; faster than ``tracks``."""
-        notes = {video.id: video.salvaged for video in self._store.videos() if video.complete}
-        return {record.path: notes[record.video] for record in self._store.files(state="done") if record.video in notes}
+        notes = {video.id: video.salvaged for video in self._store.videos.find() if video.complete}
+        return {
+            record.path: notes[record.video] for record in self._store.files.find(state="done") if record.video in notes
+        }
 
     def _as_track(self, record: FileRecord) -> TextTrack:
         assert record.video is not None
-        video = self._store.video(record.video)
+        video = self._store.videos.get(record.video)
         facts: Any = video.facts
         return TextTrack(
             id=video.id,
@@ -158,7 +160,7 @@ class TextReader:
             model=facts["model"],
             complete=video.complete,
             until_s=0.0 if record.state == DAMAGED else (record.num_bytes or 0) / 1000,
-            num_texts=video.num_segments if video.complete else len(self._store.stored_segments(video.id)),
+            num_texts=video.num_segments if video.complete else len(self._store.segments.stored_indices(video.id)),
             note=video.salvaged,
         )
 
@@ -166,7 +168,7 @@ class TextReader:
 
     def transcript(self, track: TextTrack) -> list[StoredText]:
         """Return the texts of a track, by time."""
-        texts = self.read_segments(self._store.video_segments(track.id))
+        texts = self.read_segments(self._store.segments.ids_of_video(track.id))
         return sorted(texts, key=lambda each: (each.text.start, each.text.end))
 
     def stored_ids(self) -> tuple[Ids, Ids]:
@@ -217,13 +219,13 @@ class TextReader:
         ids = np.asarray(text_ids, np.int64)
         rows = find_rows(videos.ids, ids // MAX_TEXTS)
         is_shown = (rows >= 0) & (videos.num_paths[rows] > 0) if len(videos.ids) else np.zeros(len(ids), bool)
-        return self._store.find_segments([divmod(each, MAX_TEXTS) for each in ids[is_shown].tolist()])
+        return self._store.segments.find_many([divmod(each, MAX_TEXTS) for each in ids[is_shown].tolist()])
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
         if not len(ids):
             return []  # reading the names takes as long as there are many tracks
-        stored = self._store.read(ids)
+        stored = self._store.features.read(ids)
         fingerprints = {video: self._find_fingerprint(video) for video in {each.video for each in stored.segments}}
         return [
             unpack_text(int(row), data, fingerprint)
@@ -233,18 +235,18 @@ class TextReader:
 
     def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
         """Return the sentence vectors of texts, in the order given."""
-        return self._store.vectors(ids).astype(np.float32)
+        return self._store.features.read_vectors(ids).astype(np.float32)
 
     def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
         """Return the sentence vectors of texts by id, without those that are gone or damaged."""
-        kept, vectors = self._store.intact_vectors(np.asarray(ids, np.int64))
+        kept, vectors = self._store.features.intact_vectors(np.asarray(ids, np.int64))
         return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
 
     def _find_fingerprint(self, track_id: int) -> str:
         """Return the fingerprint of a track's content, '' if the track is gone or damaged."""
         if track_id not in self._fingerprints:
             try:
-                self._fingerprints[track_id] = self._store.video(track_id).fingerprint.partition(" ")[0]
+                self._fingerprints[track_id] = self._store.videos.get(track_id).fingerprint.partition(" ")[0]
             except StoreError:
                 return ""
         return self._fingerprints[track_id]

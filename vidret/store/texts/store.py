@@ -152,16 +152,18 @@ class TextStore:
         A damaged track starts over.
         """
         key = make_key(fingerprint, source, model)
-        record = self._store.file(key)
+        record = self._store.files.get(key)
         if record is None or record.video is None or record.state in ("missing", DAMAGED):
             facts = {"fingerprint": fingerprint, "source": source, "model": model}
-            video = self._store.begin_video(key, duration=duration_s, facts=facts, num_segments=MAX_TEXTS)
+            video = self._store.writer.begin_video(key, duration=duration_s, facts=facts, num_segments=MAX_TEXTS)
             others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
             state: FileState = "failed" if others else "done"  # what has failed is not searched
-            self._store.set_file(key, state=state, reason="not complete" if others else "", video=video, num_bytes=0)
+            self._store.writer.set_file(
+                key, state=state, reason="not complete" if others else "", video=video, num_bytes=0
+            )
             if record is not None:
                 self.index.remove_range(text_id(video, 0), text_id(video + 1, 0))
-            if self._store.stored_segments(video):
+            if self._store.segments.stored_indices(video):
                 self.update_index()
         track = self.find(fingerprint, source, model)
         assert track is not None
@@ -176,7 +178,7 @@ class TextStore:
 
         They can be found at once. Texts that are stored already, by an interrupted run, are left out.
         """
-        numbers = self._store.stored_segments(track.id)
+        numbers = self._store.segments.stored_indices(track.id)
         if track.id not in self._written:
             self._written[track.id] = (
                 {identify_text(each.text) for each in self.transcript(track)} if numbers else set()
@@ -200,7 +202,7 @@ class TextStore:
             (text_id(each.video, each.number), texts[row].text) for each, row in zip(segments, kept, strict=True)
         )
         if segments:
-            self._store.add_segments(segments)
+            self._store.writer.add_segments(segments)
         known.update(rows)
         self._set_progress(track, until_s)
         return len(segments)
@@ -210,8 +212,8 @@ class TextStore:
         """Mark a track as complete; it replaces other tracks of the same source."""
         key = make_key(track.fingerprint, track.source, track.model)
         self._written.pop(track.id, None)
-        self._store.end_video(track.id, note=note)
-        self._store.set_file(key, state="done")
+        self._store.writer.end_video(track.id, note=note)
+        self._store.writer.set_file(key, state="done")
         others = self.tracks(track.fingerprint)
         self._forget([other for other in others if other.source == track.source and other.id != track.id])
 
@@ -228,37 +230,37 @@ class TextStore:
         """Delete tracks."""
         if tracks:
             self._forget(tracks)
-            self._store.prune()
+            self._store.upkeep.prune()
 
     @_locked
     def save(self) -> None:
         """Save what a search needs, and delete what was replaced: the end of an indexing run."""
-        if self._store.files(state="missing"):
-            self._store.prune()
-        self._store.save_vectors()
+        if self._store.files.find(state="missing"):
+            self._store.upkeep.prune()
+        self._store.upkeep.save_vectors()
 
     def _set_progress(self, track: TextTrack, until_s: float) -> None:
         key = make_key(track.fingerprint, track.source, track.model)
-        record = self._store.file(key)
+        record = self._store.files.get(key)
         assert record is not None
         state: FileState = record.state  # type: ignore[assignment]
-        self._store.set_file(key, state=state, reason=record.reason, num_bytes=round(until_s * 1000))
+        self._store.writer.set_file(key, state=state, reason=record.reason, num_bytes=round(until_s * 1000))
 
     def _forget(self, tracks: Sequence[TextTrack]) -> None:
         """Remove tracks from searches; ``save`` deletes them."""
         for track in tracks:
             key = make_key(track.fingerprint, track.source, track.model)
-            self._store.set_file(key, state="missing", reason="replaced or removed")
+            self._store.writer.set_file(key, state="missing", reason="replaced or removed")
             self.index.remove_range(text_id(track.id, 0), text_id(track.id + 1, 0))
 
     @_locked
     def restart(self, track: TextTrack) -> None:
         """Mark a track for the next run to read from the start. What is stored stays searchable until then."""
         key = make_key(track.fingerprint, track.source, track.model)
-        record = self._store.file(key)
+        record = self._store.files.get(key)
         if record is not None:
             state: FileState = "failed" if record.state == "failed" else DAMAGED
-            self._store.set_file(key, state=state, reason=record.reason, num_bytes=0)
+            self._store.writer.set_file(key, state=state, reason=record.reason, num_bytes=0)
 
     def update_index(self) -> None:
         """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""

@@ -40,9 +40,9 @@ def list_notes(store: Store) -> list[TextNote]:
     """Return the notes of all tracks, by the first path of their content; contents without a path are left out."""
     if not TextStore.exists(store.path):
         return []
-    contents = store.fingerprints()
+    contents = store.videos.fingerprints()
     paths: dict[str, str] = {}
-    for record in store.files():
+    for record in store.files.find():
         if record.video in contents:
             paths.setdefault(contents[record.video], record.path)
     with TextStore.open(store.path) as texts:
@@ -60,7 +60,7 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
     for source in sources or ():
         if source not in TEXT_SOURCES:
             raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
-    fingerprint = store.video(video_id).fingerprint
+    fingerprint = store.videos.get(video_id).fingerprint
     if not TextStore.exists(store.path):
         return []
     with TextStore.open(store.path) as texts:
@@ -105,16 +105,16 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
 def find_lost_texts(store: Store, *, repair: bool) -> str:
     """Return that the folder of the texts is missing, '' if it is not; ``repair`` makes it an index without texts."""
     folder = store.path / FOLDER
-    if not store.get_meta(HAS_TEXTS) or folder.exists():
+    if not store.metadata.get(HAS_TEXTS) or folder.exists():
         return ""
     if repair:
-        store.set_meta(HAS_TEXTS, "")
+        store.metadata.set(HAS_TEXTS, "")
     return f"{folder}: is missing; read them again with vidret index --words on"
 
 
 def _check_store(texts: TextStore, *, repair: bool) -> list[str]:
     tracks = {track.id: track for track in texts.tracks()}
-    segments, files = texts.store.verify(repair=repair), texts.store.verify_vectors(repair=repair)
+    segments, files = texts.store.upkeep.verify(repair=repair), texts.store.upkeep.verify_vectors(repair=repair)
     if segments and repair:
         for track_id in {segment.video for segment in segments} & tracks.keys():
             texts.restart(tracks[track_id])

@@ -59,8 +59,8 @@ def move_store(
     source, target = normalise_address(source, folder), normalise_address(target, folder)
     for address in (source, target):
         allow_address(folder, address)
-    current, leaving = VectorLocation.from_json(catalog.meta(HOME)), catalog.meta(LEAVING)
-    came_from = VectorLocation.from_json(leaving).address if leaving else catalog.meta(CAME_FROM)
+    current, leaving = VectorLocation.from_json(catalog.tables.meta(HOME)), catalog.tables.meta(LEAVING)
+    came_from = VectorLocation.from_json(leaving).address if leaving else catalog.tables.meta(CAME_FROM)
     if leaving:
         _delete_copy(catalog, open_vectors, LEAVING)
     if source != target and (came_from, current.address) == (source, target):
@@ -69,30 +69,30 @@ def move_store(
         raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
     if target == source:
         raise StoreError(f"{folder}: target must differ from source, got {target} twice")
-    unfinished = catalog.meta(MOVING)
+    unfinished = catalog.tables.meta(MOVING)
     if unfinished and VectorLocation.from_json(unfinished).address != target:
         _delete_copy(catalog, open_vectors, MOVING)  # an abandoned move to another location
         unfinished = None
     new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
-    with catalog.transaction(durable=True):
-        catalog.set_meta(MOVING, new.to_json())
+    with catalog.database.transaction(durable=True):
+        catalog.tables.set_meta(MOVING, new.to_json())
     vectors = open_vectors(new, on_progress)
     try:
         vectors.prepare()
         vectors.save()
     finally:
         vectors.close()
-    with catalog.transaction(durable=True):
-        catalog.set_meta(HOME, new.to_json())
-        catalog.set_meta(LEAVING, current.to_json())
-        catalog.set_meta(CAME_FROM, current.address)
-        catalog.run("DELETE FROM meta WHERE key = ?", MOVING)
+    with catalog.database.transaction(durable=True):
+        catalog.tables.set_meta(HOME, new.to_json())
+        catalog.tables.set_meta(LEAVING, current.to_json())
+        catalog.tables.set_meta(CAME_FROM, current.address)
+        catalog.database.run("DELETE FROM meta WHERE key = ?", MOVING)
     _delete_copy(catalog, open_vectors, LEAVING)
 
 
 def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
     """Delete an unused copy; one that cannot be reached is kept, with a warning."""
-    location = VectorLocation.from_json(catalog.meta(key))
+    location = VectorLocation.from_json(catalog.tables.meta(key))
     vectors = open_vectors(location)
     try:
         vectors.drop()
@@ -100,7 +100,7 @@ def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
         logger.warning("%s: cannot delete the vectors of %s: %s", location.address, location.name, error)
     finally:
         vectors.close()
-    catalog.run("DELETE FROM meta WHERE key = ?", key)
+    catalog.database.run("DELETE FROM meta WHERE key = ?", key)
 
 
 Found = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
@@ -114,7 +114,7 @@ class CurrentVectors:
         self._folder, self._dim, self._device = folder, dim, device
         self._catalog, self._epochs = catalog, epochs
         self._lock = threading.Lock()
-        self._fingerprint = catalog.fact("encoder_fingerprint")
+        self._fingerprint = catalog.tables.fact("encoder_fingerprint")
         self._location = self._read_location()
         self.index = self._open(self._location, device=device)
 
@@ -129,7 +129,7 @@ class CurrentVectors:
         Raises:
             MovedError: Another process has moved the index to another encoder.
         """
-        self._catalog.check_fingerprint(self._fingerprint)
+        self._catalog.tables.check_fingerprint(self._fingerprint)
         location = self._read_location()
         with self._lock:
             if location != self._location:
@@ -163,7 +163,7 @@ class CurrentVectors:
             try:
                 return ask(index)
             except StoreError:
-                self._catalog.check_fingerprint(self._fingerprint)
+                self._catalog.tables.check_fingerprint(self._fingerprint)
                 if self._read_location() == location:
                     raise
 
@@ -184,7 +184,7 @@ class CurrentVectors:
             self.index.prepare()
 
     def _read_location(self) -> VectorLocation:
-        return VectorLocation.from_json(self._catalog.meta(HOME))
+        return VectorLocation.from_json(self._catalog.tables.meta(HOME))
 
     def _open(self, location: VectorLocation, *, device: str, on_progress: OnProgress | None = None) -> VectorIndex:
         catalog, epochs = self._catalog, self._epochs

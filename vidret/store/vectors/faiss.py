@@ -46,7 +46,7 @@ class FaissVectors:
     @property
     def kind(self) -> str:
         """The kinds of the saved files, such as ``flat`` or ``ivf, flat``."""
-        return describe_kinds(Manifest.from_json(self._catalog.derived(MANIFEST)[0]))
+        return describe_kinds(Manifest.from_json(self._catalog.tables.derived(MANIFEST)[0]))
 
     @property
     def max_k(self) -> int | None:
@@ -69,14 +69,14 @@ class FaissVectors:
         """Write the vectors to files, then their manifest to the catalog; until then the previous one is valid."""
         with self._lock:
             shards, wanted = self._load(), self._catalog.snapshots.current().everything
-            memory = self._catalog.meta(MEMORY) if wanted.num_segments >= self._ivf_from else None
+            memory = self._catalog.tables.meta(MEMORY) if wanted.num_segments >= self._ivf_from else None
             shards.rebuild(self._folder, choose_kind(wanted.num_segments, self._dim, memory or None), wanted.bits)
             manifest, held = shards.save(self._folder), zlib.compress(shards.bits.tobytes(), level=1)
             text = manifest.to_json()
-            if [text, held] != self._catalog.derived(MANIFEST, HELD_IDS):
-                with self._catalog.transaction(durable=True):
-                    self._catalog.set_meta(MANIFEST, text)
-                    self._catalog.set_meta(HELD_IDS, held)
+            if [text, held] != self._catalog.tables.derived(MANIFEST, HELD_IDS):
+                with self._catalog.database.transaction(durable=True):
+                    self._catalog.tables.set_meta(MANIFEST, text)
+                    self._catalog.tables.set_meta(HELD_IDS, held)
             self._text, self._searched = text, wanted
             remove_others(self._folder, manifest)
             self._old.unlink(missing_ok=True)
@@ -90,8 +90,8 @@ class FaissVectors:
 
     def drop(self) -> None:
         """Delete the saved files, since the vectors have moved."""
-        with self._catalog.transaction(durable=True):
-            self._catalog.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, HELD_IDS)
+        with self._catalog.database.transaction(durable=True):
+            self._catalog.database.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, HELD_IDS)
         remove_others(self._folder, Manifest(self._dim, (), None))
         with contextlib.suppress(OSError):  # it does not exist, or holds what is not vidret's
             self._folder.rmdir()
@@ -118,12 +118,12 @@ class FaissVectors:
     def _load(self) -> Shards:
         """Load what was saved since the last call."""
         if self._shards is None:
-            self._shards = Shards(self._dim, self._epochs.vectors, device=self._device, ivf_from=self._ivf_from)
+            self._shards = Shards(self._dim, self._epochs.intact_vectors, device=self._device, ivf_from=self._ivf_from)
         for _ in range(2):
-            text: str | None = self._catalog.derived(MANIFEST)[0]
+            text: str | None = self._catalog.tables.derived(MANIFEST)[0]
             if text == self._text:
                 break
-            text, packed = self._catalog.derived(MANIFEST, HELD_IDS)
+            text, packed = self._catalog.tables.derived(MANIFEST, HELD_IDS)
             self._text, manifest = text, Manifest.from_json(text)
             if manifest is None or manifest.dim != self._dim:
                 logger.info("%s: rebuilding (saved by another version)", self._folder)

@@ -123,7 +123,7 @@ class MilvusVectors:
         """Return the ids of intact vectors, and their inner products with the queries."""
         kept, products = [np.empty(0, np.int64)], [np.empty((len(queries), 0), np.float32)]
         for first in range(0, len(ids), ROWS):
-            known, vectors = self._epochs.vectors(ids[first : first + ROWS])
+            known, vectors = self._epochs.intact_vectors(ids[first : first + ROWS])
             kept.append(known)
             products.append(queries @ vectors.astype(np.float32).T)
         return np.concatenate(kept), np.concatenate(products, axis=1)
@@ -208,7 +208,7 @@ class MilvusVectors:
         owners = {key: task for task in tasks for key in task.ids}
         ids, pushed = np.array(sorted(owners), np.int64), [np.empty(0, np.int64)]
         for first in range(0, len(ids), ROWS):
-            kept, vectors = self._epochs.vectors(ids[first : first + ROWS])
+            kept, vectors = self._epochs.intact_vectors(ids[first : first + ROWS])
             pushed.append(kept)
             rows = [{"id": key, "video": owners[key].video, **(owners[key].about or {})} for key in kept.tolist()]
             collection.upsert(rows, vectors)

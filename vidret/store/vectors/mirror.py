@@ -89,63 +89,65 @@ class Mirror:
 
     def begin(self) -> None:
         """Start tracking, unless already started, with all videos marked as changed."""
-        with self._catalog.transaction(durable=True):
-            if self._catalog.value("SELECT count(*) FROM sqlite_master WHERE name = ?", self._table):
+        with self._catalog.database.transaction(durable=True):
+            if self._catalog.database.value("SELECT count(*) FROM sqlite_master WHERE name = ?", self._table):
                 return
             table = self._table
-            self._catalog.run(f"CREATE TABLE {table} ({COLUMNS})")
-            self._catalog.run(f"CREATE INDEX {table}_stale ON {table} (video) WHERE {STALE}")
-            self._catalog.run(f"CREATE INDEX {table}_by_id ON {table} (video) WHERE by_id")
+            self._catalog.database.run(f"CREATE TABLE {table} ({COLUMNS})")
+            self._catalog.database.run(f"CREATE INDEX {table}_stale ON {table} (video) WHERE {STALE}")
+            self._catalog.database.run(f"CREATE INDEX {table}_by_id ON {table} (video) WHERE by_id")
             for name, (event, videos, column) in TRIGGERS.items():
                 statements = " ".join(_count_change(table, video, column) for video in videos)
-                self._catalog.run(f"CREATE TRIGGER {table}_{name} {event} BEGIN {statements} END")
+                self._catalog.database.run(f"CREATE TRIGGER {table}_{name} {event} BEGIN {statements} END")
             self._mark_all()
 
     def restart(self) -> None:
         """Mark all videos as changed, since the collection is empty."""
-        with self._catalog.transaction(durable=True):
-            self._catalog.run(f"DELETE FROM {self._table}")
+        with self._catalog.database.transaction(durable=True):
+            self._catalog.database.run(f"DELETE FROM {self._table}")
             self._mark_all()
 
     def end(self) -> None:
         """Stop tracking."""
-        with self._catalog.transaction(durable=True):
+        with self._catalog.database.transaction(durable=True):
             for name in TRIGGERS:
-                self._catalog.run(f"DROP TRIGGER IF EXISTS {self._table}_{name}")
-            self._catalog.run(f"DROP TABLE IF EXISTS {self._table}")
+                self._catalog.database.run(f"DROP TRIGGER IF EXISTS {self._table}_{name}")
+            self._catalog.database.run(f"DROP TABLE IF EXISTS {self._table}")
 
     # Writing
 
     def count(self) -> tuple[int, int]:
         """Return the number of changed videos and of all videos."""
-        stale = self._catalog.value(f"SELECT count(*) FROM {self._table} WHERE {STALE}")
-        return int(stale), int(self._catalog.value(f"SELECT count(*) FROM {self._table}"))
+        stale = self._catalog.database.value(f"SELECT count(*) FROM {self._table} WHERE {STALE}")
+        return int(stale), int(self._catalog.database.value(f"SELECT count(*) FROM {self._table}"))
 
     def count_expected(self) -> tuple[list[int], int]:
         """Return the changed videos, and the number of rows that the collection must have of all others."""
-        with self._catalog.transaction():
-            stale = [row[0] for row in self._catalog.rows(f"SELECT video FROM {self._table} WHERE {STALE}")]
-            num_rows = self._catalog.value(f"SELECT coalesce(sum(num), 0) FROM {self._table} WHERE NOT ({STALE})")
+        with self._catalog.database.transaction():
+            stale = [row[0] for row in self._catalog.database.rows(f"SELECT video FROM {self._table} WHERE {STALE}")]
+            num_rows = self._catalog.database.value(
+                f"SELECT coalesce(sum(num), 0) FROM {self._table} WHERE NOT ({STALE})"
+            )
             return stale, int(num_rows)
 
     def next_tasks(self, limit: int) -> list[PushTask]:
         """Return tasks for the next changed videos; from now on the collection may have rows of them."""
         catalog, table = self._catalog, self._table
-        with catalog.transaction():  # a consistent snapshot
+        with catalog.database.transaction():  # a consistent snapshot
             sql = f"SELECT video, added, changed, upto FROM {table} WHERE {STALE} ORDER BY video LIMIT ?"
-            marks = catalog.rows(sql, limit)
+            marks = catalog.database.rows(sql, limit)
             videos = ids_to_json([row[0] for row in marks])
-            files = catalog.rows(
+            files = catalog.database.rows(
                 "SELECT video, path, mtime_ns, duration FROM files JOIN videos ON videos.id = video"
                 f" WHERE {LIVE} AND video IN {IN_IDS} ORDER BY path",
                 videos,
             )
-            segments = catalog.rows(
+            segments = catalog.database.rows(
                 f"SELECT segments.video, id FROM segments JOIN {table} mirror ON mirror.video = segments.video"
                 f" WHERE segments.video IN {IN_IDS} AND (changed > 0 OR id > upto) ORDER BY id",
                 videos,
             )
-            catalog.run(f"UPDATE {table} SET upto = -1 WHERE upto = 0 AND video IN {IN_IDS}", videos)
+            catalog.database.run(f"UPDATE {table} SET upto = -1 WHERE upto = 0 AND video IN {IN_IDS}", videos)
         about: dict[int, dict[str, object]] = {}
         by_id = set()
         for video, path, changed, seconds in files:
@@ -174,8 +176,8 @@ class Mirror:
         """Subtract the changes of tasks that the collection has acknowledged; ``pushed`` are ids of written rows."""
         written = set(pushed.tolist())
         table = self._table
-        with self._catalog.transaction():
-            self._catalog.run_many(
+        with self._catalog.database.transaction():
+            self._catalog.database.run_many(
                 f"UPDATE {table} SET added = added - ?, changed = changed - ?, upto = max(upto, ?),"
                 " num = ? + CASE WHEN ? THEN 0 ELSE num END, by_id = ? WHERE video = ?",
                 (
@@ -192,14 +194,14 @@ class Mirror:
                 ),
             )
             gone = ids_to_json([task.video for task in tasks if task.about is None])
-            self._catalog.run(f"DELETE FROM {table} WHERE NOT ({STALE}) AND video IN {IN_IDS}", gone)
+            self._catalog.database.run(f"DELETE FROM {table} WHERE NOT ({STALE}) AND video IN {IN_IDS}", gone)
 
     # Reading
 
     def find_stale(self, filters: Filters) -> StaleRows:
         """Return what is out of date in the collection, of videos that match."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = mirror.video)"
-        rows = self._catalog.rows(  # a single statement, for a consistent snapshot
+        rows = self._catalog.database.rows(  # a single statement, for a consistent snapshot
             f"SELECT mirror.video, changed, segments.id FROM {self._table} mirror"
             " LEFT JOIN segments ON segments.video = mirror.video AND (changed > 0 OR segments.id > upto)"
             f" AND {matching} WHERE {STALE}",
@@ -211,7 +213,7 @@ class Mirror:
     def matched_by_id(self, filters: Filters) -> list[int]:
         """Return the matching videos whose match may be due to a path that the collection does not have."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = mirror.video)"
-        rows = self._catalog.rows(
+        rows = self._catalog.database.rows(
             f"SELECT video FROM {self._table} mirror WHERE by_id AND {matching}", *filter_values(filters)
         )
         return [row[0] for row in rows]
@@ -220,12 +222,12 @@ class Mirror:
         """Return the searchable ids that match, ascending."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = segments.video)"
         sql = f"SELECT id FROM segments WHERE id IN (SELECT value FROM json_each(?7)) AND {matching} ORDER BY id"
-        rows = self._catalog.rows(sql, *filter_values(filters), ids_to_json(ids))
+        rows = self._catalog.database.rows(sql, *filter_values(filters), ids_to_json(ids))
         return np.array([row[0] for row in rows], np.int64)
 
     def _mark_all(self) -> None:
         live = f"SELECT video FROM files WHERE video IS NOT NULL AND {LIVE}"
-        self._catalog.run(f"INSERT INTO {self._table} (video, changed) SELECT DISTINCT video, 1 FROM ({live})")
+        self._catalog.database.run(f"INSERT INTO {self._table} (video, changed) SELECT DISTINCT video, 1 FROM ({live})")
 
 
 def to_milvus_filter(filters: Filters, by_id: Sequence[int], without: Sequence[int]) -> str:

@@ -55,6 +55,6 @@ def add_words(
 def find_content(index: Path, name: str) -> str:
     """Return the fingerprint of an indexed file by its name."""
     with Store.open(index) as store:
-        record = next(record for record in store.files() if Path(record.path).name == name)
+        record = next(record for record in store.files.find() if Path(record.path).name == name)
         assert record.video is not None
-        return store.video(record.video).fingerprint
+        return store.videos.get(record.video).fingerprint

@@ -1,0 +1,234 @@
+"""The tables of files and videos of a catalog."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vidret.errors import StoreError
+from vidret.store.catalog.matching import LIVE, MATCHING, filter_values, ids_to_json
+from vidret.store.catalog.tables import COLUMNS, CheckedTables
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters
+
+FILE = COLUMNS["files"]
+MARK_SHOTS = f"json_set(facts, '$.{SEGMENTS}', '{FOLLOW_SHOTS}')"  # in the facts of an open-ended video
+
+
+class Files:
+    """The table ``files`` of a catalog: paths, their states, and the videos at them."""
+
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
+
+    def get(self, path: str) -> FileRecord | None:
+        """Return the record of a path, None if it is unknown."""
+        rows = self._database.rows(
+            f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE path = ?", os.fsencode(path)
+        )
+        return next(map(_read_file_row, self._tables.drop_damaged("files", rows)), None)
+
+    def find(self, *, state: FileState | None = None, prefix: str = "") -> list[FileRecord]:
+        """Return the records of all paths, or of those in one state or with an ASCII prefix, sorted by path."""
+        condition, values = "(?1 IS NULL OR state = ?1)", list[object]([state])
+        if prefix:
+            condition += " AND path >= ?2 AND path < ?3"
+            values += [prefix.encode("ascii"), (prefix[:-1] + chr(ord(prefix[-1]) + 1)).encode("ascii")]
+        sql = f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE {condition} ORDER BY path"
+        return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, *values))]
+
+    def set(
+        self, path: str, state: str, reason: str, video: int | None, num_bytes: int | None, mtime_ns: int | None
+    ) -> None:
+        """Write the row of a path; None leaves a value unchanged."""
+        with self._database.transaction():
+            old = self.get(path) or FileRecord(path, state)
+            video = old.video if video is None else video
+            num_bytes = old.num_bytes if num_bytes is None else num_bytes
+            mtime_ns = old.mtime_ns if mtime_ns is None else mtime_ns
+            new = FileRecord(path, state, _clean(reason), video, num_bytes, mtime_ns)
+            values = (os.fsencode(path), new.state, new.reason, new.video, new.num_bytes, new.mtime_ns)
+            self._database.run(f"REPLACE INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?)", *values)
+            self._tables.update_checksums("files", "path = ?", values[0])
+            if _searchable_video(old) != _searchable_video(new):
+                self._tables.increment_generation()
+
+    def paths_of(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
+        """Return the sorted live paths of each video that match the filters."""
+        paths: dict[int, list[str]] = {int(video): [] for video in videos}
+        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
+        rows = self._database.rows(
+            f"SELECT path, video, {self._tables.intact('files')} {condition}",
+            *filter_values(filters),
+            ids_to_json(videos),
+        )
+        for path, video, _ in self._tables.drop_damaged("files", rows):
+            paths[video].append(os.fsdecode(path))
+        return paths
+
+
+class Videos:
+    """The table ``videos`` of a catalog: contents, whether at a path or not."""
+
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
+
+    def get(self, video: int) -> VideoRecord:
+        """Return the record of a video.
+
+        Raises:
+            StoreError: There is no such video, or its row is damaged.
+        """
+        rows = self._database.rows(
+            f"SELECT {COLUMNS['videos']}, {self._tables.intact('videos')} FROM videos WHERE id = ?", int(video)
+        )
+        if not rows:
+            raise StoreError(f"video must be one of this index, got {video}")
+        video_id, fingerprint, duration, facts, num_segments, complete, salvaged, intact = rows[0]
+        if not intact:
+            raise self._tables.damage_error(f"the row of video {video}")
+        return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
+
+    def find(
+        self, filters: Filters = ALL_VIDEOS, *, video: int | None = None, ids: Sequence[int] | None = None
+    ) -> list[StoredVideo]:
+        """Return the videos with a live path that matches, or those of one or some ids, sorted by first path."""
+        stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
+        num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
+        columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
+        ids = ids if video is None else [video]
+        one, values = "", list[object](filter_values(filters))
+        if ids is not None:
+            one = "AND video IN (SELECT value FROM json_each(?7))"
+            values.append(ids_to_json(ids))
+        videos: dict[int, StoredVideo] = {}
+        intact = f"{self._tables.intact('files')} AND {self._tables.intact('videos')}"
+        rows = self._database.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
+        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in self._tables.drop_damaged(
+            "files", rows
+        ):
+            if (known := videos.get(video_id)) is not None:
+                videos[video_id] = replace(known, paths=(*known.paths, os.fsdecode(path)))
+                continue
+            changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
+            videos[video_id] = StoredVideo(
+                id=video_id,
+                paths=(os.fsdecode(path),),
+                duration=duration,
+                facts=json.loads(facts),
+                complete=bool(complete),
+                salvaged=salvaged,
+                num_segments=num,
+                changed=changed,
+            )
+        return list(videos.values())
+
+    def contents(self, fingerprints: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the ids of the videos with a live path, all or some, by fingerprint.
+
+        Damaged rows are left out, with a warning.
+        """
+        is_live = f"EXISTS (SELECT 1 FROM files WHERE files.video = videos.id AND {LIVE})"
+        where, values = is_live, list[object]()
+        if fingerprints is not None:
+            where += " AND fingerprint IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(fingerprints)))
+        rows = self._tables.drop_damaged("videos", self._read_fingerprints(where, *values))
+        return {fingerprint: video for video, fingerprint, _ in rows}
+
+    def fingerprints(self) -> dict[int, str]:
+        """Return the fingerprints of all videos, by id.
+
+        Raises:
+            StoreError: A row is damaged. Left out, its video would seem deleted, and so would all that is kept of it.
+        """
+        rows = self._read_fingerprints("1")
+        for video, _, intact in rows:
+            if not intact:
+                raise self._tables.damage_error(f"the row of video {video}")
+        return {video: fingerprint for video, fingerprint, _ in rows}
+
+    def _read_fingerprints(self, where: str, *values: object) -> list[tuple[int, str, int]]:
+        intact = self._tables.intact("videos")
+        return self._database.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id", *values)
+
+    def find_complete(self, fingerprint: str) -> int | None:
+        """Return the id of a video that is completely stored, else None."""
+        intact = self._tables.intact("videos")
+        sql = f"SELECT id FROM videos WHERE fingerprint = ? AND complete AND {intact}"
+        video_id: int | None = self._database.value(sql, fingerprint)
+        return video_id
+
+    def completeness(self) -> dict[int, bool]:
+        """Return whether each video is complete, by id, searchable or not."""
+        return {
+            video: bool(complete)
+            for video, complete in self._database.rows("SELECT id, complete FROM videos ORDER BY id")
+        }
+
+    def begin(self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int | None) -> int:
+        """Return the id of a video, adding it if new; with another number of segments it starts over.
+
+        Without a number it is open-ended, and keeps the segments that it has.
+        """
+        with self._database.transaction():
+            columns = f"id, num_segments, complete, {self._tables.intact('videos')}"
+            rows = self._database.rows(f"SELECT {columns} FROM videos WHERE fingerprint = ?", fingerprint)
+            video_id, planned, complete, intact = rows[0] if rows else (0, 0, 0, 0)
+            if intact and (planned == num_segments or num_segments is None):
+                if num_segments is None and planned and not complete:
+                    self._database.run(
+                        f"UPDATE videos SET num_segments = 0, facts = {MARK_SHOTS} WHERE id = ?", video_id
+                    )
+                    self._tables.update_checksums("videos", "id = ?", video_id)
+                return int(video_id)
+            if rows:
+                self._database.run("DELETE FROM segments WHERE video = ?", video_id)
+                self._tables.increment_generation()
+            facts = facts if num_segments else {**facts, SEGMENTS: FOLLOW_SHOTS}
+            values = (fingerprint, duration, json.dumps(facts), num_segments or 0)
+            video_id = self._database.value(
+                "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (fingerprint) DO UPDATE SET duration = excluded.duration, facts = excluded.facts,"
+                " num_segments = excluded.num_segments, complete = 0, salvaged = '' RETURNING id",
+                *values,
+            )
+            self._tables.update_checksums("videos", "id = ?", video_id)
+            return int(video_id)
+
+    def finish(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
+        """Mark a video as complete, or as salvaged with what was lost; ``num_segments`` replaces the planned number."""
+        with self._database.transaction():
+            planned = self.get(video).num_segments  # raises for a damaged row, which must not get a valid checksum
+            num_segments = planned if num_segments is None else num_segments
+            sql = "UPDATE videos SET complete = 1, salvaged = ?, num_segments = ? WHERE id = ?"
+            self._database.run(sql, _clean(salvaged), num_segments, video)
+            self._tables.update_checksums("videos", "id = ?", video)
+
+    def mark_incomplete(self, where: str, values: str) -> None:
+        """Mark videos and their files as not done, for the next run to encode again; damaged rows stay unchanged."""
+        videos, files = self._tables.intact("videos"), self._tables.intact("files")
+        self._database.run(f"UPDATE videos SET complete = 0, checksum = NULL WHERE id IN {where} AND {videos}", values)
+        sql = (
+            f"UPDATE files SET state = 'pending', checksum = NULL WHERE state = 'done' AND video IN {where} AND {files}"
+        )
+        self._database.run(sql, values)
+        for table in ("videos", "files"):
+            self._tables.update_checksums(table, "checksum IS NULL")
+
+
+def _read_file_row(row: Sequence[Any]) -> FileRecord:
+    return FileRecord(os.fsdecode(row[0]), *row[1:6])
+
+
+def _searchable_video(record: FileRecord) -> int | None:
+    """Return the id of the video that a path makes searchable, if any."""
+    return record.video if record.live else None
+
+
+def _clean(text: str) -> str:
+    """Return text that SQLite can store; reasons may quote file names that are not valid Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()
