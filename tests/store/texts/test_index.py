@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vidret.errors import StoreError
 from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex
+from vidret.store.texts.records import MAX_TEXTS
 from vidret.store.texts.stems import Scratch, Stemmer, split_unspaced
 
 TEXTS = {
@@ -172,6 +173,30 @@ def test_order_is_that_of_bm25() -> None:
         scores = [expected[key] for key in found]
         assert scores == pytest.approx(sorted(scores, reverse=True))
         assert index.search(query, 3).tolist() == found[:3]
+
+
+def test_many_texts_are_ranked_by_the_words_that_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by bm25, where no text repeats a word."""
+    rng = np.random.default_rng(0)
+    names = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath"]
+    texts = {
+        number % 4 * MAX_TEXTS + number: list(rng.choice(names, 1 + rng.integers(7), replace=False))
+        for number in range(1, 300)
+    }
+    index = TextIndex(None, write=True)
+    index.add((key, " ".join(words)) for key, words in texts.items())
+    index.remove([1, MAX_TEXTS + 5])
+    texts = {key: words for key, words in texts.items() if key not in (1, MAX_TEXTS + 5)}
+    for query in (["heath"], ["grove", "heath", "heath"], ["fjord", "amber", "delta", "missing"]):
+        for allowed, limit in ((None, 100), (b"\1\0\1", 100), (b"\1", 200)):
+            monkeypatch.setattr("vidret.store.texts.index.MAX_RANKED", 10**6)
+            expected = index.search(query, limit, allowed)
+            monkeypatch.setattr("vidret.store.texts.index.MAX_RANKED", 0)
+            found = index.search(query, limit, allowed)
+            scores = bm25(list(dict.fromkeys(query)), texts)
+            assert [scores[key] for key in found.tolist()] == pytest.approx([scores[key] for key in expected.tolist()])
+            assert allowed is None or {0, 2}.issuperset(found // MAX_TEXTS)
+    assert index.search(["missing", "absent"], 3).tolist() == []
 
 
 WORDS = st.sampled_from(

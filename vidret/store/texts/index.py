@@ -6,6 +6,7 @@ without spaces between words are split into single characters, so that phrases m
 """
 
 import contextlib
+import math
 import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.matching import IN_IDS, ids_to_json
 from vidret.store.texts.records import MAX_TEXTS
 from vidret.store.texts.stems import TOKENIZER, Scratch, Stemmer
 
@@ -75,6 +77,9 @@ VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts,
 MAX_TERMS = 32  # of one query
 MAX_COUNTS = 100_000  # remembered
 MAX_FUZZY_TERMS = 12  # for one word of a query
+MAX_RANKED = 3000  # texts that FTS5 ranks itself, in about 3 ms
+MEASURED = 5  # times as many texts as are asked for, whose lengths are read
+BM25_SATURATION, BM25_LENGTH, LEAST_RARITY = 1.2, 0.75, 1e-6  # of FTS5's bm25
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +237,35 @@ class TextIndex:
     def search(self, terms: Sequence[str], k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first.
 
-        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all.
+        ``allowed`` has a byte a track, 1 for one whose texts may be returned; None for all. If the terms are in many
+        texts, how often a text repeats one is left out: FTS5 takes eight times as long to rank by it.
         """
         if not terms:
             return np.zeros(0, np.int64)
+        if sum(map(self._count, terms)) > MAX_RANKED:
+            return self._rank_many(list(dict.fromkeys(terms)), k, allowed)
         return self._match(" OR ".join(_quote(term) for term in terms), k, allowed)
+
+    def _rank_many(self, terms: Sequence[str], k: int, allowed: bytes | None) -> Int64[np.ndarray, " id"]:
+        """Rank by the terms that each text holds, and the best by their lengths too."""
+        num_texts, num_words = read_varints(self._database.value("SELECT block FROM texts_data WHERE id = 1"))[:2]
+        sql = "SELECT group_concat(rowid) FROM texts WHERE texts MATCH ?"
+        found = [np.fromstring(self._database.value(sql, _quote(term)) or "", np.int64, sep=",") for term in terms]
+        rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in found]
+        ids, rows = np.unique(np.concatenate(found), return_inverse=True)
+        scores = np.bincount(rows, np.repeat(rarity, [len(each) for each in found]))
+        if allowed is not None:
+            flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
+            kept = tracks < len(flags)
+            kept[kept] = flags[tracks[kept]] == 1
+            ids, scores = ids[kept], scores[kept]
+        best = np.sort(np.argsort(-scores, kind="stable")[: MEASURED * k])
+        ids = ids[best]
+        sizes = f"SELECT id, sz FROM texts_docsize WHERE id IN {IN_IDS} ORDER BY id"
+        lengths = {row: read_varints(size)[0] for row, size in self._database.rows(sizes, ids_to_json(ids))}
+        relative = np.array([lengths.get(row, 0) for row in ids.tolist()]) * num_texts / max(num_words, 1)
+        ranks = scores[best] / (1 + BM25_SATURATION * (1 - BM25_LENGTH + BM25_LENGTH * relative))
+        return ids[np.lexsort((ids, -ranks))[:k]]
 
     def find_phrase(self, phrase: str, k: int, allowed: bytes | None = None) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
@@ -255,6 +284,21 @@ class TextIndex:
         sql = f"SELECT rowid FROM texts WHERE texts MATCH ?1 {condition} ORDER BY rank LIMIT ?2"
         values = (expression, int(k)) if allowed is None else (expression, int(k), allowed)
         return np.array([row[0] for row in self._database.rows(sql, *values)], np.int64)
+
+
+def read_varints(data: bytes) -> list[int]:
+    """Return the numbers that FTS5 has packed: seven bits a byte, the highest first, whose last byte is below 128.
+
+    >>> read_varints(bytes([5, 0x81, 0x00]))
+    [5, 128]
+    """
+    numbers, value = [], 0
+    for byte in data:
+        value = value << 7 | byte & 127
+        if byte < 128:
+            numbers.append(value)
+            value = 0
+    return numbers
 
 
 def _quote(text: str) -> str:
