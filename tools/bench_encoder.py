@@ -39,7 +39,7 @@ from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_loading import hide_progress
-from vidret.encode.families.transformers_models import FAMILIES
+from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.names import STARTER
 from vidret.types import Frames
 from vidret.video.probe import probe
@@ -222,7 +222,7 @@ def match_transformers(family: str, folder: Path) -> Contest:
     """Return what runs for a family of transformers."""
     save_model(family, folder)
     encoder: Any = load_encoder(f"hf:{folder}", device="cpu", precision="fp32")
-    is_video = FAMILIES[family].num_frames is not None
+    is_video = MODEL_TYPES[family].num_frames is not None
     segments = draw_segments(SIDE, VIDEO_FRAMES if is_video else NUM_FRAMES)
     images = [image for segment in segments for image in segment.pixels]
     model, processor = encoder._model, make_processor(family)

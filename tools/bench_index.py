@@ -42,7 +42,7 @@ from vidret.encode.encoder import Encoder, LayeredEncoder
 from vidret.encode.families.open_clip_encoder import OpenClipEncoder
 from vidret.encode.families.open_clip_loading import load_open_clip
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import MERGE_LEVELS, join_merge
+from vidret.encode.names import MERGE_LEVELS, ModelName, set_merge
 from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.checkpoint import HeadCard, save_head
@@ -121,14 +121,14 @@ def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, An
 
 def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
     """Time runs with merged tokens, and compare their vectors."""
-    source, towers, tokenizer = load_open_clip(MERGED)
+    source, towers, tokenizer = load_open_clip(ModelName(MERGED))
     cpu = torch.device("cpu")
     encoders: dict[str, Encoder] = {
         "open_clip": OpenClipEncoder(source.name, towers, tokenizer, device=cpu, dtype=torch.float32)
     }
     for precision in ("fp32", "bf16"):
         for level in MERGE_LEVELS:
-            name = join_merge(MERGED, level)
+            name = set_merge(MERGED, level)
             encoders[f"{level} {precision}"] = load_encoder(name, device="cpu", precision=precision)
     runs = {name: run_index(scratch, encoder, files, workers=1) for name, encoder in encoders.items()}
     rows = compare(take_turns(runs, repeats, num_warm=0), "open_clip")

@@ -106,16 +106,16 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
     """
     if merge is None:
         return model
-    from vidret.encode.names import MERGE_LEVELS, STARTER, join_merge, split_merge
+    from vidret.encode.names import MERGE_LEVELS, STARTER, parse_model_name, set_merge
     from vidret.search.models import read_encoder_name
     from vidret.store.store import Store
 
     level = parse_choice(merge, MERGE_LEVELS, option="--merge")
     name = choose_model(model, index)
     if name is not None or not Store.exists(index):
-        return join_merge(name or STARTER, level)
+        return set_merge(name or STARTER, level)
     recorded = read_encoder_name(index)
-    if level != (own := split_merge(recorded)[1]):
+    if level != (own := parse_model_name(recorded).merge):
         change = f"vidret reindex --index {index} --merge {level}"
         raise VidretError(
             f"{index}: merge must be {own}, which the index was built with, got {level}; change it: {change}"

@@ -19,9 +19,9 @@ import open_clip
 from vidret.encode.families.custom import GROUP
 from vidret.encode.families.open_clip_loading import list_weight_files
 from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
-from vidret.encode.families.transformers_models import FAMILIES
+from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import find_cached
-from vidret.encode.names import RECOMMENDED, STARTER, find_short_name
+from vidret.encode.names import RECOMMENDED, STARTER, ModelName, find_short_name
 from vidret.encode.sentences import CONTEXT_LENGTH, SENTENCES
 
 PROTOCOL = "zero-shot, text to video, as its authors ran it; others count 879 or 1000 rows, and other frames"
@@ -142,16 +142,16 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
 def _list_transformers() -> Iterator[CatalogEntry]:
     """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
     extra = "hf" if importlib.util.find_spec("transformers") is None else ""
-    names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in FAMILIES}
-    for name in (each for each in PUBLISHED if each.startswith("st:")):
-        is_cached = find_cached(name.removeprefix("st:"), ["config.json"])
+    names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in MODEL_TYPES}
+    for name in (each for each in PUBLISHED if ModelName(each).scheme == "st"):
+        is_cached = find_cached(ModelName(name).rest, ["config.json"])
         lacks = "st" if importlib.util.find_spec("sentence_transformers") is None else ""
         cached: ModelState = "cached" if is_cached else "needs download"
         yield CatalogEntry(name=name, state=cached, extra=lacks, published=PUBLISHED[name])
-    published = (name for name in PUBLISHED if name.startswith("hf:"))
+    published = (name for name in PUBLISHED if ModelName(name).scheme == "hf")
     for name in sorted({*names, *SUGGESTED_TRANSFORMERS, *published}):
         state: ModelState = "cached" if name in names else "needs download"
-        context = FAMILIES[names[name]].context if name in names else None
+        context = MODEL_TYPES[names[name]].context if name in names else None
         yield CatalogEntry(name=name, state=state, extra=extra, tokens=context, published=PUBLISHED.get(name))
 
 

@@ -12,7 +12,9 @@ from einops import reduce
 from jaxtyping import Float
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.families.transformers_loading import PREFIX, find_source, hide_progress
+from vidret.encode.families.transformers_loading import CONFIG, WEIGHTS, hide_progress
+from vidret.encode.model_hub import find_source
+from vidret.encode.names import ModelName
 from vidret.errors import EncoderError, MissingExtraError
 
 Spans = Sequence[tuple[int, int]]  # start and end of stretches of a text, in characters
@@ -117,7 +119,8 @@ def load_causal_model(name: str, *, device: str) -> CausalModel:
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError(f"the model {name}", "hf")
     transformers: Any = importlib.import_module("transformers")
-    source, options = find_source(f"{PREFIX}{name}")
+    source, is_local = find_source(ModelName(f"hf:{name}"), [CONFIG], WEIGHTS)
+    options = {"trust_remote_code": False, "local_files_only": is_local}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         with hide_progress():

@@ -3,10 +3,12 @@
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import huggingface_hub
 
+from vidret.encode.names import ModelName
 from vidret.errors import EncoderError
 
 HUB_TIMEOUT_S = 1.5  # the libraries' own retries last most of a minute
@@ -27,6 +29,33 @@ def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
             f"{name}: its files are not on this machine and {reason}; download them elsewhere and pass the path of "
             f"the file, or use --model starter"
         )
+
+
+def find_source(name: ModelName, configurations: Sequence[str], weights: Sequence[str] = ()) -> tuple[str, bool]:
+    """Return the folder or repository of ``SCHEME:org/name`` or ``SCHEME:FOLDER``, and whether it is on this machine.
+
+    Args:
+        name: The name.
+        configurations: Files of which one must be there.
+        weights: Likewise, in the cache of the hub.
+
+    Raises:
+        EncoderError: The folder does not exist or has no configuration, the name is not ``org/name``, or the model is
+            not on this machine and the hub cannot be reached.
+    """
+    rest, scheme = name.rest, name.scheme
+    folder = Path(rest).expanduser()
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in configurations):
+            raise EncoderError(f"{folder}: must hold the {' or '.join(configurations)} of a model")
+        return str(folder.absolute()), True
+    if rest.count("/") != 1 or rest.startswith((".", "/", "~")) or rest.endswith("/"):
+        rule = f"must be {scheme}:org/name or {scheme}: with an existing folder"
+        raise EncoderError(f"{name.base}: {rule}, got no folder {rest}")
+    is_cached = find_cached(rest, configurations) and (not weights or find_cached(rest, weights))
+    if not is_cached:
+        check_reachable(name.base, rest, [])
+    return rest, is_cached
 
 
 def find_obstacle() -> str:

@@ -1,17 +1,98 @@
-"""Names of models: short names of recommended ones, and the marks at the end of a name."""
+"""Names of models: the parser of what ``--model`` accepts, and the short names of recommended models.
 
-from dataclasses import dataclass
+A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
+then ``#merge=LEVEL`` and ``#whole``, if any.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vidret.errors import EncoderError
 
 STARTER = "starter"
 WHOLE = "#whole"
+MERGE = "#merge="
+RANDOM = "random"
+HUB, FOLDER = OPEN_CLIP_SCHEMES = ("hf-hub", "local-dir")
+FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 MergeLevel = Literal["off", "gentle", "half"]
 MERGE_LEVELS: tuple[MergeLevel, ...] = get_args(MergeLevel)
 OFF: MergeLevel = "off"
-MARK = "#merge="
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A parsed name; ``str`` writes it again.
+
+    Attributes:
+        base: What comes before the marks: the model.
+        merge: How much its tokens are merged.
+        whole: Whether every video is one segment.
+    """
+
+    base: str
+    merge: MergeLevel = OFF
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{WHOLE if self.whole else ''}"
+
+    @property
+    def scheme(self) -> str:
+        """What comes before the first colon; empty without one."""
+        return self.base.partition(":")[0] if ":" in self.base else ""
+
+    @property
+    def rest(self) -> str:
+        """What comes after the first colon; all of it without one."""
+        return self.base.partition(":")[2] or self.base
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of open_clip: what comes before the first slash."""
+        return self.base.partition("/")[0]
+
+    @property
+    def weights(self) -> str:
+        """The tag or the path of the weights: what comes after the first slash; empty without one."""
+        return self.base.partition("/")[2]
+
+
+def parse_model_name(name: str) -> ModelName:
+    """Parse a name as it is: a short name stays short.
+
+    Raises:
+        EncoderError: The level of merging is unknown.
+
+    >>> parse_model_name("ViT-B-16/openai#merge=half#whole")
+    ModelName(base='ViT-B-16/openai', merge='half', whole=True)
+    """
+    unmarked, is_whole = name.removesuffix(WHOLE), name.endswith(WHOLE)
+    if MERGE not in unmarked:
+        return ModelName(unmarked, whole=is_whole)
+    base, _, level = unmarked.rpartition(MERGE)
+    for known in MERGE_LEVELS:
+        if level == known:
+            return ModelName(base, known, whole=is_whole)
+    raise EncoderError(f"{MERGE} must be followed by {', '.join(MERGE_LEVELS)}, got {level}")
+
+
+def set_merge(name: str, level: MergeLevel) -> str:
+    """Return a name at a level of merging, whatever its level was."""
+    return str(replace(parse_model_name(name), merge=level))
+
+
+def drop_whole(name: str) -> str:
+    """Return a name without ``#whole``, which says how videos are cut, not how frames are encoded."""
+    return str(replace(parse_model_name(name), whole=False))
+
+
+def refuse_merge(name: ModelName) -> None:
+    """Raise EncoderError for a model that cannot merge tokens, unless merging is off."""
+    if name.merge != OFF:
+        rule = "which is not a ViT with CLIP's standard blocks"
+        raise EncoderError(f"merge must be off for {name.base}, {rule}, got {name.merge}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,44 +149,15 @@ RECOMMENDED = {
 }
 
 
-def resolve_name(name: str) -> str:
-    """Return the full name of a recommended model, and any other name as it is.
+def resolve_name(name: ModelName) -> ModelName:
+    """Return a name with the full name of a recommended model, and any other as it is.
 
-    >>> resolve_name("good"), resolve_name("ViT-B-32/openai")
+    >>> resolve_name(ModelName("good")).base, resolve_name(ModelName("ViT-B-32/openai")).base
     ('PE-Core-B-16/meta', 'ViT-B-32/openai')
     """
-    return RECOMMENDED[name].model if name in RECOMMENDED else name
+    return replace(name, base=RECOMMENDED[name.base].model) if name.base in RECOMMENDED else name
 
 
 def find_short_name(model: str) -> str:
     """Return the short name of a recommended model; empty if it has none."""
     return next((short for short, each in RECOMMENDED.items() if each.model == model), "")
-
-
-def split_merge(name: str) -> tuple[str, MergeLevel]:
-    """Return the name of an encoder without its merging, and the level of its merging.
-
-    Raises:
-        EncoderError: The level is unknown.
-    """
-    name, whole = name.removesuffix(WHOLE), WHOLE if name.endswith(WHOLE) else ""
-    plain, mark, level = name.rpartition(MARK)
-    if not mark:
-        return name + whole, OFF
-    for known in MERGE_LEVELS:
-        if level == known:
-            return plain + whole, known
-    raise EncoderError(f"{MARK} must be followed by {', '.join(MERGE_LEVELS)}, got {level}")
-
-
-def join_merge(name: str, level: MergeLevel) -> str:
-    """Return the name of an encoder at a level of merging, whatever its level was."""
-    plain = split_merge(name)[0]
-    base, whole = plain.removesuffix(WHOLE), WHOLE if plain.endswith(WHOLE) else ""
-    return f"{base}{'' if level == OFF else MARK + level}{whole}"
-
-
-def refuse_merge(name: str, level: MergeLevel) -> None:
-    """Raise EncoderError for a model that cannot merge tokens, unless merging is off."""
-    if level != OFF:
-        raise EncoderError(f"merge must be off for {name}, which is not a ViT with CLIP's standard blocks, got {level}")

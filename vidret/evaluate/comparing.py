@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from vidret.encode.encoder import Encoder
-from vidret.encode.names import WHOLE
+from vidret.encode.names import drop_whole
 from vidret.encode.speed import EncodingSpeed
 from vidret.errors import VidretError
 from vidret.evaluate.report import Report
@@ -269,7 +269,7 @@ class RatedModel:
 def describe_rated(encoder: Encoder, speed: EncodingSpeed, report: Report) -> RatedModel:
     """Return an encoder with its report and speed."""
     return RatedModel(
-        name=encoder.name.removesuffix(WHOLE),
+        name=drop_whole(encoder.name),
         frames=encoder.sampling.num_frames,
         side=encoder.resize.crop,
         prompts=getattr(encoder, "prompts", {}),

@@ -25,9 +25,10 @@ from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.open_clip_encoder import OpenClipEncoder
-from vidret.encode.families.open_clip_loading import infer_architecture, parse_name, read_resize
+from vidret.encode.families.open_clip_loading import find_clip_source, infer_architecture, read_resize
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import _note_split
+from vidret.encode.names import ModelName
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
 
@@ -289,7 +290,7 @@ def test_files_load_with_and_without_an_architecture(
         np.testing.assert_array_equal(loaded.encode_frames([sample(2)])[0].frames, expected)
         assert loaded.fingerprint == encoder.fingerprint
         # An index stores this name and may be opened from another folder.
-        assert parse_name(loaded.name).weights == str(path)
+        assert find_clip_source(ModelName(loaded.name)).weights == str(path)
 
 
 def test_a_file_encoders_name_loads_from_another_folder(

@@ -13,7 +13,7 @@ from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import MAX_MACS_RATIOS, Card, ClipModel, save_model
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import MERGE_LEVELS, STARTER, join_merge, split_merge
+from vidret.encode.names import MERGE_LEVELS, STARTER, ModelName, parse_model_name, set_merge
 from vidret.errors import EncoderError
 from vidret.index.stages import repeat_frames
 from vidret.types import Frames
@@ -50,9 +50,9 @@ def cut(frames: Frames, start: int, stop: int) -> Frames:
 @pytest.mark.parametrize("level", MERGE_LEVELS)
 @pytest.mark.parametrize("whole", ["", "#whole"])
 def test_a_name_holds_its_level(level: Any, whole: str) -> None:
-    name = join_merge(f"ViT-B-16/openai{whole}", level)
-    assert split_merge(name) == (f"ViT-B-16/openai{whole}", level)
-    assert join_merge(join_merge(name, "half"), level) == name
+    name = set_merge(f"ViT-B-16/openai{whole}", level)
+    assert parse_model_name(name) == ModelName("ViT-B-16/openai", level, whole=bool(whole))
+    assert set_merge(set_merge(name, "half"), level) == name
     assert name.endswith(whole)
 
 

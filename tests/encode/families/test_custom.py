@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.fakes import ColourEncoder, write_film
 from vidret.encode.families.custom import describe_class, load_custom
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 
@@ -76,7 +78,7 @@ def test_the_example_is_short() -> None:
 
 def test_a_class_gets_the_settings_that_it_has() -> None:
     name = f"{__name__}:Plain"
-    encoder: Any = load_custom(name, device="cuda:1", precision="bf16", whole=True)
+    encoder: Any = load_custom(ModelName(name, whole=True), device=torch.device("cuda:1"), precision="bf16")
     assert (encoder.device, encoder.whole, encoder.name) == ("cuda:1", True, f"{name}#whole")
     assert load_encoder(name, device="cpu").name == name
 

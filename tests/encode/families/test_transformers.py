@@ -19,8 +19,10 @@ import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers_loading import find_source, hide_progress
-from vidret.encode.families.transformers_models import FAMILIES, read_preprocessing
+from vidret.encode.families.transformers_loading import CONFIG, WEIGHTS, hide_progress
+from vidret.encode.families.transformers_models import MODEL_TYPES, read_preprocessing
+from vidret.encode.model_hub import find_source
+from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import AlignerError, EncoderError, MissingExtraError
 from vidret.types import Frames, Resize
@@ -28,7 +30,7 @@ from vidret.video.geometry import resize_image
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 KINDS = list(TINY)
-IMAGES = [kind for kind in KINDS if FAMILIES[kind].num_frames is None]
+IMAGES = [kind for kind in KINDS if MODEL_TYPES[kind].num_frames is None]
 VIDEOS = [kind for kind in KINDS if kind not in IMAGES]
 PE = [kind for kind in VIDEOS if kind.startswith("pe_")]
 TEXTS = ["a dog", "two cats.", "", "你好 dog"]
@@ -57,13 +59,13 @@ def unit(output: Any) -> np.ndarray:
 
 
 def tokenize(kind: str, folder: Path, texts: list[str]) -> Any:
-    padding: Any = "max_length" if FAMILIES[kind].pads else True
+    padding: Any = "max_length" if MODEL_TYPES[kind].pads else True
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return tokenizer(texts, padding=padding, truncation=True, max_length=TINY[kind].context, return_tensors="pt")
 
 
-def test_every_family_is_tested() -> None:
-    assert TINY.keys() == FAMILIES.keys()
+def test_every_type_is_tested() -> None:
+    assert TINY.keys() == MODEL_TYPES.keys()
 
 
 @torch.no_grad()
@@ -192,19 +194,19 @@ def test_a_patch_is_what_the_model_pools_of_it_alone(kind: str, folders: Mapping
     assert embedding.tokens.shape[1] == encoder.dim
     assert len(embedding.tokens) % 2 == 0
     np.testing.assert_allclose(np.linalg.norm(embedding.tokens, axis=1), 1, atol=1e-5)
-    model, family = encoder._model, FAMILIES[kind]
-    assert family.patches is not None
+    model, model_type = encoder._model, MODEL_TYPES[kind]
+    assert model_type.patches is not None
     states = torch.randn(1, 1, 32).repeat(1, 4, 1)
     if kind.startswith("siglip"):
         output = transformers.modeling_outputs.BaseModelOutput(last_hidden_state=states)
-        torch.testing.assert_close(family.patches(model, output)[0, 2], model.vision_model.head(states)[0])
+        torch.testing.assert_close(model_type.patches(model, output)[0, 2], model.vision_model.head(states)[0])
     elif kind == "align":
         loaded = torch.from_numpy(embedding.tokens).reshape(2, -1, encoder.dim)
         assert not torch.equal(loaded[:, 0], loaded[:, 1])
     else:
         cut = transformers.modeling_outputs.BaseModelOutput(last_hidden_state=states)
         class_token = model.visual_projection(model.vision_model.post_layernorm(states[:, 0]))
-        torch.testing.assert_close(family.patches(model, cut)[0, 2], class_token[0])
+        torch.testing.assert_close(model_type.patches(model, cut)[0, 2], class_token[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -225,7 +227,7 @@ def test_a_long_text_is_split_with_a_note(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_family_indexes_searches_and_locates(kind: str, folders: Mapping[str, Path], tmp_path: Path) -> None:
+def test_every_type_indexes_searches_and_locates(kind: str, folders: Mapping[str, Path], tmp_path: Path) -> None:
     film = write_film(tmp_path / "films/a.mp4", ("red", 5), ("blue", 5))
     write_film(tmp_path / "films/b.mp4", ("green", 4))
     rerank = "ucofia" if kind in IMAGES else "none"
@@ -271,7 +273,7 @@ def test_wrong_names_and_folders(tmp_path: Path) -> None:
     assert "must be hf:org/name" in fail("hf:name")
     assert f"{tmp_path}: must hold the config.json" in fail(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    assert "one of the families clip, metaclip_2, altclip" in fail(f"hf:{tmp_path}")
+    assert "one of the types clip, metaclip_2, altclip" in fail(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text("no json")
     assert "cannot be loaded: " in fail(f"hf:{tmp_path}")
 
@@ -313,7 +315,7 @@ def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_cached_model_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/a/file")
-    assert find_source("hf:org/name") == ("org/name", {"trust_remote_code": False, "local_files_only": True})
+    assert find_source(ModelName("hf:org/name"), [CONFIG], WEIGHTS) == ("org/name", True)
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

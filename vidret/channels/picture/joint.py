@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from vidret.align.files import CARD as ALIGNER_CARD
 from vidret.align.files import describe_aligner, load_aligner
 from vidret.encode.clip.model import Card, ClipModel, describe_towers, load_model, merge_tokens, read_card
-from vidret.encode.names import OFF, WHOLE, MergeLevel, split_merge
+from vidret.encode.names import OFF, MergeLevel, parse_model_name
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import read_head_card
 from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint
@@ -46,7 +46,7 @@ def find_model_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
     Raises:
         VidretError: The file cannot be read.
     """
-    path = Path(split_merge(encoder)[0].removesuffix(WHOLE))
+    path = Path(parse_model_name(encoder).base)
     if path.suffix != ".safetensors" or not path.is_file():
         return path, {}
     try:

@@ -2,7 +2,7 @@
 
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.joint import QueryBank
-from vidret.encode.names import STARTER, WHOLE
+from vidret.encode.names import STARTER, parse_model_name
 
 NAME = "default"
 SENTENCES = (
@@ -340,6 +340,6 @@ LEVELS, TEMPERATURE = ("frames",), 0.02
 
 def choose_bank(encoder: str, ranker: str) -> QueryBank | None:
     """Return the bank for an encoder and a ranker by name; None where none was shown to help."""
-    if encoder.removesuffix(WHOLE) != STARTER or ranker != Aligner.kind:
+    if parse_model_name(encoder).base != STARTER or ranker != Aligner.kind:
         return None
     return QueryBank(name=NAME, queries=SENTENCES, temperature=TEMPERATURE, levels=LEVELS)

@@ -20,7 +20,7 @@ from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.encode.encoder import Encoder, has_frame_vectors
-from vidret.encode.names import STARTER, WHOLE, split_merge
+from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, read_part_cards
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
@@ -183,7 +183,7 @@ def _make_training_free_ucofia(encoder: Encoder, tokens: str) -> Ranker:
     It selects the starter's regions that differ most from each other, since they are pooled like its frames. CLIP's
     patches are not trained to be compared with text, so it selects those most similar to the class token.
     """
-    selector = PatchSelector(apart=encoder.name.removesuffix(WHOLE) == STARTER)
+    selector = PatchSelector(apart=parse_model_name(encoder.name).base == STARTER)
     return UcofiaRanker(Aligner.kind, Aligner(selector=selector), tokens=tokens)
 
 
@@ -205,7 +205,7 @@ def choose_ranker(encoder: Encoder) -> str:
     aligner = find_aligner(encoder.name)
     if aligner is not None:
         return str(aligner)
-    return Aligner.kind if encoder.name.removesuffix(WHOLE) == STARTER else NONE
+    return Aligner.kind if parse_model_name(encoder.name).base == STARTER else NONE
 
 
 def find_aligner(name: str) -> Path | None:
@@ -214,7 +214,7 @@ def find_aligner(name: str) -> Path | None:
     Raises:
         AlignerError: The file cannot be read.
     """
-    path = Path(split_merge(name)[0].removesuffix(WHOLE))
+    path = Path(parse_model_name(name).base)
     if path.suffix != ".safetensors":
         return None
     try:

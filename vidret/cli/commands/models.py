@@ -91,14 +91,15 @@ def load_to_measure(name: str) -> "tuple[Encoder, str]":
         VidretError: It cannot be loaded.
     """
     from vidret.encode.families.registry import load_encoder
-    from vidret.encode.names import resolve_name
+    from vidret.encode.names import parse_model_name, resolve_name
 
     try:
         return load_encoder(name), "its own"
     except UnknownEncoderError:
         raise
     except EncoderError as error:
-        architecture, _, tag = resolve_name(name).partition("/")
+        parsed = resolve_name(parse_model_name(name))
+        architecture, tag = parsed.architecture, parsed.weights
         if not tag or ":" in architecture:
             raise
         print_message(f"{error}: measured with random weights")

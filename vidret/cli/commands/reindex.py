@@ -58,14 +58,14 @@ def reindex_command(
 
     Safe to interrupt and run again. Words, watches and settings stay; concepts are taught again from their examples.
     """
-    from vidret.encode.names import MERGE_LEVELS, join_merge
+    from vidret.encode.names import MERGE_LEVELS, set_merge
     from vidret.reindex import reindex
     from vidret.search.models import read_encoder_name
 
     name = choose_model(model)
     if merge is not None:
         level = parse_choice(merge, MERGE_LEVELS, option="--merge")
-        name = join_merge(name or read_encoder_name(index), level)
+        name = set_merge(name or read_encoder_name(index), level)
     if name is None:
         raise VidretError("model must be given by --model or VIDRET_MODEL, got none")
     with show_progress() as on_progress:

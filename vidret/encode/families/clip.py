@@ -17,7 +17,7 @@ from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.open_clip_encoder import OpenClipEncoder
 from vidret.encode.families.open_clip_loading import load_open_clip, read_resize
-from vidret.encode.names import OFF, WHOLE, MergeLevel, join_merge, refuse_merge
+from vidret.encode.names import ModelName, refuse_merge
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling
@@ -27,9 +27,7 @@ logger = logging.getLogger(__name__)
 COMPILE_VARIABLE = "VIDRET_COMPILE"
 
 
-def load_clip(
-    name: str, *, device: torch.device, precision: str = "auto", whole: bool = False, merge: MergeLevel = OFF
-) -> Encoder:
+def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs
@@ -40,7 +38,7 @@ def load_clip(
             fit the architecture; or the precision is int8, and the device not the CPU or the model not a ViT with
             CLIP's standard blocks; or the model cannot merge tokens.
     """
-    chosen, suffix = choose_precision(precision, device), join_merge(WHOLE if whole else "", merge)
+    chosen = choose_precision(precision, device)
     if precision == "auto":
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
@@ -50,29 +48,31 @@ def load_clip(
         "int8_cosine": int8_cosine,
         "compiler": read_compiler(),
     }
-    path = Path(name).absolute()
+    path = Path(name.base).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
         tokenizer = open_clip.SimpleTokenizer(context_length=card.text.context)
         if card.text.vocabulary != tokenizer.vocab_size:
             size, own = tokenizer.vocab_size, card.text.vocabulary
             raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
-        model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
-        return ClipEncoder(f"{path}{suffix}", merge_tokens(model, merge, name=name), tokenizer, **settings)
+        model = load_model(path, replace(card, sampling=replace(card.sampling, whole=name.whole)))
+        return ClipEncoder(
+            str(replace(name, base=str(path))), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings
+        )
     source, other, tokenizer = load_open_clip(name)
-    card, full_name = derive_card(other, source.architecture), source.name + suffix
+    card, full_name = derive_card(other, source.architecture), str(replace(name, base=source.name))
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        refuse_merge(name, merge)
+        refuse_merge(name)
         if precision == "int8":
-            raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
+            raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name.base}")
         if precision == "auto" and chosen in ("fp16", "int8"):
             chosen = "fp32"
-            logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name)
+            logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name.base)
         dtype = DTYPES[chosen]
-        sampling = Sampling(whole=whole)
+        sampling = Sampling(whole=name.whole)
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
-    card = replace(card, sampling=replace(card.sampling, whole=whole))
-    model = merge_tokens(from_open_clip(other.state_dict(), card), merge, name=name)
+    card = replace(card, sampling=replace(card.sampling, whole=name.whole))
+    model = merge_tokens(from_open_clip(other.state_dict(), card), name.merge, name=name.base)
     return ClipEncoder(full_name, model, tokenizer, **settings)
 
 
@@ -101,7 +101,7 @@ def load_towers(name: str) -> ClipModel:
     card = read_card(path) if path.is_file() else None
     if card is not None:
         return load_model(path, card)
-    source, other, _ = load_open_clip(name)
+    source, other, _ = load_open_clip(ModelName(name))
     card = derive_card(other, source.architecture)
     if card is None:
         raise EncoderError(f"{name}: a model to train must be a ViT with CLIP's standard blocks")

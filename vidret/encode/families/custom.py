@@ -6,8 +6,10 @@ import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import torch
+
 from vidret.encode.encoder import Encoder
-from vidret.encode.names import WHOLE
+from vidret.encode.names import WHOLE, ModelName
 from vidret.errors import EncoderError
 
 GROUP = "vidret.encoders"  # of the entry points
@@ -29,7 +31,7 @@ def is_class_name(name: str) -> bool:
     return CLASS_NAME.fullmatch(name) is not None
 
 
-def load_custom(name: str, *, device: str, precision: str, whole: bool = False) -> Encoder:
+def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Encoder:
     """Load an encoder by ``package.module:Class`` or the name of an entry point.
 
     The class is called without arguments, or with those of ``device``, ``precision`` and ``whole`` that it has. Its
@@ -39,25 +41,24 @@ def load_custom(name: str, *, device: str, precision: str, whole: bool = False) 
         EncoderError: The module or class does not exist, is not a class with the methods of an encoder, cannot be
             made, or lacks an attribute.
     """
-    made_by = _find_class(name)
+    base, made_by = name.base, _find_class(name.base)
     if not isinstance(made_by, type) or not all(hasattr(made_by, each) for each in ATTRIBUTES[-2:]):
-        raise EncoderError(f"{name} must be a class with the methods encode_frames and encode_text, got {made_by!r}")
+        raise EncoderError(f"{base} must be a class with the methods encode_frames and encode_text, got {made_by!r}")
     accepted = inspect.signature(made_by).parameters
-    settings = {"device": device, "precision": precision, "whole": whole}
-    if whole and "whole" not in accepted:
-        raise EncoderError(f"{name} must accept whole for {WHOLE}, got only {', '.join(accepted) or 'no parameters'}")
+    settings = {"device": str(device), "precision": precision, "whole": name.whole}
+    if name.whole and "whole" not in accepted:
+        raise EncoderError(f"{base} must accept whole for {WHOLE}, got only {', '.join(accepted) or 'no parameters'}")
     try:
         encoder: Any = made_by(**{key: value for key, value in settings.items() if key in accepted})
     except Exception as error:  # it is someone else's code
-        raise EncoderError(f"{name} cannot be made: {error}") from error
+        raise EncoderError(f"{base} cannot be made: {error}") from error
     missing = [each for each in ATTRIBUTES if not hasattr(encoder, each)]
     if missing:
-        raise EncoderError(f"{name} must have the attributes of an encoder, got none named {', '.join(missing)}")
-    full_name = name + (WHOLE if whole else "")
+        raise EncoderError(f"{base} must have the attributes of an encoder, got none named {', '.join(missing)}")
     try:
-        encoder.name = full_name
+        encoder.name = str(name)
     except AttributeError as error:
-        raise EncoderError(f"{name} must have a name that can be set to {full_name}: {error}") from error
+        raise EncoderError(f"{base} must have a name that can be set to {name}: {error}") from error
     named: Encoder = encoder
     return named
 

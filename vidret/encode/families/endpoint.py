@@ -12,15 +12,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from vidret.encode.names import WHOLE
+from vidret.encode.names import ModelName, parse_model_name
 from vidret.endpoints.transport import JsonTransport
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
-PREFIX = "endpoint:"
 EXAMPLE = "endpoint:http://127.0.0.1:7997/v1?model=NAME"
 KEY_VARIABLE, BUDGET_VARIABLE = "VIDRET_ENDPOINT_KEY", "VIDRET_ENDPOINT_BUDGET"
 MAX_ANSWER_BYTES = 64 << 20
@@ -67,21 +67,21 @@ class EndpointName:
     size: int = DEFAULT_SIZE
 
 
-def parse_endpoint(name: str) -> EndpointName:
-    """Return what a name says about an endpoint.
+def parse_endpoint(address: str) -> EndpointName:
+    """Return what a name says about an endpoint, after its scheme.
 
     Raises:
         EncoderError: It has no model, or an unknown or invalid parameter.
 
-    >>> parse_endpoint("endpoint:http://127.0.0.1:7997/v1?model=clip&size=336")
+    >>> parse_endpoint("http://127.0.0.1:7997/v1?model=clip&size=336")
     EndpointName(url='http://127.0.0.1:7997/v1', model='clip', images='uris', size=336)
     """
-    parts = urlsplit(name.removeprefix(PREFIX))
+    parts = urlsplit(address)
     values = dict(parse_qsl(parts.query))
     unknown = values.keys() - {"model", "images", "size"}
     if unknown or "model" not in values:
         rule = f"must be like {EXAMPLE}, with the parameters model, images and size"
-        raise EncoderError(f"{PREFIX}{urlunsplit(parts._replace(query='', netloc=_hide(parts.netloc)))}: {rule}")
+        raise EncoderError(f"endpoint:{urlunsplit(parts._replace(query='', netloc=_hide(parts.netloc)))}: {rule}")
     images, size = values.get("images", "uris"), values.get("size", str(DEFAULT_SIZE))
     if images not in IMAGES:
         raise EncoderError(f"images of an endpoint must be {', '.join(IMAGES)}, got {images}")
@@ -104,15 +104,16 @@ class EndpointEncoder:
 
     encodes_frames_alone = True
 
-    def __init__(self, name: str, *, whole: bool = False, timeout_s: float = 60.0, backoff_s: float = 1.0) -> None:
-        """Connect to an endpoint; see ``parse_endpoint``. It is asked for one text.
+    def __init__(self, name: str, *, timeout_s: float = 60.0, backoff_s: float = 1.0) -> None:
+        """Connect to an endpoint by its name; see ``EndpointName``. It is asked for one text.
 
         Raises:
             EncoderError: The name is invalid, or the budget is no number.
             EndpointError: The endpoint does not answer with vectors.
         """
-        source = parse_endpoint(name)
-        self._source, self.name = source, name + (WHOLE if whole else "")
+        parsed = parse_model_name(name)
+        source = parse_endpoint(parsed.rest)
+        self._source, self.name = source, name
         self._transport = JsonTransport(
             url=source.url,
             path="/embeddings",
@@ -127,7 +128,7 @@ class EndpointEncoder:
         )
         self._budget, self._lock = read_budget(), threading.Lock()
         self.resize = Resize(shorter=source.size, crop=source.size)
-        self.sampling = Sampling(whole=whole)
+        self.sampling = Sampling(whole=parsed.whole)
         self.dim = self._embed({"input": ["a video"]}, 1).shape[1]
         facts = (source.model, source.images, source.size, self.dim, self.sampling)
         self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
@@ -179,6 +180,18 @@ class EndpointEncoder:
             if self._budget < count:
                 raise EncoderError(f"{self.name}: the budget in {BUDGET_VARIABLE} is used up")
             self._budget -= count
+
+
+def load_endpoint(name: ModelName, *, device: torch.device, precision: str) -> EndpointEncoder:
+    """Connect to an endpoint, which chooses its own device.
+
+    Raises:
+        EncoderError: A precision is requested, or as for ``EndpointEncoder``.
+        EndpointError: The endpoint does not answer with vectors.
+    """
+    if precision != "auto":
+        raise EncoderError(f"precision of an endpoint must be auto, got {precision}")
+    return EndpointEncoder(str(name))
 
 
 def read_budget() -> int | None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
 from vidret.encode.families.open_clip_loading import read_resize
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.names import WHOLE
+from vidret.encode.names import drop_whole
 from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -42,7 +42,7 @@ class OpenClipEncoder:
         """Wrap an open_clip model with loaded weights and its tokenizer; ``batch_size`` counts frames."""
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self.name, self.device = name, str(device)
-        self.resize = read_resize(name.removesuffix(WHOLE), preprocess)
+        self.resize = read_resize(drop_whole(name), preprocess)
         self.sampling = sampling or Sampling()
         self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
         self._mean, self._std = preprocess["mean"], preprocess["std"]

@@ -13,12 +13,9 @@ from safetensors import SafetensorError
 
 from vidret.encode.clip.weights import first_line, read_weights
 from vidret.encode.model_hub import check_reachable
-from vidret.encode.names import RECOMMENDED, STARTER
+from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName
 from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
 from vidret.types import Resize
-
-RANDOM = "random"
-FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class ClipSource:
         return f"{self.architecture}/{self.weights}" if self.weights else self.architecture
 
 
-def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
+def load_open_clip(name: ModelName) -> tuple[ClipSource, Any, Any]:
     """Load an open_clip model and its tokenizer; names are described at ``load_encoder``.
 
     Returns:
@@ -43,13 +40,13 @@ def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
     Raises:
         EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
     """
-    source = parse_name(name)
+    source = find_clip_source(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
-    _check_source(name, source)
+    _check_source(name.base, source)
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
         read_weights(Path(source.weights), device="meta")  # a short error before torch.load fails at length
     try:
-        _check_tokenizer(name, source)
+        _check_tokenizer(name.base, source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # "random" weights are the same each time, so that an index made with them opens again
             model = open_clip.create_model(
@@ -60,12 +57,14 @@ def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
             )
         tokenizer = open_clip.get_tokenizer(model_name)
     except ImportError as error:  # a model of the hub whose configuration names a tokenizer of transformers
-        raise MissingExtraError(f"the tokenizer of {name}", "hf") from error
+        raise MissingExtraError(f"the tokenizer of {name.base}", "hf") from error
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
-        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
+        raise EncoderError(f"{name.base} cannot be loaded: {first_line(error)}") from error
     text = getattr(model, "text", model)
     if not hasattr(text, "ln_final") and not isinstance(text, open_clip.hf_model.HFTextEncoder):
-        raise EncoderError(f"{name} must have a text tower of open_clip or transformers, got {type(text).__name__}")
+        raise EncoderError(
+            f"{name.base} must have a text tower of open_clip or transformers, got {type(text).__name__}"
+        )
     return source, model, tokenizer
 
 
@@ -85,24 +84,24 @@ def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
     return Resize(shorter=height, crop=height, interpolation=interpolation, squash=mode == "squash")
 
 
-def parse_name(name: str) -> ClipSource:
-    """Parse a model name into architecture and weights; a file's path becomes absolute.
+def find_clip_source(name: ModelName) -> ClipSource:
+    """Return the origin of a model by its name; a file's path becomes absolute.
 
     Raises:
         EncoderError: The name is unknown or its file does not exist.
 
-    >>> parse_name("ViT-B-32/laion2b_s34b_b79k")
+    >>> find_clip_source(ModelName("ViT-B-32/laion2b_s34b_b79k"))
     ClipSource(architecture='ViT-B-32', weights='laion2b_s34b_b79k')
     """
-    if name.startswith("hf-hub:"):
-        return ClipSource(name, "")
-    if name.startswith("local-dir:"):
-        return ClipSource(f"local-dir:{Path(name.removeprefix('local-dir:')).absolute()}", "")
-    if Path(name).suffix in FILE_SUFFIXES and name.split("/", 1)[0] not in open_clip.list_models():
-        if not Path(name).is_file():
-            raise EncoderError(f"{name}: no such file")
-        return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
-    architecture, _, weights = name.partition("/")
+    if name.scheme == HUB:
+        return ClipSource(name.base, "")
+    if name.scheme == FOLDER:
+        return ClipSource(f"{FOLDER}:{Path(name.rest).absolute()}", "")
+    base, architecture, weights = name.base, name.architecture, name.weights
+    if Path(base).suffix in FILE_SUFFIXES and architecture not in open_clip.list_models():
+        if not Path(base).is_file():
+            raise EncoderError(f"{base}: no such file")
+        return ClipSource(infer_architecture(Path(base)), str(Path(base).absolute()))
     if architecture not in open_clip.list_models():
         similar = difflib.get_close_matches(
             architecture, [STARTER, *RECOMMENDED, *open_clip.list_models()], n=1, cutoff=0.75
@@ -111,12 +110,12 @@ def parse_name(name: str) -> ClipSource:
         raise UnknownEncoderError(
             f"model must be {', '.join((STARTER, *RECOMMENDED))}, an open_clip name such as "
             "ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, hf:org/name, package.module:Class, "
-            f"endpoint:URL?model=NAME or the path of a .safetensors or .pt file, got {name}{advice}"
+            f"endpoint:URL?model=NAME or the path of a .safetensors or .pt file, got {base}{advice}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():
         if Path(weights).suffix in FILE_SUFFIXES:
-            raise EncoderError(f"{name}: no such file: {weights}")
+            raise EncoderError(f"{base}: no such file: {weights}")
         known = f"one of {', '.join(tags)} or a file" if tags else "a file"
         raise EncoderError(f"weights of {architecture} must be {known}, got {weights!r}")
     is_file = weights != RANDOM and weights not in tags
@@ -180,7 +179,7 @@ def _check_tokenizer(name: str, source: ClipSource) -> None:
 
 def _check_source(name: str, source: ClipSource) -> None:
     """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
-    if source.weights == RANDOM or Path(source.weights).is_file() or source.architecture.startswith("local-dir:"):
+    if source.weights == RANDOM or Path(source.weights).is_file() or ModelName(source.architecture).scheme == FOLDER:
         return
     repository, files = list_weight_files(source.architecture, source.weights)
     if repository:
@@ -192,8 +191,8 @@ def list_weight_files(architecture: str, weights: str) -> tuple[str, list[str]]:
 
     The repository is empty if the weights are elsewhere.
     """
-    if architecture.startswith("hf-hub:"):
-        return architecture.removeprefix("hf-hub:"), ["open_clip_config.json"]
+    if (name := ModelName(architecture)).scheme == HUB:
+        return name.rest, ["open_clip_config.json"]
     config = open_clip.get_pretrained_cfg(architecture, weights)
     repository, file = os.path.split(config.get("hf_hub", ""))
     return repository, [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]

@@ -1,15 +1,79 @@
-"""Load an encoder by name."""
+"""The families of encoders, and loading an encoder by name.
+
+A family is a module of this folder with a ``Loader``, and a case here.
+"""
+
+from typing import Literal, Protocol
 
 import torch
 
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.custom import find_entry_point, is_class_name, load_custom
-from vidret.encode.names import STARTER, WHOLE, refuse_merge, resolve_name, split_merge
-from vidret.encode.precision import DTYPES, check_precision
-from vidret.errors import EncoderError
+from vidret.encode.families.custom import find_entry_point, is_class_name
+from vidret.encode.names import (
+    FILE_SUFFIXES,
+    OPEN_CLIP_SCHEMES,
+    RANDOM,
+    STARTER,
+    ModelName,
+    parse_model_name,
+    refuse_merge,
+    resolve_name,
+)
+from vidret.encode.precision import check_precision
 
-HUBS = ("hf:", "st:", "endpoint:", "hf-hub:", "local-dir:")
+Family = Literal["starter", "hf", "st", "endpoint", "custom", "clip"]
+SCHEMES: tuple[Family, ...] = ("hf", "st", "endpoint")  # families whose names begin with their own and a colon
+
+
+class Loader(Protocol):
+    """Loads the encoders of a family."""
+
+    def __call__(self, name: ModelName, *, device: torch.device, precision: str) -> Encoder:
+        """Load an encoder, whose name loads it again from any folder; see ``load_encoder``."""
+        ...
+
+
+def find_family(name: ModelName) -> Family:
+    """Return the family that a name belongs to: the CLIP models, where it is none of the others."""
+    if name.base == STARTER:
+        return "starter"
+    for scheme in SCHEMES:
+        if name.scheme == scheme:
+            return scheme
+    return "custom" if is_class_name(name.base) or find_entry_point(name.base) is not None else "clip"
+
+
+def find_loader(family: Family) -> Loader:
+    """Return the loader of a family.
+
+    Each case imports its own libraries: open_clip takes seconds, and much of vidret runs without a model.
+    """
+    match family:
+        case "starter":
+            from vidret.encode.families.starter import load_starter
+
+            return load_starter
+        case "hf":
+            from vidret.encode.families.transformers_loading import load_transformers
+
+            return load_transformers
+        case "st":
+            from vidret.encode.families.sentence_transformers import load_embedding_model
+
+            return load_embedding_model
+        case "endpoint":
+            from vidret.encode.families.endpoint import load_endpoint
+
+            return load_endpoint
+        case "custom":
+            from vidret.encode.families.custom import load_custom
+
+            return load_custom
+        case "clip":
+            from vidret.encode.families.clip import load_clip
+
+            return load_clip
 
 
 def is_elsewhere(name: str) -> bool:
@@ -18,10 +82,11 @@ def is_elsewhere(name: str) -> bool:
     >>> is_elsewhere("endpoint:https://host/v1?model=clip"), is_elsewhere("ViT-B-32/random"), is_elsewhere("starter")
     (True, False, False)
     """
-    plain = resolve_name(split_merge(name.removesuffix(WHOLE))[0])
-    if plain == STARTER or plain.endswith((".safetensors", ".pt", ".pth", ".bin", "/random")):
-        return plain.startswith(HUBS)
-    return plain.startswith(HUBS) or "/" in plain or is_class_name(plain) or find_entry_point(plain) is not None
+    parsed = resolve_name(parse_model_name(name))
+    family = find_family(parsed)
+    if family != "clip" or parsed.scheme in OPEN_CLIP_SCHEMES:
+        return family != "starter"
+    return "/" in parsed.base and not parsed.base.endswith((*FILE_SUFFIXES, f"/{RANDOM}"))
 
 
 def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -33,18 +98,15 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             as ``ViT-B-32//path/weights.safetensors``; the path of a local .safetensors or .pt file, including those
             written by ``vidret convert``; or ``ViT-B-32/random`` for random weights (for tests only); or a model of
             transformers, as ``hf:org/name`` or ``hf:FOLDER``, or of sentence-transformers, as ``st:org/name`` or
-            ``st:FOLDER``; or your own class, as ``package.module:Class`` or the
-            name of an entry point in the group ``vidret.encoders``; or an embeddings endpoint, as
-            ``endpoint:URL?model=NAME``. The suffix ``#whole`` encodes every video as one
-            segment, as benchmarks do. ``#merge=gentle`` or ``#merge=half``, before it, merges tokens of a CLIP ViT
-            until 75 or 50 % of its multiply-adds are left: faster, and with other vectors.
+            ``st:FOLDER``; or your own class, as ``package.module:Class`` or the name of an entry point in the group
+            ``vidret.encoders``; or an embeddings endpoint, as ``endpoint:URL?model=NAME``. The suffix ``#whole``
+            encodes every video as one segment, as benchmarks do. ``#merge=gentle`` or ``#merge=half``, before it,
+            merges tokens of a CLIP ViT until 75 or 50 % of its multiply-adds are left: faster, and with other vectors.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``. For CLIP, ``auto`` is bf16 where the hardware
             supports it, fp16 on Apple's chips, and on other CPUs with int8 instructions int8 for frames, if their
             vectors keep a cosine of 0.995 to fp32. For the starter it is fp32. int8 runs on CPUs, for CLIP ViTs.
-
-    Each case imports its own libraries: open_clip takes seconds, and much of vidret runs without a model.
 
     Raises:
         DeviceError: There is no such device; raised before anything is loaded.
@@ -55,34 +117,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     """
     check_precision(precision)
     chosen = torch.device(choose_device(device))
-    whole, (plain, merge) = name.endswith(WHOLE), split_merge(name.removesuffix(WHOLE))
-    plain = resolve_name(plain)
-    is_custom = is_class_name(plain) or find_entry_point(plain) is not None
-    if plain == STARTER or plain.startswith(("hf:", "st:", "endpoint:")) or is_custom:
-        refuse_merge(plain, merge)
-    if plain == STARTER:
-        from vidret.encode.families.starter import StarterEncoder
-
-        if precision not in ("auto", "fp32", "bf16"):
-            raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")
-        dtype = DTYPES["fp32" if precision == "auto" else precision]
-        return StarterEncoder(device=chosen, dtype=dtype, whole=whole)
-    if plain.startswith("hf:"):
-        from vidret.encode.families.transformers_loading import load_transformers
-
-        return load_transformers(plain, device=chosen, precision=precision, whole=whole)
-    if plain.startswith("st:"):
-        from vidret.encode.families.sentence_transformers import load_embedding_model
-
-        return load_embedding_model(plain, device=chosen, precision=precision, whole=whole)
-    if plain.startswith("endpoint:"):
-        from vidret.encode.families.endpoint import EndpointEncoder
-
-        if precision != "auto":
-            raise EncoderError(f"precision of an endpoint must be auto, got {precision}")
-        return EndpointEncoder(plain, whole=whole)
-    if is_custom:
-        return load_custom(plain, device=str(chosen), precision=precision, whole=whole)
-    from vidret.encode.families.clip import load_clip
-
-    return load_clip(plain, device=chosen, precision=precision, whole=whole, merge=merge)
+    parsed = resolve_name(parse_model_name(name))
+    family = find_family(parsed)
+    if family != "clip":
+        refuse_merge(parsed)
+    return find_loader(family)(parsed, device=chosen, precision=precision)

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -21,15 +21,14 @@ from vidret.encode.encoder import digest_weights, gather_segments
 from vidret.encode.families.transformers_loading import choose_float_precision
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.model_hub import check_reachable, find_cached
-from vidret.encode.names import WHOLE
+from vidret.encode.model_hub import find_source
+from vidret.encode.names import ModelName
 from vidret.encode.precision import DTYPES
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "st:"
 CONFIGURATIONS = ("modules.json", "config.json")
 ANY_SIZE = Resize(shorter=384, crop=384)  # for models that take images of any size
 UNLIMITED = 1 << 20  # tokens, where a model states no limit
@@ -88,9 +87,7 @@ class EmbeddingModelEncoder:
         return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
 
 
-def load_embedding_model(
-    name: str, *, device: torch.device, precision: str = "auto", whole: bool = False
-) -> EmbeddingModelEncoder:
+def load_embedding_model(name: ModelName, *, device: torch.device, precision: str) -> EmbeddingModelEncoder:
     """Load ``st:org/name`` or ``st:FOLDER``. Code that comes with a model is never run.
 
     Raises:
@@ -98,9 +95,9 @@ def load_embedding_model(
         EncoderError: The name is unknown, the hub cannot be reached, or the model does not encode images and texts.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
-        raise MissingExtraError(f"the model {name}", "st")
-    chosen = choose_float_precision(name, precision, device)
-    source, is_local = _find_source(name)
+        raise MissingExtraError(f"the model {name.base}", "st")
+    chosen = choose_float_precision(name.base, precision, device)
+    source, is_local = find_source(name, CONFIGURATIONS)
     library: Any = importlib.import_module("sentence_transformers")
     try:
         model = library.SentenceTransformer(
@@ -111,34 +108,18 @@ def load_embedding_model(
             model_kwargs={"dtype": DTYPES[chosen]},
         )
     except Exception as error:  # the library documents none, and its versions raise different ones
-        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
+        raise EncoderError(f"{name.base} cannot be loaded: {first_line(error)}") from error
     if not {"text", "image"} <= set(model.modalities):
-        raise EncoderError(f"{name}: must encode text and images, got a model of {', '.join(model.modalities)}")
-    full_name = f"{PREFIX}{source}{WHOLE if whole else ''}"
-    encoder = EmbeddingModelEncoder(full_name, model, resize=_read_resize(name, model), sampling=Sampling(whole=whole))
+        raise EncoderError(f"{name.base}: must encode text and images, got a model of {', '.join(model.modalities)}")
+    encoder = EmbeddingModelEncoder(
+        str(replace(name, base=f"{name.scheme}:{source}")),
+        model,
+        resize=_read_resize(name.base, model),
+        sampling=Sampling(whole=name.whole),
+    )
     for kind, prompt in encoder.prompts.items():
-        logger.info("%s: the prompt of a %s is %r", name, kind, prompt)
+        logger.info("%s: the prompt of a %s is %r", name.base, kind, prompt)
     return encoder
-
-
-def _find_source(name: str) -> tuple[str, bool]:
-    """Return the folder or repository of a name, and whether its files are on this machine.
-
-    Raises:
-        EncoderError: There is no such folder or name, or the hub cannot be reached.
-    """
-    plain = name.removeprefix(PREFIX)
-    folder = Path(plain).expanduser()
-    if folder.is_dir():
-        if not any((folder / file).is_file() for file in CONFIGURATIONS):
-            raise EncoderError(f"{folder}: must hold the {' or '.join(CONFIGURATIONS)} of a model")
-        return str(folder.absolute()), True
-    if plain.count("/") != 1 or plain.startswith((".", "/", "~")) or plain.endswith("/"):
-        raise EncoderError(f"{name}: must be st:org/name or st: with an existing folder, got no folder {plain}")
-    is_cached = find_cached(plain, CONFIGURATIONS)
-    if not is_cached:
-        check_reachable(name, plain, [])
-    return plain, is_cached
 
 
 def _read_resize(name: str, model: Any) -> Resize:

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from vidret.encode.encoder import normalise_pixels
 from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
-from vidret.encode.names import STARTER, WHOLE
+from vidret.encode.names import STARTER, ModelName
 from vidret.encode.sentences import (
     SENTENCES,
     MiniLM,
@@ -42,6 +42,7 @@ from vidret.encode.sentences import (
     locate_weights,
     pool_words,
 )
+from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class StarterEncoder:
         Raises:
             MissingExtraError: The wheels are not installed.
         """
-        self.name, self.sampling = STARTER + (WHOLE if whole else ""), Sampling(whole=whole)
+        self.name, self.sampling = str(ModelName(STARTER, whole=whole)), Sampling(whole=whole)
         self._device, self._dtype = device or torch.device("cpu"), dtype
         self._batch_size = batch_size or (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)
         self.device = str(self._device)
@@ -176,6 +177,19 @@ class StarterEncoder:
     @cached_property
     def _sentence_model(self) -> tuple[Any, MiniLM]:
         return load_sentence_model(find_weights(SENTENCES))
+
+
+def load_starter(name: ModelName, *, device: torch.device, precision: str) -> StarterEncoder:
+    """Load the starter, in float32 unless bf16 is requested.
+
+    Raises:
+        EncoderError: The precision is another.
+        MissingExtraError: The wheels are not installed.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return StarterEncoder(device=device, dtype=dtype, whole=name.whole)
 
 
 def make_standardiser(weights: LiteWeights) -> nn.Linear:

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch.nn import functional
 
 from vidret.encode.encoder import digest_weights, gather_segments
-from vidret.encode.families.transformers_models import Family, Preprocessing, repeat_vector
+from vidret.encode.families.transformers_models import ModelType, Preprocessing, repeat_vector
 from vidret.encode.long_text import encode_clauses
 from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
@@ -22,11 +22,11 @@ TEXT_BATCH = 64
 class TextSide:
     """The tokenizer and text tower of a model of transformers."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, family: Family, *, device: torch.device) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, model_type: ModelType, *, device: torch.device) -> None:
         """Set the loaded model and its tokenizer."""
-        self._name, self._model, self._tokenizer, self._family = name, model, tokenizer, family
+        self._name, self._model, self._tokenizer, self._model_type = name, model, tokenizer, model_type
         positions = getattr(model.config.text_config, "max_position_embeddings", tokenizer.model_max_length)
-        self.context = min(family.context or positions, tokenizer.model_max_length)
+        self.context = min(model_type.context or positions, tokenizer.model_max_length)
         self._device, self._lock = device, Lock()  # a fast tokenizer is set to truncate or not, for all threads
 
     def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
@@ -49,18 +49,18 @@ class TextSide:
         with self._lock:
             tokens = self._tokenizer(
                 texts,
-                padding="max_length" if self._family.pads else "longest",
+                padding="max_length" if self._model_type.pads else "longest",
                 truncation=True,
                 max_length=self.context,
                 return_special_tokens_mask=True,
                 return_tensors="pt",
             )
         is_word = tokens.pop("special_tokens_mask") == 0
-        output = self._family.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
+        output = self._model_type.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
         sentences = functional.normalize(output.pooler_output.float().reshape(len(texts), -1), dim=-1).cpu()
         words = None
-        if self._family.words is not None:
-            states = self._family.words(self._model, output.last_hidden_state)
+        if self._model_type.words is not None:
+            states = self._model_type.words(self._model, output.last_hidden_state)
             words = functional.normalize(states.float(), dim=-1).cpu()
         embeddings = []
         for row, text in enumerate(texts):
@@ -76,7 +76,7 @@ class TransformersModel:
     name: str
     model: Any
     tokenizer: Any
-    family: Family
+    model_type: ModelType
     preprocessing: Preprocessing
     sampling: Sampling
     device: torch.device
@@ -94,7 +94,7 @@ class _LoadedEncoder:
     def __init__(self, loaded: TransformersModel) -> None:
         self._loaded = loaded
         self._model = loaded.model.eval()
-        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
+        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.model_type, device=loaded.device)
         self.fingerprint = loaded.digest(self._text.context)
         self._model.to(loaded.device, loaded.dtype)
         self.name, self.device = loaded.name, str(loaded.device)
@@ -127,12 +127,12 @@ class TransformersEncoder(_LoadedEncoder):
             EncoderError: ``tokens`` are requested of a model without patches.
         """
         loaded = self._loaded
-        to_patches = loaded.family.patches
+        to_patches = loaded.model_type.patches
         if tokens and to_patches is None:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
         vectors, patches = [], []
         for pixels in torch.split(torch.from_numpy(np.concatenate([each.pixels for each in batch])), self._batch_size):
-            output = loaded.family.encode(self._model, _normalise(loaded, pixels))
+            output = loaded.model_type.encode(self._model, _normalise(loaded, pixels))
             vectors.append(functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu())
             if tokens and to_patches is not None:
                 patches.append(functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu())
@@ -164,13 +164,13 @@ class TransformersVideoEncoder(_LoadedEncoder):
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
-        embeddings, choose = [], self._loaded.family.choose
+        embeddings, choose = [], self._loaded.model_type.choose
         for start in range(0, len(batch), self._batch_size):
             chunk = batch[start : start + self._batch_size]
             shown = [each.pixels[choose(len(each), self._num_frames)] for each in chunk]
             images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
             videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
-            output = self._loaded.family.encode(self._model, videos).pooler_output.float()
+            output = self._loaded.model_type.encode(self._model, videos).pooler_output.float()
             vectors = functional.normalize(output.reshape(len(chunk), -1), dim=-1).cpu()
             for frames, vector in zip(chunk, vectors, strict=True):
                 rows = repeat_vector(vector, len(frames)).numpy()
@@ -180,4 +180,4 @@ class TransformersVideoEncoder(_LoadedEncoder):
 
 def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
     constants = loaded.preprocessing.mean, loaded.preprocessing.std
-    return loaded.family.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)
+    return loaded.model_type.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)

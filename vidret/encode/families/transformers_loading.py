@@ -6,29 +6,28 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vidret.encode.clip.weights import first_line
 from vidret.encode.families.transformers_encoder import TransformersEncoder, TransformersModel, TransformersVideoEncoder
-from vidret.encode.families.transformers_models import FAMILIES, read_preprocessing
-from vidret.encode.model_hub import check_reachable, find_cached
-from vidret.encode.names import WHOLE
+from vidret.encode.families.transformers_models import MODEL_TYPES, read_preprocessing
+from vidret.encode.model_hub import find_source
+from vidret.encode.names import ModelName
 from vidret.encode.precision import DTYPES, choose_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Sampling
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "hf:"
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 def load_transformers(
-    name: str, *, device: torch.device, precision: str = "auto", whole: bool = False
+    name: ModelName, *, device: torch.device, precision: str
 ) -> TransformersEncoder | TransformersVideoEncoder:
     """Load ``hf:org/name`` or ``hf:FOLDER``. Code that comes with a model is never run.
 
@@ -38,46 +37,25 @@ def load_transformers(
             family, or the precision does not apply.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise MissingExtraError(f"the model {name}", "hf")
-    chosen = choose_float_precision(name, precision, device)
-    source, options = find_source(name)
-    config, model, tokenizer, processor = _read_parts(name, source, options)
-    family = FAMILIES[config.model_type]
-    num_frames = None if family.num_frames is None else family.num_frames(config, processor)
-    sampling = Sampling(whole=whole) if num_frames is None else Sampling(num_frames=num_frames, whole=whole)
+        raise MissingExtraError(f"the model {name.base}", "hf")
+    chosen = choose_float_precision(name.base, precision, device)
+    source, is_local = find_source(name, [CONFIG], WEIGHTS)
+    options = {"trust_remote_code": False, "local_files_only": is_local}
+    config, model, tokenizer, processor = _read_parts(name.base, source, options)
+    model_type = MODEL_TYPES[config.model_type]
+    num_frames = None if model_type.num_frames is None else model_type.num_frames(config, processor)
+    sampling = Sampling(whole=name.whole) if num_frames is None else Sampling(num_frames=num_frames, whole=name.whole)
     loaded = TransformersModel(
-        name=f"{PREFIX}{source}{WHOLE if whole else ''}",
-        model=getattr(model, family.part) if family.part else model,
+        name=str(replace(name, base=f"{name.scheme}:{source}")),
+        model=getattr(model, model_type.part) if model_type.part else model,
         tokenizer=tokenizer,
-        family=family,
-        preprocessing=read_preprocessing(name, processor),
+        model_type=model_type,
+        preprocessing=read_preprocessing(name.base, processor),
         sampling=sampling,
         device=device,
         dtype=DTYPES[chosen],
     )
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)
-
-
-def find_source(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the folder or repository of a name, and the options to load it with.
-
-    Raises:
-        EncoderError: The folder does not exist or has no configuration, the name is not ``org/name``, or the model is
-            not on this machine and the hub cannot be reached.
-    """
-    plain = name.removeprefix(PREFIX)
-    folder = Path(plain).expanduser()
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    if folder.is_dir():
-        if not (folder / CONFIG).is_file():
-            raise EncoderError(f"{folder}: must hold the {CONFIG} of a model of transformers")
-        return str(folder.absolute()), options
-    if plain.count("/") != 1 or plain.startswith((".", "/", "~")) or plain.endswith("/"):
-        raise EncoderError(f"{name}: must be hf:org/name or hf: with an existing folder, got no folder {plain}")
-    is_cached = find_cached(plain, [CONFIG]) and find_cached(plain, WEIGHTS)
-    if not is_cached:
-        check_reachable(name, plain, [])
-    return plain, {**options, "local_files_only": is_cached}
 
 
 def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
@@ -101,9 +79,9 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
 
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
-        if config.model_type not in FAMILIES:
-            known = ", ".join(FAMILIES)
-            raise EncoderError(f"{name}: must be a model of one of the families {known}, got {config.model_type}")
+        if config.model_type not in MODEL_TYPES:
+            known = ", ".join(MODEL_TYPES)
+            raise EncoderError(f"{name}: must be a model of one of the types {known}, got {config.model_type}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         processor = _read_processor(source, options)
         with hide_progress():

@@ -1,4 +1,4 @@
-"""The families of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
+"""The types of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
 
 A patch's vector is what the model's own pooling and projection give for that patch alone, and a word's likewise, so
 that they lie in the joint space.
@@ -54,7 +54,7 @@ def _encode_texts(model: Any, tokens: Inputs) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class ModelType:
     """How a model of transformers is called.
 
     Attributes:
@@ -174,9 +174,9 @@ def _count_pe_frames(config: Any, processor: Any) -> int:
     return PE_FRAMES
 
 
-_CLIP = Family(encode=_encode_images, patches=_project_patches, words=_project_words)
-_SIGLIP = Family(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
-_PE = Family(
+_CLIP = ModelType(encode=_encode_images, patches=_project_patches, words=_project_words)
+_SIGLIP = ModelType(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
+_PE = ModelType(
     encode=_encode_pe_videos,
     texts=_encode_pe_texts,
     words=_project_pe_words,
@@ -184,18 +184,18 @@ _PE = Family(
     choose=spread_frames_down,
 )
 # By the model_type of the configuration. The context lengths are those of the models' own training and processors.
-FAMILIES: Mapping[str, Family] = {
+MODEL_TYPES: Mapping[str, ModelType] = {
     "clip": _CLIP,
     "metaclip_2": _CLIP,
-    "altclip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
-    "chinese_clip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
+    "altclip": ModelType(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
+    "chinese_clip": ModelType(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
     "siglip": _SIGLIP,
-    "siglip2": Family(
+    "siglip2": ModelType(
         encode=_encode_naflex, normalise=_normalise_patches, patches=_pool_patches, words=_head_words, pads=True
     ),
-    "align": Family(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
-    "xclip": Family(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
-    "videoprism": Family(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
+    "align": ModelType(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
+    "xclip": ModelType(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
+    "videoprism": ModelType(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
     "pe_video": _PE,
     "pe_audio_video": replace(_PE, part="video_model"),
 }
