@@ -3,12 +3,14 @@
 Tests of words ask for words. Without a browser there is a loud skip.
 """
 
+import gc
 import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VIDRET_WORDS"] = "off"
@@ -72,6 +74,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         raise pytest.UsageError(f"VIDRET_REQUIRE_BROWSER is set, but there is no browser: {HOW_TO_INSTALL}")
     for item in marked:
         item.add_marker(pytest.mark.skip(reason="there is no browser"))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
