@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VIDRET_WORDS"] = "off"
@@ -24,6 +23,7 @@ from jaxtyping import config
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import install
 
+gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
 install()
 torch.set_num_threads(1)
 settings.register_profile("vidret", derandomize=True, deadline=None, database=None, max_examples=40)
