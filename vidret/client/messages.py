@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import numpy as np
@@ -16,30 +16,22 @@ from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
     ComposedQuery,
-    Concept,
     ConceptExample,
     CopiedFile,
     CopyGroup,
-    Curve,
-    EventSpan,
-    Evidence,
     Filters,
-    Hit,
     LocateOptions,
-    Moment,
     Picture,
     Query,
     SearchOptions,
-    Segment,
     Sequence,
-    SharedFootage,
-    Shot,
-    TimedText,
     Vector,
     flatten_options,
+    from_row,
     list_options,
 )
 
+T = TypeVar("T")
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
 FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
 
@@ -90,12 +82,6 @@ def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, A
     return {"video": video_id} | {name: value for name, value in span.items() if value is not None}
 
 
-def parse_concept(row: dict[str, Any]) -> Concept:
-    """Return a taught concept."""
-    examples = {each: tuple(ConceptExample(**example) for example in row[each]) for each in ("yes", "no")}
-    return Concept(name=row["name"], text=row["text"], share=row["share"], **examples)
-
-
 def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:
     """Return options as the fields of a request, with dates in ISO 8601.
 
@@ -114,45 +100,9 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
     return encoded
 
 
-def parse_hit(row: dict[str, Any]) -> Hit:
-    """Return a hit."""
-    return Hit(
-        video=row["video"],
-        path=row["path"],
-        segment=Segment(row["video"], row["segment"], row["start"], row["end"]),
-        time=row["time"],
-        score=row["score"],
-        probability=row["probability"],
-        weak=row["weak"],
-        copies=tuple(row["copies"]),
-        why=row["why"],
-        evidence=_parse_evidence(row.get("evidence", [])),
-        events=_parse_events(row.get("events", [])),
-    )
-
-
-def parse_moment(row: dict[str, Any]) -> Moment:
-    """Return a moment."""
-    nested: dict[str, Any] = {
-        "evidence": _parse_evidence(row.get("evidence", [])),
-        "events": _parse_events(row.get("events", [])),
-    }
-    fields = {field.name: row[field.name] for field in dataclasses.fields(Moment) if field.name not in nested}
-    return Moment(**fields, **nested)
-
-
-def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
-    return tuple(Evidence(**row | {"matches": tuple((start, end) for start, end in row["matches"])}) for row in rows)
-
-
-def _parse_events(rows: list[dict[str, Any]]) -> tuple[EventSpan, ...]:
-    return tuple(EventSpan(**row) for row in rows)
-
-
-def parse_footage(row: dict[str, Any]) -> SharedFootage:
-    """Return a find of a clip."""
-    fields = {field.name: row[field.name] for field in dataclasses.fields(SharedFootage)}
-    return SharedFootage(**fields | {"copies": tuple(row["copies"])})
+def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], list[T]]:
+    """Return the function that returns the results in the list ``name`` of an answer."""
+    return lambda answer: [from_row(result_type, row) for row in answer[name]]
 
 
 def parse_groups(
@@ -171,23 +121,8 @@ def parse_groups(
         if name == "progress" and on_progress is not None:
             on_progress(data["checked"], data["total"])
         elif name == "groups":
-            return [CopyGroup(tuple(_parse_copied_file(row) for row in group)) for group in data["groups"]]
+            return [CopyGroup(tuple(from_row(CopiedFile, row) for row in group)) for group in data["groups"]]
     raise ValueError("the events must end with groups")
-
-
-def _parse_copied_file(row: dict[str, Any]) -> CopiedFile:
-    fields = {field.name: row[field.name] for field in dataclasses.fields(CopiedFile)}
-    return CopiedFile(**fields | {"differs": tuple(row["differs"])})
-
-
-def parse_shot(row: dict[str, Any]) -> Shot:
-    """Return a shot."""
-    return Shot(row["start"], row["end"], row["begins_with"])
-
-
-def parse_text(row: dict[str, Any]) -> TimedText:
-    """Return a text that is said or shown."""
-    return TimedText(**{field.name: row[field.name] for field in dataclasses.fields(TimedText)})
 
 
 def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
@@ -199,7 +134,7 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
     context: QuestionContext | None = None
     for name, data in events:
         if name == "moments":
-            moments = tuple(_parse_context_moment(row) for row in data["moments"])
+            moments = tuple(from_row(ContextMoment, row) for row in data["moments"])
             notes = tuple(data["notes"])
             context = QuestionContext(question=data["question"], queries=(), moments=moments, notes=notes)
         elif name == "answer" and context is not None:
@@ -207,17 +142,6 @@ def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
             notes = tuple(data["notes"])
             return CitedAnswer(text=data["text"], is_shown=data["shown"], cited=cited, context=context, notes=notes)
     raise ValueError("the events must end with an answer")
-
-
-def _parse_context_moment(row: dict[str, Any]) -> ContextMoment:
-    fields = {name: row[name] for name in ("number", "video", "path", "start", "end", "probability")}
-    return ContextMoment(**fields, lines=tuple(parse_text(line) for line in row["lines"]))
-
-
-def parse_curve(row: dict[str, Any]) -> Curve:
-    """Return the score curve of a video."""
-    scores, times = np.array(row["scores"], np.float32), np.array(row["times"], np.float64)
-    return Curve(scores, times, row["start"], row["end"], row["best"], row["typical"])
 
 
 def parse_video(row: dict[str, Any]) -> StoredVideo:

@@ -6,6 +6,7 @@ It needs neither torch nor a model, and imports quickly.
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -15,17 +16,11 @@ from vidret.client.messages import (
     encode_options,
     encode_query,
     parse_answer,
-    parse_concept,
-    parse_curve,
     parse_failures,
-    parse_footage,
     parse_groups,
-    parse_hit,
     parse_info,
-    parse_moment,
     parse_page,
-    parse_shot,
-    parse_text,
+    parse_rows,
     parse_video,
 )
 from vidret.client.server import RemoteError, Server
@@ -56,6 +51,7 @@ from vidret.types import (
     TimedText,
     VideoName,
     as_example,
+    from_row,
 )
 
 PAGE = 500  # videos per request
@@ -130,7 +126,7 @@ class RemoteEngine(Searchable):
             RemoteError: The server does not answer, or rejects the request.
         """
         body = encode_query(query) | encode_options(options)
-        return self._server.ask("POST", "/api/search", lambda answer: [parse_hit(row) for row in answer["hits"]], body)
+        return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
 
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         """Find the moments that match a query, as ``locate`` does, with all options in one object.
@@ -141,9 +137,7 @@ class RemoteEngine(Searchable):
         body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
-        return self._server.ask(
-            "POST", "/api/locate", lambda answer: [parse_moment(row) for row in answer["moments"]], body
-        )
+        return self._server.ask("POST", "/api/locate", parse_rows("moments", Moment), body)
 
     def find_footage(
         self,
@@ -164,9 +158,7 @@ class RemoteEngine(Searchable):
         spans = {"start": start, "end": end, "within": None if video is None else self._find_video(video)}
         body = {"video": self._find_video(clip), "k": k, "repeated": repeated} | encode_options(filters)
         body |= {name: value for name, value in spans.items() if value is not None}
-        return self._server.ask(
-            "POST", "/api/footage", lambda answer: [parse_footage(row) for row in answer["found"]], body
-        )
+        return self._server.ask("POST", "/api/footage", parse_rows("found", SharedFootage), body)
 
     def duplicates(
         self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
@@ -193,9 +185,10 @@ class RemoteEngine(Searchable):
             RemoteError: As in ``locate``.
         """
         path = f"/api/videos/{self._find_video(video)}/curve"
+        parse = partial(from_row, Curve)
         if isinstance(query, str):
-            return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse_curve)
-        return self._server.ask("POST", path, parse_curve, encode_query(query))
+            return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse)
+        return self._server.ask("POST", path, parse, encode_query(query))
 
     def teach(
         self,
@@ -220,7 +213,7 @@ class RemoteEngine(Searchable):
             "add": add,
         }
         body |= {} if text is None else {"text": text}
-        return self._server.ask("POST", "/api/concepts", parse_concept, body)
+        return self._server.ask("POST", "/api/concepts", partial(from_row, Concept), body)
 
     def concepts(self) -> list[Concept]:
         """Return the taught concepts, by name.
@@ -228,9 +221,7 @@ class RemoteEngine(Searchable):
         Raises:
             RemoteError: The server does not answer.
         """
-        return self._server.ask(
-            "GET", "/api/concepts", lambda answer: [parse_concept(row) for row in answer["concepts"]]
-        )
+        return self._server.ask("GET", "/api/concepts", parse_rows("concepts", Concept))
 
     def forget(self, name: str) -> None:
         """Remove a taught concept.
@@ -255,7 +246,7 @@ class RemoteEngine(Searchable):
         """
         path = f"/api/videos/{self._find_video(video)}/transcript"
         query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
-        return self._server.ask("GET", path + query, lambda answer: [parse_text(row) for row in answer["texts"]])
+        return self._server.ask("GET", path + query, parse_rows("texts", TimedText))
 
     def shots(self, video: VideoName) -> list[Shot]:
         """Return the shots of a video by time; see ``Engine.shots``.
@@ -264,7 +255,7 @@ class RemoteEngine(Searchable):
             RemoteError: As in ``locate``.
         """
         path = f"/api/videos/{self._find_video(video)}/shots"
-        return self._server.ask("GET", path, lambda answer: [parse_shot(row) for row in answer["shots"]])
+        return self._server.ask("GET", path, parse_rows("shots", Shot))
 
     def frame(self, video: VideoName, time_s: float, width: int = 320) -> bytes:
         """Return a JPEG of the frame of a video nearest to a time, at most ``width`` pixels wide.

@@ -12,6 +12,7 @@ from typing import Any
 from vidret.errors import VidretError
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
+from vidret.types import to_row
 
 NOT_SHOWN = "NOT SHOWN"
 RULES = """\
@@ -117,17 +118,8 @@ def _to_markdown(context: QuestionContext, images: dict[tuple[int, int], str]) -
 
 def _to_json(context: QuestionContext, images: dict[tuple[int, int], str]) -> str:
     moments = [
-        {
-            "number": moment.number,
-            "video": moment.video,
-            "path": show_path(moment.path),
-            "start": round(moment.start, 2),
-            "end": round(moment.end, 2),
-            "probability": moment.probability,
-            "likelihood": moment.likelihood,
-            "lines": [asdict(line) for line in moment.lines],
-            "images": [{"time": round(time_s, 2), "path": path} for time_s, path in _list_images(moment, images)],
-        }
+        to_row(moment, "json", show_path, digits=2)
+        | {"images": [{"time": round(time_s, 2), "path": path} for time_s, path in _list_images(moment, images)]}
         for moment in context.moments
     ]
     queries = [asdict(query) for query in context.queries]

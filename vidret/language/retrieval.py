@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from vidret.errors import VidretError
 from vidret.language.query_plans import QueryPlan
@@ -18,11 +18,14 @@ from vidret.types import (
     Query,
     SearchOptions,
     Shot,
+    Shown,
     TextSource,
     TimedText,
     VideoName,
     rate_probability,
+    show_property,
 )
+from vidret.types.results import LIKELIHOOD, Probability, VideoId, VideoPath
 
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
@@ -90,19 +93,27 @@ DEFAULT_CONTEXT = ContextOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextMoment:
-    """A moment that may answer a question; ``number`` is what answers cite.
+    """A moment that may answer a question.
 
-    ``probability`` is that of the query that fits it best.
+    Attributes:
+        number: What answers cite.
+        video: Id of the video.
+        path: Path of its file.
+        start: In seconds.
+        end: In seconds.
+        probability: That of the query that fits it best.
+        lines: What is said and shown.
+        frames: Times in seconds and JPEGs.
     """
 
-    number: int
-    video: int
-    path: str
-    start: float
-    end: float
-    probability: float | None = None
+    number: Annotated[int, Shown(example=1)]
+    video: VideoId
+    path: VideoPath
+    start: Annotated[float, Shown(example=42.0)]
+    end: Annotated[float, Shown(example=50.5)]
+    probability: Probability = None
     lines: tuple[TimedText, ...] = ()
-    frames: tuple[tuple[float, bytes], ...] = ()
+    frames: Annotated[tuple[tuple[float, bytes], ...], Shown(everywhere=False)] = ()
 
     @property
     def name(self) -> str:
@@ -110,6 +121,7 @@ class ContextMoment:
         return sanitize(file_name(self.path))
 
     @property
+    @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
         """Its probability as a word."""
         return rate_probability(self.probability)

@@ -1,16 +1,13 @@
 """What an index holds as tables and JSON: taught concepts, copies of videos, finds of clips, and shots."""
 
-import csv
-import dataclasses
-import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vidret.present.show import show_table
+from vidret.present.show import format_csv, show_table
 from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time, show_path
-from vidret.types import Concept, ConceptExample, Shot
+from vidret.types import Concept, ConceptExample, Shot, list_row_fields, to_row
 
 if TYPE_CHECKING:
     from vidret.types import CopiedFile, CopyGroup, SharedFootage
@@ -45,15 +42,6 @@ def describe_concept(concept: Concept) -> str:
         f"@{concept.name} is taught from {counts}; its examples weigh {concept.share:.2f}, the text {concept.text!r} "
         f"{1 - concept.share:.2f}. Search for it: vidret search '@{concept.name}'"
     )
-
-
-def concept_to_dict(concept: Concept) -> dict[str, Any]:
-    """Return a concept as a dict that JSON can represent."""
-    row = dataclasses.asdict(concept)
-    for example in (*row["yes"], *row["no"]):
-        del example["image"]
-        example["path"] = show_path(example["path"])
-    return row
 
 
 NO_COPIES = "No copies: no two files of this index show the same footage."
@@ -93,7 +81,10 @@ def describe_differences(file: "CopiedFile") -> str:
 
 def format_copies(groups: "Sequence[CopyGroup]") -> str:
     """Return groups of copies as JSON: a list of groups, each a list of files with the best one first."""
-    return json.dumps([[_to_row(file) for file in group.files] for group in groups], indent=2) + "\n"
+    return (
+        json.dumps([[to_row(file, "json", show_path, digits=4) for file in group.files] for group in groups], indent=2)
+        + "\n"
+    )
 
 
 def show_footage(found: "Sequence[SharedFootage]") -> None:
@@ -113,31 +104,18 @@ def show_footage(found: "Sequence[SharedFootage]") -> None:
 
 def format_footage(found: "Sequence[SharedFootage]") -> str:
     """Return finds of a clip as JSON."""
-    return json.dumps([_to_row(each) for each in found], indent=2) + "\n"
-
-
-def _to_row(value: "CopiedFile | SharedFootage") -> dict[str, Any]:
-    row = dataclasses.asdict(value)
-    row["path"] = show_path(row["path"])
-    if "copies" in row:
-        row["copies"] = [show_path(copy) for copy in row["copies"]]
-    return {name: round(field, 4) if isinstance(field, float) else field for name, field in row.items()}
+    return json.dumps([to_row(each, "json", show_path, digits=4) for each in found], indent=2) + "\n"
 
 
 SHOT_FORMATS = ("table", "csv", "json")
-SHOT_COLUMNS = ("shot", "start", "end", "length", "begins_with")
 
 
 def format_shots(shots: Sequence[Shot], form: str) -> str:
     """Return shots as ``csv``, as specified in RFC 4180, or as ``json``: numbered from 1, times in seconds."""
-    rows = _list_rows(shots)
-    if form == "json":
-        return json.dumps(rows, indent=2) + "\n"
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, SHOT_COLUMNS)
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
+    shown = [to_row(shot, "csv", show_path, digits=6) for shot in shots]
+    rows = [{"shot": number, **row} for number, row in enumerate(shown, start=1)]
+    columns = ["shot", *(field.name for field in list_row_fields(Shot, "csv"))]
+    return json.dumps(rows, indent=2) + "\n" if form == "json" else format_csv(columns, rows)
 
 
 def show_shots(shots: Sequence[Shot]) -> None:
@@ -147,23 +125,9 @@ def show_shots(shots: Sequence[Shot]) -> None:
             str(number),
             format_time(shot.start),
             format_time(shot.end),
-            f"{shot.end - shot.start:.1f} s",
+            f"{shot.length:.1f} s",
             shot.begins_with or "",
         )
         for number, shot in enumerate(shots, start=1)
     ]
     show_table(("shot", "start", "end", "length", "begins with"), rows)
-
-
-def _list_rows(shots: Sequence[Shot]) -> list[dict[str, Any]]:
-    """Return one dict of ``SHOT_COLUMNS`` per shot, with times rounded to the microsecond."""
-    return [
-        {
-            "shot": number,
-            "start": round(shot.start, 6),
-            "end": round(shot.end, 6),
-            "length": round(shot.end - shot.start, 6),
-            "begins_with": shot.begins_with,
-        }
-        for number, shot in enumerate(shots, start=1)
-    ]

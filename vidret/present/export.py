@@ -1,8 +1,5 @@
 """Moments as text for other programs: JSON, CSV, timelines of editing programs, chapters for ffmpeg, and SubRip."""
 
-import csv
-import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,12 +13,12 @@ from vidret.present.editors.fcpxml import to_fcpxml
 from vidret.present.editors.footage import read_footage
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline
+from vidret.present.show import format_csv
 from vidret.present.transcript import to_transcript
-from vidret.text import escape_formula, format_time, sanitize, show_path, strip_query
-from vidret.types import Moment, TimedText
+from vidret.text import format_time, sanitize, show_path, strip_query
+from vidret.types import Moment, TimedText, list_row_fields, to_row
 
-COLUMNS = ("rank", "query", "path", "start", "end", "score", "probability", "likelihood", "by", "similarity")
-ROUNDED_COLUMNS = ("start", "end", "score", "probability", "similarity")
+COLUMNS = ("rank", "query", *(field.name for field in list_row_fields(Moment, "csv")))
 FORMATS = ("json", "csv", *TIMELINES, "chapters", "srt")
 SUFFIXES = {f".{form}": form for form in FORMATS if form != "chapters"} | {".ffmeta": "chapters"}
 
@@ -98,24 +95,13 @@ def to_json(moments: Sequence[Moment], *, query: str) -> str:
 
 def to_csv(moments: Sequence[Moment], *, query: str) -> str:
     """Return a header and one line per moment, as specified in RFC 4180; a query that is a formula begins with '."""
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, COLUMNS)
-    table.writeheader()
-    for row in moment_rows(moments, query):
-        texts = {name: escape_formula(value) for name, value in row.items() if isinstance(value, str)}
-        table.writerow(row | texts)
-    return text.getvalue()
+    return format_csv(COLUMNS, moment_rows(moments, query))
 
 
 def moment_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
     """Return one dict of ``COLUMNS`` per moment, with times in seconds rounded to the microsecond."""
-    rows = []
-    for rank, moment in enumerate(moments, start=1):
-        row: dict[str, Any] = {"rank": rank, "query": query} | dataclasses.asdict(moment)
-        row |= {"path": strip_query(moment.path), "likelihood": moment.likelihood}
-        row |= {name: round(row[name], 6) for name in ROUNDED_COLUMNS if row[name] is not None}
-        rows.append({name: row[name] for name in COLUMNS})
-    return rows
+    rows = [to_row(moment, "csv", strip_query, digits=6) for moment in moments]
+    return [{"rank": rank, "query": query, **row} for rank, row in enumerate(rows, start=1)]
 
 
 def to_chapters(moments: Sequence[Moment], *, query: str) -> str:

@@ -1,13 +1,15 @@
 """Hits and moments as tables on stdout, and as plain dicts."""
 
+import csv
 import dataclasses
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
-from vidret.text import display_path, format_probability, format_time, sanitize, show_path, strip_query
-from vidret.types import Hit, Moment
+from vidret.text import display_path, escape_formula, format_probability, format_time, sanitize, show_path, strip_query
+from vidret.types import Hit, Moment, to_row
 
 if TYPE_CHECKING:
     import pandas
@@ -70,6 +72,16 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
             for cell, width, name in zip(line, widths, columns, strict=False)
         ]
         print("  ".join([*cells, line[-1]]))
+
+
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a header and one line per row, as specified in RFC 4180; a text that is a formula begins with '."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, columns)
+    table.writeheader()
+    for row in rows:
+        table.writerow({name: escape_formula(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
+    return text.getvalue()
 
 
 def show_hits(
@@ -233,14 +245,7 @@ def _strip_queries(value: Any) -> Any:
 
 def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     """Return a hit or a moment as a dict that JSON can represent."""
-    row = dataclasses.asdict(result) | {"likelihood": result.likelihood}
-    row["path"] = show_path(row["path"])
-    for name in ("evidence", "events"):  # of an index without words, and of a query of one event
-        if not row[name]:
-            del row[name]
-    if "copies" in row:
-        row["copies"] = [show_path(copy) for copy in row["copies"]]
-    return row
+    return to_row(result, "json", show_path)
 
 
 def group_by_video(moments: "Sequence[Moment]") -> "list[list[Moment]]":

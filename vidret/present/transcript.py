@@ -1,12 +1,11 @@
 """Transcripts of videos for people and other programs: plain text, SubRip, WebVTT and JSON."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
 
 from vidret.text import format_time
-from vidret.types import TimedText
+from vidret.types import TimedText, to_row
 
 FORMATS = ("txt", "srt", "vtt", "json")
 # Control characters, which could control a terminal, and surrogates, which no encoding has.
@@ -44,7 +43,7 @@ def _to_vtt(lines: Lines) -> str:
 
 
 def _to_json(lines: Lines) -> str:
-    return json.dumps([dataclasses.asdict(text) | {"text": line} for text, line in lines], indent=2) + "\n"
+    return json.dumps([to_row(text, "json", str) | {"text": line} for text, line in lines], indent=2) + "\n"
 
 
 def _to_txt(lines: Lines) -> str:

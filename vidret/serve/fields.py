@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_m
 
 from vidret.errors import VidretError
 from vidret.search.query.exclusions import split_exclusions
-from vidret.types import MAX_QUERY_LENGTH, NamedOption, build_options, list_options
+from vidret.types import MAX_QUERY_LENGTH, NamedOption, build_options, list_options, list_row_fields
 
 MAX_ID = 2**63 - 1
 YEARS = (1700, 2200)  # range of timestamps in nanoseconds
@@ -48,6 +48,7 @@ Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-
 Request = TypeVar("Request", bound=BaseModel)
 Options = TypeVar("Options")
 MAX_PATH_LENGTH = 4096
+ROW_MODELS: dict[Any, type[BaseModel]] = {}  # by result
 
 
 def with_options(options_type: type) -> Callable[[type[Request]], type[Request]]:
@@ -78,6 +79,33 @@ def make_field(named: NamedOption) -> tuple[Any, Any]:
         limits = Field(ge=option.minimum, le=option.maximum, allow_inf_nan=False if hint is float else None)
         hint = Annotated[hint, limits, BeforeValidator(refuse_bool)]
     return hint | None if named.default is None else hint, Field(named.default, description=description)
+
+
+def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
+    """Return a decorator that adds a field per field of a result to the model of its rows."""
+
+    def decorate(model: type[Request]) -> type[Request]:
+        fields: dict[str, Any] = {}
+        for each in list_row_fields(result_type, "http"):
+            examples = None if each.shown.example is None else [each.shown.example]
+            fields[each.name] = (as_json_type(each.type), Field(description=each.help, examples=examples))
+        made = create_model(
+            model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
+        )
+        ROW_MODELS[result_type] = made
+        return made
+
+    return decorate
+
+
+def as_json_type(kind: Any) -> Any:
+    """Return the type of what JSON holds for a value of a type: lists for tuples and arrays, models for results."""
+    if kind in ROW_MODELS:
+        return ROW_MODELS[kind]
+    if hasattr(kind, "dtypes"):  # an array, as jaxtyping describes it
+        return list[float]
+    inner = get_args(kind)
+    return list[as_json_type(inner[0])] if get_origin(kind) is tuple and inner[-1] is Ellipsis else kind  # type: ignore[misc]
 
 
 def collect_options(request: BaseModel, options_type: type[Options]) -> Options:

@@ -1,13 +1,26 @@
 """Request and response bodies. Times are in seconds. Dates are ISO 8601; without a time zone, the server's applies."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidret.serve.fields import MAX_PATH_LENGTH, Id, QueryText, with_options
+from vidret.serve.fields import MAX_PATH_LENGTH, Id, QueryText, with_options, with_rows_of
 from vidret.store.records import StoreInfo
-from vidret.types import MAX_EVENTS, Filters, Likelihood, LocateOptions, SearchOptions, ShotKind, Source, TextSource
+from vidret.types import (
+    MAX_EVENTS,
+    Curve,
+    EventSpan,
+    Evidence,
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    SearchOptions,
+    SharedFootage,
+    Shot,
+    TextSource,
+    TimedText,
+)
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
 
@@ -86,24 +99,17 @@ class FootageRequest(BaseModel):
     repeated: bool = Field(False, description="Find all stretches of each video, rather than the best.")
 
 
-class FootageRow(BaseModel):
-    """A stretch of a video that shows the same footage."""
+class LinkedRow(BaseModel):
+    """What rows about a video have besides: its name, a frame of it, and the file."""
 
-    video: int = Field(examples=[7])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    title: str = Field(examples=["beach"])
-    start: float = Field(examples=[25.0])
-    end: float = Field(examples=[31.5])
-    clip_start: float = Field(description="Where it begins in the clip, on the clip's clock.", examples=[3.0])
-    clip_end: float = Field(examples=[8.0])
-    speed: float = Field(description="Seconds of the video per second of the clip.", examples=[1.0])
-    similarity: float = Field(description="Of frame vectors, above that of unrelated frames.", examples=[0.6])
-    agreement: float | None = Field(description="How well decoded frames agree in what moves.", examples=[0.95])
-    mirrored: bool
-    moves: bool = Field(description="False if too little moves to tell it from another recording of the same place.")
-    copies: list[str] = Field(description="Further paths of the same content.")
-    thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
+    title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
+    thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
     stream: str = Field(examples=["/api/videos/7/stream"])
+
+
+@with_rows_of(SharedFootage)
+class FootageRow(LinkedRow):
+    """A stretch of a video that shows the same footage."""
 
 
 class FootageAnswer(BaseModel):
@@ -113,33 +119,14 @@ class FootageAnswer(BaseModel):
     found: list[FootageRow]
 
 
-ProbabilityField = Annotated[
-    float | None,
-    Field(description="That the video answers the query, 0 to 1; null for an image.", examples=[0.82]),
-]
-LikelihoodField = Annotated[
-    Likelihood | None, Field(description="The probability as a word; null for an image.", examples=["likely"])
-]
-
-
+@with_rows_of(Evidence)
 class EvidenceRow(BaseModel):
     """What of a video matches a query."""
 
-    source: Source
-    start: float = Field(examples=[28.0])
-    end: float = Field(examples=[31.5])
-    share: float = Field(description="Share of the score, 0 to 1.", examples=[0.9])
-    text: str = Field(description="The words; empty for a picture.", examples=["press one to record"])
-    matches: list[tuple[int, int]] = Field(description="Start and end of the matching words in text, in characters.")
 
-
+@with_rows_of(EventSpan)
 class EventRow(BaseModel):
     """Where one event of a query was found."""
-
-    text: str = Field(examples=["a man enters"])
-    start: float = Field(examples=[12.0])
-    end: float = Field(examples=[15.5])
-    score: float = Field(examples=[4.2])
 
 
 class StepRow(BaseModel):
@@ -160,30 +147,11 @@ class InterpretationRow(BaseModel):
     excluded: list[str]
 
 
-class HitRow(BaseModel):
+@with_rows_of(Hit)
+class HitRow(LinkedRow):
     """A video that matches a query, with its best segment and the time of its best frame."""
 
-    video: int = Field(examples=[7])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    title: str = Field(examples=["beach"])
-    duration: float = Field(examples=[90.0])
-    segment: int = Field(examples=[2])
-    start: float = Field(examples=[24.0])
-    end: float = Field(examples=[36.0])
-    time: float = Field(examples=[30.5])
-    score: float = Field(examples=[5.4])
-    probability: ProbabilityField
-    likelihood: LikelihoodField
-    weak: bool = Field(description="It is unlikely that anything that scores so answers the query.")
-    copies: list[str] = Field(description="Further paths of the same content.")
-    why: Mapping[str, float] = Field(
-        description="Evidence of each source, and, where only pictures are compared, the levels of the ranker.",
-        examples=[{"picture": 5.4, "frames": 0.31}],
-    )
-    evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
-    events: list[EventRow] = Field(description="Where each event is, for a query of several.")
-    thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
-    stream: str = Field(examples=["/api/videos/7/stream"])
+    duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
 
 
 class SearchAnswer(BaseModel):
@@ -197,24 +165,9 @@ class SearchAnswer(BaseModel):
     hits: list[HitRow]
 
 
-class MomentRow(BaseModel):
+@with_rows_of(Moment)
+class MomentRow(LinkedRow):
     """A span of a video that matches a query."""
-
-    video: int = Field(examples=[7])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    title: str = Field(examples=["beach"])
-    start: float = Field(examples=[25.0])
-    end: float = Field(examples=[31.5])
-    score: float = Field(examples=[5.4])
-    probability: ProbabilityField
-    likelihood: LikelihoodField
-    weak: bool = Field(description="It is unlikely that the video answers the query.")
-    by: str = Field(description="Method that found the moment: curve, head or words.", examples=["curve"])
-    similarity: float | None = Field(description="Mean of the curve in the span, if it found it.", examples=[0.27])
-    evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
-    events: list[EventRow] = Field(description="Where each event is, for a query of several.")
-    thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
-    stream: str = Field(examples=["/api/videos/7/stream"])
 
 
 class LocateAnswer(BaseModel):
@@ -228,16 +181,11 @@ class LocateAnswer(BaseModel):
     moments: list[MomentRow]
 
 
+@with_rows_of(Curve)
 class CurveAnswer(BaseModel):
     """The score of a query at every stored frame of a video, and its moments."""
 
-    times: list[float]
-    scores: list[float]
-    start: float
-    end: float
-    best: float = Field(description="Score of the best segment.")
     weak: bool = Field(description="It is unlikely that the video answers the query.")
-    typical: float | None = Field(description="Score that one in a hundred unrelated queries reaches in a segment.")
     moments: list[MomentRow]
 
 
@@ -277,15 +225,9 @@ class VideosAnswer(BaseModel):
     next: str | None = Field(None, description="The cursor of the next page; null after the last.")
 
 
+@with_rows_of(TimedText)
 class TextRow(BaseModel):
     """Words that are said or shown in a video."""
-
-    start: float = Field(examples=[12.5])
-    end: float = Field(examples=[15.0])
-    text: str = Field(examples=["Welcome to the beach."])
-    source: TextSource
-    confidence: float = Field(description="Of the model that read them; 1 for subtitles.", examples=[0.9])
-    language: str = Field(description="ISO 639-1 code, empty if unknown.", examples=["en"])
 
 
 class TranscriptAnswer(BaseModel):
@@ -294,12 +236,9 @@ class TranscriptAnswer(BaseModel):
     texts: list[TextRow]
 
 
+@with_rows_of(Shot)
 class ShotRow(BaseModel):
     """A stretch of a video between two changes of shot; gradual changes belong to neither shot."""
-
-    start: float = Field(examples=[12.48])
-    end: float = Field(examples=[15.0])
-    begins_with: ShotKind | None = Field(description="null for a shot that begins with the video.", examples=["cut"])
 
 
 class ShotsAnswer(BaseModel):

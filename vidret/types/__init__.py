@@ -46,6 +46,7 @@ from vidret.types.queries import (
     VideoName,
 )
 from vidret.types.results import LIKELY, UNLIKELY, Curve, Evidence, Hit, Likelihood, Moment, rate_probability
+from vidret.types.rows import RowField, Shown, from_row, list_row_fields, show_property, to_row
 from vidret.types.searchable import Searchable
 from vidret.types.sequence import MAX_EVENTS, MAX_QUERY_LENGTH, EventSpan, Sequence
 
@@ -86,6 +87,7 @@ __all__ = [
     "Picture",
     "Query",
     "Resize",
+    "RowField",
     "Sampling",
     "SearchOptions",
     "Searchable",
@@ -96,6 +98,7 @@ __all__ = [
     "Shot",
     "ShotChange",
     "ShotKind",
+    "Shown",
     "Source",
     "TextEmbedding",
     "TextSource",
@@ -105,6 +108,10 @@ __all__ = [
     "as_example",
     "build_options",
     "flatten_options",
+    "from_row",
     "list_options",
+    "list_row_fields",
     "rate_probability",
+    "show_property",
+    "to_row",
 ]

@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from vidret.types.media import Picture
 from vidret.types.results import Hit, Moment
+from vidret.types.rows import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +20,10 @@ class ConceptExample:
         image: The image, where it is not read from ``path``. It is not kept.
     """
 
-    path: str
-    start: float | None = None
-    end: float | None = None
-    image: Picture | None = field(default=None, repr=False, compare=False)
+    path: Annotated[str, Shown(holds="path", example="/videos/beach.mp4")]
+    start: Annotated[float | None, Shown(example=24.0)] = None
+    end: Annotated[float | None, Shown(example=36.0)] = None
+    image: Annotated[Picture | None, Shown(everywhere=False)] = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +38,9 @@ class Concept:
         no: Examples that do not.
     """
 
-    name: str
-    text: str
-    share: float
+    name: Annotated[str, Shown(example="mascot")]
+    text: Annotated[str, Shown(example="mascot")]
+    share: Annotated[float, Shown(example=0.5)]
     yes: tuple[ConceptExample, ...]
     no: tuple[ConceptExample, ...] = ()
 

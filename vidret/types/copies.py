@@ -1,6 +1,10 @@
 """Footage that several videos share."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from vidret.types.results import Copies, VideoId, VideoPath
+from vidret.types.rows import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,18 +26,18 @@ class SharedFootage:
         copies: Further paths of the same content.
     """
 
-    video: int
-    path: str
-    start: float
-    end: float
-    clip_start: float
-    clip_end: float
-    speed: float
-    similarity: float
-    agreement: float | None = None
+    video: VideoId
+    path: VideoPath
+    start: Annotated[float, Shown(example=25.0)]
+    end: Annotated[float, Shown(example=31.5)]
+    clip_start: Annotated[float, Shown(example=3.0)]
+    clip_end: Annotated[float, Shown(example=8.0)]
+    speed: Annotated[float, Shown(example=1.0)]
+    similarity: Annotated[float, Shown(example=0.6)]
+    agreement: Annotated[float | None, Shown(example=0.95)] = None
     mirrored: bool = False
     moves: bool = True
-    copies: tuple[str, ...] = ()
+    copies: Copies = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +61,18 @@ class CopiedFile:
         moves: False if too little moves to tell the footage from another recording of the same place.
     """
 
-    video: int
-    path: str
-    width: int
-    height: int
-    bit_rate: int
-    duration: float
-    start: float
-    end: float
-    best_start: float
-    speed: float = 1.0
-    differs: tuple[str, ...] = ()
-    agreement: float = 1.0
+    video: VideoId
+    path: VideoPath
+    width: Annotated[int, Shown(example=1920)]
+    height: Annotated[int, Shown(example=1080)]
+    bit_rate: Annotated[int, Shown(example=4_000_000)]
+    duration: Annotated[float, Shown(example=90.0)]
+    start: Annotated[float, Shown(example=0.0)]
+    end: Annotated[float, Shown(example=90.0)]
+    best_start: Annotated[float, Shown(example=0.0)]
+    speed: Annotated[float, Shown(example=1.0)] = 1.0
+    differs: Annotated[tuple[str, ...], Shown(example=["mirrored"])] = ()
+    agreement: Annotated[float, Shown(example=0.95)] = 1.0
     moves: bool = True
 
 

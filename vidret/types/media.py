@@ -1,10 +1,12 @@
 """What is in a video: frames, segments, shots, and texts with their times."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64, UInt8
+
+from vidret.types.rows import Shown, show_property
 
 Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles", "generated"]  # the last one are descriptions by a model
@@ -76,9 +78,9 @@ class Segment:
     """
 
     video: int
-    number: int
-    start: float
-    end: float
+    number: Annotated[int, Shown(example=2)]
+    start: Annotated[float, Shown(told=True, digits=2, example=24.0)]
+    end: Annotated[float, Shown(told=True, digits=2, example=36.0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,15 @@ class Shot:
         begins_with: The change that it begins with; None for a shot that begins with the video.
     """
 
-    start: float
-    end: float
-    begins_with: ShotKind | None
+    start: Annotated[float, Shown(told=True, column=1, digits=2, example=12.48)]
+    end: Annotated[float, Shown(told=True, column=2, digits=2, example=15.0)]
+    begins_with: Annotated[ShotKind | None, Shown(column=4, example="cut")]
+
+    @property
+    @show_property(Shown(everywhere=False, column=3))
+    def length(self) -> float:
+        """Its duration in seconds."""
+        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +132,9 @@ class TimedText:
         language: ISO 639-1 code, empty if unknown.
     """
 
-    start: float
-    end: float
-    text: str
-    source: TextSource
-    confidence: float = 1.0
-    language: str = ""
+    start: Annotated[float, Shown(told=True, digits=2, example=12.5)]
+    end: Annotated[float, Shown(told=True, digits=2, example=15.0)]
+    text: Annotated[str, Shown(told=True, limit=600, example="Welcome to the beach.")]
+    source: Annotated[TextSource, Shown(told=True)]
+    confidence: Annotated[float, Shown(example=0.9)] = 1.0
+    language: Annotated[str, Shown(example="en")] = ""

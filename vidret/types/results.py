@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from vidret.types.media import Segment, Source
+from vidret.types.rows import Shown, show_property
 from vidret.types.sequence import EventSpan
 
 Likelihood = Literal["likely", "possible", "unlikely"]
 LIKELY, UNLIKELY = 0.7, 0.28  # probabilities: of at least the first, and of less than the second
+
+VideoId = Annotated[int, Shown(told=True, example=7)]
+VideoPath = Annotated[str, Shown(told=True, column=1, holds="path", limit=300, example="/videos/beach.mp4")]
+Copies = Annotated[tuple[str, ...], Shown(holds="path")]
 
 
 def rate_probability(probability: float | None) -> Likelihood | None:
@@ -38,12 +43,18 @@ class Evidence:
         matches: Start and end of the matching words in ``text``, in characters.
     """
 
-    source: Source
-    start: float
-    end: float
-    share: float
-    text: str = ""
+    source: Annotated[Source, Shown(told=True)]
+    start: Annotated[float, Shown(told=True, digits=2, example=28.0)]
+    end: Annotated[float, Shown(told=True, digits=2, example=31.5)]
+    share: Annotated[float, Shown(example=0.9)]
+    text: Annotated[str, Shown(told=True, limit=160, example="press one to record")] = ""
     matches: tuple[tuple[int, int], ...] = ()
+
+
+FoundEvidence = Annotated[tuple[Evidence, ...], Shown(told=True, limit=3, is_sparse=True)]
+FoundEvents = Annotated[tuple[EventSpan, ...], Shown(is_sparse=True)]
+Probability = Annotated[float | None, Shown(told=True, column=5, digits=3, example=0.82)]
+LIKELIHOOD = Shown(told=True, column=6, example="likely")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +75,20 @@ class Hit:
         probability: How likely the video answers the query, in 0..1; None for images and vectors.
     """
 
-    video: int
-    path: str
-    segment: Segment
-    time: float
-    score: float
+    video: VideoId
+    path: VideoPath
+    segment: Annotated[Segment, Shown(names={"video": "video", "number": "segment", "start": "start", "end": "end"})]
+    time: Annotated[float, Shown(told=True, digits=2, example=30.5)]
+    score: Annotated[float, Shown(example=5.4)]
     weak: bool = False
-    copies: tuple[str, ...] = field(default=())
-    why: Mapping[str, float] = field(default_factory=dict)
-    evidence: tuple[Evidence, ...] = ()
-    events: tuple[EventSpan, ...] = ()
-    probability: float | None = None
+    copies: Copies = ()
+    why: Annotated[Mapping[str, float], Shown(example={"picture": 5.4, "frames": 0.31})] = field(default_factory=dict)
+    evidence: FoundEvidence = ()
+    events: FoundEvents = ()
+    probability: Probability = None
 
     @property
+    @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
         """Its probability as a word."""
         return rate_probability(self.probability)
@@ -101,19 +113,20 @@ class Moment:
         probability: How likely the video answers the query; in a video that was named, by itself.
     """
 
-    video: int
-    path: str
-    start: float
-    end: float
-    score: float
+    video: VideoId
+    path: VideoPath
+    start: Annotated[float, Shown(told=True, column=2, digits=2, example=25.0)]
+    end: Annotated[float, Shown(told=True, column=3, digits=2, example=31.5)]
+    score: Annotated[float, Shown(column=4, example=5.4)]
     weak: bool = False
-    by: str = "curve"
-    similarity: float | None = None
-    evidence: tuple[Evidence, ...] = ()
-    events: tuple[EventSpan, ...] = ()
-    probability: float | None = None
+    by: Annotated[str, Shown(column=7, example="curve")] = "curve"
+    similarity: Annotated[float | None, Shown(column=8, example=0.27)] = None
+    evidence: FoundEvidence = ()
+    events: FoundEvents = ()
+    probability: Probability = None
 
     @property
+    @show_property(LIKELIHOOD)
     def likelihood(self) -> Likelihood | None:
         """Its probability as a word."""
         return rate_probability(self.probability)

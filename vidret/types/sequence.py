@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from vidret.types.rows import Shown
 
 MAX_EVENTS = 8  # of one query
 MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
@@ -39,7 +42,7 @@ class EventSpan:
         score: In standard deviations above what unrelated queries reach.
     """
 
-    text: str
-    start: float
-    end: float
-    score: float
+    text: Annotated[str, Shown(example="a man enters")]
+    start: Annotated[float, Shown(example=12.0)]
+    end: Annotated[float, Shown(example=15.5)]
+    score: Annotated[float, Shown(example=4.2)]

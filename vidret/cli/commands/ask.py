@@ -113,21 +113,15 @@ def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
     """Print an answer and the moments that it cites; what was removed goes to stderr."""
     from vidret.language.citations import describe_citation
     from vidret.text import show_path
+    from vidret.types import to_row
 
     for note in answer.notes:
         print_message(f"note: {note}")
     if not as_json:
         write_stdout("\n".join([answer.text, *map(describe_citation, answer.cited)]) + "\n")
         return
-    cited = [
-        {
-            "number": moment.number,
-            "video": moment.video,
-            "path": show_path(moment.path),
-            "start": round(moment.start, 2),
-            "end": round(moment.end, 2),
-        }
-        for moment in answer.cited
-    ]
+    cited = [to_row(moment, "json", show_path, digits=2) for moment in answer.cited]
+    for row in cited:
+        del row["lines"]  # the text says what counts of them
     shown = {"answer": answer.text, "shown": answer.is_shown, "cited": cited, "notes": answer.notes}
     write_stdout(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")

@@ -20,10 +20,10 @@ from vidret.cli.options import (
     TokenOption,
 )
 from vidret.errors import DecodeError, VidretError
-from vidret.present.contents import concept_to_dict, describe_concept, show_concepts
+from vidret.present.contents import describe_concept, show_concepts
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, is_url
-from vidret.types import ConceptExample
+from vidret.text import absolute_path, is_url, show_path
+from vidret.types import ConceptExample, to_row
 
 if TYPE_CHECKING:
     from vidret.types import Concept
@@ -86,7 +86,7 @@ def teach_command(
     engine = open_engine_or_client(context, server, token, index, device, precision)
     concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
     if as_json:
-        print(json.dumps(concept_to_dict(concept), indent=2))
+        print(json.dumps(to_row(concept, "json", show_path), indent=2))
     else:
         print_message(describe_concept(concept))
 
@@ -105,7 +105,7 @@ def concepts_command(
     else:
         concepts = open_engine_or_client(context, server, token, index, "auto", "auto").concepts()
     if as_json:
-        print(json.dumps([concept_to_dict(concept) for concept in concepts], indent=2))
+        print(json.dumps([to_row(concept, "json", show_path) for concept in concepts], indent=2))
     else:
         show_concepts(concepts)
 

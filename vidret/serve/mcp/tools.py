@@ -16,12 +16,11 @@ from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
 from vidret.store.records import StoredVideo
 from vidret.text import strip_query
-from vidret.types import Evidence, Hit, Moment, TimedText
+from vidret.types import list_row_fields
 
 logger = logging.getLogger(__name__)
 
-TITLE_LENGTH, PATH_LENGTH, QUOTE_LENGTH, LINE_LENGTH = 100, 300, 160, 600
-MAX_EVIDENCE = 3
+TITLE_LENGTH, PATH_LENGTH, QUOTE_LENGTH = 100, 300, 160
 INSTRUCTIONS = (
     "Search a library of videos. Start with search (which videos) or locate (which moments), then read transcript and "
     "look at frames around the times found. Times are in seconds. Answers are pages: pass next_offset as offset for "
@@ -116,7 +115,7 @@ class ToolBox:
         hits = self.engine.search(
             asked.query, asked.k, offset=asked.offset, at_least=asked.at_least, sources=asked.sources
         )
-        return self._page("videos", map(_hit_fields, hits), asked, more=len(hits) == asked.k)
+        return self._page("videos", map(tell_result, hits), asked, more=len(hits) == asked.k)
 
     def locate_moments(self, asked: given.LocateArguments) -> ToolReply:
         """Return the page of moments that match a query."""
@@ -129,7 +128,7 @@ class ToolBox:
             weak=asked.weak,
             sources=asked.sources,
         )
-        return self._page("moments", map(_moment_fields, moments), asked, more=len(moments) == asked.k)
+        return self._page("moments", map(tell_result, moments), asked, more=len(moments) == asked.k)
 
     def read_words(self, asked: given.TranscriptArguments) -> ToolReply:
         """Return the page of lines of a video between two times."""
@@ -143,7 +142,7 @@ class ToolBox:
             if text.end >= asked.start and text.start <= end
         ]
         texts.sort(key=lambda text: (text.start, text.end))
-        rows = map(_line_fields, texts[asked.offset :])
+        rows = map(tell_result, texts[asked.offset :])
         head = {**_video_fields(video), "total": len(texts)}
         return ToolReply(fit_page(head, "lines", rows, self.budget.characters, offset=asked.offset, more=False))
 
@@ -177,7 +176,7 @@ class ToolBox:
         facts = {name: video.facts.get(key) for name, key in FACTS.items()}
         head = {**_video_fields(video), **facts, "complete": video.complete, "segments": video.num_segments}
         head |= {"lines_of_words": counts, "total_shots": len(shots)}
-        rows = (_span(shot.start, shot.end) for shot in shots[asked.offset :])
+        rows = map(tell_result, shots[asked.offset :])
         return ToolReply(fit_page(head, "shots", rows, self.budget.characters, offset=asked.offset, more=False))
 
     def list_page(self, asked: given.ListArguments) -> ToolReply:
@@ -206,36 +205,20 @@ def _video_fields(video: StoredVideo) -> dict[str, Any]:
     return {"video": video.id, **names, "duration": round(video.duration, 2)}
 
 
-def _line_fields(text: TimedText) -> dict[str, Any]:
-    return {**_span(text.start, text.end), "source": text.source, "text": shorten(text.text, LINE_LENGTH)}
-
-
-def _hit_fields(hit: Hit) -> dict[str, Any]:
-    fields = {**_result_fields(hit), **_span(hit.segment.start, hit.segment.end)}
-    return fields | {"time": round(hit.time, 2), "evidence": _evidence_fields(hit.evidence)}
-
-
-def _moment_fields(moment: Moment) -> dict[str, Any]:
-    return {
-        **_result_fields(moment),
-        **_span(moment.start, moment.end),
-        "evidence": _evidence_fields(moment.evidence),
-    }
-
-
-def _result_fields(result: Hit | Moment) -> dict[str, Any]:
-    path = strip_query(result.path)
-    names = {"title": shorten(title(path), TITLE_LENGTH), "path": shorten(path, PATH_LENGTH)}
-    probability = None if result.probability is None else round(result.probability, 3)
-    return {"video": result.video, **names, "probability": probability, "likelihood": result.likelihood}
-
-
-def _evidence_fields(evidence: tuple[Evidence, ...]) -> list[dict[str, Any]]:
-    return [
-        {"source": each.source, **_span(each.start, each.end), "text": shorten(each.text, QUOTE_LENGTH)}
-        for each in evidence[:MAX_EVIDENCE]
-    ]
-
-
-def _span(start: float, end: float) -> dict[str, float]:
-    return {"start": round(start, 2), "end": round(end, 2)}
+def tell_result(result: Any) -> dict[str, Any]:
+    """Return what a language model is told of a result."""
+    told: dict[str, Any] = {}
+    result_type: Any = type(result)
+    for field in list_row_fields(result_type, "mcp"):
+        value, shown = field.get(result), field.shown
+        if shown.holds == "path":
+            told["title"] = shorten(title(value), TITLE_LENGTH)
+            value = strip_query(value)
+        if isinstance(value, str) and shown.limit is not None:
+            value = shorten(value, shown.limit)
+        elif isinstance(value, tuple):
+            value = [tell_result(each) for each in value[: shown.limit]]
+        elif isinstance(value, float):
+            value = round(value, shown.digits)
+        told[field.name] = value
+    return told

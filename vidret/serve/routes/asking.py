@@ -6,7 +6,7 @@ It exists for a server that was started with an endpoint. Nothing is sent to it 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -31,14 +31,13 @@ from vidret.language.retrieval import (
     note_missing_frame,
 )
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
-from vidret.serve.fields import Id
+from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.routes.media import draw_video
-from vidret.serve.rows import find_video, stream_url, thumbnail_url, title
-from vidret.serve.schemas import LikelihoodField, ProbabilityField, TextRow
+from vidret.serve.rows import find_video, write_row
+from vidret.serve.schemas import LinkedRow
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
-from vidret.text import show_path
 
 MAX_VIDEOS = 100  # of one question
 MAX_MOMENTS = 20
@@ -64,21 +63,11 @@ class AskRequest(BaseModel):
     )
 
 
-class AskedMoment(BaseModel):
+@with_rows_of(ContextMoment)
+class AskedMoment(LinkedRow):
     """A moment that may answer the question; ``number`` is what the answer cites."""
 
-    number: int = Field(examples=[1])
-    video: int = Field(examples=[7])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    title: str = Field(examples=["beach"])
-    duration: float = Field(description="Of the video.", examples=[90.0])
-    start: float = Field(examples=[42.0])
-    end: float = Field(examples=[50.5])
-    probability: ProbabilityField
-    likelihood: LikelihoodField
-    lines: list[TextRow]
-    thumbnail: str = Field(examples=["/api/thumbnails/7?t=46.25"])
-    stream: str = Field(examples=["/api/videos/7/stream"])
+    duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
 
 
 class MomentsEvent(BaseModel):
@@ -202,23 +191,5 @@ def make_answer_event(answer: CitedAnswer) -> AnswerEvent:
 
 def write_moments_event(engine: Engine, context: QuestionContext) -> str:
     """Return the event of what was retrieved."""
-    rows = [moment_event_row(engine, moment) for moment in context.moments]
+    rows = [write_row(AskedMoment, moment, duration=engine.video(moment.video).duration) for moment in context.moments]
     return write_event("moments", MomentsEvent(question=context.question, moments=rows, notes=list(context.notes)))
-
-
-def moment_event_row(engine: Engine, moment: ContextMoment) -> AskedMoment:
-    """Return the row of a moment, with a thumbnail of the frame in its middle."""
-    return AskedMoment(
-        number=moment.number,
-        video=moment.video,
-        path=show_path(moment.path),
-        title=title(moment.path),
-        duration=engine.video(moment.video).duration,
-        start=round(moment.start, 2),
-        end=round(moment.end, 2),
-        probability=moment.probability,
-        likelihood=moment.likelihood,
-        lines=[TextRow(**asdict(line)) for line in moment.lines],
-        thumbnail=thumbnail_url(moment.video, (moment.start + moment.end) / 2),
-        stream=stream_url(moment.video),
-    )

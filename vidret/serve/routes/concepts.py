@@ -1,6 +1,5 @@
 """Routes to teach concepts, list them and forget them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,13 +8,12 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.engine import Engine
-from vidret.serve.fields import Id, QueryText, Seconds
+from vidret.serve.fields import Id, QueryText, Seconds, with_rows_of
 from vidret.serve.images import ImageReader
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rows import find_video
+from vidret.serve.rows import find_video, write_row
 from vidret.serve.schemas import TINY_IMAGE
 from vidret.serve.worker import Worker
-from vidret.text import show_path
 from vidret.types import Concept, ConceptExample
 
 MAX_EXAMPLES = 64  # of each kind, in one request
@@ -59,22 +57,14 @@ class TeachRequest(BaseModel):
     add: bool = Field(False, description="Add the examples to those of a concept of that name, if there is one.")
 
 
+@with_rows_of(ConceptExample)
 class ExampleRow(BaseModel):
     """An example of a concept; start and end are null for an image, and for a whole video."""
 
-    path: str = Field(examples=["/videos/beach.mp4"])
-    start: float | None = Field(examples=[24.0])
-    end: float | None = Field(examples=[36.0])
 
-
+@with_rows_of(Concept)
 class ConceptRow(BaseModel):
     """A taught concept, for which @name stands in queries."""
-
-    name: str = Field(examples=["mascot"])
-    text: str = Field(examples=["mascot"])
-    share: float = Field(description="Weight of the examples, 0 to 1; the rest is that of the text.", examples=[0.5])
-    yes: list[ExampleRow]
-    no: list[ExampleRow]
 
 
 class ConceptsAnswer(BaseModel):
@@ -100,7 +90,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
     @router.get("")
     def list_taught() -> ConceptsAnswer:
         """List the taught concepts."""
-        return ConceptsAnswer(concepts=[concept_row(concept) for concept in engine.concepts()])
+        return ConceptsAnswer(concepts=[write_row(ConceptRow, concept) for concept in engine.concepts()])
 
     @router.post("", responses=refusals(400, 403, 404, 413))
     async def teach(body: TeachRequest) -> ConceptRow:
@@ -109,7 +99,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         concept = await worker.call(
             lambda engine: engine.teach(body.name, yes, no, text=body.text, replace=body.replace, add=body.add)
         )
-        return concept_row(concept)
+        return write_row(ConceptRow, concept)
 
     @router.delete("/{name}", responses=refusals(403, 404))
     async def forget(name: Annotated[Name, Path()]) -> ConceptsAnswer:
@@ -121,13 +111,3 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         return await run_in_threadpool(list_taught)
 
     return router
-
-
-def concept_row(concept: Concept) -> ConceptRow:
-    """Return the row of a concept."""
-    facts = dataclasses.asdict(concept)
-    for name in ("yes", "no"):
-        facts[name] = [
-            ExampleRow(path=show_path(row["path"]), start=row["start"], end=row["end"]) for row in facts[name]
-        ]
-    return ConceptRow(**facts)

@@ -1,6 +1,5 @@
 """The route that finds copies: a stream of events, from the progress of the check to the groups of files."""
 
-import dataclasses
 import threading
 from functools import partial
 
@@ -12,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
-from vidret.serve.fields import Id
+from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rows import find_video, stream_url, title
-from vidret.text import show_path
-from vidret.types import CopiedFile, CopyGroup
+from vidret.serve.rows import find_video, write_row
+from vidret.serve.schemas import LinkedRow
+from vidret.types import CopiedFile
 
 MAX_VIDEOS = 100_000  # whose copies one request looks for
 BUSY = "the server is busy: it compares videos for another request"
@@ -38,24 +37,9 @@ class ProgressEvent(BaseModel):
     total: int = Field(examples=[300])
 
 
-class CopyRow(BaseModel):
+@with_rows_of(CopiedFile)
+class CopyRow(LinkedRow):
     """A file of a group of copies, compared with the best file of the group."""
-
-    video: int = Field(examples=[7])
-    path: str = Field(examples=["/videos/beach.mp4"])
-    title: str = Field(examples=["beach"])
-    width: int = Field(description="In pixels; 0 if unknown.", examples=[1920])
-    height: int = Field(examples=[1080])
-    bit_rate: int = Field(description="Bits per second of the whole file; 0 if unknown.", examples=[4_000_000])
-    duration: float = Field(examples=[90.0])
-    start: float = Field(description="Where the footage of the best file begins in this file.", examples=[0.0])
-    end: float = Field(examples=[90.0])
-    best_start: float = Field(description="Where it begins in the best file.", examples=[0.0])
-    speed: float = Field(description="Seconds of this file per second of the best one.", examples=[1.0])
-    differs: list[str] = Field(description="How it differs.", examples=[["mirrored"]])
-    agreement: float = Field(description="How well decoded frames agree in what moves.", examples=[0.95])
-    moves: bool = Field(description="False if too little moves to tell it from another recording of the same place.")
-    stream: str = Field(examples=["/api/videos/7/stream"])
 
 
 class GroupsEvent(BaseModel):
@@ -100,15 +84,5 @@ def send_groups(engine: Engine, videos: list[int], send: Send, is_left: threadin
         return ""
     except VidretError as error:
         return write_problem(422, "Unprocessable Content", error)
-    return write_event("groups", GroupsEvent(groups=[group_rows(group) for group in groups]))
-
-
-def group_rows(group: CopyGroup) -> list[CopyRow]:
-    """Return the rows of a group, the best file first."""
-    return [file_row(file) for file in group.files]
-
-
-def file_row(file: CopiedFile) -> CopyRow:
-    """Return the row of a file of a group."""
-    fields = dataclasses.asdict(file) | {"path": show_path(file.path), "differs": list(file.differs)}
-    return CopyRow(**fields, title=title(file.path), stream=stream_url(file.video))
+    rows = [[write_row(CopyRow, file) for file in group.files] for group in groups]
+    return write_event("groups", GroupsEvent(groups=rows))

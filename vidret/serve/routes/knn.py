@@ -4,7 +4,7 @@ Each video is one result, represented by its best frame. Copies of a video are o
 Aesthetic and safety models are not provided, and their parameters are ignored.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -80,7 +80,7 @@ def knn_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter
             raise RefusedError(400, "modality must be image, got text: this index holds no captions")
         query = await read_query(body)
         hits = await worker.search(query, SearchOptions(k=body.num_result_ids or body.num_images))
-        rows = await run_in_threadpool(hit_rows, engine, hits)
+        rows: list[Any] = await run_in_threadpool(hit_rows, engine, hits)  # their fields are made at run time
         root = str(request.base_url).rstrip("/")
         return [
             KnnRow(id=row.video, similarity=row.score, url=f"{root}{row.stream}#t={row.time:g}", caption=row.title)

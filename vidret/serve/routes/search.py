@@ -9,12 +9,14 @@ from vidret.engine import Engine
 from vidret.serve.fields import collect_options
 from vidret.serve.images import ImageReader
 from vidret.serve.problems import refusals
-from vidret.serve.rows import find_video, footage_row, hit_rows, interpretation_row, moment_row
+from vidret.serve.rows import find_video, hit_rows, interpretation_row, write_row
 from vidret.serve.schemas import (
     FootageAnswer,
     FootageRequest,
+    FootageRow,
     LocateAnswer,
     LocateRequest,
+    MomentRow,
     QueryRequest,
     SearchAnswer,
     SearchRequest,
@@ -34,7 +36,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         query, options = await decode_query(body, images), collect_options(body, SearchOptions)
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
-        weak = bool(rows) and all(row.weak for row in rows)
+        weak = bool(rows) and all(hit.weak for hit in hits)
         return SearchAnswer(
             query=body.query,
             interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
@@ -52,15 +54,14 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         if body.video is not None:
             await run_in_threadpool(find_video, engine, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
-        rows = [moment_row(moment) for moment in moments]
-        weak = bool(rows) and all(row.weak for row in rows)
+        weak = bool(moments) and all(moment.weak for moment in moments)
         return LocateAnswer(
             query=body.query,
             interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
             next_offset=next_offset(options, len(moments)),
             weak=weak,
             took_ms=milliseconds_since(started),
-            moments=rows,
+            moments=[write_row(MomentRow, moment) for moment in moments],
         )
 
     _add_footage_route(router, engine, worker)
@@ -86,7 +87,7 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
                 repeated=body.repeated,
             )
         )
-        return FootageAnswer(took_ms=milliseconds_since(started), found=[footage_row(each) for each in found])
+        return FootageAnswer(took_ms=milliseconds_since(started), found=[write_row(FootageRow, each) for each in found])
 
 
 async def decode_query(body: QueryRequest, images: ImageReader) -> Query:

@@ -1,7 +1,6 @@
 """Routes for the videos of the index, and for the score curve of a query in a video."""
 
 import base64
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,10 +13,11 @@ from vidret.serve import fields
 from vidret.serve.fields import collect_options
 from vidret.serve.images import ImageReader
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rows import find_video, moment_row, video_row
+from vidret.serve.rows import find_video, video_row, write_row
 from vidret.serve.schemas import (
     CurveAnswer,
     ImageRequest,
+    MomentRow,
     ShotRow,
     ShotsAnswer,
     TextRow,
@@ -58,13 +58,13 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     ) -> TranscriptAnswer:
         """Return what is said and shown in a video, by time."""
         texts = engine.transcript(find_video(engine, video_id).id, sources)
-        return TranscriptAnswer(texts=[TextRow(**dataclasses.asdict(text)) for text in texts])
+        return TranscriptAnswer(texts=[write_row(TextRow, text) for text in texts])
 
     @router.get("/{id}/shots", responses=refusals(404))
     def read_shots(video_id: fields.VideoId) -> ShotsAnswer:
         """Return the shots of a video by time; none if it was indexed without shots."""
         shots = engine.shots(find_video(engine, video_id).id)
-        return ShotsAnswer(shots=[ShotRow(**dataclasses.asdict(shot)) for shot in shots])
+        return ShotsAnswer(shots=[write_row(ShotRow, shot) for shot in shots])
 
     @router.get("/{id}/curve", responses=refusals(404))
     async def score_text(
@@ -111,14 +111,7 @@ def compute_curve(
 ) -> CurveAnswer:
     """Return the score curve of a query in a video, and its moments in some sources."""
     curve = engine.curve(query, video_id)
-    moments = [moment_row(moment) for moment in engine.locate(query, MAX_MOMENTS, video=video_id, sources=sources)]
-    return CurveAnswer(
-        times=curve.times.tolist(),
-        scores=curve.scores.tolist(),
-        start=curve.start,
-        end=curve.end,
-        best=curve.best,
-        weak=bool(moments) and all(moment.weak for moment in moments),
-        typical=curve.typical,
-        moments=moments,
-    )
+    moments = engine.locate(query, MAX_MOMENTS, video=video_id, sources=sources)
+    rows = [write_row(MomentRow, moment) for moment in moments]
+    weak = bool(moments) and all(moment.weak for moment in moments)
+    return write_row(CurveAnswer, curve, weak=weak, moments=rows)

@@ -1,0 +1,185 @@
+"""The results: what JSON, CSV, the HTTP API, its client and the MCP server make of one is made of its dataclass.
+
+The tests take every result and every field that there is, so that a field that is added to one is followed everywhere.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from vidret.language.retrieval import ContextMoment
+from vidret.present.export import to_csv
+from vidret.present.show import result_to_dict
+from vidret.serve.fields import ROW_MODELS, with_rows_of
+from vidret.serve.mcp.tools import tell_result
+from vidret.serve.routes.asking import AskedMoment
+from vidret.serve.routes.concepts import ConceptRow, ExampleRow
+from vidret.serve.routes.duplicates import CopyRow
+from vidret.serve.rows import write_row
+from vidret.serve.schemas import (
+    CurveAnswer,
+    EventRow,
+    EvidenceRow,
+    FootageRow,
+    HitRow,
+    LinkedRow,
+    MomentRow,
+    ShotRow,
+    TextRow,
+)
+from vidret.text import show_path
+from vidret.types import (
+    Concept,
+    ConceptExample,
+    CopiedFile,
+    Curve,
+    EventSpan,
+    Evidence,
+    Hit,
+    Moment,
+    SharedFootage,
+    Shot,
+    TimedText,
+    from_row,
+    list_row_fields,
+    to_row,
+)
+from vidret.types.rows import Shown, read_attributes, split_hint
+
+MODELS: dict[Any, type[BaseModel]] = {
+    Hit: HitRow,
+    Moment: MomentRow,
+    Evidence: EvidenceRow,
+    EventSpan: EventRow,
+    Curve: CurveAnswer,
+    Shot: ShotRow,
+    TimedText: TextRow,
+    SharedFootage: FootageRow,
+    CopiedFile: CopyRow,
+    Concept: ConceptRow,
+    ConceptExample: ExampleRow,
+    ContextMoment: AskedMoment,
+}
+EXTRA: dict[type[BaseModel], dict[str, Any]] = {
+    HitRow: {"duration": 90.0},
+    AskedMoment: {"duration": 90.0},
+    CurveAnswer: {"weak": False, "moments": []},
+}
+TOLD = (Hit, Moment, Evidence, Shot, TimedText)
+
+
+def make_value(kind: Any, number: int) -> Any:
+    """Return a value of a type that differs from those of other numbers, and from any default."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kind = next(each for each in members if each is not NoneType)
+    if dataclasses.is_dataclass(kind):
+        return make_result(kind)
+    if hasattr(kind, "dtypes"):
+        return np.array([number, number + 0.5])
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        return tuple(make_value(each, number) for each in inner if each is not Ellipsis)
+    if get_origin(kind) is Literal:
+        return inner[-1]
+    if get_origin(kind) is Mapping:
+        return {"frames": float(number)}
+    return {str: f"/{number}", int: number, float: number + 0.125, bool: bool(number % 2), bytes: b"jpeg"}[kind]
+
+
+def make_result(result_type: Any) -> Any:
+    """Return a result of which each field that is shown has a value of its own."""
+    hints, values = get_type_hints(result_type, include_extras=True), {}
+    for number, field in enumerate(dataclasses.fields(result_type), start=1):
+        kind, shown = split_hint(hints[field.name])
+        if shown.everywhere:
+            values[field.name] = make_value(kind, number)
+    if "segment" in values:  # of the same video
+        values["segment"] = dataclasses.replace(values["segment"], video=values["video"])
+    return result_type(**values)
+
+
+@pytest.mark.parametrize("result_type", MODELS)
+def test_every_field_of_a_result_is_a_described_field_over_http(result_type: Any) -> None:
+    model = MODELS[result_type]
+    own = LinkedRow.model_fields if issubclass(model, LinkedRow) else {}
+    fields = {each.name: each for each in list_row_fields(result_type, "http")}
+    assert model.model_fields.keys() - own - EXTRA.get(model, {}).keys() == fields.keys()
+    properties = model.model_json_schema()["properties"]
+    assert {name: properties[name]["description"] for name in fields} == {n: each.help for n, each in fields.items()}
+    assert [name for name, each in fields.items() if not each.help] == []
+
+
+@pytest.mark.parametrize("result_type", MODELS)
+def test_the_client_reads_what_the_server_writes(result_type: Any) -> None:
+    result, model = make_result(result_type), MODELS[result_type]
+    row = write_row(model, result, **EXTRA.get(model, {}))
+    again = from_row(result_type, json.loads(row.model_dump_json()))
+    for field in dataclasses.fields(result_type):
+        np.testing.assert_equal(getattr(again, field.name), getattr(result, field.name))
+
+
+@pytest.mark.parametrize("result_type", MODELS)
+def test_every_field_is_shown_everywhere_unless_it_says_otherwise(result_type: Any) -> None:
+    hints = get_type_hints(result_type, include_extras=True)
+    shown = {name for name, hint in hints.items() if split_hint(hint)[1].everywhere}
+    row = to_row(make_result(result_type), "json", show_path)
+    assert shown <= row.keys()
+    assert json.loads(json.dumps(row)) == row
+    assert hints.keys() - shown <= {"image", "frames"}  # pixels
+
+
+@pytest.mark.parametrize("result_type", TOLD)
+def test_language_models_are_told_of_the_fields_that_say_so(result_type: Any) -> None:
+    result = make_result(result_type)
+    told = tell_result(result)
+    assert told.keys() - {"title"} == {each.name for each in list_row_fields(result_type, "mcp")}
+    assert len(told) > 1
+
+
+def test_the_columns_of_csv_are_those_of_the_moment() -> None:
+    header, line, _end = to_csv([make_result(Moment)], query="dog").split("\r\n")
+    columns = [each.name for each in list_row_fields(Moment, "csv")]
+    assert header.split(",") == ["rank", "query", *columns]
+    assert len(line.split(",")) == len(columns) + 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rated(Hit):
+    """A hit with one more field.
+
+    Attributes:
+        stars: How people rate it.
+    """
+
+    stars: Annotated[int, Shown(told=True, column=9)] = 0
+
+
+def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
+    rated = Rated(**{each.name: getattr(make_result(Hit), each.name) for each in dataclasses.fields(Hit)}, stars=4)
+    assert result_to_dict(rated)["stars"] == 4
+    assert tell_result(rated)["stars"] == 4
+    assert list_row_fields(Rated, "csv")[-1].name == "stars"
+
+    @with_rows_of(Rated)
+    class RatedRow(LinkedRow):
+        """A row."""
+
+    try:
+        row = json.loads(write_row(RatedRow, rated).model_dump_json())
+        assert from_row(Rated, row) == rated
+        assert RatedRow.model_json_schema()["properties"]["stars"]["description"] == "How people rate it."
+    finally:
+        del ROW_MODELS[Rated]
+
+
+def test_the_attributes_of_a_docstring_are_read() -> None:
+    assert read_attributes(Hit.__doc__ or "").keys() == {each.name for each in dataclasses.fields(Hit)}
+    assert read_attributes(SharedFootage.__doc__ or "")["clip_end"] == "Where it ends."
+    assert read_attributes("Nothing.") == {}
+    assert "``part`` of the best file, ``longer`` by" in read_attributes(CopiedFile.__doc__ or "")["differs"]

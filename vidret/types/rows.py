@@ -1,0 +1,184 @@
+"""How results describe themselves.
+
+The command line (JSON and CSV), the HTTP API, its client and the MCP server make what they show of a result from the
+fields of its dataclass: a field that is added there is added everywhere.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+T = TypeVar("T")
+Getter = TypeVar("Getter", bound=Callable[..., Any])
+Door = Literal["json", "http", "mcp", "csv"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What may annotate a field of a result; the name and the description are those of its docstring.
+
+    Attributes:
+        everywhere: Whether JSON and the HTTP API have it.
+        told: Whether the MCP server tells it to language models.
+        column: Its place among the columns of CSV; None if it is none of them.
+        example: In the HTTP API.
+        holds: What a text, or each text of a list, means: a ``path`` may be a URL with a signature.
+        digits: Decimals of a number that is told.
+        limit: Characters of a text that is told, or number of items of a list.
+        names: Of a dataclass, the names of its fields in the row that has it; JSON has it as an object of its own.
+        is_sparse: Whether JSON leaves it out if it is empty.
+    """
+
+    everywhere: bool = True
+    told: bool = False
+    column: int | None = None
+    example: Any = None
+    holds: Literal["path"] | None = None
+    digits: int | None = None
+    limit: int | None = None
+    names: Mapping[str, str] | None = None
+    is_sparse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowField:
+    """A field of a row: its name, the type of its value, how it is shown, and how to get it from a result."""
+
+    name: str
+    type: Any
+    shown: Shown
+    help: str
+    get: Callable[[Any], Any]
+
+
+def show_property(shown: Shown) -> Callable[[Getter], Getter]:
+    """Return a decorator of the function of a property, which is then shown as a field is."""
+
+    def mark(getter: Getter) -> Getter:
+        getter.shown = shown  # type: ignore[attr-defined]
+        return getter
+
+    return mark
+
+
+@cache
+def list_row_fields(result_type: Any, door: Door) -> tuple[RowField, ...]:
+    """Return the fields of the rows of a result: those of the dataclass, then its shown properties."""
+    helps = read_attributes(result_type.__doc__ or "")
+    listed: list[RowField] = []
+    for name, hint in _list_fields(result_type):
+        kind, shown = split_hint(hint)
+        if shown.names is None or door == "json":
+            listed.append(RowField(name=name, type=kind, shown=shown, help=helps.get(name, ""), get=attrgetter(name)))
+            continue
+        listed += [
+            replace(inner, name=outer, get=attrgetter(f"{name}.{inner.name}"))
+            for inner in list_row_fields(kind, "json")
+            if (outer := shown.names[inner.name]) not in {each.name for each in listed}
+        ]
+    for name, value in vars(result_type).items():
+        if isinstance(value, property) and (mark := getattr(value.fget, "shown", None)):
+            kind, text = get_type_hints(value.fget)["return"], (value.__doc__ or "").partition("\n")[0]
+            listed.append(RowField(name=name, type=kind, shown=mark, help=text, get=attrgetter(name)))
+    if door == "csv":
+        columns = [each for each in listed if each.shown.column is not None]
+        return tuple(sorted(columns, key=lambda each: each.shown.column or 0))
+    return tuple(each for each in listed if (each.shown.told if door == "mcp" else each.shown.everywhere))
+
+
+def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: int | None = None) -> dict[str, Any]:
+    """Return a result as a dict that JSON can represent.
+
+    Args:
+        result: A dataclass.
+        door: What the row is for.
+        show_path: Returns a path as it may be shown, such as ``vidret.text.show_path``.
+        digits: Decimals of all numbers; None for all that they have.
+    """
+
+    def convert(value: Any, shown: Shown) -> Any:
+        if is_dataclass(value):
+            return to_row(value, door, show_path, digits=digits)
+        if isinstance(value, str):
+            return show_path(value) if shown.holds == "path" else value
+        if isinstance(value, float):
+            return value if digits is None else round(value, digits)
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, list | tuple):
+            return [convert(each, shown) for each in value]
+        return dict(value) if isinstance(value, Mapping) else value
+
+    row: dict[str, Any] = {}
+    result_type: Any = type(result)
+    for field in list_row_fields(result_type, door):
+        value = field.get(result)
+        if not (field.shown.is_sparse and door == "json" and not value):
+            row[field.name] = convert(value, field.shown)
+    return row
+
+
+def from_row(result_type: type[T], row: Mapping[str, Any]) -> T:
+    """Return a result from its row of the HTTP API; a field that it lacks has its default.
+
+    Raises:
+        KeyError: The row lacks a field without a default.
+    """
+    values: dict[str, Any] = {}
+    dataclass_type: Any = result_type
+    defaults = {each.name: each for each in fields(dataclass_type)}
+    for name, hint in _list_fields(dataclass_type):
+        kind, shown = split_hint(hint)
+        field = defaults[name]
+        if shown.names is not None:
+            values[name] = from_row(kind, {inner: row[outer] for inner, outer in shown.names.items()})
+        elif name in row and shown.everywhere:
+            values[name] = _parse(kind, row[name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise KeyError(name)
+    return result_type(**values)
+
+
+def read_attributes(docstring: str) -> dict[str, str]:
+    """Return the descriptions below ``Attributes:`` in a docstring, by name.
+
+    >>> read_attributes(RowField.__doc__ or ""), read_attributes(Shown.__doc__ or "")["column"]
+    ({}, 'Its place among the columns of CSV; None if it is none of them.')
+    """
+    _, _, section = docstring.partition("Attributes:\n")
+    found = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def split_hint(hint: Any) -> tuple[Any, Shown]:
+    """Return the type of a field, and how it is shown."""
+    if get_origin(hint) is not Annotated:
+        return hint, Shown()
+    kind, *notes = get_args(hint)
+    return kind, next((each for each in notes if isinstance(each, Shown)), Shown())
+
+
+@cache
+def _list_fields(result_type: Any) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(result_type, include_extras=True)
+    return tuple((field.name, hints[field.name]) for field in fields(result_type))
+
+
+def _parse(kind: Any, value: Any) -> Any:
+    """Return a value of a row as a result has it."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None and NoneType in members:
+        return None
+    kind = next(each for each in members if each is not NoneType)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return tuple(_parse(inner[0], each) for each in value) if inner[-1] is Ellipsis else tuple(value)
+    if is_dataclass(kind):
+        return from_row(kind, value)  # type: ignore[arg-type]
+    return np.array(value, np.float64) if hasattr(kind, "dtypes") else value  # an array, as jaxtyping describes it
