@@ -8,8 +8,8 @@ import pytest
 
 from tests.fakes import ColourEncoder
 from tests.hostile_subtitles import SUBTITLES, write_hostile_subtitles
-from vidret.channels.subtitles import MAX_CHARACTERS, MAX_PER_SECOND
 from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.subtitle_files import MAX_CHARACTERS, MAX_PER_SECOND
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import list_notes

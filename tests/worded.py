@@ -27,7 +27,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from vidret.channels.screen import ScreenReader
-from vidret.channels.texts import reading as words
+from vidret.channels import screen
 from vidret.video.workers import worker
 
 class QuickReader(ScreenReader):
@@ -45,7 +45,7 @@ class QuickReader(ScreenReader):
     def _recognise(self, image, box):
         return chr(97 + round(float(np.ptp(box[:, 0])) * 20)) * 6, 0.9
 
-words._load_screen_reader = QuickReader
+screen._load_reader = QuickReader
 worker.run_worker(int(sys.argv[2]))
 """
 

@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from vidret.encode.sentences import (
-    DIM,
-    RARE_SHARE,
-    ZIPF,
-    _load_ranks,
-    as_sentence,
-    find_word_share,
-    load_sentence_encoder,
-)
+from vidret.channels.registry import as_sentence
+from vidret.encode.sentences import DIM, RARE_SHARE, ZIPF, _load_ranks, find_word_share, load_sentence_encoder
 from vidret.types import TEXT_SOURCES, TimedText
 
 

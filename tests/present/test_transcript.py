@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from vidret.channels.subtitles import parse_subtitles
+from vidret.channels.texts.subtitle_files import parse_subtitles
 from vidret.present.transcript import FORMATS, to_transcript
 from vidret.types import TimedText
 

@@ -7,6 +7,7 @@ followed from frame to frame and becomes one entry with a start and an end; line
 Dense text is read over several frames, the largest first, so that no frame takes much longer than others.
 """
 
+import functools
 import logging
 import re
 from collections import defaultdict
@@ -30,6 +31,7 @@ from vidret.channels.texts.images import (
     overlap_boxes,
     shrink,
 )
+from vidret.channels.texts.kind import TextKind
 from vidret.errors import MissingExtraError
 from vidret.types import Picture, TimedText
 
@@ -114,6 +116,7 @@ class ScreenReader:
 
     def read(self, image: Picture, time_s: float) -> None:
         """Read the next frame."""
+        image = fit_image(image)
         previous_s = self._last_s
         self._last_s = time_s
         first_s = self._resumed_s or max(0.0, time_s - 0.5)
@@ -309,3 +312,26 @@ def _as_text(group: Sequence[_Track]) -> TimedText:
     start_s, end_s = min(track.start_s for track in group), max(track.end_s for track in group)
     score = float(np.mean([track.score for track in group]))
     return TimedText(start_s, max(end_s, start_s), " ".join(track.text for track in group), "screen", score)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_reader() -> ScreenReader:
+    return ScreenReader()
+
+
+_HINT = re.compile(
+    r"\b(signs?|captions?|titles?|notices?|labels?|boards?|menu|slides?|(?:on|over)\s+the\s+screen|displayed|display|text"
+    r"|written|writing|posters?|banners?|headlines?|scoreboard|strip|credits?|tag|dialog|message\s+box|window\s+asking"
+    r"|code|subtitles?|sheet|logo|chart)\b",
+    re.IGNORECASE,
+)
+KIND = TextKind(
+    source="screen",
+    name="on-screen text",
+    label="on screen",
+    model=MODEL,
+    package="rapidocr",
+    load_frame_reader=lambda: _load_reader(),
+    hint=_HINT,
+    is_same=similar,
+)

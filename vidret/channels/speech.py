@@ -6,20 +6,26 @@ detection comes first: audio without speech never reaches the recogniser.
 Reference: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision".
 """
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind
 from vidret.errors import MissingExtraError, VidretError
 from vidret.types import TimedText
+
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo
 
 SAMPLE_RATE = 16_000
 BUNDLED = "tiny.en"
@@ -30,6 +36,7 @@ MAX_NO_SPEECH = 0.6  # the model's probability that there is no speech
 MIN_LOG_PROBABILITY = -1.0  # the mean over an utterance's tokens
 MAX_COMPRESSION = 2.4  # repetitive text compresses better than speech
 MAX_REPEATS = 2
+_MISSING_TOLERANCE_S = 2.0  # of sound at the end of a video
 _BUNDLED_DIGEST = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 # What Whisper writes over music, noise and credits: it was trained on subtitles of videos.
 _CREDITS = re.compile(
@@ -246,3 +253,65 @@ def find_quietest(audio: Float32[np.ndarray, " sample"]) -> int:
         return len(audio)
     loudness = np.convolve((frames**2).mean(1), np.ones(width), mode="valid")
     return begin + (int(loudness.argmin()) + width // 2) * step
+
+
+@functools.lru_cache(maxsize=1)
+def _load_recogniser(model: str) -> SpeechRecogniser:
+    return SpeechRecogniser(model)
+
+
+def read_speech(info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat) -> str:
+    """Read the speech of a video from ``start_s`` on with a ``model``, both in the options; see ``TextKind.read``."""
+    from vidret.video.audio import read_audio
+
+    start_s = float(options["start_s"])
+    pieces = read_audio(info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
+    first = next(pieces, None)
+    if first is None:
+        return _describe_sound(info, start_s)
+    recogniser = _load_recogniser(options["model"])
+    audio, until_s = _trim(first, pieces, start_s), start_s
+    for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=heartbeat):
+        send(until_s, texts)
+    return _describe_sound(info, until_s)
+
+
+def _describe_sound(info: "VideoInfo", until_s: float) -> str:
+    """Return a note if the sound ends before the pictures and before its declared end, as in a damaged file."""
+    if until_s > info.duration - _MISSING_TOLERANCE_S:
+        return ""
+    from vidret.video.audio import find_sound_end
+
+    end_s = find_sound_end(info.path)
+    is_short = until_s < end_s - _MISSING_TOLERANCE_S
+    return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
+
+
+def _trim(
+    first: tuple[float, Float32[np.ndarray, " sample"]],
+    pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]],
+    start_s: float,
+) -> Iterator[Float32[np.ndarray, " sample"]]:
+    """Yield the samples from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have."""
+    begin_s, samples = first
+    num_before = max(0, round((start_s - begin_s) * SAMPLE_RATE))
+    return chain([samples[num_before:]], (samples for _, samples in pieces))
+
+
+_HINT = re.compile(
+    r"\b(voices?|says?|said|saying|tells?|told|announce\w*|explain\w*|mention\w*|speak\w*|spoken|talk(?:s|ing)?\s+about"
+    r"|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)|describes?|instructions?\s+(?:are|is)"
+    r"|callers?|informed|recording|voice-?over|narrat\w+)\b",
+    re.IGNORECASE,
+)
+KIND = TextKind(
+    source="speech",
+    name="speech",
+    label="said",
+    model=BUNDLED,
+    package="faster_whisper",
+    read=read_speech,
+    hint=_HINT,
+    is_spoken=True,
+    join_nats=2.5,
+)

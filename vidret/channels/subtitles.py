@@ -1,210 +1,52 @@
-"""Subtitle files to timed text: SubRip, WebVTT, ASS and SSA.
+"""Subtitles: the text tracks of a video, and the subtitle files beside it."""
 
-They come from strangers, so every expression here takes time linear in the text, and the video limits what is kept.
-"""
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html import unescape
-
-from vidret.channels.texts.encodings import decode_text
+from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind, describe_failure
+from vidret.channels.texts.subtitle_files import MAX_BYTES, find_language, parse_subtitles
 from vidret.errors import VidretError
-from vidret.types import TimedText
+from vidret.video.files import read_content
 
-SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
-MAX_BYTES = 64 << 20
-MAX_ENTRIES = 200_000
-MAX_PER_SECOND = 20  # entries that begin in one second of the video
-MAX_CHARACTERS = 2000  # of an entry
-MAX_NAMED = 3  # problems of one kind
-_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
-_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?!\d)")
-_ASS_TIME = re.compile(_TIME)
-_ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
-# Of ASS, HTML and WebVTT. A tag holds no opening bracket: else a text of those alone would take quadratic time.
-_TAGS = re.compile(r"(?<!\\)\{[^{}]*\}|</?[A-Za-z][^<>]*>|<[\d:.]+>")
-_LANGUAGE = re.compile(r"\.([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo
 
-Entry = tuple[float, float, str]  # start and end in seconds, and the text with its formatting
+MAX_PROBLEMS = 5  # in a note
 
 
-@dataclass(frozen=True, slots=True)
-class Subtitles:
-    """The entries of a subtitle file, and the problems that were found in it, one sentence each."""
+def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat) -> str:
+    """Read the text tracks of a video and the subtitle files in ``sidecars`` of the options; see ``TextKind.read``."""
+    from vidret.channels.texts.subtitle_tracks import read_tracks
 
-    texts: list[TimedText]
-    problems: list[str] = field(default_factory=list)
-
-
-def parse_subtitles(data: bytes, suffix: str, *, language: str = "", video_end_s: float = float("inf")) -> Subtitles:
-    """Parse a subtitle file; what cannot be read is named by its line, and the rest is used.
-
-    Args:
-        data: The file's bytes, in UTF-8, UTF-16, or another encoding, which is guessed.
-        suffix: The file name's suffix, which gives the format.
-        language: ISO 639-1 code of the language, where it is known.
-        video_end_s: When the video ends, in seconds; entries that begin later are left out.
-
-    Raises:
-        MissingExtraError: The encoding must be guessed, and the extra ``words`` is not installed.
-        VidretError: The file is too large.
-    """
-    if len(data) > MAX_BYTES:
-        raise VidretError(f"subtitles must be at most {MAX_BYTES >> 20} MiB, got {len(data) / 2**20:.0f} MiB")
-    content, problems = decode_text(data, language)
-    faults, limits = Faults(), EntryLimits(video_end_s)
-    is_ass = suffix in (".ass", ".ssa")
-    entries = read_dialogue(content, faults) if is_ass else read_cues(content, faults, ends_at_blank=suffix == ".vtt")
-    texts: list[TimedText] = []
-    for start_s, end_s, raw in entries:
-        if end_s < start_s:
-            faults.add("an entry", "ends before it starts", clean(raw))
-        elif (text := limits.make(start_s, end_s, raw, language=language)) is not None:
-            texts.append(text)
-    problems += [*faults.describe(), *limits.describe()]
-    if not texts and content.strip() and not limits.num_late:
-        problems.append("no entry could be read")
-    return Subtitles(drop_repeats(sorted(texts, key=lambda text: (text.start, text.end))), problems)
+    found = read_tracks(info.path, heartbeat, video_end_s=info.duration)
+    texts, problems = found.texts, found.problems
+    for path in options.get("sidecars", ()):
+        heartbeat()
+        name = Path(path).name
+        try:
+            content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
+            parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=info.duration)
+        except VidretError as error:
+            problems.append(f"{name}: {describe_failure(error)}")
+            continue
+        texts = texts + parsed.texts
+        problems += [f"{name}: {problem}" for problem in parsed.problems]
+    # A file beside the video often repeats a track inside it.
+    unique = {(text.text, round(text.start, 1), round(text.end, 1)): text for text in reversed(texts)}
+    send(info.duration, sorted(unique.values(), key=lambda text: (text.start, text.end)))
+    more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+    return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
 
 
-class Faults:
-    """Malformed entries: the first of each kind by name, and how many more there are."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._named: list[str] = []
-        self._counts: Counter[str] = Counter()
-
-    def add(self, entry: str, fault: str, text: str) -> None:
-        """Note an entry, what is wrong with it, and its text."""
-        if self._counts[fault] < MAX_NAMED:
-            self._named.append(f"{entry} {fault}: {text.strip()[:60]!r}")
-        self._counts[fault] += 1
-
-    def describe(self) -> list[str]:
-        """Return a sentence for each entry that is named, and one for the others of its kind."""
-        more = {fault: count - MAX_NAMED for fault, count in self._counts.items() if count > MAX_NAMED}
-        return self._named + [f"each of {count} more {fault}" for fault, count in more.items()]
-
-
-class EntryLimits:
-    """Makes the timed texts of one video's subtitles: none after its end, and not more or longer ones than people read.
-
-    ``num_late`` counts the entries that begin after its end.
-    """
-
-    def __init__(self, video_end_s: float) -> None:
-        """Start before the first entry of a video that ends at ``video_end_s``."""
-        self._video_end_s = video_end_s
-        self._in_second: Counter[tuple[int, int]] = Counter()
-        self.num_late = self._num_made = self._num_crowded = self._num_long = 0
-
-    def make(self, start_s: float, end_s: float, raw: str, *, language: str, track: int = 0) -> TimedText | None:
-        """Return an entry without its formatting; None if it has no words or is beyond a limit."""
-        if start_s >= self._video_end_s:
-            self.num_late += 1
-            return None
-        second = track, int(start_s)
-        if self._in_second[second] == MAX_PER_SECOND or self._num_made == MAX_ENTRIES:
-            self._num_crowded += 1
-            return None
-        words = clean(raw)
-        if not words:
-            return None
-        self._in_second[second] += 1
-        self._num_made += 1
-        self._num_long += len(words) > MAX_CHARACTERS
-        end_s = min(end_s, self._video_end_s)
-        return TimedText(start_s, end_s, words[:MAX_CHARACTERS], "subtitles", 1.0, language)
-
-    def describe(self) -> list[str]:
-        """Return a sentence for each limit that was met."""
-        limits = f"at most {MAX_PER_SECOND} are read in a second and {MAX_ENTRIES} in a file"
-        met = {
-            "entries that begin after the end of the video are left out": self.num_late,
-            f"entries are left out, since {limits}": self._num_crowded,
-            f"entries are cut after {MAX_CHARACTERS} characters": self._num_long,
-        }
-        return [f"{what}: {count}" for what, count in met.items() if count]
-
-
-def read_cues(content: str, faults: Faults, *, ends_at_blank: bool) -> Iterator[Entry]:
-    """Yield the entries of a SubRip or WebVTT file; what has malformed times is left out.
-
-    In WebVTT a blank line ends an entry (``ends_at_blank``): notes, styles and names of entries are left out.
-    """
-    times: tuple[float, float] | None = None
-    lines: list[str] = []
-    follows_times = False
-    for number, line in enumerate(content.split("\n"), 1):
-        match = _TIMES.match(line) if "-->" in line else None
-        is_malformed = match is None and "-->" in line and not follows_times
-        if match is not None or is_malformed:
-            if lines and lines[-1].strip().isdecimal() and not ends_at_blank:
-                lines.pop()  # the number of this entry
-            if times is not None:
-                yield *times, "\n".join(lines)
-            times, lines, follows_times = None, [], match is not None
-        if match is not None:
-            times = _to_seconds(*match.groups()[:4]), _to_seconds(*match.groups()[4:])
-        elif is_malformed:
-            faults.add(f"line {number}", "has no valid times", line)
-        elif line.strip() and times is not None:
-            lines.append(line)
-        elif not line.strip():
-            follows_times = False
-            if times is not None and ends_at_blank:
-                yield *times, "\n".join(lines)
-                times, lines = None, []
-    if times is not None:
-        yield *times, "\n".join(lines)
-
-
-def read_dialogue(content: str, faults: Faults) -> Iterator[Entry]:
-    """Yield the entries of an ASS or SSA file, without its comments."""
-    fields: tuple[str, ...] = _ASS_FIELDS
-    for number, line in enumerate(content.split("\n"), 1):
-        kind, _, rest = line.strip().partition(":")
-        if kind == "Format":
-            names = tuple(name.strip().lower() for name in rest.split(",", len(_ASS_FIELDS)))
-            fields = names if {"start", "end", "text"} <= set(names) else fields
-        elif kind == "Dialogue":
-            values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
-            start, end = (_ASS_TIME.fullmatch(values.get(name, "").strip()) for name in ("start", "end"))
-            if start is None or end is None or "text" not in values:
-                faults.add(f"line {number}", "has no valid times", line)
-            else:
-                yield _to_seconds(*start.groups()), _to_seconds(*end.groups()), values["text"]
-
-
-def _to_seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
-    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction.ljust(3, "0")) / 1000
-
-
-def clean(text: str) -> str:
-    r"""Return the words of an entry without formatting; of one that is far too long, the first of them.
-
-    >>> clean("{\\an8}<i>Fish</i> &amp; chips: 2 < 3")
-    'Fish & chips: 2 < 3'
-    """
-    plain = _TAGS.sub("", text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " "))
-    return " ".join(unescape(" ".join(plain.split())[: 2 * MAX_CHARACTERS]).split())
-
-
-def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
-    """Return entries by start, without those that repeat the words of the one before at the same time."""
-    kept: list[TimedText] = []
-    for text in texts:
-        if kept and kept[-1].text == text.text and text.start <= kept[-1].end:
-            last = kept.pop()
-            text = TimedText(last.start, max(last.end, text.end), text.text, "subtitles", 1.0, text.language)
-        kept.append(text)
-    return kept
-
-
-def find_language(name: str) -> str:
-    """Return the language that a file name states, as in "film.en.srt"; empty without one."""
-    match = _LANGUAGE.search(name.lower())
-    return match[1] if match else ""
+KIND = TextKind(
+    source="subtitles",
+    name="subtitles",
+    label="subtitle",
+    model="tracks",
+    package="charset_normalizer",
+    read=read_subtitles,
+    also_hinted_by="speech",
+    is_spoken=True,
+    join_nats=2.5,
+)

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.errors import EncoderError, MissingExtraError
-from vidret.types import TimedText
 
 CONTEXT_LENGTH = 128
 
@@ -224,11 +223,6 @@ def find_word_share(word: str) -> float:
     """
     rank = _load_ranks().get(word.lower())
     return RARE_SHARE if rank is None else ZIPF / rank
-
-
-def as_sentence(text: TimedText) -> str:
-    """Return a timed text as it is embedded: in quotes if it is said, which sets it apart from what it is about."""
-    return f'"{text.text}"' if text.source in ("speech", "subtitles") else text.text
 
 
 @lru_cache(maxsize=1)

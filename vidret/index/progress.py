@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from vidret.store.records import PruneReport
+from vidret.types import TextSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class IndexReport:
     interrupted: bool = False
     pruned: PruneReport | None = None
     unpruned: list[str] = field(default_factory=list)
-    texts: dict[str, int] = field(default_factory=dict)
+    texts: dict[TextSource, int] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 
+from vidret.channels.registry import KINDS
 from vidret.encode.encoder import Encoder
 from vidret.index.options import Pack
 from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
@@ -57,9 +58,9 @@ def find_fault(remaining: Iterable[TextSource], *, is_decoding: bool) -> TextSou
 
     Args:
         remaining: The sources that are not finished, in the order in which they are read.
-        is_decoding: Whether frames were being decoded, from which on-screen text is read too.
+        is_decoding: Whether frames were being decoded, from which texts are read too.
     """
-    return next((source for source in remaining if (source == "screen") == is_decoding), None)
+    return next((source for source in remaining if (KINDS[source].load_frame_reader is not None) == is_decoding), None)
 
 
 def encode_segments(

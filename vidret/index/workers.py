@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from vidret.channels.registry import KINDS
 from vidret.channels.texts.reading import READER
 from vidret.channels.texts.run import ContentWords
 from vidret.errors import ChangedError, DecodeError, UnreachableError
@@ -237,11 +238,12 @@ class WorkerThreads:
             fingerprint, paths = self._find_content(reading.job, reading.video_id)
             reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
         request = dict(reading.words.request())
-        if "screen" in request:  # the frames that were sampled of a segment are found again from its start
-            store, start_s = self._run_state.store, request["screen"]["start_s"]
+        for source in [source for source in request if KINDS[source].load_frame_reader is not None]:
+            # The frames that were sampled of a segment are found again from its start.
+            store, start_s = self._run_state.store, request[source]["start_s"]
             stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
             first = max(((each.number, each.start) for each in stored if each.start <= start_s), default=None)
-            request["screen"] = {**request["screen"], "segment": first}
+            request[source] = {**request[source], "segment": first}
         return request
 
     def _submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
@@ -262,7 +264,7 @@ class _Reading:
         video_id: Id of its video, once it has begun.
         start_s: Start of the video in seconds, once it has begun.
         has_pictures: Whether the video is complete but for its words.
-        is_decoding: Whether frames are being decoded, from which on-screen text is read too.
+        is_decoding: Whether frames are being decoded, from which texts are read too.
         words: Its words, once they have begun.
     """
 

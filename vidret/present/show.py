@@ -6,10 +6,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vidret.channels.registry import KINDS
 from vidret.errors import MissingExtraError
 from vidret.present.terminal import print_message
 from vidret.text import display_path, escape_formula, format_probability, format_time, sanitize, show_path, strip_query
-from vidret.types import Hit, Moment, to_row
+from vidret.types import Hit, Moment, Source, to_row
 
 if TYPE_CHECKING:
     import pandas
@@ -42,13 +43,7 @@ LEFT_ALIGNED = {
 NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
-SOURCE_NAMES = {
-    "picture": "seen",
-    "speech": "said",
-    "screen": "on screen",
-    "subtitles": "subtitle",
-    "generated": "generated description",
-}
+SOURCE_NAMES: Mapping[Source, str] = {"picture": "seen", **{kind.source: kind.label for kind in KINDS.values()}}
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
     "head": "the trained grounding head",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidret.channels.registry import KINDS
 from vidret.present.progress import describe_speed
 from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from vidret.language.describing import DescribeReport
 
 MAX_LISTED = 5  # files of one kind
-SOURCE_NAMES = {"speech": "speech", "screen": "on-screen text", "subtitles": "subtitles", "generated": "generated"}
 CONTINUE = "  The index is intact; run the same command again to continue."
 
 
@@ -28,7 +28,7 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
     )
     if report.texts:
-        counts = [f"{number} of {SOURCE_NAMES[source]}" for source, number in report.texts.items()]
+        counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")
     for stage, rate in report.speeds.items():
         print_message(f"  {stage}: {rate:.3g}")

@@ -4,12 +4,13 @@ Words last as long as they are said or shown; pictures as long as the curve of t
 are placed by :mod:`vidret.search.placed_moments`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from vidret.channels.registry import KINDS
 from vidret.channels.texts.matching import TextMatch
 from vidret.ground.curve import find_moments
 from vidret.ground.spans import Span, keep_best
@@ -18,9 +19,6 @@ from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
-# Standard deviations by which the scores of such neighbours may differ. Utterances go on from one to the next; texts
-# on the screen stand alone.
-JOIN_SCORE: Mapping[Source, float] = {"speech": 2.5, "subtitles": 2.5, "screen": 0.5, "generated": 0.5}
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MAX_TEXTS = 12  # of a video and a clause
 # The same for pictures that meet within a shot: a flat curve has many spans, and no edges between them.
@@ -103,7 +101,7 @@ def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSp
         near = [
             each
             for each in by_time
-            if each[0].source == match.source and abs(each[1] - score) <= JOIN_SCORE[match.source]
+            if each[0].source == match.source and abs(each[1] - score) <= KINDS[match.source].join_nats
         ]
         group = _chain(near, match)
         texts = [each.stored.text for each, _ in group]

@@ -14,7 +14,6 @@ Source = Literal["picture", "speech", "screen", "subtitles", "generated"]
 ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
-WORD_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")  # what decoding reads of a file
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from vidret.channels import screen, speech
 from vidret.channels.texts import reading as words_module
 from vidret.channels.texts.reading import MAX_BUDGET_S, READER, VideoTextReader
 from vidret.types import Resize, TimedText
+from vidret.video import audio
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
 from vidret.video.workers import process
@@ -115,7 +117,7 @@ def test_screen_text_has_the_same_times_after_a_resumption(
 
 
 def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:
-    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
     silent = write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True)
     before, after = read(pool, silent, request)
     assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
@@ -171,13 +173,13 @@ def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             raise ValueError("no engine")
 
     sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(words_module, "_load_screen_reader", Broken)
+    monkeypatch.setattr(screen, "_load_reader", Broken)
     info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0), silence=True))
     request = {**SCREEN, "speech": {"model": "nowhere", "start_s": 0.0}}
     reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
     for index in range(2):
         reader.observe(index, np.zeros((8, 8, 3), np.uint8))
-    reader.finish_screen()
+    reader.finish_frames()
     reader.read_rest()
     assert [(each["source"], each["note"]) for each in sent] == [
         ("screen", "failed: ValueError: no engine"),
@@ -193,12 +195,12 @@ def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.
     def read_half(*_args: object, **_options: object) -> Iterator[tuple[float, Any]]:
         yield 0.0, np.zeros(16000, np.float32)
 
-    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Recogniser())
     info = probe(write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True))
     sent: list[dict[str, Any]] = []
-    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
     VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
-    monkeypatch.setattr(words_module, "read_audio", read_half)
+    monkeypatch.setattr(audio, "read_audio", read_half)
     VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
     notes = [each["note"] for each in sent if each["kind"] == "texts_end"]
     assert notes == ["", "only 1 s of 5 s of sound could be read"]
@@ -214,10 +216,10 @@ def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: 
             heard.append((start_s, sum(len(samples) for samples in audio)))
             yield start_s, []
 
-    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Recogniser())
     info = probe(write_worded(tmp_path / "a.mp4", ("", 4.0), silence=True))
     for start_s in (0.0, 1.25):
-        request = {"speech": {"model": "tiny.en", "start_s": start_s}}
+        request: Any = {"speech": {"model": "tiny.en", "start_s": start_s}}
         VideoTextReader(info, request, send=lambda _header: None, heartbeat=lambda: None).read_rest()
     (first_s, num_first), (second_s, num_second) = heard
     assert (first_s, second_s) == (0.0, 1.25)
@@ -248,8 +250,8 @@ class Endless:
 
 
 def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words_module, "_load_screen_reader", Endless)
-    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Endless())
+    monkeypatch.setattr(screen, "_load_reader", Endless)
+    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Endless())
     monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
     monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
     sent: list[dict[str, Any]] = []
@@ -258,7 +260,7 @@ def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, mo
     reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
     for index in range(info.num_frames):
         reader.observe(index, np.zeros((8, 8, 3), np.uint8))
-    reader.finish_screen()
+    reader.finish_frames()
     reader.read_rest()
     texts = [(each["source"], text[2]) for each in sent if each["kind"] == "texts" for text in each["texts"]]
     assert texts == [("screen", "exit"), ("speech", "well")]

@@ -14,6 +14,7 @@ from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
 from tests.words import add_words, make_texts
+from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
 from vidret.channels.texts.options import WordsOptions
@@ -24,7 +25,7 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.store.store import Store
 from vidret.store.texts.records import TextTrack
 from vidret.store.texts.store import TextStore
-from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText
+from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText
 from vidret.video.workers import process
 from vidret.video.workers.messages import ReadTexts
 
@@ -63,7 +64,7 @@ def test_words_other_than_a_switch_or_options_are_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("setting", "sources"),
-    [("auto", WORD_SOURCES), ("", WORD_SOURCES), ("off", None), ("subtitles, speech", ("speech", "subtitles"))],
+    [("auto", READ_KINDS), ("", READ_KINDS), ("off", None), ("subtitles, speech", ("speech", "subtitles"))],
 )
 def test_a_new_index_gets_the_words_of_the_command_line(
     setting: str, sources: tuple[TextSource, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +212,7 @@ def test_a_killed_run_is_resumed_without_a_difference(tmp_path: Path, monkeypatc
 CRASHING = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from vidret.channels.texts import reading as words
+from vidret.channels import screen
 from vidret.video.workers import worker
 
 class Reader:
@@ -221,7 +222,7 @@ class Reader:
     def read(self, *_args):
         os.kill(os.getpid(), 11)
 
-words._load_screen_reader = Reader
+screen._load_reader = Reader
 worker.run_worker(int(sys.argv[2]))
 """
 

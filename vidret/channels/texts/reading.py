@@ -1,99 +1,78 @@
-"""Words of one video, read in its decoding process: on-screen text, then speech, then subtitles.
+"""Texts of one video, read in its decoding process: from its frames while they are decoded, then from the file.
 
-On-screen text comes from the frames that are decoded for the pictures. Nothing here may harm the pictures: whatever
-fails becomes the note of its source.
+Nothing here may harm the pictures: whatever fails becomes the note of its kind.
 """
 
 import contextlib
-import functools
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float32
-
-from vidret.channels.screen import ScreenReader
-from vidret.channels.speech import SAMPLE_RATE, SpeechRecogniser
-from vidret.channels.subtitles import MAX_BYTES, find_language, parse_subtitles
-from vidret.channels.texts.images import fit_image
-from vidret.channels.texts.subtitle_tracks import read_tracks
-from vidret.errors import DecodeError, UnreachableError, VidretError
+from vidret.channels.registry import KINDS
+from vidret.channels.texts.kind import FrameTexts, Heartbeat, describe_failure
+from vidret.errors import UnreachableError, VidretError
 from vidret.types import Picture, TextSource, TimedText
-from vidret.video.audio import find_sound_end, read_audio
-from vidret.video.files import read_content
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
 from vidret.video.workers import messages
 
 READER = f"{__name__}:VideoTextReader"  # for ``DecodePool.stream``
 TEXTS_AT_ONCE = 500  # in a message
-MAX_PROBLEMS = 5  # in a note
-MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one source, by the video's length
-_MISSING_TOLERANCE_S = 2.0
+MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one kind, by the video's length
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
 
-@functools.lru_cache(maxsize=1)
-def _load_screen_reader() -> ScreenReader:
-    return ScreenReader()
+@dataclass(slots=True, eq=False)
+class _Watcher:
+    """What reads one kind of texts from frames, from ``start_s`` on."""
 
-
-@functools.lru_cache(maxsize=1)
-def _load_recogniser(model: str) -> SpeechRecogniser:
-    return SpeechRecogniser(model)
+    reader: FrameTexts
+    start_s: float
+    last_s: float = -1.0
+    spent_s: float = 0.0
 
 
 class VideoTextReader:
-    """Reads the requested sources of one video and sends what it finds. Models are kept from video to video."""
+    """Reads the requested kinds of texts of one video and sends what it finds. Models are kept from video to video."""
 
     def __init__(
         self,
         info: VideoInfo,
-        request: Mapping[str, Any],
+        request: Mapping[TextSource, Mapping[str, Any]],
         *,
         send: Callable[[messages.Header], None],
-        heartbeat: Callable[[], None],
+        heartbeat: Heartbeat,
     ) -> None:
-        """Load what on-screen text needs, if it is requested.
+        """Load what reads frames, if it is requested.
 
         Args:
             info: The probed file.
-            request: The options of each source by name: ``start_s``, ``segment``, ``model`` and ``sidecars``; see
-                ``DecodePool.stream``.
+            request: The options of each kind: ``start_s``, ``segment`` for one that is read from frames, ``model`` and
+                ``sidecars``; see ``DecodePool.stream``.
             send: Sends a message to the parent.
             heartbeat: Called during the work.
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
-        self._screen: ScreenReader | None = None
-        self._start_s = self._last_s = self._screen_time_s = 0.0
+        self._watchers: dict[TextSource, _Watcher] = {}
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
-        if "screen" in request:
-            self._start_s = float(request["screen"]["start_s"])
-            self._last_s = -1.0
-            try:
-                self._screen = _load_screen_reader()
-                self._screen.start(self._start_s)
-            except Exception as error:
-                self._screen = None
-                self._end("screen", _describe(error))
+        for source, options in request.items():
+            load = KINDS[source].load_frame_reader
+            if load is not None:
+                try:
+                    self._watchers[source] = watcher = _Watcher(load(), float(options["start_s"]))
+                    watcher.reader.start(watcher.start_s)
+                except Exception as error:
+                    self._fail(source, error)
 
-    # On-screen text
-
-    @property
-    def start_s(self) -> float:
-        """From where on-screen text is read, in seconds."""
-        return self._start_s
+    # From frames
 
     @property
     def first_segment(self) -> tuple[int, float] | None:
-        """The number and the start of a segment that holds that time or lies before it; None if none is known."""
-        number_and_start = self._request["screen"].get("segment")
-        return tuple(number_and_start) if number_and_start else None
+        """The number and the start of a segment at or before where reading begins; None if none is known."""
+        segments = [self._request[source].get("segment") for source in self._watchers]
+        return min((tuple(each) for each in segments if each), default=None) if all(segments) else None
 
     @contextlib.contextmanager
     def ignore_from(self, end_s: float) -> Iterator[None]:
@@ -105,82 +84,84 @@ class VideoTextReader:
             self._ignored_s = float("inf")
 
     def wants_frames(self, end_s: float) -> bool:
-        """Return whether on-screen text is read from the frames of a segment that ends at ``end_s`` seconds."""
-        return self._screen is not None and end_s > self._start_s
+        """Return whether the frames of a segment are read that ends at ``end_s`` seconds."""
+        return any(end_s > watcher.start_s for watcher in self._watchers.values())
 
     def observe(self, index: int, image: Picture) -> None:
         """Read a full-size frame, given its index in the video."""
         time_s = float(self._info.times[index])
-        if self._screen is None or not self._start_s <= time_s < self._ignored_s or time_s <= self._last_s:
-            return
-        self._last_s = time_s
-        self._heartbeat()
-        started = time.monotonic()
-        try:
-            self._screen.read(fit_image(image), time_s)
-        except Exception as error:
-            self.fail_screen(error)
-        self._screen_time_s += time.monotonic() - started
-        if self._screen_time_s > self._budget_s:
-            self._end_screen(time_s, f"only its first {time_s:.0f} s were read: {self._describe_budget()}")
+        for source, watcher in list(self._watchers.items()):
+            if not watcher.start_s <= time_s < self._ignored_s or time_s <= watcher.last_s:
+                continue
+            watcher.last_s = time_s
+            self._heartbeat()
+            started = time.monotonic()
+            try:
+                watcher.reader.read(image, time_s)
+            except Exception as error:
+                self._fail(source, error)
+            watcher.spent_s += time.monotonic() - started
+            if watcher.spent_s > self._budget_s:
+                self._finish(source, time_s, f"only its first {time_s:.0f} s were read: {self._describe_budget()}")
 
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
-        """Decode the frames of a segment that is wanted for its text alone."""
+        """Decode the frames of a segment that is wanted for its texts only."""
         try:
             reader.read(indices)
-        except _PASSED_ON:
-            raise
         except Exception as error:
-            self.fail_screen(error)
+            self.fail_frames(error)
 
     def end_segment(self) -> None:
-        """Send the on-screen texts that are over."""
-        if self._screen is not None:
-            until_s, texts = self._screen.take()
-            self._send_screen(until_s, texts)
+        """Send the texts that are over."""
+        for source, watcher in self._watchers.items():
+            until_s, texts = watcher.reader.take()
+            self._send_texts(source, max(until_s, watcher.start_s), texts)
 
-    def finish_screen(self) -> None:
-        """Send the remaining on-screen texts."""
-        self._end_screen(self._info.duration, "")
+    def finish_frames(self) -> None:
+        """Send the remaining texts of frames."""
+        for source in list(self._watchers):
+            self._finish(source, self._info.duration, "")
 
-    def _end_screen(self, end_s: float, note: str) -> None:
-        """Send the remaining on-screen texts of frames up to ``end_s`` seconds, and read no more."""
-        if self._screen is not None:
-            self._send_screen(end_s, self._screen.finish(end_s))
-            self._end("screen", "; ".join(each for each in (note, self._screen.note) if each))
-            self._screen = None
-
-    def _send_screen(self, until_s: float, texts: Iterable[TimedText]) -> None:
-        self._send_texts("screen", max(until_s, self._start_s), list(texts))
-
-    def fail_screen(self, error: Exception) -> None:
-        """Abandon on-screen text because of an error; errors that are no fault of the text are raised."""
+    def fail_frames(self, error: Exception) -> None:
+        """Abandon what is read from frames because of an error; errors that are no fault of it are raised."""
         if isinstance(error, _PASSED_ON):
             raise error
-        if self._screen is not None:
-            self._screen = None
-            self._end("screen", _describe(error))
+        for source in list(self._watchers):
+            self._fail(source, error)
 
-    # Speech and subtitles
+    def _finish(self, source: TextSource, end_s: float, note: str) -> None:
+        """Send the remaining texts of frames up to ``end_s`` seconds, and read no more."""
+        watcher = self._watchers.pop(source, None)
+        if watcher is not None:
+            self._send_texts(source, max(end_s, watcher.start_s), watcher.reader.finish(end_s))
+            self._end(source, "; ".join(each for each in (note, watcher.reader.note) if each))
+
+    def _fail(self, source: TextSource, error: Exception) -> None:
+        if isinstance(error, _PASSED_ON):
+            raise error
+        self._watchers.pop(source, None)
+        self._end(source, describe_failure(error))
+
+    # From the file
 
     def read_rest(self) -> None:
-        """Read speech and subtitles, as far as they are requested."""
-        sources: dict[TextSource, Callable[[Callable[[], None]], str]] = {
-            "speech": self._read_speech,
-            "subtitles": self._read_subtitles,
-        }
-        for source, read in sources.items():
-            if source in self._request:
+        """Read what is not read from frames, as far as it is requested."""
+        for source, kind in KINDS.items():
+            if kind.read is not None and source in self._request:
+
+                def send(until_s: float, texts: Sequence[TimedText], source: TextSource = source) -> None:
+                    self._send_texts(source, until_s, texts)
+
                 try:
-                    note = read(self._make_heartbeat())
+                    note = kind.read(self._info, self._request[source], send, self._make_heartbeat())
                 except _PASSED_ON:
                     raise
                 except Exception as error:
-                    note = _describe(error)
+                    note = describe_failure(error)
                 self._end(source, note)
 
-    def _make_heartbeat(self) -> Callable[[], None]:
-        """Return the heartbeat of a source, which raises VidretError once the time for it is over."""
+    def _make_heartbeat(self) -> Heartbeat:
+        """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""
         end_s = time.monotonic() + self._budget_s
 
         def heartbeat() -> None:
@@ -193,48 +174,6 @@ class VideoTextReader:
     def _describe_budget(self) -> str:
         return f"it would take longer than the {self._budget_s:.0f} s that a video of this length may"
 
-    def _read_speech(self, heartbeat: Callable[[], None]) -> str:
-        start_s = float(self._request["speech"]["start_s"])
-        pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
-        first = next(pieces, None)
-        if first is None:
-            return self._describe_sound(start_s)
-        recogniser = _load_recogniser(self._request["speech"]["model"])
-        audio, until_s = _trim(first, pieces, start_s), start_s
-        for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=heartbeat):
-            self._send_texts("speech", until_s, texts)
-        return self._describe_sound(until_s)
-
-    def _describe_sound(self, until_s: float) -> str:
-        """Return a note if the sound ends before the pictures and before its declared end, as in a damaged file."""
-        if until_s > self._info.duration - _MISSING_TOLERANCE_S:
-            return ""
-        end_s = find_sound_end(self._info.path)
-        is_short = until_s < end_s - _MISSING_TOLERANCE_S
-        return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
-
-    def _read_subtitles(self, heartbeat: Callable[[], None]) -> str:
-        end_s = self._info.duration
-        found = read_tracks(self._info.path, heartbeat, video_end_s=end_s)
-        texts, problems = found.texts, found.problems
-        for path in self._request["subtitles"].get("sidecars", ()):
-            heartbeat()
-            name = os.path.basename(path)  # noqa: PTH119
-            try:
-                content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
-                parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=end_s)
-            except VidretError as error:
-                problems.append(f"{name}: {_describe(error)}")
-                continue
-            texts = texts + parsed.texts
-            problems += [f"{name}: {problem}" for problem in parsed.problems]
-        # A file beside the video often repeats a track inside it.
-        unique = {(text.text, round(text.start, 1), round(text.end, 1)): text for text in reversed(texts)}
-        ordered = sorted(unique.values(), key=lambda text: (text.start, text.end))
-        self._send_texts("subtitles", self._info.duration, ordered)
-        more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
-
     def _send_texts(self, source: TextSource, until_s: float, texts: Sequence[TimedText]) -> None:
         for start in range(0, max(1, len(texts)), TEXTS_AT_ONCE):
             rows = [
@@ -245,24 +184,3 @@ class VideoTextReader:
 
     def _end(self, source: TextSource, note: str) -> None:
         self._send({"kind": "texts_end", "source": source, "note": note})
-
-
-def _trim(
-    first: tuple[float, Float32[np.ndarray, " sample"]],
-    pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]],
-    start_s: float,
-) -> Iterator[Float32[np.ndarray, " sample"]]:
-    """Yield the samples from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have."""
-    begin_s, samples = first
-    num_before = max(0, round((start_s - begin_s) * SAMPLE_RATE))
-    return chain([samples[num_before:]], (samples for _, samples in pieces))
-
-
-def _describe(error: Exception) -> str:
-    """Return the reason of a failure in one line."""
-    if isinstance(error, DecodeError):
-        return error.reason
-    if isinstance(error, MemoryError):
-        return "needs more memory than a decoder may take"
-    line = (str(error).splitlines() or [""])[0]
-    return line if isinstance(error, VidretError) and line else f"failed: {type(error).__name__}: {line}"

@@ -11,18 +11,18 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.channels.screen import similar
+from vidret.channels.registry import KINDS, READ_KINDS, as_sentence
 from vidret.channels.speech import BUNDLED
 from vidret.channels.texts.options import WordsOptions, is_installed
 from vidret.channels.texts.subtitle_tracks import Sidecars, digest_sidecars
-from vidret.encode.sentences import DIM, FINGERPRINT, NAME, as_sentence, load_sentence_encoder
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.texts.records import TextTrack, make_key
 from vidret.store.texts.store import FOLDER, TextStore
-from vidret.types import WORD_SOURCES, TextSource, TimedText
+from vidret.types import TextSource, TimedText
 from vidret.video.workers.messages import ReadTexts, WordsRequest
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,9 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if known is not None:
         return WordsOptions.from_json(str(known))
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
-    if keys and not any(source in models for source in WORD_SOURCES):
+    if keys and not any(source in models for source in READ_KINDS):
         return None  # descriptions alone
-    sources = tuple(source for source in WORD_SOURCES if source in models) or WORD_SOURCES
+    sources = tuple(source for source in READ_KINDS if source in models) or READ_KINDS
     return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
 
 
@@ -104,12 +104,12 @@ def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str 
     if setting in ("auto", "on"):
         return options
     names = {name.strip() for name in setting.split(",")}
-    unknown = tuple(sorted(names.difference(WORD_SOURCES)))
+    unknown = tuple(sorted(names.difference(READ_KINDS)))
     if unknown:
         raise VidretError(
-            f"words must be auto, on, off or some of {', '.join(WORD_SOURCES)}, got {', '.join(map(repr, unknown))}"
+            f"words must be auto, on, off or some of {', '.join(READ_KINDS)}, got {', '.join(map(repr, unknown))}"
         )
-    return replace(options, sources=tuple(source for source in WORD_SOURCES if source in names))
+    return replace(options, sources=tuple(source for source in READ_KINDS if source in names))
 
 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
@@ -184,7 +184,7 @@ class WordsRun:
             self._complete[make_key(track.fingerprint, track.source, track.model)] = ""
             self._counts[track.source] += 0
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[TextSource, int]:
         """Return the number of texts that were read, by source."""
         with self._lock:
             return dict(sorted(self._counts.items()))
@@ -256,4 +256,4 @@ def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]
 def _repeats(text: TimedText, known: TimedText) -> bool:
     """Return whether a text is the end of a stored one, from the frames that a resumed run reads again."""
     is_within = known.start <= text.start + _TOLERANCE_S and text.end <= known.end + _TOLERANCE_S
-    return is_within and (text.text == known.text or (text.source == "screen" and similar(text.text, known.text)))
+    return is_within and KINDS[text.source].is_same(text.text, known.text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from vidret.channels.subtitles import SUFFIXES, EntryLimits, Subtitles, drop_repeats
+from vidret.channels.texts.subtitle_files import SUFFIXES, EntryLimits, Subtitles, drop_repeats
 from vidret.text import compose, is_url
 from vidret.types import TimedText
 from vidret.video.container import open_container, read_packets, read_start

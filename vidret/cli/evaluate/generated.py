@@ -109,14 +109,14 @@ def choose_compared_words(text: str) -> "WordsOptions | None":
     Raises:
         BadParameter: It names no source.
     """
+    from vidret.channels.registry import READ_KINDS
     from vidret.channels.texts.options import WordsOptions
-    from vidret.types import WORD_SOURCES
 
     if text == "off":
         return None
     if text == "on":
         return WordsOptions()
-    return WordsOptions(sources=parse_names(text, WORD_SOURCES, option="--words", rule="must be off, on or some of"))
+    return WordsOptions(sources=parse_names(text, READ_KINDS, option="--words", rule="must be off, on or some of"))
 
 
 def show_generated(report: dict[str, Any]) -> None:

@@ -176,7 +176,8 @@ class EncodeStage:
 
 def _embed(message: ReadTexts) -> Bytes:
     """Return the sentence vectors of texts."""
-    from vidret.encode.sentences import as_sentence, load_sentence_encoder
+    from vidret.channels.registry import as_sentence
+    from vidret.encode.sentences import load_sentence_encoder
 
     return load_sentence_encoder().encode([as_sentence(text) for text in message.texts]).tobytes()
 

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.channels.base import Clause, EncodedQuery
+from vidret.channels.registry import find_hint
 from vidret.errors import VidretError
 from vidret.search.query.exclusions import PHRASE
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.types import Sequence as EventSequence
-from vidret.types import TextEmbedding, TextSource
+from vidret.types import TextEmbedding
 
 _ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
 _SPEAKER = (
@@ -30,18 +31,6 @@ _SAYS = (
 )
 # The words around what is said, "someone explains how to ...", which are not said themselves.
 _FRAME = re.compile(rf"^(?:and\s+)?{_SPEAKER}\s+{_SAYS}\s+(?:(?:that|how|the|for|about)\s+)?", re.IGNORECASE)
-_SPOKEN = re.compile(
-    r"\b(voices?|says?|said|saying|tells?|told|announce\w*|explain\w*|mention\w*|speak\w*|spoken|talk(?:s|ing)?\s+about"
-    r"|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)|describes?|instructions?\s+(?:are|is)"
-    r"|callers?|informed|recording|voice-?over|narrat\w+)\b",
-    re.IGNORECASE,
-)
-_WRITTEN = re.compile(
-    r"\b(signs?|captions?|titles?|notices?|labels?|boards?|menu|slides?|(?:on|over)\s+the\s+screen|displayed|display|text"
-    r"|written|writing|posters?|banners?|headlines?|scoreboard|strip|credits?|tag|dialog|message\s+box|window\s+asking"
-    r"|code|subtitles?|sheet|logo|chart)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +159,4 @@ def make_clause(text: str) -> Clause:
     >>> make_clause("a town limit sign").source
     'screen'
     """
-    source: TextSource | None = None
-    if _SPOKEN.search(text):
-        source = "speech"
-    elif _WRITTEN.search(text):
-        source = "screen"
-    return Clause(text=text, content=_FRAME.sub("", text) or text, source=source)
+    return Clause(text=text, content=_FRAME.sub("", text) or text, source=find_hint(text))

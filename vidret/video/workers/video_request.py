@@ -41,11 +41,11 @@ class WordsReader(Protocol):
 
     @property
     def first_segment(self) -> tuple[int, float] | None:
-        """The number and the start of a segment at or before where on-screen text begins; None if none is known."""
+        """The number and the start of a segment at or before where reading begins; None if none is known."""
         ...
 
     def wants_frames(self, end_s: float) -> bool:
-        """Return whether on-screen text is read from the frames of a segment that ends at ``end_s`` seconds."""
+        """Return whether the frames of a segment are read that ends at ``end_s`` seconds."""
 
     def observe(self, index: int, image: Picture) -> None:
         """Read a full-size frame, given its index in the video."""
@@ -57,16 +57,16 @@ class WordsReader(Protocol):
         """Decode the frames of a segment that is wanted for its text only."""
 
     def end_segment(self) -> None:
-        """Send the on-screen texts that are over."""
+        """Send the texts that are over."""
 
-    def finish_screen(self) -> None:
-        """Send the remaining on-screen texts."""
+    def finish_frames(self) -> None:
+        """Send the remaining texts of frames."""
 
-    def fail_screen(self, error: Exception) -> None:
-        """Abandon on-screen text because of an error; errors that are no fault of the text are raised."""
+    def fail_frames(self, error: Exception) -> None:
+        """Abandon what is read from frames because of an error; errors that are no fault of it are raised."""
 
     def read_rest(self) -> None:
-        """Read speech and subtitles, as far as they are requested."""
+        """Read what is not read from frames, as far as it is requested."""
 
 
 def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
@@ -156,7 +156,7 @@ class _Answer:
 
     def _send_finished(self, lost: str, note: str = "") -> None:
         if self.words is not None:
-            self.words.finish_screen()
+            self.words.finish_frames()
         finished = {
             "kind": "finished",
             "salvaged": self._info.damage or lost,
@@ -254,4 +254,4 @@ class _ShotsAnswer(_Answer):
                 for _ in segments.read(frames):
                     words.end_segment()
         except Exception as error:
-            words.fail_screen(error)
+            words.fail_frames(error)

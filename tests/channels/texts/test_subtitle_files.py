@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.growth import assert_linear
 from vidret.channels import subtitles
-from vidret.channels.subtitles import (
+from vidret.channels.texts.subtitle_files import (
     MAX_CHARACTERS,
     MAX_NAMED,
     MAX_PER_SECOND,

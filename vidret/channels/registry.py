@@ -1,0 +1,25 @@
+"""The kinds of timed texts that an index may have; pictures are the other channel."""
+
+from collections.abc import Mapping
+
+from vidret.channels import generated, screen, speech, subtitles
+from vidret.channels.texts.kind import TextKind
+from vidret.types import TextSource, TimedText
+
+KINDS: Mapping[TextSource, TextKind] = {
+    kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, generated.KIND)
+}
+# Which an indexing run reads, in that order: those in frames come first, as these are decoded for the pictures.
+READ_KINDS = tuple(
+    kind.source for kind in sorted(KINDS.values(), key=lambda kind: kind.load_frame_reader is None) if kind.model
+)
+
+
+def find_hint(text: str) -> TextSource | None:
+    """Return the kind that a text asks for by its words, None if it asks for none."""
+    return next((kind.source for kind in KINDS.values() if kind.hint is not None and kind.hint.search(text)), None)
+
+
+def as_sentence(text: TimedText) -> str:
+    """Return a timed text as it is embedded: in quotes if it is said, which sets it apart from what it is about."""
+    return f'"{text.text}"' if KINDS[text.source].is_spoken else text.text

@@ -1,0 +1,89 @@
+"""What tells one kind of timed texts from another: how it is read, named, asked for and shown."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vidret.errors import DecodeError, VidretError
+from vidret.types import Picture, TextSource, TimedText
+
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo  # loads PyAV, which searches do without
+
+Heartbeat = Callable[[], None]
+SendTexts = Callable[[float, Sequence[TimedText]], None]  # the time in seconds up to which they are all, and texts
+
+
+class FrameTexts(Protocol):
+    """Reads texts from the frames of one video at a time, while it is decoded.
+
+    Attributes:
+        note: Why not everything was read of the last video; empty otherwise.
+    """
+
+    note: str
+
+    def start(self, start_s: float = 0.0) -> None:
+        """Begin another video, or where an interrupted run ended."""
+        ...
+
+    def read(self, image: Picture, time_s: float) -> None:
+        """Read the next frame."""
+        ...
+
+    def take(self) -> tuple[float, list[TimedText]]:
+        """Return the time up to which all texts were returned, and the texts since the last call."""
+        ...
+
+    def finish(self, end_s: float) -> list[TimedText]:
+        """Return the remaining texts of a video that ends at ``end_s``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextKind:
+    """A kind of timed texts.
+
+    Attributes:
+        source: Its name.
+        name: What it is called in a sentence.
+        label: What is said of a result that it finds.
+        model: Name of what reads it, which promises the same texts of the same content; empty if no run reads it.
+        package: The package that must be installed to read it.
+        load_frame_reader: Loads what reads it from frames, for the decoding process.
+        read: Reads it from the file in the decoding process, once the frames are decoded; returns a note if not
+            everything could be read.
+        hint: What in a clause asks for it.
+        also_hinted_by: A source whose hints ask for this one too.
+        is_spoken: Whether it is embedded in quotes, which sets what is said apart from what it is about.
+        join_nats: By how much texts that follow one another may differ in evidence to answer a query together.
+        is_same: Whether two texts are readings of the same one.
+    """
+
+    source: TextSource
+    name: str
+    label: str
+    model: str = ""
+    package: str = ""
+    load_frame_reader: Callable[[], FrameTexts] | None = None
+    read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat], str] | None = None
+    hint: re.Pattern[str] | None = None
+    also_hinted_by: TextSource | None = None
+    is_spoken: bool = False
+    join_nats: float = 0.5
+    is_same: Callable[[str, str], bool] = str.__eq__
+
+    def is_asked_for(self, source: TextSource | None) -> bool:
+        """Return whether a clause that hints at a source asks for this kind."""
+        return source is not None and source in (self.source, self.also_hinted_by)
+
+
+def describe_failure(error: Exception) -> str:
+    """Return the reason of a failure in one line."""
+    if isinstance(error, DecodeError):
+        return error.reason
+    if isinstance(error, MemoryError):
+        return "needs more memory than a decoder may take"
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, VidretError) and line else f"failed: {type(error).__name__}: {line}"
