@@ -9,10 +9,7 @@ from vidret.types import TextSource, TimedText
 KINDS: Mapping[TextSource, TextKind] = {
     kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, generated.KIND)
 }
-# Which an indexing run reads, in that order: those in frames come first, as these are decoded for the pictures.
-READ_KINDS = tuple(
-    kind.source for kind in sorted(KINDS.values(), key=lambda kind: kind.load_frame_reader is None) if kind.model
-)
+READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # which an indexing run reads
 
 
 def find_hint(text: str) -> TextSource | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind, describe_failure
+from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind, as_note
 from vidret.channels.texts.subtitle_files import MAX_BYTES, find_language, parse_subtitles
 from vidret.errors import VidretError
 from vidret.video.files import read_content
@@ -28,7 +28,7 @@ def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], send: SendText
             content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
             parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=info.duration)
         except VidretError as error:
-            problems.append(f"{name}: {describe_failure(error)}")
+            problems.append(f"{name}: {as_note(error)}")
             continue
         texts = texts + parsed.texts
         problems += [f"{name}: {problem}" for problem in parsed.problems]

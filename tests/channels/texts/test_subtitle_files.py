@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.growth import assert_linear
-from vidret.channels import subtitles
+from vidret.channels.texts import subtitle_files
 from vidret.channels.texts.subtitle_files import (
     MAX_CHARACTERS,
     MAX_NAMED,
@@ -166,7 +166,7 @@ def test_repeats_are_joined() -> None:
 
 
 def test_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subtitles, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(subtitle_files, "MAX_BYTES", 1 << 20)
     with pytest.raises(VidretError, match="1 MiB"):
         parse_subtitles(bytes((1 << 20) + 1), ".srt")
 
@@ -219,7 +219,7 @@ def test_faults_are_named_a_few_times_and_counted() -> None:
 
 
 def test_many_entries_are_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subtitles, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(subtitle_files, "MAX_ENTRIES", 2)
     found = parse_subtitles(srt("one", "two", "three"), ".srt")
     assert [text.text for text in found.texts] == ["one", "two"]
     assert len(found.problems) == 1

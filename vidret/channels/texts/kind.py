@@ -79,7 +79,7 @@ class TextKind:
         return source is not None and source in (self.source, self.also_hinted_by)
 
 
-def describe_failure(error: Exception) -> str:
+def as_note(error: Exception) -> str:
     """Return the reason of a failure in one line."""
     if isinstance(error, DecodeError):
         return error.reason

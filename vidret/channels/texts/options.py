@@ -35,11 +35,14 @@ class WordsOptions:
             raise VidretError(f"words must be of {', '.join(READ_KINDS)}, got {', '.join(unknown) or 'none'}")
 
     def models(self, sidecars: str = "") -> dict[TextSource, str]:
-        """Return what reads each source, by source: the same name promises the same texts of the same content.
+        """Return what reads each source, in the order in which they are read: frames are decoded first.
+
+        The same name promises the same texts of the same content.
 
         ``sidecars`` is a digest of the subtitle files beside the video, empty if there are none.
         """
-        names = {source: KINDS[source].model for source in READ_KINDS if source in self.sources}
+        kinds = [KINDS[source] for source in READ_KINDS if source in self.sources]
+        names = {kind.source: kind.model for kind in sorted(kinds, key=lambda kind: kind.load_frame_reader is None)}
         if "speech" in names:
             names["speech"] = self.speech_model
         if "subtitles" in names and sidecars:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import FrameTexts, Heartbeat, describe_failure
+from vidret.channels.texts.kind import FrameTexts, Heartbeat, as_note
 from vidret.errors import UnreachableError, VidretError
 from vidret.types import Picture, TextSource, TimedText
 from vidret.video.probe import VideoInfo
@@ -140,7 +140,7 @@ class VideoTextReader:
         if isinstance(error, _PASSED_ON):
             raise error
         self._watchers.pop(source, None)
-        self._end(source, describe_failure(error))
+        self._end(source, as_note(error))
 
     # From the file
 
@@ -157,7 +157,7 @@ class VideoTextReader:
                 except _PASSED_ON:
                     raise
                 except Exception as error:
-                    note = describe_failure(error)
+                    note = as_note(error)
                 self._end(source, note)
 
     def _make_heartbeat(self) -> Heartbeat:

@@ -85,7 +85,7 @@ def shape_spans(result: GroundingResult, card: HeadCard, video: GroundedVideo, *
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Run torch on one thread inside the context.
 
     The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s

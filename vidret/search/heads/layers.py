@@ -30,7 +30,7 @@ from vidret.ground.postprocess import choose_decay
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
 from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
-from vidret.search.heads.base import FPS, GroundedVideo, one_thread, shape_spans
+from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
 from vidret.search.heads.projecting import Projector
 from vidret.store.records import KEPT, PROJECTED
 from vidret.text import strip_query
@@ -241,7 +241,7 @@ class Grounder:
             except (DecodeError, StoreError) as error:
                 logger.warning("the head left out: %s", error)
         query = torch.from_numpy(text.layers).to(self._device)
-        with one_thread():
+        with one_torch_thread():
             parts = [projected for windows in short.values() for _, projected in windows]
             answers = iter(ground_windows(self._head, query, parts, fps=self.fps))
         for index, windows in short.items():
@@ -287,7 +287,7 @@ class Grounder:
     def _query_file(self, text: LayerWords, projected: Path) -> GroundingResult:
         query = torch.from_numpy(text.layers)[None].to(self._device)
         windows, results = [], []
-        with one_thread():
+        with one_torch_thread():
             for window, videos in self._load(projected):
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)

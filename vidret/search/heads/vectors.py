@@ -15,7 +15,7 @@ from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span
 from vidret.ground.vectors import NUM_EXTRA, ground_vectors, place_vectors, stack_words
-from vidret.search.heads.base import FPS, GroundedVideo, one_thread, shape_spans
+from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
 from vidret.text import strip_query
 from vidret.types import LayerWords
 
@@ -78,5 +78,5 @@ class VectorGrounder:
         if stored is None or not stored.segments:
             raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
         vectors = place_vectors(stored.segments, stored.frames, stored.times, first=video.start, fps=self.fps)
-        with one_thread():
+        with one_torch_thread():
             return ground_vectors(self._head, vectors, text, fps=self.fps, device=self._device)
