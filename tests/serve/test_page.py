@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -228,16 +229,14 @@ def test_reduced_motion_disables_autoplay(look: Look) -> None:
     assert page.evaluate("document.getElementById('film').paused")
 
 
-def test_negative_terms_exclude(look: Look) -> None:
-    page = look("/?q=people")
+def test_negative_terms_exclude_and_are_explained(look: Look, refusals: list[str]) -> None:
+    refusals.append("422")
+    page = look("/?q=people&k=many&min_seconds=long&v=../7&t=now&tab=other")  # invalid parameters are ignored
     expect(titles(page).first).to_have_text("bikes")
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#clear")).to_be_hidden()
     ask(page, "people -street")  # which is in each of its shots; bicycles are not
     expect(titles(page).first).to_have_text("phone")
-
-
-def test_hint_explains_negative_terms_and_a_query_of_only_those_is_refused(look: Look, refusals: list[str]) -> None:
-    refusals.append("422")
-    page = look()
     expect(page.locator("#hint")).to_contain_text("A minus excludes words: dog -beach")
     page.locator("#query").fill("-dog")
     expect(page.get_by_role("alert")).to_have_text("query must contain a positive word, got '-dog'")
@@ -329,21 +328,16 @@ def test_more_results_are_shown_on_request(look: Look) -> None:
 
 
 def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, worded_url: str) -> None:
-    page = look("/?q=emergency exit", at=worded_url)
-    line = page.locator(".said").first
+    page = look("/?q=harbour&k=24", at=worded_url)
+    line = page.locator(".said").first  # a long one starts shortly before its match
+    expect(line).to_have_text("said 0:00 … caller shall please hold the line until the harbour office answers.")
+    ask(page, "emergency exit")
     expect(line).to_have_text(f"on screen 0:03 {SIGN}")
     expect(line.locator("mark")).to_have_text(["EMERGENCY", "EXIT"])
     assert line.locator("b").count() == 0, "words are not markup"
     line.click()
     expect(page.get_by_role("dialog", name="bikes")).to_be_visible()
     assert place_of(page)["t"] == "3.0"
-
-
-def test_long_line_starts_shortly_before_its_match(look: Look, worded_url: str) -> None:
-    page = look("/?q=harbour&k=24", at=worded_url)
-    expect(page.locator(".said").first).to_have_text(
-        "said 0:00 … caller shall please hold the line until the harbour office answers."
-    )
 
 
 def test_source_chips_filter_and_are_part_of_the_url(look: Look, worded_url: str, url: str) -> None:
@@ -417,30 +411,16 @@ def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: En
     expect(page.locator("#understood")).to_be_hidden()
 
 
-def test_videos_like_a_frame(look: Look, indexed: Engine) -> None:
-    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=2.0")
-    wait_for_film(page)
-    page.get_by_role("button", name="Find videos like this frame").click()
-    expect(page.locator("#viewer")).to_be_hidden()
-    expect(titles(page).first).to_have_text(re.compile("tour|old"))
-    expect(page.get_by_alt_text("Query image")).to_be_visible()
-
-
-def test_a_link_to_the_time_is_copied(look: Look, indexed: Engine) -> None:
-    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=3.0", permissions=["clipboard-read"])
+def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed: Engine, tmp_path: Path) -> None:
+    video_id = find_id(indexed, "tour.mp4")
+    page = look(f"/?v={video_id}&t=6.0", permissions=["clipboard-read"])
     wait_for_film(page)
     page.get_by_role("button", name="Copy a link to this time").click()
     expect(page.locator("#viewer-announcement")).to_have_text("Link copied.")
     link = str(page.evaluate("navigator.clipboard.readText()"))
-    assert f"v={find_id(indexed, 'tour.mp4')}" in link
-    assert link.endswith("t=3.0")
-
-
-def test_a_moment_is_saved_as_a_file(look: Look, indexed: Engine, tmp_path: Path) -> None:
-    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=6.0")
-    wait_for_film(page)
-    shots = page.get_by_role("list", name="Shots").get_by_role("button")
-    expect(shots).not_to_have_count(0)
+    assert f"v={video_id}" in link
+    assert link.endswith("t=6.0")
+    expect(page.get_by_role("list", name="Shots").get_by_role("button")).not_to_have_count(0)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Save this moment").click()
     waiting.value.save_as(tmp_path / "clip.mp4")
@@ -451,6 +431,10 @@ def test_a_moment_is_saved_as_a_file(look: Look, indexed: Engine, tmp_path: Path
     assert end - start < 10, "one shot of the film"
     assert probe(tmp_path / "clip.mp4").duration == pytest.approx(end - start, abs=0.15)
     expect(page.locator("#viewer-announcement")).to_contain_text("Saved 0:0")
+    page.get_by_role("button", name="Find videos like this frame").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(titles(page).first).to_have_text(re.compile("tour|old|bikes"))
+    expect(page.get_by_alt_text("Query image")).to_be_visible()
 
 
 def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
@@ -570,10 +554,12 @@ def test_long_transcripts_stay_usable(look: Look, worded_url: str, bikes: int) -
     assert display == "block", "list items are numbered again for each that is hidden, which takes seconds"
 
 
-@pytest.mark.parametrize("width", [320, 1280])
-def test_words_fit_and_have_contrast(look: Look, worded_url: str, bikes: int, width: int) -> None:
-    page = look("/", at=worded_url, width=width, height=720)
-    for place, filled in ((f"/?v={bikes}&q=emergency exit", "#lines mark"), ("/?q=emergency exit", ".said mark")):
+def test_words_fit_and_have_contrast(look: Look, worded_url: str, bikes: int) -> None:
+    page = look("/", at=worded_url)
+    for width, (place, filled) in product(
+        (320, 1280), ((f"/?v={bikes}&q=emergency exit", "#lines mark"), ("/?q=emergency exit", ".said mark"))
+    ):
+        page.set_viewport_size({"width": width, "height": 720})
         page.goto(place)
         expect(page.locator(filled).first).to_be_attached()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -712,13 +698,6 @@ def test_url_can_be_shared(look: Look) -> None:
     expect(titles(other).first).to_have_text("bikes")
 
 
-def test_invalid_url_parameters_are_ignored(look: Look) -> None:
-    page = look(f"/?q={BIKES}&k=many&min_seconds=long&v=../7&t=now&tab=other")
-    expect(page.locator("#status")).to_contain_text("5 videos")
-    expect(page.locator("#viewer")).to_be_hidden()
-    expect(page.locator("#clear")).to_be_hidden()
-
-
 def test_back_and_forward_go_through_searches_and_videos(look: Look) -> None:
     page = look()
     ask(page, BIKES)
@@ -826,6 +805,7 @@ def test_index_tab_lists_facts_and_failed_files(look: Look, indexed: Engine, fil
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
+    assert page.locator("#put").is_hidden(), "there is no language model to ask"
     rows = page.locator("#failures-rows tr")
     expect(rows).to_have_text([re.compile(r"broken\.mp4\s*is not a video")])
     page.get_by_label("Filter", exact=True).fill("nothing like it")
@@ -898,12 +878,6 @@ def test_question_is_answered_with_citations_that_play(look: Look, asking_url: s
     expect(answer).to_be_hidden()
 
 
-def test_page_offers_no_questions_without_a_language_model(look: Look) -> None:
-    page = look("/?tab=index")
-    expect(page.locator("#index-path")).not_to_be_empty()
-    assert page.locator("#put").is_hidden()
-
-
 def test_late_responses_are_dropped(look: Look) -> None:
     page = look()
     held: list[Route] = []
@@ -962,53 +936,61 @@ def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
         assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)
 
 
-@pytest.mark.parametrize("place", ["/", f"/?q={BIKES}&min_seconds=2", f"/?q={BIKES}&v={{bikes}}&t=2", "/?tab=index"])
-def test_narrow_screen_has_no_overflow(look: Look, bikes: int, place: str) -> None:
-    page = look(place.format(bikes=bikes), width=320, height=640)
-    expect(page.locator(FILLED).first).to_be_visible()
-    if "min_seconds" in place:
-        page.get_by_role("button", name="Filters").click()
-        expect(page.get_by_role("combobox", name="Folder")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
-    assert page.evaluate("document.getElementById('viewer').scrollWidth") <= 320
-    if "v=" in place:
-        path = page.locator("#viewer-path").bounding_box()
-        last = page.locator("#moments li").last.bounding_box()
-        assert path is not None
-        assert last is not None
-        assert last["y"] + last["height"] <= path["y"], "no elements overlap"
-    shoot(page, "narrow-" + re.sub(r"\W+", "-", place))
+@pytest.fixture(scope="module")
+def places(bikes: int) -> dict[str, str]:
+    """Return the addresses of what the page can show, by name."""
+    return {
+        "home": "/",
+        "results": f"/?q={BIKES}",
+        "filters": f"/?q={BIKES}&min_seconds=2",
+        "weak": "/?q=quarterly tax regulations",
+        "viewer": f"/?q={BIKES}&v={bikes}&t=2",
+        "index": "/?tab=index",
+    }
 
 
-def test_text_has_contrast_in_light_and_dark(look: Look, bikes: int) -> None:
+def test_every_place_is_legible_and_accessible(look: Look, places: dict[str, str]) -> None:
     page = look()
-    for place in ("/", f"/?q={BIKES}", "/?q=quarterly tax regulations", f"/?q={BIKES}&v={bikes}", "/?tab=index"):
+    for name, place in places.items():
+        page.set_viewport_size({"width": 1280, "height": 860})
         page.goto(place)
         expect(page.locator(FILLED).first).to_be_visible()
+        check_names(page)
+        if name == "viewer":
+            slider = page.get_by_role("slider", name="Position in the video")
+            expect(slider).to_have_attribute("aria-valuetext", "0:02 of 0:10")
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
             contrast, text = page.evaluate(CONTRASTS)
             assert contrast >= 4.5, f"{text}, {scheme}"
             ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
-            shoot(page, f"{scheme}-" + re.sub(r"\W+", "-", place))
+            shoot(page, f"{scheme}-{name}")
+        page.set_viewport_size({"width": 320, "height": 640})
+        if name == "filters":
+            page.get_by_role("button", name="Filters").click()
+            expect(page.get_by_role("combobox", name="Folder")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert page.evaluate("document.getElementById('viewer').scrollWidth") <= 320
+        if name == "viewer":
+            path = page.locator("#viewer-path").bounding_box()
+            last = page.locator("#moments li").last.bounding_box()
+            assert path is not None
+            assert last is not None
+            assert last["y"] + last["height"] <= path["y"], "no elements overlap"
+        shoot(page, f"narrow-{name}")
 
 
-def test_controls_have_a_name_and_a_role(look: Look, bikes: int) -> None:
-    for place in (f"/?q={BIKES}", f"/?q={BIKES}&v={bikes}&t=2", "/?tab=index"):
-        page = look(place)
-        expect(page.locator(FILLED).first).to_be_visible()
-        lines = page.locator("body").aria_snapshot().splitlines()
-        used = [line for line in lines if re.match(rf"\s*- '?({ROLES})\b", line)]
-        assert len(used) > 5
-        assert [line for line in used if not re.search(r'"[^"]*\w', line)] == []
-        unlabelled = "[...document.querySelectorAll('input, textarea')].filter((e) => !e.labels.length && !e.ariaLabel)"
-        assert page.evaluate(f"{unlabelled}.length") == 0
-        for role in ("search", "navigation", "main"):
-            expect(page.get_by_role(role, include_hidden=True)).to_have_count(1)
-        if "t=2" in place:
-            slider = page.get_by_role("slider", name="Position in the video")
-            expect(slider).to_have_attribute("aria-valuetext", "0:02 of 0:10")
+def check_names(page: Page) -> None:
+    """Check that every control has a name and a role."""
+    lines = page.locator("body").aria_snapshot().splitlines()
+    used = [line for line in lines if re.match(rf"\s*- '?({ROLES})\b", line)]
+    assert len(used) > 5
+    assert [line for line in used if not re.search(r'"[^"]*\w', line)] == []
+    unlabelled = "[...document.querySelectorAll('input, textarea')].filter((e) => !e.labels.length && !e.ariaLabel)"
+    assert page.evaluate(f"{unlabelled}.length") == 0
+    for role in ("search", "navigation", "main"):
+        expect(page.get_by_role(role, include_hidden=True)).to_have_count(1)
 
 
 def test_page_is_small_and_self_contained() -> None:

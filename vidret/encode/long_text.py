@@ -42,6 +42,8 @@ def encode_clauses(
         """Return whether a text fits; no token is shorter than a byte, which saves tokenizing most texts twice."""
         return len(part.encode("utf-8", "replace")) + ENDS <= context or fits(part)
 
+    if not texts:
+        return []  # models cannot encode a batch of none
     parts = [split_text(text, is_short) for text in texts]
     for text, clauses in zip(texts, parts, strict=True):
         if len(clauses) > 1:

@@ -8,7 +8,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +165,6 @@ def test_words_equal_those_without_padding(encoder: Encoder, model: Any) -> None
     assert [len(embedding.words) for embedding in encoder.encode_text(TEXTS)] == [5, 1, 8, 2]
 
 
-def test_vectors_are_float32_of_unit_length(encoder: Encoder) -> None:
-    (embedding,) = encoder.encode_frames([sample(4)], tokens=True)
-    (text,) = encoder.encode_text(["a dog"])
-    for vectors in (embedding.video, embedding.frames, embedding.tokens, text.sentence, text.words):
-        assert vectors is not None
-        assert vectors.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
-
-
 def test_a_batch_equals_single_calls(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
@@ -187,14 +177,6 @@ def test_a_batch_equals_single_calls(model: Any) -> None:
         np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
         np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
         np.testing.assert_allclose(embedding.tokens, alone.tokens, atol=1e-5)
-
-
-def test_threads_do_not_mix_words(encoder: Encoder) -> None:
-    texts = [f"{'word ' * (number % 7 + 1)}number {number}" for number in range(24)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda text: encoder.encode_text([text])[0], texts))
-    for embedding, text in zip(together, texts, strict=True):
-        np.testing.assert_allclose(embedding.words, encoder.encode_text([text])[0].words, atol=1e-5)
 
 
 def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:

@@ -109,15 +109,6 @@ def test_any_size_of_image(fused: bool, weights: LiteWeights, network: Any) -> N
 
 
 @torch.inference_mode()
-def test_an_image_is_independent_of_its_batch(fused: bool, weights: LiteWeights) -> None:
-    trunk, images = LiteTrunk(weights), noise(5, 3, 64, 64)
-    together = trunk(images)
-    for size in (1, 2, 5):
-        parts = torch.cat([trunk(part) for part in torch.split(images, size)])
-        torch.testing.assert_close(parts, together, atol=1e-4, rtol=0)
-
-
-@torch.inference_mode()
 def test_bfloat16_rounds_wide_layers_only(fused: bool, weights: LiteWeights) -> None:
     narrow, wide = (
         FoldedConv(nn.Conv2d(channels, 8, 1).eval(), nn.BatchNorm2d(8).eval(), device=CPU, dtype=torch.bfloat16)

@@ -155,59 +155,6 @@ def test_features_of_a_class_are_close_to_its_text(
         assert max(scores) == scores[0]
 
 
-def test_the_starter_is_a_valid_encoder(encoder: StarterEncoder) -> None:
-    check_encoder(encoder)
-    assert (encoder.name, encoder.dim, encoder.resize.crop) == ("starter", 384, 224)
-    assert StarterEncoder().fingerprint == encoder.fingerprint
-
-
-def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: StarterEncoder) -> None:
-    blank = np.stack([np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 255, np.uint8)])
-    for frames in (sample(3), Frames(blank, np.arange(2.0))):
-        (embedding,) = encoder.encode_frames([frames], tokens=True)
-        assert embedding.times is frames.times
-        assert embedding.frames.shape == (len(frames), 384)
-        assert embedding.tokens is not None
-        assert embedding.tokens.shape == (49 * len(frames), 384)
-        for vectors in (embedding.video, embedding.frames, embedding.tokens):
-            np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
-    for text in encoder.encode_text(TEXTS):
-        np.testing.assert_allclose(lengths(text.sentence), 1, atol=1e-5)
-        np.testing.assert_allclose(lengths(text.words), 1, atol=1e-5)
-
-
-def test_a_frame_is_independent_of_its_batch() -> None:
-    encoder = StarterEncoder(batch_size=3)
-    batch = [sample(length, seed=length) for length in (1, 4, 2)]
-    together = encoder.encode_frames(batch, tokens=True)
-    for frames, embedding in zip(batch, together, strict=True):
-        (alone,) = encoder.encode_frames([frames])
-        np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
-        np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
-        mean = alone.frames.mean(0)
-        np.testing.assert_allclose(embedding.video, mean / np.linalg.norm(mean), atol=1e-5)
-        assert embedding.tokens is not None
-        assert alone.tokens is None
-    (single,) = encoder.encode_frames([Frames(batch[1].pixels[2:3], np.zeros(1))], tokens=True)
-    assert together[1].tokens is not None
-    assert single.tokens is not None
-    np.testing.assert_allclose(single.frames[0], together[1].frames[2], atol=1e-5)
-    np.testing.assert_allclose(single.tokens, together[1].tokens[2 * 49 : 3 * 49], atol=1e-5)
-
-
-def test_a_text_is_independent_of_its_batch(encoder: StarterEncoder) -> None:
-    together = encoder.encode_text([*TEXTS, "word " * 100, *TEXTS * 8])
-    for index, text in enumerate(TEXTS):
-        (alone,) = encoder.encode_text([text])
-        for embedding in (together[index], together[-len(TEXTS) + index]):
-            assert embedding.text == text
-            assert embedding.words.shape == alone.words.shape
-            np.testing.assert_allclose(embedding.sentence, alone.sentence, atol=1e-5)
-            np.testing.assert_allclose(embedding.words, alone.words, atol=1e-4)
-    assert [len(encoder.encode_text([text])[0].words) for text in ("a dog", "bikes", "")] == [2, 1, 2]
-    assert encoder.encode_text([]) == []
-
-
 @torch.no_grad()
 def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
     tokenizer, model = load_sentence_model(find_weights(SENTENCES))

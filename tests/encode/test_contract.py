@@ -1,0 +1,122 @@
+"""What holds for every encoder of images: valid vectors, which depend on nothing else that is encoded."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.encode.hf_models import save_tiny
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
+from vidret.encode.encoder import Encoder, check_encoder
+from vidret.encode.families.registry import load_encoder
+from vidret.types import Frames
+
+TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
+
+
+@pytest.fixture(scope="module", params=["starter", "clip", "transformers", "sentence-transformers"])
+def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the name of an encoder of each family, of random weights but for the starter."""
+    folder = tmp_path_factory.mktemp("model")
+    match request.param:
+        case "clip":
+            torch.manual_seed(0)
+            vision = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=16)
+            text = TextShape(context=77, vocabulary=49408, width=16, layers=1, heads=2, dim=16)
+            save_model(ClipModel(Card("clip", "tiny", vision, text)), folder / "tiny.safetensors")
+            return str(folder / "tiny.safetensors")
+        case "transformers":
+            return f"hf:{save_tiny('siglip', folder / 'tiny')}"
+        case "sentence-transformers":
+            return f"st:{save_sentence_model(folder)}"
+    return str(request.param)
+
+
+def save_sentence_model(folder: Path) -> Path:
+    """Save a tiny model as sentence-transformers does."""
+    transformers = pytest.importorskip("transformers")
+    library = pytest.importorskip("sentence_transformers", minversion="6.2")
+    tiny = save_tiny("clip", folder / "tiny")
+    parts = (transformers.AutoImageProcessor.from_pretrained(tiny), transformers.AutoTokenizer.from_pretrained(tiny))
+    transformers.CLIPProcessor(*parts).save_pretrained(tiny)
+    library.SentenceTransformer(str(tiny), device="cpu").save(str(folder / "st"))
+    return folder / "st"
+
+
+@pytest.fixture(scope="module")
+def encoder(name: str) -> Encoder:
+    return load_encoder(name, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def has_tokens(name: str) -> bool:
+    return not name.startswith("st:")
+
+
+def sample(encoder: Encoder, num_frames: int, seed: int = 0) -> Frames:
+    side = encoder.resize.crop
+    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8)
+    return Frames(pixels, np.arange(num_frames) / 2)
+
+
+def assert_unit(vectors: np.ndarray | None) -> None:
+    assert vectors is not None
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
+
+
+def test_it_is_valid_and_known_again(name: str, encoder: Encoder) -> None:
+    check_encoder(encoder)
+    again = load_encoder(name, device="cpu", precision="fp32")
+    assert (again.name, again.dim, again.fingerprint) == (encoder.name, encoder.dim, encoder.fingerprint)
+
+
+def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: Encoder, has_tokens: bool) -> None:
+    blank = np.zeros_like(sample(encoder, 2).pixels)
+    blank[1] = 255
+    for frames in (sample(encoder, 3), Frames(blank, np.arange(2.0))):
+        (embedding,) = encoder.encode_frames([frames], tokens=has_tokens)
+        assert embedding.times is frames.times
+        assert embedding.frames.shape == (len(frames), encoder.dim)
+        assert_unit(embedding.video)
+        assert_unit(embedding.frames)
+        if has_tokens:
+            assert_unit(embedding.tokens)
+        mean = embedding.frames.mean(axis=0)
+        np.testing.assert_allclose(embedding.video, mean / np.linalg.norm(mean), atol=1e-5)
+    for text, embedded in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
+        assert embedded.text == text
+        assert_unit(embedded.sentence)
+        assert_unit(embedded.words)
+
+
+def test_a_frame_is_independent_of_its_batch(encoder: Encoder, has_tokens: bool) -> None:
+    batch = [sample(encoder, length, seed=length) for length in (1, 7, 2)]
+    together = encoder.encode_frames(batch, tokens=has_tokens)
+    for frames, embedding in zip(batch, together, strict=True):
+        (single,) = encoder.encode_frames([frames], tokens=has_tokens)
+        np.testing.assert_allclose(embedding.video, single.video, atol=1e-5)
+        np.testing.assert_allclose(embedding.frames, single.frames, atol=1e-5)
+        if has_tokens:
+            assert embedding.tokens is not None
+            assert single.tokens is not None
+            np.testing.assert_allclose(embedding.tokens, single.tokens, atol=1e-5)
+        assert encoder.encode_frames([frames])[0].tokens is None
+    (frame,) = encoder.encode_frames([Frames(batch[1].pixels[2:3], np.zeros(1))])
+    np.testing.assert_allclose(frame.frames[0], together[1].frames[2], atol=1e-5)
+
+
+def test_a_text_is_independent_of_its_batch_and_of_other_threads(encoder: Encoder) -> None:
+    texts = [*TEXTS, "longer " * 200, *TEXTS]
+    together = encoder.encode_text(texts)
+    with ThreadPoolExecutor(4) as pool:
+        singles = list(pool.map(lambda text: encoder.encode_text([text])[0], texts))
+    for one, other in zip(together, singles, strict=True):
+        assert one.words.shape == other.words.shape
+        np.testing.assert_allclose(one.sentence, other.sentence, atol=1e-5)
+        np.testing.assert_allclose(one.words, other.words, atol=1e-4)
+    assert encoder.encode_text([]) == []
