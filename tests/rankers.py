@@ -1,15 +1,17 @@
 """Rankers with golden weights, and their scores of stored segments."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.fakes import DIM, PatchEncoder
 from tests.goldens import find_cases
 from vidret.align.batches import collate_segments, collate_texts
-from vidret.align.files import save_aligner
+from vidret.align.files import CARD, describe_aligner
 from vidret.align.glscl import ConceptAligner
 from vidret.align.glscl_checkpoint import convert_concepts
 from vidret.align.ucofia import Aligner
@@ -34,6 +36,13 @@ def convert_golden(method: str) -> Aligner | ConceptAligner:
     """Return the trained aligner of a golden."""
     convert = convert_aligner if method == "ucofia" else convert_concepts
     return convert(find_cases(method)[0].weights)
+
+
+def save_aligner(aligner: Aligner | ConceptAligner, path: Path) -> None:
+    """Write a trained aligner to a file of its own, which ``load_aligner`` reads."""
+    part = describe_aligner(aligner)
+    weights = {name: weight.detach().contiguous() for name, weight in part.weights.items()}
+    save_file(weights, path, metadata={CARD: json.dumps(part.card)})
 
 
 def make_ranker(kind: str, folder: Path, *, tokens: str = "float16", encoder: Encoder | None = None) -> Ranker:

@@ -13,9 +13,8 @@ import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic, write_mosaics
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.rankers import convert_golden, make_published_weights, make_ranker, score_directly
+from tests.rankers import convert_golden, make_published_weights, make_ranker, save_aligner, score_directly
 from tests.spoken import NamedColours
-from vidret.align.files import save_aligner
 from vidret.channels.picture.ranking import Ranker
 from vidret.encode.clip.model import save_model
 from vidret.encode.clip.weights import convert_state_dict

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.goldens import Case, check_close, find_cases
+from tests.rankers import save_aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.files import load_aligner, save_aligner
+from vidret.align.files import load_aligner
 from vidret.align.glscl import (
     TEXTS,
     VIDEOS,

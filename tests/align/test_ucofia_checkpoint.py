@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.goldens import find_cases
-from vidret.align.files import load_aligner, save_aligner
+from tests.rankers import save_aligner
+from vidret.align.files import load_aligner
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_checkpoint import UCOFIA, convert_aligner
 from vidret.errors import AlignerError

@@ -13,7 +13,6 @@ from vidret.corpus.diversity import (
     choose_ridge,
     compute_vendi,
     compute_vendi_of_kernel,
-    map_to_fourier,
     measure_spread,
     split_by_direction,
     split_diversity,
@@ -26,6 +25,12 @@ def naive_vendi(vectors: np.ndarray) -> float:
     unit = [vector / np.sqrt((vector**2).sum()) for vector in vectors]
     kernel = np.array([[a @ b / len(unit) for b in unit] for a in unit])
     return math.exp(-sum(value * math.log(value) for value in np.linalg.eigvalsh(kernel) if value > 1e-9))
+
+
+def map_to_fourier(vectors: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Return random Fourier features: their products approximate a Gaussian kernel, and each has the length 1."""
+    angles = vectors.astype(np.float64) @ frequencies.astype(np.float64)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / math.sqrt(frequencies.shape[1])
 
 
 def naive_parts(texts: np.ndarray, vectors: np.ndarray, ridge: float) -> tuple[float, float]:

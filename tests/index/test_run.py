@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -20,13 +19,11 @@ import pytest
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
 from tests.rankers import make_ranker
-from tests.store.samples import to_format_1
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
-from vidret.video.identity import fingerprint, legacy_fingerprint
 
 
 def test_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
@@ -248,38 +245,6 @@ def test_file_touched_while_it_is_read_is_stored(tmp_path: Path) -> None:
     red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
     report = Engine(tmp_path / "index", CallingEncoder(red.touch)).index([tmp_path / "films"])
     assert (report.encoded, report.failed) == (1, [])
-
-
-def to_legacy_fingerprints(index: Path, *films: Path) -> None:
-    """Convert an index to an earlier version, whose fingerprints cover a sample of the content."""
-    names = {fingerprint(film): legacy_fingerprint(str(film)) for film in films}
-    connection = sqlite3.connect(index / "catalog.sqlite")
-    with connection:
-        connection.executemany(
-            "UPDATE videos SET fingerprint = ? WHERE fingerprint = ?", [(old, new) for new, old in names.items()]
-        )
-    connection.close()
-    to_format_1(index)
-
-
-def test_index_of_an_earlier_version_is_not_encoded_again(tmp_path: Path) -> None:
-    films = tmp_path / "films"
-    a, b = (write_film(films / f"{name}.mp4", (name, 2)) for name in ("red", "blue"))
-    whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
-    half = films / "half.mkv"
-    half.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    engine = Engine(tmp_path / "index", ColourEncoder())
-    engine.index([films])
-    to_legacy_fingerprints(tmp_path / "index", a, b, half)
-    report = engine.index([films])
-    assert (report.unchanged, report.encoded) == (3, 0)
-
-    moved = a.rename(films / "moved.mp4")
-    os.utime(b, (10**9, 10**9))  # only its sample is the same
-    half.rename(films / "moved.mkv")  # may be complete by now
-    report = engine.index([films])
-    assert (report.linked, report.encoded, report.missing) == (1, 2, 1)
-    assert engine.search("red", 1)[0].path == str(moved)
 
 
 # Unreadable files

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from vidret.metrics.predictions import (
     match_predictions,
     read_predictions,
     write_predictions,
-    write_submission,
 )
 
 GOOD = '{"qid": 1, "vid": "v", "query": "a cat", "pred_relevant_windows": [[0, 2.5, 0.5], [4, 4, -1]]}'
@@ -68,14 +66,6 @@ def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
     assert (rows[2]["vid"], rows[2]["query"]) == ("video x", "text x \u00e4\u2028")
     write_predictions(tmp_path / "b.jsonl", queries[:1], [Prediction("7", saliency=np.ones(2))])
     assert "pred_relevant_windows" not in (tmp_path / "b.jsonl").read_text("utf-8")
-
-
-def test_submission_zip_has_two_files_and_no_folder(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD)
-    write_submission(tmp_path / "both.zip", val=path, test=path)
-    with ZipFile(tmp_path / "both.zip") as archive:
-        assert archive.namelist() == ["hl_val_submission.jsonl", "hl_test_submission.jsonl"]
-        assert archive.read("hl_test_submission.jsonl").decode() == GOOD
 
 
 @pytest.mark.wrong_shapes

@@ -10,7 +10,7 @@ import pytest
 from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, find_goldens
 from vidret.errors import VidretError
 from vidret.metrics.ranks import Ranks
-from vidret.metrics.retrieval import Row, Summary, evaluate, evaluate_tiles, hits, summarise
+from vidret.metrics.retrieval import Row, Summary, evaluate, hits, summarise
 
 
 def naive_summary(ranks: list[float], cuts: tuple[int, ...]) -> Summary:
@@ -112,21 +112,6 @@ def test_gallery_of_all_captions_is_never_easier() -> None:
         best, everything = (evaluate(scores, truth, all_captions=each)[1].metrics.ranks for each in (False, True))
         assert (best.mean <= everything.mean).all()
         assert (best.mean < everything.mean).any()
-
-
-def test_evaluate_tiles_equals_evaluate() -> None:
-    scores, truth = sample(50, 20, steps=2.0), np.repeat(np.arange(10), 5)
-    for all_captions in (False, True):
-        expected = evaluate(scores, truth, all_captions=all_captions, cuts=(1, 3))
-        found = evaluate_tiles(
-            lambda rows, columns: scores[rows, columns],
-            truth,
-            20,
-            all_captions=all_captions,
-            cuts=(1, 3),
-            tile_size=(7, 6),
-        )
-        assert [row.to_dict() for row in found] == [row.to_dict() for row in expected]
 
 
 def test_invalid_arguments_are_rejected() -> None:

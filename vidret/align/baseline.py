@@ -1,6 +1,4 @@
-"""Calibration of what a score means: the share of unrelated queries that score as high in an index."""
-
-from collections.abc import Sequence
+"""Queries that are unrelated to most videos: what they score in an index says what a score means."""
 
 WEAK = 0.75  # share of unrelated queries from which on a hit is weak
 
@@ -71,8 +69,3 @@ UNRELATED = (
     "a clown juggles balls",
     "an old map is unrolled",
 )
-
-
-def unrelated_share(best_scores: Sequence[float], score: float) -> float:
-    """Return the share of unrelated queries whose best score in the index is at least ``score``; 0 without queries."""
-    return sum(best >= score for best in best_scores) / len(best_scores) if best_scores else 0.0

@@ -136,11 +136,7 @@ def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query v
 
 
 def check_bank(bank: Tensor, name: str = "bank") -> None:
-    """Check for a matrix of finite floats with at least one query and one video.
-
-    Raises:
-        ValueError: ``bank`` is anything else.
-    """
+    """Check for a matrix of finite floats with at least one query and one video."""
     if bank.ndim != 2 or bank.numel() == 0 or bank.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"{name} must be a float32 or float64 matrix of at least one query and one video, got {bank.dtype} "

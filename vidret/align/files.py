@@ -1,4 +1,4 @@
-"""Saving and loading trained aligners: safetensors files with a card that names the kind of aligner."""
+"""Trained aligners as files: safetensors files with a card that names the kind of aligner."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vidret.align.glscl import ConceptAligner
@@ -26,13 +25,6 @@ BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Align
         weights, temperature=card["temperature"], heads=card["heads"], share=card["share"], names={}
     ),
 }
-
-
-def save_aligner(aligner: Aligner | ConceptAligner, path: Path) -> None:
-    """Write a trained aligner to a file of its own, which ``load_aligner`` reads."""
-    part = describe_aligner(aligner)
-    weights = {name: weight.detach().contiguous() for name, weight in part.weights.items()}
-    save_file(weights, path, metadata={CARD: json.dumps(part.card)})
 
 
 def describe_aligner(aligner: Aligner | ConceptAligner) -> Part:

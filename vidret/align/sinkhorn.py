@@ -113,11 +113,7 @@ def _check_settings(scores: Tensor, temperature: float, num_iterations: int, tol
 
 
 def find_real(name: str, mask: Tensor | None, scores: Tensor, axis: int) -> Tensor:
-    """Return the indices along an axis that are not padding.
-
-    Raises:
-        ValueError: The mask is invalid, or all are padding.
-    """
+    """Return the indices along an axis that are not padding."""
     length = scores.shape[axis]
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (length,)):
         raise ValueError(f"{name} must be {length} bools, got {mask.dtype} {tuple(mask.shape)}")
@@ -130,11 +126,7 @@ def find_real(name: str, mask: Tensor | None, scores: Tensor, axis: int) -> Tens
 
 
 def find_log_weights(name: str, weights: Tensor | None, scores: Tensor, axis: int, real: Tensor) -> Tensor:
-    """Return the logarithm of each real row's or column's share of the mass.
-
-    Raises:
-        ValueError: The weights have the wrong shape, or are not positive and finite.
-    """
+    """Return the logarithm of each real row's or column's share of the mass."""
     if weights is None:
         return scores.new_full((len(real),), -math.log(len(real)))
     if weights.shape != (scores.shape[axis],):

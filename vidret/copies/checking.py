@@ -173,16 +173,7 @@ def read_pair(
 ) -> FramePair | None:
     """Return the pictures of a stretch of the clip, and those of where the film may show it; None if there are few.
 
-    Args:
-        guess: Where that is, give or take ``slack_s`` seconds.
-        start: Where the stretch begins in the clip, in seconds.
-        end: Where it ends.
-        reader: Reads the files.
-        slack_s: By how many seconds the offset may be wrong.
-        stretch: How many times as long the film may take at most.
-
-    Raises:
-        DecodeError: A file cannot be read.
+    The film may take ``stretch`` times as long as the clip, and begin ``slack_s`` seconds from where it is guessed.
     """
     middle = (start + end) / 2
     film_s, half_s = guess.speed * middle + guess.offset, (end - start) / 2 * stretch + slack_s

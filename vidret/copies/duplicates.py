@@ -86,12 +86,6 @@ def group_copies(
 
     Videos that share most of both are one group. A longer film that contains the footage is in the group of each
     footage that it contains.
-
-    Args:
-        pairs: The pairs of videos that share footage.
-        mutual: Those that share most of both, as (clip, film).
-        videos: All videos, by id.
-        wanted: Ids of the videos that groups must have one of; None for all groups.
     """
     sets, links = DisjointSets(), defaultdict[int, dict[int, FootageLink]](dict)
     containing: dict[tuple[int, int], FootagePair] = {}

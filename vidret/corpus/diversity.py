@@ -73,19 +73,6 @@ def compute_vendi_of_kernel(kernel: Float[np.ndarray, "sample sample"], order: f
     return math.exp(math.log(float((values**order).sum())) / (1 - order))
 
 
-def map_to_fourier(
-    vectors: Float[np.ndarray, "sample dim"], frequencies: Float[np.ndarray, "dim frequency"]
-) -> Float[np.ndarray, "sample feature"]:
-    """Return random Fourier features: their products approximate a Gaussian kernel, and each has the length 1.
-
-    Args:
-        vectors: Vectors.
-        frequencies: Normal random numbers divided by the kernel's bandwidth; the same for texts and videos.
-    """
-    angles = vectors.astype(np.float64) @ frequencies.astype(np.float64)
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / math.sqrt(frequencies.shape[1])
-
-
 def split_diversity(
     texts: Float[np.ndarray, "sample text_dim"], vectors: Float[np.ndarray, "sample dim"], ridge: float | None = None
 ) -> DiversityParts:
@@ -130,9 +117,6 @@ def split_by_direction(
 
     It is the split for a query, which is the same text for all samples: one direction is removed, and no regression is
     needed.
-
-    Raises:
-        VidretError: There is no vector, or a value is not finite.
     """
     y = _normalise(vectors)
     basis = np.linalg.svd(_check_finite(directions, "texts"), full_matrices=False)[2][: len(directions)]

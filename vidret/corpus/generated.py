@@ -186,12 +186,7 @@ def score_stream(
 
 
 def read_frame_vectors(encoder: Encoder, path: str) -> Float32[np.ndarray, "frame dim"]:
-    """Return the unit vectors of evenly spaced frames of a video.
-
-    Raises:
-        DecodeError: The file cannot be read.
-        VidretError: It has too few frames, or the encoder has no vector for each frame.
-    """
+    """Return the unit vectors of evenly spaced frames of a video."""
     info = probe(path)
     if info.num_frames < NUM_FRAMES:
         raise VidretError(f"{path}: must have at least {NUM_FRAMES} frames, got {info.num_frames}")

@@ -148,11 +148,7 @@ def read_probe_world(
 
 
 def read_spread_frames(path: str, resize: Resize) -> Frames:
-    """Return frames at even distances, the same number for each video; a short one repeats some.
-
-    Raises:
-        DecodeError: The file cannot be read.
-    """
+    """Return frames at even distances, the same number for each video; a short one repeats some."""
     info = probe(path)
     indices = np.linspace(0, info.num_frames - 1, NUM_FRAMES).round().astype(np.int64)
     return read_indices(info, indices, resize)

@@ -99,11 +99,7 @@ def score_by_questions(
 
 
 def write_questions(endpoint: ChatEndpoint, prompt: str) -> list[VideoQuestion]:
-    """Return the questions that a model writes about a prompt, each once.
-
-    Raises:
-        EndpointError: There is none in its answer.
-    """
+    """Return the questions that a model writes about a prompt, each once."""
     reply = drop_thoughts(endpoint.complete(_chat(WRITE, [_say(prompt)])))
     found = [question for line in reply.splitlines() if (question := _read_question(line)) is not None]
     questions = {question.text: question for question in found}

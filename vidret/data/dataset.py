@@ -141,11 +141,7 @@ def find_first_sentence(text: str) -> str:
 
 
 def read_sample_frames(source: FrameSource, video_id: str, rng: np.random.Generator) -> Pixels:
-    """Return a video's frames, with errors reduced to one message, so that they can be pickled out of a worker.
-
-    Raises:
-        VidretError: The video cannot be read.
-    """
+    """Return a video's frames, with errors reduced to one message, so that they can be pickled out of a worker."""
     try:
         return source.read(video_id, rng)
     except VidretError as error:

@@ -199,11 +199,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
 
 
 def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that both reports have the same queries, with the same text, video and ground truth.
-
-    Raises:
-        VidretError: They have not.
-    """
+    """Check that both reports have the same queries, with the same text, video and ground truth."""
     if unmatched := sorted(rows.keys() ^ others.keys()):
         count = len(unmatched)
         raise VidretError(f"reports must have the same queries, got {count} in one report only, such as {unmatched[0]}")
@@ -217,11 +213,7 @@ def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[st
 
 
 def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Check that both reports have the same gallery, since a smaller one is easier.
-
-    Raises:
-        VidretError: They have not.
-    """
+    """Check that both reports have the same gallery, since a smaller one is easier."""
     absent = [{*each["missing"], *each["failed"]} for each in (data, other)]
     if data["num_videos"] != other["num_videos"] or absent[0] != absent[1]:
         counts = [each["num_found"] for each in (data, other)]

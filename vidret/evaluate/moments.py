@@ -42,11 +42,7 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
 def score_matched(
     scoring: Scoring, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
 ) -> dict[str, dict[str, Any]]:
-    """Return the scores of spans, of saliency if all have it, and of each domain if there are several.
-
-    Raises:
-        VidretError: There is not exactly one prediction with spans per query.
-    """
+    """Return the scores of spans, of saliency if all have it, and of each domain if there are several."""
     lengths = scoring.lengths
     results = {"moments": drop_queries(score_moments(queries, predictions, lengths=lengths).to_dict())}
     if all(query.saliency for query in queries) and all(each.saliency is not None for each in predictions):
@@ -65,11 +61,7 @@ def score_matched(
 def score_saliency(
     scoring: Scoring, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
 ) -> HighlightReport | DomainReport:
-    """Return the scores of saliency by the benchmark's own metric.
-
-    Raises:
-        VidretError: There is not exactly one prediction with saliency per query, or ratings are missing or invalid.
-    """
+    """Return the scores of saliency by the benchmark's own metric."""
     return SALIENCY_METRICS[scoring.saliency](queries, predictions)
 
 
@@ -197,11 +189,7 @@ def evaluate_highlights(
 
 
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
-    """Return the queries whose video is available.
-
-    Raises:
-        VidretError: There is none.
-    """
+    """Return the queries whose video is available."""
     queries = [query for query in split.queries if query.video in gallery.files and query.video not in gallery.failed]
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query into an available video, got none")
@@ -209,11 +197,7 @@ def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:
 
 
 def check_labelled(queries: Sequence[LabelledQuery]) -> bool:
-    """Return whether the queries have true spans.
-
-    Raises:
-        VidretError: Only some queries have true spans.
-    """
+    """Return whether the queries have true spans."""
     without = [query.id for query in queries if not query.spans]
     if 0 < len(without) < len(queries):
         raise VidretError(f"queries must all have true spans or none, got {len(without)} without, first {without[0]}")

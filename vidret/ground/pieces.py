@@ -49,11 +49,7 @@ def save_projected(path: Path, windows: Iterable[tuple[Window, ProjectedVideos]]
 
 
 def write_archive(path: Path, mark: bytes, entries: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
-    """Write entries of named tensors to a file atomically, keeping one entry in memory; ``mark`` names the format.
-
-    Raises:
-        StoreError: The file cannot be written.
-    """
+    """Write entries of named tensors to a file atomically, keeping one entry in memory; ``mark`` names the format."""
     # The name is unique, since another process or thread may write the same file.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -85,11 +81,7 @@ def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window
 
 
 def read_archive(path: Path, mark: bytes) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the entries of a file that ``write_archive`` wrote, in order, one at a time.
-
-    Raises:
-        StoreError: The file is missing, damaged, or has another format.
-    """
+    """Yield the entries of a file that ``write_archive`` wrote, in order, one at a time."""
     try:
         with ZipFile(path) as archive:
             if archive.comment != mark:
@@ -182,11 +174,7 @@ def save_piece(folder: Path, piece: Piece) -> None:
 
 
 def load_piece(folder: Path, segment: Segment) -> Piece:
-    """Load the piece of a segment.
-
-    Raises:
-        StoreError: It is missing or damaged, or of another segment.
-    """
+    """Load the piece of a segment."""
     path = find_piece(folder, segment.number)
     tensors = dict(read_archive(path, PIECE_MARK)).get("piece", {})
     if tensors.get("times", torch.empty(0)).tolist() != [segment.start, segment.end]:

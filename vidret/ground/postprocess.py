@@ -129,13 +129,6 @@ def clip_and_round(
     return new_starts, new_ends
 
 
-def round_spans(
-    starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], scores: Float[np.ndarray, " span"]
-) -> list[list[float]]:
-    """Return [start, end, score] of each span, rounded to four decimals as in submissions of the DETR family."""
-    return [[float(f"{value:.4f}") for value in row] for row in zip(starts, ends, scores, strict=True)]
-
-
 DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 
 

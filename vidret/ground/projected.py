@@ -41,12 +41,6 @@ class ProjectedVideos(NamedTuple):
             return torch.full((len(first),), self.num_frames, device=first.device)
         return self.mask.sum(dim=1)
 
-    @property
-    def bytes_per_frame(self) -> float:
-        """Return the size of a frame's tokens, scales and biases."""
-        tensors = [tensor for tensor in (*self.layers, *self.scales, *self.biases) if tensor is not None]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / self.layers[0].shape[:2].numel()
-
     def tokens(self, layer: int, frames: slice = slice(None)) -> Float[Tensor, "video frame token dim"]:
         """Return the unpacked tokens of one layer for a slice of frames."""
         return _unpack(self.layers[layer][:, frames], _cut(self.scales[layer], frames))

@@ -36,14 +36,7 @@ class StepFrames(NamedTuple):
 
 
 def find_steps(start: float, end: float, *, first: float, fps: float) -> range:
-    """Return the steps whose middles lie in a segment.
-
-    Args:
-        start: Start of the segment in seconds.
-        end: End of the segment in seconds.
-        first: Start of the video in seconds.
-        fps: Steps per second.
-    """
+    """Return the steps, ``fps`` a second from ``first`` on, whose middles are in a segment; all times in seconds."""
     lowest, highest = ((time - first - _TIE_S) * fps - 0.5 for time in (start, end))
     return range(max(0, math.ceil(lowest)), max(0, math.ceil(highest)))
 

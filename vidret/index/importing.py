@@ -125,11 +125,7 @@ def import_videos(
 def _inspect(
     path: str, times: Float64[np.ndarray, "row 2"], vectors: Float32[np.ndarray, "row dim"], pool: ImagePool
 ) -> tuple[_Film, Float64[np.ndarray, "row 2"]]:
-    """Return what an index stores of a video, and the times of its rows; one row without times is the whole video.
-
-    Raises:
-        DecodeError: The file cannot be read, or does not fit the times.
-    """
+    """Return what an index stores of a video, and the times of its rows; one row without times is the whole video."""
     is_whole = bool(np.isnan(times).any())
     if is_whole and len(times) > 1:
         raise DecodeError(path, f"has {len(times)} vectors, and not all have start_s and end_s")

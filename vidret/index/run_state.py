@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
-from vidret.index.legacy_videos import LegacyVideos
 from vidret.index.progress import FileJob, IndexReport, Progress, Workload
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
@@ -39,7 +38,6 @@ class RunState:
         self.started = time.monotonic()
         self._broken: BaseException | None = None
         self._lock = threading.Lock()
-        self._legacy_videos = LegacyVideos(store)
         self._counts: dict[str, int] = defaultdict(int)
         self._newly_missing: set[str] = set()
         self._failed: list[tuple[str, str]] = []
@@ -55,7 +53,6 @@ class RunState:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files.find()}
-        self._legacy_videos.add(records.values())
         contents = self._find_contents(records.values()) if self.words is not None else {}
         for path, result in stat_files(files):
             record = records.get(path)
@@ -123,13 +120,6 @@ class RunState:
         return sorted(pair for pair in moved if pair[0] in self._newly_missing), sorted(gone)
 
     # Record
-
-    def find_stored(self, job: FileJob, fingerprint: str) -> int | None:
-        """Return the id of the complete video with the content of a file, or None."""
-        video_id = self.store.videos.find_complete(fingerprint)
-        if video_id is not None:
-            return video_id
-        return self._legacy_videos.find(job)
 
     def begin(self, job: FileJob | None, fingerprint: str, opened: OpenedVideo) -> int:
         """Begin or continue a video in the store, and return its id.
@@ -247,11 +237,7 @@ class RunState:
             raise self._broken
 
     def _settle_undecoded(self) -> None:
-        """Mark the files on which the decoder itself failed.
-
-        Raises:
-            VidretError: Nothing was decoded, and several files failed for the same reason.
-        """
+        """Mark the files on which the decoder itself failed."""
         undecoded, self._undecoded = self._undecoded, []
         reasons = {error.reason.replace(job.path, "") for job, error in undecoded}
         if len(undecoded) > 1 and len(reasons) == 1 and not (self._counts["encoded"] or self._counts["segments"]):

@@ -8,11 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64, Int64
 
 from vidret.channels.registry import KINDS
-from vidret.encode.encoder import Encoder
 from vidret.index.options import Pack
 from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
 from vidret.video.decoders.base import SamplingMode
@@ -21,7 +19,7 @@ from vidret.video.sampling import SampledFrames
 from vidret.video.workers.messages import DecodedSegment, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
-if TYPE_CHECKING:  # so that decoding processes do not import torch
+if TYPE_CHECKING:  # decoding processes import this module, and no torch
     from vidret.encode.encoder import Encoder
 
 SEGMENTS_AT_ONCE = 32  # in a batch on an accelerator; on a CPU core, single segments are as fast
@@ -139,6 +137,8 @@ class EncodingThread:
         self._waiting.put(None)
 
     def _run(self) -> None:
+        import torch  # not above: decoding processes import this module
+
         torch.set_num_threads(1)
         while batch := self._next_batch():
             try:
@@ -163,12 +163,12 @@ class EncodingThread:
         return batch
 
 
-RATE = 2.0  # frames per second, twice those of an index, so that some lie close to its frames
+RATE = 2.0  # frames of a clip per second, twice those of an index, so that some lie close to its frames
 TIMEOUT_S = 60.0
 
 
 def encode_clip(
-    encoder: Encoder, path: str, start: float | None, end: float | None
+    encoder: "Encoder", path: str, start: float | None, end: float | None
 ) -> tuple[Float[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"], float, float]:
     """Return the frame vectors of a clip with their times, and when the clip begins and ends, all in seconds.
 

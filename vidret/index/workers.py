@@ -88,7 +88,7 @@ class WorkerThreads:
         run_state, identity = self._run_state, identify(job.path, heartbeat=self._check_stop)
         job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
         with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
-            video_id = run_state.find_stored(job, identity.fingerprint)
+            video_id = run_state.store.videos.find_complete(identity.fingerprint)
             if video_id is None:
                 reading = _Reading(replace(job, is_stored=False), identity)
                 self._read_file(reading)

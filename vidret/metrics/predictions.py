@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from jaxtyping import Float
@@ -119,13 +118,6 @@ def write_predictions(path: str | Path, queries: Sequence[LabelledQuery], predic
             row["pred_saliency_scores"] = prediction.saliency.tolist()
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     Path(path).write_text("".join(lines), "utf-8", newline="\n")
-
-
-def write_submission(path: str | Path, *, val: str | Path, test: str | Path) -> None:
-    """Write the zip file that QVHighlights' server accepts, with the predictions of both splits and no folder."""
-    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
-        archive.write(val, "hl_val_submission.jsonl")
-        archive.write(test, "hl_test_submission.jsonl")
 
 
 def match_predictions(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from vidret.metrics.ranks import TILE_SIZE, BidirectionalRanks, Ranks, ScoreTile, rank_matrix, rank_tiles
+from vidret.metrics.ranks import BidirectionalRanks, Ranks, rank_matrix
 
 Direction: TypeAlias = Literal["t2v", "v2t"]
 CUTS = (1, 5, 10, 50)
@@ -118,11 +118,7 @@ def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query
 
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> Summary:
-    """Return the summary of ranks that count from 1.
-
-    Raises:
-        ValueError: A cut is below 1.
-    """
+    """Return the summary of ranks that count from 1."""
     if not all(k >= 1 for k in cuts):
         raise ValueError(f"cuts must be at least 1, got {list(cuts)}")
     recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
@@ -164,20 +160,6 @@ def evaluate(
         ValueError: A shape or dtype is wrong.
     """
     ranks = rank_matrix(scores, truth, text_mask=text_mask, all_captions=all_captions)
-    return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
-
-
-def evaluate_tiles(
-    score_tile: ScoreTile,
-    truth: Int[np.ndarray, " text"],
-    num_videos: int,
-    *,
-    all_captions: bool = False,
-    cuts: Sequence[int] = CUTS,
-    tile_size: tuple[int, int] = TILE_SIZE,
-) -> tuple[Row, Row]:
-    """Evaluate plain scores that are computed tile by tile; see ``evaluate`` and ``rank_tiles``."""
-    ranks = rank_tiles(score_tile, truth, num_videos, all_captions=all_captions, tile_size=tile_size)
     return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
 
 

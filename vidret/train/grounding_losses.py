@@ -140,9 +140,6 @@ def saliency_loss(
     A frame is scored by its cosine with the query of its video. Frames more salient than the positive one, and padding,
     are not negatives. Samples are compared at the positions of positive frames only, so that no position is masked in
     every sample. Samples without a positive frame are left out.
-
-    Raises:
-        ValueError: A positive frame is padding.
     """
     rows, frames = find_positive(positive, mask)
     mask, saliency = mask[rows], saliency[rows]
@@ -162,11 +159,7 @@ def select_positive(
     mask: Bool[Tensor, "sample frame"],
     positive: Int[Tensor, " sample"],
 ) -> tuple[Float[Tensor, "layer taken dim"], Float[Tensor, "layer taken dim"]]:
-    """Return the positive frame and the query of each sample that has one, for ``contrast``.
-
-    Raises:
-        ValueError: A positive frame is padding.
-    """
+    """Return the positive frame and the query of each sample that has one, for ``contrast``."""
     rows, frames = find_positive(positive, mask)
     return videos[:, rows, frames], queries[:, rows]
 
@@ -193,11 +186,7 @@ def contrast(
 def find_positive(
     positive: Int[Tensor, " sample"], mask: Bool[Tensor, "sample frame"]
 ) -> tuple[Int[Tensor, " taken"], Int[Tensor, " taken"]]:
-    """Return the indices of the samples that have a positive frame, and those frames.
-
-    Raises:
-        ValueError: A positive frame is padding.
-    """
+    """Return the indices of the samples that have a positive frame, and those frames."""
     rows = (positive != NO_FRAME).nonzero().flatten()
     frames = positive[rows]
     outside = (frames < 0) | (frames >= mask.shape[1])

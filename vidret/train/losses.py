@@ -120,9 +120,6 @@ def contrast_rows(
     """Compute the InfoNCE loss in one direction: the mean of -log softmax of each row at the diagonal.
 
     With ``smoothing``, that share of each row's target is spread evenly over the row (label smoothing).
-
-    Raises:
-        ValueError: The logits are not a square matrix of at least one pair.
     """
     if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or not len(logits):
         raise ValueError(f"logits must be a square matrix of at least one pair, got {tuple(logits.shape)}")

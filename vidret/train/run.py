@@ -33,11 +33,7 @@ class ExportBest(Callback):
 
 
 def device_arguments(device: str) -> list[str]:
-    """Return the arguments that make a trainer use one device; see ``choose_device`` for names.
-
-    Raises:
-        DeviceError: The device does not exist, or cannot be used for training.
-    """
+    """Return the arguments that make a trainer use one device; see ``choose_device`` for names."""
     chosen = choose_device(device)
     kind, _, index = chosen.partition(":")
     if kind == "xpu":

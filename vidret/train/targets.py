@@ -58,9 +58,6 @@ def spans_in_frames(
     """Convert spans from seconds to frames: clipped to the video, sorted, and at least one frame long.
 
     A span that is too short is widened around its centre, within the video. Rows of padding are arbitrary.
-
-    Raises:
-        ValueError: A real span is not finite, or ``fps`` is not positive.
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise ValueError(f"fps must be positive and finite, got {fps}")

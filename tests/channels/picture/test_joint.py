@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.fakes import write_film
 from tests.grounded import write_head
+from tests.rankers import save_aligner
 from tests.train.small import TEXT, VISION, make_module
-from vidret.align.files import describe_aligner, load_aligner, save_aligner
+from vidret.align.files import describe_aligner, load_aligner
 from vidret.align.glscl import ConceptAligner
 from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts, join_files

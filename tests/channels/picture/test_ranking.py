@@ -12,8 +12,7 @@ from torch import Tensor
 
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, normalize
 from tests.goldens import find_cases
-from tests.rankers import convert_golden, make_ranker, score_directly, score_stored, store_all
-from vidret.align.files import save_aligner
+from tests.rankers import convert_golden, make_ranker, save_aligner, score_directly, score_stored, store_all
 from vidret.align.ucofia import Aligner
 from vidret.channels.picture.ranking import choose_ranker, load_ranker
 from vidret.errors import AlignerError

@@ -77,11 +77,7 @@ def read_sentences(path: Path) -> dict[str, list[str]]:
 
 
 def number_captions(texts: TextsOfVideos, videos: Sequence[str], list_path: Path) -> tuple[Caption, ...]:
-    """Return the captions of the listed videos, with ids ``video_index``.
-
-    Raises:
-        VidretError: A listed video has no caption.
-    """
+    """Return the captions of the listed videos, with ids ``video_index``."""
     if missing := [video_id for video_id in videos if not texts.get(video_id)]:
         raise VidretError(
             f"{list_path}: must list videos with captions, none for {', '.join(missing[:3])} ({len(missing)} in all)"

@@ -113,21 +113,13 @@ class AnnotationRow:
 
 
 def annotation_rows(location: str, values: list[Any]) -> Iterator[AnnotationRow]:
-    """Yield a row for each JSON object of a list.
-
-    Raises:
-        VidretError: An item is not an object.
-    """
+    """Yield a row for each JSON object of a list."""
     for index, value in enumerate(values):
         yield annotation_row(f"{location}[{index}]", value)
 
 
 def annotation_row(location: str, value: object) -> AnnotationRow:
-    """Return a row for a JSON object.
-
-    Raises:
-        VidretError: The value is not an object.
-    """
+    """Return a row for a JSON object."""
     if not isinstance(value, dict):
         raise VidretError(f"{location}: must be a JSON object, got {short_repr(value)}")
     return AnnotationRow(location, value)
@@ -242,11 +234,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _parse_json(text: str, location: str) -> Any:
-    """Parse JSON. Duplicate keys are refused, since one of the two values would be lost.
-
-    Raises:
-        VidretError: The text is not valid JSON, or an object repeats a key.
-    """
+    """Parse JSON. Duplicate keys are refused, since one of the two values would be lost."""
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:

@@ -107,11 +107,7 @@ def _read_rows(path: Path) -> Iterator[AnnotationRow]:
 
 
 def read_duration(row: AnnotationRow) -> float:
-    """Return the duration of a video in seconds.
-
-    Raises:
-        VidretError: It is not positive.
-    """
+    """Return the duration of a video in seconds."""
     duration_s = row.number("duration")
     if duration_s <= 0:
         raise row.error(f"duration must be positive, got {duration_s:g}")

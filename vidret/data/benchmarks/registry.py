@@ -63,11 +63,7 @@ class Benchmark:
 
 
 def or_jsonl(read: Callable[..., Split]) -> Callable[..., Split]:
-    """Return a reader that also accepts .jsonl files in the format of QVHighlights, a common way to republish moments.
-
-    Args:
-        read: Reader of the benchmark's own format, used for all other suffixes.
-    """
+    """Return a reader that also accepts .jsonl files as those of QVHighlights, a common way to republish moments."""
 
     def read_either(name: str, path: Path, *more: Path | None) -> Split:
         if path.suffix != ".jsonl":

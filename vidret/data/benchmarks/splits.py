@@ -155,11 +155,7 @@ def source_of(video_id: str) -> str:
 
 
 def check_disjoint(train: Split, other: Split) -> None:
-    """Check that a split shares no video with the training split.
-
-    Raises:
-        VidretError: It shares some.
-    """
+    """Check that a split shares no video with the training split."""
     if shared := [video_id for video_id in other.videos if video_id in set(train.videos)]:
         raise VidretError(f"{other.name} must share no video with {train.name}, got {list_some(shared)}")
 

@@ -35,11 +35,7 @@ class _MappedItems(Dataset[Result], Generic[Item, Result]):
 
 
 def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], num_workers: int) -> Iterator[Result]:
-    """Yield the result for each item, in order. With ``num_workers`` 0, everything runs in this process.
-
-    Raises:
-        VidretError: A worker died, as decoders do on some corrupt files.
-    """
+    """Yield the result for each item, in order. With ``num_workers`` 0, everything runs in this process."""
     loader = DataLoader(
         _MappedItems(function, items),
         batch_size=None,

@@ -170,11 +170,7 @@ class LayersCache:
 
 
 def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray, "*shape"]:
-    """Return the values rounded to float16.
-
-    Raises:
-        VidretError: A value is not finite, or outside the range of float16.
-    """
+    """Return the values rounded to float16."""
     with np.errstate(over="ignore"):
         half = np.asarray(values, np.float16)
     if not np.isfinite(half).all():

@@ -89,11 +89,7 @@ def plan_index_merge(indexes: Sequence[Store]) -> IndexMergePlan:
 
 
 def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
-    """Return notes on aligners with different names.
-
-    Raises:
-        StoreError: Two indexes have tokens that were packed for different aligners.
-    """
+    """Return notes on aligners with different names."""
     # An empty index that was not prepared for an aligner is compatible with all.
     settings = [
         (index, AlignerSettings.read(get_fact(index, RANKER)))

@@ -25,7 +25,7 @@ def plan_contents(run_state: RunState, fingerprinted: Iterable[Fingerprinted]) -
     video_ids = run_state.store.videos.contents()
     for fingerprint, indices in sorted(by_fingerprint.items(), key=lambda item: min(item[1])):
         indices.sort()
-        stored_id = run_state.find_stored(jobs[indices[0]], fingerprint)
+        stored_id = run_state.store.videos.find_complete(fingerprint)
         words = _plan_words(run_state, fingerprint if stored_id is None else stored_id, indices)
         if stored_id is not None:
             _link_stored(run_state, stored_id, indices, wants_words=words is not None)

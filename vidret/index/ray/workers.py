@@ -94,11 +94,7 @@ def decode_contents(table: Any, *, decoding: Decoding, stop_flag: Any) -> Iterat
 
 @cache
 def _get_decoders(decoding: Decoding) -> DecodePool:
-    """Return the decoding process of this worker, which ends with the worker.
-
-    Raises:
-        VidretError: A model that reads words is missing on this node.
-    """
+    """Return the decoding process of this worker, which ends with the worker."""
     if decoding.words is not None:
         decoding.words.check_installed()
         decoding.words.check_models()

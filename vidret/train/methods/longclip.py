@@ -51,17 +51,7 @@ def primary_losses(
     num_components: int = NUM_COMPONENTS,
     smoothing: float = SMOOTHING,
 ) -> PrimaryLosses:
-    """Contrast texts with videos, and first sentences with what few components keep of the videos.
-
-    Args:
-        videos: Vectors of any length but 0.
-        texts: Vectors of the whole texts.
-        first_sentences: Vectors of their first sentences.
-        logit_scale: Logarithm of the factor of the cosines.
-        same: See ``retrieval_loss``.
-        num_components: Number of components.
-        smoothing: See ``contrast_rows``.
-    """
+    """Contrast texts with videos, and first sentences with what few components keep of the videos."""
     with torch.autocast(videos.device.type, enabled=False):
         videos, texts, firsts = (
             functional.normalize(promote_half(vectors), dim=-1) for vectors in (videos, texts, first_sentences)
