@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from vidret.corpus.clusters import MAX_CLUSTERS, choose_num_clusters, cluster_vectors
-from vidret.corpus.projection import MAX_POINTS, project_to_plane
+from vidret.corpus.clusters import MAX_CLUSTERS, MAX_POINTS, choose_num_clusters, cluster_vectors, project_to_plane
 from vidret.errors import VidretError
 
 SIZES = (40, 25, 15)

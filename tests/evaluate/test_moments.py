@@ -18,7 +18,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions
 from vidret.evaluate.report import Gallery
-from vidret.metrics.corpus import RetrievedMoment, score_corpus
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions

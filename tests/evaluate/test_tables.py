@@ -15,7 +15,7 @@ from vidret.evaluate.tables import (
     tabulate_moments,
     tabulate_rows,
 )
-from vidret.metrics.corpus import RetrievedMoment, score_corpus
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_youtube
 from vidret.metrics.predictions import Prediction

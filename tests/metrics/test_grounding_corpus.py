@@ -9,7 +9,7 @@ import pytest
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.corpus import CorpusReport, RetrievedMoment, recall_at, score_corpus
+from vidret.metrics.corpus_moments import CorpusReport, RetrievedMoment, recall_at, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.predictions import Prediction
 

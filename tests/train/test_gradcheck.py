@@ -10,6 +10,7 @@ from torch.nn import functional
 from tests.train.captions import FREQUENT, VOCABULARY, compute_loss, make_captions, naive_loss
 from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.grounding_losses import (
+    PointTargets,
     boundary_loss,
     contrast,
     focal_loss,
@@ -18,7 +19,6 @@ from vidret.train.grounding_losses import (
     soft_saliency_loss,
 )
 from vidret.train.losses import concept_losses, find_same_videos, mix, mixed_loss, pair_losses, retrieval_loss
-from vidret.train.targets import PointTargets
 
 SAME = find_same_videos(torch.tensor([0, 1, 0, 2]))
 MIXING_WEIGHTS = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)

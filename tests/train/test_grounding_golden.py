@@ -11,8 +11,7 @@ from torch import Tensor
 from tests.goldens import Case, check_close, find_cases
 from vidret.ground.checkpoint import convert_head
 from vidret.ground.head import GroundingHead
-from vidret.train.grounding_losses import GroundingLosses, grounding_loss
-from vidret.train.targets import find_targets
+from vidret.train.grounding_losses import GroundingLosses, find_targets, grounding_loss
 
 GOLDENS = [case for case in find_cases("r2tuning") if (case.folder / "grads.safetensors").exists()]
 # What a case sets otherwise than the published defaults, by its folder's name.

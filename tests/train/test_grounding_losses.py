@@ -11,12 +11,12 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.ground.head import HeadOutput
 from vidret.train.grounding_losses import (
     GroundingLosses,
+    PointTargets,
     contrast,
     focal_loss,
     grounding_loss,
     select_positive,
 )
-from vidret.train.targets import PointTargets
 
 Batch = dict[str, Any]
 GOLDENS = find_cases("r2tuning")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
-from vidret.train.targets import PointTargets, draw_positive, find_targets, match_points, spans_in_frames
+from vidret.train.grounding_losses import PointTargets, draw_positive, find_targets, match_points, spans_in_frames
 
 STRIDES = (1, 2, 4, 8)
 GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outputs]

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from vidret.copies.alignment import OCTAVE_STEPS, SPEEDS
+from vidret.copies.frames import RATE, FootageReader
 from vidret.copies.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
-from vidret.copies.reader import RATE, FootageReader
 from vidret.copies.registration import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
 from vidret.video.workers.messages import GreyStretch
 

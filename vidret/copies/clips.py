@@ -11,9 +11,8 @@ from jaxtyping import Float, Float64
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
 from vidret.copies.candidates import Whitening, fit_whitening
 from vidret.copies.checking import FootageGuess
-from vidret.copies.frames import read_frame_table
+from vidret.copies.frames import NUM_WORKERS, FootageReader, read_frame_table
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
-from vidret.copies.reader import NUM_WORKERS, FootageReader
 from vidret.copies.verdict import judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo

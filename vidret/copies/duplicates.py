@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from vidret.copies.frames import read_frame_table
+from vidret.copies.frames import FootageReader, read_frame_table
 from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder, measure_extent
-from vidret.copies.reader import FootageReader
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
 from vidret.types import CopiedFile, CopyGroup

@@ -14,7 +14,7 @@ from vidret.copies.checking import (
     check_guess,
     check_middle,
 )
-from vidret.copies.reader import FootageReader
+from vidret.copies.frames import FootageReader
 from vidret.copies.registration import PicturePlacement
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8

@@ -1,7 +1,4 @@
-"""Clusters of unit vectors: spherical k-means around the directions in which they differ from their mean.
-
-Reference: Dhillon and Modha 2001, "Concept Decompositions for Large Sparse Text Data Using Clustering".
-"""
+"""Clusters of unit vectors (spherical k-means), topics of prompts, and a map that keeps neighbours together (t-SNE)."""
 
 import math
 import re
@@ -10,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.errors import VidretError
 
@@ -130,3 +127,85 @@ def rank_topics(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         counts = {"num_prompts": len(own), "num_videos": sum(row["num_videos"] for row in own)}
         found.append({"topic": topic, **counts, "alignment": alignment, "below": below, **means})
     return sorted(found, key=lambda row: (row["alignment"], row["topic"]))
+
+
+MAX_POINTS = 2000  # the matrices of all pairs are in memory
+PERPLEXITY = 20.0
+NUM_STEPS, NUM_EARLY_STEPS = 400, 100
+EARLY_EXAGGERATION = 6.0
+
+
+def project_to_plane(
+    vectors: Float[np.ndarray, "point dim"], *, perplexity: float = PERPLEXITY
+) -> Float64[np.ndarray, "point 2"]:
+    """Return positions in 0..1 of vectors; equal vectors give equal maps.
+
+    It starts from the two principal components, so that it needs no seed and keeps the large structure. ``perplexity``,
+    the effective number of neighbours of a point, is limited to a third of the points.
+
+    Raises:
+        VidretError: There are more than ``MAX_POINTS`` vectors, or a vector is not finite.
+    """
+    num_points = len(vectors)
+    if num_points > MAX_POINTS or not np.isfinite(vectors).all():
+        raise VidretError(f"a map must have at most {MAX_POINTS} finite vectors, got {num_points}")
+    if num_points < 2:
+        return np.full((num_points, 2), 0.5)
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    positions = _find_components(centred)
+    if num_points > 4:
+        positions = _move(positions, _compute_affinities(centred, min(perplexity, (num_points - 1) / 3)))
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    scaled: Float64[np.ndarray, "point 2"] = np.where(
+        high > low, (positions - low) / np.maximum(high - low, 1e-12), 0.5
+    )
+    return scaled
+
+
+def _find_components(centred: np.ndarray) -> Float64[np.ndarray, "point 2"]:
+    """Return the two principal components, scaled to a small spread; a dimension that is missing is zero."""
+    left, values, right = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
+    components = (left * values * signs)[:, :2]
+    padded = np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
+    small: Float64[np.ndarray, "point 2"] = padded * (1e-2 / max(float(padded[:, 0].std()), 1e-12))
+    return small
+
+
+def _compute_affinities(centred: np.ndarray, perplexity: float) -> Float64[np.ndarray, "point point"]:
+    """Return the symmetric probabilities of neighbours, each point's with the wanted perplexity."""
+    squares = (centred**2).sum(axis=1)
+    distances = np.maximum(squares[:, None] + squares[None] - 2 * centred @ centred.T, 0)
+    np.fill_diagonal(distances, np.inf)
+    distances -= distances.min(axis=1, keepdims=True)  # which changes no probability, and keeps the largest at 1
+    low, high = np.zeros(len(distances)), np.full(len(distances), np.inf)
+    beta = 1 / np.maximum(np.where(np.isfinite(distances), distances, 0).mean(axis=1), 1e-12)
+    for _ in range(50):
+        weights = np.exp(-distances * beta[:, None])
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        entropy = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
+        is_wide = entropy > np.log(perplexity)
+        low, high = np.where(is_wide, beta, low), np.where(is_wide, high, beta)
+        beta = np.where(np.isinf(high), beta * 2, (low + np.minimum(high, 1e300)) / 2)
+    affinities: Float64[np.ndarray, "point point"] = (shares + shares.T) / (2 * len(shares))
+    return affinities
+
+
+def _move(
+    positions: Float64[np.ndarray, "point 2"], affinities: Float64[np.ndarray, "point point"]
+) -> Float64[np.ndarray, "point 2"]:
+    """Return positions after gradient descent with momentum on the divergence of the two maps of neighbours."""
+    rate = max(len(positions) / EARLY_EXAGGERATION / 4, 10.0)
+    velocity, gains = np.zeros_like(positions), np.ones_like(positions)
+    for step in range(NUM_STEPS):
+        is_early = step < NUM_EARLY_STEPS
+        squares = (positions**2).sum(axis=1)
+        kernel = 1 / (1 + np.maximum(squares[:, None] + squares[None] - 2 * positions @ positions.T, 0))
+        np.fill_diagonal(kernel, 0)
+        pull = (affinities * (EARLY_EXAGGERATION if is_early else 1) - kernel / kernel.sum()) * kernel
+        gradient = 4 * (pull.sum(axis=1, keepdims=True) * positions - pull @ positions)
+        same_sign = np.sign(gradient) == np.sign(velocity)
+        gains = np.maximum(np.where(same_sign, gains * 0.8, gains + 0.2), 0.01)
+        velocity = (0.5 if is_early else 0.8) * velocity - rate * gains * gradient
+        positions = positions + velocity
+    return positions

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vidret.corpus.describing import ExampleFrame, FolderDescription, RankedPhrase
 from vidret.corpus.overview import ContentCluster, FolderOverview, MapPoint
-from vidret.corpus.word_use import WordShare, WordUse
+from vidret.corpus.phrases import WordShare, WordUse
 from vidret.present.html import FrameImages, escape_text, render_table, write_document
 from vidret.text import display_path, file_name, format_time
 

@@ -13,7 +13,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
-from vidret.metrics.corpus import RetrievedMoment, score_corpus
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions

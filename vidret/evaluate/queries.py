@@ -17,7 +17,7 @@ from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
 from vidret.language.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
-from vidret.metrics.answers import QueryOutcome, score_kinds
+from vidret.metrics.corpus_moments import QueryOutcome, score_kinds
 from vidret.metrics.grounding import temporal_iou
 from vidret.store.texts.upkeep import count_texts
 from vidret.types import Hit, Moment

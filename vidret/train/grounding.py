@@ -20,8 +20,7 @@ from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
 from vidret.train import optim
 from vidret.train.gather import gather_objects
-from vidret.train.grounding_losses import grounding_loss
-from vidret.train.targets import draw_positive, find_targets
+from vidret.train.grounding_losses import draw_positive, find_targets, grounding_loss
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 

@@ -18,7 +18,7 @@ from vidret.video.workers.messages import OpenedVideo
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
-results = pytest.importorskip("vidret.index.ray.results")
+results = pytest.importorskip("vidret.index.ray.driver")
 
 NUM_SEGMENTS = 5
 Rows = list[tuple[Any, bytes]]

@@ -52,7 +52,7 @@ pytestmark = [
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
 reading = pytest.importorskip("vidret.index.ray.reading")
-results = pytest.importorskip("vidret.index.ray.results")
+results = pytest.importorskip("vidret.index.ray.driver")
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
 END_S, STEP_S = 60.0, 10.0

@@ -30,8 +30,7 @@ from vidret.errors import VidretError
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.cluster import describe_ray_error, join_cluster
-from vidret.index.ray.contents import plan_contents
-from vidret.index.ray.results import ResultWriter
+from vidret.index.ray.driver import ResultWriter, plan_contents
 from vidret.index.ray.rows import ContentTask, EncodedRow, Fingerprinted, FingerprintTask, distribute, read_rows
 from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, fingerprint_files
 from vidret.index.run_state import RunState

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
-from vidret.metrics.answers import QueryOutcome, score_kinds, separate_scores
+from vidret.metrics.corpus_moments import QueryOutcome, score_kinds, separate_scores
 
 SCORES = st.sampled_from((-np.inf, -1.0, 0.0, 0.5, 0.5000001, 2.0))
 OUTCOMES = st.lists(
