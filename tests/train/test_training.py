@@ -179,7 +179,7 @@ def test_head_trains_in_mixed_precision_and_refuses_half_precision(tmp_path: Pat
 def test_drop_at_needs_max_epochs(tmp_path: Path) -> None:
     module = GroundingModule(width=32, text_width=32, dim=32, drop_at=3)
     module.trainer = make_trainer(tmp_path, max_steps=10)
-    with pytest.raises(VidretError, match=r"max_epochs must be given .* got drop_at 3"):
+    with pytest.raises(VidretError, match=r"max_epochs must be given .* got only drop_at 3"):
         module.configure_optimizers()
 
 

@@ -60,7 +60,7 @@ def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextB
     if len(states) < len(texts):
         raise AlignerError("the encoder of a trained aligner must be a vidret CLIP model, got one without raw states")
     words, mask = _pad(states)
-    return TextBatch(torch.from_numpy(np.stack([each[-1] for each in states])).float(), words, mask)
+    return TextBatch(torch.from_numpy(np.stack([state[-1] for state in states])).float(), words, mask)
 
 
 def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False) -> VideoBatch:
@@ -106,11 +106,11 @@ def _rescale(
 
 def _pad(rows: Sequence[Float[np.ndarray, "_row dim"]]) -> tuple[Tensor, Tensor | None]:
     """Stack arrays, zero-padded to the most rows; the mask is None if all have equally many."""
-    lengths = [len(each) for each in rows]
+    lengths = [len(row) for row in rows]
     longest = max(lengths)
     if min(lengths) == longest:
         return torch.from_numpy(np.stack(rows)).float(), None
     padded = torch.zeros(len(rows), longest, rows[0].shape[-1])
-    for row, each in zip(padded, rows, strict=True):
-        row[: len(each)] = torch.from_numpy(each)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = torch.from_numpy(values)
     return padded, torch.arange(longest) < torch.tensor(lengths)[:, None]

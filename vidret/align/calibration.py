@@ -84,7 +84,7 @@ def balance_columns(
 ) -> Float[Tensor, " video"]:
     """Return the potentials of videos, up to one constant, for given potentials of the bank's queries.
 
-    It is the last half of a Sinkhorn iteration. Each video depends on its own scores alone, so that videos can be added
+    It is the last half of a Sinkhorn iteration. Each video depends only on its own scores, so that videos can be added
     to those that ``sk_norm`` has balanced.
     """
     potentials: Tensor = -temperature * ((bank + query_potentials[:, None]) / temperature).logsumexp(0)

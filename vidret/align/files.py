@@ -48,7 +48,7 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
 
 
 def _read_own(path: Path) -> Part:
-    """Return what a file of an aligner alone holds; the card is empty if it has none."""
+    """Return what an aligner's own file holds; the card is empty if it has none."""
     with safe_open(path, "pt") as file:
         card = json.loads((file.metadata() or {}).get(CARD, "{}"))
         return Part(card, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

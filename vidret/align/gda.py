@@ -102,5 +102,5 @@ def choose_alpha(
         The weight, and the accuracy with each, 0..1.
     """
     predicted = [(text_logits + alpha * gaussian_logits).argmax(axis=1) for alpha in alphas]
-    accuracies = np.array([float((each == labels).mean()) for each in predicted])
+    accuracies = np.array([float((labelled == labels).mean()) for labelled in predicted])
     return alphas[int(accuracies.argmax())], accuracies

@@ -55,7 +55,7 @@ class RefinedScores:
     def standardised(self) -> Float[np.ndarray, " hit"]:
         """Return the mean of both as standard scores, for text.
 
-        Similarities of text and video spread less than those of videos, which would decide alone in the plain mean.
+        Similarities of text and video spread less than those of videos, which would outweigh them in the plain mean.
         """
         mean: Float[np.ndarray, " hit"] = (
             standardise_scores(self.similarities) + standardise_scores(self.expanded)

@@ -163,7 +163,7 @@ def find_video_pairs(table: FrameTable) -> list[VideoPair]:
         alignment = align_footage(scores, table.times[clip_rows], table.times[film_rows])
         if alignment is not None:
             found.append(VideoPair(clip=clip, film=film, alignment=alignment))
-    return limit_pairs(sorted(found, key=lambda each: -each.alignment.score))
+    return limit_pairs(sorted(found, key=lambda pair: -pair.alignment.score))
 
 
 def limit_pairs(pairs: Sequence[VideoPair]) -> list[VideoPair]:

@@ -158,7 +158,7 @@ def check_window(guess: FootageGuess, start: float, end: float, reader: FootageR
     placed = place_clip(pair.clip, pair.film, guess)
     if placed.mirrored:
         unchanged = pair.compare(replace(UNCHANGED, mirrored=True))
-    windows = [each for each in (unchanged, pair.compare(placed)) if each is not None]
+    windows = [window for window in (unchanged, pair.compare(placed)) if window is not None]
     if not windows:
         return None
     best = max(windows, key=lambda window: window.motion.merit)
@@ -187,7 +187,7 @@ def read_pair(
 
 
 def place_clip(clip: GreyStretch, film: GreyStretch, guess: FootageGuess) -> PicturePlacement:
-    """Return where the clip's picture lies in the film's."""
+    """Return where the clip's picture is in the film's."""
     shown = np.unique(np.linspace(0, len(clip.times) - 1, NUM_PLACED + 2)[1:-1].round().astype(int))
     compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
     expected = guess.speed * clip.times[shown] + guess.offset

@@ -77,13 +77,13 @@ class ClipFinder:
             filters: Videos to look in.
             repeated: Whether to return all stretches of a video, rather than its best.
         """
-        videos = {each.id: each for each in self._store.videos.find(filters, video=video)}
+        videos = {stored.id: stored for stored in self._store.videos.find(filters, video=video)}
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
         found: list[SharedFootage] = []
         own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
-                if not any(are_one_stretch(footage, each) for each in (*found, *own)):
+                if not any(are_one_stretch(footage, known) for known in (*found, *own)):
                     found.append(footage)
                 if len(found) == k:
                     break
@@ -98,7 +98,9 @@ class ClipFinder:
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
             for first in range(0, len(guesses), NUM_WORKERS):
                 batch = guesses[first : first + NUM_WORKERS]
-                checked = threads.map(lambda each: check_footage(clip, videos[each[0]], each[1], self._reader), batch)
+                checked = threads.map(
+                    lambda guess: check_footage(clip, videos[guess[0]], guess[1], self._reader), batch
+                )
                 yield from (footage for footage in checked if footage is not None)
 
     def _find_videos(self, clip: Clip, videos: dict[int, StoredVideo], filters: Filters) -> list[int]:
@@ -140,7 +142,7 @@ class ClipFinder:
             chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
             stored = self._store.features.read(np.sort(chosen), tokens=False)
             owners = [
-                np.full(len(times), each.video) for each, times in zip(stored.segments, stored.times, strict=True)
+                np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
             ]
             whitening = fit_whitening(np.concatenate(stored.frames), np.concatenate(owners))
             self._fitted = generation, whitening

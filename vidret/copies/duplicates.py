@@ -20,7 +20,7 @@ EQUAL_LENGTH = 0.01  # of a video, or a second: files of which none is better fo
 class FootageLink:
     """How a video shows the footage of another one: its time = speed * the other's time + offset.
 
-    ``width`` and ``height`` are those of its picture in the other's. ``num_steps`` pairs lie between.
+    ``width`` and ``height`` are those of its picture in the other's.
     """
 
     speed: float = 1.0

@@ -89,14 +89,14 @@ def match_motion(
         offsets: Film times of the clip's time ``centre_s`` to try, in seconds.
         centre_s: A time of the clip, about its middle, so that speed and offset are tried independently.
     """
-    lines = np.stack([each.ravel() for each in np.meshgrid(speeds, offsets[::2], indexing="ij")])
+    lines = np.stack([axis.ravel() for axis in np.meshgrid(speeds, offsets[::2], indexing="ij")])
     matched = match_lines(products, clip_times, film_times, lines[0], lines[1], centre_s=centre_s)
     best = int(np.argmax(matched.merit))
     if not np.isfinite(matched.merit[best]):
         return None
     # Every second offset first: pictures change little in less than the time between two of them.
     near = np.abs(offsets - lines[1, best]) <= np.abs(np.diff(offsets[:3])).sum(initial=0.0) + 1e-9
-    fine = np.stack([each.ravel() for each in np.meshgrid(lines[0, best], offsets[near], indexing="ij")])
+    fine = np.stack([axis.ravel() for axis in np.meshgrid(lines[0, best], offsets[near], indexing="ij")])
     matched = match_lines(products, clip_times, film_times, fine[0], fine[1], centre_s=centre_s)
     best = int(np.argmax(matched.merit))
     speed = float(fine[0, best])

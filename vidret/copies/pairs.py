@@ -30,7 +30,7 @@ CHECKED_AT_ONCE = 64
 class FootagePair:
     """Two videos, by id, that show the same footage: from ``start`` to ``end`` seconds of the clip.
 
-    Film time = speed * clip time + offset. ``placement`` is where the clip's picture lies in the film's.
+    Film time = speed * clip time + offset. ``placement`` is where the clip's picture is in the film's.
     """
 
     clip: int
@@ -106,14 +106,14 @@ class PairFinder:
 
         A pair is not checked if both videos are known to show the same whole footage through others.
         """
-        candidates = [each for each in find_video_pairs(self._table) if self._is_likely(each, wanted)]
+        candidates = [pair for pair in find_video_pairs(self._table) if self._is_likely(pair, wanted)]
         groups = DisjointSets()
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
             for first in range(0, len(candidates), CHECKED_AT_ONCE):
                 if on_progress is not None:
                     on_progress(first, len(candidates))
                 batch = candidates[first : first + CHECKED_AT_ONCE]
-                open_pairs = [each for each in batch if not groups.are_joined(*self._ids(each))]
+                open_pairs = [pair for pair in batch if not groups.are_joined(*self._ids(pair))]
                 for pair in threads.map(self._check, open_pairs):
                     if pair is not None:
                         if self.is_mutual(pair):

@@ -1,4 +1,4 @@
-"""Where the picture of one video lies in that of another: cropped, with bars around it, stretched or mirrored.
+"""Where the picture of one video is in that of another: cropped, with bars around it, stretched or mirrored.
 
 Pictures are small and grey, whatever their aspect ratio. A placement is found by matching templates: one picture,
 shrunk by each of some scales, is compared with every part of the other by normalised cross-correlation, which no change
@@ -26,7 +26,7 @@ Pixels = Float32[np.ndarray, "_frame row column"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PicturePlacement:
-    """Where the picture of a clip lies in that of a film, in widths and heights of the film's.
+    """Where the picture of a clip is in that of a film, in widths and heights of the film's.
 
     A clip that is cropped has a width or height below 1; one with bars around it has one above 1, and begins below 0.
     """
@@ -93,8 +93,8 @@ def refine_placement(
     best = replace(placement, score=score_placement(placement, clip, film))
     for step in REFINING_STEPS:
         for _ in range(MAX_MOVES):
-            moved = [replace(each, score=score_placement(each, clip, film)) for each in list_moves(best, step)]
-            found = max(moved, key=lambda each: each.score)
+            moved = [replace(move, score=score_placement(move, clip, film)) for move in list_moves(best, step)]
+            found = max(moved, key=lambda placement: placement.score)
             if found.score <= best.score + 1e-4:
                 break
             best = found
@@ -109,7 +109,7 @@ def list_moves(placement: PicturePlacement, step: float) -> list[PicturePlacemen
         moves += [replace(placement, left=left + sign), replace(placement, top=top + sign)]
         wider = {"left": left - sign / 2, "width": width + sign}
         taller = {"top": top - sign / 2, "height": height + sign}
-        moves += [replace(placement, **each) for each in (wider, taller, wider | taller)]  # type: ignore[arg-type]
+        moves += [replace(placement, **changes) for changes in (wider, taller, wider | taller)]  # type: ignore[arg-type]
     return moves
 
 
@@ -217,7 +217,7 @@ def average_weights(size: int, new_size: int) -> Float32[np.ndarray, "new old"]:
 def view_through(
     placement: PicturePlacement, film: Float32[np.ndarray, "frame row column"]
 ) -> tuple[Pixels, Bool[np.ndarray, "row column"]]:
-    """Return what of a film's pictures a clip shows, on the clip's pixels, and which of these lie inside the film."""
+    """Return what of a film's pictures a clip shows, on the clip's pixels, and which of these are inside the film."""
     rows, row_inside = interpolation_weights(film.shape[1], placement.top, placement.height)
     columns, column_inside = interpolation_weights(film.shape[2], placement.left, placement.width)
     seen = rows @ film @ columns.T
@@ -230,7 +230,7 @@ def view_through(
 def interpolation_weights(
     size: int, begin: float, extent: float
 ) -> tuple[Float32[np.ndarray, "new old"], Bool[np.ndarray, " new"]]:
-    """Return the weights of linear interpolation at the centres of pixels, and which centres lie inside."""
+    """Return the weights of linear interpolation at the centres of pixels, and which centres are inside."""
     centres = (begin + extent * (np.arange(size) + 0.5) / size) * size - 0.5
     inside = (centres > -0.5) & (centres < size - 0.5)
     low: Int64[np.ndarray, " new"] = np.floor(centres.clip(0, size - 1)).astype(np.int64).clip(0, size - 2)

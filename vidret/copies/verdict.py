@@ -22,7 +22,7 @@ FEW_CHANGES = 4  # fewer say nothing
 CHANCE = 0.5  # how much more agreement is needed of few changes
 STILL_LIKENESS = 0.985  # of pictures in which nothing moves
 ODD_AGREEMENT = 0.45  # of one window, below which the other one does not count
-MAX_BEND_S = 0.25  # by which the middle may lie beside the line through the ends
+MAX_BEND_S = 0.25  # by which the middle may be beside the line through the ends
 MAX_SPEED_ERROR = 0.15  # of the speed between two windows, relative to that within them
 
 
@@ -39,7 +39,7 @@ class FootageVerdict:
         offset: Film time of the clip's time 0, in seconds.
         start: When in the clip this begins to hold, in seconds.
         end: When it ends to hold.
-        placement: Where the clip's picture lies in the film's.
+        placement: Where the clip's picture is in the film's.
     """
 
     same: bool
@@ -70,7 +70,7 @@ def judge_footage(guess: FootageGuess, reader: FootageReader) -> FootageVerdict 
 def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
     """Return the verdict of one to three windows, which are in order.
 
-    Where one film lacks a moment of the other, two of three windows lie on one line: the verdict is that of these.
+    Where one film lacks a moment of the other, two of three windows are on one line: the verdict is that of these.
     """
     start, end = -np.inf, np.inf
     if len(windows) == 3 and not is_straight(windows):
@@ -88,7 +88,9 @@ def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
     if not moves:
         agrees = likeness >= STILL_LIKENESS
     else:
-        lowest = min((each.motion.agreement for each in windows if each.motion.num_changes >= MANY_CHANGES), default=1)
+        lowest = min(
+            (window.motion.agreement for window in windows if window.motion.num_changes >= MANY_CHANGES), default=1
+        )
         agrees = agreement >= LEAST_AGREEMENT + CHANCE / num_changes**0.5 and lowest >= ODD_AGREEMENT
     return FootageVerdict(
         same=agrees and is_straight(windows) and likeness >= LEAST_LIKENESS,
@@ -113,18 +115,22 @@ def fit_line(windows: Sequence[CheckedWindow]) -> tuple[float, float]:
 
 
 def is_straight(windows: Sequence[CheckedWindow]) -> bool:
-    """Return whether the windows lie on one line and agree on its speed."""
+    """Return whether the windows are on one line and agree on its speed."""
     if len(windows) == 1:
         return True
     speed, offset = fit_line(windows)
-    bends = (abs(speed * each.centre_s + offset - _find_film_time(each)) for each in windows[1:-1] if _moves(each))
+    bends = (
+        abs(speed * window.centre_s + offset - _find_film_time(window)) for window in windows[1:-1] if _moves(window)
+    )
     expected = max(windows[0], windows[-1], key=lambda window: window.motion.merit).motion.speed
     return max(bends, default=0.0) <= MAX_BEND_S and abs(speed / expected - 1) <= MAX_SPEED_ERROR
 
 
 def are_certainly_straight(windows: Sequence[CheckedWindow]) -> bool:
-    """Return whether the windows lie on one line, and each of them shows the same footage by itself."""
-    return is_straight(windows) and all(_moves(each) and each.motion.agreement >= LEAST_AGREEMENT for each in windows)
+    """Return whether the windows are on one line, and each of them shows the same footage by itself."""
+    return is_straight(windows) and all(
+        _moves(window) and window.motion.agreement >= LEAST_AGREEMENT for window in windows
+    )
 
 
 def _moves(window: CheckedWindow) -> bool:

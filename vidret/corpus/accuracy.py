@@ -90,11 +90,11 @@ def measure_reliability(
     bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
     found = tuple(
         ReliabilityBin(
-            num_answers=int((bins == each).sum()),
-            confidence=float(confidences[bins == each].mean()),
-            share=float(is_right[bins == each].mean()),
+            num_answers=int((bins == bin_index).sum()),
+            confidence=float(confidences[bins == bin_index].mean()),
+            share=float(is_right[bins == bin_index].mean()),
         )
-        for each in np.unique(bins)
+        for bin_index in np.unique(bins)
     )
-    error = sum(each.num_answers * abs(each.confidence - each.share) for each in found) / len(confidences)
+    error = sum(bin_.num_answers * abs(bin_.confidence - bin_.share) for bin_ in found) / len(confidences)
     return found, error

@@ -86,13 +86,15 @@ def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[
     if found.look_alikes:
         yield "<h2>Look-alikes</h2>"
         yield '<p class="facts">Videos whose vectors are nearly equal. vidret duplicates compares their frames.</p>'
-        rows = [[f"{each.cosine:.3f}", *map(display_path, each.paths)] for each in found.look_alikes]
+        rows = [[f"{pair.cosine:.3f}", *map(display_path, pair.paths)] for pair in found.look_alikes]
         yield render_table((("cosine", "video", "and"), rows))
     if found.outliers:
         yield "<h2>Unlike all others</h2>"
         shots = (
-            frames.render(each.path, None, file_name(each.path), f"{each.deviation:.1f} deviations from the rest")
-            for each in found.outliers
+            frames.render(
+                outlier.path, None, file_name(outlier.path), f"{outlier.deviation:.1f} deviations from the rest"
+            )
+            for outlier in found.outliers
         )
         yield f'<div class="shots">{"".join(shots)}</div>'
 
@@ -119,7 +121,9 @@ def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
 
     yield "speech", describe(words.said)
     if words.languages:
-        listed = (f"{each.code} in {each.num_videos} ({format_hours(each.hours)})" for each in words.languages)
+        listed = (
+            f"{language.code} in {language.num_videos} ({format_hours(language.hours)})" for language in words.languages
+        )
         yield "languages", ", ".join(listed)
     yield "text", describe(words.shown)
 
@@ -151,10 +155,10 @@ def render_differences(found: FolderDescription, others: str, frames: "_FrameCou
     yield "other; p is corrected for the number of phrases.</p>"
     for title, ranked in ((f"More than in {others}", found.more), (f"Less than in {others}", found.less)):
         yield f"<h2>{escape_text(title)}</h2>"
-        significant = [each for each in ranked if each.is_significant]
+        significant = [phrase for phrase in ranked if phrase.is_significant]
         if not significant:
             yield '<p class="note">No phrase is beyond chance.</p>'
-        yield from (render_phrase(each, frames) for each in significant)
+        yield from (render_phrase(phrase, frames) for phrase in significant)
 
 
 def render_phrase(each: RankedPhrase, frames: "_FrameCounter") -> str:
@@ -166,7 +170,10 @@ def render_phrase(each: RankedPhrase, frames: "_FrameCounter") -> str:
 
 def render_frames(examples: Sequence[ExampleFrame], frames: "_FrameCounter") -> str:
     """Return a row of frames with their videos and times."""
-    shots = (frames.render(each.path, each.time, file_name(each.path), format_time(each.time)) for each in examples)
+    shots = (
+        frames.render(example.path, example.time, file_name(example.path), format_time(example.time))
+        for example in examples
+    )
     return f'<div class="shots">{"".join(shots)}</div>' if examples else ""
 
 
@@ -180,10 +187,10 @@ class _FrameCounter:
         self._on_progress, self._done, self._total = on_progress, 0, 0
         if overview is not None:
             self._total += len(overview.map_points) + len(overview.outliers)
-            self._total += sum(len(each.examples) for each in overview.clusters)
+            self._total += sum(len(cluster.examples) for cluster in overview.clusters)
         if differences is not None:
             ranked = chain(differences.more, differences.less)
-            self._total += sum(len(each.examples) for each in ranked if each.is_significant)
+            self._total += sum(len(phrase.examples) for phrase in ranked if phrase.is_significant)
 
     def render(self, path: str, time_s: float | None, title: str, line: str) -> str:
         """Return a frame with a caption."""

@@ -56,7 +56,7 @@ class RankedPhrase:
             "p": self.difference.p_value,
             "adjusted_p": self.difference.adjusted_p,
             "significant": self.is_significant,
-            "examples": [{"path": each.path, "time": round(each.time, 3)} for each in self.examples],
+            "examples": [{"path": example.path, "time": round(example.time, 3)} for example in self.examples],
         }
 
 
@@ -118,27 +118,31 @@ def describe_folder(
     scores = (texts[proposed] @ vectors.means[members].T).astype(np.float64)
     if phrases is None:
         durations = {video.id: video.duration for video in store.videos.find()}
-        words = score_video_words(store, {int(each): durations[int(each)] for each in vectors.video_ids[members]})
+        words = score_video_words(
+            store, {int(video_id): durations[int(video_id)] for video_id in vectors.video_ids[members]}
+        )
         word_times = dict(zip(words.phrases, words.times, strict=True))
         seen, scores = [*seen, *words.phrases], np.concatenate([scores, words.scores])
     _check_sizes(folder, ours, theirs, len(seen))
     ranked = rank_phrases(scores[:, ours[members]], scores[:, theirs[members]])
-    by_phrase = dict(zip((bank[each] for each in proposed), texts[proposed], strict=True))
+    by_phrase = dict(zip((bank[row] for row in proposed), texts[proposed], strict=True))
     finder = _ExampleFinder(store, vectors, by_phrase, word_times)
 
     def choose(order: Sequence[PhraseDifference], mask: Bool[np.ndarray, " video"]) -> tuple[RankedPhrase, ...]:
         own = vectors.video_ids[mask]
         return tuple(
-            RankedPhrase(phrase=seen[each.index], difference=each, examples=finder.find(seen[each.index], own))
-            for each in order[:k]
+            RankedPhrase(
+                phrase=seen[difference.index], difference=difference, examples=finder.find(seen[difference.index], own)
+            )
+            for difference in order[:k]
         )
 
     return FolderDescription(
         num_videos=int(ours.sum()),
         num_others=int(theirs.sum()),
         num_phrases=len(seen),
-        more=choose([each for each in ranked if each.auroc > 0.5], ours),
-        less=choose([each for each in reversed(ranked) if each.auroc < 0.5], theirs),
+        more=choose([phrase for phrase in ranked if phrase.auroc > 0.5], ours),
+        less=choose([phrase for phrase in reversed(ranked) if phrase.auroc < 0.5], theirs),
     )
 
 
@@ -194,7 +198,7 @@ class _ExampleFinder:
         if phrase.kind != "seen":
             times = self._word_times[phrase]
             having = [int(video_id) for video_id in video_ids if int(video_id) in times][:NUM_EXAMPLES]
-            return tuple(ExampleFrame(path=self._paths[each], time=times[each]) for each in having)
+            return tuple(ExampleFrame(path=self._paths[video_id], time=times[video_id]) for video_id in having)
         text, vectors = self._texts[phrase.text], self._vectors
         rows = np.searchsorted(vectors.video_ids, video_ids)
         best = video_ids[np.argsort(-(vectors.means[rows] @ text), kind="stable")[:NUM_EXAMPLES]]

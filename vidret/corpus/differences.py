@@ -1,7 +1,7 @@
 """How well phrases set two sets of vectors apart: AUROC, its permutation test, and Holm's correction.
 
 Reference: Dunlap et al. 2024, "Describing Differences in Image Sets with Natural Language" (VisDiff), whose order of
-phrases this is. VisDiff reports Welch's t test of each phrase alone; here the test fits the AUROC and counts phrases.
+phrases this is. VisDiff reports Welch's t test of a single phrase; here the test fits the AUROC and counts phrases.
 """
 
 import math

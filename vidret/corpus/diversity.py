@@ -52,7 +52,7 @@ def compute_vendi(vectors: Float[np.ndarray, "sample dim"], order: float = 1.0) 
 
     Args:
         vectors: Vectors, which are normalised here.
-        order: Order of Renyi's entropy: 1 for Shannon's, infinity for the largest eigenvalue alone.
+        order: Order of Renyi's entropy: 1 for Shannon's, infinity for the largest eigenvalue only.
 
     Raises:
         VidretError: There is no vector, or one is 0 or not finite.

@@ -174,7 +174,7 @@ def score_stream(
     ``temporal`` has the exponent of the published code, ``temporal_corrected`` that of the skewness.
     """
     ours, theirs = measure_signals(real), measure_signals(generated)
-    corrected = [measure_signals(each, CORRECTED_EXPONENT).skewness for each in (real, generated)]
+    corrected = [measure_signals(features, CORRECTED_EXPONENT).skewness for features in (real, generated)]
     spatial = compare_mean_signals(ours.mean_signal, theirs.mean_signal)
     return {
         "temporal": compare_spectra(ours.skewness, theirs.skewness),

@@ -39,7 +39,7 @@ def list_scores(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         deviations = "deviations above unrelated queries"
         yield (
             "with words",
-            f"{words['alignment']:.2f} {deviations}, {words['alignment_of_pictures']:.2f} by pictures alone",
+            f"{words['alignment']:.2f} {deviations}, {words['alignment_of_pictures']:.2f} by pictures only",
         )
         yield "own prompt fits best with words", f"{words['prompt_recall']:.1f} %"
         yield "words compared", f"{', '.join(words['sources'])}; {words['num_with_words']} videos have some"
@@ -57,14 +57,14 @@ def tabulate_topics(report: Mapping[str, Any]) -> Table:
     """Return a line for each topic, the worst first."""
     lines = [
         [
-            f"{each['alignment']:.3f}",
-            "" if each["below"] is None else f"{each['below']:+.1f}",
-            f"{each['consistency']:.3f}",
-            f"{each['diversity']:.3f}",
-            str(each["num_prompts"]),
-            each["topic"],
+            f"{row['alignment']:.3f}",
+            "" if row["below"] is None else f"{row['below']:+.1f}",
+            f"{row['consistency']:.3f}",
+            f"{row['diversity']:.3f}",
+            str(row["num_prompts"]),
+            row["topic"],
         ]
-        for each in report["topics"]
+        for row in report["topics"]
     ]
     return ["alignment", "below", "consistency", "diversity", "prompts", "topic"], lines
 
@@ -73,8 +73,8 @@ def tabulate_prompts(report: Mapping[str, Any], limit: int | None = None) -> Tab
     """Return a line for each prompt, the worst first."""
     names = ("alignment", "consistency", "diversity")
     lines = [
-        [*(f"{each[name]:.3f}" for name in names), str(each["num_videos"]), each["prompt"]]
-        for each in report["prompts"][:limit]
+        [*(f"{row[name]:.3f}" for name in names), str(row["num_videos"]), row["prompt"]]
+        for row in report["prompts"][:limit]
     ]
     return [*names, "videos", "prompt"], lines
 
@@ -103,17 +103,18 @@ def list_video_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return by path the texts that match the prompt, and the questions that were not answered rightly."""
     remarks = defaultdict[str, list[str]](list)
     for path, video in report.get("words", {"videos": {}})["videos"].items():
-        both = f"with words {video['alignment']:.2f}, by pictures alone {video['alignment_of_pictures']:.2f}"
+        both = f"with words {video['alignment']:.2f}, by pictures only {video['alignment_of_pictures']:.2f}"
         remarks[path].append(both)
         remarks[path] += [
-            f"{each['source']} {format_time(each['start'])}: \N{LEFT DOUBLE QUOTATION MARK}{each['text']}"
+            f"{text['source']} {format_time(text['start'])}: \N{LEFT DOUBLE QUOTATION MARK}{text['text']}"
             "\N{RIGHT DOUBLE QUOTATION MARK}"
-            for each in video["texts"]
+            for text in video["texts"]
         ]
     for row in report.get("questions", {"videos": []})["videos"]:
-        wrong = (each for each in row["questions"] if not each["is_right"])
+        wrong = (question for question in row["questions"] if not question["is_right"])
         remarks[row["path"]] += [
-            f"{each['question']} {each['answer'] or 'no answer'}, not {each['expected']}" for each in wrong
+            f"{question['question']} {question['answer'] or 'no answer'}, not {question['expected']}"
+            for question in wrong
         ]
     return remarks
 
@@ -124,7 +125,7 @@ def render_prompt(row: Mapping[str, Any], images: FrameImages, remarks: Mapping[
     facts = ", ".join(f"{name} {row[name]:.3f}" for name in names) + f", {row['num_videos']} videos"
     shown = []
     for video in row["videos"][:MAX_VIDEOS]:
-        items = "".join(f"<li>{escape_text(each)}</li>" for each in remarks.get(video["path"], ()))
+        items = "".join(f"<li>{escape_text(remark)}</li>" for remark in remarks.get(video["path"], ()))
         line = f"alignment {video['alignment']:.3f}"
         shots = "".join(
             images.render(video["path"], time_s, file_name(video["path"]), f"{format_time(time_s)}, {line}", "")

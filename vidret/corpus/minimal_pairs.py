@@ -117,7 +117,7 @@ def shuffle_words(caption: str) -> str | None:
         return None
     rng = np.random.default_rng(zlib.crc32(caption.encode()))
     while True:
-        shuffled = " ".join(words[each] for each in rng.permutation(len(words)))
+        shuffled = " ".join(words[position] for position in rng.permutation(len(words)))
         if shuffled != caption:
             return shuffled
 

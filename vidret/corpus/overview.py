@@ -138,7 +138,7 @@ def make_overview(
             hours=float(lengths[rows].sum() / 3600),
             examples=_find_typical(content, rows),
         )
-        for cluster, rows in ((each, np.flatnonzero(labels == each)) for each in range(int(labels.max()) + 1))
+        for cluster, rows in ((label, np.flatnonzero(labels == label)) for label in range(int(labels.max()) + 1))
     )
     look_alikes, outliers = _compare_videos(content)
     return FolderOverview(
@@ -179,7 +179,7 @@ def name_clusters(
     means = totals / np.bincount(labels)[:, None]
     scores = (means - mean) @ texts.T / spreads
     order = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_NAMES]
-    return [tuple(phrases[each] for each in row) for row in order]
+    return [tuple(phrases[phrase_index] for phrase_index in row) for row in order]
 
 
 def _read_folder(store: Store, folder: str) -> _Folder:
@@ -210,7 +210,7 @@ def _measure_lengths(content: _Folder) -> np.ndarray:
     spans = np.array([segment.end - segment.start for segment in content.segments])
     owners = np.searchsorted(content.vectors.video_ids, content.vectors.owners)
     totals = np.bincount(owners, weights=spans)
-    durations = np.array([content.durations[int(each)] for each in content.vectors.video_ids])
+    durations = np.array([content.durations[int(video_id)] for video_id in content.vectors.video_ids])
     lengths: np.ndarray = spans * (durations / np.maximum(totals, 1e-9))[owners]
     return lengths
 
@@ -232,7 +232,7 @@ def _compare_videos(content: _Folder) -> tuple[tuple[LookAlikes, ...], tuple[Out
     """Return the pairs of videos that are most alike, and the videos that are least like any other."""
     means: Float32[np.ndarray, "video dim"] = content.vectors.means
     units = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
-    paths = [content.paths[int(each)] for each in content.vectors.video_ids]
+    paths = [content.paths[int(video_id)] for video_id in content.vectors.video_ids]
     if len(paths) < 2:
         return (), ()
     scores, nearest = find_nearest_rows(units, NEIGHBOURS + 1)
@@ -270,7 +270,7 @@ def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
     """Return an overview as a dict that JSON can represent, without the map."""
 
     def list_frames(frames: Sequence[ExampleFrame]) -> list[dict[str, Any]]:
-        return [{"path": show_path(each.path), "time": round(each.time, 3)} for each in frames]
+        return [{"path": show_path(frame.path), "time": round(frame.time, 3)} for frame in frames]
 
     return {
         "num_videos": found.num_videos,
@@ -279,19 +279,23 @@ def overview_to_dict(found: FolderOverview) -> dict[str, Any]:
         "words": found.words.to_dict(),
         "clusters": [
             {
-                "phrases": list(each.phrases),
-                "num_segments": each.num_segments,
-                "num_videos": each.num_videos,
-                "hours": round(each.hours, 4),
-                "examples": list_frames(each.examples),
+                "phrases": list(cluster.phrases),
+                "num_segments": cluster.num_segments,
+                "num_videos": cluster.num_videos,
+                "hours": round(cluster.hours, 4),
+                "examples": list_frames(cluster.examples),
             }
-            for each in found.clusters
+            for cluster in found.clusters
         ],
         "look_alikes": [
-            {"paths": [*map(show_path, each.paths)], "cosine": round(each.cosine, 4)} for each in found.look_alikes
+            {"paths": [*map(show_path, pair.paths)], "cosine": round(pair.cosine, 4)} for pair in found.look_alikes
         ],
         "outliers": [
-            {"path": show_path(each.path), "cosine": round(each.cosine, 4), "deviation": round(each.deviation, 2)}
-            for each in found.outliers
+            {
+                "path": show_path(outlier.path),
+                "cosine": round(outlier.cosine, 4),
+                "deviation": round(outlier.deviation, 2),
+            }
+            for outlier in found.outliers
         ],
     }

@@ -194,10 +194,10 @@ class WordUse:
         """Return the content for JSON."""
         shares = {name: getattr(self, name) for name in ("said", "shown")}
         return {
-            **{name: each and {"read": each.num_read, "with": each.num_with} for name, each in shares.items()},
+            **{name: share and {"read": share.num_read, "with": share.num_with} for name, share in shares.items()},
             "languages": [
-                {"code": each.code, "num_videos": each.num_videos, "hours": round(each.hours, 4)}
-                for each in self.languages
+                {"code": language.code, "num_videos": language.num_videos, "hours": round(language.hours, 4)}
+                for language in self.languages
             ],
         }
 
@@ -229,5 +229,5 @@ def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
         SpokenLanguage(code=code, num_videos=len(videos), hours=sum(videos.values()) / 3600)
         for code, videos in seconds.items()
     )
-    ordered = sorted(languages, key=lambda each: (-each.hours, each.code))
+    ordered = sorted(languages, key=lambda language: (-language.hours, language.code))
     return WordUse(said=share("said"), shown=share("shown"), languages=tuple(ordered))

@@ -141,9 +141,7 @@ def probe_encoder(
         missing=tuple(kind for kind in PROBE_KINDS if kind not in kinds),
         num_corrupted=len(chosen),
         corruptions=tuple(
-            _corrupt_videos(
-                encoder, [world.videos[each] for each in chosen], gallery[chosen], texts[chosen], name, count
-            )
+            _corrupt_videos(encoder, [world.videos[row] for row in chosen], gallery[chosen], texts[chosen], name, count)
             for name in CORRUPTIONS
         ),
         absence=measure_absence(encoder, texts, gallery, order) if num_videos >= 4 else None,
@@ -162,7 +160,7 @@ def encode_videos(
     rows = []
     for first in range(0, len(videos), BATCH):
         batch = videos[first : first + BATCH]
-        rows += [np.asarray(each.video, np.float32) for each in encoder.encode_frames(batch)]
+        rows += [np.asarray(embedding.video, np.float32) for embedding in encoder.encode_frames(batch)]
         count(len(batch))
     vectors = np.stack(rows)
     if num_wrong := int((~np.isfinite(vectors).all(axis=1)).sum()):
@@ -217,7 +215,7 @@ def _corrupt_videos(
     found, by_text = [], []
     others = ~np.eye(len(videos), dtype=bool)
     for strength in range(1, NUM_STRENGTHS + 1):
-        changed = [replace(each, pixels=corrupt(each.pixels, name, strength)) for each in videos]
+        changed = [replace(video, pixels=corrupt(video.pixels, name, strength)) for video in videos]
         vectors = encode_videos(encoder, changed, count)
         found.append(100 * float(((vectors @ originals.T).argmax(axis=1) == np.arange(len(videos))).mean()))
         own, scores = (texts * vectors).sum(axis=1)[:, None], texts @ originals.T
@@ -289,17 +287,17 @@ def report_to_dict(report: ProbeReport) -> dict[str, Any]:
         "world": report.world,
         "num_videos": report.num_videos,
         "text_score": round(report.text_score, 2),
-        "kinds": [describe(each) for each in report.kinds],
-        "rules": [describe(each) for each in report.rules],
+        "kinds": [describe(kind) for kind in report.kinds],
+        "rules": [describe(rule) for rule in report.rules],
         "missing": list(report.missing),
         "num_corrupted": report.num_corrupted,
         "corruptions": {
-            each.name: {
-                "levels": list(CORRUPTIONS[each.name].levels),
-                "found": [round(value, 2) for value in each.found],
-                "text": [round(value, 2) for value in each.text],
+            corruption.name: {
+                "levels": list(CORRUPTIONS[corruption.name].levels),
+                "found": [round(value, 2) for value in corruption.found],
+                "text": [round(value, 2) for value in corruption.text],
             }
-            for each in report.corruptions
+            for corruption in report.corruptions
         },
         "nothing_matches": absence
         and {
@@ -309,7 +307,7 @@ def report_to_dict(report: ProbeReport) -> dict[str, Any]:
             "kept": round(absence.kept, 2),
             "refused": round(absence.refused, 2),
             "calibration_error": round(absence.calibration_error, 4),
-            "bins": [[each.num_answers, round(each.confidence, 4), round(each.share, 4)] for each in absence.bins],
+            "bins": [[bin_.num_answers, round(bin_.confidence, 4), round(bin_.share, 4)] for bin_ in absence.bins],
         },
         "notes": list(report.notes),
     }

@@ -39,8 +39,8 @@ STYLE = """
 def explain_report(report: ProbeReport) -> Iterator[str]:
     """Yield sentences that say where an encoder can be trusted."""
     verdicts: dict[Verdict, list[str]] = {}
-    for each in report.kinds:
-        verdicts.setdefault(each.accuracy.verdict, []).append(f"{each.kind} ({each.accuracy.percent:.0f} %)")
+    for kind in report.kinds:
+        verdicts.setdefault(kind.accuracy.verdict, []).append(f"{kind.kind} ({kind.accuracy.percent:.0f} %)")
     for verdict, answer in ANSWERS.items():
         if verdict in verdicts:
             yield f"{answer[0].upper()}{answer[1:]}: {', '.join(verdicts[verdict])}."
@@ -87,10 +87,10 @@ def explain_absence(result: AbsenceResult) -> str:
 def tabulate_pairs(report: ProbeReport, *, by_rule: bool = False) -> Table:
     """Return a line for each kind of pair, or for each rule."""
     lines = []
-    for each in report.rules if by_rule else report.kinds:
-        accuracy = each.accuracy
+    for kind in report.rules if by_rule else report.kinds:
+        accuracy = kind.accuracy
         interval = f"{accuracy.low:.0f} to {accuracy.high:.0f}"
-        name = [each.kind, *([each.rule or ""] if by_rule else [])]
+        name = [kind.kind, *([kind.rule or ""] if by_rule else [])]
         numbers = [str(accuracy.num_trials), f"{accuracy.percent:.1f}", interval]
         lines.append([*name, *numbers, ANSWERS[accuracy.verdict]])
     names = ["kind", *(["what"] if by_rule else []), "pairs", "right", "95 %", "verdict"]
@@ -100,11 +100,19 @@ def tabulate_pairs(report: ProbeReport, *, by_rule: bool = False) -> Table:
 def tabulate_corruptions(report: ProbeReport) -> Table:
     """Return the percentage of videos recognised at each strength of each corruption."""
     lines = [
-        [each.name, *(f"{value:.0f}" for value in each.found), *(f"{value:.0f}" for value in each.text)]
-        for each in report.corruptions
+        [
+            corruption.name,
+            *(f"{value:.0f}" for value in corruption.found),
+            *(f"{value:.0f}" for value in corruption.text),
+        ]
+        for corruption in report.corruptions
     ]
     strengths = range(1, NUM_STRENGTHS + 1)
-    return ["kind", *(f"seen {each}" for each in strengths), *(f"text {each}" for each in strengths)], lines
+    return [
+        "kind",
+        *(f"seen {strength}" for strength in strengths),
+        *(f"text {strength}" for strength in strengths),
+    ], lines
 
 
 def write_probe_page(report: ProbeReport, out: Path) -> None:
@@ -117,12 +125,12 @@ def write_probe_page(report: ProbeReport, out: Path) -> None:
     sections = [
         f"<h1>{escape_text(title)}</h1>",
         f'<p class="facts">Probed on {report.num_videos} videos: {escape_text(report.world)}.</p>',
-        "<ul>" + "".join(f"<li>{escape_text(each)}</li>" for each in explain_report(report)) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape_text(line)}</li>" for line in explain_report(report)) + "</ul>",
         *(f'<p class="note">{escape_text(note)}</p>' for note in report.notes),
         "<h2>Minimal pairs</h2>",
         '<p class="facts">A right and a wrong text that differ in one respect; the right one must score higher with '
         "the video. 50 % is chance.</p>",
-        *(render_kind(each, report) for each in report.kinds),
+        *(render_kind(kind, report) for kind in report.kinds),
         "<h2>Corruptions</h2>",
         f'<p class="facts">Percentage of {report.num_corrupted} corrupted videos that are nearest to their own '
         "originals, from the weakest to the strongest of five strengths.</p>",
@@ -143,10 +151,10 @@ def render_kind(result: PairResult, report: ProbeReport) -> str:
         f"{ANSWERS[accuracy.verdict]}"
     )
     rules = "".join(
-        f'<p class="pair">{escape_text(each.rule or "")}, {each.accuracy.percent:.0f} % of {each.accuracy.num_trials}: '
-        f"<q>{escape_text(each.example.right)}</q>, not <q>{escape_text(each.example.wrong)}</q></p>"
-        for each in report.rules
-        if each.kind == result.kind
+        f'<p class="pair">{escape_text(rule.rule or "")}, {rule.accuracy.percent:.0f} % of {rule.accuracy.num_trials}: '
+        f"<q>{escape_text(rule.example.right)}</q>, not <q>{escape_text(rule.example.wrong)}</q></p>"
+        for rule in report.rules
+        if rule.kind == result.kind
     )
     heading = f"<h3>{escape_text(result.kind)}: {escape_text(QUESTIONS[result.kind])}</h3>"
     kind = accuracy.verdict.split()[0]
@@ -156,15 +164,15 @@ def render_kind(result: PairResult, report: ProbeReport) -> str:
 def render_heat(report: ProbeReport, *, by_text: bool) -> str:
     """Return a table of corruptions by strength; chance of the texts is the palest, 100 % the darkest cell."""
     rows = []
-    for each in report.corruptions:
-        corruption = CORRUPTIONS[each.name]
+    for found in report.corruptions:
+        corruption = CORRUPTIONS[found.name]
         cells = "".join(
             f'<td class="cell" style="--share:{max(0.0, 2 * value / 100 - 1) if by_text else value / 100:.2f}" '
             f'title="{level:g}">{value:.0f}</td>'
-            for value, level in zip(each.text if by_text else each.found, corruption.levels, strict=True)
+            for value, level in zip(found.text if by_text else found.found, corruption.levels, strict=True)
         )
         levels = " / ".join(f"{level:g}" for level in corruption.levels)
-        name = f'{escape_text(each.name)} <span class="facts">{escape_text(corruption.meaning)}: {levels}</span>'
+        name = f'{escape_text(found.name)} <span class="facts">{escape_text(corruption.meaning)}: {levels}</span>'
         rows.append(f"<tr>{cells}<td>{name}</td></tr>")
     heads = "".join(f"<th>{strength}</th>" for strength in range(1, NUM_STRENGTHS + 1))
     return (
@@ -184,5 +192,5 @@ def render_absence(result: AbsenceResult | None) -> Iterator[str]:
         '<p class="facts">Confidence is the share of unrelated queries with a lower best score. Half of all queries '
         "have an answer.</p>"
     )
-    lines = [[f"{each.confidence:.2f}", f"{100 * each.share:.0f} %", str(each.num_answers)] for each in result.bins]
+    lines = [[f"{bin_.confidence:.2f}", f"{100 * bin_.share:.0f} %", str(bin_.num_answers)] for bin_ in result.bins]
     yield render_table((("mean confidence", "have an answer", "queries"), lines))

@@ -84,7 +84,7 @@ def draw_probe_world(size: int, *, num_pairs: int = NUM_SYNTHETIC_PAIRS, seed: i
         )
         swapped.append(replace(scenes[row].scene, background=scenes[other].scene.background))
     times = np.arange(NUM_FRAMES, dtype=np.float64) / 2
-    videos = [Frames(render(scene, size), times) for scene in (*(each.scene for each in scenes), *swapped)]
+    videos = [Frames(render(scene, size), times) for scene in (*(scene.scene for scene in scenes), *swapped)]
     return ProbeWorld(name="synthetic", videos=videos, captions=captions, pairs=pairs)
 
 
@@ -99,8 +99,8 @@ def _pair_with_twin(scenes: Sequence[CaptionedScene], row: int) -> MinimalPair:
 def _make_absence(scene: CaptionedScene, row: int) -> MinimalPair:
     """Return a pair about a shape that a scene shows and one that it does not show."""
     statements = scene.scene.statements
-    shown = [each.appearance.shape for each in statements]
-    shown += [each.other.shape for each in statements if each.other is not None]
+    shown = [statement.appearance.shape for statement in statements]
+    shown += [statement.other.shape for statement in statements if statement.other is not None]
     absent = [shape for shape in SHAPES if shape not in shown]
     return make_absence_pair(shown[0], absent[row % len(absent)], row)
 
@@ -122,7 +122,7 @@ def read_probe_world(
     if len(video_ids) > MAX_VIDEOS:
         drawn = np.random.default_rng(seed).permutation(len(video_ids))[:MAX_VIDEOS]
         notes.append(f"{MAX_VIDEOS} of {len(video_ids)} videos were drawn at random")
-        video_ids = [video_ids[each] for each in np.sort(drawn)]
+        video_ids = [video_ids[row] for row in np.sort(drawn)]
     texts: dict[str, list[str]] = {}
     for caption in split.captions:
         texts.setdefault(caption.video, []).append(caption.text)

@@ -118,7 +118,7 @@ def compare_mean_signals(
 ) -> SpatialScores:
     """Return STREAM-S of the mean signals of two sets.
 
-    A point is near a set if it lies strictly inside the sphere around one of its points whose radius is the distance to
+    A point is near a set if it is strictly inside the sphere around one of its points whose radius is the distance to
     that point's ``nearest``-th neighbour in the set.
 
     Raises:
@@ -145,7 +145,7 @@ def _find_radii(points: np.ndarray, nearest: int) -> np.ndarray:
 
 
 def _share_inside(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float:
-    """Return the share of points that lie inside the sphere of a centre."""
+    """Return the share of points inside the sphere of a centre."""
     num_inside = 0
     for start in range(0, len(points), ROWS):
         distances = _measure_distances(points[start : start + ROWS], centres)

@@ -63,7 +63,9 @@ class RememberedTexts:
         if new:
             if self._on_new is not None:
                 self._on_new(len(new))
-            found = {text: each.sentence for text, each in zip(new, self._encoder.encode_text(new), strict=True)}
+            found = {
+                text: embedding.sentence for text, embedding in zip(new, self._encoder.encode_text(new), strict=True)
+            }
             self._known |= found
             if self._path is not None and np.isfinite(np.stack(list(found.values()))).all():
                 write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else found)
@@ -102,7 +104,7 @@ def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.n
     order = sorted(range(len(phrases)), key=lambda index: len(phrases[index]))
     embeddings = encoder.encode_text([phrases[index] for index in order])
     vectors = np.empty((len(phrases), len(embeddings[0].sentence)), np.float32)
-    vectors[order] = np.stack([each.sentence for each in embeddings])
+    vectors[order] = np.stack([embedding.sentence for embedding in embeddings])
     if wrong := [phrase for phrase, row in zip(phrases, vectors, strict=True) if not np.isfinite(row).all()]:
         raise VidretError(f"vectors of phrases must be finite, got NaN or infinity for {wrong[0]!r}")
     return vectors
@@ -140,7 +142,7 @@ def read_index_vectors(store: Store) -> IndexVectors:
     if not len(segment_ids):
         raise StoreError(f"{store.path}: there must be a segment to describe, got an empty index")
     by_segment = store.owners(segment_ids)
-    owners = np.fromiter((by_segment[int(each)] for each in segment_ids), np.int64, len(segment_ids))
+    owners = np.fromiter((by_segment[int(segment_id)] for segment_id in segment_ids), np.int64, len(segment_ids))
     segments = store.features.read_searchable()
     order = np.argsort(owners, kind="stable")
     video_ids, starts = np.unique(owners[order], return_index=True)

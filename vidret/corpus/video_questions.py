@@ -91,7 +91,7 @@ def score_by_questions(
         questions, knowledge = written[prompt]
         images, times = read_images(path)
         asked = [ask_question(endpoint, question, prompt, knowledge, images) for question in questions]
-        right = [each["is_right"] for each in asked]
+        right = [question["is_right"] for question in asked]
         rows.append(
             {"path": path, "prompt": prompt, "right": 100 * float(np.mean(right)), "times": times, "questions": asked}
         )
@@ -152,18 +152,18 @@ def read_images(path: str) -> tuple[list[str], list[float]]:
 
 
 def _summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    asked = [each for row in rows for each in row["questions"]]
+    asked = [question for row in rows for question in row["questions"]]
 
     def percent(chosen: Sequence[dict[str, Any]]) -> float | None:
-        return 100 * float(np.mean([each["is_right"] for each in chosen])) if chosen else None
+        return 100 * float(np.mean([question["is_right"] for question in chosen])) if chosen else None
 
-    kinds = dict.fromkeys(each["kind"] for each in asked)
+    kinds = dict.fromkeys(question["kind"] for question in asked)
     return {
-        "etva": percent([each for each in asked if each["expected"] == "yes"]),
+        "etva": percent([question for question in asked if question["expected"] == "yes"]),
         "t2vscore_a": float(np.mean([row["right"] for row in rows])),
-        "by_kind": {kind: percent([each for each in asked if each["kind"] == kind]) for kind in kinds},
+        "by_kind": {kind: percent([question for question in asked if question["kind"] == kind]) for kind in kinds},
         "num_questions": len(asked),
-        "num_unanswered": sum(each["answer"] is None for each in asked),
+        "num_unanswered": sum(question["answer"] is None for question in asked),
         "videos": sorted(rows, key=lambda row: row["right"]),
     }
 

@@ -50,7 +50,7 @@ def score_with_words(
 
     Returns:
         ``sources``, which were compared; ``num_with_words``, videos in which something is said or shown; ``alignment``,
-        the mean score of a video for its own prompt, and ``alignment_of_pictures``, the same by pictures alone;
+        the mean score of a video for its own prompt, and ``alignment_of_pictures``, the same by pictures only;
         ``prompt_recall``, the percentage of videos that fit their own prompt best; and ``videos`` by path, with both
         scores and the texts that match the prompt.
 
@@ -123,5 +123,7 @@ def _fill_lowest(scores: Float64[np.ndarray, "video prompt"]) -> Float64[np.ndar
 
 def list_texts(hit: Hit) -> list[dict[str, Any]]:
     """Return the texts that match, best first, with their source and start in seconds."""
-    matching = [each for each in hit.evidence if each.text]
-    return [{"source": each.source, "start": each.start, "text": each.text} for each in matching[:MAX_TEXTS]]
+    matching = [evidence for evidence in hit.evidence if evidence.text]
+    return [
+        {"source": evidence.source, "start": evidence.start, "text": evidence.text} for evidence in matching[:MAX_TEXTS]
+    ]

@@ -58,7 +58,7 @@ class Sample:
 class CaptionedVideos(Dataset[Sample]):
     """Training samples: a caption with its video, indexed by epoch and caption.
 
-    Randomness depends on the seed and on these two alone, not on the worker or on earlier samples.
+    Randomness depends only on the seed and on these two, not on the worker or on earlier samples.
     """
 
     def __init__(self, split: Split, source: FrameSource, *, augmentation: Augmentation, seed: int) -> None:

@@ -241,10 +241,10 @@ class GroundingData(SplitData):
         reasons = missing | {video_id: state.failed for video_id, state in states.items() if state.failed}
         keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
         facts = {video_id: cache.shards.facts(key) for video_id, key in keys.items()}
-        salvaged = {video_id: each["lost"] for video_id, each in facts.items() if each["lost"]}
+        salvaged = {video_id: known["lost"] for video_id, known in facts.items() if known["lost"]}
         kept = drop_unreadable(split, reasons, salvaged, whole=whole)
         if training:
-            long_enough = {video_id for video_id, each in facts.items() if each["duration"] >= self._min_seconds}
+            long_enough = {video_id for video_id, known in facts.items() if known["duration"] >= self._min_seconds}
             kept = self._keep_trainable(kept, long_enough)
         dataset = LabelledVideos(kept, cache, keys, fps=self._fps, saliency_range=self._range)
         return OpenedSplit(split=kept, dataset=dataset, collate=collate)

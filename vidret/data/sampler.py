@@ -33,7 +33,7 @@ class TrainBatches:
     own. They are hard negatives where neighbours are cut from one film or are made to differ in little. The neighbour
     with the fewest rows determines how many of each are used per epoch, and incomplete groups are skipped.
 
-    The order depends on the seed and the epoch alone. Iteration starts at ``position`` and does not move it, since
+    The order depends only on the seed and the epoch. Iteration starts at ``position`` and does not move it, since
     workers prefetch; ``advance`` does.
 
     Attributes:
@@ -113,7 +113,7 @@ class TrainBatches:
         """
         if state["position"] and state["of"] != self._settings:
             names = ("rows", "batch_size", "processes", "seed", "neighbours")
-            saved, current = (", ".join(map("{} {}".format, names, each)) for each in (state["of"], self._settings))
+            saved, current = (", ".join(map("{} {}".format, names, values)) for values in (state["of"], self._settings))
             raise VidretError(f"training stopped within an epoch must resume with {saved}, got {current}")
         self.epoch, self.position = state["epoch"], state["position"]
 
@@ -151,7 +151,7 @@ def group_neighbours(
         if len(members) == neighbours:
             num_units = min(len(rows) for rows in members)
             units.append(np.stack([rows[:num_units] for rows in members], axis=1))
-    groups = np.repeat(np.arange(len(units)), [len(each) for each in units])
+    groups = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     return groups, np.concatenate([np.empty((0, neighbours), dtype=np.int64), *units])
 
 

@@ -183,11 +183,13 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
     if without := [query_id for query_id in rows if key not in rows[query_id] or key not in others[query_id]]:
         raise VidretError(f"reports must have the {key} of each query, got none for {without[0]}")
     query_ids = sorted(rows)
-    values = [np.array([report[each][key] for each in query_ids], dtype=np.float64) for report in (rows, others)]
+    values = [
+        np.array([report[query_id][key] for query_id in query_ids], dtype=np.float64) for report in (rows, others)
+    ]
     groups = np.unique([rows[query_id]["video"] for query_id in query_ids], return_inverse=True)[1]
     comparisons = []
     for name, metric in metrics.items():
-        a, b = (metric.measure(each) for each in values)
+        a, b = (metric.measure(value) for value in values)
         result = compare(a, b, seed=seed, groups=groups)
         first_wins = (result.difference < 0) == metric.less_is_better
         better = ("first" if first_wins else "second") if result.share < SIGNIFICANCE else "neither"
@@ -214,9 +216,9 @@ def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[st
 
 def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     """Check that both reports have the same gallery, since a smaller one is easier."""
-    absent = [{*each["missing"], *each["failed"]} for each in (data, other)]
+    absent = [{*facts["missing"], *facts["failed"]} for facts in (data, other)]
     if data["num_videos"] != other["num_videos"] or absent[0] != absent[1]:
-        counts = [each["num_found"] for each in (data, other)]
+        counts = [facts["num_found"] for facts in (data, other)]
         raise VidretError(f"reports must have the same videos, got {counts[0]} and {counts[1]}")
 
 
@@ -279,6 +281,6 @@ def compare_models(models: Sequence[RatedModel], *, seed: int = 0) -> list[dict[
     rows = []
     for first, second in combinations(models, 2):
         compared = compare_reports(first.report, second.report, seed=seed)
-        row = next(each for each in compared if each["metric"] == MAIN)
+        row = next(comparison for comparison in compared if comparison["metric"] == MAIN)
         rows.append({"models": [first.name, second.name], **row})
     return rows

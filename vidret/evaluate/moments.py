@@ -32,9 +32,11 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
             the split has labels for.
     """
     predictions = read_predictions(path)
-    if all(query.spans for query in split.queries) and all(each.spans is not None for each in predictions):
+    if all(query.spans for query in split.queries) and all(prediction.spans is not None for prediction in predictions):
         return score_matched(split.scoring, split.queries, predictions)
-    if all(query.saliency for query in split.queries) and all(each.saliency is not None for each in predictions):
+    if all(query.saliency for query in split.queries) and all(
+        prediction.saliency is not None for prediction in predictions
+    ):
         return {"highlights": drop_queries(score_saliency(split.scoring, split.queries, predictions).to_dict())}
     raise VidretError(f"{path}: must have, for each query, what {split.name} has labels for: windows or saliency")
 
@@ -45,7 +47,7 @@ def score_matched(
     """Return the scores of spans, of saliency if all have it, and of each domain if there are several."""
     lengths = scoring.lengths
     results = {"moments": drop_queries(score_moments(queries, predictions, lengths=lengths).to_dict())}
-    if all(query.saliency for query in queries) and all(each.saliency is not None for each in predictions):
+    if all(query.saliency for query in queries) and all(prediction.saliency is not None for prediction in predictions):
         results["highlights"] = drop_queries(score_saliency(scoring, queries, predictions).to_dict())
     by_id = {prediction.id: prediction for prediction in predictions}
     domains = sorted({query.domain for query in queries})

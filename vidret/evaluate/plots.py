@@ -71,7 +71,7 @@ def plot_timeline(end: float, true: Sequence[Sequence[float]], found: Sequence[f
     """Return a timeline in seconds with the true spans above the predicted span, up to the end of the video."""
     width, left, right = 560, 52, 540
     x_scale = Scale(0, end, left, right)
-    step = next((each for each in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600) if end / each <= 6), 1800)
+    step = next((step_s for step_s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600) if end / step_s <= 6), 1800)
     elements = []
     for tick in range(0, int(end / step + 1e-6) * step + 1, step):
         x = x_scale(tick)

@@ -87,14 +87,14 @@ def evaluate_queries(
             unjudged.append(judge_answer(query, answered, content))
             hits = engine.search(query.text, max(NUM_HITS, judging.top))
             judged = judge_hits(engine, query.text, hits, judge, judging)
-            answered = replace(answered, hits=[each.hit for each in judged.hits[:NUM_HITS]])
+            answered = replace(answered, hits=[hit.hit for hit in judged.hits[:NUM_HITS]])
             num_failed += bool(judged.note)
         outcomes.append(judge_answer(query, answered, content))
         rows.append(_describe_answer(query, answered, outcomes[-1], names))
         seconds.append(answered.search_s)
         if on_progress is not None:
             on_progress(index + 1, len(queries))
-    sources = ("picture", *(each.source for each in count_texts(engine.path)))
+    sources = ("picture", *(count.source for count in count_texts(engine.path)))
     return Report(
         task="queries",
         split=split,
@@ -194,7 +194,7 @@ def _describe_answer(
         "nothing": outcome.nothing,
         "score": outcome.score if answered.hits else None,
         "top": [[name(hit), hit.score] for hit in answered.hits],
-        "moments": [[name(each), each.start, each.end, each.score] for each in answered.moments],
+        "moments": [[name(moment), moment.start, moment.end, moment.score] for moment in answered.moments],
     }
     if query.video is not None:
         row |= {"rank": outcome.rank, "best_overlap": outcome.overlap, "correct": outcome.measure()}

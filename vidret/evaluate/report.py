@@ -94,7 +94,7 @@ def find_reports(path: Path) -> dict[str, Path]:
         return {"": path}
     if (path / REPORT).is_file():
         return {"": path / REPORT}
-    found = {each.parent.name: each for each in sorted(path.glob(f"*/{REPORT}"))}
+    found = {file.parent.name: file for file in sorted(path.glob(f"*/{REPORT}"))}
     if not found:
         raise VidretError(f"{path}: must hold a {REPORT} that vidret eval wrote, got none")
     return found

@@ -197,7 +197,8 @@ def correct(
     levels = {}
     for name in ranker.weights:
         bank_level, level = (
-            torch.from_numpy(each[name] if direction == "t2v" else each[name].T) for each in (bank_scores, scores)
+            torch.from_numpy(by_level[name] if direction == "t2v" else by_level[name].T)
+            for by_level in (bank_scores, scores)
         )
         corrected = sk_norm(bank_level, temperature=ranker.temperature).correct(level).numpy()
         levels[name] = corrected if direction == "t2v" else corrected.T

@@ -158,10 +158,10 @@ def tabulate_highlights(facts: Facts) -> Table:
         counts = facts["num_videos"]
         lines = [[name, str(counts.get(name, "")), f"{value:.1f}"] for name, value in facts["mAP"].items()]
         return ["", "videos", "mAP"], lines
-    levels = {name: each for name, each in facts.items() if isinstance(each, Mapping)}
+    levels = {name: metrics for name, metrics in facts.items() if isinstance(metrics, Mapping)}
     lines = [
-        [name, f"{each['mAP']:.1f}", f"{each['Hit1']:.1f}", f"{each['mAP_ceiling']:.1f}"]
-        for name, each in levels.items()
+        [name, f"{metrics['mAP']:.1f}", f"{metrics['Hit1']:.1f}", f"{metrics['mAP_ceiling']:.1f}"]
+        for name, metrics in levels.items()
     ]
     return ["level", "mAP", "HIT@1", "highest mAP possible"], lines
 

@@ -51,7 +51,7 @@ def find_spans(
         snap: Whether boundaries move to cuts.
 
     Returns:
-        Spans, best first. Boundaries lie at the cut between two frames, or else midway between them; without ``snap``,
+        Spans, best first. Boundaries are at the cut between two frames, or else midway between them; without ``snap``,
         midway throughout.
 
     Raises:

@@ -4,8 +4,8 @@
     output = head(projected, query)          # once per query; with gradients in training
     results = head.decode(output, fps=0.5)   # spans in seconds
 
-Videos are processed in batches with one query each. Padding has no effect: a video gets the same result alone and in a
-padded batch.
+Videos are processed in batches with one query each. Padding has no effect: a video gets the same result by itself
+and in a padded batch.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding".
 """

@@ -1,7 +1,7 @@
 """The temporal feature pyramid, and the points in time that a head predicts spans for.
 
 The level of stride s has one row per s frames; a row is real if all its frames are. With masks, a padded video has the
-same levels as alone, since every convolution reads zeros beyond its end.
+same levels as by itself, since every convolution reads zeros beyond its end.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding";
 points after Zhang et al. 2022, "ActionFormer: Localizing Moments of Actions with Transformers".

@@ -3,7 +3,7 @@
 The head has one layer. A frame has one token, its vector, followed by two numbers: its similarity to the query,
 standardised over the video, and its distance from the frame before. They say at the outset what a head over vectors of
 an arbitrary space would have to learn from many labels: what matches, and where the picture changes. A query has a
-token for each word, and a last one for the whole. The two numbers are ours; R2-Tuning reads layers of CLIP alone.
+token for each word, and a last one for the whole. The two numbers are ours; R2-Tuning reads layers of CLIP only.
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ def place_vectors(
         fps: Steps per second.
     """
     parts = [
-        np.asarray(rows, np.float32)[choose_frames(own, each.start, each.end, first=first, fps=fps)]
-        for each, rows, own in zip(segments, frames, times, strict=True)
+        np.asarray(rows, np.float32)[choose_frames(own, segment.start, segment.end, first=first, fps=fps)]
+        for segment, rows, own in zip(segments, frames, times, strict=True)
     ]
-    placed = place_steps([(each.start, each.end) for each in segments], first=first, fps=fps)
+    placed = place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=fps)
     starts = np.cumsum([0, *(len(part) for part in parts)])
     vectors: Float32[np.ndarray, "step dim"] = np.concatenate(parts)[starts[placed.segments] + placed.offsets]
     return vectors

@@ -1,8 +1,8 @@
 """Steps of a grounding head in time, and the frames of segments that it reads for them.
 
 Step t covers the seconds from t / fps to (t + 1) / fps after the start of a video. The head reads the frame that was
-sampled nearest to its middle, in the segment that the middle lies in. So the frames of a head are those that an index
-encodes: indexing and training read the same ones. A frame lies at most half a sampling step of the index from the
+sampled nearest to its middle, in the segment that the middle is in. So the frames of a head are those that an index
+encodes: indexing and training read the same ones. A frame is at most half a sampling step of the index from the
 middle, more only where a frame is shown for longer.
 """
 
@@ -68,7 +68,7 @@ def choose_frames(
 def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: float) -> StepFrames:
     """Return the frame of each step of a video, up to its first gap.
 
-    A step whose middle lies in no segment, since its frames could not be read, reads the frame of the step before it;
+    A step whose middle is in no segment, since its frames could not be read, reads the frame of the step before it;
     at the beginning, the first frame there is.
 
     Args:
@@ -101,7 +101,7 @@ class Window(NamedTuple):
 def cut_windows(num_frames: int, *, length: int = 75, overlap: int = 25) -> list[Window]:
     """Return the fewest windows of ``length`` frames of which neighbours overlap by at least ``overlap`` frames.
 
-    A video of at most ``length`` frames is one window. A moment of at most ``overlap`` + 1 frames lies within one
+    A video of at most ``length`` frames is one window. A moment of at most ``overlap`` + 1 frames is within one
     window. The published head was trained on up to 75 frames (150 s).
 
     Raises:
@@ -160,7 +160,7 @@ def ground_windows(
     *,
     fps: float,
 ) -> list[GroundingResult]:
-    """Return a query's result in each window, in order; they equal those of each window alone.
+    """Return a query's result in each window, in order; they equal those of each window by itself.
 
     Windows of about the same length are padded and run together.
 

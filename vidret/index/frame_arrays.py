@@ -83,7 +83,7 @@ def index_arrays(
 ) -> int:
     """Encode and store frames, unless their content is stored, and return the id of their video.
 
-    An interrupted call stores nothing that is searched; the next one begins anew.
+    An interrupted call stores nothing that is searched; the next one starts again.
 
     Args:
         store: The index, open for writing.
@@ -107,14 +107,14 @@ def index_arrays(
         )
         num_layers = 0 if moments is None else moments.num_layers
         new = []
-        for each in segments:
-            (embedding,) = encode_segments(encoder, [each.frames], pack=pack, tokens=tokens, num_layers=num_layers)
+        for part in segments:
+            (embedding,) = encode_segments(encoder, [part.frames], pack=pack, tokens=tokens, num_layers=num_layers)
             if moments is not None and embedding.layers is not None:
-                segment = Segment(video_id, each.number, each.start, each.end)
+                segment = Segment(video_id, part.number, part.start, part.end)
                 moments.record(content, embedding.layers, segment, first=start_s)
                 embedding = replace(embedding, layers=None)
             packed = b"" if pack is None else pack(embedding)
-            new.append(NewSegment(video_id, each.number, each.start, each.end, embedding, packed, each.shots))
+            new.append(NewSegment(video_id, part.number, part.start, part.end, embedding, packed, part.shots))
         store.writer.add_segments(new)
         if moments is not None:
             moments.finish(

@@ -115,8 +115,8 @@ class RunState:
         """Return old and new paths of the files that this run found moved, and the files whose content is nowhere."""
         missing = list(self.store.files.find(state="missing"))
         places = {record.video: record.path for record in self.store.files.find(state="done")} if missing else {}
-        moved = [(each.path, places[each.video]) for each in missing if each.video in places]
-        gone = [each.path for each in missing if each.video not in places]
+        moved = [(record.path, places[record.video]) for record in missing if record.video in places]
+        gone = [record.path for record in missing if record.video not in places]
         return sorted(pair for pair in moved if pair[0] in self._newly_missing), sorted(gone)
 
     # Record

@@ -52,7 +52,7 @@ def open_decoders(
 
 
 def find_fault(remaining: Iterable[TextSource], *, is_decoding: bool) -> TextSource | None:
-    """Return the source of words that was being read when a decoding process failed, None if it read pictures alone.
+    """Return the source of words that was being read when a decoding process failed, None if it read only pictures.
 
     Args:
         remaining: The sources that are not finished, in the order in which they are read.
@@ -163,7 +163,7 @@ class EncodingThread:
         return batch
 
 
-RATE = 2.0  # frames of a clip per second, twice those of an index, so that some lie close to its frames
+RATE = 2.0  # frames of a clip per second, twice those of an index, so that some are close to its frames
 TIMEOUT_S = 60.0
 
 
@@ -184,7 +184,7 @@ def encode_clip(
     extent = [0.0, 0.0]
 
     def skip(opened: OpenedVideo) -> set[int]:
-        """Return the segments that lie outside the clip."""
+        """Return the segments that are outside the clip."""
         extent[0] = opened.start if start is None else max(start, opened.start)
         extent[1] = opened.duration if end is None else min(end, opened.duration)
         return {number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]}

@@ -165,7 +165,7 @@ def _read_times(columns: Columns, num_rows: int, source: Path) -> Float64[np.nda
     if start is None and end is None:
         return np.full((num_rows, 2), np.nan)
     if start is None or end is None:
-        raise VidretError(f"{source}: must have both start_s and end_s, got {start or end} alone")
+        raise VidretError(f"{source}: must have both start_s and end_s, got only {start or end}")
     try:
         return np.array([columns[start], columns[end]], np.float64).T
     except (TypeError, ValueError) as error:

@@ -242,7 +242,9 @@ class WorkerThreads:
             # The frames that were sampled of a segment are found again from its start.
             store, start_s = self._run_state.store, request[source]["start_s"]
             stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
-            first = max(((each.number, each.start) for each in stored if each.start <= start_s), default=None)
+            first = max(
+                ((segment.number, segment.start) for segment in stored if segment.start <= start_s), default=None
+            )
             request[source] = {**request[source], "segment": first}
         return request
 

@@ -168,14 +168,14 @@ def score_kinds(outcomes: Sequence[QueryOutcome]) -> list[dict[str, Any]]:
 
 
 def _score_groups(outcomes: Sequence[QueryOutcome]) -> Iterator[dict[str, Any]]:
-    answerable = [each for each in outcomes if each.answerable]
-    absent = [each for each in outcomes if not each.answerable]
-    absent_scores = np.array([each.score for each in absent], np.float64)
+    answerable = [outcome for outcome in outcomes if outcome.answerable]
+    absent = [outcome for outcome in outcomes if not outcome.answerable]
+    absent_scores = np.array([outcome.score for outcome in absent], np.float64)
     groups: list[tuple[str | None, list[QueryOutcome]]] = [*_group(answerable)]
     if answerable:
         groups.append((None, answerable))
     for kind, group in groups:
-        scores = np.array([each.score for each in group], np.float64)
+        scores = np.array([outcome.score for outcome in group], np.float64)
         auc = separate_scores(scores, absent_scores) if absent else None
         yield {"kind": kind, "answerable": True, **_average(group), "AUC": auc}
     for kind, group in _group(absent):
@@ -183,12 +183,12 @@ def _score_groups(outcomes: Sequence[QueryOutcome]) -> Iterator[dict[str, Any]]:
 
 
 def _group(outcomes: Sequence[QueryOutcome]) -> list[tuple[str, list[QueryOutcome]]]:
-    kinds = sorted({each.kind for each in outcomes})
-    return [(kind, [each for each in outcomes if each.kind == kind]) for kind in kinds]
+    kinds = sorted({outcome.kind for outcome in outcomes})
+    return [(kind, [outcome for outcome in outcomes if outcome.kind == kind]) for kind in kinds]
 
 
 def _average(outcomes: Sequence[QueryOutcome]) -> dict[str, Any]:
-    measured = [each.measure() for each in outcomes]
+    measured = [outcome.measure() for outcome in outcomes]
     means = {name: 100 * float(np.mean([row[name] for row in measured])) for name in measured[0]}
     return {"num_queries": len(outcomes), **means}
 

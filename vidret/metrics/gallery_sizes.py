@@ -48,7 +48,7 @@ def measure_by_size(
 ) -> list[SizeRecall]:
     """Return the text-to-video recall in random parts of the gallery, by size and cut.
 
-    A part is drawn without replacement, and asked for the texts of its videos alone. The interval holds 95 % of the
+    A part is drawn without replacement, and asked for the texts of its videos only. The interval holds 95 % of the
     parts. It says what one gallery of this size may give, and shrinks to nothing at the full size, where there is one.
 
     Args:

@@ -141,7 +141,7 @@ def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: S
     ids = ids[:, : int((ids == end).int().argmax(dim=1).max()) + 1]
     vocabulary, labels = torch.unique(ids, return_inverse=True)
     index = {token: place for place, token in enumerate(vocabulary.tolist())}
-    return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[each] for each in frequent if each in index])
+    return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[word] for word in frequent if word in index])
 
 
 def class_weights(

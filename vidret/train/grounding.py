@@ -61,7 +61,7 @@ class GroundingModule(lightning.LightningModule):
         seed: Seed of the positive frames.
         similarity_weight: Weight of the backbone's similarity in the scores of the exported head's spans; 0 for none,
             as published. Validation is without it. See ``weigh_by_similarity``.
-        join: Whether to export the backbone's file with the head in it, not the head alone; the backbone must be a file
+        join: Whether to export the backbone's file with the head in it, not only the head; the backbone must be a file
             of vidret.
         out: Path of the exported head (.safetensors), written at the end.
     """
@@ -161,7 +161,7 @@ class GroundingModule(lightning.LightningModule):
         """
         epochs = self.trainer.max_epochs or -1
         if self._drop_at is not None and epochs < 1:
-            raise VidretError(f"max_epochs must be given if drop_at is, got drop_at {self._drop_at} alone")
+            raise VidretError(f"max_epochs must be given if drop_at is, got only drop_at {self._drop_at}")
         steps = int(self.trainer.estimated_stepping_batches)
         drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
 

@@ -78,7 +78,7 @@ def match_points(
 ) -> PointTargets:
     """Assign to each point the shortest span that it matches; ties go to the first.
 
-    A point matches a span if it lies in the span, at most ``radius`` strides from its centre, and its distance to the
+    A point matches a span if it is in the span, at most ``radius`` strides from its centre, and its distance to the
     farther boundary is within the point's reach. All bounds are inclusive. Spans are in frames, like points.
     """
     # One more span of padding, so that argmin has at least one.

@@ -1,7 +1,7 @@
 """Muon, which steps matrices by their momentum with all singular values near 1, and AdamW for all other weights.
 
 A gradient's few large singular values do not crowd out the others, so that small models trained from scratch need fewer
-steps than with AdamW alone.
+steps than with AdamW only.
 
 Reference: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 """

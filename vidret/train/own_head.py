@@ -78,7 +78,7 @@ def train_vector_head(
     samples = [sample for index, query in enumerate(queries) for sample in make_samples(index, query, fps)]
     if not samples:
         raise VidretError("queries must have moments within their videos, got none")
-    videos = {video: index for index, video in enumerate(dict.fromkeys(each.query.video for each in queries))}
+    videos = {video: index for index, video in enumerate(dict.fromkeys(query.query.video for query in queries))}
     owners = [videos[queries[sample.query].query.video] for sample in samples]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -228,8 +228,8 @@ def try_head(
     weighed = replace(card, similarity_weight=SIMILARITY_WEIGHT)
     with tempfile.TemporaryDirectory() as folder:
         path, by_card = Path(folder) / "head.safetensors", []
-        for each in (card, weighed):
-            save_head(head, each, path)
+        for tried in (card, weighed):
+            save_head(head, tried, path)
             by_card.append(measure(engine, str(path), splits.val.queries, ids))
     by_head, by_weighed = by_card
     return HeadTrial(
@@ -302,7 +302,7 @@ def read_vector_queries(
 
 
 def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentFigures:
-    """Locate each query in its video, with a head or ``none``, by pictures alone, and compare the first moment."""
+    """Locate each query in its video, with a head or ``none``, by pictures only, and compare the first moment."""
     overlaps = []
     with Engine(engine.path, engine.encoder, head=head) as other:
         for query in queries:

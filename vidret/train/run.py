@@ -23,7 +23,7 @@ class ExportBest(Callback):
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        checkpoints = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
+        checkpoints = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
         best = checkpoints[0].best_model_path if checkpoints else ""
         if best:
             state = torch.load(best, map_location="cpu", weights_only=True)

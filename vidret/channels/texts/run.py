@@ -223,7 +223,7 @@ class ContentWords:
         for source, track in self._tracks.items():
             current = self._run.store.find(track.fingerprint, source, track.model) or track
             self._tracks[source] = current
-            texts = (each.text for each in self._run.store.transcript(current))
+            texts = (stored.text for stored in self._run.store.transcript(current))
             # Only what ends later can be repeated: to compare all of them would take quadratic time.
             self._stored[source] = [text for text in texts if text.end >= current.until_s - _TOLERANCE_S]
             self._until_s[source] = current.until_s

@@ -116,15 +116,17 @@ class LayersCache:
     def _encode(self, encoder: LayeredEncoder, result: SegmentsResult) -> LayerTokens:
         """Return the layers of the frames that a head reads of a video, at its rate."""
         parts = []
-        for each in result.segments:
-            frames = each.frames
-            chosen = choose_frames(frames.times, each.start, each.end, first=result.start_s, fps=self._fps)
+        for segment in result.segments:
+            frames = segment.frames
+            chosen = choose_frames(frames.times, segment.start, segment.end, first=result.start_s, fps=self._fps)
             parts.append(
                 encode_shared_layers(
                     encoder, frames.pictures, frames.times, frames.rows, self._num_layers, chosen=chosen
                 )
             )
-        placed = place_steps([(each.start, each.end) for each in result.segments], first=result.start_s, fps=self._fps)
+        placed = place_steps(
+            [(segment.start, segment.end) for segment in result.segments], first=result.start_s, fps=self._fps
+        )
         starts = np.cumsum([0, *(len(part.times) for part in parts)])
         return join_layers(parts).take(starts[placed.segments] + placed.offsets)
 

@@ -63,7 +63,7 @@ ORDER_TEMPLATES = (
 def write_captions(statements: Sequence[Statement], key: Sequence[int], num_captions: int) -> tuple[str, ...]:
     """Return different captions of a scene, fewer than ``num_captions`` if there are not enough wordings.
 
-    With equal keys, captions at the same index of two scenes that differ in one respect differ in that alone: the same
+    With equal keys, captions at the same index of two scenes that differ in one respect differ in that only: the same
     shots in another order, or swapped objects, are described in the same words.
 
     Args:
@@ -85,16 +85,16 @@ def write_caption(statements: Sequence[Statement], random: Random) -> str:
         return write_shot_caption(statements[0], random)
     first, second = statements
     phrases = {
-        each: (noun_phrase(each.appearance, each.num_objects, random), verb_phrase(each, random))
-        for each in _in_fixed_order(statements)
+        statement: (noun_phrase(statement.appearance, statement.num_objects, random), verb_phrase(statement, random))
+        for statement in _in_fixed_order(statements)
     }
     index, template = choose(random, ORDER_TEMPLATES)
     mentioned_first, mentioned_second = statements[index], statements[1 - index]
-    nouns = {each: phrases[each][0] for each in statements}
+    nouns = {statement: phrases[statement][0] for statement in statements}
     if (first.appearance, first.num_objects) == (second.appearance, second.num_objects):
         pronoun = "it" if first.num_objects == 1 else "they"
         nouns = {mentioned_first: next(iter(phrases.values()))[0], mentioned_second: pronoun}
-    return template.format(*(f"{nouns[each]} {phrases[each][1]}" for each in statements))
+    return template.format(*(f"{nouns[statement]} {phrases[statement][1]}" for statement in statements))
 
 
 def write_shot_caption(statement: Statement, random: Random) -> str:

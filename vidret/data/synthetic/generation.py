@@ -163,7 +163,7 @@ def draw_appearance_change(random: Random, split: SplitName, num_frames: int) ->
 
     other = _draw_until(draw_other, is_allowed)
     shot = draw_shot(random, appearance, verb, int(random.integers(1, 4)), num_frames)
-    changed_objects = tuple(replace(each, appearance=other) for each in shot.objects)
+    changed_objects = tuple(replace(resting, appearance=other) for resting in shot.objects)
     return (shot,), (replace(shot, objects=changed_objects),)
 
 
@@ -221,7 +221,7 @@ def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[
 
 
 def draw_pause(random: Random, split: SplitName, num_frames: int) -> SceneShot:
-    """Draw a shot without an event: the background alone, or a resting object."""
+    """Draw a shot without an event: the background only, or a resting object."""
     if random.random() < 0.33:
         return draw_shot(random, draw_appearance(random, split), RESTS, 1, num_frames)
     return SceneShot(num_frames)

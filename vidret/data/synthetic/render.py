@@ -108,7 +108,7 @@ def draw_object(canvas: Float32[np.ndarray, "frame size size 3"], scene_object: 
     along = ((columns + 0.5 - x[:, None]) / radius[:, None]).astype(np.float32)[:, None, :]
     down = ((rows + 0.5 - y[:, None]) / radius[:, None]).astype(np.float32)[:, :, None]
     cos, sin, pixels = (
-        rearrange(each.astype(np.float32), "f -> f 1 1") for each in (np.cos(turn), np.sin(turn), radius)
+        rearrange(axis.astype(np.float32), "f -> f 1 1") for axis in (np.cos(turn), np.sin(turn), radius)
     )
     u, v = along * cos + down * sin, down * cos - along * sin
 

@@ -108,7 +108,7 @@ class SceneShot:
 
     Attributes:
         num_frames: Length of the shot.
-        objects: The objects; empty for the background alone.
+        objects: The objects; empty for the background only.
         action: What they do.
         relation: Relation of the object to ``other``.
         other: A resting object that the relation refers to.

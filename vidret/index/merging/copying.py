@@ -116,7 +116,9 @@ class ContentCopier:
         ids = job.source.segments.ids_of_video(job.video_id)
         if known_id is not None and (stored := self.target.segments.stored_indices(video_id)):
             ids = [
-                key for key, each in zip(ids, job.source.segments.get(ids), strict=True) if each.number not in stored
+                key
+                for key, segment in zip(ids, job.source.segments.get(ids), strict=True)
+                if segment.number not in stored
             ]
         return ids
 
@@ -217,7 +219,7 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
     """
     notes, last = list[str](), max(video_ids.values(), default=0)
     with change_watches(target.path) as watches:
-        origins = {each.name: (target.path, each.query) for each in watches}
+        origins = {watch.name: (target.path, watch.query) for watch in watches}
         num_known = len(watches)
         for source in sources:
             contents = {content: video_id for video_id, content in source.videos.fingerprints().items()}

@@ -90,7 +90,7 @@ def merge_indexes(
     """Copy the contents of indexes into another one, which is created if it does not exist.
 
     Vectors, times, tokens, timed texts, concepts and projected tokens of grounding heads are copied bit for bit. The
-    vectors for search and the full-text index are built anew. Baselines are measured again at the next indexing or
+    vectors for search and the full-text index are built again. Baselines are measured again at the next indexing or
     search. Calibrations are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one
     continues from there.
 

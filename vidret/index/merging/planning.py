@@ -72,7 +72,7 @@ def plan_index_merge(indexes: Sequence[Store]) -> IndexMergePlan:
     notes = []
     for other in others:
         if other.encoder_fingerprint != first.encoder_fingerprint:
-            one, another = (f"{each.encoder_name} ({each.encoder_fingerprint})" for each in (first, other))
+            one, another = (f"{store.encoder_name} ({store.encoder_fingerprint})" for store in (first, other))
             raise StoreError(
                 f"{other.path}: built with {another}, cannot be merged with {first.path}, built with {one}"
             )

@@ -76,7 +76,7 @@ class TextMerge:
 
     def _select_comparable(self, indexes: Sequence[TextStore]) -> list[TextStore]:
         """Return the texts whose vectors are comparable with those of the first index; note the others."""
-        encoders = [(each.store.encoder_fingerprint, each.store.encoder_name) for each in indexes]
+        encoders = [(texts.store.encoder_fingerprint, texts.store.encoder_name) for texts in indexes]
         for texts, (fingerprint, name) in zip(indexes, encoders, strict=True):
             if fingerprint != encoders[0][0]:
                 self.notes.append(
@@ -88,16 +88,16 @@ class TextMerge:
     def _copy_options(self, target: TextStore) -> None:
         """Let the next run read further words as those of the first index were read; note the others."""
         indexes = [target, *dict.fromkeys(job.source for job in self.jobs)]
-        options = [(each, str(known)) for each in indexes if (known := each.store.metadata.get(OPTIONS)) is not None]
+        options = [(texts, str(known)) for texts in indexes if (known := texts.store.metadata.get(OPTIONS)) is not None]
         if not options:
             return
         (first, chosen), *others = options
         if first is not target:
             target.store.metadata.set(OPTIONS, chosen)
         self.notes += [
-            f"{each.store.path.parent}: its words were read with other options than those of "
+            f"{texts.store.path.parent}: its words were read with other options than those of "
             f"{first.store.path.parent}, which the merged index has"
-            for each, other in others
+            for texts, other in others
             if other != chosen
         ]
 
@@ -126,8 +126,8 @@ class TextMerge:
         duration_s = job.source.store.videos.get(track.id).duration
         copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
         if copy.num_texts:
-            known = {each.text for each in target.transcript(copy)}
-            if not known <= {each.text for each in job.source.transcript(track)}:
+            known = {stored.text for stored in target.transcript(copy)}
+            if not known <= {stored.text for stored in job.source.transcript(track)}:
                 target.remove([copy])
                 copy = target.begin(track.fingerprint, track.source, track.model, duration_s=duration_s)
         return copy
@@ -143,5 +143,5 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
 def _read(source: TextStore, rows: Sequence[int]) -> list[TextRow]:
     """Return texts with their vectors, without damaged ones."""
     stored = source.read_segments(rows)
-    vectors = source.intact_vectors([each.id for each in stored])
-    return [(each.text, vectors[each.id]) for each in stored if each.id in vectors]
+    vectors = source.intact_vectors([row.id for row in stored])
+    return [(row.text, vectors[row.id]) for row in stored if row.id in vectors]

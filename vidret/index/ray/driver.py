@@ -128,7 +128,7 @@ class TextsWriter:
         reading = self._begin(row)
         waiting = self._waiting[key]
         waiting.append((row, bytes(vectors)))
-        waiting.sort(key=lambda each: (each[0].start, not isinstance(each[0].message, ReadTexts)))
+        waiting.sort(key=lambda item: (item[0].start, not isinstance(item[0].message, ReadTexts)))
         while waiting and waiting[0][0].start <= self._positions[key]:
             next_row, data = waiting.pop(0)
             self._store(reading, next_row, data)
