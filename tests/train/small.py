@@ -14,17 +14,15 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.train.grounding import GroundingModule
+from vidret.train.methods import list_methods
 from vidret.train.retrieval import RetrievalModule
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
 TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
 METHODS: dict[str, dict[str, Any]] = {
-    "clip": {},
+    **{name: {} for name in list_methods()},  # a new method is tested like all others
     "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
     "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
-    "ucofia": {},
-    "glscl": {},
-    "longclip": {},
     "all": {
         "method": "ucofia",
         "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),

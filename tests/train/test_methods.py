@@ -35,8 +35,7 @@ def draw_batch() -> RetrievalBatch:
 
 
 def test_methods_of_the_papers_are_listed() -> None:
-    assert list_methods() == ["clip", "glscl", "joint", "longclip", "promptswitch", "tempme", "ucofia"]
-    assert set(list_methods()) <= {METHODS[name].get("method", name) for name in METHODS}
+    assert {"clip", "glscl", "joint", "longclip", "promptswitch", "tempme", "ucofia"} <= set(list_methods())
 
 
 @pytest.mark.parametrize("name", METHODS)
