@@ -129,7 +129,10 @@ class ContentCopier:
         if not known.open_ended:
             return False
         own, other = (
-            {each.number: (each.start, each.end) for each in store.segments.get(store.segments.ids_of_video(video_id))}
+            {
+                segment.number: (segment.start, segment.end)
+                for segment in store.segments.get(store.segments.ids_of_video(video_id))
+            }
             for store, video_id in ((self.target, known.id), (job.source, job.video_id))
         )
         return all(own[number] == other[number] for number in own.keys() & other.keys())
