@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 import vidret.search.fusion
 from tests.fakes import COLOURS, ColourEncoder, unit, write_film
-from tests.words import find_content
+from tests.indexed_texts import find_content
 from vidret.engine import Engine
 from vidret.search.fusion import FusedSearcher
 from vidret.store.texts.store import TextStore

@@ -10,7 +10,7 @@ import pytest
 
 import vidret.engine
 from tests.fakes import ColourEncoder, write_film
-from tests.serving import serve_index
+from tests.index_server import serve_index
 from vidret.engine import Engine
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chatting import Reply, run_chat, say
 from tests.guard import ROOT, Guard
-from tests.worded import SUBTITLES, write_worded
+from tests.word_films import SUBTITLES, write_worded
 from vidret.cli.commands.demo import sample_videos
 
 VIDRET = ("-c", "from vidret.cli import main; main()")

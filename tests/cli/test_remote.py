@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.runner import Runner
-from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
+from tests.scripted_server import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
 
 
 @pytest.fixture

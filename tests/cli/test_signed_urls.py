@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.chatting import run_chat, say
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
-from tests.serving import serve_index
+from tests.index_server import serve_index
 from vidret.cli.commands.watch import match_to_dict
 from vidret.client import RemoteEngine
 from vidret.engine import Engine

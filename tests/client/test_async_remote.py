@@ -9,8 +9,8 @@ from typing import assert_type
 import pytest
 
 import vidret
-from tests.served import HIT, Reply, serve
-from tests.serving import serve_index
+from tests.index_server import serve_index
+from tests.scripted_server import HIT, Reply, serve
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.async_remote import AsyncRemoteEngine
 from vidret.errors import VidretError

@@ -19,9 +19,9 @@ from PIL import Image
 import vidret
 from tests.fakes import ColourEncoder
 from tests.followed import follow_shots
-from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
-from tests.serving import serve_index
-from tests.words import add_words, find_content
+from tests.index_server import serve_index
+from tests.indexed_texts import add_words, find_content
+from tests.scripted_server import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.remote import PAGE
 from vidret.engine import Engine

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import ColourEncoder
-from tests.words import add_words
+from tests.indexed_texts import add_words
 from vidret.corpus.describing import FolderDescription, describe_folder
 from vidret.corpus.phrases import PER_VIDEO, list_class_names, propose_phrases, score_video_words
 from vidret.corpus.vectors import read_index_vectors

@@ -7,7 +7,7 @@ import pytest
 
 from tests.evaluate.colour_index import write_colour_index
 from tests.fakes import ColourEncoder
-from tests.words import add_words
+from tests.indexed_texts import add_words
 from vidret.corpus.overview import FolderOverview, make_overview, name_clusters
 from vidret.errors import VidretError
 from vidret.store.store import Store

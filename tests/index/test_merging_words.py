@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
 from tests.store.samples import add_video, create
-from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
 from vidret.index.merging import merge_indexes

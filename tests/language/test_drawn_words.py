@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.chatting import run_chat, say
 from tests.fakes import ColourEncoder
-from tests.worded import draw_text, write_worded
+from tests.word_films import draw_text, write_worded
 from vidret.channels.texts.options import WordsOptions
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint

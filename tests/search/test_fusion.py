@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import vidret.search.fusion
+from tests.indexed_texts import find_content
 from tests.spoken import (
     FILMS,
     WORDS,
@@ -26,7 +27,6 @@ from tests.spoken import (
     say,
 )
 from tests.store.samples import damage
-from tests.words import find_content
 from vidret.align.baseline import UNRELATED
 from vidret.align.similarity import TOP_FRAMES
 from vidret.channels.picture.query_bank import SENTENCES

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
-from tests.words import find_content
+from tests.indexed_texts import find_content
 from vidret.cli.commands.demo import sample_videos
 from vidret.cli.commands.serve import listen, page_url
 from vidret.encode.encoder import Encoder

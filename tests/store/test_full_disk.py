@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.indexed_texts import add_words
 from tests.store.samples import add_video, create, environment
-from tests.words import add_words
 
 if sys.platform == "win32":
     pytest.skip("Windows has no limit on the size of files", allow_module_level=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float32
 
 import vidret.channels.texts.background
-from tests.words import DIM, create_words, make_texts, random_vectors
+from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.texts.background import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.words import DIM, create_words, make_texts, random_vectors
+from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.channels.texts.matching import (
     FUZZY_WEIGHT,
     PRIOR_TEXTS,

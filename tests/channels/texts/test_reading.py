@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels import screen, speech
 from vidret.channels.texts import reading as words_module
 from vidret.channels.texts.reading import MAX_BUDGET_S, READER, VideoTextReader

@@ -12,8 +12,8 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
-from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
-from tests.words import add_words, make_texts
+from tests.indexed_texts import add_words, make_texts
+from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from tests.worded import SUBTITLES, write_worded
+from tests.word_films import SUBTITLES, write_worded
 from vidret.channels.texts import subtitle_tracks
 from vidret.channels.texts.subtitle_tracks import MAX_TRACKS, digest_sidecars, find_sidecars, read_tracks
 

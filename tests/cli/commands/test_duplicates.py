@@ -10,8 +10,8 @@ from PIL import Image
 from tests.cli.runner import Runner
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.fakes import PatchEncoder
-from tests.served import Reply
-from tests.served import serve as serve_replies
+from tests.scripted_server import Reply
+from tests.scripted_server import serve as serve_replies
 from vidret.engine import Engine
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tests.cli.runner import Runner
-from tests.words import add_words, find_content
+from tests.indexed_texts import add_words, find_content
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 

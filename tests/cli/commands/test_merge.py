@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import write_film
-from tests.words import add_words, find_content
+from tests.indexed_texts import add_words, find_content
 from vidret.index.merging import merge
 
 

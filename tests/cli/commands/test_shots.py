@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.cli.runner import Runner
 from tests.followed import follow_shots
-from tests.served import VIDEO, Reply, serve
+from tests.scripted_server import VIDEO, Reply, serve
 from vidret.present import sheet
 from vidret.types import ShotChange
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.served import TEXT, VIDEO, Reply, serve
-from tests.words import add_words, find_content
+from tests.indexed_texts import add_words, find_content
+from tests.scripted_server import TEXT, VIDEO, Reply, serve
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from tests.index.ray.conftest import Nodes
 from tests.index.samples import read_contents
-from tests.worded import SUBTITLES, shown, write_worded
+from tests.word_films import SUBTITLES, shown, write_worded
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import ContentWords, open_words

@@ -11,10 +11,10 @@ import pytest
 
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.fakes import PatchEncoder
+from tests.scripted_server import Reply
+from tests.scripted_server import serve as serve_replies
 from tests.serve.conftest import Serve
 from tests.serve.paged import serve_page
-from tests.served import Reply
-from tests.served import serve as serve_replies
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.async_remote import AsyncRemoteEngine
 from vidret.engine import Engine

@@ -7,9 +7,9 @@ import pytest
 
 from tests.copies.films import draw_footage, write_frames
 from tests.fakes import PatchEncoder
+from tests.scripted_server import Reply
+from tests.scripted_server import serve as serve_replies
 from tests.serve.conftest import Serve
-from tests.served import Reply
-from tests.served import serve as serve_replies
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 

@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.fakes import write_film
+from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import Serve
-from tests.words import add_words, find_content
 from vidret.engine import Engine
 from vidret.serve.routes.indexing import Indexer
 

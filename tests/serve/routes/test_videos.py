@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.followed import follow_shots
+from tests.indexed_texts import add_words, find_content
 from tests.serve.conftest import BLUE, Serve, find_id
-from tests.words import add_words, find_content
 from vidret.engine import Engine
 from vidret.types import ShotChange
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
 from tests.store.samples import add_video, create
-from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.store.texts.records import TextCounts
