@@ -57,7 +57,7 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader
 from vidret.video.sampling import SampledFrames
 from vidret.video.scan import scan
-from vidret.video.workers.messages import DecodedSegment
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.pool import DecodePool
 
 NUM_COPIES = {"indexing": 12, "modes": 12, "head": 2}

@@ -126,13 +126,13 @@ def check_decoding(
     resize: Resize | None = None,
 ) -> Outcome:
     """Compare frames: mean difference in grey levels of 255; 255 where a neighbour of the frame was decoded instead."""
-    from vidret.video.decoders.registry import EXACT_DECODERS
+    from vidret.video.decoders.registry import find_decoder
     from vidret.video.decoders.torchcodec import load_torchcodec
     from vidret.video.probe import probe
     from vidret.video.reader import open_reader
 
     gpu = cuda_index(setup.device)
-    if setup.device != CPU and (fault := "no decoder for it" if gpu is None else EXACT_DECODERS[decoder].try_gpu(gpu)):
+    if setup.device != CPU and (fault := "no decoder for it" if gpu is None else find_decoder(decoder).try_gpu(gpu)):
         raise NotHereError(f"decoding on {setup.device}: {fault}")
     settings: dict[str, Any] = {"device": setup.device, "gpu_decoders": (decoder,)}
     if setup.device == CPU and decoder == "torchcodec":

@@ -15,7 +15,7 @@ from vidret.errors import DecodeError
 from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThread
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.sampling import SampledFrames
-from vidret.video.workers.messages import DecodedSegment
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.pool import DecodePool
 
 

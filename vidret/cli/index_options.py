@@ -7,6 +7,7 @@ import typer
 
 from vidret.cli.language_model import LANGUAGE_MODEL
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, index_option
+from vidret.video.decoders.registry import DECODERS
 
 SOURCES, STORAGE = "What to index", "Storage"
 NewIndexOption = Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")]
@@ -167,7 +168,7 @@ FailOnErrorOption = Annotated[
 DecoderOption = Annotated[
     str,
     typer.Option(
-        metavar="auto|decord|pyav|torchcodec",
+        metavar="|".join(DECODERS),
         help="Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
         rich_help_panel=ADVANCED,
     ),

@@ -64,8 +64,8 @@ def quantize_tower(tower: VisionTower, min_cosine: float) -> VisionTower:
         return tower
     rough = copy.deepcopy(tower)
     quantize(rough.blocks)
-    alone = tower.merging is None and tower.prompts is None and not tower.token_shift
-    num_frames = 1 if alone else tower.num_frames
+    is_per_frame = tower.merging is None and tower.prompts is None and not tower.token_shift
+    num_frames = 1 if is_per_frame else tower.num_frames
     images = sample_images(_NUM_SAMPLES * num_frames, tower.shape.image_size)
     vectors, others = (each(images, num_frames=num_frames).frames for each in (tower, rough))
     cosine = float(functional.cosine_similarity(vectors, others, dim=-1).min())

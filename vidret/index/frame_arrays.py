@@ -20,7 +20,7 @@ from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.sampling import SampledFrames, cut_segments, nearest
-from vidret.video.shots.segments import ReadSegment, SegmentReader
+from vidret.video.shots.segments import DecodedSegment, SegmentReader
 
 _HASHED_AT_ONCE = 64  # frames
 
@@ -142,7 +142,7 @@ def describe_arrays(arrays: FrameArrays) -> dict[str, object]:
     }
 
 
-def follow_segments(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[ReadSegment]:
+def follow_segments(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
     """Yield segments that follow shots, as of a decoded video."""
     reader = SegmentReader(arrays, sampling, resize, start_s=float(arrays.frames.times[0]))
     yield from reader.read(_stream(arrays.frames))
@@ -159,7 +159,7 @@ def to_luma(picture: Picture) -> UInt8[np.ndarray, "height width"]:
     return np.rint(luma).astype(np.uint8)
 
 
-def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[ReadSegment]:
+def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
     """Yield the segments of a fixed grid, as of a decoded video."""
     frames = arrays.frames
     cuts = cut_segments(
@@ -174,4 +174,4 @@ def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterato
         rows = np.unique(nearest(frames.times, np.array(cut.times)))
         pixels = np.stack([resize_image(frames.pixels[row], resize) for row in rows])
         sampled = SampledFrames.all_different(Frames(pixels, frames.times[rows]))
-        yield ReadSegment(cut.number, cut.start, cut.end, sampled, [])
+        yield DecodedSegment(cut.number, cut.start, cut.end, sampled)

@@ -16,7 +16,8 @@ from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder
 from vidret.video.sampling import SampledFrames
-from vidret.video.workers.messages import DecodedSegment, OpenedVideo
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 if TYPE_CHECKING:  # decoding processes import this module, and no torch

@@ -21,15 +21,8 @@ from vidret.store.records import NewSegment
 from vidret.types import Segment, SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.sampling import SampledFrames
-from vidret.video.workers.messages import (
-    DecodedSegment,
-    Finished,
-    FinishedTexts,
-    OpenedVideo,
-    ReadTexts,
-    SegmentStart,
-    WordsRequest,
-)
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 from vidret.video.workers.pool import DecodePool
 
 MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead

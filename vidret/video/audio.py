@@ -118,7 +118,7 @@ def _place(
 ) -> Iterator[tuple[int, Float32[np.ndarray, " sample"]]]:
     """Yield consecutive chunks and the position of each, in samples from the player's zero.
 
-    Silence fills gaps. What lies before zero, or overlaps the samples before, is cut off. Where the clock restarts, the
+    Silence fills gaps. What is before zero, or overlaps the samples before, is cut off. Where the clock restarts, the
     samples continue, as the frames of the video do.
     """
     position: int | None = None  # where the next samples belong

@@ -13,7 +13,7 @@ from vidret.errors import DecodeError
 from vidret.types import Frames, Picture, Resize
 from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
 from vidret.video.decoders.pyav import PyavDecoder
-from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, suits_gpu
+from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder, suits_gpu
 from vidret.video.geometry import resize_image
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
@@ -67,7 +67,7 @@ class Reader:
         """
         wanted = np.unique(np.asarray(indices, dtype=np.int64))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
-            raise ValueError(f"indices must lie in 0..{self.info.num_frames - 1}, got {wanted[0]}..{wanted[-1]}")
+            raise ValueError(f"indices must be in 0..{self.info.num_frames - 1}, got {wanted[0]}..{wanted[-1]}")
         images: dict[int, Picture] = {}
         try:
             self._decode_missing(wanted, images)
@@ -140,7 +140,7 @@ def open_reader(
     *,
     decoder: Decoder = "auto",
     device: str = CPU,
-    gpu_decoders: Sequence[str] = tuple(EXACT_DECODERS),
+    gpu_decoders: Sequence[str] = EXACT_DECODERS,
     resize: Resize | None = None,
     heartbeat: Callable[[], None] = lambda: None,
     mode: SamplingMode = "exact",
@@ -157,7 +157,7 @@ def open_reader(
             the CPU.
         gpu_decoders: The decoders to try on a GPU.
         resize: How frames are resized; None keeps them full-sized.
-        heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames lie hours
+        heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames are hours
             apart. The others read only files that they decode in seconds.
         mode: Which frames ``Reader.stream`` decodes; Decord and torchcodec decode all.
         num_threads: Threads of PyAV.
@@ -176,10 +176,10 @@ def open_reader(
     for name, following in pairwise([*suited, ""]):
         try:
             why = f"GPU {gpu} decodes {info.codec}"
-            return Reader(info, EXACT_DECODERS[name](info, gpu), name, why, resize, spare=spare, fallback=fallback)
+            return Reader(info, find_decoder(name)(info, gpu), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
-            instead = EXACT_DECODERS[following].title if following else "the CPU"
-            fallback = f"{EXACT_DECODERS[name].title} cannot decode it on GPU {gpu}, using {instead}: {error}"
+            instead = find_decoder(following).title if following else "the CPU"
+            fallback = f"{find_decoder(name).title} cannot decode it on GPU {gpu}, using {instead}: {error}"
             _log.warning("%s: %s", info.path, fallback)
     if for_streaming and decoder == "auto":
         name, why = "pyav", "Decord would convert every frame"
@@ -188,10 +188,10 @@ def open_reader(
     why = f"{fallback}; {why}" if fallback else why
     if name in EXACT_DECODERS:
         try:
-            return Reader(info, EXACT_DECODERS[name](info), name, why, resize, spare=spare, fallback=fallback)
+            return Reader(info, find_decoder(name)(info), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
             if decoder == name:
-                raise DecodeError(info.path, f"{EXACT_DECODERS[name].title} cannot read it: {error}") from error
+                raise DecodeError(info.path, f"{find_decoder(name).title} cannot read it: {error}") from error
             name, why = "pyav", f"{fallback}; {error}" if fallback else str(error)
     return Reader(info, spare(), name, why, resize, fallback=fallback)
 

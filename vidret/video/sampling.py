@@ -88,7 +88,7 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
     _check(num_frames=len(times))
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
-    # At 25 fps the middle of a second lies halfway between two frames: rounding errors must not decide.
+    # At 25 fps the middle of a second is halfway between two frames: rounding errors must not decide.
     is_earlier = wanted - times[before] <= times[after] - wanted + _TIE_S
     indices: Int64[np.ndarray, " time"] = np.where(is_earlier, before, after).astype(np.int64)
     return indices

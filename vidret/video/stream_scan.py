@@ -1,6 +1,6 @@
 """One pass over a container: its video stream, its packets, and what its header declares.
 
-The boxes of an MP4 or MOV file say where the coded media lies, which need not be fetched to read the times of frames.
+The boxes of an MP4 or MOV file say where the coded media is, which need not be fetched to read the times of frames.
 The packets of an MPEG transport stream say whether it is cut off, which FFmpeg does not report.
 """
 

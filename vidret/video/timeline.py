@@ -37,7 +37,7 @@ def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.nd
     """Return the indices of the packets at which the clock restarts, as in concatenated recordings.
 
     At a restart, decoding times step back, or ahead by more than ``LONGEST_STILL_S``. A single outlier is not a
-    restart: the two packets before it must both lie beyond the two packets from it on.
+    restart: the two packets before it must both be beyond the two packets from it on.
 
     Args:
         dts: Decoding times in ticks, in file order; ``MISSING`` ones are ignored.

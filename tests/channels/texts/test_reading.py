@@ -18,8 +18,9 @@ from vidret.types import Resize, TimedText
 from vidret.video import audio
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import process
-from vidret.video.workers.messages import DecodedSegment, Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts
 from vidret.video.workers.pool import DecodePool
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}

@@ -343,7 +343,7 @@ def spoiled(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
 def test_a_corrupt_file_is_rejected_in_one_line_and_never_executed(kind: str, tmp_path: Path, model: Any) -> None:
     path = spoiled(kind, tmp_path, model.state_dict())
     for name in (str(path), f"{TINY}/{path}"):
-        with pytest.raises(EncoderError, match=r"must be a readable file of named tensors alone: \S") as caught:
+        with pytest.raises(EncoderError, match=r"must be a readable file of nothing but named tensors: \S") as caught:
             load(name)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)

@@ -30,8 +30,8 @@ from vidret.store.texts.store import TextStore
 from vidret.types import Frames, TextSource, TimedText
 from vidret.video.identity import identify
 from vidret.video.sampling import SampledFrames
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import (
-    DecodedSegment,
     Finished,
     FinishedTexts,
     Message,

@@ -111,7 +111,7 @@ def test_times_and_indices_agree(films: dict[str, Film]) -> None:
     assert read_numbers(frames.pixels) == [6, 7]
     with pytest.raises(ValueError, match="times and indices"):
         read_frames(path)
-    with pytest.raises(ValueError, match=r"indices must lie in 0\.\.99"):
+    with pytest.raises(ValueError, match=r"indices must be in 0\.\.99"):
         read_frames(path, indices=[100])
 
 

@@ -12,7 +12,8 @@ from tests.video.conftest import Film
 from tests.video.films import read_numbers
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.reader import read_frames
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 
 # Decord as it is installed, whose GPUs are the CPU: it notes who decodes what where, and fails as a file's name says.

@@ -29,7 +29,8 @@ from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 
 EXACT = {"h264.mp4", "h264.mkv", "h264_uneven.mp4", "h264_uneven.mkv", "h264_sound.mp4", "hevc.mp4", "vp9.webm"}

@@ -19,8 +19,8 @@ from vidret.video.decoders.pyav import PyavDecoder
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader, read_frames
 from vidret.video.sampling import cut_segments
-from vidret.video.shots.segments import WARM_UP_S, ReadSegment, SegmentReader
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 CUTS = (40, 57, 130)  # frames
@@ -35,7 +35,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(path, lengths, options={"g": "50", "sc_threshold": "0", "bf": "2"})
 
 
-def read(path: Path, *, start_s: float = 0.0, number: int = 0, mode: SamplingMode = "exact") -> list[ReadSegment]:
+def read(path: Path, *, start_s: float = 0.0, number: int = 0, mode: SamplingMode = "exact") -> list[DecodedSegment]:
     info = probe(path)
     with open_reader(info, mode=mode, for_streaming=True) as reader:
         first = int(np.searchsorted(info.times, start_s - WARM_UP_S))

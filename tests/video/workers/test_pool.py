@@ -17,8 +17,9 @@ from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
 from vidret.types import Resize
 from vidret.video.reader import read_frames
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")

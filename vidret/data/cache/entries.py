@@ -13,7 +13,8 @@ from vidret.types import Frames, Resize
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
 from vidret.video.probe import VideoInfo, probe
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 ChooseFrames = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]

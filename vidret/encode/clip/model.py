@@ -136,7 +136,7 @@ def read_card(path: Path) -> Card | None:
             text = (file.metadata() or {}).get(CARD)
         return Card.from_json(text) if text else None
     except (SafetensorError, OSError) as error:
-        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {error}") from error
+        raise EncoderError(f"{path}: must be a readable file of nothing but named tensors: {error}") from error
     except ValueError as error:
         raise EncoderError(f"{path}: {error}") from error
 

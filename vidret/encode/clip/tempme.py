@@ -89,7 +89,7 @@ class MergeSchedule:
         return -(-num_frames // unit) * unit
 
     def steps(self, num_frames: int, num_patches: int, num_layers: int, *, num_prompts: int = 0) -> list[Step]:
-        """Return what each layer does; all counts follow from the shapes alone."""
+        """Return what each layer does; all counts follow from the shapes."""
         factors = dict(zip(self.layers, self.factors, strict=True))
         if self.layers and self.layers[-1] >= num_layers:
             raise ValueError(f"layers must be below {num_layers}, got {self.layers}")
@@ -130,7 +130,7 @@ class MergeSchedule:
     ) -> Self:
         """Return the schedule with the smallest r that costs at most ``max_macs_ratio`` of plain CLIP's MACs.
 
-        Without ``joins``, tokens merge within each frame alone (ToMe), which needs no training and leaves frames
+        Without ``joins``, tokens merge only within each frame (ToMe), which needs no training and leaves frames
         independent of each other.
 
         Raises:

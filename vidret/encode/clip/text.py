@@ -85,7 +85,7 @@ def stretch_positions(
 ) -> Float[Tensor, "longer width"]:
     """Return positions for longer texts: the first ``kept`` as they are, and ``factor`` times as many of the others.
 
-    New positions lie on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
+    New positions are on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
     positions become 248.
 
     Raises:

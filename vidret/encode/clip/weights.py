@@ -107,7 +107,7 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
     except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
         known = isinstance(error, OSError | RuntimeError | TypeError | SafetensorError | pickle.UnpicklingError)
         reason = first_line(error) if known else "neither PyTorch nor safetensors wrote it"
-        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {reason}") from error
+        raise EncoderError(f"{path}: must be a readable file of nothing but named tensors: {reason}") from error
 
 
 def _read_safetensors(path: Path, device: str) -> Weights:

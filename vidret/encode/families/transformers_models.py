@@ -1,7 +1,7 @@
 """The types of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
 
 A patch's vector is what the model's own pooling and projection give for that patch alone, and a word's likewise, so
-that they lie in the joint space.
+that they are in the joint space.
 """
 
 import logging
@@ -147,7 +147,7 @@ def _count_frames(config: Any, processor: Any) -> int:
 
 
 def _encode_pe_videos(model: Any, pixels: Tensor) -> Any:
-    """Encode by the parts that the model's own forward runs; it has no call for videos alone."""
+    """Encode by the parts that the model's own forward runs; it has no call for only videos."""
     output = model.video_encoder(pixel_values_videos=pixels)
     output.pooler_output = model.video_head(output.pooler_output)
     return output

@@ -19,15 +19,8 @@ from vidret.index.ray.rows import (
 from vidret.index.stages import find_fault
 from vidret.types import TextSource
 from vidret.video.identity import Identity, check_unchanged
-from vidret.video.workers.messages import (
-    DecodedSegment,
-    Finished,
-    FinishedTexts,
-    OpenedVideo,
-    ReadTexts,
-    SegmentStart,
-    WordsRequest,
-)
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 from vidret.video.workers.pool import DecodePool
 
 

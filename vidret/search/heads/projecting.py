@@ -19,7 +19,8 @@ from vidret.text import strip_query
 from vidret.types import LayerTokens, Segment
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.identity import Identity, check_unchanged
-from vidret.video.workers.messages import DecodedSegment, Finished, OpenedVideo
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ _PREDICTED = {PictureType.P, PictureType.B}
 # Grey levels between the ends of a stretch that stands still: on average, and of the small grey picture's pixels.
 _MAX_STILL_DIFFERENCE, _MAX_STILL_STEP = 0.5, 16
 _MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
-_MIN_KEYFRAMES = 6  # of a video of which keyframes are decoded alone; fewer do not describe a short clip
-_MAX_KEYFRAME_GAP_S = 10.0  # between keyframes that are decoded alone; more frames are decoded in longer gaps
+_MIN_KEYFRAMES = 6  # of a video of which only keyframes are decoded; fewer do not describe a short clip
+_MAX_KEYFRAME_GAP_S = 10.0  # between such keyframes; more frames are decoded in longer gaps
 
 _PLANAR_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "nv12", "gray"}
 _PLANAR_10_BIT = {"yuv420p10le", "yuv422p10le", "yuv444p10le"}
@@ -202,7 +202,7 @@ class PyavDecoder:
                 yield packet
 
     def _leaves_out(self, pts: int | None) -> bool:
-        """Return whether a packet lies between two keyframes that are decoded alone, or stands still."""
+        """Return whether a packet is between two keyframes of which only those are decoded, or stands still."""
         if self._leaves_still_out:
             index = self._find_index(pts)
             return index >= 0 and bool(self._info.still[index])

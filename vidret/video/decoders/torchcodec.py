@@ -223,7 +223,7 @@ class DeviceImage:
         return _copy(lambda: self._data)
 
     def read_grey(self) -> Grey:
-        """Return the small grey picture of ``grey_from_luma``, whose samples alone are copied.
+        """Return the small grey picture of ``grey_from_luma``, of which only the samples are copied.
 
         Raises:
             GaveUpError: The device failed.

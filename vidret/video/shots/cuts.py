@@ -87,7 +87,7 @@ class ShotDetector:
         return self._advance(is_end=True) + self._gradual.finish()
 
     def _position(self) -> int:
-        """Return where the first undecided frame lies among those that are held."""
+        """Return where the first undecided frame is among those that are held."""
         return len(self._frames) - (self._num_frames - self._num_decided)
 
     def _is_due(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
@@ -154,14 +154,14 @@ class Segmenter(Generic[Frame, Sample]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReadSegment:
-    """A segment from ``start`` to ``end`` in seconds, its frames, and the shot changes found since the last one."""
+class DecodedSegment:
+    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds, and the shot changes found in it."""
 
     number: int
     start: float
     end: float
     frames: SampledFrames
-    shots: list[ShotChange]
+    shots: Sequence[ShotChange] = ()
 
 
 class VideoExtent(Protocol):
@@ -260,7 +260,7 @@ class SegmentReader:
         self._follower, self._num_reported = ShotFollower(), 0
         self.num_lost, self.note = 0, ""
 
-    def read(self, frames: Iterable[StreamedFrame]) -> Iterator[ReadSegment]:
+    def read(self, frames: Iterable[StreamedFrame]) -> Iterator[DecodedSegment]:
         """Yield the segments of a video's frames, which may begin earlier, for the detector."""
         for frame in frames:
             for decided in self._follower.add(frame):
@@ -273,19 +273,19 @@ class SegmentReader:
         for stretch in last:
             yield self._make(stretch, is_last=stretch is last[-1])
 
-    def _add(self, frame: StreamedFrame, starts_shot: bool) -> Iterator[ReadSegment]:
+    def _add(self, frame: StreamedFrame, starts_shot: bool) -> Iterator[DecodedSegment]:
         if frame.time_s >= self._start_s - _TIE_S:
             begins_segment = starts_shot and not self._is_one
             for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=begins_segment):
                 yield self._make(stretch)
 
-    def _make(self, stretch: Stretch[tuple[float, Picture]], *, is_last: bool = False) -> ReadSegment:
+    def _make(self, stretch: Stretch[tuple[float, Picture]], *, is_last: bool = False) -> DecodedSegment:
         new = self._follower.changes[self._num_reported :]
         changes = list(takewhile(lambda change: change.start < stretch.end or is_last, new))
         self._num_reported += len(changes)
         changes = [change for change in changes if change.end >= self._start_s]
         frames = share_pictures(stretch.samples)
-        return ReadSegment(stretch.number, stretch.start, stretch.end, frames, changes)
+        return DecodedSegment(stretch.number, stretch.start, stretch.end, frames, changes)
 
     def _sample(self, frame: StreamedFrame) -> tuple[float, Picture] | None:
         if frame.read_resized is not None and self._resize is not None and self._observe is None:

@@ -5,7 +5,7 @@ There is no pickle, because a worker reads untrusted files, and its messages mus
 
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from vidret.errors import DecodeError, DecoderFailedError, UnreachableError
 from vidret.types import Frames, ShotChange, TextSource, TimedText
 from vidret.video.grey import Greys
 from vidret.video.sampling import SampledFrames
+from vidret.video.shots.segments import DecodedSegment
 
 Header = dict[str, Any]
 _ERRORS = {each.__name__: each for each in (DecodeError, UnreachableError, DecoderFailedError)}
@@ -47,17 +48,6 @@ class OpenedVideo:
     def start(self) -> float:
         """When the first frame begins, in seconds."""
         return float(self.info_facts["start"])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecodedSegment:
-    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds, and the shot changes found in it."""
-
-    number: int
-    start: float
-    end: float
-    frames: SampledFrames
-    shots: Sequence[ShotChange] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from vidret.errors import DecodeError
 from vidret.text import strip_query
 from vidret.types import Resize
 from vidret.video.decoders.base import SamplingMode
-from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, list_gpu_decoders
+from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decoders
 from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.workers import messages
 from vidret.video.workers.messages import Finished, Message, OpenedVideo, SegmentStart, WordsRequest
@@ -33,8 +33,8 @@ import json, os, sys
 if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 out = os.dup(1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # native code prints, too
-from vidret.video.decoders.registry import EXACT_DECODERS
-os.write(out, json.dumps(EXACT_DECODERS[sys.argv[3]].try_gpu(int(sys.argv[2]))).encode())
+from vidret.video.decoders.registry import find_decoder
+os.write(out, json.dumps(find_decoder(sys.argv[3]).try_gpu(int(sys.argv[2]))).encode())
 """
 
 
@@ -231,15 +231,13 @@ def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
         return []
     if gpu is None:
         if decoder != "auto":
-            _log.warning(
-                "%s can use only NVIDIA GPUs, so the CPU decodes for %s", EXACT_DECODERS[decoder].title, device
-            )
+            _log.warning("%s can use only NVIDIA GPUs, so the CPU decodes for %s", find_decoder(decoder).title, device)
         return []
     faults = {each: _try_apart(gpu, each) for each in wanted}
     found = [each for each, fault in faults.items() if not fault]
     if not found:
         for each, fault in faults.items():
-            _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", EXACT_DECODERS[each].title, gpu, fault)
+            _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", find_decoder(each).title, gpu, fault)
     return found
 
 

@@ -68,7 +68,7 @@ class Process:
                 process_group=0,  # Ctrl-C is handled by the parent
             )
             self.num_files = 0
-            with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux alone has it
+            with contextlib.suppress(ImportError, AttributeError, OSError):  # only Linux has it
                 import fcntl
 
                 fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import Cut, SampledFrames, cut_segments, nearest
-from vidret.video.shots.segments import WARM_UP_S, ReadSegment, SegmentReader
+from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
 from vidret.video.workers import messages
 
 _NOTHING_READ = "no frame could be decoded"
@@ -142,7 +142,7 @@ class _Answer:
             )
         return reply
 
-    def _send_segment(self, segment: ReadSegment) -> None:
+    def _send_segment(self, segment: DecodedSegment) -> None:
         header = {
             "kind": "segment",
             "number": segment.number,
@@ -184,7 +184,7 @@ class _GridAnswer(_Answer):
                 num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
                 if len(frames):
                     sampled = SampledFrames.all_different(frames)
-                    self._send_segment(ReadSegment(cut.number, cut.start, cut.end, sampled, []))
+                    self._send_segment(DecodedSegment(cut.number, cut.start, cut.end, sampled))
             elif words is not None:
                 words.read_stored(self._reader, wanted)
             if words is not None and wants_text:
