@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidret.cli.options import SCOPE
-from vidret.cli.sheets import write_footage_sheet
+from vidret.cli.options import SCOPE, option
 from vidret.present.contents import format_footage, show_footage
 from vidret.present.terminal import write_stdout
 from vidret.text import file_name
@@ -18,21 +17,15 @@ if TYPE_CHECKING:
 
 ClipOption = Annotated[
     str | None,
-    typer.Option(
-        "--clip",
-        metavar="FILE",
-        help="Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
-        rich_help_panel=SCOPE,
+    option(
+        "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
+        SCOPE,
+        "FILE",
+        flag="--clip",
     ),
 ]
-FromOption = Annotated[
-    float | None,
-    typer.Option("--from", metavar="SECONDS", min=0, help="Where the clip begins in FILE.", rich_help_panel=SCOPE),
-]
-ToOption = Annotated[
-    float | None,
-    typer.Option("--to", metavar="SECONDS", min=0, help="Where the clip ends in FILE.", rich_help_panel=SCOPE),
-]
+FromOption = Annotated[float | None, option("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)]
+ToOption = Annotated[float | None, option("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)]
 
 
 def check_clip(clip: str | None, start: float | None, end: float | None) -> None:
@@ -71,4 +64,6 @@ def answer_clip(
     else:
         show_footage(found)
     if sheet is not None:
-        write_footage_sheet(found, f"the footage of {file_name(clip)}", sheet)
+        from vidret.present.sheet import tiles_of_footage, write_sheet
+
+        write_sheet(tiles_of_footage(found), f"the footage of {file_name(clip)}", sheet)

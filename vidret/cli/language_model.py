@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.inputs import parse_choice
+from vidret.cli.options import option
 from vidret.present.terminal import console
 
 if TYPE_CHECKING:
@@ -20,19 +21,10 @@ if TYPE_CHECKING:
 
 LANGUAGE_MODEL = "Language model"
 LlmModelOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", envvar="VIDRET_LLM_MODEL", help="Model of the endpoint.", rich_help_panel=LANGUAGE_MODEL
-    ),
+    str | None, option("Model of the endpoint.", LANGUAGE_MODEL, "NAME", envvar="VIDRET_LLM_MODEL")
 ]
 LlmTimeoutOption = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        min=0.1,
-        help="Maximum time of one request to the endpoint.",
-        rich_help_panel=LANGUAGE_MODEL,
-    ),
+    float, option("Maximum time of one request to the endpoint.", LANGUAGE_MODEL, "SECONDS", min=0.1)
 ]
 
 
@@ -46,9 +38,9 @@ def make_endpoint(
     """
     from vidret.language.endpoint import ChatEndpoint, read_key
 
-    for option, value in ((f"--{name}", llm), (f"--{name}-model", model)):
+    for flag, value in ((f"--{name}", llm), (f"--{name}-model", model)):
         if not value:
-            raise typer.BadParameter(f"must be given{hint}, got none", param_hint=option)
+            raise typer.BadParameter(f"must be given{hint}, got none", param_hint=flag)
     return ChatEndpoint(url=llm or "", model=model or "", key=read_key(), timeout_s=timeout_s)
 
 
@@ -58,46 +50,32 @@ FRAME_WIDTH = 384  # pixels
 FOLDER = "judged"  # of the index, for answers of endpoints
 JudgeOption = Annotated[
     str | None,
-    typer.Option(
-        "--judge",
-        metavar="URL|MODEL",
-        help="Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
+    option(
+        "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
         "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
-        rich_help_panel=LANGUAGE_MODEL,
+        LANGUAGE_MODEL,
+        "URL|MODEL",
+        flag="--judge",
     ),
 ]
-JudgeTopOption = Annotated[
-    int,
-    typer.Option(metavar="N", min=2, max=100, help="Videos that --judge reranks.", rich_help_panel=LANGUAGE_MODEL),
-]
+JudgeTopOption = Annotated[int, option("Videos that --judge reranks.", LANGUAGE_MODEL, "N", min=2, max=100)]
 JudgeByOption = Annotated[
     str,
-    typer.Option(
-        metavar="|".join((AUTO_METHOD, *LOCAL_METHODS, *ENDPOINT_METHODS)),
-        help="How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
+    option(
+        "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
         "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
-        rich_help_panel=LANGUAGE_MODEL,
+        LANGUAGE_MODEL,
+        "|".join((AUTO_METHOD, *LOCAL_METHODS, *ENDPOINT_METHODS)),
     ),
 ]
 JudgePermutationsOption = Annotated[
     int,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=20,
-        help="Shuffled orders in which --judge sees the videos; the mean ranks decide.",
-        rich_help_panel=LANGUAGE_MODEL,
+    option(
+        "Shuffled orders in which --judge sees the videos; the mean ranks decide.", LANGUAGE_MODEL, "N", min=1, max=20
     ),
 ]
 JudgeFramesOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        max=4,
-        help="Frames of each video to send to an endpoint with vision.",
-        rich_help_panel=LANGUAGE_MODEL,
-    ),
+    int, option("Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", min=0, max=4)
 ]
 
 

@@ -40,6 +40,19 @@ QUERY_HELP = (
 )
 
 
+def option(
+    text: str, panel: str | None = None, metavar: str | None = None, *, flag: str | None = None, **settings: Any
+) -> Any:
+    """Return an option: its help, the panel there, and what stands for its value; the flag is that of its parameter."""
+    flags = () if flag is None else (flag,)
+    return typer.Option(*flags, help=text, rich_help_panel=panel, metavar=metavar, **settings)
+
+
+def argument(text: str, metavar: str, *, panel: str | None = None, **settings: Any) -> Any:
+    """Return an argument: its help, and what stands for its value."""
+    return typer.Argument(help=text, metavar=metavar, rich_help_panel=panel, **settings)
+
+
 def index_option(panel: str | None = None, *, text: str = "Index folder.") -> Any:
     """Return the option ``--index`` for a panel of the help."""
     default = "vidret-index here, if there is one, or else your own, which is then named."
@@ -54,90 +67,72 @@ def index_option(panel: str | None = None, *, text: str = "Index folder.") -> An
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]
-IndexedVideoArgument = Annotated[
-    str, typer.Argument(metavar="VIDEO", help="One indexed video, by its path or a unique ending of it.")
-]
+IndexedVideoArgument = Annotated[str, argument("One indexed video, by its path or a unique ending of it.", "VIDEO")]
 ModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|FILE",
-        help="Encoder of a new index: starter (the default), a recommended one (small, good, best or multilingual), an "
+    option(
+        "Encoder of a new index: starter (the default), a recommended one (small, good, best or multilingual), an "
         "open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:ORG/NAME, a model of transformers (hf:ORG/NAME or "
         "hf:FOLDER), package.module:Class, endpoint:URL?model=NAME (an embeddings endpoint), or a .safetensors or .pt "
         "file. The index remembers it. VIDRET_MODEL sets another default.",
-        rich_help_panel=MODEL,
+        MODEL,
+        "NAME|FILE",
+        flag="--model",
     ),
 ]
 TrustedModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="The encoder of the index, to be named once for an index from elsewhere whose encoder is not part of it.",
-        rich_help_panel=MODEL,
+    option(
+        "The encoder of the index, to be named once for an index from elsewhere whose encoder is not part of it.",
+        MODEL,
+        "NAME",
+        flag="--model",
     ),
 ]
-ProbedModelOption = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
-]
+ProbedModelOption = Annotated[str | None, option("Encoder, as for vidret index.", MODEL, "NAME|FILE")]
 MergeOption = Annotated[
     str | None,
-    typer.Option(
-        "--merge",
-        metavar="off|gentle|half",
-        help="Merge tokens within each frame of a CLIP ViT until 75 % (gentle) or 50 % (half) of the multiply-adds are "
+    option(
+        "Merge tokens within each frame of a CLIP ViT until 75 % (gentle) or 50 % (half) of the multiply-adds are "
         "left: faster, with less precise vectors. Default: as the model's name has it, which is off.",
-        rich_help_panel=MODEL,
+        MODEL,
+        "off|gentle|half",
+        flag="--merge",
     ),
 ]
 DeviceOption = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        help="auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps.",
-        rich_help_panel=MODEL,
-    ),
+    str, option("auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps.", MODEL, "DEVICE")
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option(
-        metavar="auto|fp32|bf16|fp16|int8",
-        help="Numerical precision; auto is bf16 for CLIP on hardware that supports it, else fp16 on Apple's chips and "
+    option(
+        "Numerical precision; auto is bf16 for CLIP on hardware that supports it, else fp16 on Apple's chips and "
         "int8 on CPUs with int8 instructions. The starter is fp32 or bf16.",
-        rich_help_panel=MODEL,
+        MODEL,
+        "auto|fp32|bf16|fp16|int8",
     ),
 ]
 HeadOption = Annotated[
     str,
-    typer.Option(
-        metavar="FILE",
-        help="Grounding head: the file of a trained head (see vidret convert), none, or auto (the one that the index "
+    option(
+        "Grounding head: the file of a trained head (see vidret convert), none, or auto (the one that the index "
         "was prepared for, or in the model file). Without a head, moments come from the similarity curve.",
-        rich_help_panel=MODEL,
+        MODEL,
+        "FILE",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
-SheetOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write a contact sheet of the results (.jpg or .png).", rich_help_panel=OUTPUT),
-]
+JsonOption = Annotated[bool, option("Print JSON.", OUTPUT, flag="--json")]
+SheetOption = Annotated[Path | None, option("Write a contact sheet of the results (.jpg or .png).", OUTPUT, "FILE")]
 ServerOption = Annotated[
     str | None,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        help="Ask a running vidret serve, such as http://127.0.0.1:8000, instead of opening an index.",
-        rich_help_panel=SCOPE,
+    option(
+        "Ask a running vidret serve, such as http://127.0.0.1:8000, instead of opening an index.",
+        SCOPE,
+        "URL",
+        flag="--server",
     ),
 ]
 TokenOption = Annotated[
-    str | None,
-    typer.Option(
-        "--token", metavar="TOKEN", envvar="VIDRET_TOKEN", help="Access token of the server.", rich_help_panel=SCOPE
-    ),
+    str | None, option("Access token of the server.", SCOPE, "TOKEN", flag="--token", envvar="VIDRET_TOKEN")
 ]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Files decoded at once; default: one per core.", rich_help_panel=ADVANCED),
-]
+WorkersOption = Annotated[int | None, option("Files decoded at once; default: one per core.", ADVANCED, "N", min=1)]

@@ -3,7 +3,6 @@
 A rule holds for an option wherever it occurs. A metavar such as ``on|off`` lists the values that are allowed.
 """
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ COMPLETED = {
     "--rerank": " ".join(RERANKERS),
     "--store": "faiss milvus://",
 }
-COLDEST = 1e-6
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -88,12 +86,6 @@ def check_image_name(value: str) -> None:
         raise VidretError(f"must end with {', '.join(IMAGES)}, got {value}")
 
 
-def check_temperature(value: str) -> None:
-    """Refuse a temperature at which a softmax overflows."""
-    if not COLDEST <= float(value) < math.inf:
-        raise VidretError(f"must be at least {COLDEST:g} and finite, got {value}")
-
-
 def check_server(value: str) -> None:
     """Refuse what is not the URL of a server."""
     from vidret.client.server import Server
@@ -126,7 +118,6 @@ RULES: dict[str, Callable[[str], None]] = {
     "--device": check_device,
     "--rerank": check_reranker,
     "--head": check_head,
-    "--temperature": check_temperature,
     "--sheet": check_image_name,
     "--curve": check_image_name,
     "--server": check_server,

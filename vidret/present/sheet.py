@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, VidretError
 from vidret.present.chart import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES, describe_match
+from vidret.present.terminal import print_message, show_status
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot
 from vidret.video.probe import probe
@@ -129,6 +130,36 @@ def describe_words(evidence: Sequence[Evidence]) -> str:
     first = best.matches[0][0] if best.matches else 0
     start = best.text.rfind(" ", 0, max(0, first - LEAD)) + 1
     return f"{SOURCE_NAMES[best.source]}: {'...' if start else ''}{best.text[start : start + MAX_WORDS]}"
+
+
+def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "contact sheet") -> None:
+    """Write a contact sheet into a folder, created if needed, and print its path; without tiles none is written.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
+    if not tiles:
+        print_message("no contact sheet: there are no results")
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet(tiles, heading, out)
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{out}: cannot be written: {error}") from error
+    print_message(f"{kind}: {out}")
+
+
+def write_storyboard(path: str, shots: Sequence[Shot], out: Path) -> None:
+    """Write a sheet with the middle frame of each shot of a video, and print its path.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
+    if len(shots) > MAX_SHOTS:
+        print_message(f"the storyboard shows the {MAX_SHOTS} longest of {len(shots)} shots")
+    heading = f"{file_name(path)}: {len(shots)} shot{'' if len(shots) == 1 else 's'}"
+    with show_status("drawing the storyboard"):
+        write_sheet(tiles_of_shots(path, shots), heading, out, kind="storyboard")
 
 
 def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:

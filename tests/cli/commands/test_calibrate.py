@@ -34,8 +34,6 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched:
         assert encoder.encoded_texts[:4] == ["a dog", "a cat", "the sea\u2028at night", "cartoon"]
         found.append(ask())
     assert found[0] == found[1] != before
-    assert "temperature 0.2" in run("calibrate", "--bank", lines, "--index", patched, "--temperature", "0.2")[2]
-    assert ask() not in (found[0], before)
     assert "not corrected" in run("calibrate", "--bank", "none", "--index", patched)[2]
     assert ask() == before
 
@@ -172,7 +170,7 @@ def test_answers_of_one_kind_and_missing_files_are_refused(run: Runner, index: P
         ((), "exactly one of them must be given"),
         (("--answers", "a.jsonl", "--bank", "b.txt"), "exactly one of them must be given"),
         (("--answers", "a.jsonl", "--limit", 3), "needs --bank, got --answers"),
-        (("--answers", "a.jsonl", "--temperature", 1), "needs --bank, got --answers"),
+        (("--answers", "a.jsonl", "--limit", 1), "needs --bank, got --answers"),
         (("--answers", "none", "--rerank", "none"), "needs --bank, got --answers"),
     ],
 )

@@ -19,46 +19,37 @@ from vidret.cli.options import (
     PrecisionOption,
     ServerOption,
     TokenOption,
+    argument,
+    option,
 )
 from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
     from vidret.language.citations import CitedAnswer
 
-QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="A question about the videos.")]
-VideosArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Indexed videos to look in; default: all of them.")
-]
+QuestionArgument = Annotated[str, argument("A question about the videos.", "QUESTION")]
+VideosArgument = Annotated[list[str] | None, argument("Indexed videos to look in; default: all of them.", "[VIDEO]...")]
 LlmOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        envvar="VIDRET_LLM",
-        help="Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
+    option(
+        "Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
         "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-        rich_help_panel=LANGUAGE_MODEL,
+        LANGUAGE_MODEL,
+        "URL",
+        envvar="VIDRET_LLM",
     ),
 ]
-ContextOption = Annotated[
-    bool, typer.Option("--context", help="Print what was retrieved, without asking a model.", rich_help_panel=OUTPUT)
-]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Write the frames of --context into this folder.", rich_help_panel=OUTPUT),
-]
-MomentsOption = Annotated[
-    int, typer.Option(metavar="N", min=1, max=50, help="Maximum number of moments.", rich_help_panel=SCOPE)
-]
-FramesOption = Annotated[
-    int, typer.Option(metavar="N", min=0, max=8, help="Frames of each moment.", rich_help_panel=SCOPE)
-]
+ContextOption = Annotated[bool, option("Print what was retrieved, without asking a model.", OUTPUT, flag="--context")]
+ImagesOption = Annotated[Path | None, option("Write the frames of --context into this folder.", OUTPUT, "DIR")]
+MomentsOption = Annotated[int, option("Maximum number of moments.", SCOPE, "N", min=1, max=50)]
+FramesOption = Annotated[int, option("Frames of each moment.", SCOPE, "N", min=0, max=8)]
 
 LlmQueriesOption = Annotated[
     bool,
-    typer.Option(
-        "--llm-queries/--no-llm-queries",
-        help="Also let the model write queries, in one more request whose answer is kept.",
-        rich_help_panel=LANGUAGE_MODEL,
+    option(
+        "Also let the model write queries, in one more request whose answer is kept.",
+        LANGUAGE_MODEL,
+        flag="--llm-queries/--no-llm-queries",
     ),
 ]
 

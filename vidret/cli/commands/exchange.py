@@ -16,7 +16,9 @@ from vidret.cli.options import (
     IndexOption,
     JsonOption,
     ModelOption,
+    argument,
     index_option,
+    option,
 )
 from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.errors import VidretError
@@ -37,26 +39,20 @@ def keep_name() -> None:
 
 @export_group.command("embeddings")
 def embeddings_command(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; an existing one is replaced.")],
+    out: Annotated[Path, argument("File to write; an existing one is replaced.", "FILE")],
     form: Annotated[
         str,
-        typer.Option(
-            "--format",
-            metavar="npy|parquet|safetensors",
-            help="npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
-            rich_help_panel=OUTPUT,
+        option(
+            "npy with a .csv of paths and times beside it, parquet (extra parquet), or safetensors.",
+            OUTPUT,
+            "npy|parquet|safetensors",
+            flag="--format",
         ),
     ] = "npy",
     level: Annotated[
-        str,
-        typer.Option(
-            "--level", metavar="|".join(LEVELS), help="One vector for each segment or frame.", rich_help_panel=OUTPUT
-        ),
+        str, option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS), flag="--level")
     ] = "segment",
-    folder: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|URL", help="Only videos in this folder, at any depth.", rich_help_panel=FILTERS),
-    ] = None,
+    folder: Annotated[str | None, option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL")] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
@@ -80,11 +76,11 @@ def embeddings_command(
 
 SourceArgument = Annotated[
     Path,
-    typer.Argument(
-        metavar="FILE|FOLDER",
-        help="Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
+    argument(
+        "Vectors as vidret export embeddings writes them (.npy with a .csv, .parquet or .safetensors), or a "
         "folder of clip-retrieval (img_emb and metadata). Rows name a video by path, video_path or image_path, and its "
         "segment by start_s and end_s, equal for a frame; a row without times is a whole video.",
+        "FILE|FOLDER",
     ),
 ]
 
@@ -117,12 +113,11 @@ def import_command(
 
 @app.command("merge")
 def merge_command(
-    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Index folders to merge; they are only read.")],
+    indexes: Annotated[list[Path], argument("Index folders to merge; they are only read.", "INDEX")],
     index: Annotated[
-        Path,
-        typer.Option("--index", metavar="DIR", envvar="VIDRET_INDEX", help="Folder to merge into, new or not."),
+        Path, option("Folder to merge into, new or not.", None, "DIR", flag="--index", envvar="VIDRET_INDEX")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, option("Print JSON.", flag="--json")] = False,
 ) -> None:
     """Merge indexes that were built separately into one. Safe to interrupt and run again."""
     from vidret.index.merging import merge_indexes
@@ -148,10 +143,8 @@ def keep_command_name() -> None:
 
 @store_group.command("move")
 def move_command(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The present store, as vidret info shows it.")],
-    target: Annotated[
-        str, typer.Argument(metavar="TO", help="The new store: faiss or milvus://..., as for vidret index --store.")
-    ],
+    source: Annotated[str, argument("The present store, as vidret info shows it.", "FROM")],
+    target: Annotated[str, argument("The new store: faiss or milvus://..., as for vidret index --store.", "TO")],
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
+from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, index_option, option
 from vidret.present.show import show_info, show_table
 from vidret.present.terminal import print_message
 from vidret.text import sanitize, show_path
@@ -21,61 +21,40 @@ if TYPE_CHECKING:
 WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
 FailedOption = Annotated[
     bool,
-    typer.Option(
-        "--failed",
-        help="List the files that failed, and those whose words could not be read, with reasons.",
-        rich_help_panel=WHAT,
-    ),
+    option("List the files that failed, and those whose words could not be read, with reasons.", WHAT, flag="--failed"),
 ]
-CheckOption = Annotated[
-    bool, typer.Option("--check", help="Verify every stored byte against its checksum.", rich_help_panel=WHAT)
-]
+CheckOption = Annotated[bool, option("Verify every stored byte against its checksum.", WHAT, flag="--check")]
 RepairOption = Annotated[
     bool,
-    typer.Option(
-        "--repair",
-        help="Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
-        rich_help_panel=WHAT,
+    option(
+        "Like --check, and drop what is damaged, so that the next vidret index encodes it again.", WHAT, flag="--repair"
     ),
 ]
 RecallOption = Annotated[
     bool,
-    typer.Option(
-        "--recall",
-        help="Measure how many of the nearest segments the search finds, compared with an exact search.",
-        rich_help_panel=RECALL,
+    option(
+        "Measure how many of the nearest segments the search finds, compared with an exact search.",
+        RECALL,
+        flag="--recall",
     ),
 ]
 RecallQueriesOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Queries for --recall, in a file as for vidret calibrate; default: a built-in list.",
-        rich_help_panel=RECALL,
-    ),
+    option("Queries for --recall, in a file as for vidret calibrate; default: a built-in list.", RECALL, "FILE"),
 ]
-SeedOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N", help="Seed of the sample of stored vectors for --recall and --diversity.", rich_help_panel=RECALL
-    ),
-]
+SeedOption = Annotated[int, option("Seed of the sample of stored vectors for --recall and --diversity.", RECALL, "N")]
 
 
 PromptArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[PROMPT]",
-        help="Text for --diversity: measure only the segments that match it best.",
-        rich_help_panel=DIVERSITY,
-    ),
+    argument("Text for --diversity: measure only the segments that match it best.", "[PROMPT]", panel=DIVERSITY),
 ]
 DiversityOption = Annotated[
     bool,
-    typer.Option(
-        "--diversity",
-        help="Measure how many different segments there are (Vendi score), and how much of that texts explain.",
-        rich_help_panel=DIVERSITY,
+    option(
+        "Measure how many different segments there are (Vendi score), and how much of that texts explain.",
+        DIVERSITY,
+        flag="--diversity",
     ),
 ]
 

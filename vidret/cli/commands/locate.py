@@ -23,9 +23,10 @@ from vidret.cli.options import (
     SheetOption,
     TokenOption,
     TrustedModelOption,
+    argument,
+    option,
 )
 from vidret.cli.search_options import with_search_options
-from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
@@ -43,58 +44,37 @@ FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
 EXPORT = "Export"
 CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
 VideoArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="VIDEO", help="One indexed video, by its path or a unique ending of it; default: all."),
+    str | None, argument("One indexed video, by its path or a unique ending of it; default: all.", "VIDEO")
 ]
 CurveOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Draw the score over the length of the best video, with its moments (.png).",
-        rich_help_panel=OUTPUT,
-    ),
+    Path | None, option("Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE")
 ]
 FormatOption = Annotated[
     str,
-    typer.Option(
-        "--format",
-        metavar="|".join(FORMATS),
-        help="Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
+    option(
+        "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
         "moment; chapters are for ffmpeg.",
-        rich_help_panel=EXPORT,
+        EXPORT,
+        "|".join(FORMATS),
+        flag="--format",
     ),
 ]
-FpsOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="FPS", help="Frame rate of a timeline; default: that of most moments.", rich_help_panel=EXPORT
-    ),
-]
+FpsOption = Annotated[float | None, option("Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS")]
 HandlesOption = Annotated[
     float,
-    typer.Option(
-        metavar="SECONDS",
-        min=0,
-        help="Seconds before and after each moment in a timeline, as far as the video allows.",
-        rich_help_panel=EXPORT,
-    ),
+    option("Seconds before and after each moment in a timeline, as far as the video allows.", EXPORT, "SECONDS", min=0),
 ]
 ExportOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Cut the moments out as files in this folder (needs ffmpeg).", rich_help_panel=EXPORT
-    ),
+    Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace existing clips in that folder.", rich_help_panel=EXPORT)
-]
+OverwriteOption = Annotated[bool, option("Replace existing clips in that folder.", EXPORT, flag="--overwrite")]
 
 
 @app.command("locate")
 @with_search_options
 def locate_command(
     context: typer.Context,
-    query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
+    query: Annotated[str | None, argument(QUERY_HELP, "QUERY")] = None,
     video: VideoArgument = None,
     clip: ClipOption = None,
     start: FromOption = None,
@@ -136,7 +116,9 @@ def locate_command(
         print_message(explain_nothing(options.at_least))
     print_moments(moments, query, "json" if as_json else form, fps, handles)
     if sheet is not None:
-        write_moment_sheet(moments, query, sheet)
+        from vidret.present.sheet import tiles_of_moments, write_sheet
+
+        write_sheet(tiles_of_moments(moments), query, sheet)
     if curve is not None and moments:
         draw_best_curve(engine, query, moments, curve)
     if export is not None and moments:

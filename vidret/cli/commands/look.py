@@ -18,8 +18,9 @@ from vidret.cli.options import (
     JsonOption,
     ServerOption,
     TokenOption,
+    argument,
+    option,
 )
-from vidret.cli.sheets import write_copies_sheet, write_shot_sheet
 from vidret.errors import VidretError
 from vidret.present.contents import SHOT_FORMATS, format_copies, format_shots, show_copies, show_shots
 from vidret.present.progress import show_count
@@ -33,17 +34,15 @@ if TYPE_CHECKING:
 
 SourceOption = Annotated[
     str | None,
-    typer.Option(
-        "--source",
-        metavar=",".join(TEXT_SOURCES),
-        help="Only what is said, what is written in the picture, the subtitles, or what a model generated; default: "
+    option(
+        "Only what is said, what is written in the picture, the subtitles, or what a model generated; default: "
         "all of them.",
-        rich_help_panel=SCOPE,
+        SCOPE,
+        ",".join(TEXT_SOURCES),
+        flag="--source",
     ),
 ]
-TranscriptFormatOption = Annotated[
-    str, typer.Option("--format", metavar="|".join(FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
-]
+TranscriptFormatOption = Annotated[str, option("Format of stdout.", OUTPUT, "|".join(FORMATS), flag="--format")]
 
 
 @app.command("transcript")
@@ -77,17 +76,10 @@ def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) ->
         return read_transcript(store, look_up_video(store, video), sources)
 
 
-ShotsFormatOption = Annotated[
-    str, typer.Option("--format", metavar="|".join(SHOT_FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
-]
+ShotsFormatOption = Annotated[str, option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), flag="--format")]
 StoryboardOption = Annotated[
     Path | None,
-    typer.Option(
-        "--sheet",
-        metavar="FILE",
-        help="Write a storyboard: the frame in the middle of each shot (.jpg or .png).",
-        rich_help_panel=OUTPUT,
-    ),
+    option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE", flag="--sheet"),
 ]
 
 
@@ -114,7 +106,9 @@ def shots_command(
     else:
         write_stdout(format_shots(shots, form))
     if sheet is not None:
-        write_shot_sheet(absolute_path(video), shots, sheet)
+        from vidret.present.sheet import write_storyboard
+
+        write_storyboard(absolute_path(video), shots, sheet)
 
 
 def read_local_shots(index: Path, video: str) -> "list[Shot]":
@@ -128,19 +122,11 @@ def read_local_shots(index: Path, video: str) -> "list[Shot]":
 
 
 PathsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[PATH]...", help="Indexed files or folders to find copies of; default: all.", rich_help_panel=SCOPE
-    ),
+    list[str] | None, argument("Indexed files or folders to find copies of; default: all.", "[PATH]...", panel=SCOPE)
 ]
 CopiesSheetOption = Annotated[
     Path | None,
-    typer.Option(
-        "--sheet",
-        metavar="FILE",
-        help="Write a contact sheet: the same moment of each file (.jpg or .png).",
-        rich_help_panel=OUTPUT,
-    ),
+    option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE", flag="--sheet"),
 ]
 
 
@@ -163,4 +149,6 @@ def duplicates_command(
     else:
         show_copies(groups)
     if sheet is not None:
-        write_copies_sheet(groups, sheet)
+        from vidret.present.sheet import tiles_of_copies, write_sheet
+
+        write_sheet(tiles_of_copies(groups), f"{len(groups)} groups of copies", sheet)

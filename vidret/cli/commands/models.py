@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import JsonOption
+from vidret.cli.options import JsonOption, argument, option
 from vidret.errors import EncoderError, UnknownEncoderError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message, write_stdout
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 HEADERS = ("model", "here", "dims", "tokens", "languages", "licence", "MSR-VTT R@1")
 SPEED_HEADERS = ("model", "device", "ms a frame", "ms a query", "MB an hour", "weights")
 NamesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="MODEL", help="Models to measure; default: those on this machine.", show_default=False),
+    list[str] | None, argument("Models to measure; default: those on this machine.", "MODEL", show_default=False)
 ]
 MeasureOption = Annotated[
     bool,
-    typer.Option(
-        "--measure",
-        help="Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
+    option(
+        "Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
         "downloaded is measured with random weights.",
+        flag="--measure",
     ),
 ]
-EveryOption = Annotated[bool, typer.Option("--all", help="List all pretrained models of open_clip.")]
+EveryOption = Annotated[bool, option("List all pretrained models of open_clip.", flag="--all")]
 
 
 @app.command("models")

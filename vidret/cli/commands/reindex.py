@@ -18,6 +18,7 @@ from vidret.cli.options import (
     PrecisionOption,
     WorkersOption,
     index_option,
+    option,
 )
 from vidret.errors import VidretError
 from vidret.present.progress import show_progress
@@ -31,15 +32,10 @@ if TYPE_CHECKING:
 NUM_LISTED = 5
 NewModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|FILE",
-        help="The new encoder, as for vidret index. VIDRET_MODEL sets the default.",
-        rich_help_panel=MODEL,
-    ),
+    option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE", flag="--model"),
 ]
 AllowLossOption = Annotated[
-    bool, typer.Option("--allow-loss", help="Switch even if videos that can be found now are lost, such as gone files.")
+    bool, option("Switch even if videos that can be found now are lost, such as gone files.", flag="--allow-loss")
 ]
 
 

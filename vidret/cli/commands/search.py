@@ -38,9 +38,10 @@ from vidret.cli.options import (
     SheetOption,
     TokenOption,
     TrustedModelOption,
+    argument,
+    option,
 )
 from vidret.cli.search_options import with_search_options
-from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.show import (
     explain_nothing,
@@ -62,40 +63,34 @@ if TYPE_CHECKING:
 RESULTS = ("video", "moment")
 ImageOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        metavar="FILE",
-        help="Image to search with; QUERY then says what else it must match. Repeatable.",
-        rich_help_panel=SCOPE,
-    ),
+    option("Image to search with; QUERY then says what else it must match. Repeatable.", SCOPE, "FILE"),
 ]
 QueriesOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help='Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
+    option(
+        'Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
         '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
-        rich_help_panel=SCOPE,
+        SCOPE,
+        "FILE",
     ),
 ]
 ByOption = Annotated[
     str,
-    typer.Option(
-        "--by",
-        metavar="|".join(RESULTS),
-        help="What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
-        rich_help_panel=OUTPUT,
+    option(
+        "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+        OUTPUT,
+        "|".join(RESULTS),
+        flag="--by",
     ),
 ]
-ExplainOption = Annotated[
-    bool, typer.Option("--explain", help="Show each score and its parts.", rich_help_panel=OUTPUT)
-]
+ExplainOption = Annotated[bool, option("Show each score and its parts.", OUTPUT, flag="--explain")]
 
 
 @app.command("search")
 @with_search_options
 def search_command(
     context: typer.Context,
-    query_words: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
+    query_words: Annotated[list[str] | None, argument(QUERY_HELP, "QUERY")] = None,
     image: ImageOption = None,
     queries: QueriesOption = None,
     clip: ClipOption = None,
@@ -175,7 +170,9 @@ def search_command(
     else:
         show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))
     if sheet is not None:
-        write_hit_sheet(hits, heading, sheet)
+        from vidret.present.sheet import tiles_of_hits, write_sheet
+
+        write_sheet(tiles_of_hits(hits), heading, sheet)
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
@@ -244,7 +241,9 @@ def show_moments_by_video(
     else:
         show_grouped_moments(moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
     if sheet is not None:
-        write_moment_sheet(moments, heading, sheet)
+        from vidret.present.sheet import tiles_of_moments, write_sheet
+
+        write_sheet(tiles_of_moments(moments), heading, sheet)
 
 
 def read_query(query: str | None, images: Sequence[Path]) -> Query | None:

@@ -22,6 +22,7 @@ from vidret.cli.options import (
     ServerOption,
     TrustedModelOption,
     index_option,
+    option,
 )
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.terminal import console, print_message
@@ -31,55 +32,31 @@ if TYPE_CHECKING:
     from vidret.engine import Engine
 
 WHAT, ACCESS = "What to serve", "Access"
-OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=WHAT)]
-HostOption = Annotated[
-    str,
-    typer.Option(
-        metavar="HOST", help="Bind address; the default accepts local connections only.", rich_help_panel=ACCESS
-    ),
-]
-PortOption = Annotated[
-    int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 selects a free one.", rich_help_panel=ACCESS)
-]
+OpenOption = Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")]
+HostOption = Annotated[str, option("Bind address; the default accepts local connections only.", ACCESS, "HOST")]
+PortOption = Annotated[int, option("Port; 0 selects a free one.", ACCESS, "PORT", min=0, max=65535)]
 RequiredTokenOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="TOKEN",
+    option(
+        "Access token that requests must send; required if other machines can connect.",
+        ACCESS,
+        "TOKEN",
         envvar="VIDRET_TOKEN",
-        help="Access token that requests must send; required if other machines can connect.",
-        rich_help_panel=ACCESS,
     ),
 ]
 AllowIndexOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Folder whose videos the page may add to the index; may be repeated.",
-        rich_help_panel=ACCESS,
-    ),
+    list[Path] | None, option("Folder whose videos the page may add to the index; may be repeated.", ACCESS, "FOLDER")
 ]
-QueueOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Maximum number of waiting searches, and of other waiting requests; more are refused.",
-        rich_help_panel=ADVANCED,
-    ),
-]
-TimeoutOption = Annotated[
-    float,
-    typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
-]
+TimeoutOption = Annotated[float, option("Maximum time that a request waits.", ADVANCED, "SECONDS", min=0.1)]
 
 # No environment variable: a server sends frames and words to nobody unless this command says so.
 ServedLlmOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        help="Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
+    option(
+        "Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
         "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-        rich_help_panel=LANGUAGE_MODEL,
+        LANGUAGE_MODEL,
+        "URL",
     ),
 ]
 
@@ -95,7 +72,6 @@ def serve_command(
     model: TrustedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    queue: QueueOption = 64,
     timeout: TimeoutOption = 30.0,
     llm: ServedLlmOption = None,
     llm_model: LlmModelOption = None,
@@ -124,7 +100,7 @@ def serve_command(
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
         indexer = Indexer(options, roots)
-        served = create_app(engine, indexer, host=host, token=token, queue=queue, timeout=timeout, llm=endpoint)
+        served = create_app(engine, indexer, host=host, token=token, timeout=timeout, llm=endpoint)
         url = page_url(listener, token)
         print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
         if open_page and has_display():
@@ -168,28 +144,21 @@ TRANSPORTS = ("stdio", "http")
 NEEDED = ("mcp", "mcp_types", "fastapi", "starlette", "uvicorn", "pydantic", "anyio")
 TransportOption = Annotated[
     str,
-    typer.Option(
-        metavar="|".join(TRANSPORTS),
-        help="stdio, for a client that starts this command, or http: streamable HTTP at /mcp.",
-        rich_help_panel=ACCESS,
+    option(
+        "stdio, for a client that starts this command, or http: streamable HTTP at /mcp.", ACCESS, "|".join(TRANSPORTS)
     ),
 ]
 SharedTokenOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="TOKEN",
+    option(
+        "Access token that requests over HTTP must send, and that of the --server.",
+        ACCESS,
+        "TOKEN",
         envvar="VIDRET_TOKEN",
-        help="Access token that requests over HTTP must send, and that of the --server.",
-        rich_help_panel=ACCESS,
     ),
 ]
-CharactersOption = Annotated[
-    int,
-    typer.Option(metavar="N", min=4000, help="Maximum number of characters in one answer.", rich_help_panel=ADVANCED),
-]
-ImagesOption = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Maximum number of images in one answer.", rich_help_panel=ADVANCED)
-]
+CharactersOption = Annotated[int, option("Maximum number of characters in one answer.", ADVANCED, "N", min=4000)]
+ImagesOption = Annotated[int, option("Maximum number of images in one answer.", ADVANCED, "N", min=0)]
 
 
 @app.command("mcp")

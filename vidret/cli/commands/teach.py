@@ -18,6 +18,8 @@ from vidret.cli.options import (
     PrecisionOption,
     ServerOption,
     TokenOption,
+    argument,
+    option,
 )
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
@@ -31,42 +33,29 @@ if TYPE_CHECKING:
 CONCEPT = "Concept"
 YesOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--yes",
-        metavar="PATH",
-        help="Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
+    option(
+        "Examples: an image, an indexed video, a folder of them, or a .json or .jsonl file of moments, as vidret "
         "locate --json prints them. Repeatable.",
-        rich_help_panel=CONCEPT,
+        CONCEPT,
+        "PATH",
+        flag="--yes",
     ),
 ]
 NoOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--no",
-        metavar="PATH",
-        help="Examples of what it is not, preferably similar-looking ones. As --yes.",
-        rich_help_panel=CONCEPT,
-    ),
+    option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH", flag="--no"),
 ]
 MeaningOption = Annotated[
-    str | None,
-    typer.Option(
-        "--text", metavar="TEXT", help="The concept in plain words; default: its name.", rich_help_panel=CONCEPT
-    ),
+    str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT", flag="--text")
 ]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Replace a concept of that name.", rich_help_panel=CONCEPT)
-]
-AddOption = Annotated[
-    bool,
-    typer.Option("--add", help="Add the examples to an existing concept of that name.", rich_help_panel=CONCEPT),
-]
+ReplaceOption = Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")]
+AddOption = Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")]
 
 
 @app.command("teach")
 def teach_command(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the concept; @NAME stands for it in queries.")],
+    name: Annotated[str, argument("Name of the concept; @NAME stands for it in queries.", "NAME")],
     yes: YesOption = None,
     no: NoOption = None,
     text: MeaningOption = None,
@@ -113,7 +102,7 @@ def concepts_command(
 @app.command("forget")
 def forget_command(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the concept.")],
+    name: Annotated[str, argument("Name of the concept.", "NAME")],
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,

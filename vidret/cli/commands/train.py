@@ -8,7 +8,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.opening import open_engine
-from vidret.cli.options import DEFAULT_INDEX, DeviceOption, index_option
+from vidret.cli.options import DEFAULT_INDEX, DeviceOption, argument, index_option, option
 from vidret.cli.registry import CommandApp
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_count
@@ -24,13 +24,11 @@ from vidret.present.terminal import print_message
 def train_command(
     context: typer.Context,
     subcommand: Annotated[
-        str, typer.Argument(metavar="SUBCOMMAND", help="fit, validate or test, or head; --help lists their options.")
+        str, argument("fit, validate or test, or head; --help lists their options.", "SUBCOMMAND")
     ] = "--help",
     device: Annotated[
         str | None,
-        typer.Option(
-            metavar="DEVICE", help="Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured."
-        ),
+        option("Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured.", None, "DEVICE"),
     ] = None,
 ) -> None:
     """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
@@ -57,20 +55,14 @@ def train_command(
 head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
 MomentsOption = Annotated[
     Path,
-    typer.Option(
-        metavar="FILE",
-        help="Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.",
-    ),
+    option("Annotations: JSON lines with qid, query, vid, duration and relevant_windows in seconds.", None, "FILE"),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="File of the head (.safetensors); default: head.safetensors in the index."),
+    Path | None, option("File of the head (.safetensors); default: head.safetensors in the index.", None, "FILE")
 ]
-ShareOption = Annotated[
-    float, typer.Option("--held-out", metavar="SHARE", help="Share of the annotated videos to compare on.")
-]
-StepsOption = Annotated[int, typer.Option(metavar="N", min=1, help="Training steps.")]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the held-out videos and of training.")]
+ShareOption = Annotated[float, option("Share of the annotated videos to compare on.", None, "SHARE", flag="--held-out")]
+StepsOption = Annotated[int, option("Training steps.", None, "N", min=1)]
+SeedOption = Annotated[int, option("Seed of the held-out videos and of training.", None, "N")]
 
 
 def run_train_head(arguments: Sequence[str]) -> None:

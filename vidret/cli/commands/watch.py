@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, index_option
+from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
 from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.present.show import result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
@@ -23,14 +21,14 @@ MATCHED = 3  # the exit code of vidret index --exit-code
 group = CommandApp(cls=CommandGroup, help="Queries that vidret index asks of every new video.", no_args_is_help=True)
 app.add_typer(group, name="watch")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the watch.")]
+NameArgument = Annotated[str, argument("Name of the watch.", "NAME")]
 WatchIndexOption = Annotated[Path, index_option()]
 
 
 @group.command("add")
 def add_command(
     name: NameArgument,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
+    query: Annotated[str, argument(QUERY_HELP, "QUERY")],
     index: WatchIndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Watch for a query: later runs of vidret index report new videos that probably match it."""

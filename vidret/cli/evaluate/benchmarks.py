@@ -32,7 +32,17 @@ from vidret.cli.language_model import (
     LlmTimeoutOption,
 )
 from vidret.cli.opening import choose_model
-from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, WorkersOption
+from vidret.cli.options import (
+    ADVANCED,
+    MODEL,
+    OUTPUT,
+    DeviceOption,
+    HeadOption,
+    PrecisionOption,
+    WorkersOption,
+    argument,
+    option,
+)
 from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
@@ -43,69 +53,52 @@ app.add_typer(group, name="eval")
 DATA = "Data"
 DataOption = Annotated[
     str,
-    typer.Option(
-        "--data",
-        metavar="NAME",
-        help="Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
+    option(
+        "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
         "captions or moments for your own .jsonl. An unknown name lists all of them.",
-        rich_help_panel=DATA,
+        DATA,
+        "NAME",
+        flag="--data",
     ),
 ]
 AnnotationsOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Folder of the annotation files, or the first of them. Default: for benchmarks the folder that the "
+    option(
+        "Folder of the annotation files, or the first of them. Default: for benchmarks the folder that the "
         "environment variable VIDRET_DATA names, otherwise the folder of the videos.",
-        rich_help_panel=DATA,
+        DATA,
+        "PATH",
     ),
 ]
-VideosOption = Annotated[
-    Path,
-    typer.Option(metavar="DIR", help="Folder of the videos; subfolders are searched.", rich_help_panel=DATA),
-]
+VideosOption = Annotated[Path, option("Folder of the videos; subfolders are searched.", DATA, "DIR")]
 OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for report.json, predictions and the index; default: eval/DATA-MODEL.",
-        rich_help_panel=OUTPUT,
-    ),
+    Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
 EvalIndexOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--index", metavar="DIR", help="Index to use or create; default: OUT/index.", rich_help_panel=ADVANCED
-    ),
+    Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR", flag="--index")
 ]
 EvalModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|FILE",
-        help="Encoder of a new index, as for vidret index; default: starter.",
-        rich_help_panel=MODEL,
-    ),
+    option("Encoder of a new index, as for vidret index; default: starter.", MODEL, "NAME|FILE", flag="--model"),
 ]
 HtmlOption = Annotated[
-    bool,
-    typer.Option("--html", help="Also write report.html, with curves and the worst queries.", rich_help_panel=OUTPUT),
+    bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
 ]
 EvalRerankOption = Annotated[
     str,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="Score: mean (over all frames), none (the best frames), ucofia, glscl, the file of an aligner, or auto.",
-        rich_help_panel=MODEL,
+    option(
+        "Score: mean (over all frames), none (the best frames), ucofia, glscl, the file of an aligner, or auto.",
+        MODEL,
+        "NAME|FILE",
     ),
 ]
 SegmentsOption = Annotated[
     str,
-    typer.Option(
-        metavar="auto|whole|cut",
-        help="whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
+    option(
+        "whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
         "for a new one whole for benchmarks and cut for your own videos.",
-        rich_help_panel=MODEL,
+        MODEL,
+        "auto|whole|cut",
     ),
 ]
 SEGMENTS = ("auto", "whole", "cut")
@@ -122,20 +115,18 @@ def retrieval_command(
     rerank: EvalRerankOption = "auto",
     calibrate: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|SPLIT",
-            help="Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to "
-            "video.",
-            rich_help_panel=MODEL,
+        option(
+            "Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to video.",
+            MODEL,
+            "FILE|SPLIT",
         ),
     ] = None,
     video_bank: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to "
-            "text.",
-            rich_help_panel=MODEL,
+        option(
+            "Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to text.",
+            MODEL,
+            "DIR",
         ),
     ] = None,
     segments: SegmentsOption = "auto",
@@ -177,18 +168,15 @@ def msrvtt_command(
     videos: VideosOption,
     annotations: AnnotationsOption = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help=f"Encoder, as for vidret index; default: {ZERO_SHOT}.", rich_help_panel=MODEL
-        ),
+        str | None, option(f"Encoder, as for vidret index; default: {ZERO_SHOT}.", MODEL, "NAME|FILE")
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Score: mean (over all frames), none (the best frames), ucofia, glscl, or the file of an aligner. "
+        option(
+            "Score: mean (over all frames), none (the best frames), ucofia, glscl, or the file of an aligner. "
             "Default: the trained aligner in or beside the model file, or mean if there is none.",
-            rich_help_panel=MODEL,
+            MODEL,
+            "NAME|FILE",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -218,10 +206,7 @@ def moments_command(
     videos: VideosOption,
     data: DataOption = "moments",
     annotations: AnnotationsOption = None,
-    corpus: Annotated[
-        bool,
-        typer.Option("--corpus", help="Also locate every query among all videos (VCMR).", rich_help_panel=DATA),
-    ] = False,
+    corpus: Annotated[bool, option("Also locate every query among all videos (VCMR).", DATA, flag="--corpus")] = False,
     model: EvalModelOption = None,
     head: HeadOption = "auto",
     device: DeviceOption = "auto",
@@ -273,9 +258,8 @@ def highlights_command(
 def folder_command(
     path: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR",
-            help="Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.",
+        argument(
+            "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.", "DIR"
         ),
     ],
     words: EvalWordsOption = "auto",
@@ -289,7 +273,7 @@ def folder_command(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     out: OutOption = None,
-    html: Annotated[bool, typer.Option(help="Also write report.html for each.", rich_help_panel=OUTPUT)] = True,
+    html: Annotated[bool, option("Also write report.html for each.", OUTPUT)] = True,
 ) -> None:
     """Evaluate your own annotated videos: retrieval, moments, and queries by kind in the whole corpus."""
     target = out or default_out(path.absolute().name, model)

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vidret.cli.evaluate.benchmarks import DATA, VideosOption, group
 from vidret.cli.inputs import parse_names
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
-from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
+from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, option
 from vidret.present.progress import show_count, show_progress
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -18,35 +16,28 @@ from vidret.present.terminal import print_message
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
 
-PromptsOption = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help='JSON lines with "prompt" and "video", a file in DIR.', rich_help_panel=DATA),
-]
-RealOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of real videos; adds STREAM, which compares both.", rich_help_panel=DATA),
-]
+PromptsOption = Annotated[Path, option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE")]
+RealOption = Annotated[Path | None, option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR")]
 GeneratedPageOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Also write a page with frames of the worst prompts.", rich_help_panel=OUTPUT),
+    Path | None, option("Also write a page with frames of the worst prompts.", OUTPUT, "FILE")
 ]
 QuestionsOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        help="Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
+    option(
+        "Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
         "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
-        rich_help_panel=LANGUAGE_MODEL,
+        LANGUAGE_MODEL,
+        "URL",
     ),
 ]
 ComparedWordsOption = Annotated[
     str,
-    typer.Option(
-        "--words",
-        metavar="off|on|LIST",
-        help="Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
+    option(
+        "Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
         "in the picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
-        rich_help_panel=DATA,
+        DATA,
+        "off|on|LIST",
+        flag="--words",
     ),
 ]
 NUM_SHOWN = 10  # prompts in the table, worst first

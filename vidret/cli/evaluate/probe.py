@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidret.cli.evaluate.benchmarks import DATA, group
 from vidret.cli.opening import choose_model
-from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
+from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, argument, option
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -19,19 +17,12 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic"
 WorldArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="FOLDER|synthetic",
-        help="Folder with videos and their captions.jsonl, or synthetic for rendered videos.",
-        rich_help_panel=DATA,
+    argument(
+        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.", "FOLDER|synthetic", panel=DATA
     ),
 ]
-ProbePageOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Also write a page that says where to trust it.", rich_help_panel=OUTPUT),
-]
-ProbeSeedOption = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Seed of the videos that are drawn.", rich_help_panel=DATA)
-]
+ProbePageOption = Annotated[Path | None, option("Also write a page that says where to trust it.", OUTPUT, "FILE")]
+ProbeSeedOption = Annotated[int, option("Seed of the videos that are drawn.", DATA, "N", min=0)]
 
 
 @group.command("probe")

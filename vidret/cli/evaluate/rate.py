@@ -1,4 +1,4 @@
-"""The command ``vidret eval rate``."""
+"""The commands ``vidret eval rate`` and ``vidret eval curves``: encoders by one protocol, and recall by gallery."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidret.cli.evaluate.benchmarks import DATA, AnnotationsOption, group
+from vidret.cli.evaluate.benchmarks import (
+    DATA,
+    AnnotationsOption,
+    DataOption,
+    EvalIndexOption,
+    EvalModelOption,
+    EvalRerankOption,
+    OutOption,
+    VideosOption,
+    group,
+)
 from vidret.cli.evaluate.scores import read_data
 from vidret.cli.evaluate.steps import OWN, default_out, fill_index, find_annotations, open_index
-from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption, WorkersOption
+from vidret.cli.options import (
+    ADVANCED,
+    MODEL,
+    OUTPUT,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    WorkersOption,
+    argument,
+    option,
+)
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -21,31 +41,22 @@ if TYPE_CHECKING:
 HEADERS = ("model", "frames", "side", "R@1", "R@5", "R@10", "mean rank", "v2t R@1", "R@5", "R@10", "mean rank")
 COSTS = ("ms a frame", "ms a query", "MB an hour")
 CAPTIONS = "captions"
-RatedArgument = Annotated[
-    list[str], typer.Argument(metavar="MODEL", help="Encoders, as for vidret index --model.", show_default=False)
-]
+RatedArgument = Annotated[list[str], argument("Encoders, as for vidret index --model.", "MODEL", show_default=False)]
 RatedDataOption = Annotated[
     str,
-    typer.Option(
-        "--data",
-        metavar="NAME|FOLDER",
-        help="Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
-        rich_help_panel=DATA,
+    option(
+        "Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
+        DATA,
+        "NAME|FOLDER",
+        flag="--data",
     ),
 ]
-RatedVideosOption = Annotated[
-    Path | None,
-    typer.Option("--videos", metavar="DIR", help="Folder of the videos of a benchmark.", rich_help_panel=DATA),
-]
+RatedVideosOption = Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR", flag="--videos")]
 RatedOutOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.",
-        rich_help_panel=OUTPUT,
-    ),
+    option("Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.", OUTPUT, "DIR"),
 ]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.", rich_help_panel=MODEL)]
+SeedOption = Annotated[int, option("Seed of the bootstrap.", MODEL, "N")]
 
 
 @group.command("rate")
@@ -130,3 +141,58 @@ def show_rating(rated: "list[RatedModel]", compared: list[dict[str, Any]]) -> No
 
 def _format_result(row: dict[str, Any]) -> tuple[str, ...]:
     return (*(f"{row[f'R@{k}']:.1f}" for k in (1, 5, 10)), f"{row['MnR']:.1f}")
+
+
+SizesOption = Annotated[
+    list[int] | None,
+    option(
+        "Number of videos in the gallery; repeat it for several. Default: round numbers, and all videos.",
+        DATA,
+        "N",
+        flag="--size",
+        min=2,
+    ),
+]
+DrawsOption = Annotated[int, option("Random galleries of each size.", ADVANCED, "N", min=1)]
+
+
+@group.command("curves")
+def curves_command(
+    videos: VideosOption,
+    data: DataOption = "captions",
+    annotations: AnnotationsOption = None,
+    sizes: SizesOption = None,
+    model: EvalModelOption = None,
+    rerank: EvalRerankOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    index: EvalIndexOption = None,
+    workers: WorkersOption = None,
+    draws: DrawsOption = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure recall in random galleries by size, to compare results on galleries of different sizes."""
+    import numpy as np
+
+    from vidret.channels.picture.reranking import TOTAL
+    from vidret.evaluate.retrieval import choose_captions, score_texts
+    from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
+
+    split = read_data(data, find_annotations(data, annotations, videos))
+    engine = open_index(index or (out or default_out(data, model)) / "index", model, device, precision, rerank=rerank)
+    gallery, _ = fill_index(engine, split, videos, workers)
+    video_ids, captions = choose_captions(split, gallery)
+    paths = [Path(gallery.files[video_id]) for video_id in video_ids]
+    with show_count("scoring", "segments") as on_count:
+        scores = score_texts(engine, [caption.text for caption in captions], paths, rerank, on_count)[TOTAL]
+    columns = {video_id: column for column, video_id in enumerate(video_ids)}
+    truth = np.array([columns[caption.video] for caption in captions])
+    found = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
+    if as_json:
+        print(json.dumps([each.to_dict() for each in found], indent=2))
+        return
+    cuts = list(dict.fromkeys(each.k for each in found))
+    by_size = {(each.size, each.k): f"{each.mean:.1f} ({each.low:.1f} to {each.high:.1f})" for each in found}
+    rows = [(str(size), *(by_size[size, k] for k in cuts)) for size in dict.fromkeys(each.size for each in found)]
+    show_table(("videos", *(f"R@{k} (95 % of galleries)" for k in cuts)), rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidret.cli.options import argument, option
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -14,17 +15,16 @@ from vidret.present.terminal import print_message
 if TYPE_CHECKING:
     from vidret.data.records import Split
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, option("Print JSON.", flag="--json")]
 
 
 def score_command(
     pred: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Predictions in the format of the benchmarks: .jsonl with qid and windows."),
+        Path, option("Predictions in the format of the benchmarks: .jsonl with qid and windows.", None, "FILE")
     ],
-    truth: Annotated[Path, typer.Option(metavar="PATH", help="Annotation file, or its folder.")],
+    truth: Annotated[Path, option("Annotation file, or its folder.", None, "PATH")],
     data: Annotated[
-        str, typer.Option(metavar="NAME", help="Benchmark, such as qvhighlights-val; moments for your own .jsonl.")
+        str, option("Benchmark, such as qvhighlights-val; moments for your own .jsonl.", None, "NAME")
     ] = "moments",
     as_json: JsonOption = False,
 ) -> None:
@@ -39,9 +39,9 @@ def score_command(
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json, or a folder written by vidret eval.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="A second report on the same data.")],
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
+    first: Annotated[Path, argument("A report.json, or a folder written by vidret eval.", "FIRST")],
+    second: Annotated[Path, argument("A second report on the same data.", "SECOND")],
+    seed: Annotated[int, option("Seed of the bootstrap.", None, "N")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Test whether two reports differ by more than chance (paired bootstrap)."""

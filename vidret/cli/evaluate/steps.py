@@ -14,6 +14,7 @@ from vidret.cli.evaluate.scores import print_tables, read_data
 from vidret.cli.inputs import read_texts
 from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model, open_engine
+from vidret.cli.options import option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
@@ -144,12 +145,12 @@ def finish(
 QUERIES = "queries"
 EvalWordsOption = Annotated[
     str,
-    typer.Option(
-        "--words",
-        metavar="auto|on|off|LIST",
+    option(
+        "Words to read for queries.jsonl besides the pictures, as for vidret index.",
+        "Data",
+        "auto|on|off|LIST",
+        flag="--words",
         envvar="VIDRET_WORDS",
-        help="Words to read for queries.jsonl besides the pictures, as for vidret index.",
-        rich_help_panel="Data",
     ),
 ]
 
