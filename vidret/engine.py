@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+from typing_extensions import override
 
 from vidret.channels.picture.calibration import Calibration
 from vidret.channels.picture.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
@@ -83,13 +84,13 @@ from vidret.types import (
     LocateOptions,
     Moment,
     Query,
-    Searchable,
     SearchOptions,
     SharedFootage,
     Shot,
     Source,
     TextSource,
     TimedText,
+    VideoLibrary,
     VideoName,
 )
 from vidret.types import Sequence as EventSequence
@@ -106,7 +107,7 @@ Result = TypeVar("Result", Hit, Moment)
 DEFAULT_LOCATING = LocateOptions()
 
 
-class Engine(Searchable):
+class Engine(VideoLibrary):
     """An index with its encoder: index, search, locate.
 
     Open it with ``Engine.open``; it is a context manager. Any number of engines can search an index while one adds
@@ -482,8 +483,8 @@ class Engine(Searchable):
         """
         return self._index.interpret(query, sources)
 
+    @override
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
-        """Find the videos that match a query, as ``search`` does, with all options in one object."""
         return self.search_many([query], [options])[0]
 
     def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
@@ -531,8 +532,8 @@ class Engine(Searchable):
         texts = self.encoder.encode_text(list(queries))
         return searcher.reranker.score_videos(texts, video_ids, searcher.get_ranker(rerank), on_progress=on_progress)
 
+    @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
-        """Find the moments that match a query, as ``locate`` does, with all options in one object."""
         check_locating(options)
         wanted = k = options.k + options.offset
         while True:  # the moments of an improbable video may stand between those of a probable one
@@ -566,8 +567,8 @@ class Engine(Searchable):
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
         return self._index.rate(query, video, times, grounder=self.grounder)
 
+    @override
     def curve(self, query: Query, video: VideoName) -> Curve:
-        """Score a query against every stored frame of one video."""
         return self._index.curve(query, video)
 
     def typical_score(self, share: float = TYPICAL_SHARE) -> float | None:
@@ -631,6 +632,7 @@ class Engine(Searchable):
 
     # The same footage
 
+    @override
     def find_footage(
         self,
         clip: VideoName,
@@ -642,23 +644,6 @@ class Engine(Searchable):
         filters: Filters = ALL_VIDEOS,
         repeated: bool = False,
     ) -> list[SharedFootage]:
-        """Find where videos show the same footage as a clip, also if it is cropped, mirrored, recoloured or sped up.
-
-        Frame vectors find and align it; decoded frames decide, so that a look-alike of the same place is no find.
-
-        Args:
-            clip: Path of a video, in the index or not, or the id of one of the index.
-            k: Maximum number of finds.
-            start: Where the clip begins in that video, in seconds; None for its beginning.
-            end: Where it ends; None for the end of the video.
-            video: Path or id of the only video to look in; None for all.
-            filters: Videos to look in.
-            repeated: Whether to find all stretches of each video, rather than the best.
-
-        Raises:
-            DecodeError: The clip cannot be read.
-            VidretError: The clip has no frame, or the encoder sees whole videos.
-        """
         self._check_frames()
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
@@ -672,29 +657,20 @@ class Engine(Searchable):
             raise VidretError(f"{name}: has no frame between {query.start:.1f} and {query.end:.1f} s")
         return self._clips.find(query, k, video=inside, filters=filters, repeated=repeated)
 
+    @override
     def duplicates(
         self,
         paths: Sequence[VideoName] = (),
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[CopyGroup]:
-        """Find the files of the index that show the same footage; nothing is changed.
-
-        Copies may be re-encoded, trimmed, cropped, mirrored, recoloured, watermarked, sped up or part of a longer film.
-
-        Args:
-            paths: Files, folders or ids to find copies of, anywhere in the index; none for all.
-            on_progress: Called with the number of pairs of videos checked and the total.
-
-        Raises:
-            VidretError: A path is not in the index, or the encoder sees whole videos.
-        """
         self._check_frames()
         wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None
         return find_duplicates(self._index.store, wanted, on_progress=on_progress)
 
     # Concepts
 
+    @override
     def teach(
         self,
         name: str,
@@ -705,22 +681,6 @@ class Engine(Searchable):
         replace: bool = False,
         add: bool = False,
     ) -> Concept:
-        """Teach a concept by examples, and keep it in the index: ``@name`` then stands for it in any text query.
-
-        Args:
-            name: A letter, then letters, digits, _ or -; upper and lower case are equal.
-            yes: One or more examples: paths of images or of videos of the index, images, hits (their best segments),
-                moments, or ``ConceptExample``, which can be a stretch of a video.
-            no: Examples of what it is not, best those that look alike.
-            text: What the encoder reads for it; the name by default.
-            replace: Whether to replace a concept of that name.
-            add: Whether to add the examples to those of a concept of that name, if there is one; ``yes`` may then be
-                empty. A stretch that is an example already changes sides.
-
-        Raises:
-            VidretError: There is no example, one cannot be read, or the name is invalid or taken.
-            StoreError: Another process is writing the index.
-        """
         return teach_concept(
             self._index.store,
             self.encoder,
@@ -733,40 +693,23 @@ class Engine(Searchable):
             add=add,
         )
 
+    @override
     def concepts(self) -> list[Concept]:
-        """Return the taught concepts, by name."""
         return list_concepts(self._index.store)
 
+    @override
     def forget(self, name: str) -> None:
-        """Remove a taught concept.
-
-        Raises:
-            VidretError: There is none of that name.
-            StoreError: Another process is writing the index.
-        """
         with Store.open(self.path, write=True) as store:
             forget_concept(store, name)
 
     # Contents
 
+    @override
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
-        """Return what is said and shown in a video, by time; empty if the index has no words of it.
-
-        Args:
-            video: Path or id of the video.
-            sources: ``speech``, ``screen`` and ``subtitles``; None for all.
-
-        Raises:
-            VidretError: The index does not have the video, or there is no such source.
-        """
         return read_transcript(self._index.store, look_up_video(self._index.store, video), sources)
 
+    @override
     def shots(self, video: VideoName) -> list[Shot]:
-        """Return the shots of a video, as far as it is indexed, by time; empty if it was indexed without shots.
-
-        Raises:
-            VidretError: The index does not have the video.
-        """
         return read_shots(self._index.store, look_up_video(self._index.store, video))
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:

@@ -1,6 +1,7 @@
 """``AsyncRemoteEngine``: the methods of ``RemoteEngine`` as coroutines, for programs that run on asyncio."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import update_wrapper
@@ -24,6 +25,7 @@ def as_coroutine(
         return await self._run(lambda engine: method(engine, *args, **kwargs))
 
     update_wrapper(call, method)
+    call.__doc__ = inspect.getdoc(method)  # of the class that defines it
     return call
 
 

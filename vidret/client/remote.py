@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
+from typing_extensions import override
+
 from vidret.client.messages import (
     encode_example,
     encode_fields,
@@ -43,12 +45,12 @@ from vidret.types import (
     LocateOptions,
     Moment,
     Query,
-    Searchable,
     SearchOptions,
     SharedFootage,
     Shot,
     TextSource,
     TimedText,
+    VideoLibrary,
     VideoName,
     as_example,
     from_row,
@@ -57,7 +59,7 @@ from vidret.types import (
 PAGE = 500  # videos per request
 
 
-class RemoteEngine(Searchable):
+class RemoteEngine(VideoLibrary):
     """The engine of a ``vidret serve``: search, locate.
 
     A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
@@ -119,26 +121,19 @@ class RemoteEngine(Searchable):
     def _draw_frame(self, video: StoredVideo, time_s: float, width: int) -> bytes:
         return self.frame(video.id, time_s, width)
 
+    @override
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
-        """Find the videos that match a query, as ``search`` does, with all options in one object.
-
-        Raises:
-            RemoteError: The server does not answer, or rejects the request.
-        """
         body = encode_query(query) | encode_options(options)
         return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
 
+    @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
-        """Find the moments that match a query, as ``locate`` does, with all options in one object.
-
-        Raises:
-            RemoteError: As in ``search``, or the server has no such video.
-        """
         body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
         return self._server.ask("POST", "/api/locate", parse_rows("moments", Moment), body)
 
+    @override
     def find_footage(
         self,
         clip: VideoName,
@@ -150,26 +145,15 @@ class RemoteEngine(Searchable):
         filters: Filters = ALL_VIDEOS,
         repeated: bool = False,
     ) -> list[SharedFootage]:
-        """Find where videos show the same footage as a video of the server's index; see ``Engine.find_footage``.
-
-        Raises:
-            RemoteError: As in ``locate``; or the video has no frame there.
-        """
         spans = {"start": start, "end": end, "within": None if video is None else self._find_video(video)}
         body = {"video": self._find_video(clip), "k": k, "repeated": repeated} | encode_options(filters)
         body |= {name: value for name, value in spans.items() if value is not None}
         return self._server.ask("POST", "/api/footage", parse_rows("found", SharedFootage), body)
 
+    @override
     def duplicates(
         self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
     ) -> list[CopyGroup]:
-        """Find the files of the server's index that show the same footage; see ``Engine.duplicates``.
-
-        ``timeout`` is then the maximum time between two signs of life.
-
-        Raises:
-            RemoteError: As in ``locate``; or the server compares videos for another request.
-        """
         try:
             below = [find_below(self.videos, path) for path in paths if not isinstance(path, int)]
         except StoreError as error:
@@ -178,18 +162,15 @@ class RemoteEngine(Searchable):
         body = {"videos": sorted(wanted)}
         return self._server.follow("/api/duplicates", lambda events: parse_groups(events, on_progress), body)
 
+    @override
     def curve(self, query: Query, video: VideoName) -> Curve:
-        """Score a query against every stored frame of one video.
-
-        Raises:
-            RemoteError: As in ``locate``.
-        """
         path = f"/api/videos/{self._find_video(video)}/curve"
         parse = partial(from_row, Curve)
         if isinstance(query, str):
             return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse)
         return self._server.ask("POST", path, parse, encode_query(query))
 
+    @override
     def teach(
         self,
         name: str,
@@ -200,11 +181,6 @@ class RemoteEngine(Searchable):
         replace: bool = False,
         add: bool = False,
     ) -> Concept:
-        """Teach a concept by examples, and keep it in the index; see ``Engine.teach``. Paths are of indexed videos.
-
-        Raises:
-            RemoteError: The server does not answer, rejects the request, or has no such video.
-        """
         body = {
             "name": name,
             "yes": [self._encode_example(each) for each in yes],
@@ -215,20 +191,12 @@ class RemoteEngine(Searchable):
         body |= {} if text is None else {"text": text}
         return self._server.ask("POST", "/api/concepts", partial(from_row, Concept), body)
 
+    @override
     def concepts(self) -> list[Concept]:
-        """Return the taught concepts, by name.
-
-        Raises:
-            RemoteError: The server does not answer.
-        """
         return self._server.ask("GET", "/api/concepts", parse_rows("concepts", Concept))
 
+    @override
     def forget(self, name: str) -> None:
-        """Remove a taught concept.
-
-        Raises:
-            RemoteError: The server does not answer, or has none of that name.
-        """
         self._server.ask("DELETE", f"/api/concepts/{quote(name, safe='')}", lambda _answer: None)
 
     def _encode_example(self, example: ExampleLike) -> dict[str, Any]:
@@ -238,22 +206,14 @@ class RemoteEngine(Searchable):
             video_id = self._find_video(given.path)
         return encode_example(given, video_id)
 
+    @override
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
-        """Return what is said and shown in a video, by time; see ``Engine.transcript``.
-
-        Raises:
-            RemoteError: As in ``locate``; or there is no such source.
-        """
         path = f"/api/videos/{self._find_video(video)}/transcript"
         query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
         return self._server.ask("GET", path + query, parse_rows("texts", TimedText))
 
+    @override
     def shots(self, video: VideoName) -> list[Shot]:
-        """Return the shots of a video by time; see ``Engine.shots``.
-
-        Raises:
-            RemoteError: As in ``locate``.
-        """
         path = f"/api/videos/{self._find_video(video)}/shots"
         return self._server.ask("GET", path, parse_rows("shots", Shot))
 

@@ -46,7 +46,7 @@ from vidret.types.queries import (
 )
 from vidret.types.results import LIKELY, UNLIKELY, Curve, Evidence, Hit, Likelihood, Moment, rate_probability
 from vidret.types.rows import RowField, Shown, from_row, list_row_fields, show_property, to_row
-from vidret.types.searchable import Searchable
+from vidret.types.searchable import Searchable, VideoLibrary
 from vidret.types.sequence import MAX_EVENTS, MAX_QUERY_LENGTH, EventSpan, Sequence
 
 __all__ = [
@@ -102,6 +102,7 @@ __all__ = [
     "TextSource",
     "TimedText",
     "Vector",
+    "VideoLibrary",
     "VideoName",
     "as_example",
     "build_options",

@@ -1,11 +1,13 @@
-"""The methods that search an index, which ``Engine`` and ``RemoteEngine`` share."""
+"""The methods that ``Engine`` and ``RemoteEngine`` share, with their documentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from vidret.types.media import Source
+from vidret.types.concepts import Concept, ExampleLike
+from vidret.types.copies import CopyGroup, SharedFootage
+from vidret.types.media import Shot, Source, TextSource, TimedText
 from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
-from vidret.types.results import Hit, Moment
+from vidret.types.results import Curve, Hit, Moment
 
 
 class Searchable(ABC):
@@ -130,3 +132,125 @@ class Searchable(ABC):
             sources=chosen,
         )
         return self.locate_with(query, options, video=video)
+
+
+class VideoLibrary(Searchable):
+    """What ``Engine`` and ``RemoteEngine`` offer besides: the footage, the concepts and the contents of an index.
+
+    Of a ``RemoteEngine``, paths are the server's, and each method raises ``RemoteError`` if the server does not answer
+    or rejects the request.
+    """
+
+    @abstractmethod
+    def find_footage(
+        self,
+        clip: VideoName,
+        k: int = 10,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        video: VideoName | None = None,
+        filters: Filters = ALL_VIDEOS,
+        repeated: bool = False,
+    ) -> list[SharedFootage]:
+        """Find where videos show the same footage as a clip, also if it is cropped, mirrored, recoloured or sped up.
+
+        Frame vectors find and align it; decoded frames decide, so that a look-alike of the same place is no find.
+
+        Args:
+            clip: Path of a video, in the index or not, or the id of one of the index.
+            k: Maximum number of finds.
+            start: Where the clip begins in that video, in seconds; None for its beginning.
+            end: Where it ends; None for the end of the video.
+            video: Path or id of the only video to look in; None for all.
+            filters: Videos to look in.
+            repeated: Whether to find all stretches of each video, rather than the best.
+
+        Raises:
+            DecodeError: The clip cannot be read.
+            VidretError: The clip has no frame, or the encoder sees whole videos.
+        """
+
+    @abstractmethod
+    def duplicates(
+        self,
+        paths: Sequence[VideoName] = (),
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[CopyGroup]:
+        """Find the files of the index that show the same footage; nothing is changed.
+
+        Copies may be re-encoded, trimmed, cropped, mirrored, recoloured, watermarked, sped up or part of a longer film.
+
+        Args:
+            paths: Files, folders or ids to find copies of, anywhere in the index; none for all.
+            on_progress: Called with the number of pairs of videos checked and the total.
+
+        Raises:
+            VidretError: A path is not in the index, or the encoder sees whole videos.
+        """
+
+    @abstractmethod
+    def curve(self, query: Query, video: VideoName) -> Curve:
+        """Score a query against every stored frame of one video."""
+
+    @abstractmethod
+    def teach(
+        self,
+        name: str,
+        yes: Sequence[ExampleLike],
+        no: Sequence[ExampleLike] = (),
+        *,
+        text: str | None = None,
+        replace: bool = False,
+        add: bool = False,
+    ) -> Concept:
+        """Teach a concept by examples, and keep it in the index: ``@name`` then stands for it in any text query.
+
+        Args:
+            name: A letter, then letters, digits, _ or -; upper and lower case are equal.
+            yes: One or more examples: paths of images or of videos of the index, images, hits (their best segments),
+                moments, or ``ConceptExample``, which can be a stretch of a video.
+            no: Examples of what it is not, best those that look alike.
+            text: What the encoder reads for it; the name by default.
+            replace: Whether to replace a concept of that name.
+            add: Whether to add the examples to those of a concept of that name, if there is one; ``yes`` may then be
+                empty. A stretch that is an example already changes sides.
+
+        Raises:
+            VidretError: There is no example, one cannot be read, or the name is invalid or taken.
+            StoreError: Another process is writing the index.
+        """
+
+    @abstractmethod
+    def concepts(self) -> list[Concept]:
+        """Return the taught concepts, by name."""
+
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Remove a taught concept.
+
+        Raises:
+            VidretError: There is none of that name.
+            StoreError: Another process is writing the index.
+        """
+
+    @abstractmethod
+    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+        """Return what is said and shown in a video, by time; empty if the index has no words of it.
+
+        Args:
+            video: Path or id of the video.
+            sources: ``speech``, ``screen`` and ``subtitles``; None for all.
+
+        Raises:
+            VidretError: The index does not have the video, or there is no such source.
+        """
+
+    @abstractmethod
+    def shots(self, video: VideoName) -> list[Shot]:
+        """Return the shots of a video, as far as it is indexed, by time; empty if it was indexed without shots.
+
+        Raises:
+            VidretError: The index does not have the video.
+        """
