@@ -115,7 +115,7 @@ _LAZY = {
     "Progress": "index.progress",
     "RemoteEngine": "client",
     "RemoteError": "client",
-    "load_encoder": "encode.load",
+    "load_encoder": "encode.families.registry",
     "to_dicts": "present.show",
     "to_pandas": "present.show",
     **dict.fromkeys(
