@@ -18,18 +18,15 @@ import uvicorn
 
 import vidret.engine
 from tests.fakes import ColourEncoder
-from tests.serve.conftest import BLUE, find_id
+from tests.serve.conftest import find_id
 from vidret import cli
 from vidret.cli.commands.serve import has_display, listen, page_url
-from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.connections import make_server
-from vidret.serve.images import decode_base64
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
-from vidret.video.images import read_image
 
 ROOT = Path(__file__).parents[2]
 COLOURED = """
@@ -181,23 +178,6 @@ def test_endless_body_is_cut_off(url: str) -> None:
         except OSError:
             pass  # the server has hung up
         assert sent < 64
-
-
-def test_remote_engine_returns_what_the_engine_returns(url: str, engine: Engine, library: Path) -> None:
-    number = find_id(engine, "both.mp4")
-    picture = read_image(decode_base64(BLUE))
-    with RemoteEngine(url) as remote:
-        for query in ("red", "dog -red", picture):
-            assert remote.search(query, 3) == engine.search(query, 3)
-            assert remote.locate(query, 2) == engine.locate(query, 2)
-            mine, its = engine.curve(query, number), remote.curve(query, library / "films" / "both.mp4")
-            assert [its.start, its.end, its.best] == [mine.start, mine.end, mine.best]
-            assert its.scores.tolist() == mine.scores.tolist()
-        assert [each.paths for each in remote.videos()] == [each.paths for each in engine.videos()]
-        assert remote.info().videos == 3
-        assert remote.failed() == []
-        with pytest.raises(RemoteError, match="query must contain a word"):
-            remote.search(" ")
 
 
 def test_command_serves_and_stops(engine: Engine) -> None:

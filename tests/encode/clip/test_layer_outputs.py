@@ -301,16 +301,6 @@ def test_internal_padding_equals_masked_frames() -> None:
 
 
 @torch.no_grad()
-@each_method
-def test_videos_are_independent(method: str) -> None:
-    tower, videos = make_tower(**METHODS[method]), make_images(24)
-    alone = [frame_tokens(tower, each, 12) for each in (videos[:12], videos[12:])]
-    for layer, together in enumerate(frame_tokens(tower, videos, 12)):
-        for tensor, *single in zip(together, *(view[layer] for view in alone), strict=True):
-            check_close(tensor, torch.cat(single), 2e-6)
-
-
-@torch.no_grad()
 def test_layers_are_the_last_in_order() -> None:
     tower, text = make_tower(merging=MERGING), TextTower(TEXT).eval()
     stir(text)

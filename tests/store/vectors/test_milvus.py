@@ -422,18 +422,6 @@ def test_move_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path,
         old.close()
 
 
-def test_finished_move_can_be_repeated(tmp_path: Path) -> None:
-    """A move killed after its last step has not reported success."""
-    with create(tmp_path, "faiss") as store:
-        index_all(store, 2)
-        for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
-            for _ in range(2):
-                store.upkeep.move_vectors(source, target)
-                assert (store.home, len(seeds(store))) == (target, 8)
-        with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
-            store.upkeep.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
-
-
 def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
