@@ -27,7 +27,6 @@ FILES = (
     "watches.tmp",
     "catalog.sqlite",
     "catalog.sqlite-wal",
-    "vectors.faiss",
     "features/video.f16",
     "features/tokens.bin",
     "vectors/unfinished",

@@ -12,6 +12,7 @@ from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
 from vidret.index.merging import merge_indexes
 from vidret.index.merging.words import TextMerge
+from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.store.texts.upkeep import find_damaged_texts
 from vidret.types import TextSource
@@ -117,8 +118,9 @@ def test_what_is_complete_nowhere_comes_as_far_as_it_is(tmp_path: Path) -> None:
 
 def test_damaged_words_are_reported_and_read_again(one: Path, two: Path, tmp_path: Path) -> None:
     expected = read_words(two) | read_words(one)
-    path = next((two / "words" / "features").glob("tokens*"))
-    path.write_bytes(path.read_bytes().replace(b"blue plum", b"blue plus"))
+    with Store.open(two / "words", write=True) as store:
+        sql = "UPDATE texts SET text = ? WHERE text = ?"
+        assert store._catalog.database.run(sql, b"blue plus", b"blue plum") == 1
     report = merge_indexes([one, two], tmp_path / "out")
     assert report.damaged == [("/videos/c.mp4", "1 of 1 texts of its speech are damaged")]
     assert read_words(tmp_path / "out")["c", "speech", "model"][:2] == (False, 0.0)

@@ -13,7 +13,7 @@ from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import FRAME_S, MIN_TEXT_S, combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
-from vidret.store.texts.records import StoredText
+from vidret.store.catalog.texts import StoredText
 from vidret.types import TextSource, TimedText
 
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")

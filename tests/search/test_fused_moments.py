@@ -21,7 +21,7 @@ from vidret.search.heads.base import GroundedVideo
 from vidret.search.placed_moments import APART
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.store.texts.records import StoredText
+from vidret.store.catalog.texts import StoredText
 from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource, TimedText
 
 Text = tuple[float, float, float]  # start, end, score

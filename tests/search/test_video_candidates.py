@@ -16,7 +16,7 @@ from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, make_video_scores
-from vidret.store.texts.records import StoredText
+from vidret.store.catalog.texts import StoredText
 from vidret.types import Segment, TextEmbedding, TextSource, TimedText
 
 DIM = 6

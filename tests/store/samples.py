@@ -1,15 +1,12 @@
 """Synthetic videos for the store's tests. Run as a script, it is a writer to be killed."""
 
-import contextlib
 import os
-import sqlite3
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from vidret.store import Store
-from vidret.store.catalog.tables import COLUMNS, COPY, find_schema_checksum
 from vidret.types import SegmentEmbedding, ShotChange
 
 DIM = 8
@@ -75,27 +72,6 @@ def damage(path: Path, offset: int, *, bits: int = 1) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= bits
     path.write_bytes(data)
-
-
-def to_format_1(index: Path) -> None:
-    """Convert a catalog to format 1, without checksums."""
-    with contextlib.closing(sqlite3.connect(index / "catalog.sqlite")) as connection, connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
-        connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
-        connection.execute("UPDATE meta SET value = json_remove(value, '$[3]') WHERE key = 'tail'")
-        connection.execute("DROP TABLE shots")
-        for table in COLUMNS.keys() - {"shots"}:
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-    connection.close()
-
-
-def to_format_2(index: Path) -> None:
-    """Convert a catalog to format 2, without shots."""
-    with Store.open(index, write=True) as store, store._catalog.database.transaction():
-        store._catalog.database.run("DROP TABLE shots")
-        store._catalog.tables.set_meta("format", 2)
-        store._catalog.tables.set_meta("schema", find_schema_checksum(store._catalog.database))
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import ChangedError, DecodeError
-from vidret.video.identity import BLOCK, Identity, check_unchanged, fingerprint, identify, legacy_fingerprint
+from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify
 
 
 def test_copies_share_a_fingerprint(tmp_path: Path) -> None:
@@ -75,15 +75,3 @@ def test_a_content_is_compared_by_stamp_and_then_by_fingerprint(tmp_path: Path) 
     path.unlink()
     with pytest.raises(DecodeError, match="does not exist"):
         check_unchanged(str(path), touched)
-
-
-def test_contents_of_earlier_versions_are_compared_as_they_were_named(tmp_path: Path) -> None:
-    path, data = tmp_path / "file", bytearray(4 * BLOCK)
-    path.write_bytes(data)
-    earlier = Identity(legacy_fingerprint(str(path)))
-    assert "-" not in earlier.fingerprint
-    assert check_unchanged(str(path), earlier) == Identity(earlier.fingerprint, identify(path).stamp)
-    data[0] = 1
-    path.write_bytes(data)
-    with pytest.raises(ChangedError, match="is another"):
-        check_unchanged(str(path), earlier, "is another")

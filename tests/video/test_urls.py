@@ -20,7 +20,7 @@ from vidret.types import NO_TIME
 from vidret.video import ranges, urls
 from vidret.video.decoders.registry import choose_decoder
 from vidret.video.files import stat_files
-from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify, legacy_fingerprint
+from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader, read_frames
 from vidret.video.scan import scan
@@ -122,7 +122,6 @@ def test_a_large_file_is_known_by_what_its_store_says_and_by_a_sample(
     data = bytearray(np.random.default_rng(size).bytes(size))
     (tmp_path / "file").write_bytes(data)
     address = put("file", bytes(data))
-    assert legacy_fingerprint(address) == legacy_fingerprint(str(tmp_path / "file")), "as earlier versions named both"
     before = fingerprint(address)
     assert before == fingerprint(address)
     assert before.startswith("sampled-")

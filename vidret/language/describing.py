@@ -13,9 +13,9 @@ from typing import Any
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache, drop_thoughts
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.store.texts.records import TextTrack
 from vidret.store.texts.store import TextStore
 from vidret.text import sanitize
 from vidret.types import Segment, TextSource, TimedText

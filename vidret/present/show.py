@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidret.search.query.grammar import Interpretation
     from vidret.store.contents import MomentCounts
     from vidret.store.records import StoreInfo
-    from vidret.store.texts.records import TextCounts
+    from vidret.store.texts.store import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.

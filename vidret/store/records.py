@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
-from vidret.types import Segment, SegmentEmbedding, ShotChange
+from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
@@ -70,7 +70,7 @@ class VideoRecord:
 
     @property
     def start(self) -> float:
-        """Time of the first frame in seconds, on a player's clock; 0 in an older index, which does not store it."""
+        """Time of the first frame in seconds, on a player's clock; 0 if it is not known."""
         start = self.facts.get("start")
         return float(start) if isinstance(start, int | float) else 0.0
 
@@ -98,7 +98,8 @@ class StoredVideo:
 class NewSegment:
     """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds.
 
-    ``shots`` are the shot changes in it, and those close to its ends that were found with it.
+    ``shots`` are the shot changes in it, and those close to its ends that were found with it. ``text`` is that of a
+    segment of a track.
     """
 
     video: int
@@ -108,6 +109,7 @@ class NewSegment:
     embedding: SegmentEmbedding
     tokens: bytes = b""
     shots: Sequence[ShotChange] = ()
+    text: TimedText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,12 @@ class SegmentLocation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredRow:
-    """The row of a segment in the catalog; ``times`` of frames are in seconds."""
+    """The row of a segment in the catalog; ``times`` of frames are in seconds. A new one may have a ``text``."""
 
     segment: Segment
     times: Float64[np.ndarray, " frame"]
     location: SegmentLocation
+    text: TimedText | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,7 +47,7 @@ class Store:
     Attributes:
         path: Its folder.
         encoder_name, encoder_fingerprint, dim: What its vectors come from, and their dimension.
-        files, videos, segments, shots: Its tables, to read from.
+        files, videos, segments, shots, texts: Its tables, to read from.
         features: The vectors, frames and tokens of segments.
         metadata: What other packages keep in it.
         writer: Adds files, videos and segments.
@@ -67,6 +67,7 @@ class Store:
             raise StoreError(f"{error.filename}: {error.strerror}") from error
         self._vectors = vectors = CurrentVectors(path, self.dim, catalog, epochs, device=device)
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
+        self.texts = catalog.texts
         self.shots, self.features, self.metadata = (
             catalog.segments.shots,
             epochs,

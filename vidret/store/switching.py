@@ -39,7 +39,7 @@ def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
             path.unlink(missing_ok=True)  # of a process that was killed
         with contextlib.closing(Database(copy, write=True, create=True)) as database:
             other.database.replace(database)
-            tables = CheckedTables(database, other.format)
+            tables = CheckedTables(database)
             with database.transaction(durable=True):
                 tables.set_meta("epoch", epoch)
                 tables.set_meta("generation", generation)

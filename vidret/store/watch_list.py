@@ -56,8 +56,8 @@ def read_watches(index: Path) -> list[Watch]:
         return []
     try:
         document = json.loads(path.read_text("utf-8"))
-        rows = document if isinstance(document, list) else document["watches"]  # a list in older indexes
-        if rows is not document and document["checksum"] != _checksum(rows):
+        rows = document["watches"]
+        if document["checksum"] != _checksum(rows):
             raise ValueError("the checksum does not match; run vidret info --repair, and add them again")
         return [Watch(**{**row, "unreported": tuple(row.get("unreported", ()))}) for row in rows]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

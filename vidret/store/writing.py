@@ -15,7 +15,7 @@ from vidret.store.features import Bytes, Rows, round_to_float16
 from vidret.store.lock import WriteAccess
 from vidret.store.records import FILE_STATES, FileState, NewSegment, StoredRow, VideoRecord
 from vidret.store.vectors.current import CurrentVectors
-from vidret.types import Segment, SegmentEmbedding, ShotChange
+from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
 
 
 class Writer:
@@ -128,7 +128,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedSegment:
-    """A valid segment as it is stored: its vector, frame vectors, packed tokens, frame times and shot changes."""
+    """A valid segment as it is stored: its vector, frame vectors, packed tokens, frame times, shot changes and text."""
 
     segment: Segment
     vector: Rows
@@ -136,6 +136,7 @@ class CheckedSegment:
     tokens: Bytes
     times: Float64[np.ndarray, " frame"]
     shots: tuple[ShotChange, ...]
+    text: TimedText | None
 
 
 def check_segments(catalog: Catalog, segments: Sequence[NewSegment], dim: int) -> list[CheckedSegment]:
@@ -161,7 +162,7 @@ def write_segments(
     new = [each for key, each in zip(keys, segments, strict=True) if key not in ids]
     locations = epochs.current().append_all([(each.vector, each.frames, each.tokens) for each in new])
     stored = zip(new, locations, strict=True)
-    rows = [(StoredRow(each.segment, each.times, location), each.shots) for each, location in stored]
+    rows = [(StoredRow(each.segment, each.times, location, each.text), each.shots) for each, location in stored]
     new_keys = [(each.segment.video, each.segment.number) for each in new]
     return ids | dict(zip(new_keys, catalog.segments.add(rows), strict=True)), len(new)
 
@@ -184,4 +185,5 @@ def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> CheckedSegm
         tokens=np.frombuffer(new.tokens, np.uint8).reshape(-1, 1),
         times=times,
         shots=check_shots(new.shots),
+        text=new.text,
     )

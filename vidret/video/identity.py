@@ -5,7 +5,6 @@ The prefix of a fingerprint says how it was computed:
 - ``sha256-``: SHA-256 of the whole content, for local files and small files at URLs.
 - ``sampled-``: a hash of size, head, middle and tail, and of the store's checksum or ETag (or modification time), for
   larger files at URLs. To hash all of them would mean to download them.
-- No prefix: a hash of size, head, middle and tail alone, in indexes of earlier versions.
 """
 
 import errno
@@ -74,7 +73,7 @@ def check_unchanged(path: str, identity: Identity, reason: str = "changed while 
 
     Args:
         path: A path or URL.
-        identity: The earlier identity, with a fingerprint of any kind.
+        identity: The earlier identity.
         reason: The reason of the ``ChangedError``.
 
     Raises:
@@ -84,20 +83,9 @@ def check_unchanged(path: str, identity: Identity, reason: str = "changed while 
     stamp = _stamp(stat_file(path, fresh=True))
     if stamp == identity.stamp:
         return identity
-    earlier = identity.fingerprint
-    if earlier != (fingerprint(path) if "-" in earlier else legacy_fingerprint(path)):
+    if identity.fingerprint != fingerprint(path):
         raise ChangedError(path, reason)
-    return Identity(earlier, stamp)
-
-
-def legacy_fingerprint(path: str) -> str:
-    """Return a fingerprint without prefix, as in indexes of earlier versions; it may miss a difference.
-
-    Raises:
-        DecodeError: The file is missing, empty, forbidden, or not a regular file.
-    """
-    with open_file(path) as file:
-        return _hash_sample(path, file, file.num_bytes)
+    return Identity(identity.fingerprint, stamp)
 
 
 def _stamp(file_stat: FileStat) -> tuple[int, ...]:

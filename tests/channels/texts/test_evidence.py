@@ -34,7 +34,7 @@ from vidret.channels.texts.evidence import (
 )
 from vidret.channels.texts.matching import TextMatch
 from vidret.search.query.clauses import make_clause
-from vidret.store.texts.records import StoredText
+from vidret.store.catalog.texts import StoredText
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 CLAUSES = st.sampled_from(

@@ -22,8 +22,8 @@ from vidret.channels.texts.run import choose_words, open_words, read_options
 from vidret.encode.sentences import DIM, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.store import Store
-from vidret.store.texts.records import TextTrack
 from vidret.store.texts.store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText
 from vidret.video.workers import process

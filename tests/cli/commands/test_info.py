@@ -85,8 +85,8 @@ def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:
         "no audio track",
     )
     assert run("info", "--index", index, "--check")[0] == 0
-    tokens = next((index / "words" / "features").glob("tokens*"))
-    tokens.write_bytes(bytes(4) + tokens.read_bytes()[4:])
+    vectors = next((index / "words" / "features").glob("video*"))
+    vectors.write_bytes(bytes(4) + vectors.read_bytes()[4:])
     code, out, err = run("info", "--index", index, "--check")
     assert code == 1
     assert out.startswith("words: text 0 of speech of ")

@@ -1,6 +1,5 @@
 """The catalog: formats, rows of files, videos and segments, transactions, read-only access."""
 
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,9 @@ def location(row: int) -> SegmentLocation:
     )
 
 
-def set_format(path: Path, value: object) -> None:
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (value,))
-    connection.close()
-
-
 def test_newer_format_is_rejected(catalog: Catalog) -> None:
+    catalog.tables.set_meta("format", FORMAT + 1)
     catalog.close()
-    set_format(catalog.path, FORMAT + 1)
     with pytest.raises(StoreError, match=rf"format must be at most {FORMAT}, got {FORMAT + 1}"):
         Catalog(catalog.path, write=False)
 

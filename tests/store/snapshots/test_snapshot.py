@@ -321,7 +321,7 @@ def test_excluded_videos_are_left_out_before_the_best_are_chosen(stores: tuple[S
 
 
 def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> None:
-    """As one that an earlier version wrote."""
+    """As a repaired one before its next writer."""
     with create(tmp_path) as writer:
         add_video(writer, "v1", seed=1)
         for kind, name in writer._catalog.database.rows(

@@ -13,7 +13,8 @@ import pytest
 from jaxtyping import Float32
 
 from vidret.errors import StoreError
-from vidret.store.texts.records import StoredText, text_id
+from vidret.store.catalog.texts import StoredText
+from vidret.store.texts.index import text_id
 from vidret.store.texts.store import FOLDER, INDEX, TextStore
 from vidret.types import TextSource, TimedText
 
@@ -177,7 +178,7 @@ if sys.argv[2] == "before":
     store._store.writer.add_segments = kill
 else:
     store.index.add = lambda texts: None
-    store._set_progress = kill
+    store._store.texts.set_progress = kill
 made.write(store, "film", made.SPOKEN[2:3])
 """
 

@@ -8,8 +8,7 @@ from tests.indexed_texts import add_words, create_words, make_texts, random_vect
 from tests.store.samples import add_video, create
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
-from vidret.store.texts.records import TextCounts
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import (
     TextNote,
     count_texts,
@@ -76,24 +75,41 @@ def test_a_transcript_is_of_the_complete_track_until_another_replaces_it(index: 
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, complete: bool) -> None:
+@pytest.mark.parametrize("of", ["words", "track", "vector"])
+def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, complete: bool, of: str) -> None:
     words = ["four plums", "five limes", "six dates"]
     add_words(index, "b", words, source="screen", complete=complete)
-    path = next((index / "words" / "features").glob("tokens*"))
     assert find_damaged_texts(index, repair=False) == []
-    damage_byte(path, path.read_bytes().index(b"five limes"))
-    (reason,) = find_damaged_texts(index, repair=False)
-    assert reason.startswith("text 1 of screen of b: ")
-    assert find_damaged_texts(index, repair=True) == [reason]
+    with Store.open(index / "words", write=True) as store:
+        damaged = store._catalog.database.value("SELECT segment FROM texts WHERE text = CAST('five limes' AS BLOB)")
+        if of == "words":
+            store._catalog.database.run("UPDATE texts SET text = x'ff' WHERE segment = ?", damaged)
+        elif of == "track":
+            store._catalog.database.run("UPDATE tracks SET model = 'other' WHERE source = 'screen' AND content = 'b'")
+        else:
+            path, row_bytes = next((index / "words" / "features").glob("video*")), 2 * store.dim
+    if of == "vector":
+        damage_byte(path, (damaged - 1) * row_bytes)
+        (reason,) = find_damaged_texts(index, repair=False)
+        assert reason.startswith("text 1 of screen of b: ")
+    else:
+        with pytest.raises(
+            StoreError, match=r"the row of \d in t\w+ is damaged \(checksum\); run vidret info --repair"
+        ):
+            find_damaged_texts(index, repair=False)
+        assert search(index, "limes") == []
+    assert len(find_damaged_texts(index, repair=True)) == 1
     assert find_damaged_texts(index, repair=False) == []
     assert search(index, "limes") == []
-    assert search(index, "plums") == ["four plums"], "what is intact stays searchable"
+    if of != "track":
+        assert search(index, "plums") == ["four plums"], "what is intact stays searchable"
     with create_words(index) as store:
         track = store.find("b", "screen", "model")
-        assert track is not None
-        assert (track.complete, track.until_s) == (False, 0.0)
+        assert (track is None) == (of == "track")
+        assert track is None or (track.complete, track.until_s) == (False, 0.0)
         texts = make_texts(words, "screen")
-        store.add(store.begin("b", "screen", "model", duration_s=60), texts, random_vectors(texts), until_s=6)
+        track = store.begin("b", "screen", "model", duration_s=60)
+        store.add(track, texts, random_vectors(texts), until_s=6)
         store.finish(track)
         assert sorted(each.text.text for each in store.transcript(track)) == sorted(words)
     assert search(index, "limes") == ["five limes"]

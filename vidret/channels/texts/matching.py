@@ -16,9 +16,9 @@ from jaxtyping import Float32
 
 from vidret.channels.base import Clause
 from vidret.encode.sentences import RARE_SHARE, find_word_share
+from vidret.store.catalog.texts import StoredText
+from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import Term
-from vidret.store.texts.reading import AllowedTexts
-from vidret.store.texts.records import StoredText
 from vidret.store.texts.store import TextStore
 from vidret.types import TextSource, Vector
 

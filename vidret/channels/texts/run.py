@@ -17,10 +17,10 @@ from vidret.channels.texts.options import WordsOptions, is_installed
 from vidret.channels.texts.subtitle_tracks import Sidecars, digest_sidecars
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
-from vidret.store.texts.records import TextTrack, make_key
 from vidret.store.texts.store import FOLDER, TextStore
 from vidret.types import TextSource, TimedText
 from vidret.video.workers.messages import ReadTexts, WordsRequest
@@ -130,7 +130,8 @@ class WordsRun:
         self.store = store
         self._options, self._retry_failed = options, retry_failed
         self._sidecars = Sidecars()
-        self._complete = store.complete_tracks()
+        tracks = [track for track in store.tracks() if track.complete]
+        self._complete = {(track.fingerprint, track.source, track.model): track.note for track in tracks}
         self._lock = threading.Lock()
         self._counts: defaultdict[TextSource, int] = defaultdict(int)
 
@@ -181,7 +182,7 @@ class WordsRun:
         """Mark a track as complete, with the reason if not everything was read."""
         self.store.finish(track, note=note)
         with self._lock:  # without the note: once a run is enough
-            self._complete[make_key(track.fingerprint, track.source, track.model)] = ""
+            self._complete[track.fingerprint, track.source, track.model] = ""
             self._counts[track.source] += 0
 
     def counts(self) -> dict[TextSource, int]:
@@ -195,7 +196,7 @@ class WordsRun:
     def _find_wanted(self, fingerprint: str, sidecars: Iterable[str]) -> dict[TextSource, str]:
         """Return the models of the tracks that have to be read, by source."""
         models = self._options.models(digest_sidecars(sidecars))
-        notes = {source: self._complete.get(make_key(fingerprint, source, models[source])) for source in models}
+        notes = {source: self._complete.get((fingerprint, source, models[source])) for source in models}
         return {
             source: model
             for source, model in models.items()

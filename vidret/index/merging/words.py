@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.channels.texts.run import OPTIONS
-from vidret.store.texts.records import TextTrack
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
 

@@ -45,7 +45,7 @@ class WordsTask:
     """The words of a content to read.
 
     Attributes:
-        fingerprint: The fingerprint under which they are stored, which may be of an earlier version.
+        fingerprint: The fingerprint under which they are stored.
         paths: All paths of the content.
         request: What to read, and from where; see ``DecodePool.stream``.
     """

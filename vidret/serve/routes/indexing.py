@@ -18,8 +18,7 @@ from vidret.engine import Engine
 from vidret.search.suggestions import suggest_from_words
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
-from vidret.store.texts.records import TextCounts
-from vidret.store.texts.store import TextStore
+from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
 from vidret.text import sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES

@@ -4,7 +4,6 @@ A segment exists once its row is committed; its vectors are on disk by then. Eve
 which is verified when the row is read, except where thousands of ids are listed.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,19 +15,17 @@ from vidret.store.catalog.tables import (
     create_tables,
     read_format,
     set_meta,
-    upgrade_tables,
 )
+from vidret.store.catalog.texts import TextTables
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.snapshots.latest import Snapshots
 
-logger = logging.getLogger(__name__)
-
 
 class Catalog:
-    """The tables of an index: metadata in ``tables``, ``files``, ``videos`` and ``segments``; and their snapshots."""
+    """The tables of an index, by name, with metadata in ``tables``; and their snapshots."""
 
     def __init__(self, path: Path, *, write: bool) -> None:
-        """Open an existing catalog; a writer upgrades an older format.
+        """Open an existing catalog.
 
         Raises:
             StoreError: The file is damaged, not a catalog, or of a newer format.
@@ -36,21 +33,16 @@ class Catalog:
         self.path = path
         self.database = database = Database(path, write=write)
         try:
-            file_format = read_format(database)
-            if write and 0 < file_format < FORMAT:
-                if file_format > 1:
-                    CheckedTables(database, file_format).meta("format")  # raises if damage made it look older
-                logger.info("%s: upgrading its tables from format %d to %d", path, file_format, FORMAT)
-                file_format = upgrade_tables(database, file_format)
-            self.tables = tables = CheckedTables(database, file_format)
-            if not file_format:
+            self.tables = tables = CheckedTables(database)
+            self.format = read_format(database)
+            if self.format != FORMAT:
                 raise tables.damage_error("the metadata 'format'")
         except BaseException:
             self.close()
             raise
-        self.format = file_format
         self.files, self.videos = Files(tables), Videos(tables)
-        self.segments, self.snapshots = Segments(tables), Snapshots(tables, write=write)
+        self.texts = TextTables(tables)
+        self.segments, self.snapshots = Segments(tables, self.texts), Snapshots(tables, write=write)
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, str | int]) -> "Catalog":

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -26,9 +25,13 @@ from vidret.store.snapshots.changes import drop_log, find_log_damage, has_damage
 NO_VIDEO = "video NOT IN (SELECT id FROM videos)"
 # Restore consistency after rows were lost: the next run over the files encodes them again.
 CONSISTENCY_FIXES = (
+    "DELETE FROM videos WHERE id NOT IN (SELECT track FROM tracks)"
+    " AND id IN (SELECT video FROM segments JOIN texts ON segment = segments.id)",
+    "DELETE FROM segments WHERE video IN (SELECT track FROM tracks) AND id NOT IN (SELECT segment FROM texts)",
     "DELETE FROM segments WHERE " + NO_VIDEO,
     "UPDATE files SET video = NULL, state = iif(state = 'done', 'pending', state) WHERE " + NO_VIDEO,
-    "DELETE FROM shots WHERE segment NOT IN (SELECT id FROM segments)",
+    *(f"DELETE FROM {table} WHERE segment NOT IN (SELECT id FROM segments)" for table in ("shots", "texts")),
+    "DELETE FROM tracks WHERE track NOT IN (SELECT id FROM videos)",
     "UPDATE videos SET complete = 0 WHERE num_segments > (SELECT count(*) FROM segments WHERE video = videos.id)",
     "UPDATE files SET state = 'pending' WHERE state = 'done' AND video IN (SELECT id FROM videos WHERE NOT complete)",
 )
@@ -41,18 +44,17 @@ def find_bad_rows(database: Database) -> list[str]:
         StoreError: The file has a newer format, or is not a catalog.
     """
     read_format(database)
-    intact = _intact(database)
     bad = []
     try:
         bad += [message for (message,) in database.rows("PRAGMA integrity_check") if message != "ok"]
-        for table in _tables(database):
+        for table in COLUMNS:
             key = COLUMNS[table].split(",")[0]
-            rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {intact[table]}")
+            rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {INTACT[table]}")
             bad += [f"the row of {key!r} in {table} is damaged (checksum)" for (key,) in rows]
         bad += find_log_damage(database)
     except StoreError as error:
         bad.append(str(error))
-    if bad or intact != INTACT:
+    if bad:
         return bad
     if database.value("SELECT value FROM meta WHERE key = 'schema'") != find_schema_checksum(database):
         bad.append("the CREATE statements of the tables are damaged (checksum)")
@@ -90,11 +92,9 @@ def _salvage(old: Database, fresh: Database) -> None:
     _restore_statements(old)
     fresh.run("PRAGMA foreign_keys = OFF")
     create_tables(fresh)
-    intact = _intact(old)
     for table in COLUMNS:
-        _copy_rows(old, fresh, table, intact[table])
-    if "shots" in _tables(old):
-        _drop_segments_without_shots(old, fresh)
+        _copy_rows(old, fresh, table)
+    _drop_segments_without_shots(old, fresh)
     for statement in CONSISTENCY_FIXES:
         fresh.run(statement)
     _restore_facts(old, fresh)
@@ -104,8 +104,6 @@ def _salvage(old: Database, fresh: Database) -> None:
 
 def _restore_statements(old: Database) -> None:
     """Rewrite the CREATE statements, without which SQLite cannot read a table."""
-    if _intact(old) != INTACT:
-        return
     changed = 0
     for statement in SCHEMA:
         _, kind, name, *_ = statement.split()
@@ -115,14 +113,14 @@ def _restore_statements(old: Database) -> None:
         old.run(f"PRAGMA schema_version = {old.value('PRAGMA schema_version') + 1}")
 
 
-def _copy_rows(old: Database, fresh: Database, table: str, intact: str) -> None:
+def _copy_rows(old: Database, fresh: Database, table: str) -> None:
     """Copy the intact rows, from either end as far as SQLite can read."""
     columns = COLUMNS[table]
     key, *others = columns.split(",")
     sql = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES (?{', ?' * len(others)})"
     for order in ("ASC", "DESC"):
         try:
-            rows = old.each(f"SELECT {columns} FROM {table} NOT INDEXED WHERE {intact} ORDER BY {key} {order}")
+            rows = old.each(f"SELECT {columns} FROM {table} NOT INDEXED WHERE {INTACT[table]} ORDER BY {key} {order}")
             fresh.run_many(sql, rows)
             return
         except StoreError:  # at a damaged page
@@ -191,15 +189,3 @@ def _find_last_id(old: Database, fresh: Database, table: str) -> int:
     except StoreError:
         return max_id
     return last_id if isinstance(last_id, int) and max_id <= last_id < max_id + 2**32 else max_id
-
-
-def _tables(database: Database) -> list[str]:
-    """Return the tables that a catalog should have; those of formats 1 and 2 have no shots."""
-    has_shots = database.value("SELECT count(*) FROM sqlite_master WHERE name = 'shots'")
-    return [table for table in COLUMNS if table != "shots" or has_shots or read_format(database) not in (1, 2)]
-
-
-def _intact(database: Database) -> Mapping[str, str]:
-    """Return the SQL condition of an intact row, by table; format 1 has no checksums."""
-    has_checksums = database.value("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%checksum INTEGER%'")
-    return INTACT if has_checksums else dict.fromkeys(INTACT, "1")

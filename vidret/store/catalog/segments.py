@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json, order_by_ids
 from vidret.store.catalog.tables import INTACT, LOCATION, CheckedTables
+from vidret.store.catalog.texts import TextTables
 from vidret.store.records import SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange
 
@@ -22,13 +23,13 @@ EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it
 class Segments:
     """The table ``segments`` of a catalog, and in ``shots`` that of the shot changes in them."""
 
-    def __init__(self, tables: CheckedTables) -> None:
-        """Use the database of a catalog."""
-        self._tables, self._database = tables, tables.database
+    def __init__(self, tables: CheckedTables, texts: TextTables) -> None:
+        """Use the database of a catalog, and its table of texts."""
+        self._tables, self._database, self._texts = tables, tables.database, texts
         self.shots = ShotChanges(tables)
 
     def add(self, stored: Sequence[tuple[StoredRow, Sequence[ShotChange]]]) -> list[int]:
-        """Add segments whose vectors are stored, with their shot changes, in one transaction; return their ids."""
+        """Add segments whose vectors are stored, with shot changes and texts, in one transaction; return their ids."""
         if not stored:
             return []
         ids = []
@@ -42,6 +43,8 @@ class Segments:
                 )
                 ids.append(int(segment_id))
                 self.shots.add(ids[-1], shots)
+                if row.text is not None:
+                    self._texts.add(ids[-1], row.text)
             self._tables.update_checksums("segments", "id >= ?", ids[0])
             last = row.location
             ends = (last.row + 1, last.frame_row + last.num_frames, last.token_byte + last.num_bytes)
@@ -65,7 +68,7 @@ class Segments:
         Raises:
             StoreError: A row is damaged.
         """
-        columns = f'number, "end", id, {self._tables.intact("segments")}'
+        columns = f'number, "end", id, {INTACT["segments"]}'
         rows = self._database.rows(f"SELECT {columns} FROM segments WHERE video = ? ORDER BY number", int(video))
         num_segments, end_s = 0, None
         for number, end, segment_id, intact in rows:
@@ -112,7 +115,7 @@ class Segments:
         Returns:
             The epoch of the feature files, and the rows by id.
         """
-        columns = f'{EPOCH}, id, {self._tables.intact("segments")}, video, number, start, "end", times, {LOCATION}'
+        columns = f'{EPOCH}, id, {INTACT["segments"]}, video, number, start, "end", times, {LOCATION}'
         rows = self._database.rows(f"SELECT {columns} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
         segments: dict[int, StoredRow | None] = {}
         for _, key, intact, video, number, start, end, times, *location in rows:
@@ -127,7 +130,7 @@ class Segments:
 
     def _segment_rows(self, columns: str, ids: Sequence[int] | Ids) -> list[Any]:
         rows = self._database.rows(
-            f"SELECT {columns}, {self._tables.intact('segments')} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)
+            f"SELECT {columns}, {INTACT['segments']} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)
         )
         for row in rows:
             if not row[-1]:
@@ -160,11 +163,8 @@ class Segments:
     def relocate(self, locations: Iterable[tuple[int, int, int, int]]) -> None:
         """Set new locations: segment row, frame row, token byte, and id of each; damaged rows stay unchanged."""
         sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ?, checksum = NULL WHERE id = ?"
-        self._database.run_many(f"{sql} AND {self._tables.intact('segments')}", locations)
+        self._database.run_many(f"{sql} AND {INTACT['segments']}", locations)
         self._tables.update_checksums("segments", "checksum IS NULL")
-
-
-FIRST_FORMAT = 3  # older catalogs have no such table
 
 
 class ShotChanges:
@@ -205,10 +205,6 @@ class ShotChanges:
         return [shots.get(int(segment_id), ()) for segment_id in ids]
 
     def _read(self, where: str, value: object) -> list[tuple[int, str, int]]:
-        if self._tables.format < FIRST_FORMAT and not self._database.value(
-            "SELECT count(*) FROM sqlite_master WHERE name = 'shots'"  # a writer may have upgraded it meanwhile
-        ):
-            return []
         rows: list[tuple[int, str, int]] = self._database.rows(
             f"SELECT segment, changes, {INTACT['shots']} FROM shots WHERE {where}", value
         )

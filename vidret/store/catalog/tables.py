@@ -12,9 +12,7 @@ from vidret.store.lock import WriteAccess
 from vidret.store.records import SEGMENTS
 from vidret.store.snapshots.changes import LOG
 
-FORMAT = 3  # 1 had no checksums, 2 no shots
-SHOTS = """CREATE TABLE shots (
-    segment INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE, changes TEXT NOT NULL, checksum INTEGER)"""
+FORMAT = 1
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID",
     """CREATE TABLE videos (
@@ -31,7 +29,15 @@ SCHEMA = (
     num_frames INTEGER NOT NULL, token_byte INTEGER NOT NULL, num_bytes INTEGER NOT NULL, row_sum INTEGER NOT NULL,
     frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL, checksum INTEGER,
     UNIQUE (video, number))""",
-    SHOTS,
+    """CREATE TABLE shots (
+    segment INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE, changes TEXT NOT NULL, checksum INTEGER)""",
+    """CREATE TABLE tracks (
+    track INTEGER PRIMARY KEY REFERENCES videos ON DELETE CASCADE, content TEXT NOT NULL, source TEXT NOT NULL,
+    model TEXT NOT NULL, until_s REAL NOT NULL, checksum INTEGER)""",
+    "CREATE INDEX tracks_by_content ON tracks (content)",
+    """CREATE TABLE texts (
+    segment INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE, text BLOB NOT NULL, confidence REAL NOT NULL,
+    language TEXT NOT NULL, checksum INTEGER)""",
 )
 LOCATION = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
 COLUMNS = {  # the first column is the key
@@ -40,6 +46,8 @@ COLUMNS = {  # the first column is the key
     "files": "path, state, reason, video, num_bytes, mtime_ns",
     "segments": f'id, video, number, start, "end", {LOCATION}, times',
     "shots": "segment, changes",
+    "tracks": "track, content, source, model, until_s",
+    "texts": "segment, text, confidence, language",
 }
 # Metadata that an index needs to be usable: each has a second row, under a key that begins with COPY.
 ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker", f"user.{SEGMENTS}")
@@ -67,6 +75,8 @@ CHECKSUM = {
     "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
     "segments": _crc(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times"),
     "shots": _crc("segment", texts="changes"),
+    "tracks": _crc("track", "until_s", texts="content source model"),
+    "texts": _crc("segment", "confidence", texts="language", blobs="text"),
 }
 INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}
 
@@ -79,28 +89,6 @@ def create_tables(database: Database) -> None:
     set_meta(database, "schema", find_schema_checksum(database))
 
 
-def upgrade_tables(database: Database, file_format: int) -> int:
-    """Upgrade a catalog from an older format in one transaction; return the new format."""
-    with database.transaction(durable=True):
-        if file_format == 1:
-            _add_checksums(database)
-        database.run(SHOTS)
-        set_meta(database, "format", FORMAT)
-        set_meta(database, "schema", find_schema_checksum(database))
-    return FORMAT
-
-
-def _add_checksums(database: Database) -> None:
-    for table in (name for name in CHECKSUM if name != "shots"):
-        database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
-        database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
-    facts = dict(database.rows("SELECT key, value FROM meta"))
-    facts["tail"] = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
-    for key in (*ESSENTIAL, "tail"):
-        if key in facts:
-            set_meta(database, key, facts[key])
-
-
 def set_meta(database: Database, key: str, value: str | int | bytes) -> None:
     """Write a metadata value and, if it is essential, its copy, in one statement."""
     keys = [key, f"{COPY}{key}"] if key in ESSENTIAL else [key]
@@ -110,7 +98,7 @@ def set_meta(database: Database, key: str, value: str | int | bytes) -> None:
 
 
 def read_format(database: Database) -> int:
-    """Return the format of a catalog, 0 if that is damaged.
+    """Return the format of a catalog, 0 if that is damaged or lost.
 
     Raises:
         StoreError: The format is newer than this version supports, or the file has SQL of its own, which could take
@@ -121,7 +109,7 @@ def read_format(database: Database) -> int:
         if LOG.get(name) != sql:
             hint = f"; {REPAIR}" if name in LOG else ""
             raise StoreError(f"{database.path}: must hold tables and indexes alone, got the {kind} {name!r}{hint}")
-    file_format = database.value("SELECT value FROM meta WHERE key = 'format'")
+    file_format = database.value(f"SELECT value FROM meta WHERE key = 'format' AND {INTACT['meta']}")
     if not isinstance(file_format, int):
         return 0
     if file_format > FORMAT:
@@ -150,16 +138,12 @@ MAX_DIM = 1 << 16
 class CheckedTables:
     """A catalog's database with checksums of rows, and its table ``meta``."""
 
-    def __init__(self, database: Database, file_format: int) -> None:
-        """Wrap an open database with tables of a format."""
-        self.database, self.format = database, file_format
+    def __init__(self, database: Database) -> None:
+        """Wrap an open database."""
+        self.database = database
         self._warned: set[tuple[str, object]] = set()
 
     # Checksums
-
-    def intact(self, table: str) -> str:
-        """Return the SQL condition that a row is intact; format 1 has no checksums."""
-        return INTACT[table] if self.format > 1 else "1"
 
     def update_checksums(self, table: str, where: str, *values: object) -> None:
         """Compute the checksums of rows that have just been written."""
@@ -188,7 +172,7 @@ class CheckedTables:
         Raises:
             StoreError: The value is damaged.
         """
-        rows = self.database.rows(f"SELECT value, {self.intact('meta')} FROM meta WHERE key = ?", key)
+        rows = self.database.rows(f"SELECT value, {INTACT['meta']} FROM meta WHERE key = ?", key)
         if not rows:
             return None
         value, intact = rows[0]
@@ -209,7 +193,7 @@ class CheckedTables:
 
     def derived(self, *keys: str) -> list[Any]:
         """Return metadata values that can be recomputed, read together; None where never set or damaged."""
-        sql = f"SELECT key, value FROM meta WHERE key IN (SELECT value FROM json_each(?)) AND {self.intact('meta')}"
+        sql = f"SELECT key, value FROM meta WHERE key IN (SELECT value FROM json_each(?)) AND {INTACT['meta']}"
         values = dict(self.database.rows(sql, json.dumps(keys)))
         return [values.get(key) for key in keys]
 
@@ -263,7 +247,7 @@ class CheckedTables:
     def increment_generation(self) -> None:
         """Increment the generation, in the transaction that changes what searches return."""
         update = "UPDATE meta SET value = value + 1 WHERE key = 'generation' AND"
-        if not self.database.run(f"{update} {self.intact('meta')}"):
+        if not self.database.run(f"{update} {INTACT['meta']}"):
             raise self.damage_error("the metadata 'generation'")
         self.update_checksums("meta", "key = 'generation'")
 

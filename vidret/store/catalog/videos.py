@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.catalog.matching import LIVE, MATCHING, filter_values, ids_to_json
-from vidret.store.catalog.tables import COLUMNS, CheckedTables
+from vidret.store.catalog.tables import COLUMNS, INTACT, CheckedTables
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
@@ -25,9 +25,7 @@ class Files:
 
     def get(self, path: str) -> FileRecord | None:
         """Return the record of a path, None if it is unknown."""
-        rows = self._database.rows(
-            f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE path = ?", os.fsencode(path)
-        )
+        rows = self._database.rows(f"SELECT {FILE}, {INTACT['files']} FROM files WHERE path = ?", os.fsencode(path))
         return next(map(_read_file_row, self._tables.drop_damaged("files", rows)), None)
 
     def find(self, *, state: FileState | None = None, prefix: str = "") -> list[FileRecord]:
@@ -36,7 +34,7 @@ class Files:
         if prefix:
             condition += " AND path >= ?2 AND path < ?3"
             values += [prefix.encode("ascii"), (prefix[:-1] + chr(ord(prefix[-1]) + 1)).encode("ascii")]
-        sql = f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE {condition} ORDER BY path"
+        sql = f"SELECT {FILE}, {INTACT['files']} FROM files WHERE {condition} ORDER BY path"
         return [_read_file_row(row) for row in self._tables.drop_damaged("files", self._database.rows(sql, *values))]
 
     def set(
@@ -60,7 +58,7 @@ class Files:
         paths: dict[int, list[str]] = {int(video): [] for video in videos}
         condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
         rows = self._database.rows(
-            f"SELECT path, video, {self._tables.intact('files')} {condition}",
+            f"SELECT path, video, {INTACT['files']} {condition}",
             *filter_values(filters),
             ids_to_json(videos),
         )
@@ -83,7 +81,7 @@ class Videos:
             StoreError: There is no such video, or its row is damaged.
         """
         rows = self._database.rows(
-            f"SELECT {COLUMNS['videos']}, {self._tables.intact('videos')} FROM videos WHERE id = ?", int(video)
+            f"SELECT {COLUMNS['videos']}, {INTACT['videos']} FROM videos WHERE id = ?", int(video)
         )
         if not rows:
             raise StoreError(f"video must be one of this index, got {video}")
@@ -105,7 +103,7 @@ class Videos:
             one = "AND video IN (SELECT value FROM json_each(?7))"
             values.append(ids_to_json(ids))
         videos: dict[int, StoredVideo] = {}
-        intact = f"{self._tables.intact('files')} AND {self._tables.intact('videos')}"
+        intact = f"{INTACT['files']} AND {INTACT['videos']}"
         rows = self._database.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
         for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in self._tables.drop_damaged(
             "files", rows
@@ -152,12 +150,12 @@ class Videos:
         return {video: fingerprint for video, fingerprint, _ in rows}
 
     def _read_fingerprints(self, where: str, *values: object) -> list[tuple[int, str, int]]:
-        intact = self._tables.intact("videos")
+        intact = INTACT["videos"]
         return self._database.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id", *values)
 
     def find_complete(self, fingerprint: str) -> int | None:
         """Return the id of a video that is completely stored, else None."""
-        intact = self._tables.intact("videos")
+        intact = INTACT["videos"]
         sql = f"SELECT id FROM videos WHERE fingerprint = ? AND complete AND {intact}"
         video_id: int | None = self._database.value(sql, fingerprint)
         return video_id
@@ -175,7 +173,7 @@ class Videos:
         Without a number it is open-ended, and keeps the segments that it has.
         """
         with self._database.transaction():
-            columns = f"id, num_segments, complete, {self._tables.intact('videos')}"
+            columns = f"id, num_segments, complete, {INTACT['videos']}"
             rows = self._database.rows(f"SELECT {columns} FROM videos WHERE fingerprint = ?", fingerprint)
             video_id, planned, complete, intact = rows[0] if rows else (0, 0, 0, 0)
             if intact and (planned == num_segments or num_segments is None):
@@ -210,7 +208,7 @@ class Videos:
 
     def mark_incomplete(self, where: str, values: str) -> None:
         """Mark videos and their files as not done, for the next run to encode again; damaged rows stay unchanged."""
-        videos, files = self._tables.intact("videos"), self._tables.intact("files")
+        videos, files = INTACT["videos"], INTACT["files"]
         self._database.run(f"UPDATE videos SET complete = 0, checksum = NULL WHERE id IN {where} AND {videos}", values)
         sql = (
             f"UPDATE files SET state = 'pending', checksum = NULL WHERE state = 'done' AND video IN {where} AND {files}"

@@ -74,7 +74,7 @@ def trim_log(database: Database, last: int) -> None:
 
 
 def has_log(database: Database) -> bool:
-    """Return whether a catalog has a log; one that was last written by an earlier version has none."""
+    """Return whether a catalog has a log; a repair drops it."""
     return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'changes'"))
 
 

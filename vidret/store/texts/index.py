@@ -19,7 +19,6 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.matching import IN_IDS, ids_to_json
-from vidret.store.texts.records import MAX_TEXTS
 from vidret.store.texts.stems import TOKENIZER, Scratch, Stemmer
 
 MIN_FUZZY_LETTERS = 5
@@ -71,7 +70,8 @@ def mask_letters(term: str) -> int:
     return mask
 
 
-FORMAT = 2
+FORMAT = 1
+MAX_TEXTS = 1 << 24  # of one track
 _WORD = re.compile(r"\w+")
 VOCABULARY = ("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)",)
 MAX_TERMS = 32  # of one query
@@ -304,3 +304,8 @@ def read_varints(data: bytes) -> list[int]:
 def _quote(text: str) -> str:
     escaped = text.replace('"', '""')
     return f'"{escaped}"'
+
+
+def text_id(track_id: int, number: int) -> int:
+    """Return the id of a text in the full-text index."""
+    return track_id * MAX_TEXTS + number

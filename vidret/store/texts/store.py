@@ -1,37 +1,31 @@
 """The timed texts of an index: what is said and shown in its videos, with sentence vectors and a full-text index.
 
-Texts lie in a store of their own inside the index, ``words/``, and get every guarantee of a store: commits that survive
-a killed writer, checksums, pruning, merging. One text is stored as one segment, with its vector, its times, and the
-text itself where a segment has its tokens. A *track* is one source of one content (its speech, its on-screen text, its
-subtitles) as one model read it; the store keeps a track as a video, and a path that names it.
+Texts are in a store of their own inside the index, ``words/``, and get every guarantee of a store: commits that survive
+a killed writer, checksums, pruning, merging. A *track* is one source of one content (its speech, its on-screen text,
+its subtitles) as one model read it. A text is a segment of its track, with its times, its vector and its words; see
+``catalog.texts``.
 """
 
 import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.records import FileState, NewSegment
+from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
+from vidret.store.records import FILE_STATES, FileState, NewSegment
+from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
-from vidret.store.texts.index import TextIndex
-from vidret.store.texts.reading import DAMAGED, TextReader
-from vidret.store.texts.records import (
-    MAX_TEXTS,
-    TextTrack,
-    embed_text,
-    identify_text,
-    make_key,
-    pack_text,
-    text_id,
-)
-from vidret.types import TextSource, TimedText
+from vidret.store.texts.allowed import AllowedTexts, TrackOwners
+from vidret.store.texts.index import MAX_TEXTS, TextIndex, text_id
+from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SegmentEmbedding, Source, TextSource, TimedText
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +34,18 @@ INDEX = "texts.sqlite"  # the full-text index
 BATCH = 5000
 P = ParamSpec("P")
 R = TypeVar("R")
+MISSING = FILE_STATES.index("missing")  # of a track that was replaced or removed
+Ids = Int64[np.ndarray, " _id"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextCounts:
+    """Counts of one source: its texts, its tracks, and how many of these are complete."""
+
+    source: TextSource
+    texts: int
+    tracks: int
+    complete: int
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
@@ -54,10 +60,7 @@ def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concat
 
 
 class TextStore:
-    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager.
-
-    The methods that read are those of ``TextReader``, which documents them.
-    """
+    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager."""
 
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
         """Use an open store; use ``create`` or ``open``."""
@@ -65,12 +68,7 @@ class TextStore:
         self._index: TextIndex | None = None
         self._indexed = -1  # the generation that an index in memory has
         self._lock = threading.RLock()
-        reader = TextReader(store)
-        self.tracks, self.find, self.complete_tracks = reader.tracks, reader.find, reader.complete_tracks
-        self.transcript, self.read_segments = reader.transcript, reader.read_segments
-        self.stored_ids, self.find_segments = reader.stored_ids, reader.find_segments
-        self.search, self.vectors, self.intact_vectors = reader.search, reader.vectors, reader.intact_vectors
-        self.allow, self.find_contents, self.count = reader.allow, reader.find_contents, reader.count
+        self._owners = TrackOwners()
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
             try:
@@ -143,6 +141,100 @@ class TextStore:
         """Number of changes so far."""
         return self._store.generation
 
+    # Reading
+
+    def allow(
+        self,
+        pictures: Snapshot,
+        filters: Filters = ALL_VIDEOS,
+        excluded: Set[int] = frozenset(),
+        sources: Sequence[Source] = SOURCES,
+    ) -> AllowedTexts:
+        """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
+        own = tuple(source for source in TEXT_SOURCES if source in sources)
+        return self._owners.allow(self._store.snapshot(), pictures, filters, excluded, own)
+
+    def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
+        """Return the fingerprints of the contents of tracks that can be searched."""
+        videos = self._store.snapshot().videos
+        rows = find_rows(videos.ids, np.asarray(tracks, np.int64))
+        rows = rows[rows >= 0]
+        found = (videos.fingerprints[row] for row in rows[videos.num_paths[rows] > 0].tolist())
+        return {key.partition(b" ")[0].decode("utf-8", "replace") for key in found}
+
+    def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
+        """Return all tracks, or those of one content, by id."""
+        return self._store.texts.tracks(fingerprint)
+
+    def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
+        """Return one track, None if it does not exist."""
+        tracks = self._store.texts.tracks(fingerprint)
+        return next((track for track in tracks if (track.source, track.model) == (source, model)), None)
+
+    def count(self) -> list[TextCounts]:
+        """Return the counts of each source that has a track."""
+        tracks = self.tracks()
+        return [
+            TextCounts(source, sum(each.num_texts for each in own), len(own), sum(each.complete for each in own))
+            for source in TEXT_SOURCES
+            if (own := [track for track in tracks if track.source == source])
+        ]
+
+    def transcript(self, track: TextTrack) -> list[StoredText]:
+        """Return the texts of a track, by time."""
+        texts = self.read_segments(self._store.segments.ids_of_video(track.id))
+        return sorted(texts, key=lambda each: (each.text.start, each.text.end))
+
+    def stored_ids(self) -> tuple[Ids, Ids]:
+        """Return the ids that all stored texts have in the full-text index, and the segment of each."""
+        snapshot = self._store.snapshot()
+        segments = snapshot.segments
+        kept = segments.stored & self._find_tracks(snapshot)[segments.video_rows]
+        tracks = snapshot.videos.ids[segments.video_rows[kept]]
+        return tracks * MAX_TEXTS + segments.numbers[kept], segments.ids[kept]
+
+    def _find_tracks(self, snapshot: Snapshot) -> Bool[np.ndarray, " track"]:
+        """Return which videos of the store are tracks, by row: those that were not replaced or removed."""
+        files = snapshot.files
+        owners = files.video_rows[files.current & (files.states != MISSING)]
+        exists = np.zeros(len(snapshot.videos.ids), bool)
+        exists[owners[owners >= 0]] = True
+        return exists
+
+    def search(
+        self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
+    ) -> list[Ids]:
+        """Return the segments of the ``k`` texts nearest to each vector, among all or those allowed, best first."""
+        within = self._store.snapshot().everything if allowed is None else allowed.selection
+        if not within.num_segments or not len(vectors):
+            return [np.zeros(0, np.int64) for _ in vectors]
+        found = self._store.search_within(vectors, min(k, within.num_segments), within)[1]
+        return [row[row >= 0] for row in found]
+
+    def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
+        """Return the segments of texts that the full-text index found, in the same order.
+
+        Lost ones are left out, and those of tracks that are still hidden.
+        """
+        videos = self._store.snapshot().videos
+        ids = np.asarray(text_ids, np.int64)
+        rows = find_rows(videos.ids, ids // MAX_TEXTS)
+        is_shown = (rows >= 0) & (videos.num_paths[rows] > 0) if len(videos.ids) else np.zeros(len(ids), bool)
+        return self._store.segments.find_many([divmod(each, MAX_TEXTS) for each in ids[is_shown].tolist()])
+
+    def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
+        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        return self._store.texts.read(ids)
+
+    def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
+        """Return the sentence vectors of texts, in the order given."""
+        return self._store.features.read_vectors(ids).astype(np.float32)
+
+    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
+        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
+        kept, vectors = self._store.features.intact_vectors(np.asarray(ids, np.int64))
+        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
+
     # Writing
 
     @_locked
@@ -151,24 +243,27 @@ class TextStore:
 
         A damaged track starts over.
         """
-        key = make_key(fingerprint, source, model)
-        record = self._store.files.get(key)
-        if record is None or record.video is None or record.state in ("missing", DAMAGED):
-            facts = {"fingerprint": fingerprint, "source": source, "model": model}
-            video = self._store.writer.begin_video(key, duration=duration_s, facts=facts, num_segments=MAX_TEXTS)
-            others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
-            state: FileState = "failed" if others else "done"  # what has failed is not searched
-            self._store.writer.set_file(
-                key, state=state, reason="not complete" if others else "", video=video, num_bytes=0
-            )
-            if record is not None:
-                self.index.remove_range(text_id(video, 0), text_id(video + 1, 0))
-            if self._store.segments.stored_indices(video):
-                self.update_index()
         track = self.find(fingerprint, source, model)
+        record = self._store.files.get(_make_key(fingerprint, source, model))
+        if track is None or record is None or record.state == DAMAGED:
+            self._start(fingerprint, source, model, duration_s, is_known=record is not None)
+            track = self.find(fingerprint, source, model)
         assert track is not None
         self._written.pop(track.id, None)
         return track
+
+    def _start(self, fingerprint: str, source: TextSource, model: str, duration_s: float, *, is_known: bool) -> None:
+        """Let a track begin with no texts read; texts that are stored stay until they are read again."""
+        key = _make_key(fingerprint, source, model)
+        video = self._store.writer.begin_video(key, duration=duration_s, facts={}, num_segments=MAX_TEXTS)
+        others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
+        state: FileState = "failed" if others else "done"  # what has failed is not searched
+        self._store.texts.begin_track(video, fingerprint, source, model)
+        self._store.writer.set_file(key, state=state, reason="not complete" if others else "", video=video)
+        if is_known:
+            self.index.remove_range(text_id(video, 0), text_id(video + 1, 0))
+        if self._store.segments.stored_indices(video):
+            self.update_index()
 
     @_locked
     def add(
@@ -180,21 +275,14 @@ class TextStore:
         """
         numbers = self._store.segments.stored_indices(track.id)
         if track.id not in self._written:
-            self._written[track.id] = (
-                {identify_text(each.text) for each in self.transcript(track)} if numbers else set()
-            )
+            self._written[track.id] = {_identify(each.text) for each in self.transcript(track)} if numbers else set()
         known = self._written[track.id]
-        rows = {identify_text(text): row for row, text in reversed(list(enumerate(texts)))}
+        rows = {_identify(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
         first = 1 + max(numbers, default=-1)
         segments = [
             NewSegment(
-                track.id,
-                first + offset,
-                texts[row].start,
-                texts[row].end,
-                embed_text(vectors[row]),
-                pack_text(texts[row]),
+                track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), text=texts[row]
             )
             for offset, row in enumerate(kept)
         ]
@@ -204,13 +292,13 @@ class TextStore:
         if segments:
             self._store.writer.add_segments(segments)
         known.update(rows)
-        self._set_progress(track, until_s)
+        self._store.texts.set_progress(track.id, until_s)
         return len(segments)
 
     @_locked
     def finish(self, track: TextTrack, *, note: str = "") -> None:
         """Mark a track as complete; it replaces other tracks of the same source."""
-        key = make_key(track.fingerprint, track.source, track.model)
+        key = _make_key(track.fingerprint, track.source, track.model)
         self._written.pop(track.id, None)
         self._store.writer.end_video(track.id, note=note)
         self._store.writer.set_file(key, state="done")
@@ -239,28 +327,21 @@ class TextStore:
             self._store.upkeep.prune()
         self._store.upkeep.save_vectors()
 
-    def _set_progress(self, track: TextTrack, until_s: float) -> None:
-        key = make_key(track.fingerprint, track.source, track.model)
-        record = self._store.files.get(key)
-        assert record is not None
-        state: FileState = record.state  # type: ignore[assignment]
-        self._store.writer.set_file(key, state=state, reason=record.reason, num_bytes=round(until_s * 1000))
-
     def _forget(self, tracks: Sequence[TextTrack]) -> None:
         """Remove tracks from searches; ``save`` deletes them."""
         for track in tracks:
-            key = make_key(track.fingerprint, track.source, track.model)
+            key = _make_key(track.fingerprint, track.source, track.model)
             self._store.writer.set_file(key, state="missing", reason="replaced or removed")
             self.index.remove_range(text_id(track.id, 0), text_id(track.id + 1, 0))
 
     @_locked
     def restart(self, track: TextTrack) -> None:
         """Mark a track for the next run to read from the start. What is stored stays searchable until then."""
-        key = make_key(track.fingerprint, track.source, track.model)
+        key = _make_key(track.fingerprint, track.source, track.model)
         record = self._store.files.get(key)
-        if record is not None:
-            state: FileState = "failed" if record.state == "failed" else DAMAGED
-            self._store.writer.set_file(key, state=state, reason=record.reason, num_bytes=0)
+        self._store.texts.set_progress(track.id, 0.0)
+        if record is not None and record.state != "failed":
+            self._store.writer.set_file(key, state=DAMAGED, reason=record.reason)
 
     def update_index(self) -> None:
         """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
@@ -283,3 +364,18 @@ def _open_index(path: Path, *, write: bool) -> TextIndex:
                 raise
             logger.warning("texts are searched by an index in memory: %s", error)
     return TextIndex(None, write=True)
+
+
+def _make_key(fingerprint: str, source: TextSource, model: str) -> str:
+    """Return the name of a track, under which the store has its state."""
+    return f"{fingerprint} {source} {model}"
+
+
+def _identify(text: TimedText) -> tuple[str, int, int]:
+    """Return what tells a text of a track from others: the words, and the times in milliseconds."""
+    return text.text, round(text.start * 1000), round(text.end * 1000)
+
+
+def _embed(vector: Float[np.ndarray, " dim"]) -> SegmentEmbedding:
+    """Return a text's vector as the embedding of a segment without frames."""
+    return SegmentEmbedding(np.asarray(vector), np.zeros((0, len(vector)), np.float32), np.zeros(0))

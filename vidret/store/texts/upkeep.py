@@ -10,12 +10,12 @@ import numpy as np
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR
+from vidret.store.catalog.texts import TextTrack
 from vidret.store.folder import FEATURES
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
-from vidret.store.texts.records import TextCounts, TextTrack
-from vidret.store.texts.store import FOLDER, INDEX, TextStore
+from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 

@@ -32,7 +32,6 @@ class FaissVectors:
     ) -> None:
         """Store the arguments; ``path`` is the index folder. From ``ivf_from`` vectors on, shards are built."""
         self._folder = path / "vectors"
-        self._old = path / "vectors.faiss"  # written by earlier versions
         self._dim = dim
         self._catalog = catalog
         self._epochs = epochs
@@ -79,7 +78,6 @@ class FaissVectors:
                     self._catalog.tables.set_meta(HELD_IDS, held)
             self._text, self._searched = text, wanted
             remove_others(self._folder, manifest)
-            self._old.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Check that FAISS is installed."""
@@ -95,7 +93,6 @@ class FaissVectors:
         remove_others(self._folder, Manifest(self._dim, (), None))
         with contextlib.suppress(OSError):  # it does not exist, or holds what is not vidret's
             self._folder.rmdir()
-        self._old.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Do nothing: only memory is in use."""

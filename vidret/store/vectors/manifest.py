@@ -21,8 +21,7 @@ from vidret.store.os_calls import remove_closed, sync_folder
 logger = logging.getLogger(__name__)
 
 MANIFEST, HELD_IDS = "vectors", "vectors.held"  # keys of the manifest and of the ids in its files, a packed bitmap
-VERSION = 3  # 1 was a single file, loaded into memory; 2 said for which generation it was complete
-READABLE = (2, VERSION)
+VERSION = 1
 NUM_SAMPLES, SAMPLE_BYTES = 16, 4096
 UNFINISHED = "unfinished"
 NAME = re.compile(r"[a-z0-9-]+-[0-9a-f]{16}\.faiss")  # of the files that ``write_file`` writes
@@ -75,7 +74,7 @@ class Manifest:
         """Parse the manifest in the catalog; None if nothing was saved, by another version, or nothing valid."""
         try:
             row = json.loads(text) if text else {}
-            if row.pop("form", None) not in READABLE:
+            if row.pop("form", None) != VERSION:
                 return None
             flat = None if row["flat"] is None else ManifestEntry(**row["flat"])
             shards = tuple(ManifestEntry(**entry) for entry in row["shards"])

@@ -69,7 +69,7 @@ class VectorLocation:
 
     @classmethod
     def from_json(cls, text: Any) -> Self:
-        """Parse the result of ``to_json``; None, as in older indexes, means FAISS.
+        """Parse the result of ``to_json``; None means FAISS.
 
         Raises:
             StoreError: It is something else.

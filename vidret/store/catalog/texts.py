@@ -1,0 +1,124 @@
+"""The tables of timed texts: a row a track, which is one source of one content as one model read it, and one a text.
+
+The video of a track has no pictures: its segments are the texts, with their times and vectors, and the state of its one
+path says whether they are searched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
+from vidret.store.catalog.tables import INTACT, CheckedTables
+from vidret.store.records import FileState
+from vidret.types import TextSource, TimedText
+
+DAMAGED: FileState = "pending"  # the state in which a repair leaves a track, so that it is read again from the start
+
+
+@dataclass(frozen=True, slots=True)
+class TextTrack:
+    """One source of one content.
+
+    Attributes:
+        id: Its id in the text store.
+        fingerprint: Of the content.
+        source: Where the texts come from.
+        model: What read them.
+        complete: Whether all of the content was read.
+        until_s: The time up to which it was read, in seconds.
+        num_texts: Number of stored texts.
+        note: Why nothing or not everything was read; empty otherwise.
+    """
+
+    id: int
+    fingerprint: str
+    source: TextSource
+    model: str
+    complete: bool
+    until_s: float
+    num_texts: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A stored text: the id of its segment, the fingerprint of its content, and the text."""
+
+    id: int
+    fingerprint: str
+    text: TimedText
+
+
+class TextTables:
+    """The tables ``tracks`` and ``texts`` of a catalog; a damaged row is left out, with one warning."""
+
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
+
+    def begin_track(self, video: int, content: str, source: TextSource, model: str) -> None:
+        """Make a video a track of which nothing was read yet."""
+        with self._database.transaction():
+            sql = "REPLACE INTO tracks (track, content, source, model, until_s) VALUES (?, ?, ?, ?, 0.0)"
+            self._database.run(sql, video, content, source, model)
+            self._tables.update_checksums("tracks", "track = ?", video)
+
+    def set_progress(self, track_id: int, until_s: float) -> None:
+        """Set the time up to which a track was read, in seconds."""
+        with self._database.transaction():
+            sql = f"UPDATE tracks SET until_s = ? WHERE track = ? AND {INTACT['tracks']}"
+            if self._database.run(sql, float(until_s), track_id):
+                self._tables.update_checksums("tracks", "track = ?", track_id)
+
+    def tracks(self, content: str | None = None) -> list[TextTrack]:
+        """Return all tracks that were not replaced or removed, or those of one content, by id."""
+        stored = "iif(complete, num_segments, (SELECT count(*) FROM segments WHERE segments.video = track))"
+        columns = f"track, content, source, model, complete, state, until_s, {stored}, salvaged"
+        intact = f"{INTACT['tracks']} AND {INTACT['videos']} AND {INTACT['files']}"
+        rows = self._database.rows(
+            f"SELECT {columns}, {intact} FROM tracks JOIN videos ON videos.id = track JOIN files ON files.video = track"
+            " WHERE state <> 'missing' AND (?1 IS NULL OR content = ?1) ORDER BY track",
+            content,
+        )
+        return [_read_track(row) for row in self._tables.drop_damaged("tracks", rows)]
+
+    def add(self, segment_id: int, text: TimedText) -> None:
+        """Add the text of a new segment, in a transaction of the caller."""
+        words = text.text.encode("utf-8", "surrogatepass")
+        self._database.run(
+            "INSERT INTO texts (segment, text, confidence, language) VALUES (?, ?, ?, ?)",
+            *(segment_id, words, round(float(text.confidence), 4), text.language),
+        )
+        self._tables.update_checksums("texts", "segment = ?", segment_id)
+
+    def read(self, ids: Sequence[int] | Ids) -> list[StoredText]:
+        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        columns = 'segments.id, content, start, "end", text, source, confidence, language'
+        rows = self._database.rows(
+            f"SELECT {columns}, {INTACT['texts']} AND {INTACT['segments']} AND {INTACT['tracks']} FROM texts"
+            f" JOIN segments ON segments.id = segment JOIN tracks ON track = segments.video WHERE segment IN {IN_IDS}",
+            ids_to_json(ids),
+        )
+        texts = {row[0]: _read_text(row) for row in self._tables.drop_damaged("texts", rows)}
+        return [texts[key] for key in map(int, ids) if key in texts]
+
+
+def _read_track(row: Sequence[Any]) -> TextTrack:
+    track_id, content, source, model, complete, state, until_s, num_texts, note, _ = row
+    return TextTrack(
+        id=track_id,
+        fingerprint=content,
+        source=source,
+        model=model,
+        complete=bool(complete) and state != DAMAGED,
+        until_s=0.0 if state == DAMAGED else until_s,
+        num_texts=num_texts,
+        note=note,
+    )
+
+
+def _read_text(row: Sequence[Any]) -> StoredText:
+    segment_id, content, start_s, end_s, words, source, confidence, language, _ = row
+    text = words.decode("utf-8", "surrogatepass")
+    return StoredText(segment_id, content, TimedText(start_s, end_s, text, source, confidence, language))
