@@ -298,18 +298,22 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="length of the film")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for name in arguments.only:
         with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
             scratch = Path(folder)
             given = arguments.videos and scan([str(arguments.videos)])
             files = given or copy_samples(scratch / "videos", NUM_COPIES.get(name, 1))
-            if name == "film":
-                report[name] = measure_film(files, scratch, arguments.hours)
-            elif name == "ray":
-                report[name] = measure_ray(files, arguments.repeats, scratch, words=arguments.words)
-            else:
-                report[name] = parts[name](files, arguments.repeats, scratch)
+            try:
+                if name == "film":
+                    report[name] = measure_film(files, scratch, arguments.hours)
+                elif name == "ray":
+                    report[name] = measure_ray(files, arguments.repeats, scratch, words=arguments.words)
+                else:
+                    report[name] = parts[name](files, arguments.repeats, scratch)
+            except VidretError as error:  # such as an extra that is not installed
+                report[name] = {"not measured": str(error)}
+        print(json.dumps({name: report[name]}), file=sys.stderr, flush=True)  # outlives an interruption
     print_json(report)
 
 
