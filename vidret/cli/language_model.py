@@ -134,6 +134,7 @@ def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[Dr
     """Yield a function that draws frames of a hit, from its best segment; None if there are to be none."""
     from vidret.client import RemoteEngine
     from vidret.language.frames import FileFrames
+    from vidret.language.spans import spread_times
 
     if not count:
         yield None
@@ -141,8 +142,7 @@ def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[Dr
     with FileFrames() as files:
 
         def draw(hit: "Hit") -> tuple[bytes, ...]:
-            start, end = hit.segment.start, hit.segment.end
-            times = [start + (at + 0.5) * (end - start) / count for at in range(count)]
+            times = spread_times(hit.segment.start, hit.segment.end, count)
             if isinstance(engine, RemoteEngine):
                 return tuple(engine.frame(hit.video, time_s, FRAME_WIDTH) for time_s in times)
             return tuple(files.draw(engine.video(hit.video), time_s, FRAME_WIDTH) for time_s in times)

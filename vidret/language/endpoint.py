@@ -1,5 +1,6 @@
 """A chat endpoint in OpenAI's style, and its answers on disk, so that nothing is asked twice."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -53,7 +54,7 @@ class ReplyCache:
                 path.unlink(missing_ok=True)
 
 
-__all__ = ["ChatEndpoint", "EndpointError", "drop_thoughts", "read_key"]
+__all__ = ["ChatEndpoint", "EndpointError", "drop_thoughts", "image_part", "read_key"]
 
 KEY_VARIABLE = "VIDRET_LLM_KEY"
 MAX_ANSWER_BYTES = 1 << 20
@@ -143,6 +144,12 @@ class ChatEndpoint:
 def read_key() -> str | None:
     """Return the key in the environment; None if it is not set."""
     return os.environ.get(KEY_VARIABLE) or None
+
+
+def image_part(jpeg: bytes) -> dict[str, Any]:
+    """Return a JPEG as a part of a message."""
+    url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def drop_thoughts(reply: str) -> str:

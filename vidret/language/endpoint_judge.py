@@ -1,6 +1,5 @@
 """A judge behind a chat endpoint: it lists candidates, best first, each with a reason; its labels alone are used."""
 
-import base64
 import hashlib
 import json
 import re
@@ -8,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache, drop_thoughts
+from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache, drop_thoughts, image_part
 from vidret.language.judging import Candidate, Verdict, write_passage
 from vidret.text import sanitize
 
@@ -70,9 +69,7 @@ def write_judging(query: str, candidates: Sequence[Candidate], mark: str) -> lis
     for number, candidate in enumerate(candidates, start=1):
         quoted = json.dumps(write_passage(candidate), ensure_ascii=False)
         parts.append({"type": "text", "text": f"[{number}] {quoted}"})
-        for frame in candidate.frames:
-            url = f"data:image/jpeg;base64,{base64.b64encode(frame).decode()}"
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+        parts += [image_part(frame) for frame in candidate.frames]
     parts.append({"type": "text", "text": f"{end}\n\nSearch: {query}\nList all {len(candidates)}, the best first."})
     return [{"role": "system", "content": RULES.format(begin=begin, end=end)}, {"role": "user", "content": parts}]
 

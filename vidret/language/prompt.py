@@ -1,6 +1,5 @@
 """What was retrieved for a question: as messages to a language model, and for people and other programs."""
 
-import base64
 import json
 import os
 import secrets
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
+from vidret.language.endpoint import image_part
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
 from vidret.types import to_row
@@ -34,9 +34,7 @@ def write_messages(
     parts: list[dict[str, Any]] = [{"type": "text", "text": f"Question: {context.question}\n\n{begin}"}]
     for moment in context.moments:
         parts.append({"type": "text", "text": describe_moment(moment)})
-        for _, content in moment.frames:
-            url = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+        parts += [image_part(content) for _, content in moment.frames]
     parts.append({"type": "text", "text": f"{end}\n\nAnswer the question: {context.question}"})
     rules = RULES.format(not_shown=NOT_SHOWN, begin=begin, end=end)
     return [{"role": "system", "content": rules}, {"role": "user", "content": parts}]

@@ -7,7 +7,7 @@ from typing import Annotated, Protocol
 from vidret.errors import VidretError
 from vidret.language.query_plans import QueryPlan
 from vidret.language.questions import RetrievalQuery, plan_queries
-from vidret.language.spans import overlap_largely, widen_span
+from vidret.language.spans import overlap_largely, spread_times, widen_span
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
 from vidret.types import (
@@ -286,7 +286,7 @@ def _draw_frames(
 ) -> tuple[tuple[float, bytes], ...]:
     """Return frames in the middles of equal parts of a moment; what cannot be drawn is noted."""
     frames = []
-    for time_s in list_frame_times(moment, options.frames if draw is not None else 0):
+    for time_s in spread_times(moment.start, moment.end, options.frames if draw is not None else 0):
         try:
             assert draw is not None
             frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
@@ -294,11 +294,6 @@ def _draw_frames(
             notes.append(note_missing_frame(moment, time_s, error))
             break
     return tuple(frames)
-
-
-def list_frame_times(moment: ContextMoment, count: int) -> list[float]:
-    """Return the times of the frames of a moment: the middles of ``count`` equal parts, in seconds."""
-    return [moment.start + (index + 0.5) * (moment.end - moment.start) / count for index in range(count)]
 
 
 def note_missing_frame(moment: ContextMoment, time_s: float, error: VidretError) -> str:

@@ -41,3 +41,12 @@ def overlap_largely(one: Span, other: Span) -> bool:
     """
     common = min(one[1], other[1]) - max(one[0], other[0])
     return common > LARGE_OVERLAP * min(one[1] - one[0], other[1] - other[0])
+
+
+def spread_times(start: float, end: float, count: int) -> list[float]:
+    """Return the middles of ``count`` equal parts of a stretch.
+
+    >>> spread_times(0.0, 12.0, 3)
+    [2.0, 6.0, 10.0]
+    """
+    return [start + (index + 0.5) * (end - start) / count for index in range(count)]

@@ -118,7 +118,8 @@ def test_a_text_is_no_checkpoint(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "bank.txt").write_text("a dog\n")
     code, _, err = run("convert", tmp_path / "bank.txt", tmp_path / "out.safetensors", "--from", "tempme")
     assert code == 1
-    assert "bank.txt: must be a readable file of nothing but named tensors: neither PyTorch nor safetensors wrote it" in err
+    rule = "must be a readable file of nothing but named tensors: neither PyTorch nor safetensors wrote it"
+    assert f"bank.txt: {rule}" in err
 
 
 def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.importing import check_embeddings
 from vidret.index.vector_files import read_vectors
-from vidret.present.vector_files import write_embeddings
+from vidret.present.contents import write_embeddings
 from vidret.types import EmbeddingLevel, Embeddings
 
 RED, BLUE = ColourEncoder().encode_text(["red", "blue"])

@@ -56,7 +56,7 @@ def embeddings_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
-    from vidret.present.vector_files import check_vector_format, write_embeddings
+    from vidret.present.contents import check_vector_format, write_embeddings
     from vidret.store.contents import read_embeddings
     from vidret.store.store import Store
     from vidret.text import absolute_path

@@ -27,9 +27,9 @@ from vidret.language.retrieval import (
     ContextOptions,
     QuestionContext,
     gather_context,
-    list_frame_times,
     note_missing_frame,
 )
+from vidret.language.spans import spread_times
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
@@ -140,7 +140,7 @@ async def add_frames(
     notes, moments = list(context.notes), []
     for moment in context.moments:
         frames = []
-        for time_s in list_frame_times(moment, options.frames):
+        for time_s in spread_times(moment.start, moment.end, options.frames):
             try:
                 video = await run_in_threadpool(engine.video, moment.video)
                 frames.append((time_s, await draw_video(engine, thumbnails, video, time_s, options.width)))
