@@ -16,7 +16,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText
 from vidret.store.texts.index import text_id
 from vidret.store.texts.store import FOLDER, INDEX, TextStore
-from vidret.types import TextSource, TimedText
+from vidret.types import Filters, TextSource, TimedText
 
 from .. import samples
 
@@ -223,6 +223,24 @@ def test_reader_sees_what_a_writer_adds(tmp_path: Path) -> None:
         assert reader.generation > generation
         assert found(reader, "sentence") == [text.text for text in SPOKEN]
         assert near(reader, SPOKEN[2])[0].text == SPOKEN[2]
+
+
+def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -> None:
+    """Rows of tracks then have other numbers for a reader that starts again from what was saved."""
+    text = TimedText(0.0, 1.0, "hello", "speech")
+    with samples.create(tmp_path) as pictures, create(tmp_path) as texts:
+        for number in range(4):
+            samples.add_video(pictures, f"v{number}", seed=number)
+            write(texts, f"v{number}", [text])
+        with TextStore.open(tmp_path) as reader:
+            only = Filters(folder="/videos/v3.mp4")
+            assert reader.allow(pictures.snapshot(), only).selection.ids().tolist() == [4]
+            texts.prune(["v2", "v3"])
+            texts.save()
+            write(texts, "v0", [text])
+            texts.save()
+            assert reader.allow(pictures.snapshot(), only).selection.ids().tolist() == [4]
+            assert reader.allow(pictures.snapshot()).selection.num_segments == 3
 
 
 def test_another_encoder_or_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Which texts a query may find: those of the videos and sources that it allows, as far as they can be searched."""
 
 import threading
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ class TrackOwners:
         self._video_rows: Int64[np.ndarray, " track"] = np.zeros(0, np.int64)
         self._sources: UInt8[np.ndarray, " track"] = np.zeros(0, np.uint8)
         self._allowed: dict[object, AllowedTexts] = {}
+        self._readings: tuple[Mapping[bytes, int], Mapping[bytes, int]] = {}, {}  # of the snapshots that rows are of
 
     def allow(
         self,
@@ -67,18 +68,22 @@ class TrackOwners:
 
     def _update(self, texts: Snapshot, pictures: Snapshot) -> None:
         """Add new tracks, and look for the videos of those that have none, or one that was deleted."""
-        num_known, num_tracks = len(self._video_rows), len(texts.videos.ids)
+        readings = texts.videos.rows, pictures.videos.rows
+        if any(new is not old for new, old in zip(readings, self._readings, strict=True)):  # rows have other numbers
+            self._readings = readings
+            self._video_rows, self._sources = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        num_known = len(self._video_rows)
+        num_new = max(len(texts.videos.ids) - num_known, 0)
         lost = self._video_rows < 0
         kept = np.flatnonzero(~lost & (self._video_rows < len(pictures.videos.ids)))
         lost[kept] = ~pictures.videos.stored[self._video_rows[kept]]
-        new = range(num_known, num_tracks)
-        self._video_rows = np.append(self._video_rows, np.full(len(new), -1))
-        self._sources = np.append(self._sources, np.full(len(new), len(TEXT_SOURCES), np.uint8))
+        rows = np.concatenate([np.flatnonzero(lost), np.arange(num_known, num_known + num_new)])
+        self._video_rows = np.append(self._video_rows, np.full(num_new, -1))
+        self._sources = np.append(self._sources, np.full(num_new, len(TEXT_SOURCES), np.uint8))
         codes = {source.encode(): code for code, source in enumerate(TEXT_SOURCES)}
-        for row in [*np.flatnonzero(lost).tolist(), *new]:
-            content, _, rest = texts.videos.fingerprints[row].partition(b" ")
-            self._video_rows[row] = pictures.videos.rows.get(content, -1)
-            self._sources[row] = codes.get(rest.partition(b" ")[0], len(TEXT_SOURCES))
+        keys = [[*texts.videos.fingerprints[row].split(b" ", 2), b""] for row in rows.tolist()]
+        self._video_rows[rows] = [pictures.videos.rows.get(key[0], -1) for key in keys]
+        self._sources[rows] = [codes.get(key[1], len(TEXT_SOURCES)) for key in keys]
 
 
 def _select(texts: Snapshot, allowed: Tracks) -> AllowedTexts:

@@ -33,13 +33,13 @@ class Vocabulary:
         self._terms: list[str] = []
         self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    def add(self, rows: Sequence[tuple[int, str, int]]) -> None:
-        """Add terms, each with its id in the index and its mask."""
-        if rows:
-            self.last_id = rows[-1][0]
-            self._terms += [term for _, term, _ in rows]
-            self._masks = np.append(self._masks, np.array([mask for _, _, mask in rows], np.int64))
-            self._lengths = np.append(self._lengths, np.array([len(term) for _, term, _ in rows], np.int64))
+    def add(self, last_id: int, terms: Sequence[str], masks: Int64[np.ndarray, " term"]) -> None:
+        """Add terms with their masks, and the last one's id in the index."""
+        if terms:
+            self.last_id = last_id
+            self._terms += terms
+            self._masks = np.append(self._masks, masks)
+            self._lengths = np.append(self._lengths, np.fromiter(map(len, terms), np.int64, len(terms)))
 
     def find_similar(self, stem: str) -> dict[str, float]:
         """Return other terms within one edit, or two from eight letters on, with their likeness.
@@ -206,16 +206,20 @@ class TextIndex:
         """Return the distinct words of a query with what the index knows of each."""
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
         with self._lock:
-            self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
+            self._vocabulary.add(*self._read_terms(self._vocabulary.last_id))
             self._forget_old_counts()
             near = {stem: self._vocabulary.find_similar(stem) if fuzzy else {} for stem in stems}
         return [Term(stem, self._count(stem), self._choose_similar(near[stem])) for stem in stems]
 
-    def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
-        return self._database.rows(
-            "SELECT id, term, mask FROM terms WHERE id > ? AND typeof(term) = 'text' AND typeof(mask) = 'integer'",
-            after,
-        )
+    def _read_terms(self, after: int) -> tuple[int, list[str], Int64[np.ndarray, " term"]]:
+        """Return the last id, the terms after one, and their masks, joined by SQLite: rows take five times as long."""
+        is_intact = "typeof(term) = 'text' AND typeof(mask) = 'integer' AND instr(term, char(10)) = 0"
+        rows = f"SELECT id, term, mask FROM terms WHERE id > ? AND {is_intact} ORDER BY id"
+        sql = f"SELECT max(id), group_concat(term, char(10)), group_concat(mask) FROM ({rows})"
+        last_id, terms, masks = self._database.rows(sql, after)[0]
+        if last_id is None:
+            return after, [], np.zeros(0, np.int64)
+        return last_id, terms.split("\n"), np.fromstring(masks, np.int64, sep=",")
 
     def _forget_old_counts(self) -> None:
         version = self._database.value("SELECT block FROM texts_data WHERE id = 1")  # the number and length of texts
