@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +23,9 @@ from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.store.records import RANKER
 from vidret.store.store import Store
-from vidret.types import Frames, TextEmbedding
+from vidret.store.texts.store import TextStore
+from vidret.text import compose
+from vidret.types import Filters, Frames, TextEmbedding
 
 SHAPE = VisionShape(image_size=32, patch=8, width=24, layers=4, heads=2, dim=16)
 SCHEDULE = MergeSchedule(layers=(1, 2), factors=(2, 2), r=2)
@@ -124,21 +128,34 @@ def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
     assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
 
 
-def test_a_store_is_measured_beside_filters_threads_and_commits(
+def test_a_searched_index_has_filters_that_keep_a_half_and_a_thousandth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = load_tool("bench_scale")
-    monkeypatch.setattr(bench, "SEGMENTS_PER_VIDEO", 20)
-    rng = np.random.default_rng(0)
-    cloud = bench.Cloud(*(rng.standard_normal(shape).astype(np.float32) for shape in (8, 8, (3, 8))))
-    with Store.create(tmp_path, **bench.WHO, dim=8) as store:
-        bench.fill(store, 60, cloud)
-        store.upkeep.save_vectors()
-    with Store.open(tmp_path) as store:
-        told = bench.measure_beside(store, cloud.queries(store.features.read_searchable()))
-        assert len(store) == 60
-    assert all(value > 0 for value in told.values())
-    assert {"p50_half_ms", "p50_thousandth_ms", "p50_ms_after_a_commit"} <= told.keys()
+    made = load_tool("scale_index")
+    monkeypatch.setattr(made, "SEGMENTS_PER_VIDEO", 2)
+    index, rng = tmp_path / "index", np.random.default_rng(0)
+    made.make_pictures(index, 2000, lambda num, _: rng.standard_normal((num, 8)).astype(np.float32), 8)
+    folders = [str(made.find_files(index) / name) for name in ("even", "even/0")]
+    with Store.open(index) as store:
+        assert [store.snapshot().count_videos(Filters(folder=folder)) for folder in folders] == [500, 1]
+        commits = made.commit_segments(index, 0.0)
+        assert [next(commits), next(commits), len(store)] == [0, 1, 2002]
+        commits.close()
+    monkeypatch.setattr(made, "SENTENCES", ["a dog runs", "a car stops"])
+    made.make_texts(index, 1500, common=True)
+    with TextStore.open(index) as texts:
+        assert [len(texts), len(texts.index.find_phrase("zebra crossing", 9))] == [1500, 2]
+        assert texts.index.terms("good")[0].num_texts >= 700
+
+
+def test_alternatives_are_measured_in_turn() -> None:
+    bench, calls = load_tool("bench_scale"), list[tuple[str, str]]()
+    asks = {name: partial(lambda name, query: calls.append((name, query)), name) for name in ("old", "new")}
+    told = bench.measure_in_turn(asks, ["a", "b"])
+    assert calls == [(name, query) for query in ("a", "a", "b") for name in ("old", "new")]
+    assert {key for own in told.values() for key in own} == {"p50_ms", "p99_ms", "p50_cpu_ms"}
+    assert bench.measure_threads(time.sleep, [0.02] * 3) > 1.5
+    assert bench.count_path(lambda: compose("dog")) == {"modules": 1, "functions": 1}
 
 
 def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
-"""Measure stores of growing size, kind by kind: one JSON with every number, one PNG with their curves.
+"""Measure stores of growing size, kind by kind, or searches of an engine over one large index.
 
     python tools/bench_scale.py --like INDEX [--sizes 1000 10000 100000 1000000] [--kinds flat ivf ...] [--work DIR]
+    python tools/bench_scale.py --like INDEX --searches 1000000 [--texts-a-segment 5] [--dim 384] [--work DIR]
+
+The first form writes one JSON with every number, and one PNG with their curves.
 
 Vectors are drawn like real ones: as normals with the mean and covariance of the frames that ``vidret index`` stored in
 INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched: direction
@@ -12,9 +15,11 @@ search with, lie farther from all stored vectors than the others, and lose first
 Each number is of a fresh process. ``open_ms`` is from Store.open to the first answer, modules imported before; the
 files are in the page cache, since no process may empty it. RAM is the growth of that process over all its searches;
 ``mapped`` of it are pages of files, which the system takes back at need. On a busy machine the CPU's milliseconds tell
-more than the clock's, so both are there. Further numbers are of searches with filters, in two threads, and after each
-commit of a writer. Finished cells of the JSON are kept: interrupt
-and run again at will.
+more than the clock's, so both are there. Finished cells of the JSON are kept: interrupt and run again at will.
+
+The second form makes an index of that many segments (see ``scale_index.py``), and a small one, unless they are there.
+It prints one JSON of what an engine takes to open and search them in one process, with its text encoder loaded: wall
+and CPU milliseconds, medians, alternatives query by query in turn.
 """
 
 import argparse
@@ -24,7 +29,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,8 +38,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scale_index
 from PIL import Image, ImageDraw, ImageFont
+from scale_index import WHO, MadeEncoder
 
+from vidret.align.baseline import UNRELATED
+from vidret.encode.families.registry import load_encoder
+from vidret.engine import Engine
+from vidret.search.models import choose_models
+from vidret.search.open_index import OpenIndex
+from vidret.search.preparation import save_scales, save_text_background
 from vidret.store import NewSegment, Store
 from vidret.store.upkeep import folder_size
 from vidret.store.vectors.faiss import FaissVectors
@@ -47,20 +61,22 @@ SEGMENTS_PER_VIDEO = 1000
 NUM_QUERIES = 300
 QUERY_KINDS = ("drawn", "moved", "texts")
 NUM_WARM = 20
-NUM_COMMITS = 30
+ROUNDS = 3
+BESIDE_S = 60.0
+SMALL = 100_000, 50_000  # segments and texts
 TOP, CANDIDATES = 10, 200  # what people see; what an engine looks at again
 MOVED = 0.5
 SHRINK = 0.02  # of the variance goes to all directions alike: few real frames leave most of them unseen
-WHO = {"encoder_name": "made", "encoder_fingerprint": "made"}
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where vectors are, in the basis of their own axes: a mean, deviations, and the real texts."""
+    """Where vectors are, in the basis of their own axes: a mean, deviations, the real texts, and the axes."""
 
     mean: np.ndarray
     deviations: np.ndarray
     texts: np.ndarray
+    axes: np.ndarray
 
     def draw(self, num: int, seed: int) -> np.ndarray:
         """Draw unit vectors."""
@@ -83,9 +99,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
     """Measure the frames of a real index; say what was measured."""
-    from vidret.align.baseline import UNRELATED
-    from vidret.encode.families.registry import load_encoder
-
     with Store.open(like) as store:
         frames = np.concatenate([each for each, _ in store.features.read_frames(store.searchable())]).astype(np.float32)
         encoder = load_encoder(store.encoder_name)
@@ -100,6 +113,7 @@ def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str
         (scale * (frames.mean(0) @ axes)[taken]).astype(np.float32),
         (scale * np.sqrt(spread)[taken]).astype(np.float32),
         unit((sentences @ axes)[:, taken]),
+        axes[:, taken].astype(np.float32),
     )
     told = {
         "frames": len(frames),
@@ -179,7 +193,7 @@ def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:
 # Measuring, in a process of its own
 
 
-def measure(path: Path, kind: str, asked: Path) -> dict[str, Any]:
+def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
     """Open a store and search it, one query at a time."""
     load_faiss()
     with np.load(asked) as arrays:
@@ -207,61 +221,9 @@ def measure(path: Path, kind: str, asked: Path) -> dict[str, Any]:
             told[f"p50_cpu_ms_at_{k}"] = round(1e3 * statistics.median(busy), 2)
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"recall_at_{k}_{name}"] = round(float(np.mean(part)), 4)
-        told |= measure_beside(store, queries)
     after = read_memory()
     told["ram_mb"], told["mapped_mb"] = (round((after[key] - before[key]) / 1e3, 1) for key in ("VmRSS", "RssFile"))
     return told
-
-
-def measure_beside(store: Store, queries: np.ndarray) -> dict[str, float]:
-    """Search with filters that keep a half and a thousandth, in two threads, and while a writer commits segments."""
-    told = {
-        "generation_ms": p50(lambda _: store.generation, queries),
-        "info_ms": p50(lambda _: store.info(), queries[:9]),
-    }
-    last = max(video.changed or 0 for video in store.videos.find())
-    kept = {"half": Filters(before=last / 2), "thousandth": Filters(folder="/made/0.mp4")}
-    for name, filters in kept.items():
-        search = partial(store.search, k=CANDIDATES, filters=filters)
-        told[f"first_{name}_ms"], told[f"p50_{name}_ms"] = p50(search, queries[:1]), p50(search, queries)
-
-    def ask(times: int) -> float:
-        started = time.perf_counter()
-        for query in np.tile(queries, (times, 1)):
-            store.search(query[None], CANDIDATES)
-        return time.perf_counter() - started
-
-    with ThreadPoolExecutor(2) as pool:
-        alone, together = ask(2), max(pool.map(ask, (1, 1)))
-    told["speed_of_two_threads"] = round(alone / together, 2)
-    if store.home != "faiss":
-        return told
-    seconds = []
-    with Store.create(store.path, **WHO, dim=store.dim) as writer:
-        video = writer.writer.begin_video(f"beside-{time.time()}", duration=100.0, facts={}, num_segments=NUM_COMMITS)
-        writer.writer.set_file(f"/made/beside-{video}.mp4", state="running", video=video)
-        for number in range(NUM_COMMITS):
-            vector = queries[number % len(queries)]
-            embedding = SegmentEmbedding(vector, vector[None], np.array([0.5]))
-            writer.writer.add_segments([NewSegment(video, number, number, number + 1.0, embedding)])
-            started = time.perf_counter()
-            store.search(queries[:1], CANDIDATES)
-            seconds.append(time.perf_counter() - started)
-        writer.writer.set_file(f"/made/beside-{video}.mp4", state="missing")
-        writer.upkeep.prune()
-    told["p50_ms_after_a_commit"] = round(1e3 * statistics.median(seconds), 2)
-    told["p99_ms_after_a_commit"] = round(1e3 * float(np.percentile(seconds, 99)), 2)
-    return told
-
-
-def p50(ask: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
-    """Give the median milliseconds of a call with each query."""
-    seconds = []
-    for query in queries:
-        started = time.perf_counter()
-        ask(query[None])
-        seconds.append(time.perf_counter() - started)
-    return round(1e3 * statistics.median(seconds), 3)
 
 
 def read_memory() -> dict[str, int]:
@@ -289,6 +251,163 @@ def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
         "features_mb": round(folder_size(features) / 1e6, 2),
         "load": round(os.getloadavg()[0], 1),  # of the machine: above its cores, times tell little
     }
+
+
+# Searching with an engine
+
+
+def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str, Any]:
+    """Measure an engine over a large index and a small one; the small one holds what a few questions need."""
+    told: dict[str, Any] = {"memory_before_mb": read_memory()["VmRSS"] // 1000}
+    told["open"] = measure(lambda _: open_and_search(index, encoder), range(7))
+    files, words = scale_index.find_files(index), list(UNRELATED)
+    half, few = (Filters(folder=str(files / name)) for name in ("even", "even/0"))
+    with Engine.open(index, encoder=encoder, rerank="none") as engine:
+        search = partial(engine.search, k=TOP)
+        told["search"] = measure(search, words * ROUNDS)
+        told["filters"] = measure_in_turn(
+            {"none": search, "half": partial(search, filters=half), "thousandth": partial(search, filters=few)}, words
+        )
+        told["ready"] = measure(lambda _: engine.check_index(), words)
+        told["two_threads"] = measure_threads(search, words)
+        told["path"] = count_path(lambda: search("a dog runs on a beach"))
+        told["beside_commits"] = measure_beside(index, search, words)
+        told["memory_mb"] = {key: value // 1000 for key, value in read_memory().items()}
+    with Store.open(index) as store:
+        nearest = partial(store.search, k=CANDIDATES)
+        vectors = [each.sentence[None] for each in encoder.encode_text(words)]
+        told["nearest"] = measure(nearest, vectors)
+        told["nearest_two_threads"] = measure_threads(nearest, vectors)
+    with Engine.open(small, encoder=encoder, rerank="none") as engine:
+        asked = {"plain": "a dog runs", "without": "a dog runs -good", "phrase": '"zebra crossing", then a dog runs'}
+        asks = {name: partial(lambda query, _: engine.search(query, TOP), query) for name, query in asked.items()}
+        told["small"] = measure_in_turn(asks, words[:20])
+        told["pages"] = check_pages(engine, words[:20])
+    return told
+
+
+def prepare(path: Path, encoder: MadeEncoder) -> None:
+    """Store what an index run computes ahead of searches."""
+    index = OpenIndex(
+        Store.open(path), encoder, choose_models(path, encoder, rerank="none", tokens="int8", head="none")
+    )
+    with Store.open(path, write=True) as store:
+        save_scales(store, index.searcher)
+    save_text_background(index.searcher)
+    index.close()
+
+
+def open_and_search(index: Path, encoder: MadeEncoder) -> None:
+    """Open an index and wait for the first result."""
+    with Engine.open(index, encoder=encoder, rerank="none") as engine:
+        engine.search("a dog runs on a beach", TOP)
+
+
+def measure(ask: Callable[[Any], object], queries: Sequence[Any]) -> dict[str, float]:
+    """Measure one function; see ``measure_in_turn``."""
+    return measure_in_turn({"it": ask}, queries)["it"]
+
+
+def measure_in_turn(asks: Mapping[str, Callable[[Any], object]], queries: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Call functions with each query in turn, after a warm call of each; give milliseconds of wall and CPU time."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in asks}
+    for query in (queries[0], *queries):
+        for name, ask in asks.items():
+            started, worked = time.perf_counter(), time.process_time()
+            ask(query)
+            times[name].append((time.perf_counter() - started, time.process_time() - worked))
+    told = {}
+    for name, own in times.items():
+        wall, busy = 1e3 * np.array(own[1:]).T
+        told[name] = {"p50_ms": np.median(wall), "p99_ms": np.percentile(wall, 99), "p50_cpu_ms": np.median(busy)}
+    return {name: {key: round(float(value), 2) for key, value in own.items()} for name, own in told.items()}
+
+
+def measure_threads(ask: Callable[[Any], object], queries: Sequence[Any]) -> float:
+    """Give the throughput of two threads relative to one: the median of rounds, in turn."""
+
+    def ask_all(_: int) -> float:
+        started = time.perf_counter()
+        for query in queries:
+            ask(query)
+        return time.perf_counter() - started
+
+    ratios = []
+    for _ in range(2 * ROUNDS):
+        single = ask_all(0)
+        with ThreadPoolExecutor(2) as pool:
+            ratios.append(2 * single / max(pool.map(ask_all, range(2))))
+    return round(statistics.median(ratios), 2)
+
+
+def measure_beside(index: Path, search: Callable[[str], object], words: list[str]) -> dict[str, float]:
+    """Measure searches while another process commits a segment each second."""
+    command = [sys.executable, __file__, "--commit", str(index)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        seconds, until = list[float](), time.monotonic() + BESIDE_S
+        while time.monotonic() < until:
+            started = time.perf_counter()
+            search(words[len(seconds) % len(words)])
+            seconds.append(time.perf_counter() - started)
+        writer.terminate()
+    return {"p50_ms": round(1e3 * statistics.median(seconds), 2), "p99_ms": round(1e3 * np.percentile(seconds, 99), 2)}
+
+
+def count_path(call: Callable[[], object]) -> dict[str, int]:
+    """Count the modules and functions of vidret that a call runs through."""
+    seen: set[tuple[str, str]] = set()
+
+    def note(frame: Any, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and f"{os.sep}vidret{os.sep}" in code.co_filename and not code.co_name.startswith("<"):
+            seen.add((code.co_filename, code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return {"modules": len({file for file, _ in seen}), "functions": len(seen)}
+
+
+def check_pages(engine: Engine, words: Sequence[str]) -> dict[str, int]:
+    """Count results that pages repeat or lose, and videos that are weak in a search but strong in a location."""
+    told = dict.fromkeys(("results", "repeated_or_lost", "weak", "strong_in_locate"), 0)
+    for query in words:
+        whole = Counter(hit.video for hit in engine.search(query, 6 * TOP))
+        paged = Counter(hit.video for page in range(6) for hit in engine.search(query, TOP, offset=page * TOP))
+        told["results"] += whole.total()
+        told["repeated_or_lost"] += (whole - paged).total() + (paged - whole).total()
+        for hit in engine.search(query, TOP):
+            if hit.weak:
+                moments = engine.locate(query, video=hit.video, k=1)
+                told["weak"] += 1
+                told["strong_in_locate"] += bool(moments) and not moments[0].weak
+    return told
+
+
+def run_searches(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make the indexes that are not there, and measure."""
+    cloud, told = fit_cloud(arguments.like, arguments.dim, arguments.texts)
+    size, dim = arguments.searches, arguments.dim
+    encoder = MadeEncoder(load_encoder(), cloud.axes)
+    report: dict[str, Any] = {"segments": size, "texts_a_segment": arguments.texts_a_segment, "dim": dim, "like": told}
+    index, small = arguments.work / f"searched-{size}-{dim}", arguments.work / f"asked-{dim}"
+    for path, segments, texts in ((index, size, arguments.texts_a_segment * size), (small, *SMALL)):
+        done, started = path.with_name(f"{path.name}.done"), time.perf_counter()
+        if not done.exists():
+            tell(f"making {path} ...")
+            scale_index.make_pictures(path, segments, cloud.draw, dim)
+            if texts:
+                scale_index.make_texts(path, texts, common=path == small)
+            prepare(path, encoder)
+            done.touch()
+            report[f"{path.name}_build_s"] = round(time.perf_counter() - started, 1)
+    report["disk_mb"] = folder_size(index) // 10**6
+    report |= measure_searches(index, small, encoder)
+    return report | {"load": round(os.getloadavg()[0], 1)}
 
 
 # Drawing
@@ -427,8 +546,11 @@ def cells_to_do(sizes: list[int], kinds: list[str], cells: dict[str, Any]) -> It
 
 def main() -> None:
     """Build, measure, draw."""
+    if sys.argv[1:2] == ["--commit"]:
+        for number in scale_index.commit_segments(Path(sys.argv[2]), 1.0):
+            print(number, flush=True)
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))))
+        print(json.dumps(measure_store(Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description="Measure stores of growing size, kind by kind.")
     parser.add_argument("--like", type=Path, required=True, metavar="INDEX")
@@ -438,8 +560,13 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, help="real queries, a line each; unrelated ones follow")
     parser.add_argument("--work", type=Path, default=Path("bench-scale"), help="where the stores are made, and kept")
     parser.add_argument("--out", type=Path, default=Path("bench-scale.json"), help="the PNG goes beside it")
+    parser.add_argument("--searches", type=int, metavar="SEGMENTS", help="measure an engine over so many instead")
+    parser.add_argument("--texts-a-segment", type=int, default=5, help="of the index that an engine searches")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.searches:
+        print(json.dumps(run_searches(arguments), indent=2))
+        return
     cloud, told = fit_cloud(arguments.like, arguments.dim, arguments.texts)
     setting = {"dim": arguments.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES}
     report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {**setting, "cells": {}}
