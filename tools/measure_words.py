@@ -21,7 +21,7 @@ from harness import sum_memory_mb
 
 from vidret import Engine
 from vidret.cli.evaluate.scores import print_tables
-from vidret.data.videos import find_videos
+from vidret.data.records import find_videos
 from vidret.evaluate.gallery import index_gallery
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder
 from vidret.evaluate.report import Gallery

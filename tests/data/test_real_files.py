@@ -10,8 +10,7 @@ import pytest
 
 from vidret.data.benchmarks.files import read_names
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.records import Caption, LabelledQuery, Split
-from vidret.data.videos import find_videos
+from vidret.data.records import Caption, LabelledQuery, Split, find_videos
 
 DATA = Path(os.environ.get("VIDRET_DATA", "/nowhere"))
 with_data = pytest.mark.skipif("VIDRET_DATA" not in os.environ, reason="VIDRET_DATA is not set")

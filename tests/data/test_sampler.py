@@ -10,8 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vidret.data.assignment import assign_batches, can_assign, plan_batch_sizes
-from vidret.data.sampler import EvalBatches, Key, TrainBatches, TrainLoader
+from vidret.data.sampler import (
+    EvalBatches,
+    Key,
+    TrainBatches,
+    TrainLoader,
+    assign_batches,
+    can_assign,
+    plan_batch_sizes,
+)
 from vidret.errors import VidretError
 
 

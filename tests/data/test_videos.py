@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.videos import find_videos, video_stem
+from vidret.data.records import find_videos, video_stem
 from vidret.errors import VidretError
 
 

@@ -12,8 +12,7 @@ from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, 
 from vidret.data.benchmarks.qvhighlights import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring
-from vidret.data.videos import find_videos
+from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions

@@ -10,7 +10,7 @@ from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run
 from tests.fakes import write_film
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 from vidret.channels.texts.options import WordsOptions
-from vidret.data.videos import find_videos
+from vidret.data.records import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder

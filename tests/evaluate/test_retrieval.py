@@ -18,14 +18,13 @@ from vidret.align.calibration import qb_norm, sk_norm
 from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.videos import find_videos
+from vidret.data.records import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate import retrieval
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
-from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
-from vidret.metrics.retrieval import Row, evaluate
+from vidret.metrics.retrieval import Row, evaluate, evaluate_calibrated, evaluate_dual_softmax
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments, nearest

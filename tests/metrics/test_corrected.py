@@ -11,8 +11,7 @@ import torch
 from tests.metrics.published import PRINTED, Golden, check_published, find_goldens
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.errors import VidretError
-from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
-from vidret.metrics.retrieval import Row, evaluate
+from vidret.metrics.retrieval import Row, evaluate, evaluate_calibrated, evaluate_dual_softmax
 
 CUTS = (1, 5, 10, 50)
 

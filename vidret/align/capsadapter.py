@@ -12,7 +12,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int64
 
-TEXT_SCALE = 100.0
+from vidret.align.gda import TEXT_SCALE
+
 TEMPERATURE = 0.5
 KL_BLOCK = 10  # rows that the published code compares at a time; it leaves those of the last, smaller block at 0
 

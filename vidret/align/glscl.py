@@ -18,9 +18,8 @@ from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.packing import pack_arrays, stack_rows, unpack_stacked
-from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.align.ucofia_temporal import EPS, TemporalTransformer
 
-EPS = 1e-12
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 

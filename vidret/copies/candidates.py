@@ -1,6 +1,7 @@
-"""Whitening of frame vectors: what most videos of a corpus have in common no longer makes two of them alike.
+"""Pairs of videos that may share footage, by the nearest neighbours of their whitened frames.
 
-The mean is subtracted, and the directions of most variance are scaled to equal variance. So frames of two look-alike
+Whitening takes away what most videos of a corpus have in common, so that it no longer makes two of them alike. The mean
+is subtracted, and the directions of most variance are scaled to equal variance. So frames of two look-alike
 scenes are hardly closer than frames of any two videos, and copies stand out.
 Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
 whitening", section 3.

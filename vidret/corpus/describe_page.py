@@ -49,13 +49,7 @@ def write_description_page(
 ) -> None:
     """Write what is known about a folder as one HTML file that loads nothing.
 
-    Args:
-        folder: The folder.
-        out: The file.
-        overview: What is in it, if that is shown.
-        differences: What sets it apart, if that is shown.
-        against: The folder that it was compared with; None for all other videos of the index.
-        on_progress: Called with the number of frames read and their total.
+    ``against`` is the folder that ``differences`` were found to; None for all other videos of the index.
 
     Raises:
         VidretError: The file cannot be written.

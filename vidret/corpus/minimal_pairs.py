@@ -1,4 +1,4 @@
-"""Minimal pairs: a right and a wrong text for a video that differ in one respect, made from captions by plain rules.
+"""Minimal pairs, a right and a wrong text for a video that differ in one respect, and corruptions of its frames.
 
 References:
     Yuksekgonul et al. 2023, "When and why vision-language models behave like bags-of-words, and what to do about it".

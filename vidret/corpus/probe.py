@@ -111,12 +111,6 @@ def probe_encoder(
 ) -> ProbeReport:
     """Probe an encoder on videos with captions.
 
-    Args:
-        encoder: The encoder.
-        world: The videos, captions and minimal pairs.
-        seed: Seed of the choice of videos that are corrupted, and of the halves of the gallery.
-        on_progress: Called with the number of videos encoded and their total.
-
     Raises:
         VidretError: A vector is not finite.
     """

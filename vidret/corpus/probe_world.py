@@ -9,11 +9,11 @@ import numpy as np
 from vidret.corpus.minimal_pairs import MinimalPair, ProbeKind, exchange_colours, make_absence_pair, make_pairs
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.frames import read_indices
+from vidret.data.records import find_videos
 from vidret.data.synthetic.annotations import CaptionedScene, caption_pairs
 from vidret.data.synthetic.generation import PairKind, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.data.synthetic.scenes import SHAPES, Scene
-from vidret.data.videos import find_videos
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Resize
 from vidret.video.probe import probe

@@ -1,4 +1,4 @@
-"""Vectors of phrases, which an encoder sees once: in one process, or ever, if they are kept in a folder."""
+"""Vectors of videos, and of phrases, which an encoder sees once: in one process, or ever, if a folder keeps them."""
 
 import contextlib
 import hashlib

@@ -66,11 +66,6 @@ def score_by_questions(
 ) -> dict[str, Any]:
     """Ask questions about generated videos.
 
-    Args:
-        endpoint: Writes the questions, and answers them from frames.
-        prompts: The prompt of each video, by path.
-        on_progress: Called with the number of videos done and their total.
-
     Returns:
         ``etva``, the percentage of questions without choices that were answered with yes, over all videos together;
         ``t2vscore_a``, the percentage of right answers to all questions of a video, as a mean over videos; the

@@ -112,13 +112,6 @@ def label_frames(
     A score becomes (score - low) / (high - low). A frame has the mean over annotators and over the clips that contain
     its centre, and 0 outside all clips. A span covers the frames from ceil(start * fps) to before ceil(end * fps).
 
-    Args:
-        query: The labels.
-        num_frames: Number of frames of the video.
-        fps: Frames per second.
-        low: Lowest possible score.
-        high: Highest possible score.
-
     Raises:
         VidretError: A score is outside low..high.
     """

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.channels.texts.options import WordsOptions
-from vidret.data.records import Split
-from vidret.data.videos import find_videos
+from vidret.data.records import Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery

@@ -1,4 +1,4 @@
-"""Scores of predictions by the rules of a benchmark, whether an engine made them or a file contains them."""
+"""Evaluation of moments and highlights by the rules of a benchmark, whether an engine or a file makes predictions."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -155,12 +155,6 @@ def evaluate_highlights(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Report, list[Prediction]]:
     """Rate every clip of every query's video, and score the saliency with the benchmark's metric.
-
-    Args:
-        engine: An engine whose index contains the videos.
-        split: The split of the benchmark.
-        gallery: The videos that are available.
-        on_progress: Called with the number of finished queries and of all queries.
 
     Returns:
         The report, and the prediction for each query.

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidret.data.benchmarks.moments import read_queries
-from vidret.data.records import CorpusQuery, Split
-from vidret.data.videos import find_videos
+from vidret.data.records import CorpusQuery, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model

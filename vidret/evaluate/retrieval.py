@@ -19,9 +19,16 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
-from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.ranks import rank_matrix
-from vidret.metrics.retrieval import CUTS, Direction, Row, evaluate, make_row
+from vidret.metrics.retrieval import (
+    CUTS,
+    Direction,
+    Row,
+    evaluate,
+    evaluate_calibrated,
+    evaluate_dual_softmax,
+    make_row,
+)
 
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10

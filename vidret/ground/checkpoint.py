@@ -1,4 +1,4 @@
-"""Weight names of published R2-Tuning checkpoints, mapped to vidret's."""
+"""Grounding head files: conversion of R2-Tuning checkpoints, and safetensors with a card in the metadata."""
 
 import json
 import re

@@ -1,6 +1,7 @@
-"""Files of one video's projected tokens, written and read one window at a time.
+"""Files of a video's projected tokens, and their pieces, one a segment, which are joined once all are encoded.
 
-A file is an uncompressed zip with one safetensors file per window; the checksums of the zip reveal damage.
+Files are written and read one window at a time. A file is an uncompressed zip with one safetensors file per window; the
+checksums of the zip reveal damage.
 """
 
 import contextlib

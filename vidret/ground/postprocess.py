@@ -1,4 +1,4 @@
-"""Soft-NMS of spans, and the clamping and rounding that benchmarks apply before it.
+"""Post-processing of a head's results: spans clamped, rounded, suppressed and weighed, and spans of highlights.
 
 Soft-NMS (as in R2-Tuning) lowers the scores of spans that overlap better ones by a decay: hard, linear or Gaussian.
 :func:`vidret.ground.spans.keep_best` drops them instead (as in Moment-DETR).

@@ -1,4 +1,4 @@
-"""Steps of a grounding head in time, and the frames of segments that it reads for them.
+"""Steps of a grounding head in time, the frames that it reads for them, and the windows that long videos are cut into.
 
 Step t covers the seconds from t / fps to (t + 1) / fps after the start of a video. The head reads the frame that was
 sampled nearest to its middle, in the segment that the middle is in. So the frames of a head are those that an index

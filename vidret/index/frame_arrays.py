@@ -84,15 +84,6 @@ def index_arrays(
     """Encode and store frames, unless their content is stored, and return the id of their video.
 
     An interrupted call stores nothing that is searched; the next one starts again.
-
-    Args:
-        store: The index, open for writing.
-        encoder: The encoder of the index.
-        arrays: The frames.
-        follow_shots: Whether segments follow shots or a fixed grid.
-        pack: See ``IndexOptions``.
-        tokens: See ``IndexOptions``.
-        moments: See ``IndexOptions``.
     """
     content, start_s = arrays.fingerprint(), float(arrays.frames.times[0])
     video_id = store.videos.find_complete(content)

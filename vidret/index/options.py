@@ -1,4 +1,4 @@
-"""The options of an indexing run, on threads or on Ray."""
+"""The options of an indexing run, on threads or on Ray, and the rule for cutting videos that an index remembers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

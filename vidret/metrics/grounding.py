@@ -1,4 +1,4 @@
-"""Matching of predicted and true spans: intersection over union, and average precision of a ranked list."""
+"""Moment retrieval: agreement of the spans predicted in a query's video with the true spans."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -107,10 +107,6 @@ def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Pre
     A video has as many whole clips as fit into its duration. Published predictions sometimes lack a score, so those are
     scored by the official rule and listed in the report instead of being rejected.
 
-    Args:
-        queries: Queries with ratings, all by the same number of annotators.
-        predictions: One prediction per query, in any order.
-
     Raises:
         VidretError: There is not exactly one prediction with saliency per query, or ratings are missing or invalid.
 

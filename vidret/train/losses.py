@@ -1,7 +1,8 @@
-"""Geodesic mixing: points on the sphere between a text and its video, which are harder negatives than either.
+"""Retrieval losses: contrastive losses between the texts and the videos of a batch, and their geodesic mixtures.
 
-CLIP keeps texts and videos in two distant regions of the sphere. Points between the regions are close to both, and
-pushing them away closes the gap.
+Mixtures are points on the sphere between a text and its video, which are harder negatives than either. CLIP keeps texts
+and videos in two distant regions of the sphere. Points between the regions are close to both, and pushing them away
+closes the gap.
 
 Reference: Oh et al. 2023, "Geodesic Multi-Modal Mixup for Robust Fine-Tuning", section 4 (m2-Mix).
 """

@@ -1,4 +1,4 @@
-"""The model that is trained for retrieval: towers, and the aligner or captioner of a method."""
+"""The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors."""
 
 from pathlib import Path
 
@@ -126,16 +126,7 @@ def pair_terms(
     mixup_weight: float,
     generator: torch.Generator,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return the loss terms that contrast the sentences of all processes with the mean frames of their videos.
-
-    Args:
-        model: Source of the logit scale.
-        batch: Batch of this process.
-        texts: Its texts.
-        videos: Its videos.
-        mixup_weight: Weight of geodesic mixtures as hard negatives; 0 for none.
-        generator: Source of the mixing weights.
-    """
+    """Return the loss terms that contrast the sentences of all processes with the mean frames of their videos."""
     pooled = gather(pool_frames(videos.frames.float(), videos.frame_mask))
     sentences = gather(texts.sentences.float())
     mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled) if mixup_weight else None
@@ -163,14 +154,6 @@ def mixed_term(
 
     An aligner compares many vectors of a video. The mixtures are of the two vectors that searches find candidates by:
     the sentence, and the mean of the frames.
-
-    Args:
-        texts: The texts of all processes.
-        videos: The videos of all processes.
-        logit_scale: Logarithm of the factor of the aligner's cosines.
-        same: See ``retrieval_loss``.
-        mixup_weight: Weight of the term.
-        generator: Source of the mixing weights.
     """
     if not mixup_weight:
         return {}

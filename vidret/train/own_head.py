@@ -18,9 +18,8 @@ from torch import nn
 from vidret.data.benchmarks.splits import TrainValSplits, hold_out
 from vidret.data.cache.layers import VideoLayers
 from vidret.data.grounding import GroundingSample, collate, label_frames
-from vidret.data.records import LabelledQuery, Split
+from vidret.data.records import LabelledQuery, Split, video_stem
 from vidret.data.sampler import TrainBatches
-from vidret.data.videos import video_stem
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import VECTORS, HeadCard, save_head

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.records import LabelledQuery
+from vidret.data.records import LabelledQuery, find_videos
 from vidret.data.synthetic import world
 from vidret.data.synthetic.annotations import score_clips
 from vidret.data.synthetic.generation import PAIR_KINDS, draw_films, draw_pairs
 from vidret.data.synthetic.render import render
-from vidret.data.videos import find_videos
 from vidret.errors import VidretError
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights

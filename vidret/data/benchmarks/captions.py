@@ -1,4 +1,4 @@
-"""Readers of MSR-VTT and its splits: 10,000 videos with 20 captions each."""
+"""Readers of caption benchmarks: MSR-VTT and its splits, MSVD, LSMDC, DiDeMo, ActivityNet, VATEX, custom captions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

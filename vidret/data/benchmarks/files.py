@@ -1,4 +1,4 @@
-"""One record of an annotation file, with its location and checked access to its values."""
+"""Reading of annotation files, into records with their location and checked access to their values."""
 
 import csv
 import io

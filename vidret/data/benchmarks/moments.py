@@ -1,4 +1,4 @@
-"""Readers of moment benchmarks with their own formats: Charades-STA, ActivityNet Captions, TACoS, Ego4D-NLQ."""
+"""Readers of moments in formats of their own: Charades-STA, ActivityNet Captions, TACoS, Ego4D-NLQ, custom queries."""
 
 import re
 from collections import Counter
@@ -14,8 +14,7 @@ from vidret.data.benchmarks.files import (
     read_object,
 )
 from vidret.data.benchmarks.qvhighlights import ROUNDING_S, make_query_split
-from vidret.data.records import CorpusQuery, LabelledQuery, Split, Times
-from vidret.data.videos import video_stem
+from vidret.data.records import CorpusQuery, LabelledQuery, Split, Times, video_stem
 from vidret.errors import VidretError
 
 CHARADES_LINE = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")

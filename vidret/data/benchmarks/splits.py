@@ -1,4 +1,4 @@
-"""Loading one split of a benchmark by name."""
+"""Splits of a benchmark: loaded by name, held out of the training split, and without unreadable videos."""
 
 import hashlib
 import logging
@@ -11,8 +11,7 @@ from pathlib import Path
 
 from vidret.data.benchmarks.registry import DATASETS, Names
 from vidret.data.frames import VideoSpan
-from vidret.data.records import Split
-from vidret.data.videos import find_videos
+from vidret.data.records import Split, find_videos
 from vidret.errors import VidretError
 
 

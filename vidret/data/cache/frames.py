@@ -1,4 +1,4 @@
-"""An ordered map over many files in worker processes, with bounded prefetching."""
+"""Sources of training frames: decoded on demand, or decoded once and kept on disk uncompressed."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Encoding of scenes as small mp4 files, each with a signature of its scene, so that none is rendered twice."""
+"""Synthetic benchmarks on disk: rendered videos with annotation files in the formats of MSR-VTT and QVHighlights.
+
+A video carries a signature of its scene, so that none is rendered twice.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -37,12 +40,6 @@ def write_scenes(videos: Sequence[tuple[Path, Scene]], *, size: int, fps: int, p
     """Write the video of each scene that does not exist yet, and return the number of videos written.
 
     Files are written atomically, so an interrupted call can be repeated.
-
-    Args:
-        videos: Path and scene of each video.
-        size: Height and width in pixels.
-        fps: Frames per second.
-        progress: Called after each video with the number of finished videos and their total.
 
     Raises:
         VidretError: A file cannot be written.

@@ -1,4 +1,6 @@
-"""Long-CLIP's loss: whole texts against videos, and their first sentences against the videos' primary components.
+"""Long-CLIP: CLIP for long texts, by stretched positions and a loss that keeps short texts apart from long ones.
+
+Whole texts are contrasted with videos, and their first sentences with what few primary components keep of the videos.
 
 Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.3.
 """
