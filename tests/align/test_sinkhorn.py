@@ -16,18 +16,16 @@ from vidret.align.sinkhorn import Transport, sinkhorn
 
 
 def naive_sinkhorn(
-    scores: Tensor, temperature: float, num_iterations: int, row_weights: Tensor, column_weights: Tensor
+    scores: Tensor, temperature: float, num_iterations: int
 ) -> tuple[list[list[float]], list[float], list[float]]:
     """Return the plan, computed without logarithms, and the row and column potentials."""
     kernel = [[math.exp(value / temperature) for value in row] for row in scores.tolist()]
-    r = [weight / sum(row_weights.tolist()) for weight in row_weights.tolist()]
-    c = [weight / sum(column_weights.tolist()) for weight in column_weights.tolist()]
-    rows, columns = range(len(r)), range(len(c))
+    rows, columns = (range(count) for count in scores.shape)
     a = [1.0 for _ in rows]
-    b = [c[j] / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
+    b = [1 / len(columns) / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
     for _ in range(num_iterations):
-        a = [r[i] / sum(kernel[i][j] * b[j] for j in columns) for i in rows]
-        b = [c[j] / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
+        a = [1 / len(rows) / sum(kernel[i][j] * b[j] for j in columns) for i in rows]
+        b = [1 / len(columns) / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
     plan = [[kernel[i][j] * a[i] * b[j] for j in columns] for i in rows]
     return plan, [temperature * math.log(x) for x in a], [temperature * math.log(x) for x in b]
 
@@ -35,10 +33,6 @@ def naive_sinkhorn(
 def sample(rows: int, columns: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-
-
-def weights(count: int, seed: int) -> Tensor:
-    return 0.2 + torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def check_same(found: Transport, expected: Transport, atol: float = 1e-12) -> None:
@@ -53,30 +47,19 @@ def check_same(found: Transport, expected: Transport, atol: float = 1e-12) -> No
     columns=st.integers(1, 8),
     temperature=st.floats(0.3, 5),
     num_iterations=st.integers(0, 30),
-    weighted=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_equals_naive_sinkhorn(
-    rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool, seed: int
-) -> None:
+def test_equals_naive_sinkhorn(rows: int, columns: int, temperature: float, num_iterations: int, seed: int) -> None:
     scores = sample(rows, columns, seed=seed)
-    r = weights(rows, 1) if weighted else torch.ones(rows).double()
-    c = weights(columns, 2) if weighted else torch.ones(columns).double()
-    plan, row_potentials, column_potentials = naive_sinkhorn(scores, temperature, num_iterations, r, c)
-    found = sinkhorn(
-        scores,
-        temperature=temperature,
-        num_iterations=num_iterations,
-        row_weights=r if weighted else None,
-        column_weights=c if weighted else None,
-    )
+    plan, row_potentials, column_potentials = naive_sinkhorn(scores, temperature, num_iterations)
+    found = sinkhorn(scores, temperature=temperature, num_iterations=num_iterations)
     torch.testing.assert_close(found.plan, torch.tensor(plan, dtype=torch.float64), atol=1e-12, rtol=1e-9)
     if found.num_iterations == num_iterations:
         assert found.row_potentials.tolist() == pytest.approx(row_potentials, abs=1e-10)
         assert found.column_potentials.tolist() == pytest.approx(column_potentials, abs=1e-10)
     else:
         assert found.error == 0.0
-    violation = sum(abs(sum(plan[i]) - float(r[i] / r.sum())) for i in range(rows))
+    violation = sum(abs(sum(plan[i]) - 1 / rows) for i in range(rows))
     assert found.error == pytest.approx(violation, abs=1e-12)
 
 
@@ -90,12 +73,12 @@ def test_limit_is_doubly_stochastic() -> None:
 
 
 def test_columns_are_exact_and_rows_converge() -> None:
-    scores, r, c = sample(8, 5), weights(8, 3), weights(5, 4)
+    scores = sample(8, 5)
     errors = []
     for num_iterations in range(6):
-        found = sinkhorn(scores, num_iterations=num_iterations, row_weights=r, column_weights=c)
-        torch.testing.assert_close(found.plan.sum(0), c / c.sum(), atol=1e-12, rtol=0)
-        assert found.error == pytest.approx(float((found.plan.sum(1) - r / r.sum()).abs().sum()), abs=1e-12)
+        found = sinkhorn(scores, num_iterations=num_iterations)
+        torch.testing.assert_close(found.plan.sum(0), torch.full((5,), 0.2, dtype=torch.float64), atol=1e-12, rtol=0)
+        assert found.error == pytest.approx(float((found.plan.sum(1) - 1 / 8).abs().sum()), abs=1e-12)
         errors.append(found.error)
     assert errors == sorted(errors, reverse=True)
 
@@ -124,7 +107,7 @@ def test_shifts_of_rows_and_columns_do_not_change_the_plan() -> None:
     torch.testing.assert_close(shifted.row_potentials, found.row_potentials, atol=1e-10, rtol=0)
     columns = sinkhorn(scores + sample(1, 4, seed=5), num_iterations=3)
     torch.testing.assert_close(columns.log_plan, found.log_plan, atol=1e-10, rtol=0)
-    long, rows = (sinkhorn(each, num_iterations=9999, tolerance=1e-13) for each in (scores, scores + sample(6, 1)))
+    long, rows = (sinkhorn(moved, num_iterations=9999, tolerance=1e-13) for moved in (scores, scores + sample(6, 1)))
     torch.testing.assert_close(rows.plan, long.plan, atol=1e-10, rtol=0)  # for rows in the limit only
 
 
@@ -168,40 +151,11 @@ def test_single_precision_is_accurate() -> None:
     torch.testing.assert_close(short.column_potentials.double(), exact.column_potentials, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("garbage", [0.0, 1e30, math.nan, math.inf, -math.inf])
-def test_padding_has_no_effect(garbage: float) -> None:
-    scores, r, c = sample(5, 6), weights(5, 1), weights(6, 2)
-    expected = sinkhorn(scores, row_weights=r, column_weights=c)
-    rows, columns = torch.tensor([0, 2, 3, 5, 6]), torch.tensor([1, 2, 4, 5, 6, 8])
-    row_mask, column_mask = torch.zeros(8, dtype=torch.bool), torch.zeros(9, dtype=torch.bool)
-    row_mask[rows], column_mask[columns] = True, True
-    padded = torch.full((8, 9), garbage, dtype=torch.float64)
-    padded[rows[:, None], columns] = scores
-    padded_r, padded_c = torch.full((8,), garbage).double(), torch.full((9,), garbage).double()
-    padded_r[rows], padded_c[columns] = r, c
-    found = sinkhorn(padded, row_weights=padded_r, column_weights=padded_c, row_mask=row_mask, column_mask=column_mask)
-    assert torch.equal(found.log_plan[rows[:, None], columns], expected.log_plan)
-    assert torch.equal(found.row_potentials[rows], expected.row_potentials)
-    assert torch.equal(found.column_potentials[columns], expected.column_potentials)
-    assert (found.error, found.num_iterations) == (expected.error, expected.num_iterations)
-    assert (found.plan[~row_mask] == 0).all()
-    assert (found.plan[:, ~column_mask] == 0).all()
-    assert (found.row_potentials[~row_mask] == -math.inf).all()
-    assert (found.column_potentials[~column_mask] == -math.inf).all()
-
-
-def test_masks_that_are_all_true_have_no_effect() -> None:
-    scores = sample(4, 3)
-    expected = sinkhorn(scores)
-    check_same(sinkhorn(scores, row_mask=torch.ones(4, dtype=torch.bool)), expected, atol=0)
-    check_same(sinkhorn(scores, column_mask=torch.ones(3, dtype=torch.bool)), expected, atol=0)
-
-
 def test_order_of_rows_and_columns_is_preserved() -> None:
-    scores, r, c = sample(6, 5), weights(6, 1), weights(5, 2)
+    scores = sample(6, 5)
     rows, columns = torch.randperm(6), torch.randperm(5)
-    expected = sinkhorn(scores, row_weights=r, column_weights=c)
-    found = sinkhorn(scores[rows][:, columns], row_weights=r[rows], column_weights=c[columns])
+    expected = sinkhorn(scores)
+    found = sinkhorn(scores[rows][:, columns])
     torch.testing.assert_close(found.log_plan, expected.log_plan[rows][:, columns])
     torch.testing.assert_close(found.row_potentials, expected.row_potentials[rows])
     torch.testing.assert_close(found.column_potentials, expected.column_potentials[columns])
@@ -209,9 +163,8 @@ def test_order_of_rows_and_columns_is_preserved() -> None:
 
 def test_gradients_are_correct_and_finite() -> None:
     scores = sample(4, 3).requires_grad_()
-    row_mask = torch.tensor([True, True, False, True])
     assert torch.autograd.gradcheck(lambda x: sinkhorn(x).log_plan, scores)
-    assert torch.autograd.gradcheck(lambda x: sinkhorn(x, row_mask=row_mask).plan, scores)
+    assert torch.autograd.gradcheck(lambda x: sinkhorn(x).plan, scores)
     far = (1000 * sample(4, 3).sign()).requires_grad_()
     sinkhorn(far).plan.square().sum().backward()  # type: ignore[no-untyped-call]
     assert far.grad is not None
@@ -221,23 +174,17 @@ def test_gradients_are_correct_and_finite() -> None:
 @pytest.mark.wrong_shapes
 def test_invalid_arguments_are_rejected() -> None:
     scores = sample(2, 3)
-    no = torch.zeros(3, dtype=torch.bool)
     holed = scores.clone()
     holed[1, 2] = math.nan
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: sinkhorn(scores[0]), r"scores must be a float32 or float64 matrix, got torch.float64 \(3,\)"),
-        (lambda: sinkhorn(scores.half()), r"scores must be a float32 or float64 matrix, got torch.float16 \(2, 3\)"),
+        (lambda: sinkhorn(scores[0]), r"scores must be a float32 or float64 matrix .*, got torch.float64 \(3,\)"),
+        (lambda: sinkhorn(scores.half()), r"scores must be a float32 or float64 matrix .*, got torch.float16 \(2, 3\)"),
         (lambda: sinkhorn(holed), r"scores must be finite, got nan at \[1, 2\]"),
         (lambda: sinkhorn(scores, temperature=0), "temperature must be positive and finite, got 0"),
         (lambda: sinkhorn(scores, temperature=math.nan), "temperature must be positive and finite, got nan"),
         (lambda: sinkhorn(scores, num_iterations=-1), "must be at least 0, got -1 and 0.0"),
         (lambda: sinkhorn(scores, tolerance=math.nan), "must be at least 0, got 4 and nan"),
-        (lambda: sinkhorn(scores, row_mask=no), r"row_mask must be 2 bools, got torch.bool \(3,\)"),
-        (lambda: sinkhorn(scores, column_mask=no.int()), r"column_mask must be 3 bools, got torch.int32 \(3,\)"),
-        (lambda: sinkhorn(scores, column_mask=no), "must have at least one real row and column"),
-        (lambda: sinkhorn(scores[:0]), "must have at least one real row and column"),
-        (lambda: sinkhorn(scores, row_weights=torch.ones(3)), r"row_weights must be 2 numbers, got \(3,\)"),
-        (lambda: sinkhorn(scores, column_weights=no.float()), r"column_weights must be positive and finite, got \[0.0"),
+        (lambda: sinkhorn(scores[:0]), "with a row and a column"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
