@@ -1,4 +1,4 @@
-"""Ranks: equality with sorting by loops, invariances, and equality of tiles with the whole matrix."""
+"""Ranks: equality with sorting by loops, invariances, and blocks that change nothing."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
-from vidret.metrics.ranks import BidirectionalRanks, Ranks, rank_matrix, rank_tiles
+from vidret.metrics import ranks as module
+from vidret.metrics.ranks import BidirectionalRanks, Ranks, rank_matrix
 
 
 def naive_rank_bounds(correct: float, wrong: list[float]) -> tuple[int, int]:
@@ -57,10 +58,6 @@ def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
     return np.round(scores * steps) / steps if steps else scores
 
 
-def tile_reader(scores: Any) -> Callable[[slice, slice], Any]:
-    return lambda rows, columns: scores[rows, columns]
-
-
 @given(
     truth=st.lists(st.integers(0, 6), min_size=1, max_size=12),
     num_others=st.integers(0, 3),
@@ -81,52 +78,18 @@ def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, all
     assert found.v2t.gallery_size == (len(truth) if all_captions else len(set(truth)))
 
 
-@given(
-    tile_size=st.tuples(st.integers(1, 100), st.integers(1, 30)),
-    all_captions=st.booleans(),
-    dtype=st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
-)
-@example(tile_size=(1, 1), all_captions=True, dtype=np.float32)
-@example(tile_size=(1000, 1000), all_captions=False, dtype=np.float16)
-def test_tiles_equal_the_matrix(tile_size: tuple[int, int], all_captions: bool, dtype: Any) -> None:
+@pytest.mark.parametrize("all_captions", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_blocks_of_texts_change_nothing(all_captions: bool, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat(random.permutation(17)[:14], random.integers(1, 9, 14))
     scores = (4 * sample(len(truth), 17, steps=4.0)).astype(dtype)
     expected = rank_matrix(scores, truth, all_captions=all_captions)
     assert expected.t2v.num_ties > 0
-    found = rank_tiles(tile_reader(scores), truth, 17, all_captions=all_captions, tile_size=tile_size)
-    check_same(found, expected)
-
-
-def test_product_tiles_equal_the_joined_matrix() -> None:
-    random = np.random.default_rng(0)
-    texts, videos = (random.standard_normal((300, 24)).astype(np.float32) for _ in range(2))
-    calls: list[tuple[slice, slice]] = []
-
-    def multiply(rows: slice, columns: slice) -> Any:
-        calls.append((rows, columns))
-        return texts[rows] @ videos[columns].T
-
-    found = rank_tiles(multiply, np.arange(300), 300, tile_size=(64, 77))
-    whole = np.zeros((300, 300), dtype=np.float32)
-    for rows, columns in calls:
-        whole[rows, columns] = texts[rows] @ videos[columns].T
-    check_same(found, rank_matrix(whole))
-    num_tiles, num_with_correct_answers = 5 * 4, 8
-    assert len(calls) == num_tiles + num_with_correct_answers
-    assert max(rows.stop - rows.start for rows, _ in calls) == 64
-
-
-def test_captions_of_a_video_share_a_tile() -> None:
-    truth = np.repeat([2, 0, 1], [3, 5, 2])
-    blocks = set()
-
-    def zeros(rows: slice, columns: slice) -> Any:
-        blocks.add((rows.start, rows.stop))
-        return np.zeros((rows.stop - rows.start, columns.stop - columns.start))
-
-    rank_tiles(zeros, truth, 3, tile_size=(4, 2))
-    assert blocks == {(0, 8), (8, 10)}
+    check_naive(expected, naive_ranks(scores, truth.tolist(), all_captions))
+    for size in (1, 2, 7, 30):
+        monkeypatch.setattr(module, "BLOCK", size)
+        check_same(rank_matrix(scores, truth, all_captions=all_captions), expected)
 
 
 def test_order_of_texts_and_videos_is_preserved() -> None:
@@ -194,14 +157,11 @@ def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> No
     scores[4, 2] = value
     with pytest.raises(VidretError, match=f"scores must be finite, got {value} for text 4 and video 2"):
         rank_matrix(scores, truth)
-    with pytest.raises(VidretError, match=f"scores must be finite, got {value} for text 4 and video 2"):
-        rank_tiles(tile_reader(scores), np.array([0, 0, 0, 1, 2, 2]), 3, tile_size=(2, 2))
 
 
 @pytest.mark.wrong_shapes
 def test_invalid_arguments_are_rejected() -> None:
     scores, truth = sample(4, 3), np.array([0, 1, 1, 2])
-    noisy = np.random.default_rng(0)
     cases: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: rank_matrix(scores), ValueError, r"must be square where truth is not given, got \(4, 3\)"),
         (lambda: rank_matrix(scores[0]), ValueError, r"must be a matrix of real numbers, got float64 \(3,\)"),
@@ -213,26 +173,6 @@ def test_invalid_arguments_are_rejected() -> None:
         (lambda: rank_matrix(scores, truth, text_mask=truth), ValueError, r"text_mask must be 4 bools, got int64"),
         (lambda: rank_matrix(scores, truth, text_mask=truth < 0), VidretError, "texts must be at least 1, got 0"),
         (lambda: rank_matrix(scores[:0], truth[:0]), VidretError, "texts must be at least 1, got 0"),
-        (
-            lambda: rank_tiles(tile_reader(scores), truth, 3, tile_size=(0, 2)),
-            ValueError,
-            r"tile_size must be .* \(0, 2\)",
-        ),
-        (
-            lambda: rank_tiles(tile_reader(scores), truth[::-1][[0, 1, 3, 2]], 3),
-            ValueError,
-            "must be consecutive in truth, got separate ones of video 1",
-        ),
-        (
-            lambda: rank_tiles(lambda rows, columns: scores, truth, 3, tile_size=(2, 2)),
-            ValueError,
-            "of that shape, got",
-        ),
-        (
-            lambda: rank_tiles(lambda rows, columns: noisy.random((4, 3)), truth, 3),
-            ValueError,
-            "score_tile must be deterministic",
-        ),
     ]
     for call, error, message in cases:
         with pytest.raises(error, match=message):

@@ -1,23 +1,20 @@
-"""Ranks of the correct answers, computed tile by tile so that the full score matrix need not be in memory.
+"""Ranks of the correct answers among all answers, from a matrix of scores.
 
 Both directions are computed at once. Text to video: every text is a query, and its own video the correct answer. Video
 to text: every video with a caption is a query, and its best caption the correct answer, compared with the best caption
 of each other video. Ranks count from 1.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from vidret.errors import VidretError
 
-ScoreTile: TypeAlias = Callable[[slice, slice], Shaped[np.ndarray, "text video"]]
-Read: TypeAlias = Callable[[slice, slice], Any]
-TILE_SIZE = (1024, 2048)  # texts, videos: 8 MB of float32
+BLOCK = 1024  # texts that are compared at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,13 +71,14 @@ def rank_matrix(
     text_mask: Bool[np.ndarray, " text"] | None = None,
     all_captions: bool = False,
 ) -> BidirectionalRanks:
-    """Compute ranks from a matrix in memory; exactly equal to ``rank_tiles`` with tiles of the same matrix.
+    """Compute the ranks of texts and of videos with a text. A video without one is a wrong answer to every text.
 
     Args:
         scores: Scores of texts for videos, higher is better.
         truth: Video index of each text, in any order; defaults to video i for text i.
         text_mask: True where a text is real. Padding is neither query nor answer, and may contain any values.
-        all_captions: See ``rank_tiles``.
+        all_captions: Whether video to text counts all wrong captions, not only the best one of each video: a harder
+            protocol, whose results differ where videos have several captions.
 
     Raises:
         VidretError: A score is not finite, or no text is real.
@@ -103,51 +101,13 @@ def rank_matrix(
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
     check_scores(scores, texts)
-    ranks = _count(lambda rows, columns: scores[rows, columns], truth, scores.shape[1], all_captions, TILE_SIZE)
+    ranks = _count(scores, truth, all_captions)
     order = np.argsort(texts)
     t2v = replace(ranks.t2v, queries=texts[order], higher=ranks.t2v.higher[order], equal=ranks.t2v.equal[order])
     return BidirectionalRanks(t2v, ranks.v2t)
 
 
-def rank_tiles(
-    score_tile: ScoreTile,
-    truth: Int[np.ndarray, " text"],
-    num_videos: int,
-    *,
-    all_captions: bool = False,
-    tile_size: tuple[int, int] = TILE_SIZE,
-) -> BidirectionalRanks:
-    """Compute ranks from scores that are computed tile by tile.
-
-    Tiles that contain a correct answer are computed twice: first for the scores of correct answers, then to count the
-    others. A matrix product may differ in the last bit between tiles, so equal vectors may not be counted as ties.
-
-    Args:
-        score_tile: Returns the scores of a slice of texts for a slice of videos; must be deterministic.
-        truth: Video index of each text; the captions of a video must be consecutive.
-        num_videos: Number of videos. A video without a text is no query, but a wrong answer to every text.
-        all_captions: Whether video to text counts all wrong captions, not only the best one of each video: a harder
-            protocol, whose results differ where videos have several captions.
-        tile_size: Number of texts and videos per tile; more texts where a tile would split a video's captions.
-
-    Raises:
-        VidretError: A score is not finite, or there is no text.
-        ValueError: A shape or dtype is wrong, or ``score_tile`` is not deterministic.
-    """
-    if min(tile_size) < 1:
-        raise ValueError(f"tile_size must be at least 1 and 1, got {tile_size}")
-
-    def read(rows: slice, columns: slice) -> Any:
-        tile = np.asarray(score_tile(rows, columns))
-        if tile.shape != (rows.stop - rows.start, columns.stop - columns.start) or tile.dtype.kind not in "fiu":
-            raise ValueError(f"tile {rows}, {columns} must be a matrix of that shape, got {tile.dtype} {tile.shape}")
-        check_scores(tile, range(rows.start, rows.stop), columns.start)
-        return tile
-
-    return _count(read, np.asarray(truth), num_videos, all_captions, tile_size)
-
-
-def check_scores(scores: Any, texts: Any, first_video: int = 0) -> None:
+def check_scores(scores: Any, texts: Any) -> None:
     """Check for NaN and infinities: a query with a score of NaN would silently be omitted from the mean.
 
     Raises:
@@ -156,76 +116,53 @@ def check_scores(scores: Any, texts: Any, first_video: int = 0) -> None:
     finite = np.isfinite(scores)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise VidretError(
-            f"scores must be finite, got {scores[row, column]} for text {texts[row]} and video {first_video + column}"
-        )
+        raise VidretError(f"scores must be finite, got {scores[row, column]} for text {texts[row]} and video {column}")
 
 
 def _count(
-    read: Read, truth: Int[np.ndarray, " text"], num_videos: int, all_captions: bool, tile_size: tuple[int, int]
+    scores: Shaped[np.ndarray, "text video"], truth: Int[np.ndarray, " text"], all_captions: bool
 ) -> BidirectionalRanks:
+    """Return the ranks of texts that are sorted by their video."""
+    num_texts, num_videos = scores.shape
     starts = _find_starts(truth, num_videos)
-    owners, num_texts = truth[starts], len(truth)
-    ends = np.append(starts, num_texts)
-    edges = np.unique(np.append(ends[np.searchsorted(ends, np.arange(0, num_texts, tile_size[0]))], num_texts))
-    blocks = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-    columns = [slice(first, min(first + tile_size[1], num_videos)) for first in range(0, num_videos, tile_size[1])]
-    correct = _read_correct(read, truth, blocks, columns)
+    owners = truth[starts]
+    correct = scores[np.arange(num_texts), truth]
     best_correct = np.zeros(num_videos, dtype=correct.dtype)  # each video's score with its best caption
     best_correct[owners] = np.maximum.reduceat(correct, starts)
 
     text_counts = np.zeros((2, num_texts), dtype=np.int64)  # higher, equal
     video_counts = np.zeros((2, num_videos), dtype=np.int64)
-    for rows in blocks:
-        first_captions = starts[(starts >= rows.start) & (starts < rows.stop)] - rows.start
-        for videos in columns:
-            tile = read(rows, videos)
-            text_counts[:, rows] += _compare(tile, correct[rows, None], axis=1)
-            keep_all = all_captions or len(first_captions) == len(tile)
-            best = tile if keep_all else np.maximum.reduceat(tile, first_captions, axis=0)
-            video_counts[:, videos] += _compare(best, best_correct[videos], axis=0)
+    ends = np.append(starts, num_texts)
+    edges = np.unique(np.append(ends[np.searchsorted(ends, np.arange(0, num_texts, BLOCK))], num_texts))
+    for first, end in pairwise(edges.tolist()):  # captions of a video are in one block
+        block = scores[first:end]
+        first_captions = starts[(starts >= first) & (starts < end)] - first
+        text_counts[:, first:end] = _compare(block, correct[first:end, None], axis=1)
+        keep_all = all_captions or len(first_captions) == len(block)
+        best = block if keep_all else np.maximum.reduceat(block, first_captions, axis=0)
+        video_counts += _compare(best, best_correct, axis=0)
 
     # Equal scores include the correct answers themselves, and all captions of a video that share its best score.
     num_own = np.add.reduceat(correct == best_correct[truth], starts, dtype=np.int64) if all_captions else 1
     text_counts[1] -= 1
     video_counts = video_counts[:, owners]
     video_counts[1] -= num_own
-    if min(text_counts.min(), video_counts.min()) < 0:
-        raise ValueError("score_tile must be deterministic, got different scores for the same tile")
-    order = np.argsort(owners)
     gallery_size = num_texts if all_captions else len(owners)
     return BidirectionalRanks(
         Ranks(np.arange(num_texts), text_counts[0], text_counts[1], num_videos),
-        Ranks(owners[order], video_counts[0, order], video_counts[1, order], gallery_size),
+        Ranks(owners, video_counts[0], video_counts[1], gallery_size),
     )
 
 
 def _find_starts(truth: Int[np.ndarray, " text"], num_videos: int) -> Int[np.ndarray, " owner"]:
-    """Return the index of the first caption of each video."""
+    """Return the index of the first caption of each video, of captions that are sorted by their video."""
     if truth.ndim != 1 or truth.dtype.kind not in "iu":
         raise ValueError(f"truth must be a vector of integers, got {truth.dtype} {truth.shape}")
     if len(truth) == 0:
         raise VidretError("texts must be at least 1, got 0")
     if truth.min() < 0 or truth.max() >= num_videos:
         raise ValueError(f"truth must be in 0..{num_videos - 1}, got {truth.min()}..{truth.max()}")
-    starts = np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))
-    videos, counts = np.unique(truth[starts], return_counts=True)
-    if len(videos) < len(starts):
-        video = videos[counts > 1][0]
-        raise ValueError(f"captions of a video must be consecutive in truth, got separate ones of video {video}")
-    return starts
-
-
-def _read_correct(read: Read, truth: Int[np.ndarray, " text"], blocks: list[slice], columns: list[slice]) -> Any:
-    """Return each text's score with its own video."""
-    indices, values = [], []
-    for rows in blocks:
-        for videos in columns:
-            texts = rows.start + np.flatnonzero((truth[rows] >= videos.start) & (truth[rows] < videos.stop))
-            if len(texts):
-                indices.append(texts)
-                values.append(read(rows, videos)[texts - rows.start, truth[texts] - videos.start])
-    return np.concatenate(values)[np.argsort(np.concatenate(indices))]
+    return np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))
 
 
 def _compare(scores: Any, correct: Any, axis: int) -> tuple[Any, Any]:
