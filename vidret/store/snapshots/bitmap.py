@@ -1,7 +1,7 @@
 """Sets of ids as bitmaps, least significant bit first, as FAISS reads them."""
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from vidret.errors import StoreError
 
@@ -25,6 +25,22 @@ def make_bitmap(ids: Ids) -> Bits:
         raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
     flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
     flags[ids] = True
+    return np.packbits(flags, bitorder="little")
+
+
+def choose_ids(ids: Ids, chosen: Bool[np.ndarray, " _id"]) -> Bits:
+    """Return those of ascending ids that are chosen as a bitmap; fast where none is missing between them.
+
+    Raises:
+        StoreError: They are no ids of segments.
+    """
+    if len(ids) and not 0 <= ids[0] <= ids[-1] <= MAX_ID:
+        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
+    flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
+    if len(flags) and len(flags) - ids[0] == len(ids):
+        flags[int(ids[0]) :] = chosen
+    else:
+        flags[ids] = chosen
     return np.packbits(flags, bitorder="little")
 
 

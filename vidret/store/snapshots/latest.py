@@ -13,7 +13,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
 from vidret.store.catalog.tables import CheckedTables
 from vidret.store.records import FILE_STATES, IMPORTED
-from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
+from vidret.store.snapshots.bitmap import add_ids, are_ids, choose_ids
 from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
@@ -288,10 +288,13 @@ class SnapshotBuilder:
         video_rows, stored = self._segments["video_rows"][first_new:], self._segments["stored"][first_new:]
         searchable = is_live[video_rows] & stored
         self._segments.set_last("searchable", searchable, is_new=first_new > 0)
-        ids = self._segments["ids"][first_new:][searchable]
-        old = self._everything if first_new else Selection(np.zeros(0, np.uint8), 0, narrow=False)
-        bits = add_ids(old.bits, ids) if first_new else make_bitmap(ids)
-        self._everything = Selection(bits, old.num_segments + len(ids), narrow=False)
+        num_searchable = int(np.count_nonzero(searchable))
+        if first_new:
+            bits = add_ids(self._everything.bits, self._segments["ids"][first_new:][searchable])
+            num_searchable += self._everything.num_segments
+        else:
+            bits = choose_ids(self._segments["ids"], searchable)
+        self._everything = Selection(bits, num_searchable, narrow=False)
 
     # Files
 
