@@ -80,18 +80,6 @@ def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngi
     assert server.asked[1].body["rerank"] == "none"
 
 
-def test_filters_are_sent_as_documented(server: Served, remote: RemoteEngine) -> None:
-    server.replies = [Reply({"hits": [], "moments": []})]
-    after = datetime(2026, 1, 31, 18, 30, tzinfo=UTC)
-    filters = Filters("/films", min_seconds=0.0, max_seconds=60.0, after=after.timestamp())
-    assert remote.search("dog", filters=filters) == []
-    assert remote.locate("dog", filters=filters) == []
-    expected = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
-    for request in server.asked:
-        other_fields = {"query"} | SEARCH.keys() | LOCATE.keys()
-        assert {name: request.body[name] for name in request.body.keys() - other_fields} == expected
-
-
 def open_image(request: Any) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(request.body["image"])))
 

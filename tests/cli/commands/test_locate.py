@@ -133,12 +133,6 @@ def test_undecodable_name_is_written_as_its_bytes(
     assert b"caf\xe9.mp4" in capsysbinary.readouterr().out
 
 
-def test_videos_limits_the_videos_located_in(run_grounded: Runner) -> None:
-    for count in (1, 2):
-        rows = json.loads(run_grounded("locate", "rain", "--weak", "--videos", count, "-k", 100, "--json")[1])
-        assert len({row["path"] for row in rows}) == count
-
-
 def test_curve_is_drawn(run_grounded: Runner, tmp_path: Path) -> None:
     plain = run_grounded("locate", "rain", "--weak", "--json")[1]
     for options in ((), ("--head", "none")):

@@ -1,8 +1,6 @@
 """Tests of vidret search."""
 
 import json
-import os
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -97,31 +95,6 @@ def test_image_above_the_pixel_limit_is_refused(run: Runner, index: Path, tmp_pa
     code, _, err = run("search", "--image", tmp_path / "large.png", "--index", index)
     assert code == 1
     assert "large.png: cannot be read as an image: image must have at most 40 megapixels" in err
-
-
-def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(films.parent)
-    (films / "old").mkdir()
-    (films.parent / "fi").mkdir()
-    (films / "blue.mp4").rename(films / "old" / "blue.mp4")
-    changed = datetime(2026, 1, 31, 12).timestamp()
-    os.utime(films / "old" / "blue.mp4", (changed, changed))
-    run("index", films, "--index", index)
-    both, red, blue = {"red.mp4", "blue.mp4"}, {"red.mp4"}, {"blue.mp4"}
-    for options, found in (
-        (("--folder", "films"), both),
-        (("--folder", "films/old/"), blue),
-        (("--folder", "fi"), set()),
-        (("--min-seconds", 4), red),
-        (("--max-seconds", 4), blue),
-        (("--after", "2026-01-31", "--before", "2026-02-01"), blue),
-        (("--after", "2026-01-31T12:00:01"), red),
-        (("--before", "2026-01-31"), set()),
-    ):
-        for command in ("search", "locate"):
-            weak = ("--weak",) if command == "locate" else ()
-            code, out, _ = run(command, "red", "--index", index, "--json", *weak, *options)
-            assert (code, set(read_names(out))) == (0, found), (command, options)
 
 
 def test_a_folder_is_found_in_another_unicode_form(run: Runner, tmp_path: Path) -> None:
@@ -245,16 +218,6 @@ def test_events_of_moments_are_shown(run: Runner, index: Path) -> None:
     _, out, err = run("locate", "red, then blue", "--index", index, "--weak", "-k", 1)
     assert "looking for 1. red then 2. blue" in err
     assert [line.split()[-1] for line in out.splitlines()[2:4]] == ["red", "blue"]
-
-
-def test_pages_continue_one_another(run: Runner, index: Path) -> None:
-    def list_names(*options: object) -> list[str]:
-        hits = json.loads(run("search", "blue", "--index", index, "--json", *options)[1])
-        return [Path(hit["path"]).name for hit in hits]
-
-    assert list_names("-k", 1) + list_names("-k", 1, "--offset", 1) == list_names() == ["blue.mp4", "red.mp4"]
-    assert list_names("--offset", 2) == []
-    assert run("search", "blue", "--index", index, "--offset", -1)[0] == 2
 
 
 def test_moments_are_grouped_by_video(run: Runner, index: Path) -> None:

@@ -1,6 +1,5 @@
 """Searching words on the command line: sources, evidence below results, and explanations."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -51,29 +50,7 @@ def test_explain_shows_the_score_of_each_source(run_worded: Runner) -> None:
     assert " % on screen" in out
 
 
-def test_sources_restrict_a_search(run_worded: Runner) -> None:
-    hits = json.loads(run_worded("search", "line busy platform", "--in", "speech", "--json")[1])
-    assert {each["source"] for hit in hits for each in hit["evidence"]} == {"speech"}
-    moments = json.loads(run_worded("locate", "line busy platform", "--in", "screen", "--format", "json")[1])
-    assert {each["source"] for moment in moments for each in moment["evidence"]} == {"screen"}
-
-
 def test_unknown_sources_are_refused(run_worded: Runner) -> None:
     for command in ("search", "locate"):
         for names in ("speech,nonsense", "", "speech,"):
             run_worded.check_refusal((command, "red", "--in", names), 2, "must list some of picture, speech")
-
-
-def test_words_are_refused_in_an_index_without_them(run: Runner, index: Path) -> None:
-    for command in ("search", "locate"):
-        run.check_refusal(
-            (command, "red", "--in", "speech", "--index", index),
-            1,
-            "has no words to search: run vidret index --words on",
-        )
-
-
-def test_results_of_an_index_without_words_have_no_evidence(run: Runner, index: Path) -> None:
-    hits = json.loads(run("search", "red", "--index", index, "--json")[1])
-    assert all("evidence" not in hit for hit in hits)
-    assert len(run("search", "red", "--index", index)[1].splitlines()) == 3

@@ -78,19 +78,6 @@ def test_image_query(client: TestClient) -> None:
     assert names(client.post("/api/search", json={"image": f"data:image/png;base64,{BLUE}", "k": 1})) == ["blue"]
 
 
-def test_filters_select_videos(client: TestClient, library: Path) -> None:
-    def search(**filters: Any) -> set[str]:
-        return set(names(client.post("/api/search", json={"query": "red", **filters})))
-
-    assert search() == {"red", "blue", "both"}
-    assert search(min_seconds=10) == {"both"}
-    assert search(max_seconds=10) == {"red", "blue"}
-    assert search(folder=str(library / "films")) == {"red", "blue", "both"}
-    assert search(folder=str(library / "elsewhere")) == set()
-    assert search(after="2020-01-31", before="2199-01-31T12:00:00+02:00") == {"red", "blue", "both"}
-    assert search(before="2020-01-31") == set()
-
-
 @pytest.fixture
 def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
@@ -121,17 +108,6 @@ def test_moments_are_those_of_the_engine(client: TestClient, engine: Engine) -> 
     row = answer["moments"][0]
     assert [row["start"], row["end"], row["score"]] == [moment.start, moment.end, moment.score]
     assert (row["title"], row["by"], answer["weak"]) == ("both", "curve", False)
-
-
-def test_overlapping_and_weak_moments_on_request(client: TestClient, engine: Engine) -> None:
-    body = {"query": "red", "k": 20, "overlapping": True, "weak": True}
-    every = client.post("/api/locate", json=body).json()["moments"]
-    assert [(row["start"], row["similarity"]) for row in every] == [
-        (moment.start, moment.similarity) for moment in engine.locate("red", 20, overlapping=True, weak=True)
-    ]
-    few = client.post("/api/locate", json={"query": "red", "k": 20}).json()["moments"]
-    assert 0 < len(few) < len(every)
-    assert client.post("/api/locate", json={"query": "yellow"}).json()["weak"] is True
 
 
 def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
