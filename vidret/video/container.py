@@ -113,11 +113,7 @@ def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packe
 
 
 def _demux(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield a stream's packets to the end of the file.
-
-    Raises:
-        av.FFmpegError, OSError, ValueError: The file is cut off.
-    """
+    """Yield a stream's packets to the end of the file."""
     try:
         yield from (packet for packet in container.demux(stream) if packet.size)
     except IndexError:  # PyAV raises it after the last packet if streams appeared that the header does not list

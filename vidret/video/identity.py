@@ -97,7 +97,11 @@ def _fingerprint_remote(name: str, remote: RemoteFile) -> str:
     if remote.num_bytes <= 3 * BLOCK:
         return _hash_whole(name, remote, remote.num_bytes, None)
     tag = remote.stat.tag or str(remote.stat.st_mtime_ns)
-    return "sampled-" + _hash_sample(name, remote, remote.num_bytes, tag)
+    size = remote.num_bytes
+    digest = hashlib.blake2b(f"{size}{tag}".encode(), digest_size=16)
+    for data in _read_ranges(name, remote, [(start, BLOCK) for start in (0, (size - BLOCK) // 2, size - BLOCK)]):
+        digest.update(data)
+    return f"sampled-{digest.hexdigest()}"
 
 
 def _hash_whole(name: str, file: SourceFile, size: int, heartbeat: Callable[[], None] | None) -> str:
@@ -110,15 +114,6 @@ def _hash_whole(name: str, file: SourceFile, size: int, heartbeat: Callable[[], 
         if heartbeat is not None:
             heartbeat()
     return f"sha256-{digest.hexdigest()}"
-
-
-def _hash_sample(name: str, file: SourceFile, size: int, tag: str = "") -> str:
-    is_small = size <= 3 * BLOCK
-    ranges = [(0, size)] if is_small else [(start, BLOCK) for start in (0, (size - BLOCK) // 2, size - BLOCK)]
-    digest = hashlib.blake2b(f"{size}{tag}".encode(), digest_size=16)
-    for data in _read_ranges(name, file, ranges):
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def _read_ranges(name: str, file: SourceFile, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:

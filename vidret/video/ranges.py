@@ -135,11 +135,7 @@ class RemoteFile(io.RawIOBase):
         return data
 
     def _read_whole(self) -> bytes:
-        """Fetch and cache the whole file, because its server does not support ranges.
-
-        Raises:
-            DecodeError: The file is larger than ``MAX_WHOLE_BYTES``.
-        """
+        """Fetch and cache the whole file, because its server does not support ranges."""
         too_large = f"its server supports no ranges, and it is larger than {MAX_WHOLE_BYTES >> 20} MiB: copy it here"
         if self.num_bytes > MAX_WHOLE_BYTES:
             raise DecodeError(self.url, too_large)

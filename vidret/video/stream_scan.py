@@ -4,10 +4,11 @@ The boxes of an MP4 or MOV file say where the coded media is, which need not be 
 The packets of an MPEG transport stream say whether it is cut off, which FFmpeg does not report.
 """
 
+import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import av
 from av.stream import Disposition
@@ -182,19 +183,7 @@ def _read_declared_end(container: Any, stream: Any) -> float:
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
-class Readable(Protocol):
-    """A file with random access."""
-
-    def seek(self, offset: int, /) -> int:
-        """Move to an offset in bytes."""
-        ...
-
-    def read(self, size: int, /) -> bytes | None:
-        """Read up to ``size`` bytes."""
-        ...
-
-
-def find_payload(file: Readable, num_bytes: int) -> list[tuple[int, int]]:
+def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list[tuple[int, int]]:
     """Return the byte ranges of coded media as (start, end); empty if they are unknown.
 
     Reads a few bytes at the start of each box. The file's position afterwards is undefined.

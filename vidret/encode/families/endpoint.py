@@ -214,11 +214,7 @@ def _to_uri(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
 
 
 def _read_vectors(answer: Any, count: int, dim: int | None) -> Float32[np.ndarray, "{count} dim"]:
-    """Return the unit vectors of an answer, in the order of the inputs.
-
-    Raises:
-        ValueError: They are not as many as the inputs, not finite, or of another dimension than before.
-    """
+    """Return the unit vectors of an answer, in the order of the inputs."""
     rows = sorted(answer["data"], key=lambda row: row["index"])
     vectors = np.array([row["embedding"] for row in rows], np.float32)
     is_valid = vectors.ndim == 2 and np.isfinite(vectors).all() and vectors.any(axis=1).all()

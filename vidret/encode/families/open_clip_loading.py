@@ -163,12 +163,7 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
 
 
 def _check_tokenizer(name: str, source: ClipSource) -> None:
-    """Check that the parts of the text tower that come from transformers are here or can be had.
-
-    Raises:
-        MissingExtraError: transformers is not installed.
-        EncoderError: A file is not on this machine, and the hub cannot be reached.
-    """
+    """Check that the parts of the text tower that come from transformers are here or can be had."""
     config = open_clip.get_model_config(source.architecture) or {}
     for repository, file in find_tokenizer_files(config.get("text_cfg", {})):
         if importlib.util.find_spec("transformers") is None:

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from vidret.encode.encoder import normalise_pixels
+from vidret.encode.encoder import gather_segments, normalise_pixels
 from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
 from vidret.encode.names import STARTER, ModelName
 from vidret.encode.sentences import (
@@ -123,15 +123,8 @@ class StarterEncoder:
         """Encode each segment's frames, which must have the size that ``resize`` produces."""
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
-        lengths = [len(frames) for frames in batch]
-        frame_vectors = torch.split(torch.cat([output[0] for output in outputs]), lengths)
-        regions = torch.split(torch.cat([output[1] for output in outputs]), lengths)
-        embeddings = []
-        for frames, vectors, region_vectors in zip(batch, frame_vectors, regions, strict=True):
-            video = functional.normalize(vectors.mean(0), dim=0)
-            patch = rearrange(region_vectors, "frame region dim -> (frame region) dim").numpy() if tokens else None
-            embeddings.append(SegmentEmbedding(video.numpy(), vectors.numpy(), frames.times, patch))
-        return embeddings
+        vectors = [output[0] for output in outputs]
+        return gather_segments(batch, vectors, [output[1] for output in outputs] if tokens else [])
 
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode uint8 (frame, height, width, 3): frames (frame, dim), and with ``tokens`` regions (frame, 49, dim)."""

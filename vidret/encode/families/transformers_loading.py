@@ -70,11 +70,7 @@ def choose_float_precision(name: str, precision: str, device: torch.device) -> s
 
 
 def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return the configuration, model, tokenizer and processor of frames.
-
-    Raises:
-        EncoderError: The files cannot be read, are of another kind of model, or weights are missing.
-    """
+    """Return the configuration, model, tokenizer and processor of frames."""
     transformers: Any = importlib.import_module("transformers")
 
     try:

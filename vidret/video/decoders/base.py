@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from jaxtyping import UInt8
 
+from vidret.text import is_utf8
 from vidret.types import Picture, Resize
 from vidret.video.grey import Grey
 from vidret.video.probe import VideoInfo
@@ -50,6 +51,20 @@ class GaveUpError(Exception):
 def read_fault(error: Exception) -> str:
     """Return the first line of an error's message, or its type if there is no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def list_doubts(info: VideoInfo) -> dict[str, bool]:
+    """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
+    return {
+        "frames are known by order only": info.by_order,
+        "timestamps start late": info.reordered and bool(info.pts[0] != 0),
+        "its pixels are not square": info.stretched,
+        "odd sizes were not measured": (info.width | info.height) % 2 == 1,
+        "it is displayed mirrored": info.mirrored,
+        "it has several video streams": info.num_streams > 1,
+        "it is damaged": info.damage != "",
+        "its path must be valid UTF-8": not is_utf8(info.path),
+    }
 
 
 class GpuImage(Protocol):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from vidret.text import is_url, is_utf8
+from vidret.text import is_url
 from vidret.types import Picture
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, read_fault
+from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts, read_fault
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import VideoInfo
 
@@ -101,17 +101,10 @@ class DecordDecoder:
             "the frame rate varies": info.variable_rate,
             "an edit list removes frames": info.edit_list,
             "groups of pictures are open": info.open_gop,
-            "frames are known by order only": info.by_order,
-            "timestamps start late": info.reordered and bool(info.pts[0] != 0),
             f"Decord converts {info.pixel_format} colours differently": info.pixel_format not in _SAME_COLOURS,
-            "its pixels are not square": info.stretched,
-            "Decord converts odd sizes differently": (info.width | info.height) % 2 == 1,
-            "it is displayed rotated or mirrored": info.rotation != 0 or info.mirrored,
-            "it has several video streams": info.num_streams > 1,
-            "it is damaged": info.damage != "",
+            "it is displayed rotated": info.rotation != 0,
             "Decord might load all of it into memory": not on_gpu and num_bytes > _MAX_BYTES,
-            "Decord needs a path that is valid UTF-8": not is_utf8(info.path),
-        }
+        } | list_doubts(info)
         return next((why for why, doubtful in doubts.items() if doubtful), "")
 
     @staticmethod

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vidret.errors import MissingExtraError, VidretError
-from vidret.text import is_url, is_utf8
+from vidret.text import is_url
 from vidret.types import Picture, Resize
-from vidret.video.decoders.base import GaveUpError, StreamedFrame, read_fault
+from vidret.video.decoders.base import GaveUpError, StreamedFrame, list_doubts, read_fault
 from vidret.video.geometry import ResizePlan, plan_resize
 from vidret.video.grey import GREY_SHAPE, Grey, find_samples, grey_from_samples
 from vidret.video.probe import VideoInfo
@@ -163,17 +163,9 @@ class TorchcodecDecoder:
         doubts = {
             f"it was not measured to be exact on {info.codec} in {kind}": (kind, info.codec) not in _EXACT,
             "groups of pictures are open": info.codec == "h264" and info.open_gop,  # or begin without a whole picture
-            "frames are known by order only": info.by_order,
-            "timestamps start late": info.reordered and bool(info.pts[0] != 0),
             f"it converts {info.pixel_format} colours differently": info.pixel_format not in _SAME_COLOURS,
-            "pixels are not square": info.stretched,
-            "odd sizes were not measured": (info.width | info.height) % 2 == 1,
-            "frames are displayed mirrored": info.mirrored,
-            "there are several video streams": info.num_streams > 1,
-            "the file is damaged": info.damage != "",
             "it reads all of a file to open it, which takes too long here": info.num_bytes > _MAX_BYTES,
-            "the path must be valid UTF-8": not is_utf8(info.path),
-        }
+        } | list_doubts(info)
         if on_gpu:
             doubts |= {
                 f"GPUs decode {', '.join(sorted(_GPU_CODECS))}": info.codec not in _GPU_CODECS,
