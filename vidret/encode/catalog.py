@@ -107,7 +107,7 @@ def _describe_starter() -> CatalogEntry:
         tokens=CONTEXT_LENGTH,
         languages="English",
         licence=", ".join(
-            f"{package}: {each or 'not stated'}" for package, each in zip(packages, licences, strict=False)
+            f"{package}: {licence or 'not stated'}" for package, licence in zip(packages, licences, strict=False)
         ),
     )
 
@@ -143,7 +143,7 @@ def _list_transformers() -> Iterator[CatalogEntry]:
     """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
     extra = "hf" if importlib.util.find_spec("transformers") is None else ""
     names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in MODEL_TYPES}
-    for name in (each for each in PUBLISHED if ModelName(each).scheme == "st"):
+    for name in (model for model in PUBLISHED if ModelName(model).scheme == "st"):
         is_cached = find_cached(ModelName(name).rest, ["config.json"])
         lacks = "st" if importlib.util.find_spec("sentence_transformers") is None else ""
         cached: ModelState = "cached" if is_cached else "needs download"

@@ -77,7 +77,7 @@ def _split(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
     if fits(text) or len(text) < 2:
         yield text
         return
-    breaks = ([piece for piece in re.split(each, text) if piece] for each in BREAKS[level:])
+    breaks = ([piece for piece in re.split(pattern, text) if piece] for pattern in BREAKS[level:])
     found = next(((index, pieces) for index, pieces in enumerate(breaks, level) if len(pieces) > 1), None)
     if found is None:
         middle = len(text) // 2
@@ -108,6 +108,6 @@ def join_clauses(text: str, clauses: Sequence[TextEmbedding]) -> TextEmbedding:
     states = [clause.states for clause in clauses if clause.states is not None]
     joined = None
     if len(states) == len(clauses):
-        end = weights @ np.stack([each[-1] for each in states])
-        joined = np.concatenate([*(each[:-1] for each in states), end[None]])
+        end = weights @ np.stack([rows[-1] for rows in states])
+        joined = np.concatenate([*(rows[:-1] for rows in states), end[None]])
     return TextEmbedding(text, (mean / np.linalg.norm(mean)).astype(np.float32), words, joined)

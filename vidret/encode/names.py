@@ -160,4 +160,4 @@ def resolve_name(name: ModelName) -> ModelName:
 
 def find_short_name(model: str) -> str:
     """Return the short name of a recommended model; empty if it has none."""
-    return next((short for short, each in RECOMMENDED.items() if each.model == model), "")
+    return next((short for short, recommended in RECOMMENDED.items() if recommended.model == model), "")

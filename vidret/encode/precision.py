@@ -67,7 +67,7 @@ def quantize_tower(tower: VisionTower, min_cosine: float) -> VisionTower:
     is_per_frame = tower.merging is None and tower.prompts is None and not tower.token_shift
     num_frames = 1 if is_per_frame else tower.num_frames
     images = sample_images(_NUM_SAMPLES * num_frames, tower.shape.image_size)
-    vectors, others = (each(images, num_frames=num_frames).frames for each in (tower, rough))
+    vectors, others = (vision(images, num_frames=num_frames).frames for vision in (tower, rough))
     cosine = float(functional.cosine_similarity(vectors, others, dim=-1).min())
     is_close = cosine >= min_cosine
     logger.info("int8 vectors have a cosine of %.4f to fp32: %s is used", cosine, "int8" if is_close else "fp32")

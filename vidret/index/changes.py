@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import MissingExtraError, VidretError
 from vidret.text import absolute_path, is_url
-from vidret.video.scan import lies_below
+from vidret.video.scan import is_below
 
 SETTLE_MS = 2000  # a file that is being copied changes more often than this
 BEGIN_MS = 500  # without a change in this time, the files are watched
@@ -44,7 +44,7 @@ def iterate_changes(paths: Sequence[str], ignored: str | os.PathLike[str]) -> It
     hidden = absolute_path(ignored)
 
     def is_wanted(_change: Any, path: str) -> bool:
-        return path != hidden and not lies_below(path, hidden)
+        return path != hidden and not is_below(path, hidden)
 
     settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
     watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, raise_interrupt=False, **settings)

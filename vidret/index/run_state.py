@@ -18,7 +18,7 @@ from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
 from vidret.video.files import count_disk_bytes, find_missing, stat_files
-from vidret.video.scan import lies_below
+from vidret.video.scan import is_below
 from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class RunState:
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
             missing = [record.path for record in self.store.files.find(state="missing")]
-            unpruned = [path for path in missing if not any(lies_below(path, folder) for folder in prune_below)]
+            unpruned = [path for path in missing if not any(is_below(path, folder) for folder in prune_below)]
             pruned = self.store.upkeep.prune(set(missing).difference(unpruned))
             prune_words(self.store, self.words)
         self.store.upkeep.save_vectors()

@@ -148,7 +148,7 @@ def find_spelling(path: str) -> str:
             listed = [] if name.isascii() else os.listdir(spelt)  # noqa: PTH208  names, as they are stored
         except OSError:
             listed = []
-        same = (each for each in listed if compose(each) == compose(name))
+        same = (other for other in listed if compose(other) == compose(name))
         spelt = os.path.join(spelt, name if name in listed else next(same, name))  # noqa: PTH118
     return spelt
 

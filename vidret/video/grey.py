@@ -108,12 +108,12 @@ def grey_from_luma(plane: UInt8[np.ndarray, "height width"]) -> Grey:
     The last rows and columns that fill no block are left out, in halves on each side. A plane that would lose
     more than an eighth so is sampled at rounded positions.
     """
-    return grey_from_samples([plane[each] for each in find_samples(*plane.shape)])
+    return grey_from_samples([plane[positions] for positions in find_samples(*plane.shape)])
 
 
 def grey_from_samples(samples: Sequence[Grey]) -> Grey:
     """Return the mean of the four samples of every block, at the positions of ``find_samples``."""
-    first, second, third, fourth = (each.astype(np.uint16) for each in samples)
+    first, second, third, fourth = (sample.astype(np.uint16) for sample in samples)
     return ((first + second + third + fourth) >> 2).astype(np.uint8)
 
 

@@ -59,10 +59,10 @@ def list_videos(paths: Iterable[str]) -> Listing:
     return Listing(list(files), list(folders))
 
 
-def lies_below(path: str, folder: str) -> bool:
-    """Return whether an absolute path or URL lies in a folder, at any depth.
+def is_below(path: str, folder: str) -> bool:
+    """Return whether an absolute path or URL is in a folder, at any depth.
 
-    >>> lies_below("/films/a/b.mp4", "/films"), lies_below("/films2/b.mp4", "/films"), lies_below("/b.mp4", "/")
+    >>> is_below("/films/a/b.mp4", "/films"), is_below("/films2/b.mp4", "/films"), is_below("/b.mp4", "/")
     (True, False, True)
     """
     return path.startswith(folder.rstrip("/") + "/")
@@ -72,7 +72,7 @@ def _expand_url(url: str, folders: dict[str, None]) -> Iterator[str]:
     if os.path.splitext(strip_query(url))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
         raise VidretError(f"{strip_query(url)}: a manifest must be a local file, got a URL")
     files = list(urls.expand(url, VIDEO_SUFFIXES))
-    if files and all(lies_below(each, url) for each in files):
+    if files and all(is_below(file, url) for file in files):
         folders[url] = None
     yield from files
 

@@ -153,8 +153,8 @@ def _scan_times(
 
 def _read_timecode(container: Any, stream: Any) -> str:
     """Return the timecode of the first frame that a container states, of this stream if possible; empty without one."""
-    for each in (stream, *container.streams.data, container):
-        for key, value in each.metadata.items():
+    for part in (stream, *container.streams.data, container):
+        for key, value in part.metadata.items():
             if key.lower() == "timecode" and value.strip():
                 return str(value.strip())
     return ""

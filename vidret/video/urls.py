@@ -77,7 +77,7 @@ def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
     if info.get("type") == "directory":
         raise DecodeError(url, "is a folder")
     times = (_parse_time(info[name]) for name in TIMES if info.get(name))
-    seconds = next((each for each in times if each is not None), None)
+    seconds = next((time_s for time_s in times if time_s is not None), None)
     tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
     if seconds is not None:
         mtime_ns = round(seconds * 1e9)
@@ -121,7 +121,7 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
         lists = [
             _list_folder(url, store, name) if info["type"] == "directory" else [name] for name, info in matches.items()
         ]
-        names = sorted({name for each in lists for name in each})
+        names = sorted({name for listed in lists for name in listed})
     else:
         info = call_store(url, lambda: store.info(path))
         # A web server has no folders, but lists them as pages.

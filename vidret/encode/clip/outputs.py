@@ -104,8 +104,8 @@ class VisionOutput(NamedTuple):
 
 def join_images(chunks: Sequence[FrameTokens]) -> FrameTokens:
     """Return the tokens of images, given in chunks of videos of one frame, as those of one video."""
-    parts = (torch.cat(each) for each in zip(*chunks, strict=True))
-    return FrameTokens(*(rearrange(part, "image 1 ... -> 1 image ...") for part in parts))
+    joined = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    return FrameTokens(*(rearrange(part, "image 1 ... -> 1 image ...") for part in joined))
 
 
 def join_layers(segments: Sequence[LayerTokens]) -> LayerTokens:

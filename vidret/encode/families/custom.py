@@ -42,7 +42,7 @@ def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Enc
             made, or lacks an attribute.
     """
     base, made_by = name.base, _find_class(name.base)
-    if not isinstance(made_by, type) or not all(hasattr(made_by, each) for each in ATTRIBUTES[-2:]):
+    if not isinstance(made_by, type) or not all(hasattr(made_by, method) for method in ATTRIBUTES[-2:]):
         raise EncoderError(f"{base} must be a class with the methods encode_frames and encode_text, got {made_by!r}")
     accepted = inspect.signature(made_by).parameters
     settings = {"device": str(device), "precision": precision, "whole": name.whole}
@@ -52,7 +52,7 @@ def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Enc
         encoder: Any = made_by(**{key: value for key, value in settings.items() if key in accepted})
     except Exception as error:  # it is someone else's code
         raise EncoderError(f"{base} cannot be made: {error}") from error
-    missing = [each for each in ATTRIBUTES if not hasattr(encoder, each)]
+    missing = [attribute for attribute in ATTRIBUTES if not hasattr(encoder, attribute)]
     if missing:
         raise EncoderError(f"{base} must have the attributes of an encoder, got none named {', '.join(missing)}")
     try:

@@ -131,7 +131,9 @@ class TransformersEncoder(_LoadedEncoder):
         if tokens and to_patches is None:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
         vectors, patches = [], []
-        for pixels in torch.split(torch.from_numpy(np.concatenate([each.pixels for each in batch])), self._batch_size):
+        for pixels in torch.split(
+            torch.from_numpy(np.concatenate([frames.pixels for frames in batch])), self._batch_size
+        ):
             output = loaded.model_type.encode(self._model, _normalise(loaded, pixels))
             vectors.append(functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu())
             if tokens and to_patches is not None:
@@ -167,7 +169,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
         embeddings, choose = [], self._loaded.model_type.choose
         for start in range(0, len(batch), self._batch_size):
             chunk = batch[start : start + self._batch_size]
-            shown = [each.pixels[choose(len(each), self._num_frames)] for each in chunk]
+            shown = [frames.pixels[choose(len(frames), self._num_frames)] for frames in chunk]
             images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
             videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
             output = self._loaded.model_type.encode(self._model, videos).pooler_output.float()

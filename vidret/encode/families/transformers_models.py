@@ -235,8 +235,8 @@ def read_preprocessing(name: str, processor: Any) -> Preprocessing:
     scale = 255 * factor
     return Preprocessing(
         read_frame_size(name, processor),
-        tuple((each + offset) / scale for each in mean),
-        tuple(each / scale for each in std),
+        tuple((value + offset) / scale for value in mean),
+        tuple(value / scale for value in std),
     )
 
 

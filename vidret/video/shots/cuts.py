@@ -140,8 +140,8 @@ def _starts_shot(frames: Sequence[GreyFrame], position: int) -> bool:
     step = envelope_distance(frames[position - 1], frames[position])
     if step < _MIN_DISTANCE:
         return False
-    before = [_step(frames, each) for each in range(max(1, position - _NUM_BESIDE), position)]
-    after = [_step(frames, each) for each in range(position + 1, min(len(frames), position + 1 + _NUM_BESIDE))]
+    before = [_step(frames, index) for index in range(max(1, position - _NUM_BESIDE), position)]
+    after = [_step(frames, index) for index in range(position + 1, min(len(frames), position + 1 + _NUM_BESIDE))]
     beside = before + after
     threshold = _RATIO * (_BASE + (sum(beside) / len(beside) if beside else 0.0))
     is_largest = step > max(before[-_NUM_RIVALS:], default=0.0) and step >= max(after[:_NUM_RIVALS], default=0.0)

@@ -165,7 +165,7 @@ class GradualFinder:
 
 def _merge(old: _Match, new: _Match) -> _Match:
     """Return the better match, or both where one follows the other."""
-    better = max(old, new, key=lambda each: each.ratio)
+    better = max(old, new, key=lambda match: match.ratio)
     start, frame = new.transition.start, new.transition.frame
     if start < old.transition.frame and frame > old.transition.start:
         return better
@@ -181,8 +181,9 @@ def _match(samples: Sequence[_Sample], middle: int, half: int) -> tuple[float, T
     is_other = difference >= _MIN_DIFFERENCE and end.correlations[start.slot] <= _MAX_CELL_CORRELATION
     if start.shot != end.shot or not is_other:
         return None
-    before = next(each for each in _take_range(samples, first - _BESIDE, first) if each.shot == start.shot)
-    after = next(each for each in reversed(_take_range(samples, last, last + _BESIDE)) if each.shot == end.shot)
+    before = next(sample for sample in _take_range(samples, first - _BESIDE, first) if sample.shot == start.shot)
+    later = reversed(_take_range(samples, last, last + _BESIDE))
+    after = next(sample for sample in later if sample.shot == end.shot)
     beside = (start.differences[before.slot] + after.differences[end.slot]) / 2
     if difference < _MIN_CELL_RATIO * (beside + _BASE):
         return None
@@ -196,7 +197,7 @@ def _match(samples: Sequence[_Sample], middle: int, half: int) -> tuple[float, T
 
 
 def _take_range(samples: Sequence[_Sample], first: int, last: int) -> list[_Sample]:
-    return [samples[each] for each in range(max(0, first), min(len(samples), last + 1))]
+    return [samples[index] for index in range(max(0, first), min(len(samples), last + 1))]
 
 
 def _classify(window: Sequence[_Sample], ratio: float) -> Literal["fade", "dissolve"] | None:
@@ -216,14 +217,14 @@ def _classify(window: Sequence[_Sample], ratio: float) -> Literal["fade", "disso
     is_settled = np.minimum(from_start, to_end) < _MAX_UNSETTLED * change
     if ratio <= _MIN_RATIO["wipe"] or is_settled.mean() < _MIN_SETTLED or not _is_gradual(window):
         return None
-    steps = np.stack([each.change for each in window[1:]])
+    steps = np.stack([sample.change for sample in window[1:]])
     concentration = float(np.median(steps.max(axis=0) / (steps.sum(axis=0) + 1)))
     return "dissolve" if concentration > _MIN_CONCENTRATION else None
 
 
 def _is_gradual(window: Sequence[_Sample]) -> bool:
     """Return whether no step between samples has most of the change."""
-    steps = [float(each.change.mean()) for each in window[1:]]
+    steps = [float(sample.change.mean()) for sample in window[1:]]
     return max(steps) <= _MAX_PEAK * (sum(steps) / len(steps) + 0.5)
 
 
@@ -242,8 +243,8 @@ def _texture(frame: GreyFrame) -> float:
 def _find_range(window: Sequence[_Sample]) -> tuple[int, int]:
     """Return the last frame that looks like the first one of a window, and the first that looks like the last one."""
     progress = []
-    for each in window:
-        way, rest = envelope_distance(window[0].frame, each.frame), envelope_distance(each.frame, window[-1].frame)
+    for frame in (sample.frame for sample in window):
+        way, rest = envelope_distance(window[0].frame, frame), envelope_distance(frame, window[-1].frame)
         progress.append(way / (way + rest))
     first = max((k for k, share in enumerate(progress) if share <= _STARTED), default=0)
     last = min((k for k, share in enumerate(progress) if k > first and share >= 1 - _STARTED), default=len(window) - 1)

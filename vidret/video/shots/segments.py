@@ -207,9 +207,11 @@ class ShotFollower:
         yield from self._pop(len(self._times))
 
     def _note(self, transitions: Iterable[Transition]) -> None:
-        for each in transitions:
-            self._starts.append(each.frame)
-            self.changes.append(ShotChange(self._times[each.start], self._times[each.frame], each.kind))
+        for transition in transitions:
+            self._starts.append(transition.frame)
+            self.changes.append(
+                ShotChange(self._times[transition.start], self._times[transition.frame], transition.kind)
+            )
 
     def _pop(self, num_decided: int) -> Iterator[tuple[StreamedFrame, bool]]:
         while self._waiting and self._waiting[0][0] < num_decided:

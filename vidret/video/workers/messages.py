@@ -19,7 +19,7 @@ from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
 
 Header = dict[str, Any]
-_ERRORS = {each.__name__: each for each in (DecodeError, UnreachableError, DecoderFailedError)}
+_ERRORS = {kind.__name__: kind for kind in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
 
 
@@ -107,7 +107,7 @@ def unpack_message(read: Callable[[int], memoryview]) -> tuple[Header, memoryvie
 
 def describe_error(error: DecodeError) -> Header:
     """Return the header of a message that reports a failed request."""
-    kind = next(name for name, each in reversed(_ERRORS.items()) if isinstance(error, each))
+    kind = next(name for name, type_ in reversed(_ERRORS.items()) if isinstance(error, type_))
     return {"kind": "failed", "error": kind, "reason": error.reason}
 
 

@@ -233,11 +233,11 @@ def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
         if decoder != "auto":
             _log.warning("%s can use only NVIDIA GPUs, so the CPU decodes for %s", find_decoder(decoder).title, device)
         return []
-    faults = {each: _try_apart(gpu, each) for each in wanted}
-    found = [each for each, fault in faults.items() if not fault]
+    faults = {name: _try_apart(gpu, name) for name in wanted}
+    found = [name for name, fault in faults.items() if not fault]
     if not found:
-        for each, fault in faults.items():
-            _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", find_decoder(each).title, gpu, fault)
+        for name, fault in faults.items():
+            _log.warning("%s cannot decode on GPU %d, so the CPU decodes: %s", find_decoder(name).title, gpu, fault)
     return found
 
 
