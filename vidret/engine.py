@@ -63,13 +63,13 @@ from vidret.search.preparation import (
     save_text_background,
 )
 from vidret.search.query.grammar import Interpretation
-from vidret.store.consent import allow_address
 from vidret.store.contents import read_embeddings, read_shots
 from vidret.store.lookup import find_below, find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
 from vidret.store.vectors.flat import choose_search_device
+from vidret.store.vectors.registry import allow_address
 from vidret.text import absolute_path, display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,

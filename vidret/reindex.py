@@ -22,7 +22,7 @@ from vidret.search.concepts.storage import list_concepts
 from vidret.search.models import allow_encoder
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.store.vectors.address import FAISS
+from vidret.store.vectors.base import FAISS
 from vidret.store.watch_list import change_watches, read_watches, write_watches
 from vidret.text import has_file
 from vidret.video.decoders.base import choose_mode

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.consent import allow, allow_address, check_allowed, is_allowed
+from vidret.store.consent import allow, check_allowed, is_allowed
+from vidret.store.vectors.registry import allow_address
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def check_server(value: str) -> None:
 
 def check_store(value: str) -> None:
     """Refuse what is not the address of a vector store."""
-    from vidret.store.vectors.address import normalise_address
+    from vidret.store.vectors.registry import normalise_address
 
     normalise_address(value, Path())
 

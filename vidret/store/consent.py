@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.vectors.address import FAISS, MILVUS, normalise_address
 from vidret.text import sanitize
 
 logger = logging.getLogger(__name__)
@@ -28,16 +27,6 @@ def allow(index: str | os.PathLike[str], name: str) -> None:
         path.write_text(f"{os.path.realpath(index)}\n{name}\n", "utf-8", "surrogateescape")
     except OSError as error:
         logger.info("%s: cannot be written, so that %s must be named again (%s)", path, name, error.strerror)
-
-
-def allow_address(index: Path, address: str) -> None:
-    """Remember that an index may keep its vectors at an address, which its user has named.
-
-    Raises:
-        StoreError: The address is invalid.
-    """
-    if (normal := normalise_address(address, index)) not in (FAISS, MILVUS):
-        allow(index, normal)
 
 
 def is_allowed(index: str | os.PathLike[str], name: str) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.vectors.address import DEFAULT_FILE
-from vidret.store.vectors.current import HOME, check_address
-from vidret.store.vectors.registry import VectorLocation
+from vidret.store.vectors.base import VectorLocation
+from vidret.store.vectors.current import HOME
+from vidret.store.vectors.milvus_address import DEFAULT_FILE
+from vidret.store.vectors.registry import check_address
 
 CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # a Path keeps one of two slashes

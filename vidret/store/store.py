@@ -15,7 +15,6 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.repair import repair_catalog
 from vidret.store.catalog.tables import Metadata
-from vidret.store.consent import allow_address
 from vidret.store.epochs import Epochs
 from vidret.store.folder import (
     CATALOG,
@@ -31,9 +30,9 @@ from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
-from vidret.store.vectors.address import normalise_address
 from vidret.store.vectors.current import CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
+from vidret.store.vectors.registry import allow_address, normalise_address
 from vidret.store.writing import Writer
 from vidret.types import ALL_VIDEOS, Filters
 

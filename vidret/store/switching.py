@@ -18,10 +18,9 @@ from vidret.store.folder import CATALOG, FEATURES
 from vidret.store.os_calls import sync_folder
 from vidret.store.snapshots.changes import restart_log
 from vidret.store.snapshots.columns import KEY
-from vidret.store.vectors.address import FAISS
+from vidret.store.vectors.base import FAISS, VectorLocation
 from vidret.store.vectors.current import HOME
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST
-from vidret.store.vectors.registry import VectorLocation
 
 COPY = "switch.sqlite"
 

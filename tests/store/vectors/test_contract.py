@@ -41,7 +41,7 @@ ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") e
 @pytest.fixture(params=ALL)
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     if request.param in SHARDS:  # even in a tiny index
-        monkeypatch.setattr("vidret.store.vectors.registry.FaissVectors", partial(FaissVectors, ivf_from=1))
+        monkeypatch.setattr("vidret.store.vectors.faiss.FaissVectors", partial(FaissVectors, ivf_from=1))
         monkeypatch.setattr("vidret.store.vectors.faiss.choose_kind", lambda *_: request.param)
     return Kind(tmp_path / "index", KINDS[request.param])
 

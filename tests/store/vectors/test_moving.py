@@ -8,7 +8,7 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.vectors import current
-from vidret.store.vectors.registry import VectorLocation
+from vidret.store.vectors.base import VectorLocation
 
 
 class FakeVectors:

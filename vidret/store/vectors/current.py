@@ -16,14 +16,11 @@ from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.consent import allow_address
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.address import FAISS, normalise_address
+from vidret.store.vectors.base import FAISS, VectorIndex, VectorLocation, VectorOptions
 from vidret.store.vectors.faiss import FaissVectors
-from vidret.store.vectors.flat import load_faiss
-from vidret.store.vectors.milvus_collection import Collection
-from vidret.store.vectors.registry import VectorIndex, VectorLocation, open_vectors
+from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 from vidret.types import Filters
 
 logger = logging.getLogger(__name__)
@@ -38,18 +35,6 @@ class OpenVectors(Protocol):
 
     def __call__(self, location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
         """Open them; ``on_progress`` receives the number of videos copied and the total."""
-
-
-def check_address(address: str, folder: Path, dim: int) -> None:
-    """Check that vectors can be stored at an address, before an index is created.
-
-    Raises:
-        VidretError: Milvus cannot be reached, or a dependency is not installed.
-    """
-    if address == FAISS:
-        load_faiss()
-    else:
-        Collection(address, "", dim, folder).close()
 
 
 def move_store(
@@ -187,5 +172,12 @@ class CurrentVectors:
         return VectorLocation.from_json(self._catalog.tables.meta(HOME))
 
     def _open(self, location: VectorLocation, *, device: str, on_progress: OnProgress | None = None) -> VectorIndex:
-        catalog, epochs = self._catalog, self._epochs
-        return open_vectors(location, self._folder, self._dim, catalog, epochs, device=device, on_progress=on_progress)
+        options = VectorOptions(
+            folder=self._folder,
+            dim=self._dim,
+            catalog=self._catalog,
+            epochs=self._epochs,
+            device=device,
+            on_progress=on_progress,
+        )
+        return open_vectors(location, options)

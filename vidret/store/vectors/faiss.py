@@ -14,6 +14,7 @@ from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.bitmap import MAX_ID, Bits
 from vidret.store.snapshots.snapshot import Selection
+from vidret.store.vectors.base import FAISS, VectorStore
 from vidret.store.vectors.flat import load_faiss
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, remove_others
 from vidret.store.vectors.shards import IVF_FROM, Shards, choose_kind, describe_kinds
@@ -139,3 +140,14 @@ def _unpack(packed: object) -> Bits | None:
     except zlib.error:
         return None
     return np.frombuffer(unpacked, np.uint8)
+
+
+STORE = VectorStore(
+    forms=FAISS,
+    normalise=lambda address, _folder: address if address == FAISS else None,
+    is_part=lambda _address: True,
+    check=lambda _address, _folder, _dim: load_faiss(),
+    open=lambda _location, options: FaissVectors(
+        options.folder, options.dim, options.catalog, options.epochs, device=options.device
+    ),
+)

@@ -20,7 +20,8 @@ from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.consent import check_allowed
 from vidret.store.epochs import Epochs
-from vidret.store.vectors.address import DEFAULT_FILE, MILVUS
+from vidret.store.vectors.base import VectorLocation, VectorOptions, VectorStore
+from vidret.store.vectors.milvus_address import DEFAULT_FILE, FORMS, MILVUS, normalise_milvus
 from vidret.store.vectors.milvus_collection import LIMIT, PATH_BYTES, Collection, missing_collection_error
 from vidret.store.vectors.mirror import Mirror, PushTask, StaleRows, to_milvus_filter
 from vidret.types import ALL_VIDEOS, Filters
@@ -236,3 +237,24 @@ class MilvusVectors:
                     check_allowed(self._folder, self._address, option="--store")
                 self._collection = Collection(self._address, self._name, self._dim, self._folder)
             return self._collection
+
+
+def _open(location: VectorLocation, options: VectorOptions) -> MilvusVectors:
+    return MilvusVectors(
+        location.address,
+        location.name,
+        options.folder,
+        options.dim,
+        options.catalog,
+        options.epochs,
+        on_progress=options.on_progress,
+    )
+
+
+STORE = VectorStore(
+    forms=FORMS,
+    normalise=normalise_milvus,
+    is_part=lambda address: address == MILVUS,
+    check=lambda address, folder, dim: Collection(address, "", dim, folder).close(),
+    open=_open,
+)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.vectors.address import find_milvus_file, split_milvus_server
+from vidret.store.vectors.milvus_address import find_milvus_file, split_milvus_server
 
 LIMIT = 16_384  # maximum results per query
 PATH_BYTES = 65_535  # maximum size of a text field

@@ -1,4 +1,4 @@
-"""Addresses of an index's vectors: ``faiss``, which is embedded, or a Milvus file or server."""
+"""Addresses of Milvus: a file, which milvus-lite serves, or a server."""
 
 import os
 import re
@@ -7,38 +7,34 @@ from urllib.parse import SplitResult, urlsplit
 
 from vidret.errors import StoreError
 
-FAISS = "faiss"
 MILVUS = "milvus://"
 DEFAULT_FILE = "vectors.milvus.db"  # in the index folder, for an address without a file or server
-FORMS = "faiss, milvus://, milvus://FILE.db, milvus://HOST:PORT or milvus://http(s)://HOST:PORT[/DATABASE]"
+FORMS = "milvus://, milvus://FILE.db, milvus://HOST:PORT, milvus://http(s)://HOST:PORT[/DATABASE]"
 _BARE = re.compile(r"([^/@:]+|\[[0-9A-Fa-f:.]+\]):\d+(/\w+)?")
 
 
-def normalise_address(address: str, folder: Path) -> str:
-    """Return an address in its normal form, which the index stores.
+def normalise_milvus(address: str, folder: Path) -> str | None:
+    """Return an address of Milvus in its normal form, None if it is none.
 
-    A relative file is resolved against the current folder. ``milvus://`` alone means a file in the index folder, which
-    moves with the folder.
+    A relative file is resolved against the current folder. ``milvus://`` means a file in the index folder, which moves
+    with the folder.
 
     Raises:
-        StoreError: The address is invalid, or contains a password, which would be stored and displayed.
+        StoreError: It contains a password.
     """
-    if address == FAISS:
-        return FAISS
     target = address.removeprefix(MILVUS)
     if target == address:
-        raise StoreError(f"store must be {FORMS}, got {address}")
+        return None
     if not target:
         return MILVUS
     if _BARE.fullmatch(target):
         target = f"http://{target}"
     if target.startswith(("http://", "https://")):
-        return MILVUS + _normalise_server(target)
+        return _normalise_server(target)
     if target.endswith(".db"):
         path = os.path.abspath(Path(target).expanduser())  # noqa: PTH100  symbolic links are kept, as for videos
         return MILVUS if path == os.path.abspath(folder / DEFAULT_FILE) else MILVUS + path  # noqa: PTH100
-    shown = MILVUS + "..." if "@" in target else address
-    raise StoreError(f"store must be {FORMS}, got {shown}")
+    return None
 
 
 def find_milvus_file(address: str, folder: Path) -> Path | None:
@@ -55,7 +51,7 @@ def split_milvus_server(address: str) -> tuple[str, str]:
     return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
 
 
-def _normalise_server(url: str) -> str:
+def _normalise_server(url: str) -> str | None:
     parts = _split(url)
     if parts is None or "@" in parts.netloc:
         raise StoreError(
@@ -63,8 +59,8 @@ def _normalise_server(url: str) -> str:
         )
     database = parts.path.strip("/")
     if not parts.hostname or "/" in database or parts.query or parts.fragment:
-        raise StoreError(f"store must be {FORMS}, got {MILVUS}{url}")
-    return f"{parts.scheme}://{parts.netloc}" + (f"/{database}" if database else "")
+        return None
+    return f"{MILVUS}{parts.scheme}://{parts.netloc}" + (f"/{database}" if database else "")
 
 
 def _split(url: str) -> SplitResult | None:

@@ -1,0 +1,126 @@
+"""The interface of vector stores, which find the nearest segments of a query, and where an index keeps its own."""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from vidret.errors import StoreError
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.epochs import Epochs
+from vidret.types import Filters
+
+FAISS = "faiss"  # the address of the vector store that is part of every installation
+
+
+class VectorIndex(Protocol):
+    """A searchable copy of the vectors in the feature files, synchronised with the catalog."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of index, ``none`` before anything is saved."""
+
+    @property
+    def max_k(self) -> int | None:
+        """The maximum ``k`` of ``search``, None for no limit."""
+
+    def search(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return scores and ids of the k best searchable segments per query, from videos that match.
+
+        Those of ``excluded`` videos are left out before the k best are chosen.
+        """
+
+    def prepare(self) -> None:
+        """Check, before a writer starts, that saving will be possible."""
+
+    def note_changes(self, num_changes: int = 1) -> None:
+        """Handle changes that have just been made to the catalog."""
+
+    def save(self) -> None:
+        """Save all changes, so that opening the index is fast."""
+
+    def drop(self) -> None:
+        """Delete the saved vectors."""
+
+    def close(self) -> None:
+        """Release all resources."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorLocation:
+    """Where an index keeps its vectors: a normalised address, and the name of its collection there."""
+
+    address: str = FAISS
+    name: str = ""
+
+    @classmethod
+    def create(cls, address: str) -> Self:
+        """Return a location with a unique name, so that many indexes can share a server."""
+        return cls(address, "" if address == FAISS else secrets.token_hex(8))
+
+    @classmethod
+    def from_json(cls, text: Any) -> Self:
+        """Parse the result of ``to_json``; None means FAISS.
+
+        Raises:
+            StoreError: It is something else.
+        """
+        try:
+            location = cls(**json.loads(text)) if text else cls()
+            if re.fullmatch("[0-9a-f]*", location.name):  # it becomes a part of SQL
+                return location
+        except (ValueError, TypeError):
+            pass
+        raise StoreError(f"store must be an address and the name of a collection, got {text!r}")
+
+    def to_json(self) -> str:
+        """Return the location as JSON for the catalog."""
+        return json.dumps({"address": self.address, "name": self.name})
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VectorOptions:
+    """What a vector store is opened for: the index in a folder, and its parts.
+
+    Attributes:
+        folder: Of the index.
+        dim: Of its vectors.
+        catalog: Says which segments there are.
+        epochs: Reads their vectors.
+        device: Where to search, if the store can choose.
+        on_progress: Receives the number of videos saved and the total.
+    """
+
+    folder: Path
+    dim: int
+    catalog: Catalog
+    epochs: Epochs
+    device: str = "cpu"
+    on_progress: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorStore:
+    """A kind of vector store, registered in ``registry``.
+
+    Attributes:
+        forms: Its addresses, for messages.
+        normalise: Returns an address as an index in a folder stores it; None if it is none of these.
+        is_part: Whether what is at a normalised address is part of the index, so that its user need not name it.
+        check: Raises a ``VidretError`` if vectors of a dimension cannot be stored at an address.
+        open: Opens the vectors at a location; nothing is loaded or connected before it is needed.
+    """
+
+    forms: str
+    normalise: Callable[[str, Path], str | None]
+    is_part: Callable[[str], bool]
+    check: Callable[[str, Path, int], None]
+    open: Callable[[VectorLocation, VectorOptions], VectorIndex]
