@@ -474,7 +474,8 @@ def test_words_that_were_added_are_found_at_once(index: Path) -> None:
 
 def test_damaged_texts_are_left_out_and_said_once(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     damage(index / "words" / "features" / "video.f16", 4)  # the vector of the first text
-    damage(index / "words" / "features" / "tokens.bin", 4 + len('["the line is busy", "speech", 0.9, "en", 1, 3]'))
+    with contextlib.closing(sqlite3.connect(index / "words" / "catalog.sqlite")) as catalog, catalog:
+        assert catalog.execute("UPDATE texts SET text = x'ff' WHERE segment = 2").rowcount == 1
     with Engine(index, NamedColours()) as engine:
         for _ in range(2):
             assert set(search(engine, '"call again"')) <= {"red", "blue"}

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
+from vidret.store.snapshots.snapshot import Selection
 from vidret.types import Filters
 
 FAISS = "faiss"  # the address of the vector store that is part of every installation
@@ -52,6 +53,16 @@ class VectorIndex(Protocol):
 
     def close(self) -> None:
         """Release all resources."""
+
+
+@runtime_checkable
+class SelectionIndex(VectorIndex, Protocol):
+    """A ``VectorIndex`` that can also search any selection of segments, which timed texts need."""
+
+    def search_within(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return scores and ids of the k best per query, within a selection of a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, VectorIndex, VectorLocation, VectorOptions
-from vidret.store.vectors.faiss import FaissVectors
+from vidret.store.vectors.base import FAISS, SelectionIndex, VectorIndex, VectorLocation, VectorOptions
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 from vidret.types import Filters
 
@@ -129,14 +128,14 @@ class CurrentVectors:
         return self._ask(lambda index: index.search(queries, k, filters, excluded))
 
     def search_within(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> Found:
-        """Search as ``FaissVectors.search_within``.
+        """Search as ``SelectionIndex.search_within``.
 
         Raises:
-            StoreError: The vectors are elsewhere.
+            StoreError: The vectors are in a store that cannot.
         """
 
         def ask(index: VectorIndex) -> Found:
-            if not isinstance(index, FaissVectors):
+            if not isinstance(index, SelectionIndex):
                 raise StoreError(f"{self._folder}: the vectors must be in {FAISS} to search a selection")
             return index.search_within(queries, k, within)
 
