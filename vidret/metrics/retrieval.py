@@ -204,8 +204,6 @@ def evaluate_calibrated(
     truth: Int[np.ndarray, " text"] | None = None,
     *,
     bank: str,
-    all_captions: bool = False,
-    cuts: Sequence[int] = CUTS,
 ) -> Row:
     """Evaluate one direction of scores with a hubness correction.
 
@@ -217,8 +215,6 @@ def evaluate_calibrated(
         calibrate: ``sk_norm`` or ``qb_norm``, or a partial of one of them.
         truth: See ``evaluate``.
         bank: Description of the bank, such as "the captions of the training split".
-        all_captions: See ``evaluate``.
-        cuts: See ``evaluate``.
 
     Raises:
         VidretError: A score or a bank score is not finite.
@@ -231,16 +227,13 @@ def evaluate_calibrated(
         correction = calibrate(_to_tensor(bank_scores, direction))
         corrected.append(_turn(correction.correct(_to_tensor(scores, direction)), direction))
     mean = torch.stack(corrected).mean(0).numpy()
-    return make_row(label, direction, rank_matrix(mean, truth, all_captions=all_captions), cuts, bank)
+    return make_row(label, direction, rank_matrix(mean, truth), CUTS, bank)
 
 
 def evaluate_dual_softmax(
     direction: Direction,
     scores: Float[np.ndarray, "text video"],
     truth: Int[np.ndarray, " text"] | None = None,
-    *,
-    all_captions: bool = False,
-    cuts: Sequence[int] = CUTS,
 ) -> Row:
     """Evaluate logits with a dual softmax, which uses all queries of the test set at once.
 
@@ -250,9 +243,8 @@ def evaluate_dual_softmax(
     """
     logits = _to_tensor(scores, direction)
     weighted = _turn(dual_softmax(logits), direction).numpy()
-    ranks = rank_matrix(weighted, truth, all_captions=all_captions)
     bank = f"all {len(logits)} {'texts' if direction == 't2v' else 'videos'} of the test set at once"
-    return make_row("dual softmax", direction, ranks, cuts, bank)
+    return make_row("dual softmax", direction, rank_matrix(weighted, truth), CUTS, bank)
 
 
 def _to_tensor(scores: Shaped[np.ndarray, "text video"], direction: Direction) -> torch.Tensor:
