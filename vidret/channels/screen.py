@@ -212,7 +212,8 @@ class ScreenReader:
         if not is_new_scene and self._num_quick + 1 < FULL_EVERY:
             known = [track.extent for track in self._tracks if track.last_s == self._last_s] + self._rejected
             boxes = self._detect(fit_image(image, QUICK_SIDE))
-            if all(any(overlap_boxes(extent, bound(box)) >= MIN_OVERLAP for extent in known) for box in boxes):
+            found = map(bound, boxes)
+            if all(any(overlap_boxes(extent, other) >= MIN_OVERLAP for extent in known) for other in found):
                 self._num_quick += 1
                 return []
         self._num_quick, self._rejected = 0, []
