@@ -15,24 +15,11 @@ def are_ids(ids: Ids) -> bool:
     return not len(ids) or bool(ids[0] >= 0 and ids[-1] <= MAX_ID and (ids[1:] > ids[:-1]).all())
 
 
-def make_bitmap(ids: Ids) -> Bits:
-    """Return ascending ids as a bitmap.
+def make_bitmap(ids: Ids, chosen: Bool[np.ndarray, " _id"] | bool = True) -> Bits:
+    """Return ascending ids, or those of them that are chosen, as a bitmap; fast where none is missing between them.
 
     Raises:
         StoreError: They are no ids of segments, which would take all memory.
-    """
-    if not are_ids(ids):
-        raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")
-    flags = np.zeros(int(ids[-1]) + 1 if len(ids) else 0, bool)
-    flags[ids] = True
-    return np.packbits(flags, bitorder="little")
-
-
-def choose_ids(ids: Ids, chosen: Bool[np.ndarray, " _id"]) -> Bits:
-    """Return those of ascending ids that are chosen as a bitmap; fast where none is missing between them.
-
-    Raises:
-        StoreError: They are no ids of segments.
     """
     if len(ids) and not 0 <= ids[0] <= ids[-1] <= MAX_ID:
         raise StoreError(f"ids of segments must ascend from 0 to {MAX_ID}, got {ids[0]} to {ids[-1]}")

@@ -13,7 +13,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
 from vidret.store.catalog.tables import CheckedTables
 from vidret.store.records import FILE_STATES, IMPORTED
-from vidret.store.snapshots.bitmap import add_ids, are_ids, choose_ids
+from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
@@ -293,7 +293,7 @@ class SnapshotBuilder:
             bits = add_ids(self._everything.bits, self._segments["ids"][first_new:][searchable])
             num_searchable += self._everything.num_segments
         else:
-            bits = choose_ids(self._segments["ids"], searchable)
+            bits = make_bitmap(self._segments["ids"], searchable)
         self._everything = Selection(bits, num_searchable, narrow=False)
 
     # Files

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
 from vidret.store.catalog.matching import filter_values
 from vidret.store.records import DEAD_STATES, FILE_STATES
-from vidret.store.snapshots.bitmap import Bits, Ids, choose_ids, list_ids
+from vidret.store.snapshots.bitmap import Bits, Ids, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
 from vidret.text import compose, strip_query
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
@@ -260,7 +260,7 @@ class Snapshot:
     def select_videos(self, allowed: Videos) -> Selection:
         """Return the searchable segments of some videos."""
         chosen = allowed[self.segments.video_rows] & self.segments.searchable
-        return Selection(choose_ids(self.segments.ids, chosen), int(np.count_nonzero(chosen)), narrow=True)
+        return Selection(make_bitmap(self.segments.ids, chosen), int(np.count_nonzero(chosen)), narrow=True)
 
     def find_segments(self, ids: Sequence[int] | Ids) -> Ids:
         """Return the rows of segments, -1 for those that are unknown or deleted."""
