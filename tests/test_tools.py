@@ -123,7 +123,7 @@ def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
     cells = {"1000/flat": dict.fromkeys(KEYS, 1.0), "100000/ivf": dict.fromkeys(KEYS, 0.5)}
     bench.draw_curves(cells, tmp_path / "curves.png")
     pixels = {tuple(pixel) for pixel in np.asarray(Image.open(tmp_path / "curves.png")).reshape(-1, 3).tolist()}
-    shown = [tuple(colour) in pixels for colour in bench.COLOURS.values()]
+    shown = [tuple(colour) in pixels for colour in load_tool("draw_scale").COLOURS.values()]
     assert shown == [True, True, False, False, False]
     assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
 
@@ -179,7 +179,7 @@ def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
 
 
 def test_a_scale_places_values_by_their_logarithm() -> None:
-    scale = load_tool("bench_scale").Scale(10.0, 1000.0, 0.0, 100.0, log=True)
+    scale = load_tool("draw_scale").Scale(10.0, 1000.0, 0.0, 100.0, log=True)
     assert [round(scale(value)) for value in (10, 100, 1000, 5000)] == [0, 50, 100, 100]
     assert scale.ticks() == [10, 100, 1000]
 
