@@ -21,7 +21,6 @@ ClipOption = Annotated[
         "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
         SCOPE,
         "FILE",
-        flag="--clip",
     ),
 ]
 FromOption = Annotated[float | None, option("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)]

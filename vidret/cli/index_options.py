@@ -47,7 +47,6 @@ WordsOption = Annotated[
         '"words" is installed.',
         SOURCES,
         "auto|on|off|LIST",
-        flag="--words",
         envvar="VIDRET_WORDS",
     ),
 ]
@@ -58,7 +57,6 @@ SpeechModelOption = Annotated[
         "installed. The index remembers it.",
         MODEL,
         "NAME|FOLDER",
-        flag="--speech-model",
     ),
 ]
 DescribeOption = Annotated[
@@ -69,7 +67,6 @@ DescribeOption = Annotated[
         "VIDRET_LLM_KEY.",
         LANGUAGE_MODEL,
         "URL",
-        flag="--describe",
     ),
 ]
 MaxCallsOption = Annotated[
@@ -83,7 +80,6 @@ ShotsOption = Annotated[
         "index follows shots.",
         SOURCES,
         "auto|on|off",
-        flag="--shots",
     ),
 ]
 SamplingOption = Annotated[
@@ -93,7 +89,6 @@ SamplingOption = Annotated[
         "only keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is exact.",
         SOURCES,
         "auto|exact|balanced|fast",
-        flag="--sampling",
     ),
 ]
 PrepareMomentsOption = Annotated[
@@ -136,10 +131,7 @@ WatchOption = Annotated[
     ),
 ]
 WebhookOption = Annotated[
-    str | None,
-    option(
-        "Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL", flag="--webhook"
-    ),
+    str | None, option("Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL")
 ]
 ExitCodeOption = Annotated[bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT, flag="--exit-code")]
 FailOnErrorOption = Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT, flag="--fail-on-error")]

@@ -55,7 +55,6 @@ JudgeOption = Annotated[
         "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
         LANGUAGE_MODEL,
         "URL|MODEL",
-        flag="--judge",
     ),
 ]
 JudgeTopOption = Annotated[int, option("Videos that --judge reranks.", LANGUAGE_MODEL, "N", min=2, max=100)]

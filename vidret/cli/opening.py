@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vidret.corpus.vectors import RememberedTexts
     from vidret.encode.encoder import Encoder
     from vidret.engine import Engine
+    from vidret.store.store import Store
 
+T = TypeVar("T")
 MODEL_VARIABLE = "VIDRET_MODEL"
 FIRST_START = (
     "Still loading. The first start after an installation compiles Python's packages and reads models from the disk, "
@@ -159,6 +161,23 @@ def open_engine_or_client(
     from vidret.client import RemoteEngine
 
     return context.with_resource(RemoteEngine(server, token))
+
+
+def read_contents(
+    context: typer.Context,
+    server: str | None,
+    token: str | None,
+    index: Path,
+    read_store: "Callable[[Store], T]",
+    ask_client: "Callable[[Engine | RemoteEngine], T]",
+) -> T:
+    """Return what an index holds, or that of a server if ``server`` is given. Neither loads a model."""
+    if server is None and not is_on_command_line(context, "token"):
+        from vidret.store.store import Store
+
+        with Store.open(index) as store:
+            return read_store(store)
+    return ask_client(open_engine_or_client(context, server, token, index, "auto", "auto"))
 
 
 def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:

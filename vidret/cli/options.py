@@ -77,7 +77,6 @@ ModelOption = Annotated[
         "file. The index remembers it. VIDRET_MODEL sets another default.",
         MODEL,
         "NAME|FILE",
-        flag="--model",
     ),
 ]
 TrustedModelOption = Annotated[
@@ -86,7 +85,6 @@ TrustedModelOption = Annotated[
         "The encoder of the index, to be named once for an index from elsewhere whose encoder is not part of it.",
         MODEL,
         "NAME",
-        flag="--model",
     ),
 ]
 ProbedModelOption = Annotated[str | None, option("Encoder, as for vidret index.", MODEL, "NAME|FILE")]
@@ -97,7 +95,6 @@ MergeOption = Annotated[
         "left: faster, with less precise vectors. Default: as the model's name has it, which is off.",
         MODEL,
         "off|gentle|half",
-        flag="--merge",
     ),
 ]
 DeviceOption = Annotated[
@@ -125,14 +122,7 @@ JsonOption = Annotated[bool, option("Print JSON.", OUTPUT, flag="--json")]
 SheetOption = Annotated[Path | None, option("Write a contact sheet of the results (.jpg or .png).", OUTPUT, "FILE")]
 ServerOption = Annotated[
     str | None,
-    option(
-        "Ask a running vidret serve, such as http://127.0.0.1:8000, instead of opening an index.",
-        SCOPE,
-        "URL",
-        flag="--server",
-    ),
+    option("Ask a running vidret serve, such as http://127.0.0.1:8000, instead of opening an index.", SCOPE, "URL"),
 ]
-TokenOption = Annotated[
-    str | None, option("Access token of the server.", SCOPE, "TOKEN", flag="--token", envvar="VIDRET_TOKEN")
-]
+TokenOption = Annotated[str | None, option("Access token of the server.", SCOPE, "TOKEN", envvar="VIDRET_TOKEN")]
 WorkersOption = Annotated[int | None, option("Files decoded at once; default: one per core.", ADVANCED, "N", min=1)]

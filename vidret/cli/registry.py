@@ -43,9 +43,7 @@ COMMANDS = (
     Entry("locate", SEARCH, "Find the moments that match a query, with start and end."),
     Entry("serve", OFFER, "Serve an index over HTTP, with a page to search it in the browser."),
     Entry(
-        "ask",
-        SEARCH,
-        "Answer a question from the moments that a search finds, by a language model that cites them.",
+        "ask", SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."
     ),
     Entry(
         "mcp",
@@ -76,11 +74,7 @@ COMMANDS = (
         LOOK,
         "Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames.",
     ),
-    Entry(
-        "teach",
-        TEACH,
-        "Teach a concept by examples: @NAME then stands for it in queries. Works from one example.",
-    ),
+    Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
     Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),
     Entry("forget", TEACH, "Forget a taught concept.", modules="commands.teach"),
     Entry("watch", TEACH, "Queries that vidret index asks of every new video."),
@@ -125,9 +119,7 @@ COMMANDS = (
         "Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers.",
     ),
     Entry(
-        "convert",
-        MODELS,
-        "Convert a published checkpoint to a model that vidret loads, or join models to one file.",
+        "convert", MODELS, "Convert a published checkpoint to a model that vidret loads, or join models to one file."
     ),
     Entry(
         "train",

@@ -35,10 +35,7 @@ def describe_command(
     against: Annotated[
         str | None,
         option(
-            "Indexed folder to compare with; default: an overview, and all other videos of the index.",
-            SCOPE,
-            "FOLDER",
-            flag="--against",
+            "Indexed folder to compare with; default: an overview, and all other videos of the index.", SCOPE, "FOLDER"
         ),
     ] = None,
     phrases: Annotated[

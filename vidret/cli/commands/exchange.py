@@ -49,9 +49,7 @@ def embeddings_command(
             flag="--format",
         ),
     ] = "npy",
-    level: Annotated[
-        str, option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS), flag="--level")
-    ] = "segment",
+    level: Annotated[str, option("One vector for each segment or frame.", OUTPUT, "|".join(LEVELS))] = "segment",
     folder: Annotated[str | None, option("Only videos in this folder, at any depth.", FILTERS, "DIR|URL")] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
@@ -114,9 +112,7 @@ def import_command(
 @app.command("merge")
 def merge_command(
     indexes: Annotated[list[Path], argument("Index folders to merge; they are only read.", "INDEX")],
-    index: Annotated[
-        Path, option("Folder to merge into, new or not.", None, "DIR", flag="--index", envvar="VIDRET_INDEX")
-    ],
+    index: Annotated[Path, option("Folder to merge into, new or not.", None, "DIR", envvar="VIDRET_INDEX")],
     as_json: Annotated[bool, option("Print JSON.", flag="--json")] = False,
 ) -> None:
     """Merge indexes that were built separately into one. Safe to interrupt and run again."""

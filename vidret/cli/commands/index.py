@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -59,6 +59,7 @@ from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_describe_summary, print_index_summary
 from vidret.present.terminal import print_error, print_failure, print_message
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
+from vidret.video.decoders.registry import DECODERS
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from vidret.index.progress import IndexReport
     from vidret.language.describing import DescribeReport
     from vidret.language.endpoint import ChatEndpoint
-    from vidret.video.decoders.registry import Decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def index_command(
     endpoint = (
         None if describe is None else make_endpoint(describe, describe_model, DESCRIBE_TIMEOUT_S, name="describe")
     )
-    decoding = read_decoding(decoder, shots, sampling)
+    chosen_decoder = parse_choice(decoder, DECODERS, option="--decoder")
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not is_indexed(index)
@@ -177,7 +177,17 @@ def index_command(
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and choose_model(model) is None:
         suggest_model()
-    update = partial(engine.index, paths, run=run, workers=workers, timeout=timeout, memory=memory_bytes, **decoding)
+    update = partial(
+        engine.index,
+        paths,
+        run=run,
+        workers=workers,
+        decoder=chosen_decoder,
+        timeout=timeout,
+        memory=memory_bytes,
+        shots=SHOTS[shots],
+        sampling=SAMPLING[sampling],
+    )
 
     def index_once() -> IndexOutcome:
         """Index what is new or changed, and report."""
@@ -251,29 +261,6 @@ def print_report(
         print_index_summary(report, index)
     if described is not None:
         print_describe_summary(described)
-
-
-class DecodingOptions(TypedDict):
-    """The options of ``Engine.index`` that choose which frames are decoded, and by what."""
-
-    decoder: "Decoder"
-    shots: bool | None
-    sampling: SamplingMode | None
-
-
-def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
-    """Return the values of ``--decoder``, ``--shots`` and ``--sampling`` as the engine takes them.
-
-    Raises:
-        typer.BadParameter: One of them is unknown.
-    """
-    from vidret.video.decoders.registry import DECODERS
-
-    return {
-        "decoder": parse_choice(decoder, DECODERS, option="--decoder"),
-        "shots": SHOTS[parse_choice(shots, tuple(SHOTS), option="--shots")],
-        "sampling": SAMPLING[parse_choice(sampling, tuple(SAMPLING), option="--sampling")],
-    }
 
 
 def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":

@@ -1,6 +1,5 @@
 """The commands that look into videos: ``vidret transcript``, ``vidret shots`` and ``vidret duplicates``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import parse_names
-from vidret.cli.opening import is_on_command_line, open_engine_or_client
+from vidret.cli.opening import open_engine_or_client, read_contents
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -27,10 +26,10 @@ from vidret.present.progress import show_count
 from vidret.present.terminal import write_stdout
 from vidret.present.transcript import FORMATS, to_transcript
 from vidret.text import absolute_path
-from vidret.types import TEXT_SOURCES, TextSource
+from vidret.types import TEXT_SOURCES
 
 if TYPE_CHECKING:
-    from vidret.types import Shot, TimedText
+    pass
 
 SourceOption = Annotated[
     str | None,
@@ -39,7 +38,6 @@ SourceOption = Annotated[
         "all of them.",
         SCOPE,
         ",".join(TEXT_SOURCES),
-        flag="--source",
     ),
 ]
 TranscriptFormatOption = Annotated[str, option("Format of stdout.", OUTPUT, "|".join(FORMATS), flag="--format")]
@@ -56,30 +54,26 @@ def transcript_command(
     form: TranscriptFormatOption = "txt",
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
+    from vidret.store.lookup import look_up_video
+    from vidret.store.texts.upkeep import read_transcript
+
     sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
-    if server is None and not is_on_command_line(context, "token"):
-        texts = read_local(index, video, sources)
-    else:
-        texts = open_engine_or_client(context, server, token, index, "auto", "auto").transcript(video, sources)
+    texts = read_contents(
+        context,
+        server,
+        token,
+        index,
+        lambda store: read_transcript(store, look_up_video(store, video), sources),
+        lambda client: client.transcript(video, sources),
+    )
     if not texts:
         raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")
     write_stdout(to_transcript(texts, form))
 
 
-def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":
-    """Return the texts of a video of a local index, without loading a model."""
-    from vidret.store.lookup import look_up_video
-    from vidret.store.store import Store
-    from vidret.store.texts.upkeep import read_transcript
-
-    with Store.open(index) as store:
-        return read_transcript(store, look_up_video(store, video), sources)
-
-
 ShotsFormatOption = Annotated[str, option("Format of stdout.", OUTPUT, "|".join(SHOT_FORMATS), flag="--format")]
 StoryboardOption = Annotated[
-    Path | None,
-    option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE", flag="--sheet"),
+    Path | None, option("Write a storyboard: the frame in the middle of each shot (.jpg or .png).", OUTPUT, "FILE")
 ]
 
 
@@ -94,10 +88,17 @@ def shots_command(
     sheet: StoryboardOption = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
-    if server is None and not is_on_command_line(context, "token"):
-        shots = read_local_shots(index, video)
-    else:
-        shots = open_engine_or_client(context, server, token, index, "auto", "auto").shots(video)
+    from vidret.store.contents import read_shots
+    from vidret.store.lookup import look_up_video
+
+    shots = read_contents(
+        context,
+        server,
+        token,
+        index,
+        lambda store: read_shots(store, look_up_video(store, video)),
+        lambda client: client.shots(video),
+    )
     if not shots:
         again = "to find them, index it again in a new index"
         raise VidretError(f"{video}: the index has no shots of this video, which it cut at fixed lengths; {again}")
@@ -111,22 +112,11 @@ def shots_command(
         write_storyboard(absolute_path(video), shots, sheet)
 
 
-def read_local_shots(index: Path, video: str) -> "list[Shot]":
-    """Return the shots of a video of a local index, without loading a model."""
-    from vidret.store.contents import read_shots
-    from vidret.store.lookup import look_up_video
-    from vidret.store.store import Store
-
-    with Store.open(index) as store:
-        return read_shots(store, look_up_video(store, video))
-
-
 PathsArgument = Annotated[
     list[str] | None, argument("Indexed files or folders to find copies of; default: all.", "[PATH]...", panel=SCOPE)
 ]
 CopiesSheetOption = Annotated[
-    Path | None,
-    option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE", flag="--sheet"),
+    Path | None, option("Write a contact sheet: the same moment of each file (.jpg or .png).", OUTPUT, "FILE")
 ]
 
 

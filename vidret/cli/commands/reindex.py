@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 NUM_LISTED = 5
 NewModelOption = Annotated[
-    str | None,
-    option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE", flag="--model"),
+    str | None, option("The new encoder, as for vidret index. VIDRET_MODEL sets the default.", MODEL, "NAME|FILE")
 ]
 AllowLossOption = Annotated[
     bool, option("Switch even if videos that can be found now are lost, such as gone files.", flag="--allow-loss")

@@ -10,7 +10,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
-from vidret.cli.inputs import iterate_queries, parse_choice, read_image_file
+from vidret.cli.inputs import iterate_queries, read_image_file
 from vidret.cli.language_model import (
     FOLDER,
     JudgeByOption,
@@ -80,7 +80,6 @@ ByOption = Annotated[
         "What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
         OUTPUT,
         "|".join(RESULTS),
-        flag="--by",
     ),
 ]
 ExplainOption = Annotated[bool, option("Show each score and its parts.", OUTPUT, flag="--explain")]
@@ -123,7 +122,6 @@ def search_command(
         rule = "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"
         raise typer.BadParameter(rule, param_hint="QUERY")
     check_clip(clip, start, end)
-    parse_choice(by, RESULTS, option="--by")
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     search_for = read_query(query, image or [])

@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import read_image_file
-from vidret.cli.opening import is_on_command_line, open_engine_or_client
+from vidret.cli.opening import is_on_command_line, open_engine_or_client, read_contents
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
@@ -28,7 +28,7 @@ from vidret.text import absolute_path, is_url, show_path
 from vidret.types import ConceptExample, to_row
 
 if TYPE_CHECKING:
-    from vidret.types import Concept
+    pass
 
 CONCEPT = "Concept"
 YesOption = Annotated[
@@ -38,16 +38,12 @@ YesOption = Annotated[
         "locate --json prints them. Repeatable.",
         CONCEPT,
         "PATH",
-        flag="--yes",
     ),
 ]
 NoOption = Annotated[
-    list[str] | None,
-    option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH", flag="--no"),
+    list[str] | None, option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH")
 ]
-MeaningOption = Annotated[
-    str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT", flag="--text")
-]
+MeaningOption = Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")]
 ReplaceOption = Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")]
 AddOption = Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")]
 
@@ -89,10 +85,9 @@ def concepts_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the taught concepts with their examples."""
-    if server is None and not is_on_command_line(context, "token"):
-        concepts = read_local_concepts(index)
-    else:
-        concepts = open_engine_or_client(context, server, token, index, "auto", "auto").concepts()
+    from vidret.search.concepts.storage import list_concepts
+
+    concepts = read_contents(context, server, token, index, list_concepts, lambda client: client.concepts())
     if as_json:
         print(json.dumps([to_row(concept, "json", show_path) for concept in concepts], indent=2))
     else:
@@ -117,15 +112,6 @@ def forget_command(
     else:
         open_engine_or_client(context, server, token, index, "auto", "auto").forget(name)
     print_message(f"@{name.removeprefix('@')} is forgotten.")
-
-
-def read_local_concepts(index: Path) -> "list[Concept]":
-    """Return the concepts of a local index, without loading a model."""
-    from vidret.search.concepts.storage import list_concepts
-    from vidret.store.store import Store
-
-    with Store.open(index) as store:
-        return list_concepts(store)
 
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))

@@ -58,7 +58,6 @@ DataOption = Annotated[
         "captions or moments for your own .jsonl. An unknown name lists all of them.",
         DATA,
         "NAME",
-        flag="--data",
     ),
 ]
 AnnotationsOption = Annotated[
@@ -74,12 +73,9 @@ VideosOption = Annotated[Path, option("Folder of the videos; subfolders are sear
 OutOption = Annotated[
     Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
-EvalIndexOption = Annotated[
-    Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR", flag="--index")
-]
+EvalIndexOption = Annotated[Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR")]
 EvalModelOption = Annotated[
-    str | None,
-    option("Encoder of a new index, as for vidret index; default: starter.", MODEL, "NAME|FILE", flag="--model"),
+    str | None, option("Encoder of a new index, as for vidret index; default: starter.", MODEL, "NAME|FILE")
 ]
 HtmlOption = Annotated[
     bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
@@ -101,7 +97,6 @@ SegmentsOption = Annotated[
         "auto|whole|cut",
     ),
 ]
-SEGMENTS = ("auto", "whole", "cut")
 # OpenAI's weights were trained with QuickGELU: under the plain name open_clip uses another activation, and is worse.
 ZERO_SHOT = "ViT-B-32-quickgelu/openai"
 
@@ -140,8 +135,6 @@ def retrieval_command(
     """Evaluate retrieval: text to video, and video to text."""
     from vidret.evaluate.retrieval import evaluate_retrieval
 
-    if segments not in SEGMENTS:
-        raise typer.BadParameter(f"must be auto, whole or cut, got {segments}", param_hint="--segments")
     source = find_annotations(data, annotations, videos)
     split = read_data(data, source)
     bank = read_calibration(calibrate, data, source) if calibrate is not None else None

@@ -37,7 +37,6 @@ ComparedWordsOption = Annotated[
         "in the picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
         DATA,
         "off|on|LIST",
-        flag="--words",
     ),
 ]
 NUM_SHOWN = 10  # prompts in the table, worst first

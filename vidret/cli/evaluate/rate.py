@@ -43,15 +43,9 @@ COSTS = ("ms a frame", "ms a query", "MB an hour")
 CAPTIONS = "captions"
 RatedArgument = Annotated[list[str], argument("Encoders, as for vidret index --model.", "MODEL", show_default=False)]
 RatedDataOption = Annotated[
-    str,
-    option(
-        "Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.",
-        DATA,
-        "NAME|FOLDER",
-        flag="--data",
-    ),
+    str, option("Benchmark, such as msrvtt-1k-a, or a folder with captions.jsonl and the videos.", DATA, "NAME|FOLDER")
 ]
-RatedVideosOption = Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR", flag="--videos")]
+RatedVideosOption = Annotated[Path | None, option("Folder of the videos of a benchmark.", DATA, "DIR")]
 RatedOutOption = Annotated[
     Path | None,
     option("Folder for rating.json, and the report and index of each model; default: eval/rate-DATA.", OUTPUT, "DIR"),

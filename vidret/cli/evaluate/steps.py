@@ -149,7 +149,6 @@ EvalWordsOption = Annotated[
         "Words to read for queries.jsonl besides the pictures, as for vidret index.",
         "Data",
         "auto|on|off|LIST",
-        flag="--words",
         envvar="VIDRET_WORDS",
     ),
 ]
