@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.serve.fields import MAX_PATH_LENGTH, Id, QueryText, with_options, with_rows_of
 from vidret.store.records import StoreInfo
+from vidret.store.texts.store import TextCounts
 from vidret.types import (
     MAX_EVENTS,
     Curve,
@@ -18,7 +19,6 @@ from vidret.types import (
     SearchOptions,
     SharedFootage,
     Shot,
-    TextSource,
     TimedText,
 )
 
@@ -154,14 +154,19 @@ class HitRow(LinkedRow):
     duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
 
 
-class SearchAnswer(BaseModel):
-    """Videos, best first. ``weak`` is true if nothing matches well: all of them are weak."""
+class FoundAnswer(BaseModel):
+    """What answers of searches have besides the results. ``weak`` is true if nothing matches well: all are weak."""
 
     query: str | None = Field(examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image.")
     next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
+
+
+class SearchAnswer(FoundAnswer):
+    """Videos, best first."""
+
     hits: list[HitRow]
 
 
@@ -170,14 +175,9 @@ class MomentRow(LinkedRow):
     """A span of a video that matches a query."""
 
 
-class LocateAnswer(BaseModel):
-    """Moments, best first. ``weak`` is true if nothing matches well: all of them are weak."""
+class LocateAnswer(FoundAnswer):
+    """Moments, best first."""
 
-    query: str | None = Field(examples=["somebody opens a door"])
-    interpretation: InterpretationRow | None = Field(description="null for an image.")
-    next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
-    weak: bool
-    took_ms: float = Field(examples=[21.5])
     moments: list[MomentRow]
 
 
@@ -274,20 +274,11 @@ class FailureRow(BaseModel):
     reason: str
 
 
-class WordsRow(BaseModel):
-    """Counts of one source of words: its texts, the videos with any of it read, and how many of these completely."""
-
-    source: TextSource
-    texts: int = Field(examples=[1200])
-    tracks: int = Field(examples=[30])
-    complete: int = Field(examples=[29])
-
-
 class IndexAnswer(BaseModel):
     """Facts about the index, and the state of indexing."""
 
     info: StoreInfo
-    words: list[WordsRow] = Field(description="Counts by source; empty in an index without words.")
+    words: list[TextCounts] = Field(description="Counts by source; empty in an index without words.")
     examples: list[str] = Field(description="Phrases that videos say or show, to try as queries.")
     running: bool
     progress: ProgressRow | None

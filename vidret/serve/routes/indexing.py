@@ -1,6 +1,5 @@
 """Indexing from the page, in a separate process, so that searches do not wait for it."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from fastapi import APIRouter
 from vidret.engine import Engine
 from vidret.search.suggestions import suggest_from_words
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
+from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
 from vidret.text import sanitize, show_path
@@ -198,7 +197,7 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
         progress = indexer.progress if indexer.running else None
         return IndexAnswer(
             info=engine.info(),
-            words=[WordsRow(**dataclasses.asdict(counts)) for counts in words.counts],
+            words=words.counts,
             examples=words.examples,
             running=indexer.running,
             progress=None if progress is None else ProgressRow(**progress),

@@ -1,6 +1,7 @@
 """Routes to search for videos and to locate moments."""
 
 import time
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
@@ -22,7 +23,7 @@ from vidret.serve.schemas import (
     SearchRequest,
 )
 from vidret.serve.worker import Worker
-from vidret.types import ComposedQuery, Filters, LocateOptions, Query, SearchOptions, Sequence
+from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions, Sequence
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
@@ -36,14 +37,9 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         query, options = await decode_query(body, images), collect_options(body, SearchOptions)
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
-        weak = bool(rows) and all(hit.weak for hit in hits)
+        understood = await run_in_threadpool(interpretation_row, engine, query, options.sources)
         return SearchAnswer(
-            query=body.query,
-            interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
-            next_offset=next_offset(options, len(hits)),
-            weak=weak,
-            took_ms=milliseconds_since(started),
-            hits=rows,
+            query=body.query, interpretation=understood, hits=rows, **describe_results(hits, options, started)
         )
 
     @router.post("/locate", responses=refusals(404))
@@ -54,15 +50,10 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         if body.video is not None:
             await run_in_threadpool(find_video, engine, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
-        weak = bool(moments) and all(moment.weak for moment in moments)
-        return LocateAnswer(
-            query=body.query,
-            interpretation=await run_in_threadpool(interpretation_row, engine, query, options.sources),
-            next_offset=next_offset(options, len(moments)),
-            weak=weak,
-            took_ms=milliseconds_since(started),
-            moments=[write_row(MomentRow, moment) for moment in moments],
-        )
+        understood = await run_in_threadpool(interpretation_row, engine, query, options.sources)
+        rows = [write_row(MomentRow, moment) for moment in moments]
+        facts = describe_results(moments, options, started)
+        return LocateAnswer(query=body.query, interpretation=understood, moments=rows, **facts)
 
     _add_footage_route(router, engine, worker)
     return router
@@ -104,9 +95,15 @@ async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     return ComposedQuery(images=pictures, text=body.query or "")
 
 
-def next_offset(options: SearchOptions | LocateOptions, num_results: int) -> int | None:
-    """Return the offset of the next page; None if this one is not full."""
-    return options.offset + options.k if num_results == options.k else None
+def describe_results(
+    results: list[Hit] | list[Moment], options: SearchOptions | LocateOptions, started: float
+) -> dict[str, Any]:
+    """Return the facts about results: the next page, if this one is full, whether all are weak, and the time taken."""
+    return {
+        "next_offset": options.offset + options.k if len(results) == options.k else None,
+        "weak": bool(results) and all(result.weak for result in results),
+        "took_ms": milliseconds_since(started),
+    }
 
 
 def milliseconds_since(started: float) -> float:
