@@ -276,7 +276,7 @@ class Engine(VideoLibrary):
             shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
                 shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
-                filter; ``fast`` keyframes alone, of videos with six or more. None goes on as the index does, and means
+                filter; ``fast`` only keyframes, of videos with six or more. None goes on as the index does, and means
                 ``exact`` for a new one. ``decord`` and ``torchcodec`` decode all, so they are refused with the others.
             on_progress: See ``IndexOptions``.
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
@@ -793,7 +793,7 @@ class Engine(VideoLibrary):
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
 
     def _update_derived(self, report: IndexReport) -> None:
-        """Compute anew what depends on all segments, after a run."""
+        """Compute again what depends on all segments, after a run."""
         if not report.interrupted:
             calibrate_with_bank(self._index.searcher, self._models.bank)
         save_text_background(self._index.searcher)

@@ -72,11 +72,11 @@ def test_training_has_a_help_without_its_extra(run: Runner, monkeypatch: pytest.
     [
         (("search", "red", "--index", "nowhere"), 1, "there is no index here; make one with"),
         (("index", "nowhere.mp4"), 1, "no such file"),
-        (("search",), 2, "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"),
+        (("search",), 2, "give a query, --image FILE, both, or only --clip FILE or --queries FILE"),
         (
             ("search", "red", "--queries", "red.jsonl"),
             2,
-            "give a query, --image FILE, both, or --clip FILE or --queries FILE alone",
+            "give a query, --image FILE, both, or only --clip FILE or --queries FILE",
         ),
         (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as an image"),
         (("search", "red", "--after", "tomorrow"), 2, "--after"),

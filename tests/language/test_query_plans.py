@@ -38,7 +38,7 @@ def test_rules_stay_if_the_model_fails(reply: Reply, tmp_path: Path) -> None:
         assert len(chat.requests) == 1  # not repeated
     assert plan.queries == tuple(plan_queries(QUESTION))
     (note,) = plan.notes
-    assert note.startswith("the queries are those of the rules alone: ")
+    assert note.startswith("the queries are those of the rules only: ")
     assert "secret-key" not in note
     assert list(tmp_path.iterdir()) == []  # a failure is not kept
 

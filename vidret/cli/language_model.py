@@ -108,7 +108,7 @@ def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
     parse_choice(by, methods, option="--judge-by")
     if settings.frames and not is_url:
         raise typer.BadParameter(
-            "needs --judge URL, got a local model, which reads words alone", param_hint="--judge-frames"
+            "needs --judge URL, got a local model, which reads words only", param_hint="--judge-frames"
         )
     # ICR compares all candidates in one prompt; a pair slides through the list like a bubble
     sizes = {"icr": (settings.top, 1), "pair": (2, 1)}.get(by, (10, 5))

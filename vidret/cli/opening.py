@@ -181,7 +181,7 @@ def read_contents(
 
 
 def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
-    """Return how a query is understood in an index; a client, which has no index, knows its grammar alone."""
+    """Return how a query is understood in an index; a client, which has no index, knows the grammar only."""
     own: Callable[..., Interpretation] | None = getattr(engine, "interpret", None)
     return interpret(query) if own is None else own(query, sources=sources)
 

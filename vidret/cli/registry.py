@@ -142,7 +142,7 @@ def tidy(params: list[Any]) -> list[Any]:
         if getattr(param, "is_flag", False):
             param.metavar = ""
         elif values := list_values(param):
-            # Typer takes this with the declaration of each option alone.
+            # Typer takes this only with the declaration of each option.
             param._custom_shell_complete = partial(_complete, values)
     *others, last = params
     if others and "--help" in last.opts:
@@ -195,7 +195,7 @@ class CommandApp(typer.Typer):
 
 
 class UnloadedCommand(Command):
-    """A command that knows its entry in the help alone, and imports its modules when it runs."""
+    """A command that knows only its entry in the help, and imports its modules when it runs."""
 
     def __init__(self, entry: Entry, app: typer.Typer) -> None:
         """Store where the command registers itself."""

@@ -1,4 +1,4 @@
-"""A judge behind a chat endpoint: it lists candidates, best first, each with a reason; its labels alone are used."""
+"""A judge behind a chat endpoint: it lists candidates, best first, each with a reason; only its labels are used."""
 
 import hashlib
 import json

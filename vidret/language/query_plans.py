@@ -1,4 +1,4 @@
-"""The queries of a question by a language model, added to those by rules; they stay alone if the model fails."""
+"""The queries of a question by a language model, added to those by rules; if the model fails, those by rules remain."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def plan_with_model(question: str, llm: ChatEndpoint, cache: ReplyCache | None =
     try:
         written = write_queries(question, llm, cache)
     except EndpointError as error:
-        return QueryPlan(queries=tuple(queries), notes=(f"the queries are those of the rules alone: {error}",))
+        return QueryPlan(queries=tuple(queries), notes=(f"the queries are those of the rules only: {error}",))
     known = {query.text.casefold() for query in queries}
     queries += [RetrievalQuery(text) for text in written if text.casefold() not in known]
     return QueryPlan(queries=tuple(queries))
@@ -90,7 +90,7 @@ def read_written_queries(reply: str) -> list[str]:
 
 
 def _find_lists(text: str) -> Iterator[list[Any]]:
-    """Yield the JSON lists in a text that begin with a string; nested brackets would take long, each anew."""
+    """Yield the JSON lists in a text that begin with a string; nested brackets would take long."""
     decoder = json.JSONDecoder()
     for match in re.finditer(r'\[\s*"', text):
         try:

@@ -166,7 +166,7 @@ def label_axes(pen: ImageDraw.ImageDraw, axes: Axes, font: Font) -> None:
 
 
 def label_moments(pen: ImageDraw.ImageDraw, moments: Sequence[tuple[int, Moment]], axes: Axes, font: Font) -> None:
-    """Label each moment with its rank and times above a bar of its length, or with its rank alone if space is short."""
+    """Label each moment with its rank and times above a bar of its length, or with its rank only if space is short."""
     taken: list[Box] = []
     for rank, moment in moments:
         start, end = axes.x(moment.start), axes.x(moment.end)

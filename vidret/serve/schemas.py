@@ -63,7 +63,7 @@ class QueryRequest(BaseModel):
     def check_one(self) -> "QueryRequest":
         """Refuse a request without a query, or with two; text may come with images."""
         if (self.events is None) == (self.query is None and self.image is None):
-            raise ValueError("query, image, both, or events alone must be given")
+            raise ValueError("query, image, both, or only events must be given")
         if self.gap is not None and self.events is None:
             raise ValueError("gap must come with events")
         return self

@@ -121,8 +121,8 @@ class SearchOptions:
         k: Maximum number of videos to return.
         offset: Number of best videos to skip.
         at_least: Minimum probability of a video; the others are left out, and the ranking stays the same.
-        rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
-        refine: Whether to order the best videos anew by their likeness to each other (SuperGlobal).
+        rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames only.
+        refine: Whether to order the best videos again by their likeness to each other (SuperGlobal).
         candidates: Number of nearest segments that are reranked.
     """
 
@@ -148,8 +148,8 @@ class SearchOptions:
     refine: Annotated[
         bool,
         Option(
-            help="Order the best videos anew by their likeness to each other (SuperGlobal). Finds more of a kind, but "
-            "single videos less surely. Compares pictures alone.",
+            help="Order the best videos again by their likeness to each other (SuperGlobal). Finds more of a kind, but "
+            "single videos less surely. Compares only pictures.",
             panel="Model",
         ),
     ] = False

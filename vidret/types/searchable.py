@@ -47,10 +47,10 @@ class Searchable(ABC):
             at_least: Minimum probability, in 0..1; it leaves results out, and changes no ranking.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each further video are added.
-            rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
-                Queries without words use the best frames in any case. Anything but ``auto`` compares pictures alone.
-            refine: Whether to order the best videos anew by their likeness to each other (SuperGlobal). It finds more
-                of a kind, and a single video less surely. Compares pictures alone.
+            rerank: ``ucofia``, ``glscl``, None for the best frames only, or ``auto`` for what the index was built for.
+                Queries without words use the best frames in any case. Anything but ``auto`` compares only pictures.
+            refine: Whether to order the best videos again by their likeness to each other (SuperGlobal). It finds more
+                of a kind, and a single video less surely. Compares only pictures.
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.

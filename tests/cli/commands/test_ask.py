@@ -52,7 +52,7 @@ def test_model_writes_queries_unless_told_not_to(run: Runner, index: Path) -> No
         assert run("ask", "what is blue?", *options, "--no-llm-queries")[0] == 0
         assert len(chat.requests) == 4
         _, _, err = run("ask", "what is blue?", *options)
-        assert "note: the queries are those of the rules alone: small: must write a JSON list" in err
+        assert "note: the queries are those of the rules only: small: must write a JSON list" in err
 
 
 def test_missing_options_are_refused(run: Runner, index: Path) -> None:

@@ -114,7 +114,7 @@ def test_options_that_do_not_fit_are_refused(run_copies: Runner, tmp_path: Path)
         (
             ("search", "dog", "--clip", "film.mp4"),
             2,
-            "give a query, --image FILE, both, or --clip FILE or --queries FILE alone",
+            "give a query, --image FILE, both, or only --clip FILE or --queries FILE",
         ),
         (("search", "--clip", ""), 2, "--clip: must be a file, got an empty name"),
         (("search", "dog", "--from", "2"), 2, "--from: needs --clip FILE, got none"),

@@ -17,7 +17,7 @@ def test_recall_in_a_table(run: Runner, index: Path) -> None:
     lines = out.splitlines()
     assert code == 0
     assert [line.split() for line in lines[:3]] == [["index", str(index)], ["vectors", "flat"], ["segments", "3"]]
-    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 alone", "among all 200 candidates"]
+    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 only", "among all 200 candidates"]
     assert lines[4].startswith("its own vectors ")
     assert lines[4].split()[-4:] == ["3", "1.000", "1.000", "1.000"]
     assert lines[5].split()[-4:] == [str(len(QUERIES)), "1.000", "1.000", "1.000"]

@@ -122,8 +122,8 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "query, image, both, or events alone must be given"),
-        ({"query": "red", "events": ["red"]}, "query, image, both, or events alone must be given"),
+        ({}, "query, image, both, or only events must be given"),
+        ({"query": "red", "events": ["red"]}, "query, image, both, or only events must be given"),
         ({"query": ""}, "query: String should have at least 1 character, got ''"),
         ({"query": " "}, "query must contain a word, got ' '"),
         ({"query": "-red"}, "query must contain a positive word, got '-red'"),

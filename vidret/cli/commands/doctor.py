@@ -35,7 +35,7 @@ PACKAGES = (
     ("lightning", "vidret train", "train"),
     ("opentimelineio", "OpenTimelineIO exports", "editors"),
 )
-# Code of Python alone, on top of PyTorch, which takes most of the time that all imports take: looked up, not loaded.
+# Python code only, on top of PyTorch, which takes most of the time that all imports take: looked up, not loaded.
 NOT_LOADED = ("open_clip", "transformers", "sentence_transformers", "lightning")
 DISTRIBUTIONS = {
     "decord": "decord2",

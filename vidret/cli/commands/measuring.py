@@ -71,7 +71,7 @@ def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
     first = next(iter(results.values()))
     rows = [("index", facts.path), ("vectors", facts.vectors), ("segments", str(first.num_segments))]
     show_table(("", ""), rows)
-    columns = ("", "number", "recall@10", "top 10 alone", f"among all {first.candidates} candidates")
+    columns = ("", "number", "recall@10", "top 10 only", f"among all {first.candidates} candidates")
     lines = [
         (name, str(each.num_queries), *(f"{value:.3f}" for value in (each.searched, each.asked, each.within)))
         for name, each in results.items()

@@ -119,7 +119,7 @@ def search_command(
     query = " ".join(query_words) if query_words else None  # people forget the quotes
     others = sum(each is not None for each in (queries, clip))
     if others + (query is not None or bool(image)) != 1:
-        rule = "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"
+        rule = "give a query, --image FILE, both, or only --clip FILE or --queries FILE"
         raise typer.BadParameter(rule, param_hint="QUERY")
     check_clip(clip, start, end)
     if by == "moment" and queries is not None:

@@ -63,7 +63,7 @@ def compare_command(
 
 
 def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the reports to compare by name, and say which are in one folder alone or cannot be compared.
+    """Return the reports to compare by name, and say which are in one folder only or cannot be compared.
 
     Raises:
         VidretError: There are none.
@@ -75,8 +75,8 @@ def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
     names = [name for name in ones if name in others]
     if not names:
         raise VidretError(f"folders must have reports of the same names, got {', '.join(ones)} and {', '.join(others)}")
-    if alone := sorted(ones.keys() ^ others.keys()):
-        print_message(f"Left out, in one folder only: {', '.join(alone)}")
+    if unpaired := sorted(ones.keys() ^ others.keys()):
+        print_message(f"Left out, in one folder only: {', '.join(unpaired)}")
     if len(names) > 1:
         tasks = {name: read_report(ones[name])["task"] for name in names}
         if other_tasks := [name for name in names if tasks[name] not in METRICS]:
