@@ -19,7 +19,7 @@ from vidret.errors import VidretError
 from vidret.search import watches
 from vidret.search.watches import add_watch, mark_reported, remove_watch
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch, read_watches
+from vidret.store.watch_list import read_watches
 from vidret.types import UNLIKELY
 
 
@@ -171,11 +171,6 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
         reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
         assert [each.result() for each in (*removals, *reports)] == [None] * 16
     assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(8, 16)}
-
-
-def test_a_watch_of_an_older_version_is_read(index: Path) -> None:
-    (index / "watches.json").write_text('[{"name": "reds", "query": "red", "last_video": 2}]')
-    assert read_watches(index) == [Watch(name="reds", query="red", last_video=2)]
 
 
 def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, index: Path, films: Path) -> None:
