@@ -14,7 +14,7 @@ from vidret.store import NewSegment, Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.types import Sequence as EventSequence
 
-DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE = 12, MAX_PLACED + 30, 4, 7
+DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE = 12, MAX_PLACED + 30, 4, 23
 SINGLE: tuple[Query, ...] = ("a dog", "a dog -rain -snow", np.eye(DIM)[3], -np.eye(DIM)[3])
 JOINT = ("a dog, then a cat", "a dog, while a cat sleeps", EventSequence(["a dog", "a cat", "rain"], gap=2))
 
