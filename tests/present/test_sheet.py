@@ -1,4 +1,4 @@
-"""Tests of vidret/present/sheet.py and drawing.py."""
+"""Tests of vidret/present/sheet.py."""
 
 from pathlib import Path
 
