@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jaxtyping import Float32
 
-import vidret.search.fusion
+import vidret.channels.texts.channel
+import vidret.search.query.planning
 from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.indexed_texts import find_content
+from vidret.channels.texts.channel import TextChannel
 from vidret.engine import Engine
-from vidret.search.fusion import FusedSearcher
 from vidret.store.texts.store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
@@ -85,7 +86,8 @@ class FakeSentences:
 
 def fake_sentences(patch: pytest.MonkeyPatch) -> None:
     """Let searches embed words with ``FakeSentences``."""
-    patch.setattr(vidret.search.fusion, "load_sentence_encoder", FakeSentences)
+    for module in (vidret.search.query.planning, vidret.channels.texts.channel):
+        patch.setattr(module, "load_sentence_encoder", FakeSentences)
 
 
 def make_films(folder: Path) -> Path:
@@ -123,4 +125,4 @@ def add_all_words(index: Path) -> None:
 def save_background(index: Path) -> None:
     """Store the background of the words, as an indexing run does."""
     with Engine(index, NamedColours()) as engine, TextStore.open(index, write=True) as texts:
-        FusedSearcher(engine._index.searcher, texts).save_background()
+        TextChannel(texts, engine._index.store).save_background()

@@ -159,7 +159,7 @@ def test_negative_terms_lower_scores(engine: Engine, library: Path) -> None:
     gap = {hit.path: hit.score - {each.path: each.score for each in plain}[hit.path] for hit in without}
     assert gap[str(library / "sea.mp4")] < -0.1
     assert gap[str(library / "blue.mp4")] == pytest.approx(0, abs=1e-5), "no penalty without the negative term"
-    slope = engine._index.searcher.find_scale(engine.ranker).slope
+    slope = engine._index.pictures.find_scale(engine.ranker).slope
     for hit in without:
         assert slope * hit.why["unwanted"] == pytest.approx(gap[hit.path], abs=1e-5)
     assert engine.locate("red -blue", video=library / "sea.mp4", weak=True)[0].start == pytest.approx(2, abs=0.5)
@@ -383,7 +383,7 @@ def test_hit_has_the_scores_of_its_levels(kind: str, mosaics: Path, tmp_path: Pa
     for query in QUERIES:
         for hit in engine.search(query):
             assert tuple(hit.why) == ("picture", *ranker.weights)
-            scale = engine._index.searcher.find_scale(ranker)
+            scale = engine._index.pictures.find_scale(ranker)
             expected = scale.rate(np.array([sum_levels(hit, ranker)]))[0]
             assert hit.score == hit.why["picture"] == pytest.approx(expected, abs=1e-4)
             if kind != "trained glscl":  # whose frames have seen each other

@@ -292,8 +292,8 @@ def prepare(path: Path, encoder: MadeEncoder) -> None:
         Store.open(path), encoder, choose_models(path, encoder, rerank="none", tokens="int8", head="none")
     )
     with Store.open(path, write=True) as store:
-        save_scales(store, index.searcher)
-    save_text_background(index.searcher)
+        save_scales(store, index.pictures)
+    save_text_background(index.pictures)
     index.close()
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Float32, UInt8
 from typing_extensions import override
 
 from vidret.channels.picture.calibration import Calibration
+from vidret.channels.picture.channel import TYPICAL_SHARE
 from vidret.channels.picture.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
-from vidret.channels.picture.segments import TYPICAL_SHARE
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import choose_words
 from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
@@ -403,7 +403,7 @@ class Engine(VideoLibrary):
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
         if isinstance(self.grounder, Grounder):  # any other reads what the index has
-            prepare_videos(self._index.searcher, self.grounder, timeout=timeout, on_progress=on_progress)
+            prepare_videos(self._index.pictures, self.grounder, timeout=timeout, on_progress=on_progress)
 
     def calibrate(
         self,
@@ -430,12 +430,12 @@ class Engine(VideoLibrary):
             VidretError: The bank or the index is empty, or both together are too large.
         """
         return calibrate_index(
-            self._index.searcher, bank, name=name, rerank=rerank, temperature=temperature, on_progress=on_progress
+            self._index.pictures, bank, name=name, rerank=rerank, temperature=temperature, on_progress=on_progress
         )
 
     def forget_calibration(self, *, rerank: str | None = AUTO) -> None:
         """Take the hubness correction of a ranker back; later runs do not calibrate by themselves."""
-        leave_uncalibrated(self._index.searcher, rerank)
+        leave_uncalibrated(self._index.pictures, rerank)
 
     def calibrate_judge(
         self,
@@ -471,7 +471,7 @@ class Engine(VideoLibrary):
 
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
         """Return a ranker by its name, as in ``search``."""
-        return self._index.searcher.get_ranker(rerank)
+        return self._index.pictures.get_ranker(rerank)
 
     def interpret(self, query: str | EventSequence, *, sources: Sequence[Source] | None = None) -> Interpretation:
         """Return how a text query, or a ``Sequence`` of events, is understood in this index.
@@ -527,10 +527,10 @@ class Engine(VideoLibrary):
         Returns:
             A matrix per level, and ``total``, the score of ``search`` without hubness correction.
         """
-        searcher, store = self._index.searcher, self._index.store
+        pictures, store = self._index.pictures, self._index.store
         video_ids = [look_up_video(store, video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
-        return searcher.reranker.score_videos(texts, video_ids, searcher.get_ranker(rerank), on_progress=on_progress)
+        return pictures.reranker.score_videos(texts, video_ids, pictures.get_ranker(rerank), on_progress=on_progress)
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
@@ -573,7 +573,7 @@ class Engine(VideoLibrary):
 
     def typical_score(self, share: float = TYPICAL_SHARE) -> float | None:
         """Return the best-frame score that this share of unrelated queries reaches in a segment; None if empty."""
-        return self._index.searcher.typical_score(share)
+        return self._index.pictures.typical_score(share)
 
     def ask(
         self,
@@ -627,7 +627,7 @@ class Engine(VideoLibrary):
         """
         with FileFrames() as frames:
             report = describe_index(self._index.store, llm, frames.draw, options, on_progress=on_progress)
-        save_text_background(self._index.searcher)
+        save_text_background(self._index.store)
         return report
 
     # The same footage
@@ -795,8 +795,8 @@ class Engine(VideoLibrary):
     def _update_derived(self, report: IndexReport) -> None:
         """Compute again what depends on all segments, after a run."""
         if not report.interrupted:
-            calibrate_with_bank(self._index.searcher, self._models.bank)
-        save_text_background(self._index.searcher)
+            calibrate_with_bank(self._index.pictures, self._models.bank)
+        save_text_background(self._index.store)
         if report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))
 
@@ -832,7 +832,7 @@ class Engine(VideoLibrary):
             record_ranker(store, self._models)
             record_class(store, encoder)
             yield store
-            save_scales(store, self._index.searcher)
+            save_scales(store, self._index.pictures)
             record_head(store, self._models)
 
 

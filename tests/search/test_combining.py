@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidret.channels.texts.matching import TextMatch
+from vidret.channels.base import Match
 from vidret.search.combining import FRAME_S, MIN_TEXT_S, combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
-from vidret.store.catalog.texts import StoredText
-from vidret.types import TextSource, TimedText
+from vidret.types import TextSource
 
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")
 Span = tuple[float, float, float, float]  # start, end, score, time
@@ -22,9 +21,8 @@ Span = tuple[float, float, float, float]  # start, end, score, time
 seeds = st.integers(0, 2**32 - 1)
 
 
-def make_text(start: float, end: float, source: TextSource = "speech") -> TextMatch:
-    stored = StoredText(0, "film", TimedText(start, end, "x", source))
-    return TextMatch(stored=stored, cosine=0.0, cover=0.0, stems=frozenset())
+def make_text(start: float, end: float, evidence: float, source: TextSource = "speech") -> Match:
+    return Match(video_id=1, source=source, start=start, end=end, evidence=evidence)
 
 
 def make_structure(*steps: tuple[int, ...], gap_s: float | None = None) -> QueryStructure:
@@ -37,7 +35,7 @@ def draw_video(rng: np.random.Generator, num_clauses: int) -> VideoScores:
     times = np.sort(rng.choice(40, num_points, replace=False) / 2)
     texts = [
         [
-            (make_text(start, start + 2, SOURCES[int(rng.integers(2))]), float(rng.normal(0, 3)))
+            make_text(start, start + 2, float(rng.normal(0, 3)), SOURCES[int(rng.integers(2))])
             for start in rng.uniform(0, 18, int(rng.integers(0, 4)))
         ]
         for _ in range(num_clauses)
@@ -58,25 +56,22 @@ def list_naively(video: VideoScores, step: tuple[int, ...]) -> list[Span]:
         total = 0.0
         for clause in step:
             terms = [float(video.pictures[clause, point])]
-            for source in {match.source for match, _ in video.texts[clause]} if len(step) > 1 else ():
+            for source in {match.source for match in video.texts[clause]} if len(step) > 1 else ():
                 near = [
-                    score
-                    for match, score in video.texts[clause]
-                    if match.source == source
-                    and match.stored.text.start - TOLERANCE_S <= time <= match.stored.text.end + TOLERANCE_S
+                    match.evidence
+                    for match in video.texts[clause]
+                    if match.source == source and match.start - TOLERANCE_S <= time <= match.end + TOLERANCE_S
                 ]
                 terms.append(max([ABSENT, *near]))
             total += log_sum(terms)
         spans.append((start, end, total / math.sqrt(len(step)), time))
-    for match, score in video.texts[step[0]] if len(step) == 1 else ():
-        own = match.stored.text
-        terms = [score]
+    for own in video.texts[step[0]] if len(step) == 1 else ():
+        terms = [own.evidence]
         for source in ("speech", "screen", "subtitles"):
             others = [
-                other_score
-                for other, other_score in video.texts[step[0]]
-                if other.source == source != match.source
-                and min(other.stored.text.end, own.end) > max(other.stored.text.start, own.start)
+                other.evidence
+                for other in video.texts[step[0]]
+                if other.source == source != own.source and min(other.end, own.end) > max(other.start, own.start)
             ]
             terms += [max(others)] if others else []
         seen = [video.pictures[step[0], i] for i, time in enumerate(times) if own.start <= time <= own.end]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
-from vidret.channels.texts.matching import TextMatch
+from vidret.channels.base import Match
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
@@ -21,8 +21,7 @@ from vidret.search.heads.base import GroundedVideo
 from vidret.search.placed_moments import APART
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.store.catalog.texts import StoredText
-from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource, TimedText
+from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource
 
 Text = tuple[float, float, float]  # start, end, score
 
@@ -40,8 +39,7 @@ def make_scores(
     for clause in texts:
         own = []
         for start, end, score in clause:
-            stored = StoredText(0, "film", TimedText(start, end, "words", source))
-            own.append((TextMatch(stored=stored, cosine=0.0, cover=cover, stems=frozenset()), score))
+            own.append(Match(video_id=1, source=source, start=start, end=end, evidence=score, cover=cover))
         matches.append(own)
     return VideoScores(1, times, seen, matches, [Segment(1, 0, 0.0, 20.0)])
 
@@ -163,7 +161,7 @@ def test_sources_at_the_same_time_support_one_another() -> None:
 def test_strongest_source_sets_the_bounds() -> None:
     scores = make_scores([(6.0, 9.0, 5.0), (12.0, 13.0, 4.0)], pictures=[bump(0, 20, 4.5)])
     other = make_scores([(14.0, 16.0, 4.0)], source="screen")
-    scores.texts[0] += other.texts[0]
+    scores.texts = [[*scores.texts[0], *other.texts[0]]]
     assert times(find(scores, make_structure()))[0] == (6.0, 9.0)
 
 
@@ -317,7 +315,7 @@ def test_sources_restrict_moments(engine: Engine) -> None:
     assert moments
     assert {each.source for moment in moments for each in moment.evidence} == {"speech"}
     pictures = locate(engine, "yellow", "turn", sources=["picture"])
-    assert all(not moment.evidence for moment in pictures)
+    assert {each.source for moment in pictures for each in moment.evidence} == {"picture"}
 
 
 def test_weak_moments_are_marked_and_never_hidden(engine: Engine) -> None:

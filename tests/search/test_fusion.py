@@ -48,8 +48,9 @@ from vidret.channels.texts.matching import STOP_STEMS, TYPICAL_WORDS
 from vidret.encode.sentences import find_word_share
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.fusion import SAID, VERBATIM
+from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
+from vidret.search.query.planning import VERBATIM
 from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence

@@ -19,11 +19,10 @@ from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
 from vidret.search.judging import DEFAULT_JUDGE
-from vidret.search.locating import Locator, RankedVideo, describe_video
-from vidret.search.query.encoding import encode_queries
+from vidret.search.locating import describe_video
 from vidret.store.lookup import look_up_video
 from vidret.store.records import StoredSegments
-from vidret.types import UNLIKELY, Hit, LocateOptions, Moment, TextEmbedding
+from vidret.types import UNLIKELY, LocateOptions, Moment, TextEmbedding
 from vidret.video.reader import read_frames
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
@@ -61,54 +60,28 @@ def select(moments: list[Moment], path: str) -> list[Moment]:
     return [moment for moment in moments if moment.path == path]
 
 
-def naive_probabilities(hits: list[Hit]) -> dict[str, float]:
-    total = sum(math.exp(hit.score) for hit in hits)
-    return {hit.path: math.exp(hit.score) / total for hit in hits}
-
-
 @pytest.mark.parametrize("query", QUERIES)
-def test_score_is_the_probability_of_the_span_times_that_of_the_video(engine: Engine, query: str) -> None:
-    hits = engine.search(query, 3)
-    probabilities = naive_probabilities(hits)
+def test_spans_of_a_head_score_below_their_video_by_their_probability(engine: Engine, query: str) -> None:
+    hits = {hit.path: hit for hit in engine.search(query, 3)}
     moments = engine.locate(query, 1000, videos=3, **ALL)
-    assert {moment.path for moment in moments} == set(probabilities)
-    for path, probability in probabilities.items():
-        alone = engine.locate(query, 1000, video=path, **ALL)
-        among = select(moments, path)
+    assert {moment.path for moment in moments} == set(hits)
+    grounder = engine.grounder
+    assert grounder is not None
+    for path, hit in hits.items():
+        among, alone = select(moments, path), engine.locate(query, 1000, video=path, **ALL)
         among_spans, alone_spans = ([(m.start, m.end) for m in each] for each in (among, alone))
         np.testing.assert_allclose(among_spans, alone_spans, atol=1e-4)  # videos go through the head together
-        np.testing.assert_allclose(
-            [m.score for m in among], [probability * m.score for m in alone], rtol=1e-4, atol=1e-9
-        )
-        assert all(0 < moment.score < 1 for moment in alone)
+        np.testing.assert_allclose([m.score for m in among], [m.score for m in alone], atol=1e-2)
+        grounded = describe_video(engine._index.pictures, hit.video, path)
+        spans = {(span.start, span.end): span.score for span in grounder.answer(grounder.read(query), grounded)}
+        best = max(spans.values())
+        assert len(alone) == len(spans)
+        for moment in alone:
+            (probability,) = (p for edges, p in spans.items() if edges == pytest.approx((moment.start, moment.end)))
+            assert moment.score == pytest.approx(hit.score + math.log(probability / best), abs=1e-3)
         assert {moment.by for moment in (*alone, *among)} == {"head"}
     scores = [moment.score for moment in moments]
     assert scores == sorted(scores, reverse=True)
-    assert sum(max(m.score for m in select(moments, path)) for path in probabilities) < 1
-
-
-def test_moments_of_a_certain_video_rank_before_those_of_uncertain_ones(
-    engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = encode_queries(["rain"], engine.encoder)[0]
-    locator = Locator(engine._index.searcher, engine.grounder)
-    paths = [str(made / "films" / name) for name in FIRSTS]
-    video_ids = [look_up_video(engine._index.store, path) for path in paths]
-    for certain in range(len(paths)):
-        chosen = [
-            RankedVideo(video_id=video_id, path=path, score=5.0 if index == certain else 1.0)
-            for index, (video_id, path) in enumerate(zip(video_ids, paths, strict=True))
-        ]
-        best = locator.locate(text, chosen, 1, **ALL)[0]
-        alone = locator.locate(text, [chosen[certain]], 1, **ALL)[0]
-        share = math.e**5 / (math.e**5 + 3 * math.e)
-        assert best.path == paths[certain]
-        assert best.score == pytest.approx(share * alone.score, rel=1e-5)
-    large = [
-        RankedVideo(video_id=video_id, path=path, score=1e6) for video_id, path in zip(video_ids, paths, strict=True)
-    ]
-    assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100, **ALL))
-    assert locator.locate(text, [], 5, **ALL) == []
 
 
 def test_k_limits_moments_and_videos_limits_videos(engine: Engine) -> None:
@@ -125,9 +98,15 @@ def test_similarity_weighs_the_spans_of_a_head_if_its_card_says_so(engine: Engin
             path = made / "films" / film
             plain = [Span(m.start, m.end, m.score) for m in engine.locate(query, 1000, video=path, **ALL)]
             weighed = [Span(m.start, m.end, m.score) for m in weighing.locate(query, 1000, video=path, **ALL)]
-            expected = weigh_by_similarity(plain, engine.curve(query, path), 2.0)
-            assert expected != plain
-            np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-9)
+            odds = [span._replace(score=math.exp(span.score)) for span in plain]
+            expected = weigh_by_similarity(odds, engine.curve(query, path), 2.0)
+            logs = np.log([span.score for span in expected])
+            assert [span[:2] for span in expected] != [span[:2] for span in plain] or not np.allclose(
+                logs, [s.score for s in plain]
+            )
+            np.testing.assert_allclose([span[:2] for span in weighed], [span[:2] for span in expected], rtol=1e-4)
+            below = np.array([span.score for span in weighed]) - weighed[0].score
+            np.testing.assert_allclose(below, logs - logs[0], rtol=1e-3, atol=1e-4)
         moments = weighing.locate("rain, and then a dog", 3, weak=True)
         assert {moment.by for moment in moments} == {"head"}
         assert all(len(moment.events) == 2 for moment in moments)
@@ -142,16 +121,18 @@ def test_curve_locates_moments_without_a_head(made: Path) -> None:
         assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
 
 
-def test_moments_of_the_curve_are_ordered_by_the_similarity_of_their_videos(made: Path) -> None:
+def test_moments_of_the_curve_are_ordered_by_the_scores_of_their_videos(made: Path) -> None:
     """Contrast orders the moments of one video; a video that matches throughout has none, and may match best."""
     with Engine(made / "index", make_encoder(), head="none") as engine:
         for query in QUERIES:
+            hits = {hit.path: hit for hit in engine.search(query)}
             moments = engine.locate(query, 1000, **ALL)
             scores = [moment.score for moment in moments]
             assert scores == sorted(scores, reverse=True)
             for film in FIRSTS:
-                best, *others = select(moments, str(made / "films" / film))
-                assert best.score == pytest.approx(best.similarity)
+                path = str(made / "films" / film)
+                best, *others = select(moments, path)
+                assert best.score == pytest.approx(hits[path].score, abs=1e-4)
                 alone = engine.locate(query, 1000, video=made / "films" / film, **ALL)
                 assert [(each.start, each.end) for each in alone] == [(m.start, m.end) for m in (best, *others)]
 
@@ -176,23 +157,17 @@ def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:
         moments = engine.locate("rain", 9, video=made / "films" / "a.mp4", **ALL)
         assert moments
         for moment in moments:
-            assert (moment.by, 0 <= moment.start < moment.end <= 25, 0 < moment.score < 1) == ("head", True, True)
+            assert (moment.by, 0 <= moment.start < moment.end <= 25) == ("head", True)
 
 
 def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path) -> None:
-    searcher, path = engine._index.searcher, str(made / "films" / "b.mp4")
-    text = encode_queries(["rain"], engine.encoder)[0]
-    video_id = look_up_video(engine._index.store, path)
-    for head in (engine.grounder, None):
-        for probability, weak in ((None, False), (0.1, True), (0.9, False)):
-            video = RankedVideo(video_id=video_id, path=path, score=1.0, probability=probability, weak=weak)
-            moments = Locator(searcher, head).locate(text, [video], 50, **ALL)
-            assert {(m.probability, m.weak) for m in moments} == {(probability, weak)}
+    store, path = engine._index.store, str(made / "films" / "b.mp4")
+    video_id = look_up_video(store, path)
     hits = {hit.path: hit for hit in engine.search("rain")}
     for moment in engine.locate("rain", 50, **ALL):
         hit = hits[moment.path]
         assert (moment.probability, moment.weak) == (hit.probability, hit.weak)
-    num_segments = len(searcher.store.segments.ids_of_video(video_id))
+    num_segments = len(store.segments.ids_of_video(video_id))
     expected = DEFAULT_JUDGE.index(hits[path].score, num_segments)
     alone = engine.locate("rain", 50, video=path, **ALL)
     assert [m.probability for m in alone] == pytest.approx([expected] * len(alone), abs=1e-6)
@@ -231,7 +206,7 @@ def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> 
     path = made / "films" / "a.mp4"
     grounder = engine.grounder
     assert grounder is not None
-    searcher = engine._index.searcher
+    searcher = engine._index.pictures
     grounded = describe_video(searcher, look_up_video(searcher.store, path), str(path))
     frames = grounder.rate_frames(grounder.read("rain"), grounded)
     assert len(frames) == 25

@@ -161,14 +161,14 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
             assert len(engine.search('"red button"', 10)) == 1
 
 
-@pytest.mark.parametrize("name", ["_match_texts", "ask"])
+@pytest.mark.parametrize("name", ["find", "ask"])
 def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: Engine, name: str) -> None:
     """Another query runs at each line, as one of another thread may."""
-    searcher = engine._index.results._fused
-    mine, other = (searcher.analyse(query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
+    results = engine._index.results
+    mine, other = (results.analyse(query, None) for query in ("welcome -morning", '"zebra crossing" -welcome'))
 
     def ask(query: AnalysedQuery) -> object:
-        question = searcher.ask(query, SearchOptions())
+        question = results._fusion.ask(query, SearchOptions())
         return question.matches, question.excluded
 
     expected, interrupted = ask(mine), list[int]()

@@ -126,7 +126,7 @@ def test_encoder_with_scaled_and_shifted_scores_gives_the_same_results(kind: str
         make_index(make_encoder("signs"), films, tmp_path) as one,
         make_index(make_encoder(kind), films, tmp_path) as other,
     ):
-        scales = [engine._index.searcher.find_scale(FrameRanker()) for engine in (one, other)]
+        scales = [engine._index.pictures.find_scale(FrameRanker()) for engine in (one, other)]
         factor = {"shifted": 1 / 4, "narrow": 1 / 16}[kind]
         assert scales[1].deviation == pytest.approx(factor * scales[0].deviation, rel=1e-4)
         assert abs(scales[1].mean - scales[0].mean) > 0.2

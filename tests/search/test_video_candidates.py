@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidret.channels.base import EncodedQuery
+from vidret.channels.base import EncodedQuery, Match
 from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, lower_pictures
 from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
-from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, make_video_scores
-from vidret.store.catalog.texts import StoredText
-from vidret.types import Segment, TextEmbedding, TextSource, TimedText
+from vidret.types import Segment, TextEmbedding, TextSource
 
 DIM = 6
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")
@@ -140,21 +138,20 @@ def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
     return VideoPictures(times=times, scores=scores, segments=[], best=scores.max(axis=1).tolist())
 
 
-def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[tuple[TextMatch, float]]]:
+def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[Match]]:
     """Return one text of a clause, and up to two more of each."""
-    texts: list[list[tuple[TextMatch, float]]] = [[] for _ in range(num_clauses)]
+    texts: list[list[Match]] = [[] for _ in range(num_clauses)]
     for clause, count in enumerate([1 + rng.integers(0, 3), *rng.integers(0, 3, num_clauses - 1)]):
         for start in rng.uniform(0, 30, count):
-            stored = StoredText(0, "film", TimedText(start, start + 2, "x", SOURCES[rng.integers(2)]))
-            match = TextMatch(stored=stored, cosine=0.0, cover=0.0, stems=frozenset())
-            texts[clause].append((match, float(rng.normal(0, 3))))
+            source, evidence = SOURCES[rng.integers(2)], float(rng.normal(0, 3))
+            texts[clause].append(Match(video_id=1, source=source, start=start, end=start + 2, evidence=evidence))
     return texts
 
 
 def rank_naively(
     structure: QueryStructure,
     pictures: Mapping[int, VideoPictures],
-    texts: Mapping[int, Sequence[list[tuple[TextMatch, float]]]],
+    texts: Mapping[int, Sequence[list[Match]]],
 ) -> list[tuple[int, float, tuple[float, ...]]]:
     """Score every video in full, then sort; those without a placement, or without a text of a phrase, are left out."""
     num_clauses = len(structure.clauses)
@@ -203,8 +200,8 @@ def test_score_is_at_least_that_of_each_source_and_a_silent_one_adds_nothing(see
     texts = {1: draw_texts(rng, 1)}
     (alone,), (both,) = VideoCandidates(structure, pictures, {}), VideoCandidates(structure, pictures, texts)
     assert alone.score == score
-    assert both.score >= max(score, *(rated for _, rated in texts[1][0])) - 1e-9
-    silent = {1: [[(match, ABSENT) for match, _ in texts[1][0]]]}
+    assert both.score >= max(score, *(match.evidence for match in texts[1][0])) - 1e-9
+    silent = {1: [[replace(match, evidence=ABSENT) for match in texts[1][0]]]}
     (quiet,) = VideoCandidates(structure, pictures, silent)
     assert quiet.score == pytest.approx(score, abs=1e-3)
 

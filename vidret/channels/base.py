@@ -1,4 +1,4 @@
-"""What a query asks of each channel."""
+"""What a query asks of each channel, and what a channel answers."""
 
 from dataclasses import dataclass
 
@@ -52,3 +52,33 @@ class EncodedQuery:
     def texts(self) -> list[TextEmbedding]:
         """The positive part, then the negative terms."""
         return [self.positive, *self.negatives]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Something in a video, from one time to another, that speaks for a clause.
+
+    Attributes:
+        video_id: Id of the video.
+        source: The channel.
+        start: In seconds.
+        end: In seconds.
+        evidence: In nats.
+        text: What is said or shown.
+        stems: The stems that it shares with the clause, but for stop words.
+        cover: Share of what the words of the clause tell that it holds, in 0..1.
+    """
+
+    video_id: int
+    source: TextSource
+    start: float
+    end: float
+    evidence: float
+    text: str = ""
+    stems: frozenset[str] = frozenset()
+    cover: float = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing about the clause: it shares no word, and is likelier to mean something else."""
+        return self.cover == 0.0 and self.evidence < 0.0

@@ -68,11 +68,11 @@ def list_event_spans(
     sources show meanwhile.
     """
     texts = scores.texts[clause]
-    starts = np.array([match.stored.text.start for match, _ in texts], np.float64)
-    ends = np.maximum(np.array([match.stored.text.end for match, _ in texts], np.float64), starts + MIN_TEXT_S)
-    values = np.array([score for _, score in texts], np.float64)
+    starts = np.array([match.start for match in texts], np.float64)
+    ends = np.maximum(np.array([match.end for match in texts], np.float64), starts + MIN_TEXT_S)
+    values = np.array([match.evidence for match in texts], np.float64)
     if len(texts):
-        owners = np.array([TEXT_SOURCES.index(match.source) for match, _ in texts])
+        owners = np.array([TEXT_SOURCES.index(match.source) for match in texts])
         meets = np.minimum(ends[:, None], ends) > np.maximum(starts[:, None], starts)
         terms = [values]
         for source in range(len(TEXT_SOURCES)):
@@ -93,9 +93,8 @@ def list_event_spans(
 def _holds_text(scores: VideoScores, clause: int) -> Bool[np.ndarray, " point"]:
     """Return at which points a text matches a clause."""
     held = np.zeros(len(scores.times), bool)
-    for match, _ in scores.texts[clause]:
-        text = match.stored.text
-        held |= (scores.times >= text.start - TOLERANCE_S) & (scores.times <= text.end + TOLERANCE_S)
+    for match in scores.texts[clause]:
+        held |= (scores.times >= match.start - TOLERANCE_S) & (scores.times <= match.end + TOLERANCE_S)
     return held
 
 

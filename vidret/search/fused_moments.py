@@ -4,21 +4,24 @@ Words last as long as they are said or shown; pictures as long as the curve of t
 are placed by :mod:`vidret.search.placed_moments`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.matching import TextMatch
-from vidret.ground.curve import find_moments
+from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, keep_best
 from vidret.search.locating import gaps_between
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
+MIN_PROBABILITY = 1e-38  # of a span that a head found
+PLAIN = False
 EDGE_S = 1e-3  # tolerance for an edge at a cut
 MAX_TEXTS = 12  # of a video and a clause
 # The same for pictures that meet within a shot: a flat curve has many spans, and no edges between them.
@@ -55,32 +58,50 @@ class SpanPart:
     start: float
     end: float
     score: float
-    match: TextMatch | None = None
+    match: Match | None = None
 
 
 def find_fused_spans(
-    scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, snap: bool = True
+    scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, weak: bool, snap: bool
 ) -> list[FusedSpan]:
-    """Return the spans of a video that match a query of one clause, best first.
-
-    With ``snap``, pictures begin and end at cuts.
-    """
-    spans = find_clause_spans(scores, 0, k=max(k, 5), expects_words=expects_words, snap=snap)
+    """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
+    spans = find_clause_spans(
+        scores, 0, k=max(k, 5), expects_words=expects_words, overlapping=overlapping, weak=weak, snap=snap
+    )
     spans = sorted(spans, key=lambda span: -span.score)
     return (spans if overlapping else drop_overlapping_spans(spans))[:k]
 
 
 def find_clause_spans(
-    scores: VideoScores, clause: int, *, k: int, expects_words: bool, snap: bool = True
+    scores: VideoScores,
+    clause: int,
+    *,
+    k: int,
+    expects_words: bool,
+    overlapping: bool = False,
+    weak: bool = True,
+    snap: bool,
 ) -> list[FusedSpan]:
     """Return the spans of one clause, best first: those of words, and those of pictures."""
-    texts, pictures = _find_text_spans(scores.texts[clause]), _find_picture_spans(scores, clause, k, snap=snap)
+    texts = _find_text_spans(scores.texts[clause])
+    pictures = _find_picture_spans(scores, clause, k, overlapping=overlapping, weak=weak, snap=snap)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
         if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
     return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
+
+
+def find_similarity(scores: VideoScores, span: FusedSpan) -> float | None:
+    """Return the mean similarity of the frames inside a span with a query of one clause; None if it has several."""
+    seen = scores.pictures[0] > ABSENT
+    if scores.line is None or len(scores.pictures) > 1 or not seen.any():
+        return None
+    times, values = scores.times[seen], scores.pictures[0][seen]
+    curve = Curve(scores=values, times=times, start=span.start, end=span.end, best=float(values.max()))
+    offset, slope = scores.line
+    return (mean_inside(curve, Span(span.start, span.end, span.score)) - offset) / slope
 
 
 def drop_overlapping_spans(spans: Sequence[FusedSpan]) -> list[FusedSpan]:
@@ -93,39 +114,41 @@ def _covers(span: FusedSpan) -> bool:
     return any(part.match is not None and part.match.cover >= MIN_COVER for part in span.parts)
 
 
-def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSpan]:
+def _find_text_spans(matches: Sequence[Match]) -> list[FusedSpan]:
     """Return a span for each text, joined with its neighbours of the same source that match as well."""
     spans = []
-    by_time = sorted(matches, key=lambda each: each[0].stored.text.start)
-    for match, score in sorted(matches, key=lambda each: -each[1])[:MAX_TEXTS]:
+    by_time = sorted(matches, key=lambda match: match.start)
+    for best in sorted(matches, key=lambda match: -match.evidence)[:MAX_TEXTS]:
+        join_nats = KINDS[best.source].join_nats
         near = [
-            each
-            for each in by_time
-            if each[0].source == match.source and abs(each[1] - score) <= KINDS[match.source].join_nats
+            match
+            for match in by_time
+            if match.source == best.source and abs(match.evidence - best.evidence) <= join_nats
         ]
-        group = _chain(near, match)
-        texts = [each.stored.text for each, _ in group]
+        group = sorted(_chain(near, best), key=lambda match: -match.evidence)
         parts = tuple(
-            SpanPart(source=each.source, start=each.stored.text.start, end=each.stored.text.end, score=own, match=each)
-            for each, own in sorted(group, key=lambda each: -each[1])
+            SpanPart(source=match.source, start=match.start, end=match.end, score=match.evidence, match=match)
+            for match in group
         )
-        start, end = min(text.start for text in texts), max(text.end for text in texts)
-        spans.append(FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=score, parts=parts))
+        start, end = min(match.start for match in group), max(match.end for match in group)
+        spans.append(FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=best.evidence, parts=parts))
     return spans
 
 
-def _chain(near: Sequence[tuple[TextMatch, float]], match: TextMatch) -> list[tuple[TextMatch, float]]:
+def _chain(near: Sequence[Match], match: Match) -> list[Match]:
     """Return the run of texts around one, in which no pause is longer than ``JOIN_S``."""
-    groups: list[list[tuple[TextMatch, float]]] = [[each] for each in near[:1]]
-    for before, each in pairwise(near):
-        if each[0].stored.text.start - before[0].stored.text.end <= JOIN_S:
-            groups[-1].append(each)
+    groups: list[list[Match]] = [[text] for text in near[:1]]
+    for before, text in pairwise(near):
+        if text.start - before.end <= JOIN_S:
+            groups[-1].append(text)
         else:
-            groups.append([each])
-    return next(group for group in groups if any(each is match for each, _ in group))
+            groups.append([text])
+    return next(group for group in groups if any(text is match for text in group))
 
 
-def _find_picture_spans(scores: VideoScores, clause: int, k: int, *, snap: bool) -> list[FusedSpan]:
+def _find_picture_spans(
+    scores: VideoScores, clause: int, k: int, *, overlapping: bool, weak: bool, snap: bool
+) -> list[FusedSpan]:
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
         return []
@@ -133,14 +156,25 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int, *, snap: bool)
     gaps = gaps_between(scores.segments)
     start, end = scores.segments[0].start, scores.segments[-1].end
     curve = Curve(
-        scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps, cuts=scores.cuts
+        scores=values,
+        times=times,
+        start=start,
+        end=end,
+        best=float(values.max()),
+        typical=scores.typical,
+        gaps=gaps,
+        cuts=scores.cuts,
     )
     by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
     if by_head is None:
+        if PLAIN:
+            spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
+            return _score_curve_spans(curve, spans)
         spans = find_moments(curve, k=k, overlapping=False, weak=True, snap=snap)
         return _join_pictures(_score_curve_spans(curve, spans), curve)
-    peaks = [float(values[(times >= span.start) & (times <= span.end)].max(initial=ABSENT)) for span in by_head]
-    return [_make_picture_span(span, score) for span, score in zip(by_head, peaks, strict=True)]
+    # The scores of a head are probabilities.
+    logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
+    return [_make_picture_span(span, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
 
 
 def _score_curve_spans(curve: Curve, spans: Sequence[Span]) -> list[FusedSpan]:

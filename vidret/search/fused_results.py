@@ -8,21 +8,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidret.channels.picture.segments import Searcher
-from vidret.channels.texts.matching import TextMatcher
+from vidret.channels.picture.channel import PictureChannel
+from vidret.channels.texts.channel import TextChannel
 from vidret.errors import VidretError
+from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.found_videos import NO_STANDARD, FoundVideo, ScoreStandard
-from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
-from vidret.search.fusion import FusedSearcher, Question
+from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans, find_similarity
+from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import MomentHead
 from vidret.search.judging import EvidenceJudge, load_judge
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.grammar import Interpretation
+from vidret.search.query.planning import HoldsText, interpret_for, plan
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
-from vidret.store.texts.store import TextStore
 from vidret.text import display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
@@ -31,8 +32,8 @@ from vidret.types import (
     UNLIKELY,
     EventSpan,
     Evidence,
-    Filters,
     Hit,
+    LocateOptions,
     Moment,
     Query,
     SearchOptions,
@@ -55,20 +56,24 @@ T = TypeVar("T")
 class FusedResults:
     """Answers queries from the pictures of one index, and from its words if it has any."""
 
-    def __init__(self, searcher: Searcher, texts: TextStore | None) -> None:
-        """Set the pictures and the words; None for an index without words."""
-        self._searcher, self._texts = searcher, texts
-        self._fused = FusedSearcher(searcher, texts)
+    def __init__(self, pictures: PictureChannel, texts: TextChannel | None, encoder: ConceptEncoder) -> None:
+        """Set the channels, None for an index without texts, and what encodes queries."""
+        self._pictures, self._texts, self._encoder = pictures, texts, encoder
+        self._fusion = Fusion(pictures, texts)
         self._missing: set[str] = set()
 
     def close(self) -> None:
         """Close the texts."""
         if self._texts is not None:
-            self._texts.close()
+            self._texts.texts.close()
 
     def analyse(self, query: Query, sources: Sequence[Source] | None) -> AnalysedQuery:
-        """Return a query with its structure and vectors, to ask it of several videos; see ``FusedSearcher.analyse``."""
-        return self._fused.analyse(query, sources)
+        """Return a query with its structure and vectors, to ask it of several videos; see ``plan``."""
+        return plan(query, self._encoder, sources, self._holds)
+
+    @property
+    def _holds(self) -> HoldsText | None:
+        return None if self._texts is None else self._texts.holds
 
     def search(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Return the best videos of a query."""
@@ -88,20 +93,20 @@ class FusedResults:
         Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
         stay first, so that pages of results neither repeat nor lose a video.
         """
-        question = self._fused.ask(query, options)
+        question = self._fusion.ask(query, options)
         found: list[T] = []
         missing: list[str] = []
         seen: set[int] = set()
         depth: int | None = options.candidates
         standard: ScoreStandard | None = None
         while depth is not None:
-            ranked = self._fused.rank(question, options, depth)
+            ranked = self._fusion.rank(question, options, depth)
             standard = standard or self._judge(question, ranked, options)
             for video in self._list_existing(ranked, options, seen, missing):
                 found.append(make(replace(video, question=question, standard=standard)))
                 if len(found) == options.k:
                     break
-            depth = self._fused.deepen(question, options, depth, len(ranked)) if len(found) < options.k else None
+            depth = self._fusion.deepen(question, options, depth, len(ranked)) if len(found) < options.k else None
         self._warn_missing(missing)
         return found
 
@@ -110,8 +115,8 @@ class FusedResults:
         best = next(iter(ranked), None)
         if best is None or not question.query.is_text:
             return NO_STANDARD
-        store = self._searcher.store
-        size, share = self._fused.count(question.sources), 1.0
+        store = self._pictures.store
+        size, share = self._fusion.count(question.sources), 1.0
         if options.filters != ALL_VIDEOS:
             share = store.count_videos(options.filters) / max(store.count_videos(), 1)
         return ScoreStandard(best=best.score, size=max(round(share * size), 1), judge=load_judge(store))
@@ -126,7 +131,7 @@ class FusedResults:
         for _, group in groupby((video for video in ranked if video.video_id not in seen), key=lambda each: each.score):
             videos = {video.video_id: video for video in group}
             seen.update(videos)
-            paths = self._searcher.store.files.paths_of(list(videos), options.filters)
+            paths = self._pictures.store.files.paths_of(list(videos), options.filters)
             for video_id in sorted(videos, key=lambda each: paths[each]):
                 existing = tuple(path for path in paths[video_id] if may_exist(path))
                 if existing:
@@ -135,76 +140,88 @@ class FusedResults:
                     missing += paths[video_id]
 
     def locate(
-        self,
-        query: AnalysedQuery,
-        videos: Sequence[RankedVideo],
-        k: int,
-        *,
-        filters: Filters,
-        sources: Sequence[Source] | None,
-        grounder: MomentHead | None,
-        overlapping: bool,
-        weak: bool,
-        snap: bool = True,
+        self, query: AnalysedQuery, videos: Sequence[RankedVideo], options: LocateOptions, grounder: MomentHead | None
     ) -> list[Moment]:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
-        options = SearchOptions(sources=None if sources is None else tuple(sources), filters=filters)
+        asked = SearchOptions(sources=options.sources, filters=options.filters)
         only = videos[0].video_id if len(videos) == 1 else None
-        question = self._fused.ask(query, options, video_id=only)
-        if "picture" not in question.sources:
-            grounder = None
-        by_picture = "curve" if grounder is None else "head"
-        scored, judge = [], load_judge(self._searcher.store)
+        question = self._fusion.ask(query, asked, video_id=only)
+        if question.pictures is None or not query.is_text:
+            grounder = None  # a head reads text
+        scored, judge = [], load_judge(self._pictures.store)
         for video in videos:
-            scores = self._fused.score_video(question, video.video_id)
+            scores = self._fusion.score_video(question, video.video_id)
             if scores is not None:
+                scores.cuts = find_cuts(self._pictures.store, video.video_id)
+                scores.typical = self._rate_typical(scores) if query.is_text else None
                 scored.append((video, scores))
         if grounder is not None:
-            self._ask_head(grounder, question, scored)
+            self._ask_head(grounder, question, scored, options)
         moments: list[Moment] = []
         for video, scores in scored:
-            scores.cuts = find_cuts(self._searcher.store, video.video_id)
-            spans = find_query_spans(scores, question.structure, k=k, overlapping=overlapping, snap=snap)
-            best = spans[0].score if spans else ABSENT
-            if video.probability is None:
+            if video.probability is None and query.is_text:
                 video = judge_alone(video, scores, judge)
-            moments += [
-                Moment(
-                    video=video.video_id,
-                    path=video.path,
-                    start=span.start,
-                    end=span.end,
-                    score=scores.score - (best - span.score),
-                    probability=video.probability,
-                    weak=video.weak,
-                    by="words" if span.parts[0].match is not None else by_picture,
-                    evidence=self._make_evidence(span.parts),
-                    events=list_events(span, question.structure),
-                )
-                for span in spans
-                if weak or span.score >= best - STANDS_OUT
-            ]
-        return sorted(moments, key=lambda moment: -moment.score)[:k]
+            spans = find_query_spans(
+                scores,
+                question.structure,
+                k=options.k,
+                overlapping=options.overlapping,
+                weak=options.weak,
+                snap=options.snap,
+            )
+            best = spans[0].score if spans else ABSENT
+            kept = [span for span in spans if options.weak or span.score >= best - STANDS_OUT]
+            moments += [self._make_moment(video, scores, question, span, best, grounder) for span in kept]
+        return sorted(moments, key=lambda moment: -moment.score)[: options.k]
 
-    def judge_video(self, query: AnalysedQuery, video: RankedVideo, sources: Sequence[Source] | None) -> RankedVideo:
-        """Return a video with the probability that it answers a query by itself; none for images and vectors."""
-        options = SearchOptions(sources=None if sources is None else tuple(sources))
-        question = self._fused.ask(query, options, video_id=video.video_id)
-        scores = self._fused.score_video(question, video.video_id) if question.query.is_text else None
-        return video if scores is None else judge_alone(video, scores, load_judge(self._searcher.store))
+    def _make_moment(
+        self,
+        video: RankedVideo,
+        scores: VideoScores,
+        question: Question,
+        span: FusedSpan,
+        best: float,
+        grounder: MomentHead | None,
+    ) -> Moment:
+        by_words, by_picture = span.parts[0].match is not None, "curve" if grounder is None else "head"
+        return Moment(
+            video=video.video_id,
+            path=video.path,
+            start=span.start,
+            end=span.end,
+            score=scores.score - (best - span.score),
+            probability=video.probability,
+            weak=video.weak,
+            by="words" if by_words else by_picture,
+            similarity=None if by_words or grounder is not None else find_similarity(scores, span),
+            evidence=self._make_evidence(span.parts),
+            events=list_events(span, question.structure),
+        )
+
+    def _rate_typical(self, scores: VideoScores) -> float | None:
+        """Return the evidence of a frame that is as similar as few segments are to an unrelated query."""
+        typical = self._pictures.typical_score()
+        return None if scores.line is None or typical is None else scores.line[0] + scores.line[1] * typical
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood."""
-        return self._fused.interpret(query, sources)
+        return interpret_for(query, sources, self._holds)
 
     def _ask_head(
-        self, grounder: MomentHead, question: Question, scored: Sequence[tuple[RankedVideo, VideoScores]]
+        self,
+        grounder: MomentHead,
+        question: Question,
+        scored: Sequence[tuple[RankedVideo, VideoScores]],
+        options: LocateOptions,
     ) -> None:
         """Set the spans that the head finds in the pictures of each video, for each clause."""
         videos = [video for video, _ in scored]
-        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in question.encoded]
+        answers = [answer_videos(self._pictures, grounder, clause, videos) for clause in question.encoded]
         for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
-            scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
+            overlapping = options.overlapping and not question.structure.is_joint
+            scores.picture_spans = [
+                choose_spans(own, overlapping=overlapping, weak=options.weak) if own else [] for own in spans
+            ]
 
     def _make_hit(self, found: FoundVideo) -> Hit:
         video, structure = found.scores, found.structure
@@ -245,20 +262,20 @@ class FusedResults:
     def _place_events(self, video: VideoScores, structure: QueryStructure) -> tuple[EventSpan, ...]:
         if not structure.is_joint:
             return ()
-        video.cuts = find_cuts(self._searcher.store, video.video_id)
+        video.cuts = find_cuts(self._pictures.store, video.video_id)
         spans = find_placed_spans(video, structure, k=1, overlapping=False)
         return list_events(spans[0], structure) if spans else ()
 
     def _make_evidence(self, parts: Sequence[SpanPart]) -> tuple[Evidence, ...]:
         """Return the evidence of some matches; an index without words has none."""
-        return () if self._fused.matcher is None else make_evidence(parts, self._fused.matcher)
+        return () if self._texts is None else make_evidence(parts, self._texts)
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""
         segments = video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            ids = self._searcher.store.segments.ids_of_video(video.video_id)
-            segments = list(self._searcher.store.segments.intact(ids).values())
+            ids = self._pictures.store.segments.ids_of_video(video.video_id)
+            segments = list(self._pictures.store.segments.intact(ids).values())
         if not segments:
             return Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))
@@ -281,13 +298,13 @@ def _rank_video(found: FoundVideo) -> RankedVideo:
 
 
 def find_query_spans(
-    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
+    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, weak: bool = True, snap: bool = True
 ) -> list[FusedSpan]:
     """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
     if structure.is_joint:
         return find_placed_spans(scores, structure, k=k, overlapping=overlapping, snap=snap)
     expects_words = structure.clauses[0].source is not None
-    return find_fused_spans(scores, expects_words=expects_words, k=k, overlapping=overlapping, snap=snap)
+    return find_fused_spans(scores, expects_words=expects_words, k=k, overlapping=overlapping, weak=weak, snap=snap)
 
 
 def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
@@ -315,15 +332,13 @@ def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
     time_s = video.time_s[min(clause, len(video.time_s) - 1)]
     for source in TEXT_SOURCES:
         own = [
-            each
-            for each in video.texts[clause]
-            if each[0].source == source
-            and (not is_local or _holds(each[0].stored.text.start, each[0].stored.text.end, time_s))
+            match
+            for match in video.texts[clause]
+            if match.source == source and (not is_local or _holds(match.start, match.end, time_s))
         ]
         if own:
-            match, score = max(own, key=lambda each: each[1])
-            text = match.stored.text
-            parts.append(SpanPart(source=source, start=text.start, end=text.end, score=score, match=match))
+            best = max(own, key=lambda match: match.evidence)
+            parts.append(SpanPart(source=source, start=best.start, end=best.end, score=best.evidence, match=best))
     pictures = video.pictures[clause]
     point = int(np.abs(video.times - time_s).argmin()) if is_local else int(pictures.argmax())
     if pictures[point] > ABSENT:
@@ -336,7 +351,7 @@ def _holds(start_s: float, end_s: float, time_s: float) -> bool:
     return start_s - TOLERANCE_S <= time_s <= end_s + TOLERANCE_S
 
 
-def make_evidence(parts: Sequence[SpanPart], matcher: TextMatcher) -> tuple[Evidence, ...]:
+def make_evidence(parts: Sequence[SpanPart], texts: TextChannel) -> tuple[Evidence, ...]:
     """Return the evidence of some matches, best first, with each one's share of the score."""
     if not parts:
         return ()
@@ -347,8 +362,8 @@ def make_evidence(parts: Sequence[SpanPart], matcher: TextMatcher) -> tuple[Evid
         part = parts[index]
         if shares[index] < MIN_SHARE and evidence:
             continue
-        text = "" if part.match is None else part.match.stored.text.text
-        marks = () if part.match is None else matcher.mark(text, part.match.stems)
+        text = "" if part.match is None else part.match.text
+        marks = () if part.match is None else texts.mark(part.match)
         evidence.append(
             Evidence(
                 source=part.source, start=part.start, end=part.end, share=float(shares[index]), text=text, matches=marks

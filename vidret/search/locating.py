@@ -12,12 +12,10 @@ from jaxtyping import Float
 
 from vidret.align.similarity import score_top_frames
 from vidret.channels.base import EncodedQuery
+from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.evidence import FrameScorer
 from vidret.channels.picture.ranking import FrameRanker
-from vidret.channels.picture.segments import Searcher
-from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
-from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.heads.base import GroundedVideo, MomentHead
@@ -25,7 +23,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import Curve, Moment, Segment
+from vidret.types import Curve, Segment
 from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
 from vidret.video.timeline import LONGEST_STILL_S
@@ -84,134 +82,36 @@ def _note_coarse(name: str) -> None:
     logger.warning("moments begin and end with segments: %s has one vector a segment", name)
 
 
-class Locator:
-    """An index open for reading, with a trained grounding head or without."""
+def rate_video(
+    pictures: PictureChannel,
+    grounder: MomentHead | None,
+    query: EncodedQuery,
+    video: RankedVideo,
+    times: Float[np.ndarray, " time"],
+) -> Float[np.ndarray, " time"]:
+    """Return the saliency of a video for a query at some times in seconds, by the head or else by the curve.
 
-    def __init__(self, searcher: Searcher, grounder: MomentHead | None) -> None:
-        self._searcher, self._grounder = searcher, grounder
-
-    def locate(
-        self,
-        query: EncodedQuery,
-        videos: Sequence[RankedVideo],
-        k: int,
-        *,
-        overlapping: bool,
-        weak: bool,
-        snap: bool = True,
-    ) -> list[Moment]:
-        """Return the k best moments in some videos.
-
-        The head locates text queries; without a head, and for images and vectors, the curve does. For ``overlapping``,
-        ``weak`` and ``snap`` see ``Engine.locate``.
-        """
-        if self._grounder is not None and query.is_text:
-            moments = self._locate_with_head(self._grounder, query, videos, overlapping=overlapping, weak=weak)
-        else:
-            moments = self._locate_with_curve(query, videos, k, overlapping=overlapping, weak=weak, snap=snap)
-        return sorted(moments, key=lambda moment: -moment.score)[:k]
-
-    def _locate_with_curve(
-        self,
-        query: EncodedQuery,
-        videos: Sequence[RankedVideo],
-        k: int,
-        *,
-        overlapping: bool,
-        weak: bool,
-        snap: bool,
-    ) -> list[Moment]:
-        if not has_frame_vectors(self._searcher.encoder):
-            _note_coarse(self._searcher.encoder.name)
-        moments = []
-        for video in videos:
-            curve = self.curve(query, video.video_id)
-            if curve is None:
-                continue
-            spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
-            best = mean_inside(curve, spans[0])
-            moments += [
-                Moment(
-                    video.video_id,
-                    video.path,
-                    span.start,
-                    span.end,
-                    best - (spans[0].score - span.score),
-                    video.weak,
-                    similarity=mean_inside(curve, span),
-                    probability=video.probability,
-                )
-                for span in spans
-            ]
-        return moments
-
-    def _locate_with_head(
-        self,
-        grounder: MomentHead,
-        query: EncodedQuery,
-        videos: Sequence[RankedVideo],
-        *,
-        overlapping: bool,
-        weak: bool,
-    ) -> list[Moment]:
-        """Return the moments that the head finds.
-
-        Its scores are probabilities within a video. Each is multiplied by the probability of its video, a softmax over
-        the scores of the videos, so that an unlikely video's best moments do not outrank those of a certain one.
-        Negative terms affect the choice of videos, and the spans only if the head's card weighs them by similarity.
-        """
-        logits = np.array([video.score for video in videos])
-        exponentials = np.exp(logits - logits.max(initial=-np.inf))
-        answers = answer_videos(self._searcher, grounder, query, videos)
-        moments = []
-        for video, share, spans in zip(videos, (exponentials / exponentials.sum()).tolist(), answers, strict=True):
-            moments += [
-                Moment(
-                    video.video_id,
-                    video.path,
-                    span.start,
-                    span.end,
-                    share * span.score,
-                    video.weak,
-                    "head",
-                    probability=video.probability,
-                )
-                for span in choose_spans(spans, overlapping=overlapping, weak=weak)
-            ]
-        return moments
-
-    def rate(
-        self, query: EncodedQuery, video: RankedVideo, times: Float[np.ndarray, " time"]
-    ) -> Float[np.ndarray, " time"]:
-        """Return the saliency of a video for a query at some times in seconds, by the head or else by the curve.
-
-        Raises:
-            DecodeError: The head has not processed the video yet, and it cannot be read.
-            StoreError: Nothing of the video is stored.
-        """
-        if self._grounder is not None and query.is_text:
-            grounded = describe_video(self._searcher, video.video_id, video.path)
-            words = self._grounder.read(query.positive.text)
-            scores = self._grounder.rate_frames(words, grounded)
-            frame_times = grounded.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
-        else:
-            curve = self.curve(query, video.video_id)
-            if curve is None:
-                raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
-            scores, frame_times = curve.scores, curve.times
-        saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
-        return saliency
-
-    def curve(self, query: EncodedQuery, video_id: int) -> Curve | None:
-        """Return the scores of all stored frames of one video; None if nothing of it is stored yet."""
-        read = read_curve(self._searcher, query, video_id)
-        return None if read is None else read[0]
+    Raises:
+        DecodeError: The head has not processed the video yet, and it cannot be read.
+        StoreError: Nothing of the video is stored.
+    """
+    if grounder is not None and query.is_text:
+        grounded = describe_video(pictures, video.video_id, video.path)
+        scores = grounder.rate_frames(grounder.read(query.positive.text), grounded)
+        frame_times = grounded.start + (np.arange(len(scores)) + 0.5) / grounder.fps
+    else:
+        read = read_curve(pictures, query, video.video_id)
+        if read is None:
+            raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
+        scores, frame_times = read[0].scores, read[0].times
+    saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
+    return saliency
 
 
-def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
+def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
     """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
-    ids = searcher.store.segments.ids_of_video(video_id)
-    stored = searcher.reranker.read_again(FrameRanker(), ids)
+    ids = pictures.store.segments.ids_of_video(video_id)
+    stored = pictures.reranker.read_again(FrameRanker(), ids)
     segments, frames = stored.segments, stored.frames
     if not segments:
         return None
@@ -223,40 +123,40 @@ def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[
         start=segments[0].start,
         end=segments[-1].end,
         best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
-        typical=searcher.typical_score() if query.is_text else None,
+        typical=pictures.typical_score() if query.is_text else None,
         gaps=gaps_between(segments),
-        cuts=find_cuts(searcher.store, video_id),
+        cuts=find_cuts(pictures.store, video_id),
     )
     return curve, scorer
 
 
 def answer_videos(
-    searcher: Searcher, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
+    pictures: PictureChannel, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
 ) -> list[list[Span]]:
     """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
     words, weight = grounder.read(query.positive.text), grounder.card.similarity_weight
     described = {}
     for video in videos:
         try:
-            described[video.video_id] = describe_video(searcher, video.video_id, video.path)
+            described[video.video_id] = describe_video(pictures, video.video_id, video.path)
         except StoreError as error:  # another process may have pruned it meanwhile
             logger.warning("the head left out: %s", error)
     found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
     answers = []
     for video in videos:
         spans = found.get(video.video_id) or []
-        read = read_curve(searcher, query, video.video_id) if spans and weight else None
+        read = read_curve(pictures, query, video.video_id) if spans and weight else None
         answers.append(spans if read is None else weigh_by_similarity(spans, read[0], weight))
     return answers
 
 
-def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVideo:
+def describe_video(pictures: PictureChannel, video_id: int, path: str) -> GroundedVideo:
     """Return a video of an index for a grounding head.
 
     Raises:
         StoreError: The index does not have it.
     """
-    store = searcher.store
+    store = pictures.store
     record = store.videos.get(video_id)
     return GroundedVideo(
         path=path,
@@ -266,7 +166,7 @@ def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVide
         shot_sampling=choose_mode(store.metadata.get(SAMPLING))
         if store.metadata.get(SEGMENTS) == FOLLOW_SHOTS
         else None,
-        read=lambda: searcher.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
+        read=lambda: pictures.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
     )
 
 

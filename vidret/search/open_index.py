@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.channels.base import EncodedQuery
-from vidret.channels.picture.segments import Searcher
+from vidret.channels.picture.channel import PictureChannel
+from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
@@ -15,7 +16,7 @@ from vidret.search.edges import EdgeRefiner
 from vidret.search.found_videos import FoundVideo
 from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.heads.base import MomentHead
-from vidret.search.locating import Locator, choose_video, read_curve
+from vidret.search.locating import choose_video, rate_video, read_curve
 from vidret.search.models import Models
 from vidret.search.query.clauses import AnalysedQuery, parse_structure
 from vidret.search.query.encoding import encode_queries
@@ -33,27 +34,28 @@ MAX_TOGETHER = 16  # queries that are asked of a video at a time
 
 
 class OpenIndex:
-    """The pictures of an index, open for queries, and its words if it has any."""
+    """The channels of an index, open for queries."""
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store = store
         self.encoder = ConceptEncoder(encoder, store)
-        self.searcher = Searcher(store, self.encoder, models.ranker, tokens=models.tokens)
+        self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
         self._refiner = EdgeRefiner(encoder)
-        self._pictures = FusedResults(self.searcher, None)
+        self._wordless = FusedResults(self.pictures, None, self.encoder)
         self._words: FusedResults | None = None
 
     @property
     def results(self) -> FusedResults:
         """What answers queries; a run may add words meanwhile."""
         if self._words is None and TextStore.exists(self.store.path):
-            self._words = FusedResults(self.searcher, TextStore.open(self.store.path))
-        return self._words or self._pictures
+            texts = TextChannel(TextStore.open(self.store.path), self.store)
+            self._words = FusedResults(self.pictures, texts, self.encoder)
+        return self._words or self._wordless
 
     @property
     def has_words(self) -> bool:
         """Whether queries are compared with words."""
-        return self.results is not self._pictures
+        return self.results is not self._wordless
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood; what is said or shown exactly so is searched as plain words."""
@@ -110,30 +112,7 @@ class OpenIndex:
         if query.has_mentions:
             grounder = None  # a head reads text
         ranked = [choose_video(self.store, video)] if video is not None else self.results.rank_videos(query, search)
-        compares_words = self.has_words and query.is_text and options.sources != ("picture",)
-        if compares_words or query.structure.is_joint:
-            moments = self.results.locate(
-                query,
-                ranked,
-                options.k,
-                sources=options.sources,
-                filters=options.filters,
-                grounder=grounder,
-                overlapping=options.overlapping,
-                weak=options.weak,
-                snap=options.snap,
-            )
-        else:
-            if video is not None:
-                ranked = [self.results.judge_video(query, ranked[0], options.sources)]
-            moments = Locator(self.searcher, grounder).locate(
-                query.encoded[0],
-                ranked,
-                options.k,
-                overlapping=options.overlapping,
-                weak=options.weak,
-                snap=options.snap,
-            )
+        moments = self.results.locate(query, ranked, options, grounder)
         return self._refine(query.encoded, moments) if options.refine_edges else moments
 
     def _refine(self, clauses: Sequence[EncodedQuery], moments: Sequence[Moment]) -> list[Moment]:
@@ -143,7 +122,7 @@ class OpenIndex:
             return list(moments)
         curves = {}
         for video_id in {moment.video for moment in moments if moment.by == "curve"}:
-            read = read_curve(self.searcher, clauses[0], video_id)
+            read = read_curve(self.pictures, clauses[0], video_id)
             if read is not None:
                 curves[video_id] = read
         return self._refiner.refine(moments, curves, self._sizes(moments))
@@ -161,7 +140,7 @@ class OpenIndex:
         self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: MomentHead | None
     ) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by a grounding head or the curve."""
-        return Locator(self.searcher, grounder).rate(self._encode(query), choose_video(self.store, video), times)
+        return rate_video(self.pictures, grounder, self._encode(query), choose_video(self.store, video), times)
 
     def curve(self, query: Query, video: VideoName) -> Curve:
         """Score a query against every stored frame of one video.
@@ -170,10 +149,10 @@ class OpenIndex:
             StoreError: The index has nothing of the video.
         """
         video_id = look_up_video(self.store, video)
-        curve = Locator(self.searcher, None).curve(self._encode(query), video_id)
-        if curve is None:
+        read = read_curve(self.pictures, self._encode(query), video_id)
+        if read is None:
             raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
-        return curve
+        return read[0]
 
     def _encode(self, query: Query) -> EncodedQuery:
         self.encoder.check_mentions(query)

@@ -21,8 +21,7 @@ from vidret.search.fused_moments import (
 )
 from vidret.search.placement import Placement, StepSpans, list_placements
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, sum_sources
-from vidret.types import Source
+from vidret.search.video_scores import ABSENT, VideoScores, find_best, sum_sources
 
 NUM_SPANS = 10  # of a clause
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
@@ -116,11 +115,12 @@ def _join_clauses(
 def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) -> float:
     """Return the best score of a clause inside a span, all sources together; -inf without a text that it must have."""
     inside = (scores.times >= span.start) & (scores.times <= span.end)
-    best: dict[Source, float] = {"picture": float(scores.pictures[clause][inside].max(initial=ABSENT))}
-    for match, score in scores.texts[clause]:
-        text = match.stored.text
-        if min(text.end, span.end) - max(text.start, span.start) >= MIN_OVERLAP_S:
-            best[match.source] = max(best.get(match.source, ABSENT), score)
+    texts = [
+        match
+        for match in scores.texts[clause]
+        if min(match.end, span.end) - max(match.start, span.start) >= MIN_OVERLAP_S
+    ]
+    best = find_best(float(scores.pictures[clause][inside].max(initial=ABSENT)), texts)
     return -np.inf if on_text and len(best) == 1 else sum_sources(best)
 
 

@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from vidret.channels.base import Match
 from vidret.channels.picture.evidence import VideoPictures
-from vidret.channels.texts.matching import TextMatch
 from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores, sum_sources
-from vidret.types import Source
-
-TextScores = Sequence[list[tuple[TextMatch, float]]]  # by clause, with their evidence
+from vidret.search.video_scores import ABSENT, VideoScores, find_best, make_video_scores, sum_sources
 
 
 class VideoCandidates:
@@ -24,15 +21,18 @@ class VideoCandidates:
     """
 
     def __init__(
-        self, structure: QueryStructure, pictures: Mapping[int, VideoPictures], texts: Mapping[int, TextScores]
+        self,
+        structure: QueryStructure,
+        pictures: Mapping[int, VideoPictures],
+        texts: Mapping[int, Sequence[Sequence[Match]]],
     ) -> None:
         """Set what was found of each video; of clauses with phrases, only videos with texts are candidates."""
         self._structure, self._pictures, self._texts = structure, pictures, texts
         phrased = [index for index, clause in enumerate(structure.clauses) if clause.phrases]
         self._video_ids = [
-            each
-            for each in {**pictures, **texts}
-            if not phrased or (each in texts and all(texts[each][index] for index in phrased))
+            video_id
+            for video_id in {**pictures, **texts}
+            if not phrased or (video_id in texts and all(texts[video_id][index] for index in phrased))
         ]
         self._bounds = {video_id: self._bound(video_id) for video_id in self._video_ids}
 
@@ -75,19 +75,14 @@ class VideoCandidates:
 
     def _sum_clause(self, video_id: int, clause: int) -> float:
         picture = max(ABSENT, self._pictures[video_id].best[clause]) if video_id in self._pictures else ABSENT
-        if video_id not in self._texts:
-            return picture
-        best: dict[Source, float] = {"picture": picture}
-        for match, score in self._texts[video_id][clause]:
-            best[match.source] = max(best.get(match.source, ABSENT), score)
-        return sum_sources(best)
+        return sum_sources(find_best(picture, self._texts[video_id][clause])) if video_id in self._texts else picture
 
     def _make(self, video_id: int) -> VideoScores:
         num_clauses = len(self._structure.clauses)
         none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), best=[], segments=[])
         pictures = self._pictures.get(video_id, none)
-        texts = list(self._texts.get(video_id, [[] for _ in range(num_clauses)]))
-        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, list(pictures.segments))
-        scores.levels = pictures.levels
+        texts = self._texts.get(video_id, [[] for _ in range(num_clauses)])
+        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
+        scores.levels, scores.line = pictures.levels, pictures.line
         combine_clauses(scores, self._structure)
         return scores

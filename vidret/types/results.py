@@ -103,11 +103,11 @@ class Moment:
         path: Path of its file.
         start: In seconds; less than ``end``.
         end: In seconds.
-        score: Higher is better. In an index with words, evidence in nats. Otherwise a probability for ``head``; for
-            ``curve`` the similarity of the best moment of the video, less what this one stands out less.
+        score: Evidence in nats, as of ``Hit``, for the best moment of a video; of others as much less as they match or
+            stand out less, for ``head`` the logarithm of how much less probable they are.
         weak: Whether the video is unlikely to answer the query.
         by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
-        similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
+        similarity: Mean of the curve inside the span, for ``curve`` and one event; None otherwise.
         evidence: What matches, best first; empty in an index without words.
         events: As in ``Hit``.
         probability: How likely the video answers the query; in a video that was named, by itself.

@@ -485,10 +485,10 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_scale(
 
 def test_open_engine_uses_the_scale_of_a_new_calibration(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
-        before = fresh._index.searcher.find_scale(fresh.ranker)
+        before = fresh._index.pictures.find_scale(fresh.ranker)
         engine.calibrate(BANK)
-        after = fresh._index.searcher.find_scale(fresh.ranker)
-        assert after == engine._index.searcher.find_scale(engine.ranker) != before
+        after = fresh._index.pictures.find_scale(fresh.ranker)
+        assert after == engine._index.pictures.find_scale(engine.ranker) != before
 
 
 def test_calibration_is_rejected_while_another_process_writes(index: Path) -> None:

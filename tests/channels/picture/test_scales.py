@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vidret.channels.picture.segments
+import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
 from vidret.align.baseline import UNRELATED
@@ -185,7 +185,7 @@ def check_scores(
 @pytest.mark.parametrize("kind", KINDS)
 def test_scale_and_scores_agree_with_naive_twins(kind: str, indexed_mosaics: Path) -> None:
     with Engine(indexed_mosaics, PatchEncoder()) as engine:
-        scale = engine._index.searcher.find_scale(engine.choose_ranker(kind))
+        scale = engine._index.pictures.find_scale(engine.choose_ranker(kind))
         assert (scale.mean, scale.deviation) == pytest.approx(measure_naively(indexed_mosaics, kind), abs=1e-5)
         check_scores(engine, indexed_mosaics, kind)
 
@@ -200,9 +200,9 @@ def test_corrected_scores_are_compared_with_corrected_ones(index: Path) -> None:
 def test_large_index_is_measured_on_a_sample_all_over_it(
     index: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vidret.channels.picture.segments, "SAMPLE", 2)
+    monkeypatch.setattr(vidret.channels.picture.channel, "SAMPLE", 2)
     with Engine(index, PatchEncoder(), rerank="auto") as engine:
-        searcher, ids = engine._index.searcher, engine._index.store.searchable()
+        searcher, ids = engine._index.pictures, engine._index.store.searchable()
         assert len(ids) > 2
         scores = searcher._score_unrelated(FrameRanker())
         assert len(scores) == 2 * len(UNRELATED)

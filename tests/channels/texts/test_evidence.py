@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vidret.channels.base import Clause
+from vidret.channels.base import Clause, Match
 from vidret.channels.picture.scales import (
     HINTED,
     MIN_DEVIATION,
@@ -29,7 +29,6 @@ from vidret.channels.texts.evidence import (
     WORDS_OFFSET,
     WORDS_SLOPE,
     hints_at,
-    is_silent,
     rate_text,
 )
 from vidret.channels.texts.matching import TextMatch
@@ -128,9 +127,10 @@ def test_hints_raise_the_words_that_they_name_and_lower_pictures() -> None:
     assert rate_text(report, meant, 0.2) > rate_text(voice, meant, 0.2) > rate_text(sign, meant, 0.2)
 
 
-@given(MATCHES, st.floats(-20, 20))
-def test_only_a_text_without_a_word_of_the_clause_is_silent(match: TextMatch, evidence: float) -> None:
-    assert is_silent(match, evidence) == (match.information == 0 and evidence < 0)
+@given(st.floats(0, 1), st.floats(-20, 20))
+def test_only_a_text_without_a_word_of_the_clause_is_silent(cover: float, evidence: float) -> None:
+    match = Match(video_id=1, source="speech", start=0.0, end=1.0, evidence=evidence, cover=cover)
+    assert match.is_silent == (cover == 0 and evidence < 0)
 
 
 # Pictures

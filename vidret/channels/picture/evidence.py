@@ -46,6 +46,8 @@ class VideoPictures:
         best: The evidence of the video for each clause.
         segments: The segments that hold them, by time.
         levels: What the score of the best segment is made of, by name; empty for several clauses.
+        line: Offset and slope of the evidence as a function of the similarity of frames, for the first clause; None if
+            the points are the best frames of segments.
     """
 
     times: Float64[np.ndarray, " point"]
@@ -53,6 +55,7 @@ class VideoPictures:
     best: Sequence[float]
     segments: Sequence[Segment]
     levels: Mapping[str, float] = field(default_factory=dict)
+    line: tuple[float, float] | None = None
 
 
 def collect_segments(
@@ -116,6 +119,7 @@ def collect_frames(
             times=np.concatenate([stored.times[row] for row in own]),
             scores=best[:, None] - below,
             segments=[stored.segments[row] for row in own],
+            line=(float(best[0] - slope * similarities[0].max()), slope),
         )
     return videos
 
@@ -123,7 +127,12 @@ def collect_frames(
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
     """Return the same points, those of some videos with less evidence."""
     return {
-        video_id: replace(each, scores=each.scores - loss, best=[score - loss for score in each.best])
+        video_id: replace(
+            each,
+            scores=each.scores - loss,
+            best=[score - loss for score in each.best],
+            line=None if each.line is None else (each.line[0] - loss, each.line[1]),
+        )
         if video_id in video_ids
         else each
         for video_id, each in pictures.items()

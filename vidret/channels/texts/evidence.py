@@ -35,11 +35,6 @@ def rate_text(clause: Clause, match: TextMatch, level: float) -> float:
     return float(np.logaddexp(by_words, by_meaning)) - loss
 
 
-def is_silent(match: TextMatch, evidence: float) -> bool:
-    """Return whether a text says nothing about a clause: it shares no word, and is likelier to mean something else."""
-    return match.information == 0.0 and evidence < 0.0
-
-
 def hints_at(clause: Clause, source: TextSource) -> bool:
     """Return whether a clause hints at a source; subtitles are speech that was written down."""
     return KINDS[source].is_asked_for(clause.source)

@@ -12,12 +12,12 @@ import pytest
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibration, measure_calibration
 from vidret.channels.picture.candidates import SEGMENTS_PER_VIDEO
+from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.channels.picture.scales import UNKNOWN
-from vidret.channels.picture.segments import Searcher
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.fused_results import FusedResults
-from vidret.search.locating import Locator
+from vidret.search.locating import read_curve
 from vidret.store import NewSegment, Store
 from vidret.types import (
     ALL_VIDEOS,
@@ -71,13 +71,13 @@ def write_index(folder: Path, similarities: Sequence[float], num_segments: int) 
 
 
 class RecordedSearch:
-    """A searcher that records how many segments it reads, and the depths of its coarse searches."""
+    """A picture channel that records how many segments it reads, and the depths of its coarse searches."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Store.open(folder / "index")
-        encoder: Any = ConceptEncoder(cast(Any, AxisEncoder()), self.store)
-        self.searcher = Searcher(self.store, encoder, FrameRanker(), tokens="int8")
-        self.searcher.find_scale(FrameRanker())
+        self.encoder = ConceptEncoder(cast(Any, AxisEncoder()), self.store)
+        self.pictures = PictureChannel(self.store, self.encoder, FrameRanker(), tokens="int8")
+        self.pictures.find_scale(FrameRanker())
         self.num_read: list[int] = []
         self.depths: list[int] = []
         read, search = self.store.features.read, self.store.search
@@ -95,7 +95,7 @@ class RecordedSearch:
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
         options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
-        return FusedResults(self.searcher, None).search(AXIS, options)
+        return FusedResults(self.pictures, None, self.encoder).search(AXIS, options)
 
     def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
         """Return the numbers of the videos found."""
@@ -197,31 +197,32 @@ def test_damaged_segments_are_left_out_with_one_warning(
 
 
 def test_damaged_segments_do_not_count_in_scores_curves_and_calibration(search: RecordedSearch) -> None:
-    searcher, store = search.searcher, search.store
-    before = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
-    calibrated = measure(searcher)
+    pictures, store = search.pictures, search.store
+    before = pictures.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    calibrated = measure(pictures)
     damage_frames(store, [*store.segments.ids_of_video(1)[:7], *store.segments.ids_of_video(2)])
-    after = searcher.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
+    after = pictures.reranker.score_videos([TEXT], [1, 2, 3], FrameRanker())["total"]
     assert after[0, 1] == -np.inf
     assert after[0, 2] == before[0, 2]
-    curve = Locator(searcher, None).curve(QUERY, 1)
-    assert curve is not None
+    read = read_curve(pictures, QUERY, 1)
+    assert read is not None
+    curve = read[0]
     assert (curve.start, len(curve.scores)) == (7.0, 393)
-    assert Locator(searcher, None).curve(QUERY, 2) is None
-    again = measure(searcher)
+    assert read_curve(pictures, QUERY, 2) is None
+    again = measure(pictures)
     assert again.ids.tolist() == [key for key in calibrated.ids.tolist() if key > 7 and not 400 < key <= 800]
     assert np.isfinite(again.potentials["frames"]).all()
     damage_frames(
         store, [*store.segments.ids_of_video(1)[7:], *store.segments.ids_of_video(3), *store.segments.ids_of_video(4)]
     )
-    fresh = Searcher(store, search.searcher.encoder, FrameRanker(), tokens="int8")
+    fresh = PictureChannel(store, search.pictures.encoder, FrameRanker(), tokens="int8")
     assert fresh.find_scale(FrameRanker()) == UNKNOWN
 
 
-def measure(searcher: Searcher) -> Calibration:
+def measure(pictures: PictureChannel) -> Calibration:
     texts = [TextEmbedding(str(axis), row, row[None]) for axis, row in enumerate(np.eye(3, DIM, dtype=np.float32))]
-    read = partial(searcher.reranker.score, FrameRanker(), texts)
-    return measure_calibration(searcher.store, FrameRanker(), texts, bank="axes", read=read)
+    read = partial(pictures.reranker.score, FrameRanker(), texts)
+    return measure_calibration(pictures.store, FrameRanker(), texts, bank="axes", read=read)
 
 
 def test_search_during_a_prune_finds_the_remaining_videos(
@@ -243,4 +244,4 @@ def test_search_during_a_prune_finds_the_remaining_videos(
     )
     monkeypatch.setattr(search.store, "search", coarse_search)
     assert search(4) == [1, 3]
-    assert Locator(search.searcher, None).curve(QUERY, 1) is None
+    assert read_curve(search.pictures, QUERY, 1) is None

@@ -1,6 +1,7 @@
-"""The pictures of one index: its rankers, their scales, and its segments as they are ranked."""
+"""The pictures of one index as a channel: candidate segments, their evidence, and all frames of some videos."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,18 +10,43 @@ from jaxtyping import Float
 from vidret.align.baseline import UNRELATED
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
+from vidret.channels.picture.candidates import find_candidates
+from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
+from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score
 from vidret.encode.encoder import Encoder
 from vidret.store.store import Store
-from vidret.types import TextEmbedding
+from vidret.types import SearchOptions, TextEmbedding
 
 TYPICAL_SHARE = 0.01  # of unrelated queries, that reach the typical score of a curve in a segment
 
 
-class Searcher:
-    """An index open for reading, with its encoder and the ranker that it was made for."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PictureQuery:
+    """What pictures are compared with.
+
+    Attributes:
+        clauses: The clauses of a query.
+        rerank: Name of the ranker, as in ``SearchOptions``; images and vectors are ranked by the best frames.
+        hints: What each clause adds to the evidence, in nats: one that hints at words takes some from pictures.
+        is_free: Whether each clause finds candidates; one with phrases is found by texts only.
+    """
+
+    clauses: Sequence[EncodedQuery]
+    rerank: str | None
+    hints: Sequence[float]
+    is_free: Sequence[bool]
+
+    @property
+    def ranker_name(self) -> str | None:
+        """The ranker whose tokens are read."""
+        return self.rerank if any(clause.is_text for clause in self.clauses) else None
+
+
+class PictureChannel:
+    """The pictures of an index open for reading, with its encoder and the ranker that it was made for."""
 
     def __init__(self, store: Store, encoder: Encoder, ranker: Ranker, *, tokens: str) -> None:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
@@ -41,6 +67,45 @@ class Searcher:
     def find_scale(self, ranker: Ranker) -> PictureScale:
         """Return what unrelated queries score by a ranker."""
         return self.scales.find(self.store, ranker)
+
+    def __len__(self) -> int:
+        """Return the number of segments that a query is compared with."""
+        return len(self.store)
+
+    def find(
+        self, query: PictureQuery, options: SearchOptions, depth: int, *, excluded: Set[int], also: Ids
+    ) -> dict[int, VideoPictures]:
+        """Return the best segments by video, with their evidence for each clause.
+
+        Args:
+            query: The query.
+            options: The options of the search.
+            depth: See ``find_candidates``.
+            excluded: Videos to leave out.
+            also: Segments to read besides, as those seen while a text is said.
+        """
+        free = [clause for clause, is_free in zip(query.clauses, query.is_free, strict=True) if is_free]
+        ids = [also, *find_candidates(self.store, free, options, depth, excluded)]
+        stored = self.reranker.read(self.get_ranker(query.ranker_name), np.unique(np.concatenate(ids)))
+        if not len(stored.ids):
+            return {}
+        ranked, evidence = self.rank(query.clauses, stored, query.rerank)
+        if options.refine and len(ranked) == 1:
+            refined = refine_ranking(self.store, query.clauses[0], ranked[0])
+            rated = dict(zip(ranked[0].segments, evidence[0].tolist(), strict=True))
+            best = sorted((rated[segment] for segment in refined.segments), reverse=True)
+            ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence
+        return collect_segments(ranked, [own + hint for own, hint in zip(evidence, query.hints, strict=True)])
+
+    def score(self, query: PictureQuery, ids: Sequence[int]) -> dict[int, VideoPictures]:
+        """Return the evidence of all frames of some videos for each clause, given all of their segments."""
+        stored = self.reranker.read_again(self.get_ranker(query.ranker_name), ids)
+        if not len(stored.ids):
+            return {}
+        ranked, evidence = self.rank(query.clauses, stored, query.rerank)
+        videos = collect_segments(ranked, [own + hint for own, hint in zip(evidence, query.hints, strict=True)])
+        slope = self.find_scale(FrameRanker()).slope
+        return collect_frames(stored, videos, query.clauses, slope)
 
     def rank(
         self, queries: Sequence[EncodedQuery], stored: SegmentFeatures, rerank: str | None
