@@ -293,7 +293,7 @@ def prepare(path: Path, encoder: MadeEncoder) -> None:
     )
     with Store.open(path, write=True) as store:
         save_scales(store, index.pictures)
-    save_text_background(index.pictures)
+    save_text_background(index.store)
     index.close()
 
 
