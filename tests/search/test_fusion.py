@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vidret.search.fusion
+import vidret.channels.texts.channel
 from tests.indexed_texts import find_content
 from tests.spoken import (
     FILMS,
@@ -402,7 +402,7 @@ def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         measured.append(1)
         return measure_background(*given)
 
-    monkeypatch.setattr(vidret.search.fusion, "measure_background", count)
+    monkeypatch.setattr(vidret.channels.texts.channel, "measure_background", count)
     return measured
 
 

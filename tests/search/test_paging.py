@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vidret.search.fusion
 from tests.fakes import unit
 from tests.spoken import word_vector
 from vidret.engine import Engine
-from vidret.search.fusion import MAX_PLACED
 from vidret.store import NewSegment, Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.types import Sequence as EventSequence
 
-DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE = 12, MAX_PLACED + 30, 4, 23
+DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE, NUM_PLACED = 12, 70, 4, 23, 40
 SINGLE: tuple[Query, ...] = ("a dog", "a dog -rain -snow", np.eye(DIM)[3], -np.eye(DIM)[3])
 JOINT = ("a dog, then a cat", "a dog, while a cat sleeps", EventSequence(["a dog", "a cat", "rain"], gap=2))
 
@@ -53,7 +53,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
                 [make_segment(rng, video_id, 4.0 * index, index) for index in range(NUM_SEGMENTS)]
             )
             store.writer.finish_video(video_id)
-    with Engine(folder / "index", RandomTexts(), rerank="none") as engine:
+    with pytest.MonkeyPatch.context() as patch, Engine(folder / "index", RandomTexts(), rerank="none") as engine:
+        patch.setattr(vidret.search.fusion, "MAX_PLACED", NUM_PLACED)  # others are placed by their nearest segments
         yield engine
 
 

@@ -20,8 +20,11 @@ from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
+EDGE_S = 1e-3  # tolerance for an edge at a cut
 MIN_PROBABILITY = 1e-38  # of a span that a head found
 MAX_TEXTS = 12  # of a video and a clause
+# The same for pictures that meet within a shot: a flat curve has many spans, and no edges between them.
+JOIN_PICTURES = 1.0
 MIN_OVERLAP_S = 0.5
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
 UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
@@ -163,12 +166,45 @@ def _find_picture_spans(
     )
     by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
     if by_head is None:
-        spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
-        # The best one has the score of its best frame, others less by what they stand out less.
-        return [_make_picture_span(span, curve.best - (spans[0].score - span.score)) for span in spans]
+        found = _find_curve_spans(curve, k=k, overlapping=False, weak=weak, snap=snap)
+        joined = _join_pictures(found, curve)
+        if not overlapping:
+            return joined
+        known = {(span.start, span.end) for span in joined}
+        more = _find_curve_spans(curve, k=k, overlapping=True, weak=weak, snap=snap)
+        return joined + [span for span in more if (span.start, span.end) not in known]
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
     return [_make_picture_span(span, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
+
+
+def _find_curve_spans(curve: Curve, *, k: int, overlapping: bool, weak: bool, snap: bool) -> list[FusedSpan]:
+    """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
+    spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
+    return [_make_picture_span(span, curve.best - (spans[0].score - span.score)) for span in spans]
+
+
+def _join_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
+    """Return spans of pictures, best first, each joined with those that match as well and go on from it in its shot."""
+    joined, rest = [], sorted(spans, key=lambda span: -span.score)
+    while rest:
+        best = own = rest.pop(0)
+        while near := [
+            each for each in rest if each.score >= best.score - JOIN_PICTURES and _goes_on(own, each, curve)
+        ]:
+            rest.remove(near[0])
+            start, end = min(own.start, near[0].start), max(own.end, near[0].end)
+            own = _make_picture_span(Span(start, end, best.score), best.score)
+        joined.append(own)
+    return joined
+
+
+def _goes_on(span: FusedSpan, other: FusedSpan, curve: Curve) -> bool:
+    """Return whether no cut, no gap and at most one frame lies between two spans."""
+    start, end = min(span.end, other.end), max(span.start, other.start)
+    breaks = [*curve.cuts, *(edge for gap in curve.gaps for edge in gap)]
+    between = int(np.count_nonzero((curve.times > start) & (curve.times < end)))
+    return between <= 1 and not any(start - EDGE_S <= each <= end + EDGE_S for each in breaks)
 
 
 def _make_picture_span(span: Span, score: float) -> FusedSpan:
