@@ -10,7 +10,7 @@ from vidret.types.rows import Shown, show_property
 
 Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles", "generated"]  # the last one are descriptions by a model
-Source = Literal["picture", "speech", "screen", "subtitles", "generated"]
+Source = Literal["picture", TextSource]
 ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)

@@ -82,4 +82,5 @@ class WordsOptions:
 
 def is_installed(sources: tuple[TextSource, ...] = READ_KINDS) -> bool:
     """Return whether the packages that read these sources are installed."""
-    return all(find_spec(name) is not None for name in (_SENTENCES, *(KINDS[source].package for source in sources)))
+    packages = [_SENTENCES, *(KINDS[source].package for source in sources)]
+    return all(find_spec(name) is not None for name in packages if name)

@@ -3,7 +3,7 @@
 import { writePlace } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
-import { findWords, LABELS, markMatches } from "./words.js";
+import { findWords, labelOf, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
@@ -62,7 +62,7 @@ function makeHit(hit, place) {
   if (concept) card.append(makeMarks(concept, hit));
   const words = findWords(hit.evidence);
   if (!words) return card;
-  const label = make("span", { className: "label" }, `${LABELS[words.source]} ${clock(words.start)}`);
+  const label = make("span", { className: "label" }, `${labelOf(words.source)} ${clock(words.start)}`);
   card.append(make("a", { className: "said", href: linkTo(words.start), title: words.text }, label, " ", ...markMatches(words, true)));
   return card;
 }

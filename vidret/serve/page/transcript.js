@@ -1,7 +1,7 @@
 // The transcript beside the player.
 
 import { clock, find, make, on, setCurrent } from "./dom.js";
-import { LABELS, markMatches } from "./words.js";
+import { labelOf, markMatches } from "./words.js";
 
 const EARLY = 0.1; // seconds before its start that a line is current, since times are rounded
 
@@ -18,7 +18,7 @@ export function showTranscript(texts) {
 }
 
 function makeLine({ start, source, text }) {
-  const about = make("span", { className: "label" }, `${clock(start)} ${LABELS[source]}`);
+  const about = make("span", { className: "label" }, `${clock(start)} ${labelOf(source)}`);
   return make("li", {}, make("button", { type: "button", tabIndex: -1 }, about, make("span", {}, text)));
 }
 
