@@ -13,6 +13,7 @@ from vidret.store.vectors.milvus_address import DEFAULT_FILE
 from vidret.store.vectors.registry import check_address
 
 CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"
+TEXTS = "words"  # the folder in an index with its texts
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # a Path keeps one of two slashes
 
 
@@ -45,6 +46,13 @@ def check_entries(folder: Path) -> None:
             elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry):
                 kind = "a link" if entry.is_symlink() else "a special file"
                 raise StoreError(f"{entry.path}: must be a file or a folder of the index itself, got {kind}")
+
+
+def find_pictures(folder: Path) -> Path | None:
+    """Return the catalog of the index whose texts a folder holds; None if it holds an index of pictures."""
+    folder = folder.absolute()
+    catalog = folder.parent / CATALOG
+    return catalog if folder.name == TEXTS and catalog.is_file() else None
 
 
 def create_folder(folder: Path) -> None:

@@ -24,12 +24,14 @@ from vidret.store.folder import (
     check_folder,
     create_catalog,
     create_folder,
+    find_pictures,
 )
 from vidret.store.lock import WriteAccess, WriterLock
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
+from vidret.store.vectors.base import FoundWords
 from vidret.store.vectors.current import CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.registry import allow_address, normalise_address
@@ -64,7 +66,9 @@ class Store:
         except OSError as error:
             catalog.close()
             raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._vectors = vectors = CurrentVectors(path, self.dim, catalog, epochs, device=device)
+        self._vectors = vectors = CurrentVectors(
+            path, self.dim, catalog, epochs, device=device, pictures=find_pictures(path)
+        )
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
         self.texts = catalog.texts
         self.shots, self.features, self.metadata = (
@@ -292,12 +296,16 @@ class Store:
     def search_within(
         self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``, in FAISS alone.
+        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``.
 
         Raises:
-            StoreError: The shape of the queries is wrong, a value is not finite, or the vectors are not in FAISS.
+            StoreError: The shape of the queries is wrong, a value is not finite, or the vector store cannot.
         """
         return self._vectors.search_within(self._check_queries(queries, k), k, within)
+
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
+        """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""
+        return self._vectors.search_words(terms, k, within)
 
     def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Float32[np.ndarray, "query dim"]:
         queries = np.asarray(queries, np.float32)

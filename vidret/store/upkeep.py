@@ -192,9 +192,12 @@ class Upkeep:
         self._vectors.reopen().save()
         self._catalog.snapshots.save()
 
-    def move_vectors(self, source: str, target: str, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    def move_vectors(
+        self, source: str | None, target: str, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """Move the vectors from ``source`` to ``target``, each ``faiss`` or an address as in ``create``.
 
+        ``source`` may be None: from where they are, if they are not there already.
         The same call resumes a move that was killed, and does nothing after one that is complete. Searches use the old
         location until the end; then the old copy is deleted. ``on_progress`` receives the number of videos done and the
         total.

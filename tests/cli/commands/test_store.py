@@ -7,7 +7,9 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import write_film
+from tests.indexed_texts import add_words, find_content
 from vidret.store.store import Store
+from vidret.store.texts.store import TextStore
 
 pytestmark = pytest.mark.scale
 
@@ -52,6 +54,17 @@ def test_index_in_milvus_behaves_like_one_in_faiss(run: Runner, films: Path, tmp
             assert f"are in {target}." in err
         assert search("--folder", films) == ["sky.mp4", "red.mp4", "green.mp4"]
     assert list(index.glob("vectors*")) == []
+
+
+def test_texts_move_with_the_pictures(run: Runner, films: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    run("index", films, "--index", index, "--words", "off")
+    add_words(index, find_content(index, "red.mp4"), ["a red square"])
+    for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
+        for _ in range(2):
+            assert run("store", "move", source, target, "--index", index)[0] == 0
+            with TextStore.open(index) as texts:
+                assert texts.store.home == target
 
 
 def test_wrong_stores_are_refused(run: Runner, films: Path, tmp_path: Path) -> None:

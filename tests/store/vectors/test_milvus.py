@@ -22,7 +22,7 @@ from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
 from vidret.store.vectors.milvus_collection import Collection
-from vidret.store.vectors.mirror import to_milvus_filter
+from vidret.store.vectors.milvus_rows import to_milvus_filter
 from vidret.types import Filters
 
 from ..naive import matching
@@ -153,7 +153,7 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
                 ids = store.search(QUERY, 60, filters)[1][0]
                 assert sorted(ids[ids >= 0].tolist()) == expected, filters
                 if pushed:
-                    by_id = open_vectors(store)._mirror.matched_by_id(filters)
+                    by_id = open_vectors(store)._mirror.find_by_id(store.snapshot().select(filters).bits)
                     assert count(store, to_milvus_filter(filters, by_id, [])) == len(expected), filters
 
 
@@ -180,8 +180,9 @@ from pathlib import Path
 from tests.store.samples import add_video
 from tests.store.vectors.test_milvus import create
 from vidret.store.vectors import milvus
+from vidret.store.vectors.mirror import Mirror
 method, remaining = sys.argv[2], int(sys.argv[3])
-owner = milvus.Mirror if method == "record" else milvus.Collection
+owner = Mirror if method == "record" else milvus.Collection
 original = getattr(owner, method)
 def kill(*args):
     global remaining
@@ -363,8 +364,9 @@ import os, signal, sys
 from pathlib import Path
 from vidret.store import Store
 from vidret.store.vectors import milvus
+from vidret.store.vectors.mirror import Mirror
 method, remaining = sys.argv[2], int(sys.argv[3])
-owner = getattr(milvus_vectors, method.split(".")[0])
+owner = Mirror if method.startswith("Mirror.") else milvus.Collection
 original = getattr(owner, method.split(".")[1])
 def kill(*args):
     global remaining
@@ -374,7 +376,7 @@ def kill(*args):
     return original(*args)
 milvus.BATCH = 2
 setattr(owner, method.split(".")[1], kill)
-Store.open(sys.argv[1], write=True).move_vectors(sys.argv[4], sys.argv[5])
+Store.open(sys.argv[1], write=True).upkeep.move_vectors(sys.argv[4], sys.argv[5])
 """
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vidret.store import Store
-from vidret.store.vectors.mirror import UNKNOWN_TIME, Mirror, PushTask, to_milvus_filter
+from vidret.store.vectors.milvus_rows import UNKNOWN_TIME, PictureRows, to_milvus_filter
+from vidret.store.vectors.mirror import Mirror, PushTask
 from vidret.types import ALL_VIDEOS, Filters
 
 from ..samples import add_video, create, embedding, index_all
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def mirror(store: Store) -> Mirror:
-    mirror = Mirror(store._catalog, "a1", path_bytes=60)
+    mirror = PictureRows(store._catalog, "a1", path_bytes=60).mirror
     mirror.begin()
     push(mirror)
     return mirror
@@ -42,9 +43,9 @@ def summarise(tasks: list[PushTask]) -> dict[int, tuple[bool, int]]:
 
 
 def test_all_videos_are_pushed_at_first_and_none_twice(store: Store) -> None:
-    mirror = Mirror(store._catalog, "a1", path_bytes=60)
+    mirror = PictureRows(store._catalog, "a1", path_bytes=60).mirror
     mirror.begin()
-    assert mirror.find_stale(ALL_VIDEOS).ids.tolist() == list(range(1, 13))
+    assert mirror.find_stale().ids.tolist() == list(range(1, 13))
     assert summarise(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
     mirror.begin()
     assert mirror.next_tasks(9) == []
@@ -60,9 +61,8 @@ def test_only_new_segments_of_a_growing_video_are_pushed(store: Store, mirror: M
     assert summarise(push(mirror)) == {video: (True, 1)}
     store.writer.add_segment(video, 1, 10.0, 20.0, embedding(901))
     store.writer.set_file("long.mp4", state="pending")
-    assert mirror.find_stale(ALL_VIDEOS).videos == ()
-    assert len(mirror.find_stale(ALL_VIDEOS).ids) == 1
-    assert mirror.find_stale(Filters(folder="/elsewhere")).ids.tolist() == []
+    assert mirror.find_stale().videos == ()
+    assert len(mirror.find_stale().ids) == 1
     assert summarise(push(mirror)) == {video: (False, 1)}
     assert mirror.count_expected() == ([], 14)
 
@@ -137,21 +137,22 @@ def test_task_after_a_killed_push_is_marked_as_pushed(store: Store, mirror: Mirr
 def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -> None:
     store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
     store.writer.set_file(f"/{'x' * 80}.mp4", state="done", video=store.writer.begin_video("v8", **ABOUT))
+    store.writer.add_segment(4, 0, 0.0, 1.0, embedding(800))
     tasks = {task.video: task for task in push(mirror)}
     assert [task.by_id for task in tasks.values()] == [True, True]
     assert [str((task.about or {})["path"])[:18] for task in tasks.values()] == ["/videos/a%20copy.m", "/" + "x" * 17]
-    assert mirror.matched_by_id(ALL_VIDEOS) == [1, 4]
-    assert mirror.matched_by_id(Filters(folder="/videos")) == [1]
+    assert mirror.find_by_id(store.snapshot().everything.bits) == [1, 4]
+    assert mirror.find_by_id(store.snapshot().select(Filters(folder="/videos")).bits) == [1]
     store.writer.set_file("/videos/a copy.mp4", state="missing")
     push(mirror)
-    assert mirror.matched_by_id(ALL_VIDEOS) == [4]
+    assert mirror.find_by_id(store.snapshot().everything.bits) == [4]
 
 
 ABOUT: dict[str, Any] = {"duration": 1.0, "facts": {}, "num_segments": 1}
 
 
 def test_two_mirrors_of_an_index_are_independent(store: Store, mirror: Mirror) -> None:
-    other = Mirror(store._catalog, "b2", path_bytes=60)
+    other = PictureRows(store._catalog, "b2", path_bytes=60).mirror
     other.begin()
     assert mirror.count() == (0, 3)
     assert other.count() == (3, 3)

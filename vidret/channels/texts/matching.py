@@ -105,7 +105,7 @@ class TextMatcher:
                 *_search_terms(own_terms, len(self._store)),
                 *self._join(pairwise(term.stem for term in own_terms)).values(),
             ]
-            by_words = self._store.find_segments(self._store.index.search(searched, TEXTS, flags))
+            by_words = self._store.search_words(searched, TEXTS, allowed)
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
         texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
         return [

@@ -145,8 +145,13 @@ def move_command(
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
     from vidret.store.store import Store
+    from vidret.store.texts.store import TextStore
 
-    with Store.open(index, write=True) as store, show_count("moving", "videos") as on_count:
-        store.upkeep.move_vectors(source, target, on_progress=on_count)
+    with Store.open(index, write=True) as store:
+        with show_count("moving", "videos") as on_count:
+            store.upkeep.move_vectors(source, target, on_progress=on_count)
+        if TextStore.exists(index):
+            with TextStore.open(index, write=True) as texts, show_count("moving texts", "tracks") as on_count:
+                texts.store.upkeep.move_vectors(None, target, on_progress=on_count)
         current = store.info().store
     print_message(f"The vectors of {index} are in {current}.")

@@ -51,6 +51,13 @@ def add_ids(bits: Bits, ids: Ids) -> Bits:
     return grown
 
 
+def contains(bits: Bits, ids: Ids) -> Bool[np.ndarray, " _id"]:
+    """Return which ids a bitmap has."""
+    known = (ids >= 0) & (ids < 8 * len(bits))
+    known[known] = bits[ids[known] >> 3] >> (ids[known] & 7).astype(np.uint8) & 1
+    return known
+
+
 def subtract(bits: Bits, others: Bits) -> Bits:
     """Return the ids of one bitmap that another one does not have."""
     rest = bits.copy()

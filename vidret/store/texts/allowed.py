@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from vidret.store.snapshots.snapshot import Selection, Snapshot, Videos
+from vidret.store.snapshots.snapshot import Choice, Selection, Snapshot, Videos
 from vidret.types import TEXT_SOURCES, Filters, TextSource
 
 MAX_REMEMBERED = 16
@@ -51,7 +51,8 @@ class TrackOwners:
                 while len(self._allowed) >= MAX_REMEMBERED:
                     del self._allowed[next(iter(self._allowed))]
                 videos = pictures.allow_videos(filters, excluded)
-                self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources))
+                choice = Choice(filters, frozenset(excluded), sources)
+                self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources), choice)
             return self._allowed[key]
 
     def _find_allowed(
@@ -86,11 +87,11 @@ class TrackOwners:
         self._sources[rows] = [codes.get(key[1], len(TEXT_SOURCES)) for key in keys]
 
 
-def _select(texts: Snapshot, allowed: Tracks) -> AllowedTexts:
+def _select(texts: Snapshot, allowed: Tracks, choice: Choice) -> AllowedTexts:
     tracks = texts.videos
     allowed = allowed & (tracks.num_paths > 0)
     if allowed[tracks.num_segments > 0].all():
         return AllowedTexts(texts.everything, None)
     flags = np.zeros(int(tracks.ids[-1]) + 1, np.uint8)
     flags[tracks.ids[allowed]] = 1
-    return AllowedTexts(texts.select_videos(allowed), flags.tobytes())
+    return AllowedTexts(texts.select_videos(allowed, choice), flags.tobytes())

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
+from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.snapshot import Snapshot, find_rows
 from vidret.store.store import Store
@@ -29,8 +30,7 @@ from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, SegmentEmbe
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "words"
-INDEX = "texts.sqlite"  # the full-text index
+FOLDER, INDEX = TEXTS, "texts.sqlite"  # the full-text index
 BATCH = 5000
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,15 +90,18 @@ class TextStore:
 
     @classmethod
     def create(cls, index: str | os.PathLike[str], *, encoder: str, fingerprint: str, dim: int) -> Self:
-        """Open the texts of an index for writing; make them if there are none.
+        """Open the texts of an index for writing; make them if there are none, with their vectors where its own are.
 
         Raises:
             StoreError: Another process writes them, or they have vectors of another encoder.
         """
         folder = Path(index) / FOLDER
-        return cls(
-            Store.create(folder, encoder_name=encoder, encoder_fingerprint=fingerprint, dim=dim), folder, write=True
-        )
+        vectors = None
+        if Store.exists(index) and not Store.exists(folder):
+            with Store.open(index) as pictures:
+                vectors = pictures.home
+        store = Store.create(folder, encoder_name=encoder, encoder_fingerprint=fingerprint, dim=dim, vectors=vectors)
+        return cls(store, folder, write=True)
 
     @classmethod
     def open(cls, index: str | os.PathLike[str], *, write: bool = False) -> Self:
@@ -210,6 +213,27 @@ class TextStore:
             return [np.zeros(0, np.int64) for _ in vectors]
         found = self._store.search_within(vectors, min(k, within.num_segments), within)[1]
         return [row[row >= 0] for row in found]
+
+    def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
+        """Return the segments of the ``k`` texts with the best bm25 for any of these stems, among all or those allowed.
+
+        Where the vectors are in Milvus, it searches them; what it does not have yet is searched here and comes last.
+        """
+        within = self._store.snapshot().everything if allowed is None else allowed.selection
+        flags = None if allowed is None else allowed.flags
+        found = self._store.search_words(terms, k, within) if terms and within.num_segments else None
+        if found is None:
+            return self.find_segments(self.index.search(terms, k, flags))
+        if not found.missed:
+            return found.ids
+        missed = np.zeros(found.missed[-1] + 1, np.uint8)
+        missed[list(found.missed)] = 1
+        if flags is not None:
+            known = np.frombuffer(flags, np.uint8)[: len(missed)]
+            missed[: len(known)] &= known
+            missed[len(known) :] = 0
+        own = self.find_segments(self.index.search(terms, k, missed.tobytes()))
+        return np.concatenate([found.ids, own[~np.isin(own, found.ids)]])
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.

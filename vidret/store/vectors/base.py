@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -55,6 +55,14 @@ class VectorIndex(Protocol):
         """Release all resources."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundWords:
+    """Texts that a full-text search found, best first, and the tracks whose texts it may have missed."""
+
+    ids: Int64[np.ndarray, " id"]
+    missed: tuple[int, ...]
+
+
 @runtime_checkable
 class SelectionIndex(VectorIndex, Protocol):
     """A ``VectorIndex`` that can also search any selection of segments, which timed texts need."""
@@ -63,6 +71,14 @@ class SelectionIndex(VectorIndex, Protocol):
         self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         """Return scores and ids of the k best per query, within a selection of a snapshot."""
+
+
+@runtime_checkable
+class WordIndex(SelectionIndex, Protocol):
+    """A ``SelectionIndex`` that may also search full text."""
+
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
+        """Return the k texts of a selection with the best bm25 for any of these stems; None if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,7 @@ class VectorOptions:
         epochs: Reads their vectors.
         device: Where to search, if the store can choose.
         on_progress: Receives the number of videos saved and the total.
+        pictures: For texts, the catalog of the index that they are of.
     """
 
     folder: Path
@@ -116,6 +133,7 @@ class VectorOptions:
     epochs: Epochs
     device: str = "cpu"
     on_progress: Callable[[int, int], None] | None = None
+    pictures: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ incomplete copy, ``leaving`` a copy to be deleted.
 
 import logging
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -18,7 +18,15 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, SelectionIndex, VectorIndex, VectorLocation, VectorOptions
+from vidret.store.vectors.base import (
+    FAISS,
+    FoundWords,
+    SelectionIndex,
+    VectorIndex,
+    VectorLocation,
+    VectorOptions,
+    WordIndex,
+)
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 from vidret.types import Filters
 
@@ -37,14 +45,24 @@ class OpenVectors(Protocol):
 
 
 def move_store(
-    folder: Path, catalog: Catalog, open_vectors: OpenVectors, source: str, target: str, on_progress: OnProgress | None
+    folder: Path,
+    catalog: Catalog,
+    open_vectors: OpenVectors,
+    source: str | None,
+    target: str,
+    on_progress: OnProgress | None,
 ) -> None:
     """Move the vectors; see ``Store.move_vectors``."""
-    source, target = normalise_address(source, folder), normalise_address(target, folder)
-    for address in (source, target):
-        allow_address(folder, address)
     current, leaving = VectorLocation.from_json(catalog.tables.meta(HOME)), catalog.tables.meta(LEAVING)
     came_from = VectorLocation.from_json(leaving).address if leaving else catalog.tables.meta(CAME_FROM)
+    target = normalise_address(target, folder)
+    if source is None:
+        source = current.address if current.address != target else came_from or target
+        if source == target:
+            return
+    source = normalise_address(source, folder)
+    for address in (source, target):
+        allow_address(folder, address)
     if leaving:
         _delete_copy(catalog, open_vectors, LEAVING)
     if source != target and (came_from, current.address) == (source, target):
@@ -87,16 +105,19 @@ def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
     catalog.database.run("DELETE FROM meta WHERE key = ?", key)
 
 
+T = TypeVar("T")
 Found = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
 
 
 class CurrentVectors:
     """The vector index at the location in the catalog; nothing is loaded or connected before it is needed."""
 
-    def __init__(self, folder: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str) -> None:
-        """Open the vectors of the index in ``folder``."""
+    def __init__(
+        self, folder: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, pictures: Path | None = None
+    ) -> None:
+        """Open the vectors of the index in ``folder``; of texts, ``pictures`` is the catalog of their index."""
         self._folder, self._dim, self._device = folder, dim, device
-        self._catalog, self._epochs = catalog, epochs
+        self._catalog, self._epochs, self._pictures = catalog, epochs, pictures
         self._lock = threading.Lock()
         self._fingerprint = catalog.tables.fact("encoder_fingerprint")
         self._location = self._read_location()
@@ -141,7 +162,11 @@ class CurrentVectors:
 
         return self._ask(ask)
 
-    def _ask(self, ask: Callable[[VectorIndex], Found]) -> Found:
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
+        """Search as ``WordIndex.search_words``; None if the store cannot."""
+        return self._ask(lambda index: index.search_words(terms, k, within) if isinstance(index, WordIndex) else None)
+
+    def _ask(self, ask: Callable[[VectorIndex], T]) -> T:
         while True:
             index, location = self.reopen(), self._location
             try:
@@ -151,7 +176,7 @@ class CurrentVectors:
                 if self._read_location() == location:
                     raise
 
-    def move(self, source: str, target: str, on_progress: OnProgress | None) -> None:
+    def move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
         """Move the vectors; see ``Store.move_vectors``."""
 
         def open_at(location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
@@ -178,5 +203,6 @@ class CurrentVectors:
             epochs=self._epochs,
             device=device,
             on_progress=on_progress,
+            pictures=self._pictures,
         )
         return open_vectors(location, options)

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.consent import check_allowed
 from vidret.store.epochs import Epochs
-from vidret.store.vectors.base import VectorLocation, VectorOptions, VectorStore
+from vidret.store.snapshots.bitmap import contains
+from vidret.store.snapshots.snapshot import Choice, Selection
+from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_address import DEFAULT_FILE, FORMS, MILVUS, normalise_milvus
-from vidret.store.vectors.milvus_collection import LIMIT, PATH_BYTES, Collection, missing_collection_error
-from vidret.store.vectors.mirror import Mirror, PushTask, StaleRows, to_milvus_filter
+from vidret.store.vectors.milvus_collection import LIMIT, Collection, missing_collection_error
+from vidret.store.vectors.milvus_rows import PictureRows, Rows, TextRows, to_milvus_filter
+from vidret.store.vectors.mirror import PushTask, StaleRows
 from vidret.types import ALL_VIDEOS, Filters
 
 logger = logging.getLogger(__name__)
@@ -48,12 +52,18 @@ class MilvusVectors:
         epochs: Epochs,
         *,
         on_progress: Callable[[int, int], None] | None = None,
+        pictures: Path | None = None,
     ) -> None:
-        """Store the arguments; ``on_progress`` receives the number of videos pushed and the total."""
+        """Store the arguments; ``on_progress`` receives the number of videos pushed and the total.
+
+        Of texts, ``pictures`` is the catalog of the index that they are of.
+        """
         self._address, self._folder, self._dim = address, folder, dim
         self._name = f"vidret_{name}"
         self._catalog, self._epochs = catalog, epochs
-        self._mirror = Mirror(catalog, name, PATH_BYTES)
+        self._rows: Rows = PictureRows(catalog, name) if pictures is None else TextRows(catalog, pictures, name)
+        self._mirror = self._rows.mirror
+        self._owner = folder if pictures is None else pictures.parent  # the index whose user allows the address
         self._on_progress = on_progress
         self._lock, self._pushing = threading.Lock(), threading.Lock()
         self._collection: Collection | None = None
@@ -80,43 +90,51 @@ class MilvusVectors:
         Raises:
             StoreError: Milvus does not answer, the collection does not exist, or k exceeds the limit of Milvus.
         """
-        if k > LIMIT and min(k, self._catalog.snapshots.current().everything.num_segments) > LIMIT:
+        return self.search_within(queries, k, self._catalog.snapshots.current().select(filters, excluded))
+
+    def search_within(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return scores and ids of the k best per query, within a selection of a snapshot; raises as ``search``."""
+        if min(k, self._catalog.snapshots.current().everything.num_segments) > LIMIT:
             raise StoreError(f"k must be at most {LIMIT} with vectors in Milvus, got {k}")
         collection = self._open()
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
+        stale = self._find_stale()
+        expression = self._make_expression(within, stale)
         for first in range(0, len(queries), QUERIES):
             batch = slice(first, first + QUERIES)
-            candidates = self._find(collection, queries[batch], min(k, LIMIT), filters, excluded)
-            kept, products = self._score(queries[batch], candidates)
+            found = _deepen(partial(collection.search, queries[batch], expression=expression), k, within)
+            kept, products = self._score(queries[batch], np.unique(np.concatenate([*found, _keep(stale.ids, within)])))
             order = np.argsort(-products, axis=1, kind="stable")[:, :k]  # stable: ties in the order of their ids
             scores[batch, : order.shape[1]] = np.take_along_axis(products, order, axis=1)
             ids[batch, : order.shape[1]] = kept[order]
         return scores, ids
 
-    def _find(
-        self,
-        collection: Collection,
-        queries: Float32[np.ndarray, "query dim"],
-        k: int,
-        filters: Filters,
-        excluded: Set[int],
-    ) -> Ids:
-        """Return searchable segments that include the k best of each query."""
-        stale: StaleRows = self._mirror.find_stale(filters)
-        by_id = [] if filters == ALL_VIDEOS else self._mirror.matched_by_id(filters)
-        expression = to_milvus_filter(filters, by_id, sorted({*stale.videos, *excluded}))
-        limit = k
-        while True:
-            results = collection.search(queries, limit, expression)
-            valid = self._mirror.keep_searchable(np.unique(np.concatenate([stale.ids, *results])), filters)
-            if excluded:
-                owners = self._catalog.snapshots.current().owners(valid)
-                valid = np.array([key for key in valid.tolist() if owners.get(key) not in excluded], np.int64)
-            incomplete = any(len(ids) == limit and np.isin(ids, valid).sum() < k for ids in results)
-            if not incomplete or limit == LIMIT:
-                return valid
-            limit = min(4 * limit, LIMIT)  # rows were added to the collection, or deleted from the catalog, meanwhile
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
+        """Return the k texts of a selection with the best bm25 for any of these stems; None if Milvus has no bm25."""
+        collection = self._open()
+        if not collection.has_words:
+            return None
+        stale = self._find_stale()
+        ask = partial(
+            collection.search_words, " ".join(dict.fromkeys(terms)), expression=self._make_expression(within, stale)
+        )
+        return FoundWords(_deepen(ask, k, within)[0][:k], stale.owners)
+
+    def _find_stale(self) -> StaleRows:
+        return self._mirror.find_stale(self._rows.find_outdated())
+
+    def _make_expression(self, within: Selection, stale: StaleRows) -> str:
+        """Return a selection, without videos that are out of date, as an expression of Milvus."""
+        choice = within.choice
+        if choice is None and within.narrow:
+            owners = set(self._catalog.snapshots.current().owners(within.ids()).values())
+            return f"video in {sorted(owners.difference(stale.videos)) or [0]}"
+        choice, own = choice or Choice(), [] if choice is None else self._rows.list_conditions(choice)
+        by_id = [] if choice.filters == ALL_VIDEOS else self._mirror.find_by_id(within.bits)
+        return " and ".join(filter(None, [*own, to_milvus_filter(choice.filters, by_id, stale.videos)]))
 
     def _score(
         self, queries: Float32[np.ndarray, "query dim"], ids: Ids
@@ -154,7 +172,7 @@ class MilvusVectors:
 
     def drop(self) -> None:
         """Delete the mirror's tables in the catalog, then the collection."""
-        self._mirror.end()
+        self._rows.drop()
         self._connect().drop()
         self.close()
         if self._address == MILVUS:  # the file belongs to this index
@@ -166,12 +184,14 @@ class MilvusVectors:
             if self._collection is not None:
                 self._collection.close()
             self._collection, self._loaded, self._prepared = None, False, False
+            self._rows.close()
 
     def _prepare(self) -> Collection:
         collection = self._connect()
         if self._prepared:
             return collection
         self._mirror.begin()
+        self._rows.begin()
         valid = collection.exists()
         if valid:
             stale, expected = self._mirror.count_expected()
@@ -183,7 +203,7 @@ class MilvusVectors:
                 collection.drop()
         if not valid:
             self._mirror.restart()
-            collection.create()
+            collection.create(with_texts=self._rows.has_texts)
         self._loaded = self._prepared = True
         return collection
 
@@ -191,6 +211,7 @@ class MilvusVectors:
         """Push changed videos, batch by batch, until less than a batch is left."""
         collection = self._prepare()
         self._num_changes, self._pushed_at = 0, time.monotonic()
+        self._rows.follow()
         self._report_progress()
         while True:
             tasks = self._mirror.next_tasks(BATCH)
@@ -212,6 +233,9 @@ class MilvusVectors:
             kept, vectors = self._epochs.intact_vectors(ids[first : first + ROWS])
             pushed.append(kept)
             rows = [{"id": key, "video": owners[key].video, **(owners[key].about or {})} for key in kept.tolist()]
+            if collection.has_words:
+                words = self._rows.read_words(kept.tolist())
+                rows = [{**row, "words": words.get(key, "")} for key, row in zip(kept.tolist(), rows, strict=True)]
             collection.upsert(rows, vectors)
         replaced = [task for task in tasks if task.whole and task.pushed]
         if replaced:
@@ -234,7 +258,7 @@ class MilvusVectors:
         with self._lock:
             if self._collection is None:
                 if self._address != MILVUS:  # which is a file in the index
-                    check_allowed(self._folder, self._address, option="--store")
+                    check_allowed(self._owner, self._address, option="--store")
                 self._collection = Collection(self._address, self._name, self._dim, self._folder)
             return self._collection
 
@@ -248,7 +272,24 @@ def _open(location: VectorLocation, options: VectorOptions) -> MilvusVectors:
         options.catalog,
         options.epochs,
         on_progress=options.on_progress,
+        pictures=options.pictures,
     )
+
+
+def _keep(ids: Ids, within: Selection) -> Ids:
+    kept: Ids = ids[contains(within.bits, ids)]
+    return kept
+
+
+def _deepen(ask: Callable[[int], list[Ids]], k: int, within: Selection) -> list[Ids]:
+    """Return k ids of a selection for each query, or more, from what the collection answers to a limit."""
+    limit = min(k, LIMIT)
+    while True:
+        results = ask(limit)
+        kept = [_keep(ids, within) for ids in results]
+        if limit == LIMIT or all(len(ids) < limit or len(own) >= k for ids, own in zip(results, kept, strict=True)):
+            return kept
+        limit = min(4 * limit, LIMIT)  # rows were added to the collection, or deleted from the catalog, meanwhile
 
 
 STORE = VectorStore(

@@ -24,11 +24,15 @@ from vidret.errors import MissingExtraError, StoreError
 from vidret.store.vectors.milvus_address import find_milvus_file, split_milvus_server
 
 LIMIT = 16_384  # maximum results per query
-PATH_BYTES = 65_535  # maximum size of a text field
 ROWS = 1000  # per message: 4 MB at 1,024 dimensions; the limit is 64 MB
 CONNECT_SECONDS, SECONDS = 10.0, 60.0
 NOT_FOUND: Final = 100
 STRONG = "Strong"
+PATH_BYTES = WORDS_BYTES = 65_535  # maximum size of a text field
+ANALYZERS = ("whitespace", "standard")  # of stems; milvus-lite has the second one only
+BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as FTS5
+logger = logging.getLogger(__name__)
+
 Ids = Int64[np.ndarray, " _id"]
 
 
@@ -62,6 +66,7 @@ class Collection:
         """
         self._pymilvus = load_pymilvus()
         self.name, self._address, self._dim = name, address, dim
+        self.has_words = False  # whether full text can be searched; known once it exists
         self._file = find_milvus_file(address, folder)
         uri, database = split_milvus_server(address) if self._file is None else (_lite.open(self._file, address), "")
         token = os.environ.get("MILVUS_TOKEN", "") if self._file is None else ""
@@ -79,36 +84,71 @@ class Collection:
             exists = bool(self._client.has_collection(self.name, timeout=SECONDS))
             if exists:
                 self._client.load_collection(self.name, timeout=SECONDS)
+                fields = self._client.describe_collection(self.name, timeout=SECONDS)["fields"]
+                self.has_words = any(field["name"] == "words" for field in fields)
             return exists
 
-    def create(self) -> None:
-        """Create the collection, empty."""
-        kinds = self._pymilvus.DataType
+    def create(self, *, with_texts: bool = False) -> None:
+        """Create the collection, empty; that of texts has a full-text index if Milvus supports one."""
+        reason = ""
+        for analyzer in ANALYZERS if with_texts else ():
+            try:
+                self._create(with_texts=True, analyzer=analyzer)
+            except self._pymilvus.MilvusException as error:
+                reason = _first_line(error.message)
+                self.drop()  # it may exist without its indexes
+            else:
+                self.has_words = True
+                return
+        if with_texts:
+            logger.warning("%s: words are searched by SQLite, since Milvus has no bm25 (%s)", self._address, reason)
         with self._as_store_error():
-            schema = self._pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("id", kinds.INT64, is_primary=True)
-            schema.add_field("video", kinds.INT64)
-            schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self._dim)  # milvus-lite has no float16
-            schema.add_field("seconds", kinds.DOUBLE)
-            schema.add_field("path", kinds.VARCHAR, max_length=PATH_BYTES)
-            schema.add_field("changed", kinds.INT64)
-            index = self._pymilvus.MilvusClient.prepare_index_params()
-            index.add_index("vector", index_type="AUTOINDEX" if self._file is None else "FLAT", metric_type="IP")
-            self._client.create_collection(
-                self.name, schema=schema, index_params=index, consistency_level=STRONG, timeout=SECONDS
-            )
+            self._create(with_texts=with_texts)
+
+    def _create(self, *, with_texts: bool, analyzer: str = "") -> None:
+        """Create the collection; with an analyzer, the fields ``words`` and ``bm25`` too."""
+        pymilvus, kinds = self._pymilvus, self._pymilvus.DataType
+        schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", kinds.INT64, is_primary=True)
+        schema.add_field("video", kinds.INT64)
+        schema.add_field("vector", kinds.FLOAT_VECTOR, dim=self._dim)  # milvus-lite has no float16
+        schema.add_field("seconds", kinds.DOUBLE)
+        schema.add_field("path", kinds.VARCHAR, max_length=PATH_BYTES)
+        schema.add_field("changed", kinds.INT64)
+        index = pymilvus.MilvusClient.prepare_index_params()
+        index.add_index("vector", index_type="AUTOINDEX" if self._file is None else "FLAT", metric_type="IP")
+        if with_texts:
+            schema.add_field("content", kinds.INT64)
+            schema.add_field("source", kinds.INT64)
+        if analyzer:
+            options = {"enable_analyzer": True, "analyzer_params": {"tokenizer": analyzer}}
+            schema.add_field("words", kinds.VARCHAR, max_length=WORDS_BYTES, **options)
+            schema.add_field("bm25", kinds.SPARSE_FLOAT_VECTOR)
+            bm25 = pymilvus.Function("bm25", pymilvus.FunctionType.BM25, ["words"], ["bm25"])
+            schema.add_function(bm25)
+            index.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=BM25)
+        self._client.create_collection(
+            self.name, schema=schema, index_params=index, consistency_level=STRONG, timeout=SECONDS
+        )
 
     def search(self, queries: Float32[np.ndarray, "query dim"], k: int, expression: str) -> list[Ids]:
         """Return the ids of the up to k nearest rows of each query that match the expression."""
+        return self._search(list(queries), k, expression, "vector", "IP")
+
+    def search_words(self, words: str, k: int, expression: str) -> list[Ids]:
+        """Return the ids of the up to k rows, in one list, with the best bm25 that match the expression."""
+        return self._search([words], k, expression, "bm25", "BM25")
+
+    def _search(self, queries: Sequence[object], k: int, expression: str, field: str, metric: str) -> list[Ids]:
         with self._as_store_error():
             results = self._client.search(
                 self.name,
-                data=list(queries),
-                anns_field="vector",
+                data=queries,
+                anns_field=field,
                 limit=k,
                 filter=expression,
                 output_fields=["id"],
-                search_params={"metric_type": "IP"},
+                search_params={"metric_type": metric},
                 consistency_level=STRONG,
                 timeout=SECONDS,
             )

@@ -1,0 +1,253 @@
+"""Texts in Milvus: the same answers as with FAISS and SQLite, whatever changes in both catalogs."""
+
+import itertools
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.channels.base import Clause
+from vidret.channels.texts.matching import TextMatcher
+from vidret.errors import StoreError
+from vidret.store import Store
+from vidret.store.folder import CATALOG
+from vidret.store.texts.store import FOLDER, TextStore
+from vidret.store.vectors.milvus import MilvusVectors
+from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source
+
+from ...indexed_texts import DIM, add_words, create_words, make_texts, random_vectors
+from ..samples import DIM as PICTURE_DIM
+from ..samples import add_video
+
+pytestmark = pytest.mark.scale
+MILVUS = "milvus://"
+WORDS = ["dog", "beach", "café", "running", "駅", "file", "name", "zebra", "crossing", "the", "goal", "keeper", "swims"]
+FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", '/a/"q"', "/Ä/ö"]
+
+
+class Index:
+    """An index with texts, open for writing and for reading."""
+
+    def __init__(self, folder: Path, vectors: str, stack: ExitStack) -> None:
+        self.pictures = stack.enter_context(
+            Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=PICTURE_DIM, vectors=vectors)
+        )
+        self.texts = stack.enter_context(create_words(folder))
+        self.reader = stack.enter_context(TextStore.open(folder))
+
+    def answer(
+        self, filters: Filters, excluded: frozenset[int], sources: tuple[Source, ...], text: str
+    ) -> tuple[list[list[int]], list[int], list[tuple[int, float, float]]]:
+        """Return the nearest texts, those that share a word, and those that match a clause, with their scores."""
+        allowed = self.reader.allow(self.pictures.snapshot(), filters, excluded, sources)
+        query = random_vectors(make_texts([text, "another"]))
+        stems = self.reader.index.stems([text])[0]
+        clause = Clause(text=text, content=text)
+        matches = TextMatcher(self.reader).find([clause], query[:1], allowed, typical=np.zeros(DIM, np.float32))[0]
+        return (
+            [ids.tolist() for ids in self.reader.search(query, 7, allowed)],
+            sorted(self.reader.search_words(stems, 500, allowed).tolist()),
+            [(match.stored.id, match.cosine, match.information) for match in matches],
+        )
+
+
+def vectors_of(texts: TextStore) -> MilvusVectors:
+    assert isinstance(texts.store._vectors.index, MilvusVectors)
+    return texts.store._vectors.index
+
+
+@pytest.fixture
+def indexes(tmp_path: Path) -> Iterator[tuple[Index, Index]]:
+    with ExitStack() as stack:
+        yield Index(tmp_path / "faiss", "faiss", stack), Index(tmp_path / "milvus", MILVUS, stack)
+
+
+def change(index: Index, rng: random.Random) -> None:
+    """Change a video, a path or a track; the same generator makes the same change. No two texts are equal."""
+    pictures, texts = index.pictures, index.texts
+    name, path = f"v{rng.randrange(12)}", f"{rng.choice(FOLDERS)}/{rng.randrange(8)}.mp4"
+    action = rng.choice(["video", "move", "copy", "gone", "touch", "track", "track", "grow", "remove", "prune"])
+    source, words = (
+        rng.choice(TEXT_SOURCES),
+        [" ".join([*rng.choices(WORDS, k=rng.randrange(1, 6)), str(rng.random())]) for _ in range(4)],
+    )
+    state, mtime_ns = (
+        rng.choice(["done", "missing", "failed", "pending"]),
+        rng.choice([None, rng.randrange(50) * 10**9]),
+    )
+    video = pictures.videos.find_complete(name)
+    if action == "video":
+        add_video(pictures, name, seed=int(name[1:]), path=path, num_segments=rng.randrange(1, 5))
+    elif action in ("move", "copy", "gone", "touch") and video is not None:
+        paths = [each.path for each in pictures.files.find() if each.video == video]
+        for own in paths[:1] if action in ("move", "gone", "touch") else ():
+            pictures.writer.set_file(own, state=state if action == "touch" else "missing", mtime_ns=mtime_ns)  # type: ignore[arg-type]
+        if action in ("move", "copy"):
+            pictures.writer.set_file(path, state="done", video=video, mtime_ns=mtime_ns)
+    elif action in ("track", "grow"):
+        model = f"model {rng.randrange(2)}"
+        if (old := texts.find(name, source, model)) is not None and old.complete:
+            texts.restart(old)
+        track = texts.begin(name, source, model, duration_s=60.0)
+        own_texts = make_texts(words, source)
+        texts.add(track, own_texts, random_vectors(own_texts), until_s=8.0)
+        if action == "track":
+            texts.finish(track)
+    elif action == "remove":
+        texts.remove(texts.tracks(name)[:1])
+    elif action == "prune":
+        pictures.upkeep.prune()
+
+
+def draw_filters(rng: random.Random) -> Filters:
+    days, seconds = [None, None, *range(0, 50, 10)], [None, None, 10, 25, 40]
+    bounds = rng.choice(seconds), rng.choice(seconds), rng.choice(days), rng.choice(days)
+    return rng.choice([ALL_VIDEOS, Filters(rng.choice([None, *FOLDERS, "/", "/a/1.mp4"]), *bounds)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Index], seed: int) -> None:
+    """If everything is pushed, Milvus itself leaves out what a query may not find, before it takes the best."""
+    for round_index in range(6):
+        for step in range(15):
+            for index in indexes:
+                change(index, random.Random(f"{seed} {round_index} {step}"))
+        pushed = bool(round_index % 2)
+        if pushed:
+            for index in indexes:
+                index.texts.save()
+        rng = random.Random(f"{seed} {round_index}")
+        for _ in range(25):
+            filters, excluded = draw_filters(rng), frozenset(rng.sample(range(1, 13), rng.choice([0, 0, 2])))
+            sources = rng.choice([SOURCES, ("speech",), ("picture", "screen", "generated"), ("subtitles",)])
+            text = " ".join(rng.choices([*WORDS, "beech", "filename"], k=2))
+            one, other = (index.answer(filters, excluded, sources, text) for index in indexes)
+            assert one == other
+            if pushed:
+                milvus = indexes[1]
+                allowed = milvus.texts.allow(milvus.pictures.snapshot(), filters, excluded, sources).selection
+                vectors = vectors_of(milvus.texts)
+                stale = vectors._find_stale()
+                assert not stale.owners
+                if allowed.choice is not None:
+                    expression = vectors._make_expression(allowed, stale)
+                    assert vectors._open().count(expression) == allowed.num_segments
+
+
+def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
+    with Store.create(
+        folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=PICTURE_DIM, vectors=vectors
+    ) as store:
+        for number in range(num_videos):
+            add_video(store, f"v{number}", seed=number, path=f"/films/{number}.mp4")
+        store.upkeep.save_vectors()
+    for number in range(num_videos):
+        add_words(folder, f"v{number}", [f"a dog number {number}", "a cat"])
+
+
+def search(folder: Path, filters: Filters = ALL_VIDEOS) -> tuple[list[int], list[int]]:
+    """Return the nearest texts and those with a word."""
+    with Store.open(folder) as store, TextStore.open(folder) as texts:
+        allowed = texts.allow(store.snapshot(), filters)
+        nearest = texts.search(random_vectors(make_texts(["a dog number 1"])), 10, allowed)[0]
+        return nearest.tolist(), sorted(texts.search_words(["dog"], 10, allowed).tolist())
+
+
+def test_texts_are_where_the_pictures_are_without_a_local_copy(tmp_path: Path) -> None:
+    fill(tmp_path, MILVUS)
+    with TextStore.open(tmp_path) as texts:
+        assert texts.store.home == MILVUS
+        assert vectors_of(texts)._open().count("") == 6
+    assert not (tmp_path / FOLDER / "vectors").exists()
+    nearest, words = search(tmp_path, Filters(folder="/films/1.mp4"))
+    assert (nearest, words) == ([3, 4], [3])
+
+
+def test_full_text_is_searched_by_milvus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, MILVUS)
+    monkeypatch.setattr("vidret.store.texts.index.TextIndex.search", None)
+    assert search(tmp_path)[1] == [1, 3, 5]
+
+
+def test_without_bm25_in_milvus_full_text_is_searched_by_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vidret.store.vectors.milvus_collection.ANALYZERS", ("unknown",))
+    fill(tmp_path, MILVUS)
+    assert [message.count("words are searched by SQLite, since Milvus has no bm25") for message in caplog.messages] == [
+        1
+    ]
+    with TextStore.open(tmp_path) as texts:
+        assert not vectors_of(texts)._open().has_words
+    assert search(tmp_path) == ([3, 1, 5, *search(tmp_path)[0][3:]], [1, 3, 5])
+
+
+def test_changed_paths_that_a_killed_run_had_read_are_pushed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, MILVUS)
+    with Store.open(tmp_path, write=True) as store:
+        store.writer.set_file("/films/1.mp4", state="missing")
+        store.writer.set_file("/other/1.mp4", state="done", video=2)
+    inside = Filters(folder="/other")
+    assert search(tmp_path, inside) == ([3, 4], [3])
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for method in ("forget", "next_tasks", "record"):
+        with monkeypatch.context() as patch, TextStore.open(tmp_path, write=True) as texts:
+            patch.setattr(f"vidret.store.vectors.mirror.Mirror.{method}", kill)
+            with pytest.raises(KeyboardInterrupt):
+                texts.save()
+        assert search(tmp_path, inside) == ([3, 4], [3])
+    with TextStore.open(tmp_path, write=True) as texts:
+        texts.save()
+        assert vectors_of(texts)._find_stale().owners == ()
+        assert vectors_of(texts)._open().count('path == "/other/1.mp4"') == 2
+    assert search(tmp_path, inside) == ([3, 4], [3])
+
+
+def test_a_repaired_catalog_of_pictures_loses_no_texts(tmp_path: Path) -> None:
+    fill(tmp_path, MILVUS)
+    expected = search(tmp_path)
+    with closing(sqlite3.connect(tmp_path / CATALOG)) as database, database:
+        database.execute("UPDATE files SET checksum = 0 WHERE path = CAST('/films/2.mp4' AS BLOB)")
+    assert Store.repair_catalog(tmp_path)
+    with TextStore.open(tmp_path) as texts:
+        assert len(vectors_of(texts)._find_stale().owners) == 3
+    with Store.open(tmp_path, write=True) as store:
+        add_video(store, "v2", seed=2, path="/films/2.mp4")
+    assert search(tmp_path) == expected
+    with create_words(tmp_path) as texts:
+        texts.save()
+        assert vectors_of(texts)._find_stale().owners == ()
+    assert search(tmp_path) == expected
+
+
+def test_texts_use_a_server_only_if_the_index_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    fill(tmp_path / "index", f"{MILVUS}{tmp_path}/own.db")
+    assert search(tmp_path / "index")[1] == [1, 3, 5]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
+    with pytest.raises(StoreError, match="which is not part of it"):
+        search(tmp_path / "index")
+
+
+def test_texts_move_to_milvus_and_back(tmp_path: Path) -> None:
+    index, address = tmp_path / "index", f"{MILVUS}{tmp_path}/all.db"
+    fill(index, "faiss")
+    expected = search(index)
+    for source, target in itertools.pairwise(("faiss", address, MILVUS, "faiss")):
+        for _ in range(2):
+            with Store.open(index, write=True) as store, TextStore.open(index, write=True) as texts:
+                store.upkeep.move_vectors(source, target)
+                texts.store.upkeep.move_vectors(None, target)
+                assert texts.store.home == target
+            assert search(index) == expected
+    with closing(sqlite3.connect(index / CATALOG)) as database:  # nothing counts changes for texts any more
+        assert database.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'mirror%'").fetchone() == (0,)

@@ -1,0 +1,234 @@
+"""What the rows of a collection hold besides ids and vectors: the fields of filters, and the words of texts.
+
+The fields of texts are those of the video that they are of, whose paths are in the catalog of pictures. A second table
+of changes there tells which of them are out of date in the collection of texts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+import numpy as np
+
+from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.database import Database
+from vidret.store.catalog.matching import IN_IDS, LIVE, filter_values, ids_to_json
+from vidret.store.snapshots.snapshot import Choice
+from vidret.store.texts.stems import Scratch, Stemmer
+from vidret.store.vectors.milvus_collection import PATH_BYTES, WORDS_BYTES
+from vidret.store.vectors.mirror import OF_FIELDS, Fields, Mirror
+from vidret.types import TEXT_SOURCES, Filters
+
+BATCH = 1000  # videos whose changes are read together
+UNKNOWN_TIME = -(2**63 - 1)  # the modification time of a file where it is unknown
+SECONDS_BOUND = 1e300  # filter expressions cannot contain infinity
+FILES = "FROM files JOIN videos ON videos.id = files.video"
+NO_FIELDS: Fields = {"seconds": 0.0, "path": "", "changed": UNKNOWN_TIME}
+
+
+class Rows(Protocol):
+    """What a collection holds of an index: ``mirror`` counts its changes."""
+
+    mirror: Mirror
+    has_texts: bool
+
+    def begin(self) -> None:
+        """Count changes elsewhere too."""
+
+    def follow(self) -> None:
+        """Let the mirror count the changes elsewhere so far."""
+
+    def find_outdated(self) -> list[int]:
+        """Return the videos with changes elsewhere that the mirror does not count yet."""
+
+    def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Return what full text is searched in, by segment."""
+
+    def list_conditions(self, choice: Choice) -> list[str]:
+        """Return the conditions of a choice other than its filters, as expressions of Milvus."""
+
+    def drop(self) -> None:
+        """Count no more changes."""
+
+    def close(self) -> None:
+        """Release all resources."""
+
+
+class PictureRows:
+    """The rows of an index of pictures, whose catalog has all that filters use."""
+
+    has_texts = False
+
+    def __init__(self, catalog: Catalog, name: str, *, path_bytes: int = PATH_BYTES) -> None:
+        """Use an open catalog and the name of a collection, whose paths have at most ``path_bytes`` bytes."""
+        self._catalog, self._path_bytes = catalog, path_bytes
+        self.mirror = Mirror(catalog.database, name, self._describe)
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def follow(self) -> None:
+        """Do nothing."""
+
+    def find_outdated(self) -> list[int]:
+        """Return none."""
+        return []
+
+    def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Return none."""
+        return {}
+
+    def list_conditions(self, choice: Choice) -> list[str]:
+        """Return a condition without the excluded videos."""
+        return [f"video not in {sorted(choice.excluded)}"] if choice.excluded else []
+
+    def drop(self) -> None:
+        """Stop the mirror."""
+        self.mirror.end()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _describe(self, videos: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
+        sql = f"SELECT video, path, mtime_ns, duration {FILES} WHERE {LIVE} AND video IN {IN_IDS} ORDER BY path"
+        return describe_files(self._catalog.database.rows(sql, ids_to_json(videos)), self._path_bytes)
+
+
+class TextRows:
+    """The rows of the texts of an index, whose pictures have a catalog of their own."""
+
+    has_texts = True
+
+    def __init__(self, catalog: Catalog, pictures: Path, name: str) -> None:
+        """Use the open catalog of the texts, the file of that of the pictures, and the name of a collection."""
+        self._catalog, self._pictures, self._name = catalog, pictures, name
+        self.mirror = Mirror(catalog.database, name, self._describe)
+        self._databases: dict[bool, Database] = {}  # by whether they may be changed
+        self._scratch: Scratch | None = None
+
+    def begin(self) -> None:
+        """Let the catalog of the pictures count changes."""
+        self._count_fields(write=True).begin()
+
+    def follow(self) -> None:
+        """Mark the tracks of the videos that have changed."""
+        fields = self._count_fields(write=True)
+        while changes := fields.changes(BATCH):
+            with self._catalog.database.transaction(durable=True):
+                self.mirror.mark(self._find_tracks([video for video, _ in changes]))
+            fields.forget(changes)
+
+    def find_outdated(self) -> list[int]:
+        """Return the tracks of the videos that have changed; all of them where this is unknown."""
+        fields = self._count_fields(write=False)
+        if not fields.exists():
+            return [row[0] for row in self._catalog.database.rows("SELECT track FROM tracks")]
+        changes = fields.changes()
+        return self._find_tracks([video for video, _ in changes]) if changes else []
+
+    def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Return the stems of texts, as the full-text index has them."""
+        self._scratch = self._scratch or Scratch()
+        texts = self._catalog.texts.read(ids)
+        stems = Stemmer(self._scratch.split).stems([each.text.text for each in texts])
+        words = [" ".join(own).encode()[:WORDS_BYTES].decode(errors="ignore") for own in stems]
+        return {each.id: own for each, own in zip(texts, words, strict=True)}
+
+    def list_conditions(self, choice: Choice) -> list[str]:
+        """Return conditions on the source of a text and its video, which must have a path."""
+        conditions = ["content > 0"]
+        if set(choice.sources) != set(TEXT_SOURCES):
+            conditions.append(f"source in {[TEXT_SOURCES.index(source) for source in choice.sources]}")
+        return conditions + ([f"content not in {sorted(choice.excluded)}"] if choice.excluded else [])
+
+    def drop(self) -> None:
+        """Stop the mirror, and counting in the catalog of the pictures."""
+        self._count_fields(write=True).end()
+        self.mirror.end()
+
+    def close(self) -> None:
+        """Close the catalog of the pictures."""
+        for database in self._databases.values():
+            database.close()
+        if self._scratch is not None:
+            self._scratch.close()
+        self._databases, self._scratch = {}, None
+
+    def _count_fields(self, *, write: bool) -> Mirror:
+        return Mirror(self._open(write=write), self._name, triggers=OF_FIELDS)
+
+    def _open(self, *, write: bool) -> Database:
+        if write not in self._databases:
+            self._databases[write] = Database(self._pictures, write=write)
+        return self._databases[write]
+
+    def _find_tracks(self, videos: Sequence[int]) -> list[int]:
+        """Return the tracks of videos of pictures, and those whose rows say so."""
+        sql = f"SELECT CAST(fingerprint AS BLOB) FROM videos WHERE id IN {IN_IDS}"
+        contents = [row[0] for row in self._open(write=False).rows(sql, ids_to_json(videos))]
+        own = json.dumps([content.decode("utf-8", "replace") for content in contents])
+        rows = self._catalog.database.rows(f"SELECT track FROM tracks WHERE content IN {IN_IDS}", own)
+        return sorted({*self.mirror.find_pushed(videos), *(row[0] for row in rows)})
+
+    def _describe(self, tracks: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
+        sql = (
+            f"SELECT track, content, source FROM tracks JOIN files ON video = track WHERE {LIVE} AND track IN {IN_IDS}"
+        )
+        about: dict[int, Fields] = {}
+        by_id = set()
+        for track, content, source in self._catalog.database.rows(sql, ids_to_json(tracks)):
+            code = TEXT_SOURCES.index(source) if source in TEXT_SOURCES else len(TEXT_SOURCES)
+            about[track] = {**NO_FIELDS, "content": 0, "source": code}
+            sql = f"SELECT video, path, mtime_ns, duration {FILES} WHERE {LIVE} AND fingerprint = ? ORDER BY path"
+            fields, copied = describe_files(self._open(write=False).rows(sql, content))
+            for video, own in fields.items():
+                about[track] |= {**own, "content": video}
+                by_id |= {track} if video in copied else set()
+        return about, by_id
+
+
+def describe_files(
+    files: Sequence[tuple[int, bytes, int | None, float]], path_bytes: int = PATH_BYTES
+) -> tuple[dict[int, Fields], set[int]]:
+    """Return the fields of each video, and the videos with a path that these do not have.
+
+    ``files`` are the video, the path, its modification time and the duration of each, by path.
+    """
+    about: dict[int, Fields] = {}
+    by_id = set()
+    for video, path, changed, seconds in files:
+        quoted = quote(path)
+        if video in about or len(quoted) > path_bytes:
+            by_id.add(video)
+        mtime_ns = UNKNOWN_TIME if changed is None else changed
+        about.setdefault(video, {"seconds": seconds, "path": quoted[:path_bytes], "changed": mtime_ns})
+    return about, by_id
+
+
+def to_milvus_filter(filters: Filters, by_id: Sequence[int], without: Sequence[int]) -> str:
+    """Return filters as an expression of Milvus on the fields of ``describe_files``, '' for no condition.
+
+    Args:
+        filters: Filters.
+        by_id: Videos that match regardless of their fields.
+        without: Videos to exclude.
+    """
+    folder, inside, min_seconds, max_seconds, after, before = filter_values(filters)
+    conditions = []
+    if folder is not None and inside is not None:
+        # Every byte except letters, digits and / - . _ ~ is quoted, and 0 follows /: the range is a prefix search.
+        first = quote(inside)
+        conditions.append(f'(path == "{quote(folder)}" or (path >= "{first}" and path < "{first[:-1]}0"))')
+    for sign, bound in ((">=", min_seconds), ("<=", max_seconds)):
+        if bound is not None and not np.isnan(bound):  # NaN means no bound, as NULL does in SQLite
+            conditions.append(f"seconds {sign} {float(np.clip(bound, -SECONDS_BOUND, SECONDS_BOUND))!r}")
+    if after is not None:
+        conditions.append(f"changed >= {after}")
+    if before is not None:
+        conditions.append(f"changed < {before} and changed > {UNKNOWN_TIME}")
+    matching = f"({' and '.join(conditions)})"
+    if conditions and by_id:
+        matching = f"({matching} or video in {list(by_id)})"
+    return " and ".join([*([matching] if conditions else []), *([f"video not in {list(without)}"] if without else [])])
