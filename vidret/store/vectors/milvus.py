@@ -26,7 +26,7 @@ from vidret.store.snapshots.snapshot import Choice, Selection
 from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_address import DEFAULT_FILE, FORMS, MILVUS, normalise_milvus
 from vidret.store.vectors.milvus_collection import LIMIT, Collection, missing_collection_error
-from vidret.store.vectors.milvus_rows import PictureRows, Rows, TextRows, to_milvus_filter
+from vidret.store.vectors.milvus_rows import PictureRows, TextRows, to_milvus_filter
 from vidret.store.vectors.mirror import PushTask, StaleRows
 from vidret.types import ALL_VIDEOS, Filters
 
@@ -61,7 +61,7 @@ class MilvusVectors:
         self._address, self._folder, self._dim = address, folder, dim
         self._name = f"vidret_{name}"
         self._catalog, self._epochs = catalog, epochs
-        self._rows: Rows = PictureRows(catalog, name) if pictures is None else TextRows(catalog, pictures, name)
+        self._rows = PictureRows(catalog, name) if pictures is None else TextRows(catalog, pictures, name)
         self._mirror = self._rows.mirror
         self._owner = folder if pictures is None else pictures.parent  # the index whose user allows the address
         self._on_progress = on_progress

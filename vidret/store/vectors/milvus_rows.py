@@ -7,7 +7,6 @@ of changes there tells which of them are out of date in the collection of texts.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -28,34 +27,6 @@ FILES = "FROM files JOIN videos ON videos.id = files.video"
 NO_FIELDS: Fields = {"seconds": 0.0, "path": "", "changed": UNKNOWN_TIME}
 
 
-class Rows(Protocol):
-    """What a collection holds of an index: ``mirror`` counts its changes."""
-
-    mirror: Mirror
-    has_texts: bool
-
-    def begin(self) -> None:
-        """Count changes elsewhere too."""
-
-    def follow(self) -> None:
-        """Let the mirror count the changes elsewhere so far."""
-
-    def find_outdated(self) -> list[int]:
-        """Return the videos with changes elsewhere that the mirror does not count yet."""
-
-    def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
-        """Return what full text is searched in, by segment."""
-
-    def list_conditions(self, choice: Choice) -> list[str]:
-        """Return the conditions of a choice other than its filters, as expressions of Milvus."""
-
-    def drop(self) -> None:
-        """Count no more changes."""
-
-    def close(self) -> None:
-        """Release all resources."""
-
-
 class PictureRows:
     """The rows of an index of pictures, whose catalog has all that filters use."""
 
@@ -67,13 +38,13 @@ class PictureRows:
         self.mirror = Mirror(catalog.database, name, self._describe)
 
     def begin(self) -> None:
-        """Do nothing."""
+        """Do nothing: the mirror counts all changes."""
 
     def follow(self) -> None:
-        """Do nothing."""
+        """Do nothing: the mirror counts all changes."""
 
     def find_outdated(self) -> list[int]:
-        """Return none."""
+        """Return none: the mirror counts all changes."""
         return []
 
     def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
