@@ -1,8 +1,11 @@
 """Texts in Milvus: the same answers as with FAISS and SQLite, whatever changes in both catalogs."""
 
+import ast
 import itertools
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,7 +24,7 @@ from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, Filters, Source
 
 from ...indexed_texts import DIM, add_words, create_words, make_texts, random_vectors
 from ..samples import DIM as PICTURE_DIM
-from ..samples import add_video
+from ..samples import add_video, environment
 
 pytestmark = pytest.mark.scale
 MILVUS = "milvus://"
@@ -173,6 +176,17 @@ def test_full_text_is_searched_by_milvus(tmp_path: Path, monkeypatch: pytest.Mon
     assert search(tmp_path)[1] == [1, 3, 5]
 
 
+def test_the_best_texts_hold_rare_words(tmp_path: Path) -> None:
+    fill(tmp_path, MILVUS, num_videos=1)
+    add_words(
+        tmp_path, "v0", [*(f"a dog at number {number}" for number in range(40)), "a dog, a zebra"], source="screen"
+    )
+    with TextStore.open(tmp_path) as texts:
+        best = texts.search_words(["dog", "zebra"], 1)
+        assert [each.text.text for each in texts.read_segments(best)] == ["a dog, a zebra"]
+        assert len(texts.search_words(["dog", "zebra"], 10)) == 10
+
+
 def test_without_bm25_in_milvus_full_text_is_searched_by_sqlite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +250,41 @@ def test_texts_use_a_server_only_if_the_index_may(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
     with pytest.raises(StoreError, match="which is not part of it"):
         search(tmp_path / "index")
+
+
+READER = """
+import sys, time
+from pathlib import Path
+from tests.store.texts.test_milvus import search
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    print(search(Path(sys.argv[1])), flush=True)
+"""
+
+
+def test_several_processes_answer_from_one_server_while_a_run_writes(tmp_path: Path, server: str) -> None:
+    index, pipe = tmp_path / "index", subprocess.PIPE
+    fill(index, server)
+    expected, command = search(index), [sys.executable, "-c", READER, str(index)]
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()))
+            for _ in range(2)
+        ]
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdin is not None
+            assert reader.stdout.readline() == "ready\n"
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+        add_words(index, "v0", ["a bird"] * 3, source="screen")  # of a content with other texts
+        for reader in readers:
+            lines = [ast.literal_eval(line) for line in reader.communicate()[0].splitlines()]
+            assert [words for _, words in lines] == [expected[1]] * 20
+            assert {tuple(each for each in nearest if each <= 6) for nearest, _ in lines} == {tuple(expected[0])}
+            assert reader.returncode == 0
+    assert not [*index.glob("vectors*"), *(index / FOLDER).glob("vectors*")]
 
 
 def test_texts_move_to_milvus_and_back(tmp_path: Path) -> None:

@@ -152,6 +152,30 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
             assert_exact(store, 20, filters)
 
 
+def test_any_selection_of_a_snapshot_is_searched_exactly(kind: Kind) -> None:
+    queries = np.random.default_rng(6).standard_normal((3, DIM)).astype(np.float32)
+    with kind.create() as store:
+        for seed in range(6):
+            add_video(store, f"v{seed}", seed=seed, path=f"/films/{'ab'[seed % 2]}/{seed}.mp4")
+        for saved in (False, True):
+            if saved:
+                store.upkeep.save_vectors()
+            snapshot, vectors = store.snapshot(), stored_vectors(store)
+            for within in (
+                snapshot.everything,
+                snapshot.select(Filters(folder="/films/a"), frozenset({3})),
+                snapshot.select_videos(np.arange(6) % 3 == 0),
+                snapshot.select_videos(np.zeros(6, bool)),
+            ):
+                keys = within.ids()
+                scores, ids = store.search_within(queries, 30, within)
+                for row, query in enumerate(queries):
+                    products = np.array([query @ vectors[key].astype(np.float32) for key in keys.tolist()], np.float32)
+                    best = np.argsort(-products, kind="stable")
+                    assert ids[row].tolist() == [*keys[best].tolist(), *[-1] * (30 - len(keys))]
+                    np.testing.assert_allclose(scores[row, : len(keys)], products[best], rtol=1e-5, atol=1e-6)
+
+
 def test_pruned_changed_and_resegmented_videos(kind: Kind) -> None:
     with kind.create() as store, kind.open() as reader:
         index_all(store, 4)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +43,6 @@ def open_vectors(store: Store) -> MilvusVectors:
 def count(store: Store, expression: str = "") -> int:
     """Return the number of rows in Milvus."""
     return open_vectors(store)._open().count(expression)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Return the address of milvus-lite in a thread, which behaves like a server."""
-    from milvus_lite.adapter.grpc.server import start_server_in_thread
-
-    serving, database, port = start_server_in_thread(str(tmp_path / "server"))
-    yield f"milvus://127.0.0.1:{port}"
-    serving.stop(grace=None).wait()
-    database.close()
 
 
 # Results

@@ -220,8 +220,10 @@ class TextStore:
         Where the vectors are in Milvus, it searches them; what it does not have yet is searched here and comes last.
         """
         within = self._store.snapshot().everything if allowed is None else allowed.selection
+        if not terms or not within.num_segments:
+            return np.zeros(0, np.int64)
         flags = None if allowed is None else allowed.flags
-        found = self._store.search_words(terms, k, within) if terms and within.num_segments else None
+        found = self._store.search_words(terms, k, within)
         if found is None:
             return self.find_segments(self.index.search(terms, k, flags))
         if not found.missed:
