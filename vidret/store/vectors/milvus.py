@@ -12,15 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence, Set
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.catalog.catalog import Catalog
 from vidret.store.consent import check_allowed
-from vidret.store.epochs import Epochs
 from vidret.store.snapshots.bitmap import contains
 from vidret.store.snapshots.snapshot import Choice, Selection
 from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
@@ -42,29 +39,19 @@ Ids = Int64[np.ndarray, " _id"]
 class MilvusVectors:
     """A ``VectorIndex`` in a Milvus collection, connected on first use."""
 
-    def __init__(
-        self,
-        address: str,
-        name: str,
-        folder: Path,
-        dim: int,
-        catalog: Catalog,
-        epochs: Epochs,
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
-        pictures: Path | None = None,
-    ) -> None:
-        """Store the arguments; ``on_progress`` receives the number of videos pushed and the total.
-
-        Of texts, ``pictures`` is the catalog of the index that they are of.
-        """
-        self._address, self._folder, self._dim = address, folder, dim
-        self._name = f"vidret_{name}"
-        self._catalog, self._epochs = catalog, epochs
-        self._rows = PictureRows(catalog, name) if pictures is None else TextRows(catalog, pictures, name)
+    def __init__(self, location: VectorLocation, options: VectorOptions) -> None:
+        """Store the arguments."""
+        self._address, self._folder, self._dim = location.address, options.folder, options.dim
+        self._name = f"vidret_{location.name}"
+        self._catalog, self._epochs, self._on_progress = options.catalog, options.epochs, options.on_progress
+        self._rows = (
+            PictureRows(self._catalog, location.name)
+            if options.pictures is None
+            else TextRows(self._catalog, options.pictures, location.name)
+        )
         self._mirror = self._rows.mirror
-        self._owner = folder if pictures is None else pictures.parent  # the index whose user allows the address
-        self._on_progress = on_progress
+        # The index whose user allows the address.
+        self._owner = options.folder if options.pictures is None else options.pictures.parent
         self._lock, self._pushing = threading.Lock(), threading.Lock()
         self._collection: Collection | None = None
         self._loaded = self._prepared = False  # searchable; verified against the mirror
@@ -263,19 +250,6 @@ class MilvusVectors:
             return self._collection
 
 
-def _open(location: VectorLocation, options: VectorOptions) -> MilvusVectors:
-    return MilvusVectors(
-        location.address,
-        location.name,
-        options.folder,
-        options.dim,
-        options.catalog,
-        options.epochs,
-        on_progress=options.on_progress,
-        pictures=options.pictures,
-    )
-
-
 def _keep(ids: Ids, within: Selection) -> Ids:
     kept: Ids = ids[contains(within.bits, ids)]
     return kept
@@ -297,5 +271,5 @@ STORE = VectorStore(
     normalise=normalise_milvus,
     is_part=lambda address: address == MILVUS,
     check=lambda address, folder, dim: Collection(address, "", dim, folder).close(),
-    open=_open,
+    open=MilvusVectors,
 )

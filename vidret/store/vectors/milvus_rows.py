@@ -5,6 +5,7 @@ of changes there tells which of them are out of date in the collection of texts.
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -77,6 +78,7 @@ class TextRows:
         self._catalog, self._pictures, self._name = catalog, pictures, name
         self.mirror = Mirror(catalog.database, name, self._describe)
         self._databases: dict[bool, Database] = {}  # by whether they may be changed
+        self._lock = threading.Lock()
         self._scratch: Scratch | None = None
 
     def begin(self) -> None:
@@ -131,9 +133,10 @@ class TextRows:
         return Mirror(self._open(write=write), self._name, triggers=OF_FIELDS)
 
     def _open(self, *, write: bool) -> Database:
-        if write not in self._databases:
-            self._databases[write] = Database(self._pictures, write=write)
-        return self._databases[write]
+        with self._lock:
+            if write not in self._databases:
+                self._databases[write] = Database(self._pictures, write=write)
+            return self._databases[write]
 
     def _find_tracks(self, videos: Sequence[int]) -> list[int]:
         """Return the tracks of videos of pictures, and those whose rows say so."""
