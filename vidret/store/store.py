@@ -291,16 +291,12 @@ class Store:
             StoreError: The shape of the queries is wrong, or a value is not finite.
             MissingExtraError: FAISS or pymilvus is not installed.
         """
-        return self._vectors.search(self._check_queries(queries, k), k, filters, excluded)
+        return self.search_within(queries, k, self.snapshot().select(filters, excluded))
 
     def search_within(
         self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``.
-
-        Raises:
-            StoreError: The shape of the queries is wrong, a value is not finite, or the vector store cannot.
-        """
+        """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
         return self._vectors.search_within(self._check_queries(queries, k), k, within)
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -15,7 +15,6 @@ from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.types import Filters
 
 FAISS = "faiss"  # the address of the vector store that is part of every installation
 
@@ -29,14 +28,14 @@ class VectorIndex(Protocol):
 
     @property
     def max_k(self) -> int | None:
-        """The maximum ``k`` of ``search``, None for no limit."""
+        """The maximum ``k`` of ``search_within``, None for no limit."""
 
-    def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
+    def search_within(
+        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best searchable segments per query, from videos that match.
+        """Return scores and ids of the k best segments per query, within a selection of a snapshot.
 
-        Those of ``excluded`` videos are left out before the k best are chosen.
+        Others are left out before the k best are chosen.
         """
 
     def prepare(self) -> None:
@@ -64,18 +63,8 @@ class FoundWords:
 
 
 @runtime_checkable
-class SelectionIndex(VectorIndex, Protocol):
-    """A ``VectorIndex`` that can also search any selection of segments, which timed texts need."""
-
-    def search_within(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best per query, within a selection of a snapshot."""
-
-
-@runtime_checkable
-class WordIndex(SelectionIndex, Protocol):
-    """A ``SelectionIndex`` that may also search full text."""
+class WordIndex(VectorIndex, Protocol):
+    """A ``VectorIndex`` that may also search full text."""
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Return the k texts of a selection with the best bm25 for any of these stems; None if it cannot."""

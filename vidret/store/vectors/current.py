@@ -7,7 +7,7 @@ incomplete copy, ``leaving`` a copy to be deleted.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,14 +21,12 @@ from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import (
     FAISS,
     FoundWords,
-    SelectionIndex,
     VectorIndex,
     VectorLocation,
     VectorOptions,
     WordIndex,
 )
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
-from vidret.types import Filters
 
 logger = logging.getLogger(__name__)
 
@@ -142,25 +140,9 @@ class CurrentVectors:
                 self._location, self.index = location, self._open(location, device=self._device)
             return self.index
 
-    def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
-    ) -> Found:
-        """Search as ``VectorIndex.search``, again if another process moves the vectors meanwhile."""
-        return self._ask(lambda index: index.search(queries, k, filters, excluded))
-
     def search_within(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> Found:
-        """Search as ``SelectionIndex.search_within``.
-
-        Raises:
-            StoreError: The vectors are in a store that cannot.
-        """
-
-        def ask(index: VectorIndex) -> Found:
-            if not isinstance(index, SelectionIndex):
-                raise StoreError(f"{self._folder}: the vectors must be in {FAISS} to search a selection")
-            return index.search_within(queries, k, within)
-
-        return self._ask(ask)
+        """Search as ``VectorIndex.search_within``, again if another process moves the vectors meanwhile."""
+        return self._ask(lambda index: index.search_within(queries, k, within))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Search as ``WordIndex.search_words``; None if the store cannot."""

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import threading
 import zlib
-from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from vidret.store.vectors.base import FAISS, VectorStore
 from vidret.store.vectors.flat import load_faiss
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, remove_others
 from vidret.store.vectors.shards import IVF_FROM, Shards, choose_kind, describe_kinds
-from vidret.types import Filters
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +48,8 @@ class FaissVectors:
 
     @property
     def max_k(self) -> int | None:
-        """The largest ``k`` that ``search`` takes: no limit."""
+        """The largest ``k`` that ``search_within`` takes: no limit."""
         return None
-
-    def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best searchable segments per query, from videos that match."""
-        return self.search_within(queries, k, self._catalog.snapshots.current().select(filters, excluded))
 
     def search_within(
         self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection

@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,7 +25,7 @@ from vidret.store.vectors.milvus_address import DEFAULT_FILE, FORMS, MILVUS, nor
 from vidret.store.vectors.milvus_collection import LIMIT, Collection, missing_collection_error
 from vidret.store.vectors.milvus_rows import PictureRows, TextRows, to_milvus_filter
 from vidret.store.vectors.mirror import PushTask, StaleRows
-from vidret.types import ALL_VIDEOS, Filters
+from vidret.types import ALL_VIDEOS
 
 logger = logging.getLogger(__name__)
 
@@ -66,23 +66,17 @@ class MilvusVectors:
 
     @property
     def max_k(self) -> int | None:
-        """The maximum ``k`` of ``search`` in a larger index: Milvus returns no more results per request."""
+        """The maximum ``k`` of ``search_within`` in a larger index: Milvus returns no more results per request."""
         return LIMIT
-
-    def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters, excluded: Set[int] = frozenset()
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best searchable segments per query, from videos that match.
-
-        Raises:
-            StoreError: Milvus does not answer, the collection does not exist, or k exceeds the limit of Milvus.
-        """
-        return self.search_within(queries, k, self._catalog.snapshots.current().select(filters, excluded))
 
     def search_within(
         self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return scores and ids of the k best per query, within a selection of a snapshot; raises as ``search``."""
+        """Return scores and ids of the k best segments per query, within a selection of a snapshot.
+
+        Raises:
+            StoreError: Milvus does not answer, the collection does not exist, or k exceeds the limit of Milvus.
+        """
         if min(k, self._catalog.snapshots.current().everything.num_segments) > LIMIT:
             raise StoreError(f"k must be at most {LIMIT} with vectors in Milvus, got {k}")
         collection = self._open()
