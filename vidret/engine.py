@@ -46,6 +46,7 @@ from vidret.search.judge_fitting import JudgeReport, choose_judge, score_answers
 from vidret.search.judging import DEFAULT_JUDGE, save_judge
 from vidret.search.models import (
     allow_encoder,
+    check_models,
     choose_models,
     explain_unknown,
     read_encoder_name,
@@ -64,6 +65,8 @@ from vidret.search.preparation import (
 )
 from vidret.search.query.grammar import Interpretation
 from vidret.store.contents import read_embeddings, read_shots
+from vidret.store.joined.ids import ONE_INDEX
+from vidret.store.joined.store import open_indexes
 from vidret.store.lookup import find_below, find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
@@ -116,7 +119,7 @@ class Engine(VideoLibrary):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         encoder: Encoder,
         *,
         rerank: str = AUTO,
@@ -129,16 +132,18 @@ class Engine(VideoLibrary):
 
         Raises:
             DeviceError: The device does not exist.
-            StoreError: The index was built with another encoder or for another aligner.
+            StoreError: The index, or one of several, was built with another encoder or for another aligner.
         """
         self._is_device_given = device != AUTO_DEVICE
         self.device = choose_device(device if self._is_device_given else getattr(encoder, "device", CPU))
-        self.path = Path(path)
+        self.paths = list_paths(path)
         self.encoder = encoder
         self._precision = "auto"
         self._vectors = store
-        self._models = choose_models(self.path, encoder, rerank=rerank, tokens=tokens, head=head)
+        self._models = choose_models(self.paths[0], encoder, rerank=rerank, tokens=tokens, head=head)
         self.ranker = self._models.ranker
+        for other in self.paths[1:]:
+            check_models(other, encoder, self._models)
         self._opened: OpenIndex | None = None
         self._clip_finder: ClipFinder | None = None
         self._retired: list[OpenIndex | ClipFinder] = []
@@ -148,7 +153,7 @@ class Engine(VideoLibrary):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         encoder: str | Encoder | None = None,
         rerank: str = AUTO,
@@ -161,7 +166,8 @@ class Engine(VideoLibrary):
         """Open an index folder, which need not exist yet.
 
         Args:
-            path: Folder of the index.
+            path: Folder of the index. Several folders are searched as one index, as if they were merged, and not
+                changed; they must exist, and have one encoder and aligner. The engine does nothing else with them.
             encoder: An encoder or a name for ``load_encoder``; defaults to the encoder of the index, and to ``starter``
                 for a new index. An encoder of the index that runs code, downloads or calls an endpoint must be named
                 here once, unless the index was built by this user.
@@ -183,11 +189,11 @@ class Engine(VideoLibrary):
             StoreError: The index cannot be read, or was built with another encoder.
             EncoderError: The encoder cannot be loaded.
         """
-        chosen = choose_device(device)
+        chosen, first = choose_device(device), list_paths(path)[0]
         if store is not None:
-            allow_address(Path(path), store)
+            allow_address(first, store)
         if encoder is None or isinstance(encoder, str):
-            encoder = _load_encoder(Path(path), encoder, device=chosen, precision=precision)
+            encoder = _load_encoder(first, encoder, device=chosen, precision=precision)
         engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
         engine._precision = precision
         return engine
@@ -201,8 +207,8 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The index cannot be read, or its encoder cannot be loaded.
         """
-        encoder = _load_encoder(self.path, device=self.device, precision=self._precision)
-        models = choose_models(self.path, encoder, rerank=AUTO, tokens="int8", head=AUTO)
+        encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
+        models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
         self._retired += [each for each in (self._opened, self._clip_finder) if each is not None]
         self._opened = self._clip_finder = None
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
@@ -218,15 +224,26 @@ class Engine(VideoLibrary):
         models = self._models
         if models.head == NONE:
             return None
-        folder = self.path / MOMENTS
+        folder = self.paths[0] / MOMENTS
         return load_moment_head(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
 
     @property
     def _index(self) -> OpenIndex:
         if self._opened is None:
             device = choose_search_device(self.device, is_given=self._is_device_given)
-            self._opened = OpenIndex(Store.open(self.path, device=device), self.encoder, self._models)
+            self._opened = OpenIndex(open_indexes(self.paths, device=device), self.encoder, self._models)
         return self._opened
+
+    @property
+    def path(self) -> Path:
+        """The folder of the index.
+
+        Raises:
+            StoreError: Several indexes are open.
+        """
+        if len(self.paths) > 1:
+            raise StoreError(ONE_INDEX)
+        return self.paths[0]
 
     def close(self) -> None:
         """Close the index."""
@@ -598,7 +615,7 @@ class Engine(VideoLibrary):
         """
         if llm is None:
             raise VidretError("llm must be a chat endpoint, got none")
-        plan = plan_with_model(question, llm, ReplyCache(self.path / CACHE)) if options.llm_queries else None
+        plan = plan_with_model(question, llm, ReplyCache(self.paths[0] / CACHE)) if options.llm_queries else None
         with FileFrames() as frames:
             context = gather_context(self, question, videos, options, plan=plan, draw=frames.draw)
         return answer_question(context, llm)
@@ -851,6 +868,18 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
     if is_given:
         allow_encoder(path, encoder.name)
     return encoder
+
+
+def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the folders of one index or of several.
+
+    Raises:
+        VidretError: There is none.
+    """
+    paths = [Path(path)] if isinstance(path, str | os.PathLike) else list(dict.fromkeys(map(Path, path)))
+    if not paths:
+        raise VidretError("path must be the folder of an index, got none")
+    return paths
 
 
 def check_offset(offset: int) -> None:

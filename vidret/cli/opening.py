@@ -35,7 +35,7 @@ LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export"
 
 
 def open_engine(
-    index: Path,
+    index: Path | Sequence[Path],
     model: str | None,
     device: str,
     precision: str,
@@ -46,23 +46,25 @@ def open_engine(
     store: str | None = None,
     must_exist: bool = False,
 ) -> "Engine":
-    """Open an index, with a status line while its encoder loads.
+    """Open an index, or several as one, with a status line while the encoder loads.
 
     Raises:
         VidretError: ``must_exist`` is set and there is no index, or it cannot be opened with these settings.
     """
     from vidret.store.store import Store
 
-    model = choose_model(model, index)
-    if must_exist and not Store.exists(index):
-        raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
+    indexes = [index] if isinstance(index, Path) else index
+    model = choose_model(model, indexes[0])
+    for each in indexes if must_exist else ():
+        if not Store.exists(each):
+            raise VidretError(f"{each}: there is no index here; make one with: vidret index PATH... --index {each}")
     with show_status("loading the encoder", slow=FIRST_START):
         with pause_collection():
             from vidret.engine import Engine
 
         try:
             return Engine.open(
-                index,
+                indexes,
                 encoder=model,
                 rerank=rerank,
                 tokens=tokens,
@@ -143,7 +145,7 @@ def open_engine_or_client(
     context: typer.Context,
     server: str | None,
     token: str | None,
-    index: Path,
+    index: Path | Sequence[Path],
     device: str,
     precision: str,
     *,

@@ -15,13 +15,15 @@ def choose_index(ctx: Any) -> None:
 
     The choice is printed. A command with ``--server`` needs no index.
     """
-    source = ctx.get_parameter_source("index")
-    if source is None or source.name != "DEFAULT" or ctx.params["index"] != Path(HERE):
+    source, given = ctx.get_parameter_source("index"), ctx.params.get("index")
+    is_list = isinstance(given, list)
+    if source is None or source.name != "DEFAULT" or given != ([Path(HERE)] if is_list else Path(HERE)):
         return
     if Path(HERE).exists() or ctx.params.get("server") is not None:
         return
-    ctx.params["index"] = find_own_index()
-    print_message(f"Index: {ctx.params['index']}")
+    own = find_own_index()
+    ctx.params["index"] = [own] if is_list else own
+    print_message(f"Index: {own}")
 
 
 def find_own_index() -> Path:
@@ -67,6 +69,9 @@ def index_option(panel: str | None = None, *, text: str = "Index folder.") -> An
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]
+IndexesOption = Annotated[
+    list[Path], index_option(SCOPE, text="Index folder. Repeatable: several are searched as if they were merged.")
+]
 IndexedVideoArgument = Annotated[str, argument("One indexed video, by its path or a unique ending of it.", "VIDEO")]
 ModelOption = Annotated[
     str | None,

@@ -73,6 +73,19 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     return models
 
 
+def check_models(path: Path, encoder: Encoder, models: Models) -> None:
+    """Check that an index can be searched with an encoder and a ranker.
+
+    Raises:
+        StoreError: It cannot be read, or was built with another encoder or for another aligner.
+    """
+    with Store.open(path) as store:
+        store.check_encoder(encoder.name, encoder.fingerprint)
+        recorded = json.loads(store.metadata.get(RANKER) or "{}")
+    if recorded:
+        _check_recorded(path, models, recorded)
+
+
 def record_ranker(store: Store, models: Models) -> None:
     """Record the ranker that an index is built for.
 

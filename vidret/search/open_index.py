@@ -21,9 +21,9 @@ from vidret.search.models import Models
 from vidret.search.query.clauses import AnalysedQuery, parse_structure
 from vidret.search.query.encoding import encode_queries
 from vidret.search.query.grammar import Interpretation
+from vidret.store.joined.texts import open_texts
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
-from vidret.store.texts.store import TextStore
 from vidret.text import strip_query
 from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence
@@ -47,9 +47,8 @@ class OpenIndex:
     @property
     def results(self) -> FusedResults:
         """What answers queries; a run may add words meanwhile."""
-        if self._words is None and TextStore.exists(self.store.path):
-            texts = TextChannel(TextStore.open(self.store.path), self.store)
-            self._words = FusedResults(self.pictures, texts, self.encoder)
+        if self._words is None and (texts := open_texts(self.store)) is not None:
+            self._words = FusedResults(self.pictures, TextChannel(texts, self.store), self.encoder)
         return self._words or self._wordless
 
     @property
@@ -169,9 +168,13 @@ class OpenIndex:
         self.encoder.check_mentions(query)
         if options.sources is not None and "picture" not in options.sources:
             if not self.has_words:
-                raise VidretError(f"{self.store.path}: has no words to search: run vidret index --words on")
+                raise self._explain_wordless()
             if not isinstance(query, str | EventSequence):
                 raise VidretError("sources must include picture for an image or a vector, got words only")
             parse_structure(query).check_words()
         elif options.sources not in (None, ("picture",)) and not self.has_words:
-            raise VidretError(f"{self.store.path}: has no words to search: run vidret index --words on")
+            raise self._explain_wordless()
+
+    def _explain_wordless(self) -> VidretError:
+        paths = ", ".join(str(index.path) for index in self.store.parts.values())
+        return VidretError(f"{paths}: has no words to search: run vidret index --words on")

@@ -5,7 +5,7 @@ derived from both. A writer can be killed at any time: the next one continues af
 """
 
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +182,11 @@ class Store:
     # Properties
 
     @property
+    def parts(self) -> "Mapping[int, Store]":
+        """The indexes that are searched as this one, by number: only itself, but see ``JoinedStore``."""
+        return {0: self}
+
+    @property
     def max_k(self) -> int | None:
         """The maximum ``k`` of ``search``, None for no limit."""
         return self._vectors.reopen().max_k
@@ -257,9 +262,17 @@ class Store:
         """Return the video ids of the segments that exist, by segment id."""
         return self.snapshot().owners(ids)
 
+    def count_segments(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
+        """Return the number of searchable segments of the videos that match, without some videos."""
+        return self.snapshot().select(filters, excluded).num_segments
+
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
         """Return the number of matching videos with a searchable segment, without some videos."""
         return self.snapshot().count_videos(filters, excluded)
+
+    def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
+        """Return the ids of the videos with a live path that have these fingerprints."""
+        return self.snapshot().find_contents(fingerprints)
 
     def list_page(self, filters: Filters, after: str, limit: int) -> list[StoredVideo]:
         """Return the next videos that match, by their first path, after a path; '' for the first ones."""

@@ -26,6 +26,17 @@ def test_table(run: Runner, index: Path) -> None:
         assert line.split()[1:4] == [*format_probability(hit["probability"]).split(), hit["likelihood"]]
 
 
+def test_several_indexes_are_searched_as_one(run: Runner, index: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "green.mp4", ("green", 4))
+    run("index", tmp_path / "green.mp4", "--index", tmp_path / "more", "--model", "tests.fakes:ColourEncoder")
+    for command in ("search", "locate"):
+        rows = json.loads(run(command, "green", "--index", index, "--index", tmp_path / "more", "--json")[1])
+        assert Path(rows[0]["path"]).name == "green.mp4"
+        assert {Path(row["path"]).name for row in rows} >= {"green.mp4", "red.mp4", "blue.mp4"}
+    code, _, err = run("search", "green", "--index", index, "--index", tmp_path / "none")
+    assert (code, f"{tmp_path / 'none'}: there is no index here" in " ".join(err.split())) == (1, True)
+
+
 def test_a_query_needs_no_quotes(run: Runner, index: Path) -> None:
     assert run("search", "red", "or", "blue", "--index", index) == run("search", "red or blue", "--index", index)
 

@@ -46,7 +46,7 @@ class Index:
         self, filters: Filters, excluded: frozenset[int], sources: tuple[Source, ...], text: str
     ) -> tuple[list[list[int]], list[int], list[tuple[int, float, float]]]:
         """Return the nearest texts, those that share a word, and those that match a clause, with their scores."""
-        allowed = self.reader.allow(self.pictures.snapshot(), filters, excluded, sources)
+        allowed = self.reader.allow(self.pictures, filters, excluded, sources)
         query = random_vectors(make_texts([text, "another"]))
         stems = self.reader.index.stems([text])[0]
         clause = Clause(text=text, content=text)
@@ -132,7 +132,7 @@ def test_answers_are_those_of_faiss_after_any_changes(indexes: tuple[Index, Inde
             assert one == other
             if pushed:
                 milvus = indexes[1]
-                allowed = milvus.texts.allow(milvus.pictures.snapshot(), filters, excluded, sources).selection
+                allowed = milvus.texts.allow(milvus.pictures, filters, excluded, sources).selection
                 vectors = vectors_of(milvus.texts)
                 stale = vectors._find_stale()
                 assert not stale.owners
@@ -155,7 +155,7 @@ def fill(folder: Path, vectors: str, num_videos: int = 3) -> None:
 def search(folder: Path, filters: Filters = ALL_VIDEOS) -> tuple[list[int], list[int]]:
     """Return the nearest texts and those with a word."""
     with Store.open(folder) as store, TextStore.open(folder) as texts:
-        allowed = texts.allow(store.snapshot(), filters)
+        allowed = texts.allow(store, filters)
         nearest = texts.search(random_vectors(make_texts(["a dog number 1"])), 10, allowed)[0]
         return nearest.tolist(), sorted(texts.search_words(["dog"], 10, allowed).tolist())
 

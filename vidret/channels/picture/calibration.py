@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int64
 from vidret.align.calibration import balance_columns, sk_norm
 from vidret.channels.picture.ranking import FrameRows, Levels, Packed, Ranker
 from vidret.errors import StoreError, VidretError
+from vidret.store.joined.ids import STRIDE
 from vidret.store.potentials import PotentialsFile, read_potentials, remove_potentials, write_potentials
 from vidret.store.records import CALIBRATION
 from vidret.store.store import Store
@@ -331,11 +332,29 @@ def save_calibration(
 
 def find_edition(store: Store, ranker: Ranker) -> str:
     """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
-    return str(store.metadata.get(f"{_key(ranker)}.edition") or "")
+    editions = (str(index.metadata.get(f"{_key(ranker)}.edition") or "") for index in store.parts.values())
+    return " ".join(editions).strip()
 
 
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
-    """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged."""
+    """Load the calibration of an index for a ranker; None if there is none, or with a warning if it is damaged.
+
+    Several indexes that are searched as one have the potentials of each, and none unless all are calibrated.
+    """
+    if len(store.parts) == 1:
+        return _load_own(store, ranker)
+    loaded = {number: _load_own(index, ranker) for number, index in store.parts.items() if len(index)}
+    moved = [replace(own, ids=own.ids + number * STRIDE) for number, own in loaded.items() if own is not None]
+    if not moved:
+        return None
+    first, *others = moved
+    if len(moved) < len(loaded) or any(other.potentials.keys() != first.potentials.keys() for other in others):
+        logger.warning("scores are not corrected: not all of the indexes are calibrated for the same levels")
+        return None
+    return first.joined(others)
+
+
+def _load_own(store: Store, ranker: Ranker) -> Calibration | None:
     for _ in range(2):
         stored = store.metadata.get(_key(ranker))
         file = _read_file(stored)

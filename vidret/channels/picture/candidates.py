@@ -55,7 +55,7 @@ def deepen(
         num_videos: Number of videos that it has found.
         excluded: Videos that it leaves out.
     """
-    num_segments = store.snapshot().select(options.filters, excluded).num_segments
+    num_segments = store.count_segments(options.filters, excluded)
     if depth >= num_segments or num_videos >= store.count_videos(options.filters, excluded):
         return None
     max_depth = store.max_k

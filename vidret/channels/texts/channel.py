@@ -49,7 +49,7 @@ class TextChannel:
     ) -> list[list[Match]]:
         """Return the best matches of each clause in all videos that filters allow, but for excluded ones."""
         typical = self.background.typical
-        allowed = self.texts.allow(self._pictures.snapshot(), filters, excluded, sources)
+        allowed = self.texts.allow(self._pictures, filters, excluded, sources)
         return self._rate(clauses, vectors, sources, self._matcher.find(clauses, vectors, allowed, typical=typical))
 
     def score(
@@ -104,7 +104,7 @@ class TextChannel:
     def find_holders(self, terms: Iterable[str]) -> frozenset[int]:
         """Return the videos in which one of some terms is said or shown."""
         held: set[str] = set().union(*(self._matcher.holds(term) for term in terms))
-        return frozenset(self._pictures.snapshot().find_contents(held).values())
+        return frozenset(self._pictures.find_contents(held).values())
 
     def mark(self, match: Match) -> tuple[tuple[int, int], ...]:
         """Return where a match holds words of the clause, as start and end in characters."""

@@ -94,12 +94,11 @@ class TextMatcher:
             typical: Mean vector of typical sentences.
         """
         nearest = self._store.search(vectors, TEXTS, allowed)
-        flags = None if allowed is None else allowed.flags
         terms = [self._store.index.terms(clause.content) for clause in clauses]
         found = []
         for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
             if clause.phrases or not clause.content:
-                found.append(self._find_phrases(clause.phrases, flags))
+                found.append(self._find_phrases(clause.phrases, allowed))
                 continue
             searched = [
                 *_search_terms(own_terms, len(self._store)),
@@ -141,8 +140,8 @@ class TextMatcher:
         """Return the places of the words of a text that have one of these stems, in characters."""
         return self._store.index.find_words(text, stems)
 
-    def _find_phrases(self, phrases: Sequence[str], flags: bytes | None = None) -> np.ndarray:
-        ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES, flags)) for phrase in phrases]
+    def _find_phrases(self, phrases: Sequence[str], allowed: AllowedTexts | None = None) -> np.ndarray:
+        ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
         return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
     def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:

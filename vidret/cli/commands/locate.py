@@ -16,7 +16,7 @@ from vidret.cli.options import (
     QUERY_HELP,
     DeviceOption,
     HeadOption,
-    IndexOption,
+    IndexesOption,
     JsonOption,
     PrecisionOption,
     ServerOption,
@@ -79,7 +79,7 @@ def locate_command(
     clip: ClipOption = None,
     start: FromOption = None,
     end: ToOption = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexesOption = [Path(DEFAULT_INDEX)],  # noqa: B006  typer copies it
     server: ServerOption = None,
     token: TokenOption = None,
     *,

@@ -31,7 +31,7 @@ from vidret.cli.options import (
     QUERY_HELP,
     SCOPE,
     DeviceOption,
-    IndexOption,
+    IndexesOption,
     JsonOption,
     PrecisionOption,
     ServerOption,
@@ -95,7 +95,7 @@ def search_command(
     clip: ClipOption = None,
     start: FromOption = None,
     end: ToOption = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
+    index: IndexesOption = [Path(DEFAULT_INDEX)],  # noqa: B006  typer copies it
     server: ServerOption = None,
     token: TokenOption = None,
     *,
@@ -137,7 +137,7 @@ def search_command(
             llm_model=llm_model,
             llm_timeout=llm_timeout,
             device=device,
-            cache=index / FOLDER if server is None else None,
+            cache=index[0] / FOLDER if server is None else None,
         )
     engine = open_engine_or_client(context, server, token, index, device, precision, model=model)
     if clip is not None:

@@ -148,14 +148,14 @@ class TextStore:
 
     def allow(
         self,
-        pictures: Snapshot,
+        pictures: Store,
         filters: Filters = ALL_VIDEOS,
         excluded: Set[int] = frozenset(),
         sources: Sequence[Source] = SOURCES,
     ) -> AllowedTexts:
         """Return the texts that a query may find: of the videos that match, without some of them, in some sources."""
         own = tuple(source for source in TEXT_SOURCES if source in sources)
-        return self._owners.allow(self._store.snapshot(), pictures, filters, excluded, own)
+        return self._owners.allow(self._store.snapshot(), pictures.snapshot(), filters, excluded, own)
 
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
         """Return the fingerprints of the contents of tracks that can be searched."""
@@ -236,6 +236,10 @@ class TextStore:
             missed[len(known) :] = 0
         own = self.find_segments(self.index.search(terms, k, missed.tobytes()))
         return np.concatenate([found.ids, own[~np.isin(own, found.ids)]])
+
+    def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
+        """Return the segments of up to ``k`` texts that hold these words next to one another, in this order."""
+        return self.find_segments(self.index.find_phrase(phrase, k, None if allowed is None else allowed.flags))
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
         """Return the segments of texts that the full-text index found, in the same order.

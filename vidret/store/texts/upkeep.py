@@ -12,6 +12,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.folder import FEATURES
+from vidret.store.joined.texts import open_texts
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
@@ -61,9 +62,10 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
         if source not in TEXT_SOURCES:
             raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
     fingerprint = store.videos.get(video_id).fingerprint
-    if not TextStore.exists(store.path):
+    opened = open_texts(store)
+    if opened is None:
         return []
-    with TextStore.open(store.path) as texts:
+    with opened as texts:
         tracks: dict[TextSource, TextTrack] = {}
         for track in texts.tracks(fingerprint):
             old = tracks.setdefault(track.source, track)

@@ -1,0 +1,203 @@
+"""Several indexes that are searched as one answer as their merged index does."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes import ColourEncoder, write_film
+from tests.spoken import FILMS, WORDS, NamedColours, fake_sentences, say
+from vidret.engine import Engine
+from vidret.errors import StoreError, VidretError
+from vidret.index.merging import merge_indexes
+from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions
+from vidret.types import Sequence as EventSequence
+
+# The films of each index; "turn" is in two, under another name in the second one.
+SHARES = {"one": ("red", "turn"), "two": ("blue", "turn"), "three": ("back", "white")}
+QUERIES: tuple[Query, ...] = (
+    "red",
+    "blue sky",
+    "the line is busy",
+    "the lime is bussy",
+    "sand the door",
+    "someone says that the line is busy",
+    '"call again"',
+    '"good morning" blue',
+    "yellow -busy",
+    'green -"sand the door"',
+    "busy, no captain",
+    "green, then yellow",
+    "the line is busy, then call again",
+    "call again, while red",
+    EventSequence(["yellow", ("green", "sand the door")], gap=5),
+    "nothing of it",
+    np.eye(NamedColours.dim)[1],
+    ComposedQuery(images=(np.full((8, 8, 3), (200, 30, 30), np.uint8),), text="not so bright"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sentences(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three indexes and their merged one, each without words and with."""
+    folder = tmp_path_factory.mktemp("several")
+    for index, names in SHARES.items():
+        for name in names:
+            film = folder / "films" / index / f"{name if index != 'two' else 'again_' + name}.mp4"
+            write_film(film, *FILMS[name], salt=sum(map(ord, name)) % 100)
+        with Engine(folder / index, NamedColours()) as engine:
+            engine.index([folder / "films" / index])
+        shutil.copytree(folder / index, folder / f"worded_{index}")
+        for name, source in dict.fromkeys((name, source) for name, source, *_ in WORDS if name in names):
+            rows = [row[2:] for row in WORDS if row[:2] == (name, source)]
+            say(folder / f"worded_{index}", f"again_{name}" if index == "two" else name, source, rows)
+    merge_indexes([folder / index for index in SHARES], folder / "merged")
+    merge_indexes([folder / f"worded_{index}" for index in SHARES], folder / "worded_merged")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["", "worded_"], ids=["pictures", "words"])
+def engines(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Engine]]:
+    """Return the indexes searched as one, and their merged index."""
+    paths = [folder / f"{request.param}{index}" for index in SHARES]
+    with Engine(paths, NamedColours()) as joined, Engine(folder / f"{request.param}merged", NamedColours()) as merged:
+        yield joined, merged
+
+
+def tell(results: list[Hit] | list[Moment]) -> list[Any]:
+    """Return results without ids, with rounded numbers, those of equal scores by path."""
+    told = []
+    for result in results:
+        facts = replace(result, video=0, score=round(result.score, 5))
+        if facts.probability is not None:
+            facts = replace(facts, probability=round(facts.probability, 5))
+        if isinstance(facts, Hit):
+            why = {name: round(value, 4) for name, value in facts.why.items()}
+            facts = replace(facts, segment=replace(facts.segment, video=0), why=why)
+        evidence = tuple(replace(each, share=round(each.share, 4)) for each in facts.evidence)
+        events = tuple(replace(each, score=round(each.score, 4)) for each in facts.events)
+        told.append(replace(facts, evidence=evidence, events=events))
+    return sorted(told, key=lambda each: (-each.score, each.path))
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_search_answers_as_the_merged_index(engines: tuple[Engine, Engine], folder: Path, query: Query) -> None:
+    films = folder / "films"
+    every_filter = [Filters(), Filters(folder=str(films / "two")), Filters(min_seconds=1, max_seconds=99)]
+    for filters in every_filter:
+        for k in (2, 10):
+            options = SearchOptions(k=k, filters=filters)
+            joined, merged = (engine.search_with(query, options) for engine in engines)
+            assert tell(joined) == tell(merged)
+    assert len(merged) == 5 or not isinstance(query, str) or "-" in query or '"' in query
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_moments_are_those_of_the_merged_index(engines: tuple[Engine, Engine], folder: Path, query: Query) -> None:
+    for video in (None, str(folder / "films" / "two" / "again_turn.mp4"), "back.mp4"):
+        options = LocateOptions(k=8, videos=4)
+        joined, merged = (engine.locate_with(query, options, video=video) for engine in engines)
+        assert tell(joined) == tell(merged)
+
+
+def test_a_video_of_two_indexes_is_one_with_both_paths(engines: tuple[Engine, Engine], folder: Path) -> None:
+    films = folder / "films"
+    hits = engines[0].search("green", k=10)
+    assert len(hits) == 5
+    assert (hits[0].path, hits[0].copies) == (str(films / "one" / "turn.mp4"), (str(films / "two" / "again_turn.mp4"),))
+    (only,) = engines[0].search("green", k=10, filters=Filters(folder=str(films / "two")))[:1]
+    assert (only.path, only.copies, only.video) == (str(films / "two" / "again_turn.mp4"), (), hits[0].video)
+    assert engines[0].video(only.video).paths == (hits[0].path, only.path)
+
+
+def test_other_questions_are_answered_as_by_the_merged_index(engines: tuple[Engine, Engine]) -> None:
+    joined, merged = engines
+    for video in ("white.mp4", "again_turn.mp4"):
+        one, other = (engine.curve("green", video) for engine in engines)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+        assert one.typical == pytest.approx(other.typical)
+        assert one.cuts == other.cuts
+        words = [[text.text for text in engine.transcript(video)] for engine in engines]
+        assert words[0] == words[1]
+        footage = [engine.find_footage(video, k=9) for engine in engines]
+        assert [replace(each, video=0) for each in footage[0]] == [replace(each, video=0) for each in footage[1]]
+    assert [video.paths for video in joined.videos()] == [video.paths for video in merged.videos()]
+    for rerank, refine in (("none", True), ("auto", True)):
+        assert tell(joined.search("red", rerank=rerank, refine=refine)) == tell(
+            merged.search("red", rerank=rerank, refine=refine)
+        )
+
+
+def test_several_indexes_are_searched_and_not_changed(engines: tuple[Engine, Engine], folder: Path) -> None:
+    joined = engines[0]
+    for change in (
+        lambda: joined.index([folder / "films"]),
+        lambda: joined.calibrate(["red"]),
+        lambda: joined.teach("warm", ["red.mp4"]),
+        lambda: joined.forget_judge(),
+        lambda: joined.info(),
+        lambda: joined.path,
+    ):
+        with pytest.raises(StoreError, match="several indexes are searched as one; open only one of them"):
+            change()
+
+
+def test_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    with Engine(tmp_path / "other", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+    with pytest.raises(StoreError, match="other: encoder must be colours"):
+        Engine([folder / "one", tmp_path / "other"], NamedColours())
+    with pytest.raises(StoreError, match="nowhere: there is no index here"):
+        Engine([folder / "one", tmp_path / "nowhere"], NamedColours())
+    with pytest.raises(VidretError, match="path must be the folder of an index, got none"):
+        Engine([], NamedColours())
+
+
+def test_an_index_given_twice_is_opened_once(folder: Path) -> None:
+    with Engine([folder / "one", folder / "one"], NamedColours()) as engine:
+        assert engine.path == folder / "one"
+
+
+def test_videos_that_come_later_are_found(folder: Path, tmp_path: Path) -> None:
+    for index in ("one", "two"):
+        shutil.copytree(folder / index, tmp_path / index)
+    with Engine([tmp_path / "one", tmp_path / "two"], NamedColours()) as joined:
+        assert len(joined.search("white", k=10)) == 3
+        write_film(tmp_path / "films" / "white.mp4", ("white", 4))
+        with Engine(tmp_path / "two", NamedColours()) as engine:
+            engine.index([tmp_path / "films", folder / "films" / "one" / "red.mp4"])
+        hits = joined.search("white", k=10)
+        assert [Path(hit.path).name for hit in hits[:1]] == ["white.mp4"]
+        assert len(hits) == 4
+
+
+BANK = ["red", "blue sea", "green grass", "a yellow line"]
+
+
+def test_scores_are_corrected_if_all_indexes_are_calibrated(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [tmp_path / index for index in ("one", "three")]
+    for path in paths:
+        shutil.copytree(folder / path.name, path)
+    expected: dict[str, float] = {}
+    with Engine(paths, NamedColours()) as joined:
+        for path in paths:
+            with Engine(path, NamedColours()) as engine:
+                plain = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}
+                engine.calibrate(BANK)
+                expected |= {hit.path: hit.why["frames"] for hit in engine.search("red", k=10)}
+        assert "not all of the indexes are calibrated" in caplog.text
+        found = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found != pytest.approx(plain, abs=1e-3)

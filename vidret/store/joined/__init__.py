@@ -1,0 +1,1 @@
+"""Several indexes that are read as one."""

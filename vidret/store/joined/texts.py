@@ -1,0 +1,169 @@
+"""The timed texts of several indexes, searched as one."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from typing_extensions import override
+
+from vidret.store.catalog.texts import StoredText, TextTrack
+from vidret.store.joined.ids import STRIDE, SearchedTogether
+from vidret.store.joined.store import JoinedStore
+from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.snapshot import Selection
+from vidret.store.store import Store
+from vidret.store.texts.allowed import AllowedTexts
+from vidret.store.texts.index import MAX_TEXTS, Term, TextIndex
+from vidret.store.texts.store import TextStore
+from vidret.types import ALL_VIDEOS, SOURCES, Filters, Source, TextSource
+
+NOTHING = Selection(np.zeros(0, np.uint8), 0, narrow=True)
+
+
+def open_texts(store: Store) -> TextStore | None:
+    """Open the texts of an index, or of several that are searched as one; None if there are none."""
+    found = {number: index.path for number, index in store.parts.items() if TextStore.exists(index.path)}
+    texts = {number: TextStore.open(path) for number, path in found.items()}
+    if isinstance(store, JoinedStore) and texts:
+        return JoinedTextStore(texts, store)
+    return next(iter(texts.values()), None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedAllowed(AllowedTexts):
+    """The texts that may be found in each index."""
+
+    parts: Mapping[int, AllowedTexts]
+
+
+class JoinedTextStore(SearchedTogether, TextStore):
+    """The texts of several indexes by their numbers; ids of tracks and segments are as in ``JoinedIds``.
+
+    Texts that several indexes have of one content are told once.
+    """
+
+    def __init__(self, texts: Mapping[int, TextStore], pictures: JoinedStore) -> None:
+        """Use open texts, which ``close`` closes, and the indexes whose videos they are of."""
+        self._texts, self._pictures = texts, pictures
+        joined = JoinedStore({number: own.store for number, own in texts.items()})
+        self._store, self._ids = joined, joined.ids
+        self._known: tuple[int, JoinedTextIndex] | None = None  # with the generation for which it holds
+
+    @override
+    def close(self) -> None:
+        for own in self._texts.values():
+            own.close()
+
+    @property
+    @override
+    def index(self) -> TextIndex:
+        generation, known = self.generation, self._known
+        if known is None or known[0] != generation:
+            copies = {number: sorted(own) for number, _, own in self._ids.select(ALL_VIDEOS, frozenset())}
+            indexes = {number: own.index for number, own in self._texts.items()}
+            self._known = known = generation, JoinedTextIndex(indexes, copies)
+        return known[1]
+
+    @override
+    def allow(
+        self,
+        pictures: Store,
+        filters: Filters = ALL_VIDEOS,
+        excluded: Set[int] = frozenset(),
+        sources: Sequence[Source] = SOURCES,
+    ) -> AllowedTexts:
+        left_out = self._pictures.ids.list_copies(excluded)
+        allowed = {
+            number: own.allow(pictures.parts[number], filters, frozenset(left_out[number]), sources)
+            for number, own in self._texts.items()
+        }
+        return JoinedAllowed(NOTHING, None, allowed)
+
+    @override
+    def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
+        return {each for number, _, own in self._ids.group(tracks) for each in self._texts[number].find_contents(own)}
+
+    @override
+    def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
+        best: dict[tuple[str, TextSource], TextTrack] = {}
+        for number, own in self._texts.items():
+            for track in own.tracks(fingerprint):
+                known = best.get((track.fingerprint, track.source))
+                if known is None or track.complete > known.complete:
+                    best[track.fingerprint, track.source] = replace(track, id=track.id + number * STRIDE)
+        return list(best.values())
+
+    @override
+    def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
+        found: dict[object, StoredText] = {}
+        for number, _, own in self._ids.group(ids):
+            for each in self._texts[number].read_segments(own):
+                found.setdefault((each.fingerprint, each.text), replace(each, id=each.id + number * STRIDE))
+        return list(found.values())
+
+    @override
+    def search(
+        self, vectors: Float32[np.ndarray, "query dim"], k: int, allowed: AllowedTexts | None = None
+    ) -> list[Ids]:
+        found = self._ask(allowed, lambda own, part: own.search(vectors, k, part))
+        return [np.concatenate(ids) for ids in zip(*found, strict=True)]
+
+    @override
+    def search_words(self, terms: Sequence[str], k: int, allowed: AllowedTexts | None = None) -> Ids:
+        found = self._ask(allowed, lambda own, part: [own.search_words(terms, k, part)])
+        return np.concatenate([ids for (ids,) in found])
+
+    @override
+    def find_phrase(self, phrase: str, k: int, allowed: AllowedTexts | None = None) -> Ids:
+        found = self._ask(allowed, lambda own, part: [own.find_phrase(phrase, k, part)])
+        return np.concatenate([ids for (ids,) in found])
+
+    def _ask(
+        self, allowed: AllowedTexts | None, find: Callable[[TextStore, AllowedTexts | None], list[Ids]]
+    ) -> list[list[Ids]]:
+        """Return what is found in each index: as much as in the merged one from each, since their ranks differ."""
+        parts = allowed.parts if isinstance(allowed, JoinedAllowed) else dict.fromkeys(self._texts)
+        return [[ids + number * STRIDE for ids in find(own, parts[number])] for number, own in self._texts.items()]
+
+
+class JoinedTextIndex(SearchedTogether, TextIndex):
+    """What the full-text indexes of several indexes know of words."""
+
+    def __init__(self, indexes: Mapping[int, TextIndex], copies: Mapping[int, Sequence[int]]) -> None:
+        """Set the indexes, and the tracks in each that another one has too, whose texts do not count again."""
+        self._indexes, self._first = indexes, next(iter(indexes.values()))
+        self._flags = {
+            number: np.isin(np.arange(own[-1] + 1), own).astype(np.uint8).tobytes()
+            for number, own in copies.items()
+            if own
+        }
+        self._counts = {}
+
+    @override
+    def stems(self, texts: Sequence[str]) -> list[list[str]]:
+        return self._first.stems(texts)
+
+    @override
+    def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
+        return self._first.find_words(text, stems)
+
+    @override
+    def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
+        found = [index.terms(text, fuzzy=fuzzy) for index in self._indexes.values()]
+        terms = []
+        for same in zip(*found, strict=True):
+            near = {stem: likeness for term in same for stem, likeness in term.similar.items()}
+            terms.append(Term(same[0].stem, self._count(same[0].stem), self._choose_similar(near)))
+        return terms
+
+    @override
+    def _count(self, term: str) -> int:
+        if term not in self._counts:
+            again = (len(self._indexes[number].search([term], MAX_TEXTS, own)) for number, own in self._flags.items())
+            self._counts[term] = sum(index._count(term) for index in self._indexes.values()) - sum(again)
+        return self._counts[term]
+
+    @override
+    def find_tracks(self, phrase: str) -> Int64[np.ndarray, " track"]:
+        return np.concatenate([own.find_tracks(phrase) + number * STRIDE for number, own in self._indexes.items()])
