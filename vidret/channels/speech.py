@@ -298,10 +298,11 @@ def _trim(
     return chain([samples[num_before:]], (samples for _, samples in pieces))
 
 
+# Who tells jokes or a story is seen doing so; what is said is something else.
 _HINT = re.compile(
-    r"\b(voices?|says?|said|saying|tells?|told|announce\w*|explain\w*|mention\w*|speak\w*|spoken|talk(?:s|ing)?\s+about"
-    r"|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)|describes?|instructions?\s+(?:are|is)"
-    r"|callers?|informed|recording|voice-?over|narrat\w+)\b",
+    r"\b(voices?|says?|said|saying|tells?(?!\s+(?:a\s+)?(?:jokes?|stor(?:y|ies))\b)|told|announce\w*|explain\w*|mention\w*"
+    r"|speak\w*|spoken|talk(?:s|ing)?\s+about|speech|hears?|heard|asks?|asked|warns?|advis\w+|reports?\s+(?:that|says)"
+    r"|describes?|instructions?\s+(?:are|is)|callers?|informed|recording|voice-?over|narrat\w+)\b",
     re.IGNORECASE,
 )
 KIND = TextKind(

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.texts.channel import TextChannel
+from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.found_videos import NO_STANDARD, FoundVideo, ScoreStandard
@@ -17,7 +18,7 @@ from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans, f
 from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import MomentHead
 from vidret.search.judging import EvidenceJudge, load_judge
-from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
+from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts, note_coarse
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.grammar import Interpretation
@@ -148,6 +149,8 @@ class FusedResults:
         question = self._fusion.ask(query, asked, video_id=only)
         if question.pictures is None or not query.is_text:
             grounder = None  # a head reads text
+        if grounder is None and question.pictures is not None and not has_frame_vectors(self._encoder):
+            note_coarse(self._encoder.name)
         scored, judge = [], load_judge(self._pictures.store)
         for video in videos:
             scores = self._fusion.score_video(question, video.video_id)

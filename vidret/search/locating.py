@@ -77,7 +77,7 @@ def choose_path(store: Store, video_id: int) -> str:
 
 
 @lru_cache(maxsize=16)
-def _note_coarse(name: str) -> None:
+def note_coarse(name: str) -> None:
     """Log, once for each encoder, that moments are as coarse as segments."""
     logger.warning("moments begin and end with segments: %s has one vector a segment", name)
 

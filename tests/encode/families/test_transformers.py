@@ -252,7 +252,7 @@ def test_a_video_native_model_says_what_it_cannot(
     film = write_film(tmp_path / "a.mp4", ("red", 4), ("blue", 4))
     engine = Engine(tmp_path / "index", encoder)
     engine.index([film], workers=1, shots=False)
-    vidret.search.locating._note_coarse.cache_clear()
+    vidret.search.locating.note_coarse.cache_clear()
     with caplog.at_level(logging.WARNING):
         engine.locate("a dog", video=film, weak=True)
     assert "moments begin and end with segments: hf:" in caplog.text

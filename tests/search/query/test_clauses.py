@@ -66,6 +66,8 @@ def test_phrases(query: str, phrases: tuple[str, ...], text: str) -> None:
         ("a caption over the screen", "screen", "a caption over the screen"),
         ("a voice reads a sign", "speech", "a voice reads a sign"),
         ("a signal on a lake", None, "a signal on a lake"),
+        ("a man tells jokes on a stage", None, "jokes on a stage"),
+        ("a man tells us the price", "speech", "us the price"),
         ("", None, ""),
     ],
 )

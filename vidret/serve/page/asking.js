@@ -7,7 +7,7 @@ import { recall } from "./picture.js";
 
 const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles", generated: "Described" };
+const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
 const MOST_FOLDERS = 500; // videos whose folders are suggested
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
@@ -56,12 +56,12 @@ export function listenToForm(go) {
 
 const readUsed = () => readSources(readPlace(location.search));
 
-/** Offer the sources of an index with words as filters. */
+/** Offer sources as filters. */
 export function offerSources(words) {
   const known = words.filter(({ texts }) => texts).map(({ source }) => source);
   if (known.length) known.unshift("picture");
   if (known.length === find("sources").children.length) return;
-  find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value] ?? value)));
+  find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value] ?? "Described")));
   showSources();
 }
 

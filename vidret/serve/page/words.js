@@ -2,12 +2,11 @@
 
 import { make } from "./dom.js";
 
-const LABELS = { picture: "seen", speech: "said", screen: "on screen", subtitles: "subtitle", generated: "described" };
+const LABELS = { picture: "seen", speech: "said", screen: "on screen", subtitles: "subtitle" };
 const WEAKEST = 0.15; // share of the score with which a line explains a result
 const LEAD = 40; // characters before the first match
 
-/** Return how what a source found is called, as "said". */
-export const labelOf = (source) => LABELS[source] ?? source;
+export const labelOf = (source) => LABELS[source] ?? "described";
 
 /** Return the words that explain a result, or undefined. */
 export const findWords = (evidence) => evidence.find(({ text, share }) => text && share >= WEAKEST);
