@@ -65,7 +65,7 @@ export function offerSources(words) {
   showSources();
 }
 
-/** Offer phrases of the videos as queries to try. */
+/** Offer phrases of the videos to try. */
 export function offerExamples(examples) {
   const links = examples.map((q) => make("a", { href: `/?${new URLSearchParams({ q })}` }, q));
   find("examples").replaceChildren(...(links.length ? [" For example: ", ...links.flatMap((link) => [link, " "])] : []));
