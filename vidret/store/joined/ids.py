@@ -3,7 +3,6 @@
 A video that several indexes have is told by the id of one of them.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import combinations
 from typing import Any
@@ -16,6 +15,7 @@ from vidret.store.snapshots.snapshot import Snapshot
 from vidret.store.store import Store
 from vidret.types import Filters
 
+MAX_REMEMBERED = 64  # filters
 STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
 Copies = Mapping[int, Sequence[int]]  # of each id of a content that several indexes have: all its ids
@@ -37,6 +37,7 @@ class JoinedIds:
         """Set the indexes."""
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
         self._known: tuple[object, Copies] = None, {}
+        self._repeated: tuple[Copies, dict[Filters, Mapping[int, frozenset[int]]]] = {}, {}
 
     @property
     def copies(self) -> Copies:
@@ -86,19 +87,26 @@ class JoinedIds:
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
-        copies, left_out = self.copies, {number: set(own) for number, own in self.list_copies(excluded).items()}
-        found = defaultdict[int, set[int]](set)  # the copies that match, by the id that is told
-        for number, index in self.indexes.items() if copies else ():
-            snapshot, keys = index.snapshot(), [key for key in copies if key // STRIDE == number]
-            rows = snapshot.find_videos([key % STRIDE for key in keys])
-            for key, matches in zip(keys, snapshot.match_videos(filters)[rows].tolist(), strict=True):
-                if matches:
-                    found[copies[key][0]].add(key)
-        for first, matching in found.items():
-            for key in [key for key in copies[first] if key in matching][1:]:
-                left_out[key // STRIDE].add(key % STRIDE)
-        for number, index in self.indexes.items():
-            yield number, index, frozenset(left_out[number])
+        copies, repeated = self.copies, self._repeated
+        if repeated[0] is not copies or (filters not in repeated[1] and len(repeated[1]) >= MAX_REMEMBERED):
+            self._repeated = repeated = copies, {}
+        if filters not in repeated[1]:
+            repeated[1][filters] = self._find_repeated(copies, filters)
+        own = self.list_copies(excluded)
+        for number, left_out in repeated[1][filters].items():
+            yield number, self.indexes[number], left_out.union(own[number])
+
+    def _find_repeated(self, copies: Copies, filters: Filters) -> Mapping[int, frozenset[int]]:
+        """Return the copies in each index that another one finds with the same filters."""
+        matching, repeated = set[int](), {number: set[int]() for number in self.indexes}
+        for number, index, own in self.group(list(copies)):
+            snapshot = index.snapshot()
+            matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
+            matching.update((own[matches] + number * STRIDE).tolist())
+        for first, keys in copies.items():
+            for key in [key for key in keys if key in matching][1:] if first == keys[0] else ():
+                repeated[key // STRIDE].add(key % STRIDE)
+        return {number: frozenset(own) for number, own in repeated.items()}
 
 
 def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
