@@ -1,7 +1,7 @@
 """Several indexes that are searched as one answer as their merged index does."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fakes import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, unit, write_film
+from tests.indexed_texts import add_words, find_content
 from tests.spoken import FILMS, WORDS, NamedColours, fake_sentences, say
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.merging import merge_indexes
-from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions
+from vidret.store import NewSegment, Store
+from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions, SegmentEmbedding
 from vidret.types import Sequence as EventSequence
 
 # The films of each index; "turn" is in two, under another name in the second one.
@@ -48,7 +50,7 @@ def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with three indexes and their merged one, each without words and with."""
+    """Return a folder with three indexes and their merged one: without words, with them, and with some of them."""
     folder = tmp_path_factory.mktemp("several")
     for index, names in SHARES.items():
         for name in names:
@@ -61,11 +63,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows = [row[2:] for row in WORDS if row[:2] == (name, source)]
             say(folder / f"worded_{index}", f"again_{name}" if index == "two" else name, source, rows)
     merge_indexes([folder / index for index in SHARES], folder / "merged")
-    merge_indexes([folder / f"worded_{index}" for index in SHARES], folder / "worded_merged")
+    for index in SHARES:
+        shutil.copytree(folder / (index if index == "two" else f"worded_{index}"), folder / f"partly_{index}")
+    for kind in ("worded_", "partly_"):
+        merge_indexes([folder / f"{kind}{index}" for index in SHARES], folder / f"{kind}merged")
     return folder
 
 
-@pytest.fixture(scope="module", params=["", "worded_"], ids=["pictures", "words"])
+@pytest.fixture(scope="module", params=["", "worded_", "partly_"], ids=["pictures", "words", "some words"])
 def engines(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Engine]]:
     """Return the indexes searched as one, and their merged index."""
     paths = [folder / f"{request.param}{index}" for index in SHARES]
@@ -163,6 +168,14 @@ def test_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) ->
         Engine([], NamedColours())
 
 
+def test_words_of_several_indexes_must_be_of_one_encoder(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "two", tmp_path / "two")
+    add_words(tmp_path / "two", find_content(folder / "two", "again_blue.mp4"), ["the line is busy"])
+    paths, message = [folder / "worded_one", tmp_path / "two"], "words: encoder must be fake sentences"
+    with Engine(paths, NamedColours()) as joined, pytest.raises(StoreError, match=message):
+        joined.search("busy")
+
+
 def test_an_index_given_twice_is_opened_once(folder: Path) -> None:
     with Engine([folder / "one", folder / "one"], NamedColours()) as engine:
         assert engine.path == folder / "one"
@@ -201,3 +214,49 @@ def test_scores_are_corrected_if_all_indexes_are_calibrated(
         found = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}
     assert found == pytest.approx(expected, abs=1e-5)
     assert found != pytest.approx(plain, abs=1e-3)
+
+
+class RandomTexts(NamedColours):
+    """An encoder in whose vectors no word is the name of a colour."""
+
+    dim = 12
+
+
+def make_random_index(path: Path, films: Path, numbers: Sequence[int]) -> None:
+    """Make an index of videos that depend on their numbers alone, each at a path of its own in a folder of two."""
+    encoder = RandomTexts()
+    with Store.create(
+        path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
+    ) as store:
+        for number in numbers:
+            rng, film = np.random.default_rng(number), films / str(number % 2) / f"{path.name}_{number}.mp4"
+            film.parent.mkdir(parents=True, exist_ok=True)
+            film.touch()
+            video = store.writer.begin_video(f"v{number}", duration=16.0, facts={}, num_segments=4)
+            store.writer.set_file(str(film), state="done", video=video)
+            segments = []
+            for index in range(4):
+                frames = unit(rng.standard_normal((4, encoder.dim)))
+                times = 4.0 * index + np.arange(4) + 0.5
+                embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, times)
+                segments.append(NewSegment(video, index, 4.0 * index, 4.0 * index + 4, embedding))
+            store.writer.add_segments(segments)
+            store.writer.finish_video(video)
+
+
+def test_pages_of_many_videos_are_those_of_the_merged_index(tmp_path: Path) -> None:
+    shares = (range(30), range(20, 55), range(25, 70, 3))  # some in two, some in all three
+    paths = [tmp_path / f"part{index}" for index in range(len(shares))]
+    for path, numbers in zip(paths, shares, strict=True):
+        make_random_index(path, tmp_path / "films", numbers)
+    merge_indexes(paths, tmp_path / "merged")
+    with (
+        Engine(paths, RandomTexts(), rerank="none") as joined,
+        Engine(tmp_path / "merged", RandomTexts(), rerank="none") as merged,
+    ):
+        for query in ("a dog", "a dog -rain -snow", "a dog, then a cat", -np.eye(RandomTexts.dim)[3]):
+            for candidates in (5, 300):
+                for filters in (Filters(), Filters(folder=str(tmp_path / "films" / "1"))):
+                    for offset in (0, 20, 40):
+                        options = SearchOptions(k=20, offset=offset, candidates=candidates, filters=filters)
+                        assert tell(joined.search_with(query, options)) == tell(merged.search_with(query, options))

@@ -1,6 +1,7 @@
 """Tests of vidret search."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,17 @@ def test_table(run: Runner, index: Path) -> None:
         assert line.split()[1:4] == [*format_probability(hit["probability"]).split(), hit["likelihood"]]
 
 
-def test_several_indexes_are_searched_as_one(run: Runner, index: Path, tmp_path: Path) -> None:
+def test_several_indexes_are_searched_as_one(
+    run: Runner, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_film(tmp_path / "green.mp4", ("green", 4))
     run("index", tmp_path / "green.mp4", "--index", tmp_path / "more", "--model", "tests.fakes:ColourEncoder")
     for command in ("search", "locate"):
         rows = json.loads(run(command, "green", "--index", index, "--index", tmp_path / "more", "--json")[1])
         assert Path(rows[0]["path"]).name == "green.mp4"
         assert {Path(row["path"]).name for row in rows} >= {"green.mp4", "red.mp4", "blue.mp4"}
+        monkeypatch.setenv("VIDRET_INDEX", f"{index}{os.pathsep}{tmp_path / 'more'}")
+        assert json.loads(run(command, "green", "--json")[1]) == rows
     code, _, err = run("search", "green", "--index", index, "--index", tmp_path / "none")
     assert (code, f"{tmp_path / 'none'}: there is no index here" in " ".join(err.split())) == (1, True)
 

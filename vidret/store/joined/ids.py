@@ -3,6 +3,7 @@
 A video that several indexes have is told by the id of one of them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,8 @@ MAX_REMEMBERED = 64  # filters
 STRIDE = 1 << 33  # more than the ids of one index
 ONE_INDEX = "several indexes are searched as one; open only one of them for anything else"
 Copies = Mapping[int, Sequence[int]]  # of each id of a content that several indexes have: all its ids
+
+Matches = tuple[Mapping[int, frozenset[int]], Mapping[int, frozenset[int]]]
 
 
 class SearchedTogether:
@@ -37,7 +40,7 @@ class JoinedIds:
         """Set the indexes."""
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
         self._known: tuple[object, Copies] = None, {}
-        self._repeated: tuple[Copies, dict[Filters, Mapping[int, frozenset[int]]]] = {}, {}
+        self._matched: tuple[Copies, dict[Filters, Matches]] = {}, {}
 
     @property
     def copies(self) -> Copies:
@@ -87,26 +90,36 @@ class JoinedIds:
 
     def select(self, filters: Filters, excluded: Set[int]) -> Iterator[tuple[int, Store, Set[int]]]:
         """Yield the number of each index, the index, and what to leave out: also copies that another one finds."""
-        copies, repeated = self.copies, self._repeated
-        if repeated[0] is not copies or (filters not in repeated[1] and len(repeated[1]) >= MAX_REMEMBERED):
-            self._repeated = repeated = copies, {}
-        if filters not in repeated[1]:
-            repeated[1][filters] = self._find_repeated(copies, filters)
-        own = self.list_copies(excluded)
-        for number, left_out in repeated[1][filters].items():
-            yield number, self.indexes[number], left_out.union(own[number])
+        repeated, own = self._match(filters)[0], self.list_copies(excluded)
+        for number, index in self.indexes.items():
+            yield number, index, repeated[number].union(own[number])
 
-    def _find_repeated(self, copies: Copies, filters: Filters) -> Mapping[int, frozenset[int]]:
-        """Return the copies in each index that another one finds with the same filters."""
-        matching, repeated = set[int](), {number: set[int]() for number in self.indexes}
-        for number, index, own in self.group(list(copies)):
-            snapshot = index.snapshot()
-            matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
-            matching.update((own[matches] + number * STRIDE).tolist())
-        for first, keys in copies.items():
-            for key in [key for key in keys if key in matching][1:] if first == keys[0] else ():
-                repeated[key // STRIDE].add(key % STRIDE)
-        return {number: frozenset(own) for number, own in repeated.items()}
+    def find_elsewhere(self, filters: Filters) -> Mapping[int, frozenset[int]]:
+        """Return the videos of each index that match only by a path in another index."""
+        return self._match(filters)[1]
+
+    def _match(self, filters: Filters) -> Matches:
+        """Return the copies in each index that another one finds instead, and those that match elsewhere only."""
+        copies, (of, known) = self.copies, self._matched
+        if of is not copies or (filters not in known and len(known) >= MAX_REMEMBERED):
+            self._matched = of, known = copies, {}
+        if filters not in known:
+            matching, repeated, elsewhere = set[int](), defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+            for number, index, own in self.group(list(copies)):
+                snapshot = index.snapshot()
+                matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
+                matching.update((own[matches] + number * STRIDE).tolist())
+            for key, keys in copies.items():
+                found = [each for each in keys if each in matching]
+                if key in found[1:]:
+                    repeated[key // STRIDE].add(key % STRIDE)
+                elif found and key not in found:
+                    elsewhere[key // STRIDE].add(key % STRIDE)
+            known[filters] = self._freeze(repeated), self._freeze(elsewhere)
+        return known[filters]
+
+    def _freeze(self, videos: Mapping[int, Set[int]]) -> Mapping[int, frozenset[int]]:
+        return {number: frozenset(videos.get(number, ())) for number in self.indexes}
 
 
 def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:

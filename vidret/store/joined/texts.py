@@ -1,6 +1,7 @@
 """The timed texts of several indexes, searched as one."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +23,19 @@ NOTHING = Selection(np.zeros(0, np.uint8), 0, narrow=True)
 
 
 def open_texts(store: Store) -> TextStore | None:
-    """Open the texts of an index, or of several that are searched as one; None if there are none."""
-    found = {number: index.path for number, index in store.parts.items() if TextStore.exists(index.path)}
-    texts = {number: TextStore.open(path) for number, path in found.items()}
-    if isinstance(store, JoinedStore) and texts:
-        return JoinedTextStore(texts, store)
-    return next(iter(texts.values()), None)
+    """Open the texts of an index, or of several that are searched as one; None if there are none.
+
+    Raises:
+        StoreError: They cannot be read, or have vectors of different encoders.
+    """
+    with ExitStack() as stack:
+        found = {number: index.path for number, index in store.parts.items() if TextStore.exists(index.path)}
+        texts = {number: stack.enter_context(TextStore.open(path)) for number, path in found.items()}
+        opened = next(iter(texts.values()), None)
+        if opened is not None and isinstance(store, JoinedStore):
+            opened = JoinedTextStore(texts, store)
+        stack.pop_all()  # it closes them
+    return opened
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,11 +81,14 @@ class JoinedTextStore(SearchedTogether, TextStore):
         excluded: Set[int] = frozenset(),
         sources: Sequence[Source] = SOURCES,
     ) -> AllowedTexts:
-        left_out = self._pictures.ids.list_copies(excluded)
-        allowed = {
-            number: own.allow(pictures.parts[number], filters, frozenset(left_out[number]), sources)
-            for number, own in self._texts.items()
-        }
+        ids, allowed = self._pictures.ids, dict[int, AllowedTexts]()
+        left_out, elsewhere = ids.list_copies(excluded), ids.find_elsewhere(filters)
+        for number, own in self._texts.items():
+            index, out, chosen = ids.indexes[number], frozenset(left_out[number]), filters
+            if elsewhere[number]:  # those besides, so that what does not match is listed
+                videos, matches = index.snapshot().videos, index.snapshot().match_videos(filters)
+                chosen, out = ALL_VIDEOS, out.union(set(videos.ids[~matches].tolist()) - elsewhere[number])
+            allowed[number] = own.allow(index, chosen, out, sources)
         return JoinedAllowed(NOTHING, None, allowed)
 
     @override
