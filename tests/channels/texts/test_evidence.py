@@ -1,7 +1,8 @@
 """Evidence in nats: naive twins of pictures and texts, and what must hold for any score."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -29,12 +30,12 @@ from vidret.channels.texts.evidence import (
     WORDS_OFFSET,
     WORDS_SLOPE,
     hints_at,
-    rate_text,
+    rate_texts,
 )
-from vidret.channels.texts.matching import TextMatch
+from vidret.channels.texts.matching import TextMatches
 from vidret.search.query.clauses import make_clause
-from vidret.store.catalog.texts import StoredText
-from vidret.types import TEXT_SOURCES, TextSource, TimedText
+from vidret.store.catalog.texts import FoundText
+from vidret.types import TEXT_SOURCES, TextSource
 
 CLAUSES = st.sampled_from(
     [
@@ -46,10 +47,43 @@ CLAUSES = st.sampled_from(
         make_clause("a town limit sign"),
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneMatch:
+    """A text that may match a clause, as one of ``TextMatches``."""
+
+    source: TextSource = "speech"
+    cosine: float = 0.5
+    cover: float = 1.0
+    information: float = 12.0
+    num_adjacent: int = 1
+    hubness: float = 0.0
+    num_words: int = 3
+
+
+def rate_all(clause: Clause, matches: Sequence[OneMatch], levels: Mapping[TextSource, float]) -> list[float]:
+    """Return the evidence of texts, which have as many words of the clause."""
+    found = TextMatches(
+        texts=[FoundText(row, 1, 0.0, 2.0, "words") for row in range(len(matches))],
+        cosines=np.array([match.cosine for match in matches]),
+        hubness=np.array([match.hubness for match in matches]),
+        cover=np.array([match.cover for match in matches]),
+        stems=[frozenset()] * len(matches),
+        information=np.array([match.information for match in matches]),
+        num_adjacent=np.array([match.num_adjacent for match in matches]),
+        num_words=matches[0].num_words,
+    )
+    rated: list[float] = rate_texts(clause, found, [match.source for match in matches], levels).tolist()
+    return rated
+
+
+def rate(clause: Clause, match: OneMatch, level: float) -> float:
+    return rate_all(clause, [match], {match.source: level})[0]
+
+
 MATCHES = st.builds(
-    lambda source, **facts: TextMatch(
-        stored=StoredText(0, "film", TimedText(0.0, 2.0, "words", source)), stems=frozenset(), **facts
-    ),
+    OneMatch,
     source=st.sampled_from(TEXT_SOURCES),
     cosine=st.floats(-1, 1),
     cover=st.floats(0, 1),
@@ -61,7 +95,7 @@ MATCHES = st.builds(
 LEVELS = st.floats(-0.2, 0.8)
 
 
-def rate_naively(clause: Clause, match: TextMatch, level: float) -> float:
+def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
     """Return the evidence of a text from the two ways in which it may answer a clause."""
     words = WORDS_OFFSET if clause.phrases == () else 0.0
     words += match.cover * WORDS_SLOPE * match.information
@@ -79,16 +113,21 @@ def rate_naively(clause: Clause, match: TextMatch, level: float) -> float:
     return total
 
 
-@given(CLAUSES, MATCHES, LEVELS)
-def test_evidence_of_a_text_agrees_with_its_naive_twin(clause: Clause, match: TextMatch, level: float) -> None:
-    assert rate_text(clause, match, level) == pytest.approx(rate_naively(clause, match, level), abs=1e-6)
+@given(CLAUSES, st.lists(MATCHES, min_size=1, max_size=5), st.lists(LEVELS, min_size=4, max_size=4))
+def test_evidence_of_texts_agrees_with_its_naive_twin(
+    clause: Clause, drawn: list[OneMatch], drawn_levels: list[float]
+) -> None:
+    matches = [replace(match, num_words=drawn[0].num_words) for match in drawn]
+    levels = dict(zip(TEXT_SOURCES, drawn_levels, strict=True))
+    expected = [rate_naively(clause, match, levels[match.source]) for match in matches]
+    assert rate_all(clause, matches, levels) == pytest.approx(expected, abs=1e-6)
 
 
 @given(CLAUSES, MATCHES, LEVELS, st.data())
 def test_evidence_of_a_text_rises_with_what_it_shares(
-    clause: Clause, match: TextMatch, level: float, data: st.DataObject
+    clause: Clause, match: OneMatch, level: float, data: st.DataObject
 ) -> None:
-    rated = rate_text(clause, match, level)
+    rated = rate(clause, match, level)
     better = replace(
         match,
         cosine=data.draw(st.floats(match.cosine, 1)),
@@ -97,22 +136,15 @@ def test_evidence_of_a_text_rises_with_what_it_shares(
         num_adjacent=match.num_adjacent + data.draw(st.integers(0, 2)),
         hubness=match.hubness - data.draw(st.floats(0, 0.3)),
     )
-    assert rate_text(clause, better, level) >= rated - 1e-9
-    assert rate_text(clause, better, level - data.draw(st.floats(0, 0.3))) >= rated - 1e-9
-
-
-def make_match(source: TextSource = "speech", *, num_words: int = 3) -> TextMatch:
-    stored = StoredText(0, "film", TimedText(0.0, 2.0, "words", source))
-    return TextMatch(
-        stored=stored, cosine=0.5, cover=1.0, stems=frozenset(), information=12.0, num_adjacent=1, num_words=num_words
-    )
+    assert rate(clause, better, level) >= rated - 1e-9
+    assert rate(clause, better, level - data.draw(st.floats(0, 0.3))) >= rated - 1e-9
 
 
 def test_a_word_by_itself_mostly_names_a_thing_that_is_seen() -> None:
     seen, quoted = make_clause("car"), replace(make_clause("car"), phrases=("car",))
-    one, three = make_match(num_words=1), make_match(num_words=3)
-    assert rate_text(seen, three, 0.2) - rate_text(seen, one, 0.2) == pytest.approx(SHORT - SHORT / 3)
-    assert rate_text(quoted, one, 0.2) == rate_text(quoted, three, 0.2) > rate_text(seen, one, 0.2) + SHORT
+    one, three = OneMatch(num_words=1), OneMatch(num_words=3)
+    assert rate(seen, three, 0.2) - rate(seen, one, 0.2) == pytest.approx(SHORT - SHORT / 3)
+    assert rate(quoted, one, 0.2) == rate(quoted, three, 0.2) > rate(seen, one, 0.2) + SHORT
 
 
 def test_hints_raise_the_words_that_they_name_and_lower_pictures() -> None:
@@ -123,8 +155,8 @@ def test_hints_raise_the_words_that_they_name_and_lower_pictures() -> None:
     assert [hints_at(each, "screen") for each in (plain, sign, voice, report)] == [False, True, False, False]
     losses = [lower_hinted(each) for each in (plain, sign, voice, report)]
     assert losses == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
-    meant = replace(make_match(), information=0.0, cosine=0.9)  # nothing but its meaning
-    assert rate_text(report, meant, 0.2) > rate_text(voice, meant, 0.2) > rate_text(sign, meant, 0.2)
+    meant = replace(OneMatch(), information=0.0, cosine=0.9)  # nothing but its meaning
+    assert rate(report, meant, 0.2) > rate(voice, meant, 0.2) > rate(sign, meant, 0.2)
 
 
 @given(st.floats(0, 1), st.floats(-20, 20))

@@ -16,8 +16,8 @@ from vidret.channels.texts.background import (
     measure_background,
     store_background,
 )
-from vidret.channels.texts.evidence import rate_text
-from vidret.channels.texts.matching import TextMatch, TextMatcher
+from vidret.channels.texts.evidence import rate_texts
+from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import StoreError
 from vidret.store.store import Store
@@ -32,6 +32,7 @@ class TextChannel:
         """Set the texts, and the index whose videos they are of."""
         self.texts, self._pictures = texts, pictures
         self._matcher = TextMatcher(texts)
+        self._intact: set[int] = set()  # the videos whose rows were checked
         self._background: tuple[int, TextBackground] | None = None  # with the generation for which it holds
 
     def __len__(self) -> int:
@@ -73,29 +74,43 @@ class TextChannel:
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
         sources: Sequence[Source],
-        found: Sequence[Sequence[TextMatch]],
+        found: Sequence[TextMatches],
     ) -> list[list[Match]]:
-        background = self.background
-        contents = self._pictures.videos.contents({match.stored.fingerprint for own in found for match in own})
+        """Return texts as matches with their evidence, best first, without those of videos with damaged rows."""
+        background, pictures = self.background, self._pictures.snapshot()
         rated = []
         for clause, vector, matches in zip(clauses, vectors, found, strict=True):
+            texts = matches.texts
+            owners, codes = self.texts.find_owners(pictures, np.array([each.track for each in texts], np.int64))
+            video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
-            own = [
-                Match(
-                    video_id=contents[match.stored.fingerprint],
-                    source=match.source,
-                    start=match.stored.text.start,
-                    end=match.stored.text.end,
-                    evidence=rate_text(clause, match, levels[match.source]),
-                    text=match.stored.text.text,
-                    stems=match.stems,
-                    cover=match.cover,
-                )
-                for match in matches
-                if match.source in sources and match.stored.fingerprint in contents
-            ]
-            rated.append(sorted(own, key=lambda match: -match.evidence))
+            evidence = rate_texts(clause, matches, own_sources, levels)
+            kept = self._find_intact(video_ids)
+            cover, nats = matches.cover.tolist(), evidence.tolist()
+            rated.append(
+                [
+                    Match(
+                        video_id=video_ids[row],
+                        source=own_sources[row],
+                        start=texts[row].start,
+                        end=texts[row].end,
+                        evidence=nats[row],
+                        text=texts[row].text,
+                        stems=matches.stems[row],
+                        cover=cover[row],
+                    )
+                    for row in np.argsort(-evidence, kind="stable").tolist()
+                    if video_ids[row] in kept and own_sources[row] in sources
+                ]
+            )
         return rated
+
+    def _find_intact(self, video_ids: Sequence[int]) -> Set[int]:
+        """Return the videos whose rows are intact, at least those of some; each is checked once."""
+        new = set(video_ids) - self._intact - {-1}
+        if new:
+            self._intact |= self._pictures.videos.find_intact(new)
+        return self._intact
 
     def holds(self, text: str) -> bool:
         """Return whether a text of the index says or shows exactly these words."""

@@ -8,11 +8,14 @@ The constants were fitted by maximum likelihood on libraries of clips and films 
 video; docs/measured.md says how well they hold on the other half.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from jaxtyping import Float64
 
 from vidret.channels.base import Clause
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.matching import TextMatch
+from vidret.channels.texts.matching import TextMatches
 from vidret.types import TextSource
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
@@ -24,15 +27,23 @@ SHORT = 4.3  # what a single word without a hint or quotes takes from words, sin
 PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
 
 
-def rate_text(clause: Clause, match: TextMatch, level: float) -> float:
-    """Return the evidence of a text for a clause; ``level`` is the cosine that texts of its source have on average."""
-    by_words = match.cover * (WORDS_SLOPE * match.information + ADJACENT * match.num_adjacent)
+def rate_texts(
+    clause: Clause, matches: TextMatches, sources: Sequence[TextSource], levels: Mapping[TextSource, float]
+) -> Float64[np.ndarray, " text"]:
+    """Return the evidence of texts of some sources for a clause.
+
+    ``levels`` are the cosines that texts of each source have on average.
+    """
+    by_words = matches.cover * (WORDS_SLOPE * matches.information + ADJACENT * matches.num_adjacent)
     by_words += 0.0 if clause.phrases else WORDS_OFFSET  # who quotes words looks for words
-    by_meaning = MEANING_OFFSET + MEANING_SLOPE * (match.cosine - level - HUBNESS * match.hubness)
-    if hints_at(clause, match.source):
-        by_meaning += MATCHES_HINT + clause.is_report * MATCHES_REPORT
-    loss = SHORT / max(match.num_words, 1) if clause.source is None and not clause.phrases else 0.0
-    return float(np.logaddexp(by_words, by_meaning)) - loss
+    own_levels = np.array([levels[source] for source in sources], np.float64)
+    by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
+    hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
+    hints = {source: hint if hints_at(clause, source) else 0.0 for source in levels}
+    by_meaning += np.array([hints[source] for source in sources], np.float64)
+    loss = SHORT / max(matches.num_words, 1) if clause.source is None and not clause.phrases else 0.0
+    rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss
+    return rated
 
 
 def hints_at(clause: Clause, source: TextSource) -> bool:

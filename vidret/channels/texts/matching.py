@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import Clause
 from vidret.encode.sentences import RARE_SHARE, find_word_share
-from vidret.store.catalog.texts import StoredText
+from vidret.store.catalog.texts import FoundText
+from vidret.store.snapshots.snapshot import find_rows
 from vidret.store.texts.allowed import AllowedTexts
 from vidret.store.texts.index import Term
 from vidret.store.texts.store import TextStore
-from vidret.types import TextSource, Vector
+from vidret.types import Vector
 
 TEXTS = 150  # candidates by meaning, and as many by words
 PHRASES = 200  # texts that hold a phrase
@@ -37,36 +38,32 @@ _STOP_WORDS = (
     "someon somebodi person peopl one m s t d ll re ve"  # the last ones as in "I'm"
 )
 STOP_STEMS = frozenset(_STOP_WORDS.split())
+NOTHING = 0.0, frozenset[str](), 0  # the information, stems and neighbours of a text that shares no word
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextMatch:
-    """A text that may match a clause.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TextMatches:
+    """The texts that may match a clause.
 
     Attributes:
-        stored: The text.
-        cosine: Of their sentence vectors.
-        cover: Share of what the words of the clause tell that the text holds, in 0..1.
-        stems: The stems that they share, but for stop words.
+        texts: The texts.
+        cosines: Of their sentence vectors with that of the clause.
+        hubness: Mean cosines of the texts with typical sentences.
+        cover: Share of what the words of the clause tell that each text holds, in 0..1.
+        stems: The stems that they share with the clause, but for stop words.
         information: What these tell, in nats.
-        num_adjacent: Pairs of neighbouring words of the clause that are neighbours in the text too.
-        hubness: Mean cosine of the text with typical sentences.
+        num_adjacent: Pairs of neighbouring words of the clause that are neighbours in a text that shares words too.
         num_words: Distinct words of the clause, but for stop words.
     """
 
-    stored: StoredText
-    cosine: float
-    cover: float
-    stems: frozenset[str]
-    information: float = 0.0
-    num_adjacent: int = 0
-    hubness: float = 0.0
+    texts: Sequence[FoundText]
+    cosines: Float64[np.ndarray, " text"]
+    hubness: Float64[np.ndarray, " text"]
+    cover: Float64[np.ndarray, " text"]
+    stems: Sequence[frozenset[str]]
+    information: Float64[np.ndarray, " text"]
+    num_adjacent: Int64[np.ndarray, " text"]
     num_words: int = 1
-
-    @property
-    def source(self) -> TextSource:
-        """The source of the text."""
-        return self.stored.text.source
 
 
 class TextMatcher:
@@ -82,7 +79,7 @@ class TextMatcher:
         allowed: AllowedTexts | None = None,
         *,
         typical: Vector,
-    ) -> list[list[TextMatch]]:
+    ) -> list[TextMatches]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
         A clause without content or phrases has none.
@@ -106,11 +103,7 @@ class TextMatcher:
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
-        texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
-        return [
-            self._score([texts[row] for row in ids.tolist() if row in texts], clause, own_terms, vector, typical)
-            for clause, ids, own_terms, vector in zip(clauses, found, terms, vectors, strict=True)
-        ]
+        return self._score(clauses, vectors, typical, terms, found)
 
     def score_content(
         self,
@@ -119,18 +112,16 @@ class TextMatcher:
         vectors: Float32[np.ndarray, "clause dim"],
         *,
         typical: Vector,
-    ) -> list[list[TextMatch]]:
+    ) -> list[TextMatches]:
         """Return all texts of one content as matches of each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
         ids = np.array([row for track in tracks for row in self._store.store.segments.ids_of_video(track.id)], np.int64)
-        texts = self._read(ids)
-        matches = []
-        for clause, vector in zip(clauses, vectors, strict=True):
-            is_held = clause.phrases or not clause.content
-            own = np.intersect1d(ids, self._find_phrases(clause.phrases)) if is_held else ids
-            rows, terms = [texts[row] for row in own.tolist() if row in texts], self._store.index.terms(clause.content)
-            matches.append(self._score(rows, clause, terms, vector, typical))
-        return matches
+        found = [
+            np.intersect1d(ids, self._find_phrases(clause.phrases)) if clause.phrases or not clause.content else ids
+            for clause in clauses
+        ]
+        terms = [self._store.index.terms(clause.content) for clause in clauses]
+        return self._score(clauses, vectors, typical, terms, found)
 
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
@@ -144,52 +135,68 @@ class TextMatcher:
         ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
         return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
-    def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:
-        texts = self._store.read_segments(ids)
-        stems = self._store.index.stems([each.text.text for each in texts])
-        vectors = self._store.intact_vectors([each.id for each in texts])
-        pairs = zip(texts, stems, strict=True)
-        return {each.id: (each, own, vectors[each.id]) for each, own in pairs if each.id in vectors}
-
     def _score(
         self,
-        texts: Sequence[tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]],
-        clause: Clause,
-        terms: Sequence[Term],
-        vector: Float32[np.ndarray, " dim"],
+        clauses: Sequence[Clause],
+        vectors: Float32[np.ndarray, "clause dim"],
         typical: Vector,
-    ) -> list[TextMatch]:
-        weights = weigh_terms(terms, len(self._store), self._find_shares(clause.content))
-        phrases = self._store.index.stems(list(clause.phrases))
-        # Stemming is slow, so only pairs that begin as a term does are joined.
-        beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
-        pairs = {pair for _, stems, _ in texts for pair in pairwise(stems) if pair[0] in beginnings}
-        own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
-        joined = self._join([*pairs, *own_pairs])
-        compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
-        num_words = sum(weight > 0 for weight in weights)
+        terms: Sequence[Sequence[Term]],
+        found: Sequence[np.ndarray],
+    ) -> list[TextMatches]:
+        """Return the intact ones of the texts that were found for each clause as its matches."""
+        texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
+        stems = self._store.index.stems([each.text for each in texts])
+        ids, hubness = np.array([each.id for each in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         matches = []
-        for stored, stems, text_vector in texts:
-            information, shared = match_terms(stems, terms, weights, compounds)
-            num_adjacent = len(own_pairs.intersection(pairwise(stems)))
-            shared -= STOP_STEMS  # they are evidence only in quotes
-            for phrase in phrases:
-                if holds_phrase(stems, phrase):
-                    information, shared = sum(weights), shared | set(phrase)
-                    num_adjacent = max(num_adjacent, len(phrase) - 1)
+        for clause, vector, own_terms, own_ids in zip(clauses, vectors, terms, found, strict=True):
+            own = find_rows(ids, own_ids)
+            own = own[own >= 0]
+            weights = weigh_terms(own_terms, len(self._store), self._find_shares(clause.content))
+            shared = self._share(clause, own_terms, weights, [stems[row] for row in own.tolist()])
+            information = np.array([each[0] for each in shared], np.float64)
             matches.append(
-                TextMatch(
-                    stored=stored,
-                    cosine=float(text_vector @ vector),
+                TextMatches(
+                    texts=[texts[row] for row in own.tolist()],
+                    cosines=np.vecdot(rows[own], vector).astype(np.float64),
+                    hubness=hubness[own],
                     cover=information / (sum(weights) or 1.0),
-                    stems=frozenset(shared),
+                    stems=[each[1] for each in shared],
                     information=information,
-                    num_adjacent=num_adjacent,
-                    hubness=float(text_vector @ typical),
-                    num_words=num_words,
+                    num_adjacent=np.array([each[2] for each in shared], np.int64),
+                    num_words=sum(weight > 0 for weight in weights),
                 )
             )
         return matches
+
+    def _share(
+        self, clause: Clause, terms: Sequence[Term], weights: Sequence[float], texts: Sequence[Sequence[str]]
+    ) -> list[tuple[float, frozenset[str], int]]:
+        """Return the information, the stems and the neighbours that texts, given as stems, share with a clause."""
+        phrases = self._store.index.stems(list(clause.phrases))
+        # Stemming is slow, so only pairs that begin as a term does are joined.
+        beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
+        pairs = {pair for stems in texts for pair in pairwise(stems) if pair[0] in beginnings}
+        own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
+        joined = self._join([*pairs, *own_pairs])
+        compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
+        # A text without any of these shares nothing.
+        telling = {term.stem for term, weight in zip(terms, weights, strict=True) if weight} | own_stems - STOP_STEMS
+        telling.update(*(term.similar for term in terms), (compounds[pair] for pair in own_pairs & compounds.keys()))
+        telling.update(pair[0] for pair, stem in compounds.items() if stem in own_stems)
+        shared = []
+        for stems in texts:
+            if not phrases and telling.isdisjoint(stems):
+                shared.append(NOTHING)
+                continue
+            information, own = match_terms(stems, terms, weights, compounds)
+            num_adjacent = len(own_pairs.intersection(pairwise(stems)))
+            own -= STOP_STEMS  # they are evidence only in quotes
+            for phrase in phrases:
+                if holds_phrase(stems, phrase):
+                    information, own = sum(weights), own | set(phrase)
+                    num_adjacent = max(num_adjacent, len(phrase) - 1)
+            shared.append((information, frozenset(own), num_adjacent))
+        return shared
 
     def _find_shares(self, text: str) -> dict[str, float]:
         """Return how often each stem of a text occurs in English, by the most frequent of its words."""

@@ -6,7 +6,7 @@ path says whether they are searched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
 from vidret.store.catalog.tables import INTACT, CheckedTables
@@ -48,6 +48,16 @@ class StoredText:
     id: int
     fingerprint: str
     text: TimedText
+
+
+class FoundText(NamedTuple):
+    """What a query reads of a text: the id of its segment, its track, its times in seconds, and its words."""
+
+    id: int
+    track: int
+    start: float
+    end: float
+    text: str
 
 
 class TextTables:
@@ -102,6 +112,18 @@ class TextTables:
         )
         texts = {row[0]: _read_text(row) for row in self._tables.drop_damaged("texts", rows)}
         return [texts[key] for key in map(int, ids) if key in texts]
+
+    def find(self, ids: Sequence[int] | Ids) -> list[FoundText]:
+        """Return what a query reads of texts, rising by id, without those that are gone or damaged."""
+        rows = self._database.rows(
+            f'SELECT segments.id, video, start, "end", text, {INTACT["texts"]} AND {INTACT["segments"]} FROM texts'
+            f" JOIN segments ON segments.id = segment WHERE segment IN {IN_IDS} ORDER BY segment",
+            ids_to_json(ids),
+        )
+        return [
+            FoundText(key, track, start_s, end_s, words.decode("utf-8", "surrogatepass"))
+            for key, track, start_s, end_s, words, _ in self._tables.drop_damaged("texts", rows)
+        ]
 
 
 def _read_track(row: Sequence[Any]) -> TextTrack:

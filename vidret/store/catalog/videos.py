@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidret.errors import StoreError
-from vidret.store.catalog.matching import LIVE, MATCHING, filter_values, ids_to_json
+from vidret.store.catalog.matching import IN_IDS, LIVE, MATCHING, filter_values, ids_to_json
 from vidret.store.catalog.tables import COLUMNS, INTACT, CheckedTables
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
@@ -136,6 +136,11 @@ class Videos:
             values.append(json.dumps(list(fingerprints)))
         rows = self._tables.drop_damaged("videos", self._read_fingerprints(where, *values))
         return {fingerprint: video for video, fingerprint, _ in rows}
+
+    def find_intact(self, ids: Iterable[int]) -> set[int]:
+        """Return which of some videos have an intact row; damaged rows are left out, with a warning."""
+        sql = f"SELECT id, {INTACT['videos']} FROM videos WHERE id IN {IN_IDS}"
+        return {row[0] for row in self._tables.drop_damaged("videos", self._database.rows(sql, ids_to_json(list(ids))))}
 
     def fingerprints(self) -> dict[int, str]:
         """Return the fingerprints of all videos, by id.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from vidret.store.snapshots.snapshot import Choice, Selection, Snapshot, Videos
+from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.snapshot import Choice, Selection, Snapshot, Videos, find_rows
 from vidret.types import TEXT_SOURCES, Filters, TextSource
 
 MAX_REMEMBERED = 16
@@ -54,6 +55,22 @@ class TrackOwners:
                 choice = Choice(filters, frozenset(excluded), sources)
                 self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources), choice)
             return self._allowed[key]
+
+    def find(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
+        """Return the id of each track's video, -1 if none can be searched, and its source, by ``TEXT_SOURCES``."""
+        with self._lock:
+            self._update(texts, pictures)
+            video_rows, sources = self._video_rows, self._sources
+        rows, videos = find_rows(texts.videos.ids, tracks), pictures.videos
+        if not len(video_rows):
+            return rows, np.zeros(len(rows), np.uint8)
+        own = np.where(rows >= 0, video_rows[rows], -1)
+        codes = sources[rows].clip(max=len(TEXT_SOURCES) - 1)
+        is_known = (own >= 0) & (own < len(videos.ids)) & (sources[rows] == codes)
+        is_known[is_known] = videos.num_paths[own[is_known]] > 0
+        found = np.full(len(rows), -1, np.int64)
+        found[is_known] = videos.ids[own[is_known]]
+        return found, codes
 
     def _find_allowed(
         self, texts: Snapshot, pictures: Snapshot, videos: Videos, sources: tuple[TextSource, ...]

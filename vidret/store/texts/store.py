@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from vidret.errors import StoreError
-from vidret.store.catalog.texts import DAMAGED, StoredText, TextTrack
+from vidret.store.catalog.texts import DAMAGED, FoundText, StoredText, TextTrack
 from vidret.store.folder import TEXTS
 from vidret.store.records import FILE_STATES, FileState, NewSegment
 from vidret.store.snapshots.snapshot import Snapshot, find_rows
@@ -246,15 +246,35 @@ class TextStore:
 
         Lost ones are left out, and those of tracks that are still hidden.
         """
-        videos = self._store.snapshot().videos
-        ids = np.asarray(text_ids, np.int64)
-        rows = find_rows(videos.ids, ids // MAX_TEXTS)
-        is_shown = (rows >= 0) & (videos.num_paths[rows] > 0) if len(videos.ids) else np.zeros(len(ids), bool)
-        return self._store.segments.find_many([divmod(each, MAX_TEXTS) for each in ids[is_shown].tolist()])
+        snapshot = self._store.snapshot()
+        videos, segments = snapshot.videos, snapshot.segments
+        tracks, numbers = np.divmod(np.asarray(text_ids, np.int64), MAX_TEXTS)
+        rows = find_rows(videos.ids, tracks)
+        is_shown = (rows >= 0) & (videos.num_paths[rows] > 0) if len(videos.ids) else np.zeros(len(rows), bool)
+        tracks, numbers, rows = tracks[is_shown], numbers[is_shown], rows[is_shown]
+        places = videos.first_segments[rows] + numbers  # if the texts of a track follow one another
+        if (places < len(segments.ids)).all():
+            is_own = (segments.video_rows[places] == rows) & (segments.numbers[places] == numbers)
+            if (is_own & segments.stored[places]).all():
+                return segments.ids[places]
+        return self._store.segments.find_many(list(zip(tracks.tolist(), numbers.tolist(), strict=True)))
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
         return self._store.texts.read(ids)
+
+    def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
+        """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
+        texts = self._store.texts.find(ids)
+        kept, vectors = self._store.features.intact_vectors(np.array([each.id for each in texts], np.int64))
+        if len(kept) < len(texts):
+            held = set(kept.tolist())
+            texts = [each for each in texts if each.id in held]
+        return texts, vectors.astype(np.float32)
+
+    def find_owners(self, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
+        """Return the video and the source of tracks; see ``TrackOwners.find``."""
+        return self._owners.find(self._store.snapshot(), pictures, tracks)
 
     def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
         """Return the sentence vectors of texts, in the order given."""
