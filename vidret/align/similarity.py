@@ -21,7 +21,12 @@ def score_top_frames(
     if not frames:
         return np.zeros(0, dtype=np.float32), []
     similarities = np.concatenate(frames) @ sentence
-    ends = np.cumsum([len(segment) for segment in frames])
-    by_segment = np.split(similarities, ends[:-1])
-    scores = [np.partition(values, -top)[-top:].mean() if len(values) > top else values.mean() for values in by_segment]
-    return np.array(scores, dtype=np.float32), [int(values.argmax()) for values in by_segment]
+    lengths = np.array([len(segment) for segment in frames])
+    starts = np.cumsum(lengths) - lengths
+    scores, best = np.empty(len(frames), np.float32), np.empty(len(frames), np.int64)
+    for length in np.unique(lengths):  # segments of as many frames together
+        own = np.flatnonzero(lengths == length)
+        rows = similarities[starts[own][:, None] + np.arange(length)]
+        kept = np.partition(rows, -top, axis=1)[:, -top:] if length > top else rows
+        scores[own], best[own] = kept.mean(axis=1), rows.argmax(axis=1)
+    return scores, best.tolist()

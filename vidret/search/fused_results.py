@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 import numpy as np
@@ -129,16 +129,20 @@ class FusedResults:
 
         Paths of missing files are added to ``missing``, and videos to ``seen``.
         """
-        for _, group in groupby((video for video in ranked if video.video_id not in seen), key=lambda each: each.score):
-            videos = {video.video_id: video for video in group}
-            seen.update(videos)
-            paths = self._pictures.store.files.paths_of(list(videos), options.filters)
-            for video_id in sorted(videos, key=lambda each: paths[each]):
-                existing = tuple(path for path in paths[video_id] if may_exist(path))
-                if existing:
-                    yield FoundVideo(scores=videos[video_id], paths=existing)
-                else:
-                    missing += paths[video_id]
+        new = (video for video in ranked if video.video_id not in seen)
+        groups = (list(group) for _, group in groupby(new, key=lambda each: each.score))
+        while batch := list(islice(groups, options.k)):  # whose paths are read together
+            paths = self._pictures.store.files.paths_of(
+                [video.video_id for group in batch for video in group], options.filters
+            )
+            for group in batch:
+                seen.update(video.video_id for video in group)
+                for video in sorted(group, key=lambda each: paths[each.video_id]):
+                    existing = tuple(path for path in paths[video.video_id] if may_exist(path))
+                    if existing:
+                        yield FoundVideo(scores=video, paths=existing)
+                    else:
+                        missing += paths[video.video_id]
 
     def locate(
         self, query: AnalysedQuery, videos: Sequence[RankedVideo], options: LocateOptions, grounder: MomentHead | None

@@ -150,13 +150,18 @@ class Fusion:
     def _fuse(self, question: Question, pictures: dict[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, list[list[Match]]] = {}
         for index, clause in enumerate(question.structure.clauses):
+            asks_more = clause.asks_more
             for match in question.matches[index]:
                 video_id = match.video_id
-                if video_id not in question.excluded and not (video_id in pictures and match.is_silent):
-                    own = texts.setdefault(video_id, [[] for _ in question.matches])[index]
-                    seen = pictures[video_id].best[index] if clause.asks_more and video_id in pictures else 0.0
-                    loss = SAID if video_id in question.lowered else 0.0
-                    own.append(replace(match, evidence=match.evidence + seen - loss))
+                if video_id in question.excluded or (match.is_silent and video_id in pictures):
+                    continue
+                if video_id not in texts:
+                    texts[video_id] = [[] for _ in question.matches]
+                if asks_more and video_id in pictures:
+                    match = replace(match, evidence=match.evidence + pictures[video_id].best[index])
+                if video_id in question.lowered:
+                    match = replace(match, evidence=match.evidence - SAID)
+                texts[video_id][index].append(match)
         kept = {video_id: each for video_id, each in pictures.items() if video_id not in question.excluded}
         return VideoCandidates(question.structure, self._lower(question, kept), texts)
 

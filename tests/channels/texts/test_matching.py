@@ -64,9 +64,9 @@ class OneMatch:
 
 def split(matches: TextMatches) -> list[OneMatch]:
     """Return matches one by one."""
+    texts, num_words = [found.text for found in matches.texts], [matches.num_words] * len(matches.texts)
     columns = matches.cosines, matches.hubness, matches.cover, matches.stems, matches.information, matches.num_adjacent
-    rows = zip(matches.texts, *columns, strict=True)
-    return [OneMatch(found.text, *values, num_words=matches.num_words) for found, *values in rows]
+    return list(map(OneMatch, texts, *columns, num_words))
 
 
 def find(matcher: TextMatcher, query: str, phrases: Sequence[str] = ()) -> list[OneMatch]:
@@ -187,8 +187,8 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
     assert [len(own.texts) for own in scored] == [len(SAID), 1, len(SAID)]
     for own, others in zip(found, scored, strict=True):
         assert set(split(own)) <= set(split(others))
-    others = matcher.score_content("another film", clauses, vectors, typical=TYPICAL)
-    assert [split(own) for own in others] == [[], [], []]
+    none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL)
+    assert [split(own) for own in none] == [[], [], []]
 
 
 def test_matches_hold_what_their_words_tell(matcher: TextMatcher) -> None:

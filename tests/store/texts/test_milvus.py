@@ -51,10 +51,11 @@ class Index:
         stems = self.reader.index.stems([text])[0]
         clause = Clause(text=text, content=text)
         matches = TextMatcher(self.reader).find([clause], query[:1], allowed, typical=np.zeros(DIM, np.float32))[0]
+        ids = [found.id for found in matches.texts]
         return (
-            [ids.tolist() for ids in self.reader.search(query, 7, allowed)],
+            [near.tolist() for near in self.reader.search(query, 7, allowed)],
             sorted(self.reader.search_words(stems, 500, allowed).tolist()),
-            [(match.stored.id, match.cosine, match.information) for match in matches],
+            list(zip(ids, matches.cosines.tolist(), matches.information.tolist(), strict=True)),
         )
 
 

@@ -88,6 +88,23 @@ def test_texts_come_back_as_they_were(store: TextStore) -> None:
     assert {each.fingerprint for each in store.transcript(track)} == {"film"}
 
 
+def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -> None:
+    shown = [TimedText(float(k), k + 0.5, f"caption number {k}", "screen") for k in range(3)]
+    tracks = [store.begin("film", source, "model", duration_s=60.0) for source in ("speech", "screen")]
+    for pair in zip(SPOKEN, shown, strict=False):
+        for track, text in zip(tracks, pair, strict=True):
+            store.add(track, [text], vectors([text]), until_s=text.end)
+    for track in tracks:
+        store.finish(track)
+    assert found(store, "caption") == [text.text for text in shown]
+    assert found(store, "sentence") == [text.text for text in SPOKEN[:3]]
+    assert len(found(store, "number")) == 6
+    texts, rows = store.read_found(store.store.searchable()[::-1])
+    assert [each.text for each in texts[:2]] == [SPOKEN[0].text, shown[0].text]
+    assert [each.track for each in texts[:2]] == [track.id for track in tracks]
+    assert np.allclose(rows[:2], vectors([SPOKEN[0], shown[0]]), atol=1e-2)
+
+
 def test_search_by_words_and_by_vector(store: TextStore) -> None:
     write(store, "one")
     write(store, "two", [TimedText(3.0, 4.0, "something else", "speech")])
@@ -95,7 +112,8 @@ def test_search_by_words_and_by_vector(store: TextStore) -> None:
     assert found(store, "else") == ["something else"]
     assert near(store, SPOKEN[3])[0].text == SPOKEN[3]
     first = store.search(vectors(SPOKEN[:2]), 1)
-    assert np.allclose(store.vectors(np.concatenate(first)), vectors(SPOKEN[:2]), atol=1e-2)
+    stored = store.store.features.read_vectors(np.concatenate(first))
+    assert np.allclose(stored, vectors(SPOKEN[:2]), atol=1e-2)
     assert [len(row) for row in store.search(vectors(SPOKEN[:2]), 3)] == [3, 3]
     assert len(store) == 6
 

@@ -67,26 +67,29 @@ def collect_segments(
         ranked: The segments as each clause ranks them, the same ones for all.
         evidence: Their evidence, in the same order.
     """
-    members: dict[int, list[int]] = {}
-    for row, segment in enumerate(ranked[0].segments):
-        members.setdefault(segment.video, []).append(row)
+    first: dict[int, int] = {}  # the row of the best segment of each video
+    owners = np.array([first.setdefault(segment.video, row) for row, segment in enumerate(ranked[0].segments)])
+    order = np.lexsort((ranked[0].times, owners))
+    segments = [ranked[0].segments[row] for row in order.tolist()]
     rows = [{segment: row for row, segment in enumerate(each.segments)} for each in ranked[1:]]
-    videos = {}
-    for video_id, own in members.items():
-        best = own[0]
-        own.sort(key=lambda row: ranked[0].times[row])
-        segments = [ranked[0].segments[row] for row in own]
-        others = [[found[segment] for segment in segments] for found in rows]
-        scores = np.stack([each[list(own_rows)] for each, own_rows in zip(evidence, [own, *others], strict=True)])
-        levels = {name: float(level[best]) for name, level in ranked[0].levels.items()} if len(ranked) == 1 else {}
-        videos[video_id] = VideoPictures(
-            times=np.array([ranked[0].times[row] for row in own], np.float64),
-            scores=scores,
-            best=scores.max(axis=1).tolist(),
-            segments=segments,
-            levels=levels,
+    orders = [order, *(np.array([own[segment] for segment in segments]) for own in rows)]
+    scores = np.stack([each[own] for each, own in zip(evidence, orders, strict=True)])
+    times = ranked[0].times[order].astype(np.float64)
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    best = np.maximum.reduceat(scores, starts, axis=1).T.tolist()
+    levels = ranked[0].levels if len(ranked) == 1 else {}
+    return {
+        video_id: VideoPictures(
+            times=times[start:end],
+            scores=scores[:, start:end],
+            best=own_best,
+            segments=segments[start:end],
+            levels={name: float(level[row]) for name, level in levels.items()},
         )
-    return videos
+        for (video_id, row), start, end, own_best in zip(
+            first.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
+        )
+    }
 
 
 def collect_frames(

@@ -49,9 +49,9 @@ class TextChannel:
         excluded: Set[int],
     ) -> list[list[Match]]:
         """Return the best matches of each clause in all videos that filters allow, but for excluded ones."""
-        typical = self.background.typical
-        allowed = self.texts.allow(self._pictures, filters, excluded, sources)
-        return self._rate(clauses, vectors, sources, self._matcher.find(clauses, vectors, allowed, typical=typical))
+        background, allowed = self.background, self.texts.allow(self._pictures, filters, excluded, sources)
+        found = self._matcher.find(clauses, vectors, allowed, typical=background.typical)
+        return self._rate(clauses, vectors, sources, found, background)
 
     def score(
         self,
@@ -65,9 +65,9 @@ class TextChannel:
             fingerprint = self._pictures.videos.get(video_id).fingerprint
         except StoreError:  # its row is damaged
             return [[] for _ in clauses]
-        typical = self.background.typical
-        found = self._matcher.score_content(fingerprint, clauses, vectors, typical=typical)
-        return self._rate(clauses, vectors, sources, found)
+        background = self.background
+        found = self._matcher.score_content(fingerprint, clauses, vectors, typical=background.typical)
+        return self._rate(clauses, vectors, sources, found, background)
 
     def _rate(
         self,
@@ -75,13 +75,13 @@ class TextChannel:
         vectors: Float32[np.ndarray, "clause dim"],
         sources: Sequence[Source],
         found: Sequence[TextMatches],
+        background: TextBackground,
     ) -> list[list[Match]]:
         """Return texts as matches with their evidence, best first, without those of videos with damaged rows."""
-        background, pictures = self.background, self._pictures.snapshot()
         rated = []
         for clause, vector, matches in zip(clauses, vectors, found, strict=True):
             texts = matches.texts
-            owners, codes = self.texts.find_owners(pictures, np.array([each.track for each in texts], np.int64))
+            owners, codes = self.texts.find_owners(self._pictures, np.array([each.track for each in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
             evidence = rate_texts(clause, matches, own_sources, levels)

@@ -91,14 +91,14 @@ class TextMatcher:
             typical: Mean vector of typical sentences.
         """
         nearest = self._store.search(vectors, TEXTS, allowed)
-        terms = [self._store.index.terms(clause.content) for clause in clauses]
-        found = []
+        index, num_texts, found = self._store.index, len(self._store), []
+        terms = [index.terms(clause.content) for clause in clauses]
         for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
             if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases, allowed))
                 continue
             searched = [
-                *_search_terms(own_terms, len(self._store)),
+                *_search_terms(own_terms, num_texts),
                 *self._join(pairwise(term.stem for term in own_terms)).values(),
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
@@ -147,11 +147,11 @@ class TextMatcher:
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         stems = self._store.index.stems([each.text for each in texts])
         ids, hubness = np.array([each.id for each in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
-        matches = []
+        num_texts, matches = len(self._store), []
         for clause, vector, own_terms, own_ids in zip(clauses, vectors, terms, found, strict=True):
             own = find_rows(ids, own_ids)
             own = own[own >= 0]
-            weights = weigh_terms(own_terms, len(self._store), self._find_shares(clause.content))
+            weights = weigh_terms(own_terms, num_texts, self._find_shares(clause.content))
             shared = self._share(clause, own_terms, weights, [stems[row] for row in own.tolist()])
             information = np.array([each[0] for each in shared], np.float64)
             matches.append(

@@ -113,7 +113,7 @@ class TextTables:
         texts = {row[0]: _read_text(row) for row in self._tables.drop_damaged("texts", rows)}
         return [texts[key] for key in map(int, ids) if key in texts]
 
-    def find(self, ids: Sequence[int] | Ids) -> list[FoundText]:
+    def read_found(self, ids: Sequence[int] | Ids) -> list[FoundText]:
         """Return what a query reads of texts, rising by id, without those that are gone or damaged."""
         rows = self._database.rows(
             f'SELECT segments.id, video, start, "end", text, {INTACT["texts"]} AND {INTACT["segments"]} FROM texts'

@@ -80,6 +80,12 @@ class JoinedVideos(JoinedTable, Videos):
             for fingerprint, video in index.videos.contents(wanted).items()
         }
 
+    @override
+    def find_intact(self, ids: Iterable[int]) -> set[int]:
+        own, name = self._ids.list_copies(ids), self._ids.names()
+        indexes = self._ids.indexes.items()
+        return {name(number, video) for number, index in indexes for video in index.videos.find_intact(own[number])}
+
 
 class JoinedSegments(JoinedTable, Segments):
     """The segments of several indexes."""

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from typing_extensions import override
 
-from vidret.store.catalog.texts import StoredText, TextTrack
+from vidret.store.catalog.texts import FoundText, StoredText, TextTrack
 from vidret.store.joined.ids import STRIDE, SearchedTogether
 from vidret.store.joined.store import JoinedStore
 from vidret.store.snapshots.bitmap import Ids
@@ -112,6 +112,32 @@ class JoinedTextStore(SearchedTogether, TextStore):
             for each in self._texts[number].read_segments(own):
                 found.setdefault((each.fingerprint, each.text), replace(each, id=each.id + number * STRIDE))
         return list(found.values())
+
+    @override
+    def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
+        found: dict[object, tuple[FoundText, np.ndarray]] = {}
+        for number, _, own in self._ids.group(ids):
+            texts, vectors = self._texts[number].read_found(own)
+            tracks = np.array([each.track for each in texts], np.int64) + number * STRIDE
+            owners, sources = self.find_owners(self._pictures, tracks)
+            for each, owner, source, row in zip(texts, owners.tolist(), sources.tolist(), vectors, strict=True):
+                moved = each._replace(id=each.id + number * STRIDE, track=each.track + number * STRIDE)
+                found.setdefault((owner, source, each.start, each.end, each.text), (moved, row))
+        rows = np.array([row for _, row in found.values()], np.float32).reshape(-1, self._ids.dim)
+        return [each for each, _ in found.values()], rows
+
+    @override
+    def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
+        found, sources, name = (
+            np.full(len(tracks), -1, np.int64),
+            np.zeros(len(tracks), np.uint8),
+            self._pictures.ids.names(),
+        )
+        for number, _, own in self._ids.group(tracks):
+            is_own = tracks // STRIDE == number
+            videos, sources[is_own] = self._texts[number].find_owners(pictures.parts[number], own)
+            found[is_own] = [name(number, video) if video >= 0 else -1 for video in videos.tolist()]
+        return found, sources
 
     @override
     def search(

@@ -56,7 +56,7 @@ class TrackOwners:
                 self._allowed[key] = _select(texts, self._find_allowed(texts, pictures, videos, sources), choice)
             return self._allowed[key]
 
-    def find(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
+    def find_owners(self, texts: Snapshot, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
         """Return the id of each track's video, -1 if none can be searched, and its source, by ``TEXT_SOURCES``."""
         with self._lock:
             self._update(texts, pictures)

@@ -1,5 +1,6 @@
 """Stems of texts, remembered by word, and words of scripts without spaces."""
 
+import contextlib
 import re
 import sqlite3
 from collections import ChainMap
@@ -27,6 +28,8 @@ class Stemmer:
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order."""
         words = [split_unspaced(text).split() for text in texts]
+        with contextlib.suppress(KeyError):  # the usual case: all are known
+            return [[stem for word in own for stem in self._known[word]] for own in words]
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         known: Mapping[str, list[str]] = self._known

@@ -256,7 +256,8 @@ class TextStore:
         if (places < len(segments.ids)).all():
             is_own = (segments.video_rows[places] == rows) & (segments.numbers[places] == numbers)
             if (is_own & segments.stored[places]).all():
-                return segments.ids[places]
+                found: Ids = segments.ids[places]
+                return found
         return self._store.segments.find_many(list(zip(tracks.tolist(), numbers.tolist(), strict=True)))
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
@@ -265,20 +266,16 @@ class TextStore:
 
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
-        texts = self._store.texts.find(ids)
+        texts = self._store.texts.read_found(ids)
         kept, vectors = self._store.features.intact_vectors(np.array([each.id for each in texts], np.int64))
         if len(kept) < len(texts):
             held = set(kept.tolist())
             texts = [each for each in texts if each.id in held]
         return texts, vectors.astype(np.float32)
 
-    def find_owners(self, pictures: Snapshot, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
-        """Return the video and the source of tracks; see ``TrackOwners.find``."""
-        return self._owners.find(self._store.snapshot(), pictures, tracks)
-
-    def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
-        """Return the sentence vectors of texts, in the order given."""
-        return self._store.features.read_vectors(ids).astype(np.float32)
+    def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
+        """Return the video and the source of tracks; see ``TrackOwners``."""
+        return self._owners.find_owners(self._store.snapshot(), pictures.snapshot(), tracks)
 
     def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
         """Return the sentence vectors of texts by id, without those that are gone or damaged."""
