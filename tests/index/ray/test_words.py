@@ -291,7 +291,7 @@ def read_words(index: Path) -> dict[str, tuple[bool, str, list[TimedText], bytes
     with TextStore.open(index) as store:
         for track in store.tracks():
             texts = store.transcript(track)
-            vectors = store.vectors([each.id for each in texts]).tobytes() if texts else b""
+            vectors = b"".join(row.tobytes() for row in store.intact_vectors([each.id for each in texts]).values())
             key = f"{track.fingerprint} {track.source} {track.model}"
             tracks[key] = track.complete, track.note, [each.text for each in texts], vectors
     return tracks
