@@ -29,7 +29,7 @@ from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText
 from vidret.video.workers import process
 from vidret.video.workers.messages import ReadTexts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SUBTITLES_ONLY = WordsOptions(sources=("subtitles",))
 
 
