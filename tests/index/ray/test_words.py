@@ -19,6 +19,7 @@ from tests.index.samples import read_contents
 from tests.word_films import SUBTITLES, shown, write_worded
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.reading import READER
 from vidret.channels.texts.run import ContentWords, open_words
 from vidret.encode.sentences import DIM
 from vidret.engine import Engine
@@ -74,7 +75,9 @@ class ScriptedPool:
         skip: Callable[[OpenedVideo], object],
         start: Callable[[OpenedVideo], SegmentStart | None],
         words: Callable[[OpenedVideo], WordsRequest],
+        words_reader: str,
     ) -> Iterator[Message]:
+        assert words_reader == READER
         messages = self._messages(start, words)
         for number in itertools.count():
             if self._failures and number == self._failures[0][0]:
