@@ -156,11 +156,13 @@ class FusedResults:
         if grounder is None and question.pictures is not None and not has_frame_vectors(self._encoder):
             note_coarse(self._encoder.name)
         scored, judge = [], load_judge(self._pictures.store)
+        typical = self._pictures.typical_score() if query.is_text else None
         for video in videos:
             scores = self._fusion.score_video(question, video.video_id)
             if scores is not None:
                 scores.cuts = find_cuts(self._pictures.store, video.video_id)
-                scores.typical = self._rate_typical(scores) if query.is_text else None
+                if typical is not None and scores.line is not None:  # as evidence in this video
+                    scores.typical = scores.line[0] + scores.line[1] * typical
                 scored.append((video, scores))
         if grounder is not None:
             self._ask_head(grounder, question, scored, options)
@@ -204,11 +206,6 @@ class FusedResults:
             evidence=self._make_evidence(span.parts),
             events=list_events(span, question.structure),
         )
-
-    def _rate_typical(self, scores: VideoScores) -> float | None:
-        """Return the evidence of a frame that is as similar as few segments are to an unrelated query."""
-        typical = self._pictures.typical_score()
-        return None if scores.line is None or typical is None else scores.line[0] + scores.line[1] * typical
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood."""
@@ -298,7 +295,6 @@ def _rank_video(found: FoundVideo) -> RankedVideo:
     return RankedVideo(
         video_id=found.scores.video_id,
         path=found.paths[0],
-        score=found.scores.score,
         probability=found.probability,
         weak=found.is_weak,
     )

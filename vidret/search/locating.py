@@ -40,14 +40,12 @@ class RankedVideo:
     Attributes:
         video_id: Id of the video.
         path: Path of its file.
-        score: Its score in a search; 0 if it was not searched for.
         probability: How likely it answers the query; None if nothing tells.
         weak: Whether nothing that scores no higher is said to match well.
     """
 
     video_id: int
     path: str
-    score: float = 0.0
     probability: float | None = None
     weak: bool = False
 
