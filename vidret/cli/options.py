@@ -1,7 +1,11 @@
 """Options that several commands share, and the index of a command without ``--index``."""
 
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -53,6 +57,55 @@ def option(
 def argument(text: str, metavar: str, *, panel: str | None = None, **settings: Any) -> Any:
     """Return an argument: its help, and what stands for its value."""
     return typer.Argument(help=text, metavar=metavar, rich_help_panel=panel, **settings)
+
+
+def find_options(command: Callable[..., None]) -> inspect.Parameter:
+    """Return the parameter of a command that is a dataclass of options."""
+    (options,) = (each for each in inspect.signature(command).parameters.values() if is_dataclass(each.annotation))
+    return options
+
+
+def replace_options(
+    command: Callable[..., None], run: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Return ``run`` with the signature of a command that has ``parameters`` in place of its dataclass of options."""
+    signature, options = inspect.signature(command), find_options(command)
+    listed: list[inspect.Parameter] = []
+    for each in signature.parameters.values():
+        listed += parameters if each.name == options.name else [each]
+    listed = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in listed]
+    typed: Any = functools.wraps(command)(run)  # typer reads both attributes
+    typed.__signature__ = signature.replace(parameters=listed)
+    typed.__annotations__ = {each.name: each.annotation for each in listed}
+    return run
+
+
+def with_fields(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: a command gets one option per field in place of its parameter that is a dataclass of options.
+
+    The fields are annotated with ``option()`` or ``argument()``.
+
+    Args:
+        **defaults: Defaults of this command, if they are not those of the fields.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = find_options(command)
+        hints = get_type_hints(options.annotation, include_extras=True)
+        names = [field.name for field in fields(options.annotation)]
+
+        def run(**arguments: Any) -> None:
+            values = {name: arguments.pop(name) for name in names}
+            command(**arguments, **{options.name: options.annotation(**values)})
+
+        parameters = []
+        for field in fields(options.annotation):
+            default = defaults.get(field.name, inspect.Parameter.empty if field.default is MISSING else field.default)
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=hints[field.name]))
+        return replace_options(command, run, parameters)
+
+    return decorate
 
 
 def index_option(panel: str | None = None, *, text: str = "Index folder.") -> Any:

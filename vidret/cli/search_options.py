@@ -1,16 +1,15 @@
 """Options of commands that are made of ``SearchOptions`` and ``LocateOptions``."""
 
-import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from vidret.cli.inputs import parse_names
+from vidret.cli.options import find_options, replace_options
 from vidret.text import absolute_path, is_url
 from vidret.types import NamedOption, build_options, list_options
 
@@ -19,26 +18,16 @@ SWITCH = {True: "on", False: "off"}
 
 def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with one option per field in place of its parameter that is a dataclass of options."""
-    signature = inspect.signature(command)
-    (options,) = (each for each in signature.parameters.values() if is_dataclass(each.annotation))
+    options = find_options(command)
     listed = [each for each in list_options(options.annotation) if each.option.panel is not None]
 
-    @functools.wraps(command)
     def run(**arguments: Any) -> None:
         values = {each.name: parse_option(each, arguments.pop(each.name)) for each in listed}
         if arguments.get("server") is None:
             check_folders(listed, values)
         command(**arguments, **{options.name: build_options(options.annotation, values)})
 
-    parameters: list[inspect.Parameter] = []
-    for each in signature.parameters.values():
-        parameters += [make_parameter(named) for named in listed] if each is options else [each]
-    typed: Any = run  # typer reads both attributes
-    typed.__signature__ = signature.replace(
-        parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-    )
-    typed.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+    return replace_options(command, run, [make_parameter(named) for named in listed])
 
 
 def make_parameter(named: NamedOption) -> inspect.Parameter:

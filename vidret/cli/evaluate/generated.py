@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vidret.cli.evaluate.benchmarks import DATA, VideosOption, group
+from vidret.cli.evaluate.benchmarks import group
+from vidret.cli.evaluate.steps import DATA, VideosOption
 from vidret.cli.inputs import parse_names
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vidret.cli.evaluate.benchmarks import DATA, group
+from vidret.cli.evaluate.benchmarks import group
+from vidret.cli.evaluate.steps import DATA
 from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, argument, option
 from vidret.present.progress import show_count

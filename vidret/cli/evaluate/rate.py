@@ -1,24 +1,14 @@
 """The commands ``vidret eval rate`` and ``vidret eval curves``: encoders by one protocol, and recall by gallery."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidret.cli.evaluate.benchmarks import (
-    DATA,
-    AnnotationsOption,
-    DataOption,
-    EvalIndexOption,
-    EvalModelOption,
-    EvalRerankOption,
-    OutOption,
-    VideosOption,
-    group,
-)
-from vidret.cli.evaluate.scores import read_data
-from vidret.cli.evaluate.steps import OWN, default_out, fill_index, find_annotations, open_index
+from vidret.cli.evaluate.benchmarks import group
+from vidret.cli.evaluate.steps import DATA, OWN, AnnotationsOption, EvalRerankOption, EvalRun, default_out
 from vidret.cli.options import (
     ADVANCED,
     MODEL,
@@ -29,6 +19,7 @@ from vidret.cli.options import (
     WorkersOption,
     argument,
     option,
+    with_fields,
 )
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
@@ -74,10 +65,13 @@ def rate_command(
         data, videos, annotations = CAPTIONS, videos or folder, annotations or folder
     if videos is None:
         raise typer.BadParameter("must be given for a benchmark, got none", param_hint="--videos")
-    split = read_data(data, find_annotations(data, annotations, videos))
     target = out or Path("eval") / f"rate-{folder.absolute().name if data in OWN else data}"
+    run = EvalRun(
+        videos=videos, data=data, annotations=annotations, device=device, precision=precision, workers=workers
+    )
+    split = run.read_split()
     rated = [
-        rate_model(name, split, videos, target / default_out("model", name).name, device, precision, workers)
+        rate_model(replace(run, model=name, out=target / default_out("model", name).name), split)
         for name in dict.fromkeys(models)
     ]
     compared = compare_models(rated, seed=seed)
@@ -97,20 +91,18 @@ def rate_command(
         print_message(f"written to {target}: rating.json, and report.json of each model")
 
 
-def rate_model(
-    name: str, split: "Split", videos: Path, out: Path, device: str, precision: str, workers: int | None
-) -> "RatedModel":
+def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
     """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
     from vidret.channels.picture.ranking import MEAN
     from vidret.encode.speed import measure_speed
     from vidret.evaluate.comparing import describe_rated
     from vidret.evaluate.retrieval import evaluate_retrieval
 
-    with open_index(out / "index", name, device, precision, whole=True, rerank=MEAN) as engine:
-        gallery, _ = fill_index(engine, split, videos, workers)
+    with run.open_index(whole=True, rerank=MEAN) as engine:
+        gallery, _ = run.fill_index(engine, split)
         with show_count("scoring", "segments") as on_count:
             report = evaluate_retrieval(engine, split, gallery, rerank=MEAN, on_progress=on_count)
-        report.save(out / "report.json")
+        report.save(run.target / "report.json")
         return describe_rated(engine.encoder, measure_speed(engine.encoder), report)
 
 
@@ -151,18 +143,11 @@ DrawsOption = Annotated[int, option("Random galleries of each size.", ADVANCED, 
 
 
 @group.command("curves")
+@with_fields()
 def curves_command(
-    videos: VideosOption,
-    data: DataOption = "captions",
-    annotations: AnnotationsOption = None,
+    run: EvalRun,
     sizes: SizesOption = None,
-    model: EvalModelOption = None,
     rerank: EvalRerankOption = "auto",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    out: OutOption = None,
-    index: EvalIndexOption = None,
-    workers: WorkersOption = None,
     draws: DrawsOption = 200,
     as_json: JsonOption = False,
 ) -> None:
@@ -173,9 +158,9 @@ def curves_command(
     from vidret.evaluate.retrieval import choose_captions, score_texts
     from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
 
-    split = read_data(data, find_annotations(data, annotations, videos))
-    engine = open_index(index or (out or default_out(data, model)) / "index", model, device, precision, rerank=rerank)
-    gallery, _ = fill_index(engine, split, videos, workers)
+    split = run.read_split()
+    engine = run.open_index(rerank=rerank)
+    gallery, _ = run.fill_index(engine, split)
     video_ids, captions = choose_captions(split, gallery)
     paths = [Path(gallery.files[video_id]) for video_id in video_ids]
     with show_count("scoring", "segments") as on_count:

@@ -1,9 +1,10 @@
-"""The steps that the evaluation commands share: annotations, index, queries, report."""
+"""What the evaluation commands share: their options, and the steps annotations, index, queries, report."""
 
 import os
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ from vidret.cli.evaluate.scores import print_tables, read_data
 from vidret.cli.inputs import read_texts
 from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model, open_engine
-from vidret.cli.options import option
+from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, PrecisionOption, WorkersOption, option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
@@ -28,6 +29,41 @@ if TYPE_CHECKING:
     from vidret.metrics.predictions import Prediction
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
+DATA = "Data"
+DataOption = Annotated[
+    str,
+    option(
+        "Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
+        "captions or moments for your own .jsonl. An unknown name lists all of them.",
+        DATA,
+        "NAME",
+    ),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    option(
+        "Folder of the annotation files, or the first of them. Default: for benchmarks the folder that the "
+        "environment variable VIDRET_DATA names, otherwise the folder of the videos.",
+        DATA,
+        "PATH",
+    ),
+]
+VideosOption = Annotated[Path, option("Folder of the videos; subfolders are searched.", DATA, "DIR")]
+OutOption = Annotated[
+    Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
+]
+EvalIndexOption = Annotated[Path | None, option("Index to use or create; default: OUT/index.", ADVANCED, "DIR")]
+EvalRerankOption = Annotated[
+    str,
+    option(
+        "Score: mean (over all frames), none (the best frames), ucofia, glscl, the file of an aligner, or auto.",
+        MODEL,
+        "NAME|FILE",
+    ),
+]
+EvalModelOption = Annotated[
+    str | None, option("Encoder of a new index, as for vidret index; default: starter.", MODEL, "NAME|FILE")
+]
 
 
 def find_annotations(data: str, annotations: Path | None, videos: Path) -> Path:
@@ -60,25 +96,69 @@ def default_out(data: str, model: str | None) -> Path:
     return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{Path(model).name if model else 'starter'}")
 
 
-def open_index(
-    path: Path,
-    model: str | None,
-    device: str,
-    precision: str,
-    *,
-    whole: bool = False,
-    rerank: str = "auto",
-    head: str = "auto",
-) -> "Engine":
-    """Open an index, or prepare a new one for this model, reranker and head; ``whole`` makes each video one segment."""
-    from vidret.encode.names import STARTER, WHOLE
-    from vidret.store.store import Store
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRun:
+    """The options of a command that evaluates a model on annotated videos, and what follows from them alone."""
 
-    exists = Store.exists(path)
-    model = choose_model(model, path)
-    name = None if exists and model is None else (model or STARTER) + (WHOLE if whole else "")
-    prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
-    return open_engine(path, name, device, precision, rerank=prepared_for, head=head)
+    videos: VideosOption
+    data: DataOption = "captions"
+    annotations: AnnotationsOption = None
+    model: EvalModelOption = None
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    out: OutOption = None
+    index: EvalIndexOption = None
+    workers: WorkersOption = None
+
+    @property
+    def source(self) -> Path:
+        """The annotations: the given ones, VIDRET_DATA for benchmarks, or the folder of the videos."""
+        return find_annotations(self.data, self.annotations, self.videos)
+
+    @property
+    def target(self) -> Path:
+        """The folder of the report."""
+        return self.out or default_out(self.data, self.model)
+
+    def read_split(self) -> "Split":
+        """Return the split of the benchmark."""
+        return read_data(self.data, self.source)
+
+    def open_index(self, *, whole: bool = False, rerank: str = "auto", head: str = "auto") -> "Engine":
+        """Open the index, or prepare a new one for the model, a reranker and a head.
+
+        With ``whole``, each video of a new index is one segment.
+        """
+        from vidret.encode.names import STARTER, WHOLE
+        from vidret.store.store import Store
+
+        path = self.index or self.target / "index"
+        exists = Store.exists(path)
+        model = choose_model(self.model, path)
+        name = None if exists and model is None else (model or STARTER) + (WHOLE if whole else "")
+        prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
+        return open_engine(path, name, self.device, self.precision, rerank=prepared_for, head=head)
+
+    def fill_index(
+        self, engine: "Engine", split: "Split", words: "WordsOptions | Literal[False]" = False
+    ) -> "tuple[Gallery, float]":
+        """Index the videos of a split; return them and the seconds that it took."""
+        from vidret.evaluate.gallery import index_gallery
+
+        with show_progress() as on_progress:
+            return index_gallery(engine, split, self.videos, workers=self.workers, words=words, on_progress=on_progress)
+
+    def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[VideoBank, float]":
+        """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
+        from vidret.evaluate.gallery import index_bank
+        from vidret.evaluate.retrieval import VideoBank
+
+        started = time.monotonic()
+        with show_progress() as on_progress:
+            files, failed = index_bank(engine, folder, workers=self.workers, on_progress=on_progress)
+        if failed:
+            print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
+        return VideoBank(str(folder), files), time.monotonic() - started
 
 
 def describe_segments(engine: "Engine") -> str:
@@ -86,39 +166,10 @@ def describe_segments(engine: "Engine") -> str:
     return "whole videos" if engine.encoder.sampling.whole else "cut segments"
 
 
-def fill_index(
-    engine: "Engine",
-    split: "Split",
-    videos: Path,
-    workers: int | None,
-    words: "WordsOptions | Literal[False]" = False,
-) -> "tuple[Gallery, float]":
-    """Index the videos of a split; return them and the seconds that it took."""
-    from vidret.evaluate.gallery import index_gallery
-
-    with show_progress() as on_progress:
-        return index_gallery(engine, split, videos, workers=workers, words=words, on_progress=on_progress)
-
-
-def fill_bank(engine: "Engine", folder: Path, workers: int | None) -> "tuple[VideoBank, float]":
-    """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
-    from vidret.evaluate.gallery import index_bank
-    from vidret.evaluate.retrieval import VideoBank
-
-    started = time.monotonic()
-    with show_progress() as on_progress:
-        files, failed = index_bank(engine, folder, workers=workers, on_progress=on_progress)
-    if failed:
-        print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
-    return VideoBank(str(folder), files), time.monotonic() - started
-
-
 def finish(
     report: "Report", out: Path, indexing_s: float, predictions: "Sequence[Prediction] | None" = None, *, html: bool
 ) -> None:
     """Print a report, and write it to ``out`` with its predictions and, if ``html`` is set, its page."""
-    from dataclasses import replace
-
     from vidret.evaluate.tables import describe_report
     from vidret.metrics.predictions import write_predictions
 
@@ -154,17 +205,7 @@ EvalWordsOption = Annotated[
 ]
 
 
-def answer_queries(
-    folder: Path,
-    words: str,
-    judge: JudgeSettings | None = None,
-    *,
-    model: str | None,
-    out: Path,
-    html: bool,
-    device: str,
-    precision: str,
-) -> None:
+def answer_queries(run: EvalRun, words: str, judge: JudgeSettings | None = None, *, html: bool) -> None:
     """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
 
     Raises:
@@ -173,12 +214,12 @@ def answer_queries(
     from vidret.evaluate.queries import evaluate_queries, read_queries_folder
     from vidret.language.judging import DEFAULT_JUDGING
 
-    split, videos = read_queries_folder(folder)
-    index = out / "index"
+    split, videos = read_queries_folder(run.videos)
+    run = replace(run, videos=videos)
     chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
-    chosen_words = parse_words(words, None, index)
-    engine = open_index(index, model, device, precision)
-    gallery, indexing_s = fill_index(engine, split, videos, None, chosen_words)
+    chosen_words = parse_words(words, None, run.target / "index")
+    engine = run.open_index()
+    gallery, indexing_s = run.fill_index(engine, split, chosen_words)
     with show_count("answering", "queries") as on_count:
         report = evaluate_queries(engine, split, gallery, judge=chosen_judge, judging=judging, on_progress=on_count)
-    finish(report, out, indexing_s, html=html)
+    finish(report, run.target, indexing_s, html=html)
