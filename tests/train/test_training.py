@@ -99,18 +99,39 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
     assert found.mean() > 5 / len(found), "five times what chance gives, on what was trained"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"method": method} for method in METHODS),
+        {"method": "clip", "mixup_weight": 0.5},
+        {"method": "tempme", "lora_rank": 2, "train_all": False},
+        {"method": "clip", "train_all": False},
+        {"method": "clip", "matrix_lr": 0.02, "cool_down": 0.5},
+        {"method": "head"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
 @lightnings_own
-def test_resumed_run_equals_uninterrupted_run(world: Path, tmp_path: Path) -> None:
-    whole, data = make_module("clip", mixup_weight=0.5), open_data(world)
-    make_trainer(tmp_path, max_steps=12, limit_val_batches=0).fit(whole, datamodule=data)
-    first, data = make_module("clip", mixup_weight=0.5), open_data(world)
-    trainer = make_trainer(tmp_path, max_steps=12, limit_val_batches=0, callbacks=[StopAt(5, tmp_path / "mid.ckpt")])
-    trainer.fit(first, datamodule=data)
-    second, data = make_module("clip", mixup_weight=0.5), open_data(world)
-    make_trainer(tmp_path, max_steps=12, limit_val_batches=0).fit(
-        second, datamodule=data, ckpt_path=str(tmp_path / "mid.ckpt"), weights_only=False
-    )
-    for (name, one), other in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
+def test_resumed_run_equals_uninterrupted_run(settings: dict[str, Any], world: Path, tmp_path: Path) -> None:
+    def fit(steps: StopAt | None = None, resumed: bool = False) -> dict[str, Any]:
+        callbacks: list[lightning.Callback] = [] if steps is None else [steps]
+        trainer = make_trainer(tmp_path, max_steps=4, limit_val_batches=0, callbacks=callbacks)
+        module: Any
+        if settings["method"] == "head":
+            batches: Any = [draw_moments(seed) for seed in (0, 1)]
+            data: dict[str, Any] = {"train_dataloaders": DataLoader(batches, batch_size=None)}
+            module = make_head_module(dropout=0.5)
+        else:
+            module, data = make_module(**settings), {"datamodule": open_data(world)}
+        trainer.fit(module, **data, ckpt_path=str(tmp_path / "mid.ckpt") if resumed else None, weights_only=False)
+        found: dict[str, Any] = module.state_dict()
+        return found
+
+    whole = fit()
+    torch.manual_seed(1)
+    fit(StopAt(2, tmp_path / "mid.ckpt"))
+    torch.manual_seed(2)
+    for (name, one), other in zip(whole.items(), fit(resumed=True).values(), strict=True):
         assert torch.equal(one, other), name
 
 

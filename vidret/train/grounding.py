@@ -6,8 +6,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
-import torch
 from torch import Tensor, nn
 
 from vidret.channels.picture.joint import join_files
@@ -21,6 +19,7 @@ from vidret.ground.spans import overlap
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import draw_positive, find_targets, grounding_loss
+from vidret.train.module import SeededModule
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -33,7 +32,7 @@ class GroundingModel(nn.Module):
         self.head = head
 
 
-class GroundingModule(lightning.LightningModule):
+class GroundingModule(SeededModule):
     """R2-Tuning. Checkpoints are selected by ``val/R1@0.5``.
 
     Args:
@@ -58,7 +57,7 @@ class GroundingModule(lightning.LightningModule):
         warm_up: Number of steps in which the rate rises.
         saliency_weight: Weight of the saliency loss: 0.1; 0.01 for Charades-STA and 0.05 for TACoS.
         across_samples: Whether the saliency loss also compares samples; off for YouTube Highlights and TVSum.
-        seed: Seed of the positive frames.
+        seed: Seed of the positive frames and of dropout.
         similarity_weight: Weight of the backbone's similarity in the scores of the exported head's spans; 0 for none,
             as published. Validation is without it. See ``weigh_by_similarity``.
         join: Whether to export the backbone's file with the head in it, not only the head; the backbone must be a file
@@ -95,7 +94,7 @@ class GroundingModule(lightning.LightningModule):
         join: bool = False,
         out: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(seed)
         head = GroundingHead(
             width,
             text_width,
@@ -122,7 +121,6 @@ class GroundingModule(lightning.LightningModule):
         self.fps, self.out, self._join = self.card.fps or 0.5, out, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
-        self._generator = torch.Generator().manual_seed(seed)
         self._overlaps: list[float] = []
 
     def _predict(self, batch: GroundingBatch) -> HeadOutput:
@@ -205,14 +203,6 @@ class GroundingModule(lightning.LightningModule):
             array = np.array(overlaps)
             recalls = {f"{stage}/R1@{limit}": 100 * float((array >= limit).mean()) for limit in THRESHOLDS}
             self.log_dict(recalls | {f"{stage}/mIoU": 100 * float(array.mean())}, rank_zero_only=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the state of the generator, so that a resumed run draws the same."""
-        checkpoint["generator"] = self._generator.get_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the generator."""
-        self._generator.set_state(checkpoint["generator"].cpu())
 
     def export(self, path: Path) -> None:
         """Write the head and its card, for ``--head``, or the backbone with its head, for ``--model``."""

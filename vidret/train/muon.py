@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vidret.encode.precision import choose_precision
@@ -84,6 +84,10 @@ class Muon(AdamW):
         super().__init__([{"matrix_parts": 0, **group} for group in groups], betas=betas, eps=eps, fused=True)
         self._step_supports_amp_scaling = False  # a scaler unscales gradients before, so that they can be clipped
         self._matrix_dtype = matrix_dtype
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a saved state as any optimiser does; AdamW would look for its own state of every weight."""
+        Optimizer.__setstate__(self, state)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
@@ -24,11 +23,12 @@ from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.methods import load_method
 from vidret.train.model import save_parts
+from vidret.train.module import SeededModule
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
 
 
-class RetrievalModule(lightning.LightningModule):
+class RetrievalModule(SeededModule):
     """A method of training for retrieval. Checkpoints are selected by ``val/R@1`` (text to video).
 
     Args:
@@ -55,7 +55,7 @@ class RetrievalModule(lightning.LightningModule):
         options: Further settings of the method, by name.
         checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
         compiled: ``torch.compile`` backend of the towers, such as ``inductor``; None for no compilation.
-        seed: Seed of the mixtures.
+        seed: Seed of mixtures, dropout and the noise of patch selection.
         out: Path of the exported model (.safetensors), written at the end.
     """
 
@@ -92,7 +92,7 @@ class RetrievalModule(lightning.LightningModule):
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
                 suit the method, ``matrix_lr`` is given without ``train_all``, or ``cool_down`` without ``matrix_lr``.
         """
-        super().__init__()
+        super().__init__(seed)
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
         self.method, self.out = load_method(method, shared=shared, options=options or {}), out
         plain = None if weights is None else load_towers(weights)
@@ -114,7 +114,6 @@ class RetrievalModule(lightning.LightningModule):
         elif cool_down is not None:
             raise VidretError(f"cool_down must be with matrix_lr, got {cool_down} without")
         optim.freeze(self.model, self._recipe.rule)
-        self._generator = torch.Generator().manual_seed(seed)
         self._encoded: list[dict[str, Tensor]] = []
 
     def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
@@ -209,14 +208,6 @@ class RetrievalModule(lightning.LightningModule):
         columns = {video_index: column for column, video_index in enumerate(video_indices)}
         truth = [columns[video_index] for batch in with_texts for video_index in batch["text_videos"].tolist()]
         return scores.float().cpu().numpy(), np.array(truth)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the state of the generator, so that a resumed run draws the same."""
-        checkpoint["generator"] = self._generator.get_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the generator."""
-        self._generator.set_state(checkpoint["generator"].cpu())
 
     def export(self, path: Path) -> None:
         """Write the model and its card, for ``vidret index --model``."""
