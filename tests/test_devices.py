@@ -17,8 +17,7 @@ from vidret.devices import choose_device, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DeviceError
-from vidret.index.options import IndexOptions
-from vidret.index.progress import IndexReport
+from vidret.index.options import IndexOptions, IndexReport
 from vidret.index.run import index_files
 from vidret.store.store import Store
 from vidret.store.vectors.flat import choose_search_device

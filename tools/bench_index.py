@@ -39,8 +39,7 @@ import torch
 from harness import PREFIX, compare, copy_samples, count_cpu_s, print_json, run_vidret, sum_memory_mb, take_turns
 
 from vidret.encode.encoder import Encoder, LayeredEncoder
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
-from vidret.encode.families.open_clip_loading import load_open_clip
+from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import MERGE_LEVELS, ModelName, set_merge
 from vidret.engine import Engine

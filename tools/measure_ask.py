@@ -26,7 +26,7 @@ from typing import Any
 from harness import read_rows
 
 from vidret import Engine
-from vidret.language.prompt import describe_moment
+from vidret.language.answers import describe_moment
 from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
 
 SIZES = (1, 3, 5, 10)  # moments in the context

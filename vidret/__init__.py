@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from vidret.encode.encoder import Encoder
     from vidret.encode.families.registry import load_encoder
     from vidret.engine import Engine
-    from vidret.index.progress import IndexReport, Progress
+    from vidret.index.options import IndexReport, Progress
     from vidret.present.show import to_dicts, to_pandas
     from vidret.types import (
         ComposedQuery,

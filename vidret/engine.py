@@ -27,15 +27,14 @@ from vidret.encode.families.registry import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
 from vidret.index.frame_arrays import check_frames, index_arrays
 from vidret.index.importing import ImportReport, check_embeddings, import_videos
-from vidret.index.options import IndexOptions, record_rule
-from vidret.index.progress import IndexReport, Progress
+from vidret.index.options import IndexOptions, IndexReport, Progress, record_rule
 from vidret.index.run import index_files
 from vidret.index.stages import encode_clip
-from vidret.language.citations import CitedAnswer, answer_question
+from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
-from vidret.language.frames import FileFrames
-from vidret.language.query_plans import CACHE, plan_with_model
+from vidret.language.judging import FileFrames
+from vidret.language.questions import CACHE, plan_with_model
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.concepts.teaching import teach_concept
@@ -64,10 +63,9 @@ from vidret.search.preparation import (
     save_text_background,
 )
 from vidret.search.query.grammar import Interpretation
-from vidret.store.contents import read_embeddings, read_shots
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
-from vidret.store.lookup import find_below, find_by_ending, look_up_video
+from vidret.store.lookup import find_below, find_by_ending, look_up_video, read_embeddings, read_shots
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript

@@ -17,7 +17,7 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.index.progress import IndexReport, Progress
+from vidret.index.options import IndexReport, Progress
 from vidret.search.concepts.storage import list_concepts
 from vidret.search.models import allow_encoder
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS

@@ -13,7 +13,7 @@ import torch
 from tests.encode.tiny import TEXT, VISION
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.encoder import check_encoder, digest_weights, normalise_pixels
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import STARTER, WHOLE
 from vidret.errors import DeviceError, EncoderError

@@ -14,8 +14,7 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
-from vidret.encode.clip.weight_names import OPEN_CLIP
-from vidret.encode.clip.weights import convert_file, convert_state_dict
+from vidret.encode.clip.weights import OPEN_CLIP, convert_file, convert_state_dict
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import join_clauses, split_text
 from vidret.errors import EncoderError

@@ -12,7 +12,7 @@ from tests.encode.tiny import MERGING, TEXT, VISION, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.vision import VisionTower
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import STARTER
 from vidret.encode.precision import MIN_COSINE, choose_precision, quantize_tower, sample_images

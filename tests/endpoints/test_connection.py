@@ -10,8 +10,7 @@ from itertools import repeat
 
 import pytest
 
-from vidret.endpoints.connection import open_post
-from vidret.endpoints.webhook import post_json
+from vidret.endpoints.connection import open_post, post_json
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, EndpointError
 

@@ -20,7 +20,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model, index_gallery
-from vidret.index.progress import Progress
+from vidret.index.options import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluate.world import read, run
 from tests.fakes import ColourEncoder
-from vidret.encode.speed import measure_speed
+from vidret.encode.encoder import measure_speed
 
 
 def test_models_are_rated_side_by_side(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from tests.fakes import COLOURS, ColourEncoder, write_film
 from tests.store.samples import DIM, add_video, create, damage, embedding, shots, tokens
 from vidret.engine import Engine
 from vidret.errors import StoreError
-from vidret.index.merging import MergeReport, copying, merge_indexes
+from vidret.index import copying
+from vidret.index.merging import MergeReport, merge_indexes
 from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, JUDGE, RANKER, SEGMENTS, FileRecord
 from vidret.store.store import Store
 from vidret.store.watch_list import Watch, read_watches, write_watches

@@ -10,8 +10,8 @@ from tests.indexed_texts import add_words, create_words, make_texts, random_vect
 from tests.store.samples import add_video, create
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
+from vidret.index.copying import TextMerge
 from vidret.index.merging import merge_indexes
-from vidret.index.merging.words import TextMerge
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.store.texts.upkeep import find_damaged_texts

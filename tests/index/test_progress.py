@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from vidret.index.progress import Workload
+from vidret.index.options import Workload
 
 
 def naive_share(

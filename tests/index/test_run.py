@@ -21,7 +21,7 @@ from tests.index.samples import make_hostile_files, read_contents, read_states, 
 from tests.rankers import make_ranker
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
-from vidret.index.progress import Progress
+from vidret.index.options import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 

@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from tests.chatting import Reply, run_chat, say, stream
 from vidret.errors import VidretError
-from vidret.language.citations import (
+from vidret.language.answers import (
+    NOT_SHOWN,
     NOTHING,
     CitedAnswer,
     answer_question,
     check_citations,
+    context_to_text,
     describe_citation,
     stream_answer,
+    write_images,
+    write_messages,
 )
 from vidret.language.endpoint import MAX_ANSWER_BYTES, ChatEndpoint, EndpointError
-from vidret.language.prompt import NOT_SHOWN, context_to_text, write_images, write_messages
 from vidret.language.questions import plan_queries
 from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
 from vidret.language.spans import widen_span

@@ -7,12 +7,11 @@ import pytest
 from tests.chatting import run_chat, stream
 from tests.growth import assert_linear
 from vidret.corpus.video_questions import write_questions
-from vidret.language.citations import MAX_ANSWER, CitedAnswer, check_citations, stream_answer
+from vidret.language.answers import MAX_ANSWER, CitedAnswer, check_citations, stream_answer
 from vidret.language.describing import read_description
 from vidret.language.endpoint import MAX_REPLY, ChatEndpoint, EndpointError, drop_thoughts
-from vidret.language.endpoint_judge import read_verdict
-from vidret.language.query_plans import read_written_queries
-from vidret.language.questions import split_questions, strip_interrogatives
+from vidret.language.judges import read_verdict
+from vidret.language.questions import read_written_queries, split_questions, strip_interrogatives
 from vidret.language.retrieval import ContextMoment, QuestionContext
 
 MOMENT = ContextMoment(number=1, video=1, path="/films/a.mp4", start=0.0, end=3.0)

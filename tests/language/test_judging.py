@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.chatting import Chat, Reply, run_chat, say, stream
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache
-from vidret.language.endpoint_judge import EndpointJudge, read_verdict, write_judging
+from vidret.language.judges import EndpointJudge, read_verdict, write_judging
 from vidret.language.judging import (
     Candidate,
     JudgeOptions,

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from vidret.index.progress import Progress, Workload
+from vidret.index.options import Progress, Workload
 from vidret.present.progress import LOG_INTERVAL_S, RemainingTime, show_count, show_progress
 
 

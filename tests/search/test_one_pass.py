@@ -17,10 +17,10 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.engine import Engine
 from vidret.ground.checkpoint import load_head
 from vidret.ground.pieces import load_projected
-from vidret.index.progress import FileJob
+from vidret.index.options import FileJob
 from vidret.index.run_state import RunState
 from vidret.search.heads.layers import Grounder
-from vidret.store.contents import count_moments
+from vidret.store.lookup import count_moments
 from vidret.store.records import MOMENTS, NewSegment
 from vidret.store.store import Store
 from vidret.video.identity import fingerprint

@@ -23,7 +23,7 @@ from vidret.cli.commands.serve import listen, page_url
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.engine import Engine
-from vidret.index.progress import IndexReport
+from vidret.index.options import IndexReport
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer

@@ -1,7 +1,7 @@
 """What a snapshot answers, by SQL over all rows."""
 
 from vidret.store import Store
-from vidret.store.catalog.matching import LIVE, MATCHING, filter_values
+from vidret.store.catalog.tables import LIVE, MATCHING, filter_values
 from vidret.types import ALL_VIDEOS, Filters
 
 

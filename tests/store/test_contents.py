@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.errors import StoreError
-from vidret.store.contents import list_shots, read_shots
+from vidret.store.lookup import list_shots, read_shots
 from vidret.types import Shot, ShotChange
 
 from .samples import add_video, create, embedding

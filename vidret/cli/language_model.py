@@ -115,14 +115,14 @@ def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
     options = JudgeOptions(top=settings.top, window=sizes[0], step=sizes[1], permutations=settings.permutations)
     if is_url:
         from vidret.language.endpoint import ReplyCache
-        from vidret.language.endpoint_judge import EndpointJudge
+        from vidret.language.judges import EndpointJudge
 
         endpoint = make_endpoint(settings.judge, settings.llm_model, settings.llm_timeout)
         return EndpointJudge(endpoint, cache=ReplyCache(settings.cache) if settings.cache else None), options
     with console.status("loading the judge"):
         from vidret.devices import choose_device
         from vidret.encode.causal import load_causal_model
-        from vidret.language.local_judges import FirstJudge, IcrJudge
+        from vidret.language.judges import FirstJudge, IcrJudge
 
         model = load_causal_model(settings.judge, device=choose_device(settings.device))
     return (IcrJudge if by == "icr" else FirstJudge)(model), options
@@ -132,7 +132,7 @@ def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
 def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[DrawHit | None]":
     """Yield a function that draws frames of a hit, from its best segment; None if there are to be none."""
     from vidret.client import RemoteEngine
-    from vidret.language.frames import FileFrames
+    from vidret.language.judging import FileFrames
     from vidret.language.spans import spread_times
 
     if not count:

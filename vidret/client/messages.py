@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from vidret.errors import VidretError
-from vidret.language.citations import CitedAnswer
+from vidret.language.answers import CitedAnswer
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (

@@ -27,9 +27,9 @@ from vidret.client.messages import (
 )
 from vidret.client.server import RemoteError, Server
 from vidret.errors import StoreError
-from vidret.language.citations import CitedAnswer, answer_question
+from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
-from vidret.language.query_plans import plan_with_model
+from vidret.language.questions import plan_with_model
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo

@@ -7,15 +7,15 @@ Reference: Jégou and Chum 2012, "Negative evidences and co-occurrences in image
 whitening", section 3.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float16, Float32, Float64, Int64
 
 from vidret.copies.alignment import Alignment, align_footage
-from vidret.copies.frames import FrameTable
+from vidret.store.store import Store
 from vidret.store.vectors.flat import find_nearest_rows
 
 MAX_DIM = 128  # of 155 pairs of copies of realistic kinds, all but 1 % are among the three nearest videos
@@ -24,6 +24,67 @@ SHRINKAGE = 1e-3  # of the mean variance, added to each
 UNRELATED_SHARE = 0.02  # of frames of different videos, that are more alike than the level of unrelated ones
 FEW_VIDEOS = 40  # up to which a corpus does not tell what unrelated videos have in common: most may be copies
 FEW_VIDEOS_LEVEL = 0.5  # of unrelated frames then, at most
+BATCH = 4096  # segments that are read together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTable:
+    """The frames of some videos, video by video and in time order.
+
+    Attributes:
+        video_ids: Ids of the videos.
+        bounds: The first row of each video, and the number of rows.
+        vectors: Unit vectors.
+        times: Times in seconds.
+    """
+
+    video_ids: Int64[np.ndarray, " video"]
+    bounds: Int64[np.ndarray, " bound"]
+    vectors: Float16[np.ndarray, "frame dim"]
+    times: Float64[np.ndarray, " frame"]
+
+    @property
+    def owners(self) -> Int64[np.ndarray, " frame"]:
+        """The index of the video of each frame."""
+        return np.repeat(np.arange(len(self.video_ids)), np.diff(self.bounds))
+
+    def rows(self, video: int) -> slice:
+        """Return the rows of a video, given its index in the table."""
+        return slice(int(self.bounds[video]), int(self.bounds[video + 1]))
+
+    def read(self, video: int) -> tuple[Float32[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"]]:
+        """Return the vectors and times of a video, given its index in the table."""
+        rows = self.rows(video)
+        return self.vectors[rows].astype(np.float32), self.times[rows]
+
+
+def read_frame_table(store: Store, video_ids: Collection[int] | None = None) -> FrameTable:
+    """Read the frames of the searchable videos, or of those among them with some ids; damaged segments are skipped."""
+    wanted = None if video_ids is None else set(video_ids)
+    parts = defaultdict[int, list[tuple[int, np.ndarray, np.ndarray]]](list)
+    ids = (
+        store.searchable()
+        if wanted is None
+        else np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(np.array(store.segments.ids_of_video(video), np.int64) for video in sorted(wanted)),
+            ]
+        )
+    )
+    for first in range(0, len(ids), BATCH):
+        stored = store.features.read(ids[first : first + BATCH], tokens=False)
+        for segment, frames, times in zip(stored.segments, stored.frames, stored.times, strict=True):
+            parts[segment.video].append((segment.number, np.array(frames), np.array(times)))
+    order = sorted(parts)
+    frames_of, times_of = [np.empty((0, store.dim), np.float16)], [np.empty(0, np.float64)]
+    counts = [0]
+    for video in order:
+        segments = sorted(parts.pop(video), key=lambda part: part[0])
+        frames_of += [frames for _, frames, _ in segments]
+        times_of += [times for *_, times in segments]
+        counts.append(sum(len(times) for *_, times in segments))
+    return FrameTable(np.array(order, np.int64), np.cumsum(counts), np.concatenate(frames_of), np.concatenate(times_of))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
-from vidret.copies.candidates import Whitening, fit_whitening
-from vidret.copies.checking import FootageGuess
-from vidret.copies.frames import NUM_WORKERS, FootageReader, read_frame_table
+from vidret.copies.candidates import Whitening, fit_whitening, read_frame_table
+from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
 from vidret.copies.verdict import judge_footage
 from vidret.errors import DecodeError

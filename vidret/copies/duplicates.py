@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from vidret.copies.frames import FootageReader, read_frame_table
+from vidret.copies.candidates import read_frame_table
+from vidret.copies.checking import FootageReader
 from vidret.copies.pairs import DisjointSets, FootagePair, PairFinder, measure_extent
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store

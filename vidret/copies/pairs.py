@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vidret.copies.alignment import Alignment
-from vidret.copies.candidates import VideoPair, find_video_pairs
-from vidret.copies.checking import FootageGuess
-from vidret.copies.frames import NUM_WORKERS, FootageReader, FrameTable
+from vidret.copies.candidates import FrameTable, VideoPair, find_video_pairs
+from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader
 from vidret.copies.registration import PicturePlacement
 from vidret.copies.verdict import FootageVerdict, judge_footage
 from vidret.errors import DecodeError

@@ -11,10 +11,10 @@ from vidret.copies.checking import (
     WINDOW_S,
     CheckedWindow,
     FootageGuess,
+    FootageReader,
     check_guess,
     check_middle,
 )
-from vidret.copies.frames import FootageReader
 from vidret.copies.registration import PicturePlacement
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8

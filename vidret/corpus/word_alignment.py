@@ -17,7 +17,7 @@ from vidret.channels.texts.options import WordsOptions
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.index.progress import Progress
+from vidret.index.options import Progress
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
 

@@ -1,14 +1,17 @@
-"""One HTTP request with one deadline, which covers connecting, sending, the headers and the body of the answer."""
+"""One HTTP request with one deadline, from connecting to the end of the answer; and results posted to a webhook."""
 
 import io
+import json
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from vidret.errors import VidretError
 
 PORTS = {"http": 80, "https": 443}
 SAFE = "/%?=&:@+,;!$'()*~[]"  # characters of a path and a query that are sent as they are
@@ -91,3 +94,43 @@ def _time_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+WEBHOOK_TIMEOUT_S = 10.0
+
+
+def check_webhook(url: str) -> None:
+    """Check a URL before anything is computed for it.
+
+    Raises:
+        VidretError: It is no http or https URL with a host and without a user.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and parts.username is None
+        )
+    except ValueError:  # such as an invalid port
+        is_valid = False
+    if not is_valid:
+        raise VidretError(f"webhook must be a URL like http://127.0.0.1:9000/found, got {url.rpartition('@')[2]}")
+
+
+def post_json(url: str, content: Mapping[str, Any], *, timeout_s: float = WEBHOOK_TIMEOUT_S) -> None:
+    """Post an object as JSON, without following redirects.
+
+    Raises:
+        VidretError: The URL is invalid, does not answer in time, or answers with an error.
+    """
+    check_webhook(url)
+    sender = f"webhook: {urlsplit(url).netloc} did not take the matches"
+    headers = {"Content-Type": "application/json"}
+    try:
+        with open_post(url, json.dumps(content).encode(), headers, timeout_s=timeout_s) as response:
+            status, reason = response.status, response.reason
+    except TimeoutError:
+        raise VidretError(f"{sender}: no answer within {timeout_s:g} s") from None
+    except (OSError, HTTPException) as error:
+        raise VidretError(f"{sender}: {error}") from error
+    if not 200 <= status < 300:
+        raise VidretError(f"{sender}: it answered {status} {reason}")

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from vidret.encode.encoder import Encoder
+from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_whole
-from vidret.encode.speed import EncodingSpeed
 from vidret.errors import VidretError
 from vidret.evaluate.report import Report
 from vidret.metrics.retrieval import PLAIN, hits

@@ -11,7 +11,7 @@ from vidret.data.records import Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery
-from vidret.index.progress import Progress
+from vidret.index.options import Progress
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.types import Sampling
 from vidret.video.scan import scan

@@ -7,20 +7,33 @@ tune. An accelerator is faster with many segments at once: one thread encodes th
 
 import contextlib
 import os
+import queue
+import threading
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from vidret.channels.texts.run import open_words
+from vidret.channels.registry import KINDS
+from vidret.channels.texts.reading import READER
+from vidret.channels.texts.run import ContentWords, open_words
 from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
-from vidret.index.options import IndexOptions
-from vidret.index.progress import IndexReport
+from vidret.errors import ChangedError, DecodeError, UnreachableError
+from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder, Pack
 from vidret.index.run_state import RunState
-from vidret.index.stages import Encode, EncodingThread, encode_segments, open_decoders
-from vidret.index.workers import WorkerThreads
+from vidret.index.stages import Encode, EncodingThread, encode_segments, find_fault, open_decoders
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
+from vidret.types import Segment, SegmentEmbedding
+from vidret.video.identity import Identity, check_unchanged, identify
+from vidret.video.sampling import SampledFrames
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
+from vidret.video.workers.pool import DecodePool
 
 MAX_WORKERS = 16
 
@@ -83,3 +96,259 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
 def count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
+
+
+class StopRun(Exception):  # noqa: N818  a request, not an error
+    """Raised in a worker to unwind it after a request to stop."""
+
+
+class WorkerThreads:
+    """Threads that process the jobs of a run until none is left."""
+
+    def __init__(
+        self,
+        run_state: RunState,
+        encode: Encode,
+        pool: DecodePool,
+        *,
+        pack: Pack | None,
+        moments: MomentRecorder | None = None,
+        encoding: EncodingThread | None = None,
+    ) -> None:
+        self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
+        self._moments = moments
+        self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
+        for job in run_state.jobs:
+            self._jobs.put(job)
+
+    def make(self, num_threads: int) -> list[threading.Thread]:
+        """Return threads that are not started yet."""
+        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_threads)]
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)  # there is a worker for each core
+        try:
+            while not self._run_state.stop.is_set():
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    self._index_file(job)
+                except DecodeError as error:
+                    if job.is_stored:
+                        self._run_state.end_words(job, error)
+                    else:
+                        self._run_state.fail(job.path, error, job)
+        except StopRun:
+            return
+        except BaseException as error:
+            self._run_state.end(error)
+
+    def _index_file(self, job: FileJob) -> None:
+        run_state, identity = self._run_state, identify(job.path, heartbeat=self._check_stop)
+        job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
+        with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
+            video_id = run_state.store.videos.find_complete(identity.fingerprint)
+            if video_id is None:
+                reading = _Reading(replace(job, is_stored=False), identity)
+                self._read_file(reading)
+                run_state.link(job, reading.video_id, encoded=True)
+                return
+            if not job.is_stored:
+                run_state.link(job, video_id, encoded=False)
+            if run_state.words is not None and run_state.words.are_wanted(*self._find_content(job, video_id)):
+                self._read_words(job, identity, video_id)
+            if job.is_stored:
+                run_state.end_words(job)
+
+    def _read_words(self, job: FileJob, identity: Identity, video_id: int) -> None:
+        """Read only the words of a file; what cannot be read now is left to the next run."""
+        try:
+            self._read_file(_Reading(job, identity, video_id, has_pictures=True))
+        except DecodeError as error:
+            if job.is_stored:
+                raise
+            self._run_state.end_words(job, error)
+
+    def _find_content(self, job: FileJob, video_id: int) -> tuple[str, list[str]]:
+        """Return the fingerprint of a video and its live paths."""
+        store = self._run_state.store
+        return store.videos.get(video_id).fingerprint, sorted({job.path, *store.files.paths_of([video_id])[video_id]})
+
+    def _check_stop(self) -> None:
+        if self._run_state.stop.is_set():
+            raise StopRun
+
+    def _lock_content(self, fingerprint: str) -> threading.Lock:
+        with self._lock:
+            return self._content_locks[fingerprint]
+
+    def _read_file(self, reading: "_Reading") -> None:
+        """Decode, encode and store a file, with its words; try again without what makes the decoder fail.
+
+        Raises:
+            ChangedError: The file changed while it was read.
+            DecodeError: Its pictures cannot be read.
+        """
+        while True:
+            try:
+                self._decode(reading)
+                return
+            except ChangedError:
+                raise
+            except UnreachableError as error:
+                if reading.job.is_stored or not reading.has_pictures:
+                    raise
+                self._run_state.end_words(reading.job, error)
+                return
+            except DecodeError as error:
+                if not reading.give_up_words(error.reason):
+                    raise
+                if reading.has_pictures and reading.words is not None and not reading.words.remaining:
+                    return
+
+    def _decode(self, reading: "_Reading") -> None:
+        run_state, job = self._run_state, reading.job
+        pending: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
+
+        def store(max_pending: int) -> None:
+            while len(pending) > max_pending:
+                decoded, future = pending.popleft()
+                embedding = self._record_layers(reading, decoded, future.result())
+                packed = b"" if self._pack is None else self._pack(embedding)
+                segment = NewSegment(
+                    reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed, decoded.shots
+                )
+                run_state.add([(job, segment)])
+
+        reading.is_decoding = True
+        skip, start = partial(self._find_stored, reading), partial(self._find_start, reading)
+        words = partial(self._request_words, reading)
+        try:
+            for message in self._pool.stream(job.path, skip=skip, start=start, words=words, words_reader=READER):
+                if not isinstance(message, OpenedVideo):
+                    reading.identity = check_unchanged(job.path, reading.identity)
+                match message:
+                    case DecodedSegment():
+                        pending.append((message, self._submit(message.frames)))
+                        store(0 if self._encoding is None else MAX_PENDING)
+                    case Finished():
+                        store(0)
+                        reading.is_decoding = False
+                        if not reading.has_pictures:
+                            self._finish_moments(reading)
+                            run_state.store.writer.finish_video(reading.video_id, salvaged=message.salvaged)
+                            reading.has_pictures = True
+                    case ReadTexts() if reading.words is not None:
+                        reading.words.add(message)
+                    case FinishedTexts() if reading.words is not None:
+                        reading.words.finish(message.source, message.note)
+                if run_state.stop.is_set() and not isinstance(message, Finished):
+                    if reading.has_pictures:
+                        break  # the next run reads the other words
+                    raise StopRun
+        except (DecodeError, StopRun):
+            store(0)  # keep the segments that were decoded before
+            raise
+
+    def _record_layers(
+        self, reading: "_Reading", decoded: DecodedSegment, embedding: SegmentEmbedding
+    ) -> SegmentEmbedding:
+        """Store what a grounding head needs of a segment, and return its embedding without the layers."""
+        if self._moments is None or embedding.layers is None:
+            return embedding
+        segment = Segment(reading.video_id, decoded.number, decoded.start, decoded.end)
+        self._moments.record(reading.identity.fingerprint, embedding.layers, segment, first=reading.start_s)
+        return replace(embedding, layers=None)
+
+    def _finish_moments(self, reading: "_Reading") -> None:
+        """Join what a grounding head needs of a video, before the video is complete: a run that ends here goes on."""
+        if self._moments is not None:
+            store = self._run_state.store
+            segments = store.segments.get(store.segments.ids_of_video(reading.video_id))
+            content = reading.identity.fingerprint
+            self._moments.finish(reading.job.path, content, segments, first=reading.start_s)
+
+    def _find_stored(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
+        """Return the segments of an opened file that need not be encoded."""
+        if not self._begin(reading, opened):
+            return {number for number, _, _ in opened.cuts}
+        return self._run_state.store.segments.stored_indices(reading.video_id)
+
+    def _find_start(self, reading: "_Reading", opened: OpenedVideo) -> SegmentStart | None:
+        """Return the number and the start of the first segment to encode; None if the pictures are complete."""
+        if not self._begin(reading, opened):
+            return None
+        num_stored, end_s = self._run_state.store.segments.resume_point(reading.video_id)
+        return num_stored, opened.start if end_s is None else end_s
+
+    def _begin(self, reading: "_Reading", opened: OpenedVideo) -> bool:
+        """Begin or continue a video in the store; return False if its pictures are complete."""
+        reading.identity = check_unchanged(reading.job.path, reading.identity)
+        if not reading.has_pictures:
+            reading.start_s = opened.start
+            reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
+        return not reading.has_pictures
+
+    def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> WordsRequest:
+        """Return which words to read of an opened file."""
+        if self._run_state.words is None:
+            return {}
+        if reading.words is None:
+            fingerprint, paths = self._find_content(reading.job, reading.video_id)
+            reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
+        request = dict(reading.words.request())
+        for source in [source for source in request if KINDS[source].load_frame_reader is not None]:
+            # The frames that were sampled of a segment are found again from its start.
+            store, start_s = self._run_state.store, request[source]["start_s"]
+            stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
+            first = max(
+                ((segment.number, segment.start) for segment in stored if segment.start <= start_s), default=None
+            )
+            request[source] = {**request[source], "segment": first}
+        return request
+
+    def _submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
+        if self._encoding is not None:
+            return self._encoding.submit(frames)
+        future: Future[SegmentEmbedding] = Future()
+        future.set_result(self._encode([frames])[0])
+        return future
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The state of reading one file.
+
+    Attributes:
+        job: The file.
+        identity: Its identity when it was last looked at.
+        video_id: Id of its video, once it has begun.
+        start_s: Start of the video in seconds, once it has begun.
+        has_pictures: Whether the video is complete but for its words.
+        is_decoding: Whether frames are being decoded, from which texts are read too.
+        words: Its words, once they have begun.
+    """
+
+    job: FileJob
+    identity: Identity
+    video_id: int = -1
+    start_s: float = 0.0
+    has_pictures: bool = False
+    is_decoding: bool = False
+    words: ContentWords | None = None
+
+    def give_up_words(self, reason: str) -> bool:
+        """Abandon the source that was being read when the decoder failed; return False if there is none."""
+        if self.words is None:
+            return False
+        source = find_fault(self.words.remaining, is_decoding=self.is_decoding)
+        if source is not None:
+            self.words.finish(source, reason)
+        return source is not None

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
-from vidret.index.progress import FileJob, IndexReport, Progress, Workload
+from vidret.index.options import FileJob, IndexReport, Progress, Workload
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME

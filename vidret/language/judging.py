@@ -6,13 +6,15 @@ Sources: FIRST (arXiv 2406.15657) and RankGPT for windows; permutation self-cons
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from vidret.errors import VidretError
-from vidret.language.prompt import format_clock
+from vidret.language.answers import format_clock
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize
 from vidret.types import Hit, TextSource, TimedText, VideoName
+from vidret.video.files import may_exist, stat_file
+from vidret.video.workers.image_pool import ImagePool
 
 MAX_WORDS = 300  # of one candidate, as FIRST cuts passages
 NEAR_S = 15.0  # words this far from the best segment belong to a candidate
@@ -242,3 +244,26 @@ def merge_orders(orders: Sequence[Sequence[int]]) -> list[int]:
         for rank, item in enumerate(order):
             ranks[item] += rank
     return sorted(ranks, key=lambda item: (ranks[item], item))
+
+
+class FileFrames:
+    """Draws frames of files. A context manager, whose decoding process starts with the first frame."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._pool = ImagePool(1)
+
+    def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
+        """Return a JPEG of the frame nearest to a time, at most ``width`` pixels wide.
+
+        Raises:
+            DecodeError: The frame cannot be decoded.
+        """
+        path = next((path for path in video.paths if may_exist(path)), video.paths[0])
+        return self._pool.draw_frame(path, stat_file(path), min(time_s, video.duration), width)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.close()

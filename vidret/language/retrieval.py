@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 from vidret.errors import VidretError
-from vidret.language.query_plans import QueryPlan
-from vidret.language.questions import RetrievalQuery, plan_queries
+from vidret.language.questions import QueryPlan, RetrievalQuery, plan_queries
 from vidret.language.spans import overlap_largely, spread_times, widen_span
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query

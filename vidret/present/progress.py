@@ -14,7 +14,7 @@ from vidret.present.terminal import console, print_message, shows_bars
 from vidret.text import format_time
 
 if TYPE_CHECKING:
-    from vidret.index.progress import Progress
+    from vidret.index.options import Progress
 
 LOG_INTERVAL_S = 10.0
 JSON_INTERVAL_S = 1.0

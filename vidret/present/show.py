@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vidret.language.judging import JudgedHit
     from vidret.search.query.grammar import Interpretation
-    from vidret.store.contents import MomentCounts
+    from vidret.store.lookup import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.texts.store import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment

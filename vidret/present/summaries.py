@@ -12,7 +12,7 @@ from vidret.text import display_path, format_time
 if TYPE_CHECKING:
     from vidret.index.importing import ImportReport
     from vidret.index.merging import MergeReport
-    from vidret.index.progress import IndexReport
+    from vidret.index.options import IndexReport
     from vidret.language.describing import DescribeReport
 
 MAX_LISTED = 5  # files of one kind

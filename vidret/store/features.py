@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR
-from vidret.store.os_calls import open_handle, remove_closed, sync_data, write_at
+from vidret.store.disk import open_handle, remove_closed, sync_data, write_at
 from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]

@@ -9,7 +9,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.vectors.base import VectorLocation
 from vidret.store.vectors.current import HOME
-from vidret.store.vectors.milvus_address import DEFAULT_FILE
+from vidret.store.vectors.milvus_collection import DEFAULT_FILE
 from vidret.store.vectors.registry import check_address
 
 CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"

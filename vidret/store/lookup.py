@@ -1,13 +1,17 @@
-"""Lookup of the videos of an index by path, or by the end of one."""
+"""Videos of an index by path, or by the end of one, and what is stored of them."""
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.records import StoredVideo
+from vidret.store.records import KEPT, MOMENTS, PROJECTED, StoredVideo
 from vidret.store.store import Store
 from vidret.text import absolute_path, compose, strip_query
-from vidret.types import Filters, VideoName
+from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, VideoName
 
 MAX_NAMED = 3  # paths in a message
 
@@ -82,3 +86,88 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
         name = path if isinstance(path, int) else strip_query(os.fspath(path))
         raise StoreError(f"{name}: not in the index; index it first")
     return found
+
+
+BATCH = 4096  # segments that are read together
+
+
+def read_embeddings(store: Store, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
+    """Read the vectors of the searchable videos that match, in the order of their paths and times.
+
+    A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
+    """
+    paths = {video.id: video.paths[0] for video in store.videos.find(filters)}
+    ids = np.array([each for video in sorted(paths) for each in store.segments.ids_of_video(video)], np.int64)
+    rows: list[tuple[str, float, float, int, np.ndarray]] = []
+    for first in range(0, len(ids), BATCH):
+        stored = store.features.read(ids[first : first + BATCH], tokens=False)
+        for segment, frames, times in zip(stored.segments, stored.frames, stored.times, strict=True):
+            path, vectors = paths[segment.video], np.asarray(frames, np.float32)
+            if level == "segment":
+                mean = vectors.mean(0)
+                rows.append((path, segment.start, segment.end, segment.video, mean / np.linalg.norm(mean)))
+            else:
+                rows += [
+                    (path, float(time), float(time), segment.video, vector)
+                    for time, vector in zip(times, vectors, strict=True)
+                ]
+    rows.sort(key=lambda row: row[:2])
+    return Embeddings(
+        paths=tuple(row[0] for row in rows),
+        videos=np.array([row[3] for row in rows], np.int64),
+        times=np.array([row[1:3] for row in rows], np.float64).reshape(-1, 2),
+        vectors=np.array([row[4] for row in rows], np.float32).reshape(-1, store.dim),
+    )
+
+
+def read_shots(store: Store, video_id: int) -> list[Shot]:
+    """Return the shots of the stored part of a video, by time; none if it was indexed without shots.
+
+    Raises:
+        StoreError: There is no such video.
+    """
+    segments = list(store.segments.intact(store.segments.ids_of_video(video_id)).values())
+    if not (store.videos.get(video_id).follows_shots and segments):
+        return []
+    start, end = min(each.start for each in segments), max(each.end for each in segments)
+    return list_shots(store.shots.of_video(video_id), start, end)
+
+
+def list_shots(changes: Iterable[ShotChange], start: float, end: float) -> list[Shot]:
+    """Return the shots between changes of shot, which ascend, in a video from ``start`` to ``end`` seconds."""
+    shots = []
+    begins_with: ShotKind | None = None
+    for change in takewhile(lambda change: change.start < end, changes):
+        if start < change.start:
+            shots.append(Shot(start, change.start, begins_with))
+        if change.end >= start:  # not if a longer change covers it
+            start, begins_with = change.end, change.kind
+    return [*shots, Shot(start, end, begins_with)] if start < end else shots
+
+
+@dataclass(frozen=True, slots=True)
+class MomentCounts:
+    """The videos that are prepared for grounding heads, each counted once per head, and what their files take."""
+
+    videos: int
+    seconds: float
+    num_bytes: int
+
+    @property
+    def bytes_per_hour(self) -> float:
+        """Return the size of what one head needs of an hour of video."""
+        return 3600 * self.num_bytes / max(self.seconds, 1.0)
+
+
+def count_moments(store: Store) -> MomentCounts:
+    """Count the files that are kept for the grounding heads of an index."""
+    paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
+    contents = store.videos.contents([path.stem for path in paths]) if paths else {}
+    num_videos, seconds, num_bytes = 0, 0.0, 0
+    for path in paths:
+        if path.stem in contents:
+            video = store.videos.get(contents[path.stem])
+            num_videos += 1
+            seconds += video.duration - video.start
+            num_bytes += path.stat().st_size
+    return MomentCounts(num_videos, seconds, num_bytes)

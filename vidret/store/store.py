@@ -15,6 +15,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.repair import repair_catalog
 from vidret.store.catalog.tables import Metadata
+from vidret.store.disk import WriteAccess, WriterLock
 from vidret.store.epochs import Epochs
 from vidret.store.folder import (
     CATALOG,
@@ -26,7 +27,6 @@ from vidret.store.folder import (
     create_folder,
     find_pictures,
 )
-from vidret.store.lock import WriteAccess, WriterLock
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot

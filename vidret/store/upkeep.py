@@ -1,25 +1,26 @@
-"""Upkeep of an open index: metadata, pruning and compaction, saving and moving vectors, detection of damage."""
+"""Upkeep of an open index: pruning, saving and moving vectors, detection of damage, another content in its place."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store import switching
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.catalog.database import REPAIR
-from vidret.store.catalog.matching import IN_IDS, ids_to_json
+from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.repair import find_bad_rows
+from vidret.store.catalog.tables import IN_IDS, CheckedTables, ids_to_json
+from vidret.store.disk import WriteAccess, remove_closed, sync_folder
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
 from vidret.store.folder import CATALOG, FEATURES, VECTORS
-from vidret.store.lock import WriteAccess
-from vidret.store.os_calls import remove_closed, sync_folder
 from vidret.store.records import BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.snapshots.changes import restart_log
-from vidret.store.vectors.current import CurrentVectors
+from vidret.store.snapshots.columns import KEY
+from vidret.store.vectors.base import FAISS, VectorLocation
+from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, find_mismatch
 
@@ -218,12 +219,12 @@ class Upkeep:
             StoreError: The vectors of the index are not in FAISS, or a file cannot be read.
         """
         with self._access:
-            switching.take_content(self._folder, self._catalog, source)
+            take_content(self._folder, self._catalog, source)
 
     def continue_ids(self, other: Path) -> None:
         """Let the ids of new videos and segments go on after those of another index."""
         with self._access, contextlib.closing(Catalog(other / CATALOG, write=False)) as catalog:
-            switching.continue_ids(self._catalog, catalog)
+            continue_ids(self._catalog, catalog)
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
         """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes to be rebuilt."""
@@ -244,3 +245,52 @@ class Upkeep:
             with self._access:
                 drop_segments(self._catalog, [segment.id for segment in damaged])
         return damaged
+
+
+COPY = "switch.sqlite"
+
+
+def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
+    """Replace the content of an index, which is open for writing, by that of ``source``; see ``Store.take_over``."""
+    if VectorLocation.from_json(catalog.tables.meta(HOME)).address != FAISS:
+        raise StoreError(f"{folder}: the vectors must be in faiss to change the encoder; first: vidret store move")
+    epoch, generation = int(catalog.tables.fact("epoch")) + 1, int(catalog.tables.fact("generation")) + 1
+    other = Catalog(source / CATALOG, write=True)
+    copy = source / COPY
+    try:
+        _link_features(source / FEATURES, int(other.tables.fact("epoch")), folder / FEATURES, epoch)
+        for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
+            path.unlink(missing_ok=True)  # of a process that was killed
+        with contextlib.closing(Database(copy, write=True, create=True)) as database:
+            other.database.replace(database)
+            tables = CheckedTables(database)
+            with database.transaction(durable=True):
+                tables.set_meta("epoch", epoch)
+                tables.set_meta("generation", generation)
+                restart_log(database)
+                database.run("DELETE FROM meta WHERE key IN (?, ?, ?)", MANIFEST, HELD_IDS, KEY)
+            database.replace(catalog.database)
+    finally:
+        other.close()
+
+
+def continue_ids(catalog: Catalog, other: Catalog) -> None:
+    """Let the ids of videos and segments of ``catalog`` go on after those of another index."""
+    with catalog.database.transaction():
+        for table in ("videos", "segments"):
+            sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
+            last = max(int(each.database.value(sql, table)) for each in (catalog, other))
+            catalog.database.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
+            catalog.database.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
+        catalog.tables.set_tail(*catalog.tables.tail())  # it repeats the last id
+
+
+def _link_features(source: Path, source_epoch: int, target: Path, epoch: int) -> None:
+    """Link the feature files of an epoch under another epoch; copy them where there are no links."""
+    for old, new in zip(feature_paths(source, source_epoch), feature_paths(target, epoch), strict=True):
+        new.unlink(missing_ok=True)
+        try:
+            os.link(old, new)
+        except OSError:  # such as on exFAT
+            shutil.copyfile(old, new)
+    sync_folder(target)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidret.errors import StoreError
+from vidret.store.disk import open_handle, unlock, wait_for_lock
 from vidret.store.folder import check_entries
-from vidret.store.os_calls import open_handle, unlock, wait_for_lock
 
 FILE, LOCK = "watches.json", "watches.lock"
 

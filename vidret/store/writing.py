@@ -10,9 +10,9 @@ from jaxtyping import Float64
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.segments import check_shots
+from vidret.store.disk import WriteAccess
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Rows, round_to_float16
-from vidret.store.lock import WriteAccess
 from vidret.store.records import FILE_STATES, FileState, NewSegment, StoredRow, VideoRecord
 from vidret.store.vectors.current import CurrentVectors
 from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from vidret.encode.clip.model import load_exactly
 from vidret.encode.clip.text import TextTower
-from vidret.encode.clip.weight_names import Names
-from vidret.encode.clip.weights import Weights, rename
+from vidret.encode.clip.weights import Names, Weights, rename
 from vidret.errors import EncoderError
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"

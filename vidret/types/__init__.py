@@ -4,50 +4,65 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
-from vidret.types.concepts import Concept, ConceptExample, ExampleLike, as_example
-from vidret.types.copies import CopiedFile, CopyGroup, SharedFootage
-from vidret.types.embeddings import (
-    EmbeddingLevel,
-    Embeddings,
-    LayerTokens,
-    LayerWords,
-    SegmentEmbedding,
-    TextEmbedding,
-    Vector,
-)
 from vidret.types.media import (
     NO_TIME,
     SHOT_KINDS,
     SOURCES,
     TEXT_SOURCES,
+    EmbeddingLevel,
+    Embeddings,
     Frames,
     Interpolation,
+    LayerTokens,
+    LayerWords,
     Picture,
     Resize,
     Sampling,
     Segment,
+    SegmentEmbedding,
     Shot,
     ShotChange,
     ShotKind,
     Source,
+    TextEmbedding,
     TextSource,
     TimedText,
+    Vector,
 )
 from vidret.types.options import NamedOption, Option, build_options, flatten_options, list_options
 from vidret.types.queries import (
     ALL_VIDEOS,
     CANDIDATES,
+    MAX_EVENTS,
+    MAX_QUERY_LENGTH,
     ComposedQuery,
+    Concept,
+    ConceptExample,
+    ExampleLike,
     Filters,
     LocateOptions,
     Query,
     SearchOptions,
+    Sequence,
     VideoName,
+    as_example,
 )
-from vidret.types.results import LIKELY, UNLIKELY, Curve, Evidence, Hit, Likelihood, Moment, rate_probability
+from vidret.types.results import (
+    LIKELY,
+    UNLIKELY,
+    CopiedFile,
+    CopyGroup,
+    Curve,
+    EventSpan,
+    Evidence,
+    Hit,
+    Likelihood,
+    Moment,
+    SharedFootage,
+    rate_probability,
+)
 from vidret.types.rows import RowField, Shown, from_row, list_row_fields, show_property, to_row
 from vidret.types.searchable import Searchable, VideoLibrary
-from vidret.types.sequence import MAX_EVENTS, MAX_QUERY_LENGTH, EventSpan, Sequence
 
 __all__ = [
     "ALL_VIDEOS",

@@ -3,11 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from vidret.types.concepts import Concept, ExampleLike
-from vidret.types.copies import CopyGroup, SharedFootage
 from vidret.types.media import Shot, Source, TextSource, TimedText
-from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
-from vidret.types.results import Curve, Hit, Moment
+from vidret.types.queries import (
+    ALL_VIDEOS,
+    CANDIDATES,
+    Concept,
+    ExampleLike,
+    Filters,
+    LocateOptions,
+    Query,
+    SearchOptions,
+    VideoName,
+)
+from vidret.types.results import CopyGroup, Curve, Hit, Moment, SharedFootage
 
 
 class Searchable(ABC):

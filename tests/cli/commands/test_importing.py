@@ -17,8 +17,7 @@ from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.index.importing import check_embeddings
-from vidret.index.vector_files import read_vectors
+from vidret.index.importing import check_embeddings, read_vectors
 from vidret.present.contents import write_embeddings
 from vidret.types import EmbeddingLevel, Embeddings
 

@@ -14,7 +14,7 @@ from tests.cli.runner import Runner
 from tests.fakes import write_film
 from vidret.engine import Engine
 from vidret.index import changes
-from vidret.index.progress import IndexReport
+from vidret.index.options import IndexReport
 from vidret.store.store import Store
 
 watchfiles = pytest.importorskip("watchfiles", reason="needs the extra watch")

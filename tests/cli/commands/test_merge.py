@@ -8,7 +8,7 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fakes import write_film
 from tests.indexed_texts import add_words, find_content
-from vidret.index.merging import merge
+from vidret.index import merging
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_interrupted_merge_continues(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(merge.Merge, "_write_paths", interrupt)
+        patch.setattr(merging.Merge, "_write_paths", interrupt)
         code, _, err = run("merge", *sources, "--index", tmp_path / "all")
     assert code == 1
     assert "Interrupted" in err

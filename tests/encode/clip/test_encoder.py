@@ -23,8 +23,7 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
-from vidret.encode.families.open_clip_loading import find_clip_source, infer_architecture, read_resize
+from vidret.encode.families.open_clip import OpenClipEncoder, find_clip_source, infer_architecture, read_resize
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import _note_split
 from vidret.encode.names import ModelName

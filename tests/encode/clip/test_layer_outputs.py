@@ -27,7 +27,7 @@ from vidret.encode.clip.vision import VisionTower
 from vidret.encode.clip.weights import convert_state_dict, from_open_clip
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
+from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, Sampling
 

@@ -15,8 +15,14 @@ from tests.goldens import find_cases
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
-from vidret.encode.clip.weight_names import OPEN_CLIP
-from vidret.encode.clip.weights import convert_state_dict, from_open_clip, pack_attention, read_weights, rename
+from vidret.encode.clip.weights import (
+    OPEN_CLIP,
+    convert_state_dict,
+    from_open_clip,
+    pack_attention,
+    read_weights,
+    rename,
+)
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 

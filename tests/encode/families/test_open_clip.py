@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from tests.encode.hf_models import TEXT, make_tokenizer, transformers
-from vidret.encode.families.open_clip_encoder import fuse_branches
+from vidret.encode.families.open_clip import fuse_branches
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
@@ -81,7 +81,7 @@ def test_a_patch_is_pooled_like_an_image_of_it_alone() -> None:
     visual = encoder._model.visual
     visual.trunk.fc_norm = torch.nn.Identity()
     frames = make_frames(encoder, 1)
-    from vidret.encode.families.open_clip_encoder import encode_with_patches
+    from vidret.encode.families.open_clip import encode_with_patches
 
     images = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255
     vectors, patches = encode_with_patches("mean", visual, images)

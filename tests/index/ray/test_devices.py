@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
 def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:
-    from vidret.index.ray.cluster import join_cluster
+    from vidret.index.ray.run import join_cluster
 
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -42,7 +42,7 @@ def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visib
 
 @pytest.mark.parametrize("failures", [1, 2])
 def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
-    from vidret.index.ray import cluster
+    from vidret.index.ray import run
 
     starts = list[str]()
 
@@ -53,7 +53,7 @@ def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failur
 
     monkeypatch.setattr(ray, "init", start)
     fails = pytest.raises(VidretError, match=r"Ray cannot start on this machine \(The current node timed out")
-    with fails if failures == 2 else nullcontext(), cluster.join_cluster(None):
+    with fails if failures == 2 else nullcontext(), run.join_cluster(None):
         pass
     assert starts == ["local", "local"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import DecodeError, VidretError
-from vidret.index.progress import FileJob
+from vidret.index.options import FileJob
 from vidret.index.run_state import RunState
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding

@@ -19,7 +19,7 @@ from tests.index.samples import make_hostile_files, read_contents, read_states, 
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.index.progress import FileJob, IndexReport, Progress
+from vidret.index.options import FileJob, IndexReport, Progress
 from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
 from vidret.store.store import Store

@@ -24,7 +24,7 @@ from vidret.channels.texts.run import ContentWords, open_words
 from vidret.encode.sentences import DIM
 from vidret.engine import Engine
 from vidret.errors import ChangedError, DecodeError, UnreachableError
-from vidret.index.progress import FileJob
+from vidret.index.options import FileJob
 from vidret.index.run_state import RunState
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -52,7 +52,7 @@ pytestmark = [
 ]
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
-reading = pytest.importorskip("vidret.index.ray.reading")
+reading = pytest.importorskip("vidret.index.ray.workers")
 results = pytest.importorskip("vidret.index.ray.driver")
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly

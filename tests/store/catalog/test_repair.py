@@ -12,7 +12,7 @@ from vidret.store import Store
 from vidret.store.catalog import repair
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
-from vidret.store.lock import WriterLock
+from vidret.store.disk import WriterLock
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 
 from ..samples import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.vectors.milvus_address import find_milvus_file, split_milvus_server
+from vidret.store.vectors.milvus_collection import find_milvus_file, split_milvus_server
 from vidret.store.vectors.registry import normalise_address
 
 

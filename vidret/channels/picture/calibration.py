@@ -17,8 +17,8 @@ from vidret.align.calibration import balance_columns, sk_norm
 from vidret.channels.picture.ranking import FrameRows, Levels, Packed, Ranker
 from vidret.errors import StoreError, VidretError
 from vidret.store.joined.ids import STRIDE
-from vidret.store.potentials import PotentialsFile, read_potentials, remove_potentials, write_potentials
 from vidret.store.records import CALIBRATION
+from vidret.store.snapshots.columns import PotentialsFile, read_potentials, remove_potentials, write_potentials
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 

@@ -25,7 +25,7 @@ from vidret.cli.options import (
 from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
-    from vidret.language.citations import CitedAnswer
+    from vidret.language.answers import CitedAnswer
 
 QuestionArgument = Annotated[str, argument("A question about the videos.", "QUESTION")]
 VideosArgument = Annotated[list[str] | None, argument("Indexed videos to look in; default: all of them.", "[VIDEO]...")]
@@ -78,8 +78,8 @@ def ask_command(
 ) -> None:
     """Answer a question from the moments that a search finds, by a language model that cites them."""
     from vidret.client import RemoteEngine
-    from vidret.language.frames import FileFrames
-    from vidret.language.prompt import context_to_text, write_images
+    from vidret.language.answers import context_to_text, write_images
+    from vidret.language.judging import FileFrames
     from vidret.language.retrieval import ContextOptions, gather_context
 
     if images is not None and not only_context:
@@ -102,7 +102,7 @@ def ask_command(
 
 def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:
     """Print an answer and the moments that it cites; what was removed goes to stderr."""
-    from vidret.language.citations import describe_citation
+    from vidret.language.answers import describe_citation
     from vidret.text import show_path
     from vidret.types import to_row
 

@@ -55,7 +55,7 @@ def embeddings_command(
 ) -> None:
     """Write the stored vectors with their paths and times. No model is loaded."""
     from vidret.present.contents import check_vector_format, write_embeddings
-    from vidret.store.contents import read_embeddings
+    from vidret.store.lookup import read_embeddings
     from vidret.store.store import Store
     from vidret.text import absolute_path
     from vidret.types import Filters
@@ -96,7 +96,7 @@ def import_command(
     --model names the encoder of the vectors, which reads queries. Safe to interrupt and run again. Exits with 1 if the
     vectors of a video were not taken.
     """
-    from vidret.index.vector_files import read_vectors
+    from vidret.index.importing import read_vectors
 
     embeddings = read_vectors(source)
     with open_engine(index, model, device, "auto") as engine, show_count("importing", "videos") as on_count:

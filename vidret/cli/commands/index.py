@@ -52,7 +52,7 @@ from vidret.cli.options import (
     PrecisionOption,
     WorkersOption,
 )
-from vidret.endpoints.webhook import check_webhook
+from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.show import run_to_dict
@@ -64,7 +64,7 @@ from vidret.video.decoders.registry import DECODERS
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
     from vidret.engine import Engine, IndexRunner
-    from vidret.index.progress import IndexReport
+    from vidret.index.options import IndexReport
     from vidret.language.describing import DescribeReport
     from vidret.language.endpoint import ChatEndpoint
 

@@ -14,7 +14,7 @@ from vidret.present.terminal import print_message
 from vidret.text import sanitize, show_path
 
 if TYPE_CHECKING:
-    from vidret.store.contents import MomentCounts
+    from vidret.store.lookup import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.store import Store
 
@@ -73,7 +73,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
-    from vidret.store.contents import count_moments
+    from vidret.store.lookup import count_moments
     from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
     from vidret.store.watch_list import find_damaged_watches

@@ -88,8 +88,7 @@ def shots_command(
     sheet: StoryboardOption = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
-    from vidret.store.contents import read_shots
-    from vidret.store.lookup import look_up_video
+    from vidret.store.lookup import look_up_video, read_shots
 
     shots = read_contents(
         context,

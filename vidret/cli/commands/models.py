@@ -67,7 +67,7 @@ def models_command(
 
 def show_speeds(names: list[str], *, as_json: bool) -> None:
     """Measure models one after the other, and print their speeds."""
-    from vidret.encode.speed import measure_speed
+    from vidret.encode.encoder import measure_speed
 
     rows = []
     for name in names:

@@ -94,7 +94,7 @@ def rate_command(
 def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
     """Index the videos of a split with an encoder, evaluate retrieval, and measure the speed of the encoder."""
     from vidret.channels.picture.ranking import MEAN
-    from vidret.encode.speed import measure_speed
+    from vidret.encode.encoder import measure_speed
     from vidret.evaluate.comparing import describe_rated
     from vidret.evaluate.retrieval import evaluate_retrieval
 

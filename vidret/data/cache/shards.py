@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidret.errors import VidretError
-from vidret.store.os_calls import sync_data, try_lock, unlock, wait_for_lock
+from vidret.store.disk import sync_data, try_lock, unlock, wait_for_lock
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.open_clip_encoder import OpenClipEncoder
-from vidret.encode.families.open_clip_loading import load_open_clip, read_resize
+from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip, read_resize
 from vidret.encode.names import ModelName, refuse_merge
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
 from vidret.errors import EncoderError

@@ -55,7 +55,7 @@ def find_loader(family: Family) -> Loader:
 
             return load_starter
         case "hf":
-            from vidret.encode.families.transformers_loading import load_transformers
+            from vidret.encode.families.transformers import load_transformers
 
             return load_transformers
         case "st":

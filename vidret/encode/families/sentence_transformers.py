@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, gather_segments
-from vidret.encode.families.transformers_loading import choose_float_precision
+from vidret.encode.families.transformers import choose_float_precision
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source

@@ -11,7 +11,7 @@ import numpy as np
 from vidret.channels.texts.run import ContentWords, WordsRun
 from vidret.encode.sentences import DIM
 from vidret.errors import VidretError
-from vidret.index.progress import FileJob
+from vidret.index.options import FileJob
 from vidret.index.ray.rows import (
     ContentFinished,
     ContentTask,

@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.language.citations import CitedAnswer, stream_answer
+from vidret.language.answers import CitedAnswer, stream_answer
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
-from vidret.language.query_plans import CACHE, plan_with_model
-from vidret.language.questions import MAX_QUESTION
+from vidret.language.questions import CACHE, MAX_QUESTION, plan_with_model
 from vidret.language.retrieval import (
     DEFAULT_CONTEXT,
     ContextMoment,

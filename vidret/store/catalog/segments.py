@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from vidret.errors import StoreError
-from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json, order_by_ids
-from vidret.store.catalog.tables import INTACT, LOCATION, CheckedTables
+from vidret.store.catalog.tables import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange

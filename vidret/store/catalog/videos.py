@@ -7,8 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from vidret.errors import StoreError
-from vidret.store.catalog.matching import IN_IDS, LIVE, MATCHING, filter_values, ids_to_json
-from vidret.store.catalog.tables import COLUMNS, INTACT, CheckedTables
+from vidret.store.catalog.tables import (
+    COLUMNS,
+    IN_IDS,
+    INTACT,
+    LIVE,
+    MATCHING,
+    CheckedTables,
+    filter_values,
+    ids_to_json,
+)
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 

@@ -1,23 +1,27 @@
-"""Numpy columns that grow, and those of a snapshot in a file, so that opening an index reads no row of the catalog.
+"""Numpy columns that grow, and columns in files, so that opening an index reads no row of the catalog.
 
-Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of the file with
+Rows are appended in place, and arrays that were handed out never change. The catalog lists the columns of a file with
 their checksums and the position at which they were complete. A file that is damaged, missing or of another time costs
-the time to read the rows, and no wrong result.
+the time to compute them again, and no wrong result.
 """
 
 import json
 import logging
 import mmap
 import os
+import re
+import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.os_calls import sync_folder
+from vidret.store.disk import remove_closed, sync_folder
 from vidret.store.snapshots.changes import Position
 
 MIN_ROOM = 1024
@@ -132,3 +136,84 @@ def load_columns(folder: Path, listed: str, dtypes: Mapping[str, type[np.generic
         logger.info("%s: reading all rows (checksum)", folder / FILE_NAME)
         return None
     return columns, position
+
+
+POTENTIALS = "potentials"  # the folder of columns that grow with the segments
+POTENTIALS_NAME = re.compile(r"[0-9a-f]{32}\.rows")
+
+Ids = Int64[np.ndarray, " _id"]
+
+
+@dataclass(frozen=True, slots=True)
+class PotentialsFile:
+    """A file, the number of its rows, and the checksum of these."""
+
+    name: str
+    num_rows: int
+    checksum: int
+
+    def __post_init__(self) -> None:
+        """Check the name, which could lead out of the folder.
+
+        Raises:
+            ValueError: ``write_potentials`` writes no such file.
+        """
+        if not POTENTIALS_NAME.fullmatch(self.name):
+            raise ValueError(f"name must be that of a file of potentials, got {self.name}")
+
+
+def write_potentials(
+    folder: Path, ids: Ids, columns: Mapping[str, Float32[np.ndarray, " id"]], stored: PotentialsFile | None
+) -> PotentialsFile:
+    """Write rows durably: those after the rows of the file in which the first are ``stored``, or all to a new file.
+
+    Raises:
+        StoreError: The disk is full or fails.
+    """
+    known = stored or PotentialsFile(f"{uuid.uuid4().hex}.rows", 0, 0)
+    rows = np.empty(len(ids) - known.num_rows, _row_type(columns))
+    rows["id"] = ids[known.num_rows :]
+    for name, column in columns.items():
+        rows[name] = column[known.num_rows :]
+    path = folder / POTENTIALS / known.name
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("r+b" if stored else "xb") as file:
+            file.seek(known.num_rows * rows.itemsize)
+            file.write(rows.tobytes())
+            file.truncate()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    return PotentialsFile(known.name, len(ids), zlib.crc32(rows.tobytes(), known.checksum))
+
+
+def read_potentials(
+    folder: Path, stored: PotentialsFile, names: Sequence[str]
+) -> tuple[Ids, dict[str, Float32[np.ndarray, " id"]]]:
+    """Return the ids and the columns of a file.
+
+    Raises:
+        StoreError: The file is missing or damaged.
+    """
+    path = folder / POTENTIALS / stored.name
+    try:
+        row_type, num_bytes = _row_type(names), path.stat().st_size
+        rows = np.fromfile(path, row_type, min(stored.num_rows, num_bytes // row_type.itemsize))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    if len(rows) != stored.num_rows or zlib.crc32(rows.data) != stored.checksum:
+        raise StoreError(f"{path}: is damaged (checksum)")
+    return rows["id"].copy(), {name: rows[name].copy() for name in names}
+
+
+def remove_potentials(folder: Path, stored: PotentialsFile) -> None:
+    """Delete a file that the catalog no longer lists."""
+    path = folder / POTENTIALS / stored.name
+    if path.exists():
+        remove_closed(path)
+
+
+def _row_type(names: Mapping[str, object] | Sequence[str]) -> np.dtype:
+    return np.dtype([("id", np.int64), *((name, np.float32) for name in names)])

@@ -10,8 +10,7 @@ import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.matching import IN_IDS, Ids, ids_to_json
-from vidret.store.catalog.tables import CheckedTables
+from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
-from vidret.store.catalog.matching import filter_values
+from vidret.store.catalog.tables import filter_values
 from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position

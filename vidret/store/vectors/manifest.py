@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidret.errors import StoreError
-from vidret.store.os_calls import remove_closed, sync_folder
+from vidret.store.disk import remove_closed, sync_folder
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,15 @@ from vidret.store.consent import check_allowed
 from vidret.store.snapshots.bitmap import contains
 from vidret.store.snapshots.snapshot import Choice, Selection
 from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
-from vidret.store.vectors.milvus_address import DEFAULT_FILE, FORMS, MILVUS, normalise_milvus
-from vidret.store.vectors.milvus_collection import LIMIT, Collection, missing_collection_error
+from vidret.store.vectors.milvus_collection import (
+    DEFAULT_FILE,
+    FORMS,
+    LIMIT,
+    MILVUS,
+    Collection,
+    missing_collection_error,
+    normalise_milvus,
+)
 from vidret.store.vectors.milvus_rows import PictureRows, TextRows, to_milvus_filter
 from vidret.store.vectors.mirror import PushTask, StaleRows
 from vidret.types import ALL_VIDEOS

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.language.causal import transformers, write_causal_model
 from vidret.encode.causal import CausalModel, load_causal_model
 from vidret.errors import EncoderError, VidretError
+from vidret.language.judges import NO_QUERY, FirstJudge, IcrJudge, calibrate_attention, sort_scores
 from vidret.language.judging import Candidate, write_passage
-from vidret.language.local_judges import NO_QUERY, FirstJudge, IcrJudge, calibrate_attention, sort_scores
 
 CANDIDATES = [
     Candidate(name=f"{name}.mp4", text=text)

@@ -1,21 +1,29 @@
-"""Loading open_clip models by name, from the model hub or from a file."""
+"""Models of open_clip: how they are loaded, and the encoder that runs those other than plain CLIP ViTs."""
 
 import difflib
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
+from einops import rearrange, repeat
 from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line, read_weights
+from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
+from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import check_reachable
-from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName
+from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName, drop_whole
 from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
-from vidret.types import Resize
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +205,148 @@ def find_tokenizer_files(text: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the repositories that a text tower's configuration needs from transformers, each with a file of it."""
     names = (("hf_tokenizer_name", "tokenizer_config.json"), ("hf_model_name", "config.json"))
     return [(str(text[key]), file) for key, file in names if text.get(key)]
+
+
+class OpenClipEncoder:
+    """An open_clip model; a segment's vector is the mean of its frames' vectors, its tokens the projected patches.
+
+    Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``; vectors are float32 of unit
+    length.
+    """
+
+    encodes_frames_alone = True
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        sampling: Sampling | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        """Wrap an open_clip model with loaded weights and its tokenizer; ``batch_size`` counts frames."""
+        preprocess = open_clip.get_model_preprocess_cfg(model)
+        self.name, self.device = name, str(device)
+        self.resize = read_resize(drop_whole(name), preprocess)
+        self.sampling = sampling or Sampling()
+        self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
+        self._mean, self._std = preprocess["mean"], preprocess["std"]
+        self._model = fuse_branches(model.eval()).to(device, dtype)
+        self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
+        self._lock, self._context = Lock(), int(tokenizer([""]).shape[1])
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
+        """
+        pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
+        outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
+        vectors = [output[0] for output in outputs]
+        return gather_segments(batch, vectors, [output[1] for output in outputs] if tokens else [])
+
+    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""
+        images = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
+        if not tokens:
+            return functional.normalize(self._model.encode_image(images).float(), dim=-1).cpu(), torch.empty(0)
+        vectors, patches = encode_with_patches(self.name, self._model.visual, images)
+        return functional.normalize(vectors.float(), dim=-1).cpu(), functional.normalize(patches.float(), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
+
+    def _fits(self, text: str) -> bool:
+        words = self._find_words(self._tokenizer([text]).numpy())[0]
+        return bool(words.stop < self._context - 1)
+
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        ids = self._tokenizer(list(texts)).to(self._device)
+        outputs: list[Any] = []
+        text_tower = getattr(self._model, "text", self._model)
+        with self._lock:  # the hook fires for every thread's forward
+            hook = text_tower.transformer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+            try:
+                sentences = functional.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy()
+            finally:
+                hook.remove()
+        words = functional.normalize(project_words(text_tower, outputs[0]).float(), dim=-1).cpu().numpy()
+        stretches = self._find_words(ids.cpu().numpy())
+        return [
+            TextEmbedding(text, sentence, row[stretch])
+            for text, sentence, row, stretch in zip(texts, sentences, words, stretches, strict=True)
+        ]
+
+    def _find_words(self, ids: np.ndarray) -> list[slice]:
+        """Return the slice of words of each row of ids; an empty text is represented by its end token.
+
+        CLIP's rows are start, words, end, zeros, and the end token has the highest id. SigLIP's are words and padding.
+        """
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        if inner is None:
+            return [slice(1, max(int(end), 2)) for end in ids.argmax(axis=1)]
+        return [slice(0, max(int((row != inner.pad_token_id).sum()), 1)) for row in ids]
+
+
+def fuse_branches(model: Any) -> Any:
+    """Return a model in evaluation mode with each block of several branches fused to one convolution, as MobileCLIP's.
+
+    Vectors stay equal up to rounding, frames are encoded faster. Other models are returned as they are.
+    """
+    if not any(hasattr(module, "reparameterize") for module in model.modules()):
+        return model
+    from timm.utils.model import reparameterize_model
+
+    return reparameterize_model(model, inplace=True)
+
+
+def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the vectors of images (frame, dim) and of their patches (frame, patch, dim), not normalised.
+
+    Raises:
+        EncoderError: The tower is neither a ViT with a projection nor a trunk of timm, or its pooling takes whole
+            images only.
+    """
+    if isinstance(visual, open_clip.timm_model.TimmModel):
+        return _encode_timm(name, visual, images)
+    plain = isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None
+    if not plain or visual.proj is None:
+        raise EncoderError(f"tokens must come from a ViT with a projection or a trunk of timm, got {name}")
+    states = visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)
+    return states["image_features"], states["image_intermediates"][-1] @ visual.proj
+
+
+def _encode_timm(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode by a trunk of timm: a patch's vector is what the trunk's own pooling and head make of it alone."""
+    trunk = visual.trunk
+    features = trunk.forward_features(images)
+    vectors = visual.head(trunk.forward_head(features))
+    if features.ndim == 4:  # a map: frame, width, row, column
+        single = rearrange(features, "frame width row column -> (frame row column) width 1 1")
+    else:  # class tokens first; a patch stands in for them too
+        prefix = int(getattr(trunk, "num_prefix_tokens", 0))
+        single = rearrange(features[:, prefix:], "frame patch width -> (frame patch) width")
+        single = repeat(single, "patch width -> patch token width", token=prefix + 1)
+    try:
+        patches = visual.head(trunk.forward_head(single))
+    except (RuntimeError, AssertionError) as error:
+        raise EncoderError(f"tokens must come from a tower that can pool single patches, got {name}") from error
+    return vectors, rearrange(patches, "(frame patch) dim -> frame patch dim", frame=len(images))
+
+
+def project_words(text_tower: Any, output: Any) -> Tensor:
+    """Return the states of words in the joint space (text, word, dim), from the output of a text transformer."""
+    if hasattr(text_tower, "proj"):  # a text tower of transformers
+        projected: Tensor = text_tower.proj(output.last_hidden_state)
+        return projected
+    states, projection = text_tower.ln_final(output), text_tower.text_projection
+    words: Tensor = projection(states) if isinstance(projection, nn.Module) else states @ projection
+    return words

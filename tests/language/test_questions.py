@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from tests.chatting import Reply, run_chat, say
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
-from vidret.language.query_plans import MAX_QUERY, MAX_WRITTEN, plan_with_model, read_written_queries
-from vidret.language.questions import RetrievalQuery, plan_queries
+from vidret.language.questions import (
+    MAX_QUERY,
+    MAX_WRITTEN,
+    RetrievalQuery,
+    plan_queries,
+    plan_with_model,
+    read_written_queries,
+)
 
 QUESTION = "Who opens the door, and when?"
 

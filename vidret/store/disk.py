@@ -1,0 +1,165 @@
+"""Files on disk: calls that differ between Linux, macOS and Windows, and the lock of the one writer of an index."""
+
+import os
+import re
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+from vidret.errors import StoreError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_WAIT_S = 0.1
+_LOCKED_BYTE = 1 << 30  # Windows keeps others from reading what is locked, so it is a byte that no file has
+
+
+def open_handle(path: Path, *, write: bool) -> int:
+    """Open a file for reading, or for reading and writing, created if it is missing, and return its handle."""
+    flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+    return os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def try_lock(handle: int) -> bool:
+    """Lock a file for this process, unless another has it; return whether it is locked."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def wait_for_lock(handle: int) -> None:
+    """Lock a file as soon as no other process has it."""
+    while not try_lock(handle):
+        time.sleep(_WAIT_S)
+
+
+def unlock(handle: int) -> None:
+    """Release a lock, also for the copies of the handle in forked processes."""
+    if sys.platform == "win32":
+        os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def read_at(handle: int, num_bytes: int, offset: int) -> bytes:
+    """Read from a position."""
+    if hasattr(os, "pread"):
+        return os.pread(handle, num_bytes, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.read(handle, num_bytes)
+
+
+def write_at(handle: int, data: bytes | memoryview, offset: int) -> int:
+    """Write to a position, and return how many bytes were written. One thread at a time may use a handle."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(handle, data, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.write(handle, data)
+
+
+def sync_data(handle: int) -> None:
+    """Wait until the content of a file is on disk."""
+    getattr(os, "fdatasync", os.fsync)(handle)  # macOS and Windows have fsync alone
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the entries of a folder are on disk; Windows writes them with the files."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_closed(path: Path) -> None:
+    """Remove a file; on Windows, leave one that a reader has open to the next writer."""
+    try:
+        path.unlink()
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+
+
+_CONTENT = re.compile(rb"(\d+\n)?")
+
+
+class WriterLock:
+    """A lock on the file ``path``, which contains the process id of the holder."""
+
+    def __init__(self, path: Path) -> None:
+        """Acquire the lock without waiting.
+
+        Raises:
+            StoreError: Another process, or another ``Store`` of this process, is writing, or the file is no lock.
+        """
+        try:
+            handle = open_handle(path, write=True)
+        except OSError as error:
+            raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
+        self._handle = handle
+        self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
+        if not try_lock(handle):
+            holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            self._close()
+            raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
+        if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # a hard link could make it anything
+            self._close()
+            raise StoreError(f"{path}: must hold a process id alone, as the lock of an index does")
+        os.ftruncate(handle, 0)
+        write_at(handle, f"{os.getpid()}\n".encode(), 0)
+        # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._close)
+
+    def release(self) -> None:
+        """Release the lock. The file stays: removing it would allow two writers to lock different files."""
+        if self._close.alive:
+            unlock(self._handle)
+            self._close()
+
+
+class WriteAccess:
+    """The permission to change an index, if it was opened for writing.
+
+    As a context manager it also excludes other threads.
+    """
+
+    def __init__(self, folder: Path, lock: WriterLock | None) -> None:
+        """Grant access if there is a lock."""
+        self._folder, self._lock = folder, lock
+        self._thread_lock = threading.Lock()
+
+    def check(self) -> None:
+        """Check that the index was opened for writing and is still open.
+
+        Raises:
+            StoreError: It was opened for reading, or was closed.
+        """
+        if self._lock is None:
+            raise StoreError(f"{self._folder}: opened for reading, cannot be changed")
+
+    def __enter__(self) -> None:
+        self.check()
+        self._thread_lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread_lock.release()
+
+    def release(self) -> None:
+        """Release the writer lock."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
