@@ -52,7 +52,7 @@ from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
 from vidret.search.query.planning import VERBATIM
 from vidret.store.texts.store import TextStore
-from vidret.types import Filters, Hit, Source, TextEmbedding, TextSource, TimedText
+from vidret.types import Filters, Hit, SearchOptions, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
 
@@ -524,3 +524,17 @@ def test_damaged_full_text_index_is_built_again_in_memory(index: Path, caplog: p
 def test_find_content_names_the_films(folder: Path) -> None:
     contents = {find_content(folder / "index", f"{name}.mp4") for name in FILMS}
     assert len(contents) == len(FILMS), "each film has a content of its own"
+
+
+@pytest.mark.parametrize("query", ["red", "someone says hello", "blue water", "a zebra", "green -hello", "red sign"])
+def test_scores_do_not_depend_on_candidates(engine: Engine, query: str) -> None:
+    """A naive twin reads all of each video, as a location in it does."""
+    results = engine._index.results
+    question = results._fusion.ask(results.analyse(query, None), SearchOptions(rerank="auto"))
+    for candidates in (1, 3, 200):
+        hits = engine.search(query, candidates=candidates)
+        assert hits
+        for hit in hits:
+            scores = results._fusion.score_video(question, hit.video)
+            assert scores is not None
+            assert hit.score == pytest.approx(scores.score, abs=1e-4)

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vidret.channels.picture.candidates
 import vidret.search.fusion
 from tests.fakes import unit
 from tests.spoken import word_vector
 from vidret.engine import Engine
+from vidret.search.query.encoding import encode_queries
+from vidret.search.video_candidates import BLOCK
 from vidret.store import NewSegment, Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.types import Sequence as EventSequence
@@ -76,16 +79,43 @@ def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: 
         assert page == every[offset : offset + PAGE]
 
 
+def find_score(engine: Engine, query: Any, video_id: int) -> float:
+    """Return the score of a video, of which every segment is read."""
+    pictures = engine._index.pictures
+    encoded = encode_queries([query], pictures.encoder)[0]
+    stored = pictures.reranker.read(pictures.ranker, pictures.store.segments.ids_of_video(video_id))
+    return float(pictures.rank([encoded], stored, "none")[1][0].max())
+
+
+@pytest.mark.parametrize("candidates", [1, 5, 40, NUM_VIDEOS * NUM_SEGMENTS])
 @pytest.mark.parametrize("query", SINGLE)
-def test_no_video_scores_more_than_its_best_segment(engine: Engine, query: Any) -> None:
-    """Fewer candidates may miss the best segment of a video, but nothing else depends on them."""
-    best = {hit.video: hit for hit in engine.search(query, NUM_VIDEOS, candidates=NUM_VIDEOS * NUM_SEGMENTS)}
-    for candidates in (5, 40):
-        hits = engine.search(query, NUM_VIDEOS, candidates=candidates)
-        assert all(hit.score <= best[hit.video].score + 1e-3 for hit in hits)
-        same = [hit for hit in hits if hit.segment == best[hit.video].segment]
-        assert len(same) > NUM_VIDEOS / 2
-        assert [hit.score for hit in same] == pytest.approx([best[hit.video].score for hit in same], abs=1e-4)
+def test_scores_do_not_depend_on_candidates(engine: Engine, query: Any, candidates: int) -> None:
+    hits = engine.search(query, NUM_VIDEOS, candidates=candidates)
+    assert len(hits) == NUM_VIDEOS
+    expected = [find_score(engine, query, hit.video) for hit in hits]
+    assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-4)
+    for first in range(0, NUM_VIDEOS, BLOCK):
+        block = [hit.score for hit in hits[first : first + BLOCK]]
+        assert len(block) < BLOCK or candidates < NUM_VIDEOS or block == sorted(block, reverse=True)
+
+
+@pytest.mark.parametrize("query", SINGLE)
+def test_the_nearest_segments_of_a_long_video_set_its_score(
+    engine: Engine, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidret.channels.picture.candidates, "NEAREST_SEGMENTS", 2)
+    pictures = engine._index.pictures
+    encoded = encode_queries([query], pictures.encoder)[0]
+    few, many = (
+        {hit.video: hit.score for hit in engine.search(query, NUM_VIDEOS, candidates=candidates)}
+        for candidates in (5, NUM_VIDEOS * NUM_SEGMENTS)
+    )
+    assert few == pytest.approx(many, abs=1e-4)
+    for video_id, score in few.items():
+        ids = np.array(pictures.store.segments.ids_of_video(video_id))
+        similarities = pictures.store.features.read_vectors(ids).astype(np.float32) @ encoded.positive.sentence
+        stored = pictures.reranker.read(pictures.ranker, ids[np.argsort(-similarities)[:2]])
+        assert score == pytest.approx(float(pictures.rank([encoded], stored, "none")[1][0].max()), abs=1e-4)
 
 
 @pytest.mark.parametrize("query", [*SINGLE, *JOINT])

@@ -1,9 +1,9 @@
 """Hits and moments of a search, with what speaks for them and how likely they are."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +23,6 @@ from vidret.search.placed_moments import find_placed_spans
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.grammar import Interpretation
 from vidret.search.query.planning import HoldsText, interpret_for, plan
-from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.text import display_path, strip_query
 from vidret.types import (
@@ -102,8 +101,11 @@ class FusedResults:
         standard: ScoreStandard | None = None
         while depth is not None:
             ranked = self._fusion.rank(question, options, depth)
-            standard = standard or self._judge(question, ranked, options)
-            for video in self._list_existing(ranked, options, seen, missing):
+            ranked.drop(seen)
+            videos = iter(ranked)
+            best = list(islice(videos, 1))
+            standard = standard or self._judge(question, best, options)
+            for video in self._list_existing(chain(best, videos), options, seen, missing):
                 found.append(make(replace(video, question=question, standard=standard)))
                 if len(found) == options.k:
                     break
@@ -111,26 +113,24 @@ class FusedResults:
         self._warn_missing(missing)
         return found
 
-    def _judge(self, question: Question, ranked: VideoCandidates, options: SearchOptions) -> ScoreStandard:
-        """Return what the scores of a query mean; those of images and vectors are compared with nothing."""
-        best = next(iter(ranked), None)
-        if best is None or not question.query.is_text:
+    def _judge(self, question: Question, best: Sequence[VideoScores], options: SearchOptions) -> ScoreStandard:
+        """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
+        if not best or not question.query.is_text:
             return NO_STANDARD
         store = self._pictures.store
         size, share = self._fusion.count(question.sources), 1.0
         if options.filters != ALL_VIDEOS:
             share = store.count_videos(options.filters) / max(store.count_videos(), 1)
-        return ScoreStandard(best=best.score, size=max(round(share * size), 1), judge=load_judge(store))
+        return ScoreStandard(best=best[0].score, size=max(round(share * size), 1), judge=load_judge(store))
 
     def _list_existing(
-        self, ranked: VideoCandidates, options: SearchOptions, seen: set[int], missing: list[str]
+        self, ranked: Iterable[VideoScores], options: SearchOptions, seen: set[int], missing: list[str]
     ) -> Iterator[FoundVideo]:
-        """Yield each new video with a file that exists and passes the filters, best first, those of one score by path.
+        """Yield each video with a file that exists and passes the filters, best first, those of one score by path.
 
         Paths of missing files are added to ``missing``, and videos to ``seen``.
         """
-        new = (video for video in ranked if video.video_id not in seen)
-        groups = (list(group) for _, group in groupby(new, key=lambda each: each.score))
+        groups = (list(group) for _, group in groupby(ranked, key=lambda each: each.score))
         while batch := list(islice(groups, options.k)):  # whose paths are read together
             paths = self._pictures.store.files.paths_of(
                 [video.video_id for group in batch for video in group], options.filters

@@ -9,9 +9,7 @@ Several clauses must hold at the same time, or one after the other.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import numpy as np
+from functools import lru_cache, partial
 
 from vidret.channels.base import EncodedQuery, Match
 from vidret.channels.picture.candidates import deepen
@@ -33,6 +31,8 @@ COVERED_TEXTS = 30  # of a clause, whose frames are read as well
 MAX_PLACED, MAX_PLACED_SEGMENTS = 200, 1200
 
 logger = logging.getLogger(__name__)
+
+TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -109,13 +109,27 @@ class Fusion:
         """Return the candidate videos; for ``depth`` see ``find_candidates``."""
         if question.pictures is None:
             return self._fuse(question, {})
-        covered = self._cover(question)
-        found = self.pictures.find(question.pictures, options, depth, excluded=question.excluded, also=covered)
+        covered = self._list_covered(question)
+        also = self.pictures.store.overlapping_segments(covered)
+        found = self.pictures.find(question.pictures, options, depth, excluded=question.excluded, also=also)
         ranked = self._fuse(question, found)
-        if not question.structure.is_joint or not found:
+        if not question.structure.is_joint:
+            if all(question.pictures.is_free) and not options.refine:  # others do not depend on the nearest segments
+                ranked.complete = partial(self._complete, question, covered)
+            return ranked
+        if not found:
             return ranked
         placed = self._list_segments(ranked.list_best(MAX_PLACED))
         return ranked.replace_pictures(self._lower(question, self.pictures.score(question.pictures, placed)))
+
+    def _complete(self, question: Question, covered: Sequence[TimeSpan], video_ids: Sequence[int]) -> VideoCandidates:
+        """Return some videos with the segments and texts that set their scores, whatever number of candidates."""
+        assert question.pictures is not None
+        chosen = set(video_ids)
+        also = self.pictures.store.overlapping_segments(span for span in covered if span[0] in chosen)
+        pictures = self.pictures.find_in_videos(question.pictures, video_ids, also=also)
+        matches = [[match for match in clause if match.video_id in chosen] for clause in question.matches]
+        return self._fuse(replace(question, matches=matches), pictures)
 
     def deepen(self, question: Question, options: SearchOptions, depth: int, num_videos: int) -> int | None:
         """Return the depth at which to rank again; None if that finds nothing: only texts hold phrases."""
@@ -137,15 +151,13 @@ class Fusion:
         num_texts = len(self.texts) if self.texts is not None and set(sources) != {"picture"} else 0
         return num_texts + (len(self.pictures) if "picture" in sources else 0)
 
-    def _cover(self, question: Question) -> np.ndarray:
-        """Return the segments of the pictures that are seen while the best texts are said or shown."""
-        return self.pictures.store.overlapping_segments(
-            [
-                (match.video_id, match.start, match.end)
-                for clause, matches in zip(question.structure.clauses, question.matches, strict=True)
-                for match in matches[: None if clause.asks_more else COVERED_TEXTS]
-            ]
-        )
+    def _list_covered(self, question: Question) -> list[TimeSpan]:
+        """Return video, start and end of the best texts, while which pictures are read."""
+        return [
+            (match.video_id, match.start, match.end)
+            for clause, matches in zip(question.structure.clauses, question.matches, strict=True)
+            for match in matches[: None if clause.asks_more else COVERED_TEXTS]
+        ]
 
     def _fuse(self, question: Question, pictures: dict[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, list[list[Match]]] = {}

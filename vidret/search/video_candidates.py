@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -12,13 +12,21 @@ from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, find_best, make_video_scores, sum_sources
 
+BLOCK = 12  # videos that are completed together, whatever number a caller takes: pages are parts of one order
+
 
 class VideoCandidates:
     """The candidates of one query; iterating over them yields the scores of each video, best first.
 
     The best score of each source bounds that of a video, and is it where a query has one clause. Which moments match,
     which takes most of the time, is found only for the videos that a caller takes.
+
+    Attributes:
+        complete: Returns some of the videos with all that their scores depend on, where candidates are only a part of
+            it; None where they are all.
     """
+
+    complete: "Callable[[Sequence[int]], VideoCandidates] | None" = None
 
     def __init__(
         self,
@@ -50,6 +58,10 @@ class VideoCandidates:
         ]
         heapq.heapify(heap)
         while heap:
+            if self.complete is not None:
+                block = [heapq.heappop(heap)[1] for _ in range(min(BLOCK, len(heap)))]
+                yield from self.complete([self._video_ids[index] for index in block])
+                continue
             _, index, scores = heapq.heappop(heap)
             if scores is not None:
                 yield scores
@@ -58,6 +70,10 @@ class VideoCandidates:
             if scores.score == -np.inf:
                 continue
             heapq.heappush(heap, (-scores.score, index, scores))
+
+    def drop(self, video_ids: Set[int]) -> None:
+        """Leave some videos out."""
+        self._video_ids = [video_id for video_id in self._video_ids if video_id not in video_ids]
 
     def replace_pictures(self, pictures: Mapping[int, VideoPictures]) -> "VideoCandidates":
         """Return the same candidates with other frames of some videos."""

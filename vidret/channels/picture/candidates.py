@@ -1,6 +1,7 @@
 """The coarse search: choose the segments that are reranked by the inner product of query and segment vectors."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence, Set
 
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 DEPTH_FACTOR = 4  # by which a search goes deeper when the nearest segments belong to too few videos
 SEGMENTS_PER_VIDEO = 8  # reranked for each video that is found beyond the first candidates
+# Segments of a video that set its score. In 672 rankings of films of 90 segments, the best one was among them in all
+# but one, and 0.02 nats better than these.
+NEAREST_SEGMENTS = 16
 
 Ids = Int64[np.ndarray, " _id"]
 
@@ -41,6 +45,24 @@ def find_candidates(
     sentences = np.stack([query.positive.sentence for query in queries])
     _, nearest = store.search(sentences, depth, options.filters, excluded=excluded)
     return [_limit_per_video(store, ids[ids >= 0], options.candidates) for ids in nearest]
+
+
+def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int]) -> Ids:
+    """Return the ids of the segments of some videos that are nearest to a query, ``NEAREST_SEGMENTS`` of each, rising.
+
+    Those of a video with fewer are all returned.
+    """
+    ids = store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
+    owners = store.owners(ids)
+    ids = np.array([key for key in ids.tolist() if key in owners], np.int64)
+    if not len(ids) or max(Counter(owners.values()).values()) <= NEAREST_SEGMENTS:
+        return ids
+    ids, vectors = store.features.intact_vectors(ids)
+    by_video = np.array([owners[key] for key in ids.tolist()])
+    order = np.lexsort((-(vectors.astype(np.float32) @ query.positive.sentence), by_video))
+    starts = np.flatnonzero(np.diff(by_video[order], prepend=-1))
+    ranks = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
+    return np.sort(ids[order[ranks < NEAREST_SEGMENTS]])
 
 
 def deepen(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from vidret.align.baseline import UNRELATED
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.candidates import find_candidates
+from vidret.channels.picture.candidates import choose_segments, find_candidates
 from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.channels.picture.refining import refine_ranking
@@ -86,11 +86,23 @@ class PictureChannel:
         """
         free = [clause for clause, is_free in zip(query.clauses, query.is_free, strict=True) if is_free]
         ids = [also, *find_candidates(self.store, free, options, depth, excluded)]
-        stored = self.reranker.read(self.get_ranker(query.ranker_name), np.unique(np.concatenate(ids)))
+        return self._rate(query, np.unique(np.concatenate(ids)), refine=options.refine)
+
+    def find_in_videos(self, query: PictureQuery, video_ids: Sequence[int], *, also: Ids) -> dict[int, VideoPictures]:
+        """Return what ``find`` does of some videos, whatever finds them, for a query of one clause.
+
+        All of their segments are compared, or of a long video those nearest to the clause, and ``also`` some more.
+        """
+        ids = choose_segments(self.store, query.clauses[0], video_ids)
+        return self._rate(query, np.union1d(ids, also))
+
+    def _rate(self, query: PictureQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
+        """Return segments by video, with their evidence for each clause."""
+        stored = self.reranker.read(self.get_ranker(query.ranker_name), ids)
         if not len(stored.ids):
             return {}
         ranked, evidence = self.rank(query.clauses, stored, query.rerank)
-        if options.refine and len(ranked) == 1:
+        if refine and len(ranked) == 1:
             refined = refine_ranking(self.store, query.clauses[0], ranked[0])
             rated = dict(zip(ranked[0].segments, evidence[0].tolist(), strict=True))
             best = sorted((rated[segment] for segment in refined.segments), reverse=True)
