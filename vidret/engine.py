@@ -420,6 +420,19 @@ class Engine(VideoLibrary):
         if isinstance(self.grounder, Grounder):  # any other reads what the index has
             prepare_videos(self._index.pictures, self.grounder, timeout=timeout, on_progress=on_progress)
 
+    def prepare_searches(self) -> None:
+        """Compute and store what every search starts from, as a run of ``index`` does at its end.
+
+        That is what unrelated queries score, what texts have in common and the calibration of the model's own bank. A
+        merged index lacks them, or has them of fewer videos; its next search would measure again.
+
+        Raises:
+            StoreError: There is no index, or another process is writing it.
+        """
+        with self._write():
+            pass  # which measures the scales at its end
+        self._update_derived(IndexReport())
+
     def calibrate(
         self,
         bank: Sequence[str],

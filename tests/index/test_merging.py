@@ -365,6 +365,8 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
         store.metadata.set(f"{CALIBRATION}.none", "")
     with create(one) as store:
         store.metadata.set(JUDGE, "weights")
+    with create(empty) as store:  # its calibration is made again by the next run
+        store.metadata.set(f"{CALIBRATION}.none", json.dumps({"is_automatic": True}))
     report = merge(tmp_path / "out", empty, one, two)
     with Store.open(tmp_path / "out") as store:
         assert json.loads(str(store.metadata.get(RANKER)))["name"] == "ucofia"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from vidret.channels.picture.calibration import is_automatic
 from vidret.errors import StoreError
 from vidret.index.copying import ContentCopier, TextMerge, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
@@ -204,9 +205,9 @@ def merge_indexes(
     """Copy the contents of indexes into another one, which is created if it does not exist.
 
     Vectors, times, tokens, timed texts, concepts and projected tokens of grounding heads are copied bit for bit. The
-    vectors for search and the full-text index are built again. Baselines are measured again at the next indexing or
-    search. Calibrations are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one
-    continues from there.
+    vectors for search and the full-text index are built again. Baselines are measured again by
+    ``Engine.prepare_searches``, or else at the next indexing or search. Calibrations with other banks than the model's
+    are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one continues from there.
 
     Args:
         sources: Folders of the indexes to copy, which are only read.
@@ -394,6 +395,7 @@ class Merge:
 
 
 def _is_calibrated(index: Store) -> bool:
-    """Return whether an index has a calibration; one that was removed is stored as empty."""
+    """Return whether an index has a calibration of its user; one that was removed is stored as empty."""
     keys = index.metadata.keys(f"{CALIBRATION}.")
-    return any(index.metadata.get(key) for key in keys if not key.endswith(".edition"))
+    headers = [index.metadata.get(key) for key in keys if not key.endswith(".edition")]
+    return any(header and not is_automatic(header) for header in headers)

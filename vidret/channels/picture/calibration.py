@@ -382,6 +382,14 @@ def forget_calibration(store: Store, ranker: Ranker, facts: Mapping[str, str]) -
         remove_potentials(store.path, replaced)
 
 
+def is_automatic(stored: str | bytes) -> bool:
+    """Return whether a stored calibration was made by an indexing run, which makes it again in another index."""
+    try:
+        return bool(json.loads(stored)["is_automatic"])
+    except (ValueError, LookupError, TypeError):  # no valid one
+        return False
+
+
 def _key(ranker: Ranker) -> str:
     return f"{CALIBRATION}.{ranker.name}"
 

@@ -1,6 +1,7 @@
 """The commands that move vectors: ``vidret export``, ``vidret import``, ``vidret merge`` and ``vidret store``."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +22,11 @@ from vidret.cli.options import (
     option,
 )
 from vidret.cli.registry import CommandApp, CommandGroup
-from vidret.errors import VidretError
+from vidret.errors import EncoderError, MissingExtraError, StoreError, VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import run_to_dict
 from vidret.present.summaries import print_import_summary, print_merge_summary
-from vidret.present.terminal import print_message
+from vidret.present.terminal import print_message, show_status
 
 export_group = CommandApp(cls=CommandGroup, help="Write what an index holds for other programs.", no_args_is_help=True)
 app.add_typer(export_group, name="export")
@@ -113,6 +114,7 @@ def import_command(
 def merge_command(
     indexes: Annotated[list[Path], argument("Index folders to merge; they are only read.", "INDEX")],
     index: Annotated[Path, option("Folder to merge into, new or not.", None, "DIR", envvar="VIDRET_INDEX")],
+    device: DeviceOption = "auto",
     as_json: Annotated[bool, option("Print JSON.", flag="--json")] = False,
 ) -> None:
     """Merge indexes that were built separately into one. Safe to interrupt and run again."""
@@ -120,12 +122,26 @@ def merge_command(
 
     with show_count("merging", "segments, files and moments") as on_count:
         report = merge_indexes(indexes, index, on_progress=on_count)
+    if not report.interrupted and (reason := prepare_merged(index, device)):
+        report = replace(
+            report, notes=[*report.notes, f"its first search measures what unrelated queries score: {reason}"]
+        )
     if as_json:
         print(json.dumps(run_to_dict(report), indent=2))
     else:
         print_merge_summary(report, index)
     if report.interrupted:
         raise typer.Exit(1)
+
+
+def prepare_merged(index: Path, device: str) -> str:
+    """Prepare the searches of a merged index; return why not if its encoder cannot be loaded, else nothing."""
+    try:
+        with open_engine(index, None, device, "auto") as engine, show_status("preparing searches"):
+            engine.prepare_searches()
+    except (EncoderError, MissingExtraError, StoreError) as error:
+        return str(error)
+    return ""
 
 
 store_group = CommandApp(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
