@@ -62,7 +62,7 @@ def make_module(method: str, **settings: Any) -> RetrievalModule:
 def draw_moments(seed: int = 0) -> GroundingBatch:
     """Return a random batch of two queries in videos of 9 and 7 frames, for a head of ``make_head_module``."""
     generator = torch.Generator().manual_seed(seed)
-    layers = tuple(torch.randn(2, 9, 5, 12, generator=generator).half() for _ in range(2))
+    layers = tuple(torch.randn(2, 9, 5, 16, generator=generator).half() for _ in range(2))
     return GroundingBatch(
         layers=layers,
         frame_mask=torch.arange(9) < torch.tensor([[9], [7]]),
@@ -80,7 +80,7 @@ def draw_moments(seed: int = 0) -> GroundingBatch:
 
 def make_head_module(**settings: Any) -> GroundingModule:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"width": 12, "text_width": 10, "dim": 16, "num_layers": 2, "heads": 2}
+    sizes: dict[str, Any] = {"width": 16, "text_width": 10, "dim": 16, "num_layers": 2, "heads": 2}
     return GroundingModule(**(sizes | {"warm_up": 0} | settings))
 
 

@@ -1,25 +1,23 @@
 """Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
+import json
 import math
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from vidret.channels.picture.joint import join_files
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
-from vidret.ground.checkpoint import HeadCard, HeadRecipe, save_head
+from vidret.ground.checkpoint import HeadCard, HeadRecipe
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import draw_positive, find_targets, grounding_loss
-from vidret.train.module import SeededModule
+from vidret.train.module import ModelDescription, TrainedModule
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -32,7 +30,7 @@ class GroundingModel(nn.Module):
         self.head = head
 
 
-class GroundingModule(SeededModule):
+class GroundingModule(TrainedModule):
     """R2-Tuning. Checkpoints are selected by ``val/R1@0.5``.
 
     Args:
@@ -94,7 +92,7 @@ class GroundingModule(SeededModule):
         join: bool = False,
         out: str | None = None,
     ) -> None:
-        super().__init__(seed)
+        super().__init__(seed=seed, out=out)
         head = GroundingHead(
             width,
             text_width,
@@ -118,7 +116,7 @@ class GroundingModule(SeededModule):
             )
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
         self.card = HeadCard.describe(head, backbone=backbone, similarity_weight=similarity_weight, **settings)
-        self.fps, self.out, self._join = self.card.fps or 0.5, out, join
+        self.fps, self._join = self.card.fps or 0.5, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
         self._overlaps: list[float] = []
@@ -160,8 +158,7 @@ class GroundingModule(SeededModule):
         epochs = self.trainer.max_epochs or -1
         if self._drop_at is not None and epochs < 1:
             raise VidretError(f"max_epochs must be given if drop_at is, got only drop_at {self._drop_at}")
-        steps = int(self.trainer.estimated_stepping_batches)
-        drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
+        drop_at = None if self._drop_at is None else self.count_steps() * self._drop_at // epochs
 
         def rule(name: str) -> optim.Setting | None:
             return optim.r2_tuning_rule(name, lr=self._lr)
@@ -204,16 +201,10 @@ class GroundingModule(SeededModule):
             recalls = {f"{stage}/R1@{limit}": 100 * float((array >= limit).mean()) for limit in THRESHOLDS}
             self.log_dict(recalls | {f"{stage}/mIoU": 100 * float(array.mean())}, rank_zero_only=True)
 
-    def export(self, path: Path) -> None:
-        """Write the head and its card, for ``--head``, or the backbone with its head, for ``--model``."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._join:
-            save_head(self.model.head, self.card, path)
-            return
-        with TemporaryDirectory() as folder:
-            head = Path(folder) / "head.safetensors"
-            save_head(self.model.head, self.card, head)
-            join_files(Path(self.card.backbone), [head], path)
+    def describe(self) -> ModelDescription:
+        """Return the card of the head, for ``--head``, or with the backbone that it is joined to, for ``--model``."""
+        description: ModelDescription = {"card": json.loads(self.card.to_json()), "weights": "model.head.", "parts": {}}
+        return {**description, "backbone": self.card.backbone} if self._join else description
 
 
 def _adapt_recipe(recipe: HeadRecipe, *, fps: float | None, unit: float | None) -> HeadRecipe:

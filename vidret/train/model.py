@@ -1,7 +1,5 @@
 """The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors."""
 
-from pathlib import Path
-
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
@@ -9,14 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.files import describe_aligner
 from vidret.align.glscl import ConceptAligner
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import ClipModel, describe_towers
+from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
-from vidret.model_files import ALIGNER, save_joint
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather, gather_batch
 from vidret.train.losses import draw_mixing_weights, find_same_videos, mixed_loss, pair_losses, promote_half
@@ -94,13 +90,6 @@ class RetrievalModel(nn.Module):
         sentences, words = self.encoder.text(ids)
         positions = torch.arange(words.shape[1], device=ids.device)
         return TextBatch(sentences, words, positions <= ids.argmax(dim=-1)[:, None])
-
-
-def save_parts(model: RetrievalModel, path: Path) -> None:
-    """Write the towers and the aligner to one file with one card, for ``vidret index --model``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = {} if model.aligner is None else {ALIGNER: describe_aligner(model.aligner)}
-    save_joint(path, describe_towers(model.encoder), parts)
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:

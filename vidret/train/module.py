@@ -1,30 +1,110 @@
-"""What the Lightning modules of vidret share: random numbers that a resumed run draws again."""
+"""What the Lightning modules of vidret share: seeded steps, and the export of what they train as a model file."""
 
-from typing import Any
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from torch import Tensor
+
+from vidret.channels.picture.joint import join_files
+from vidret.errors import VidretError
+from vidret.model_files import Part, save_joint
+
+EXPORT = "export"  # key of the description in a checkpoint
 
 
-class SeededModule(lightning.LightningModule):
-    """A module whose steps draw from generators seeded by the number of the batch.
+class ModelDescription(TypedDict):
+    """What a file of a trained model has besides the weights, as JSON.
 
-    Dropout, noise and mixtures then depend on the seed and the batch only, not on what was drawn before, so that a
-    checkpoint need not hold the states of generators.
+    Attributes:
+        card: Card of the model.
+        weights: Prefix of its weights in the state of the module.
+        parts: Cards of the further parts, whose weights have ``model.`` and their name as prefix.
+        backbone: File whose copy the model is joined to; left out if it has a file of its own.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Set the seed of all that training draws."""
+    card: Mapping[str, Any]
+    weights: str
+    parts: Mapping[str, Mapping[str, Any]]
+    backbone: NotRequired[str]
+
+
+class TrainedModule(lightning.LightningModule):
+    """A module that is exported as a model file, and whose steps are seeded by the number of the batch.
+
+    Dropout, noise and mixtures depend on the seed and the batch only, not on what was drawn before, so that a
+    checkpoint need not hold the states of generators.
+
+    Attributes:
+        out: Path of the exported model; None if it is not written.
+    """
+
+    def __init__(self, *, seed: int, out: str | None) -> None:
+        """Set the seed of all that training draws, and the path of the model."""
         super().__init__()
+        self.out = out
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
+
+    @abstractmethod
+    def describe(self) -> ModelDescription:
+        """Return what describes the trained model."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed PyTorch's generators, in each process differently, and the generator that all processes share."""
         number = max(0, self.trainer.fit_loop.total_batch_idx)
         torch.manual_seed(_mix(self._seed, number, 1 + self.global_rank))
         self._generator.manual_seed(_mix(self._seed, number, 0))
+
+    def count_steps(self) -> int:
+        """Return the number of steps of the trainer's whole run.
+
+        Raises:
+            VidretError: It has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise VidretError("max_epochs or max_steps must be given, since rates fall over all steps, got neither")
+        return int(steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what an export of the checkpoint needs."""
+        checkpoint[EXPORT] = {"out": self.out, **self.describe()}
+
+    def export(self, path: Path) -> None:
+        """Write the trained model and its card, for ``--model`` or ``--head``."""
+        write_model(self.describe(), self.state_dict(), path)
+
+
+def write_model(description: ModelDescription, state: Mapping[str, Tensor], path: Path) -> None:
+    """Write the model of a module to a file.
+
+    Args:
+        description: What the module trains.
+        state: Weights of the module.
+        path: The file, in a folder that is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = Part(description["card"], _take(state, description["weights"]))
+    parts = {name: Part(card, _take(state, f"model.{name}.")) for name, card in description["parts"].items()}
+    if "backbone" not in description:
+        save_joint(path, model, parts)
+        return
+    with TemporaryDirectory() as folder:
+        part = Path(folder) / "part.safetensors"
+        save_joint(part, model, parts)
+        join_files(Path(description["backbone"]), [part], path)
+
+
+def _take(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the weights whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
 
 
 def _mix(*numbers: int) -> int:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.files import describe_aligner
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip.model import Card, ClipModel
+from vidret.encode.clip.model import Card, ClipModel, describe_towers
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
@@ -19,16 +19,16 @@ from vidret.encode.clip.vision import VisionShape
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
+from vidret.model_files import ALIGNER
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.methods import load_method
-from vidret.train.model import save_parts
-from vidret.train.module import SeededModule
+from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.muon import with_muon
 from vidret.types import Sampling
 
 
-class RetrievalModule(SeededModule):
+class RetrievalModule(TrainedModule):
     """A method of training for retrieval. Checkpoints are selected by ``val/R@1`` (text to video).
 
     Args:
@@ -92,9 +92,9 @@ class RetrievalModule(SeededModule):
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
                 suit the method, ``matrix_lr`` is given without ``train_all``, or ``cool_down`` without ``matrix_lr``.
         """
-        super().__init__(seed)
+        super().__init__(seed=seed, out=out)
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
-        self.method, self.out = load_method(method, shared=shared, options=options or {}), out
+        self.method = load_method(method, shared=shared, options=options or {})
         plain = None if weights is None else load_towers(weights)
         added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
         added |= {"method": method, "token_shift": False, "sampling": Sampling(num_frames, fps)}
@@ -136,7 +136,7 @@ class RetrievalModule(SeededModule):
         optimizer, schedule = self._recipe.optimizer(
             self.model,
             self._recipe.rule,
-            num_steps=int(self.trainer.estimated_stepping_batches),
+            num_steps=self.count_steps(),
             warm_up=self._warm_up,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -209,9 +209,11 @@ class RetrievalModule(SeededModule):
         truth = [columns[video_index] for batch in with_texts for video_index in batch["text_videos"].tolist()]
         return scores.float().cpu().numpy(), np.array(truth)
 
-    def export(self, path: Path) -> None:
-        """Write the model and its card, for ``vidret index --model``."""
-        save_parts(self.model, path)
+    def describe(self) -> ModelDescription:
+        """Return the cards of the towers and of the aligner, for ``vidret index --model``."""
+        aligner = self.model.aligner
+        parts = {} if aligner is None else {ALIGNER: describe_aligner(aligner).card}
+        return {"card": describe_towers(self.model.encoder).card, "weights": "model.encoder.", "parts": parts}
 
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:

@@ -1,6 +1,5 @@
-"""The command ``vidret train``: Lightning's command line for the methods of vidret, and ``vidret train head``."""
+"""The command ``vidret train``: Lightning's command line for the methods of vidret, and further commands below it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,7 @@ from vidret.present.terminal import print_message
 def train_command(
     context: typer.Context,
     subcommand: Annotated[
-        str, argument("fit, validate or test, or head; --help lists their options.", "SUBCOMMAND")
+        str, argument("fit, validate or test, or export or head; --help lists their options.", "SUBCOMMAND")
     ] = "--help",
     device: Annotated[
         str | None,
@@ -33,10 +32,15 @@ def train_command(
 ) -> None:
     """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
 
-    Or a grounding head for an index, from your own annotations: vidret train head --index DIR --moments FILE.
+    Or export the model in one of its checkpoints: vidret train export last.ckpt. Or train a grounding head for an
+    index, from your own annotations: vidret train head --index DIR --moments FILE.
     """
-    if subcommand == "head":
-        run_train_head([*context.args, *([] if device is None else ["--device", device])])
+    below = {"head": head_app, "export": export_app}
+    if subcommand in below:
+        given = [] if device is None else ["--device", device]
+        code = below[subcommand]([*context.args, *given], standalone_mode=False, prog_name=f"vidret train {subcommand}")
+        if code:
+            raise typer.Exit(int(code))
         return
     try:
         from vidret.train.run import run
@@ -52,6 +56,23 @@ def train_command(
     run([subcommand, *context.args], device=device)
 
 
+export_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
+CheckpointArgument = Annotated[Path, argument("Checkpoint of vidret train fit, such as last.ckpt.", "CKPT")]
+ModelOption = Annotated[
+    Path | None, option("File of the model (.safetensors); default: that of the run.", None, "FILE", flag="--out")
+]
+
+
+@export_app.command()
+def train_export_command(checkpoint: CheckpointArgument, out: ModelOption = None) -> None:
+    """Write the model in a checkpoint to a file, for vidret index --model, or --head."""
+    try:
+        from vidret.train.run import export_checkpoint
+    except ImportError as error:
+        raise MissingExtraError("training", "train") from error
+    print_message(f"Written: {export_checkpoint(checkpoint, out)}")
+
+
 head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
 MomentsOption = Annotated[
     Path,
@@ -63,17 +84,6 @@ OutOption = Annotated[
 ShareOption = Annotated[float, option("Share of the annotated videos to compare on.", None, "SHARE", flag="--held-out")]
 StepsOption = Annotated[int, option("Training steps.", None, "N", min=1)]
 SeedOption = Annotated[int, option("Seed of the held-out videos and of training.", None, "N")]
-
-
-def run_train_head(arguments: Sequence[str]) -> None:
-    """Run the command with its own arguments.
-
-    Raises:
-        typer.Exit: It asked for help, or the head does not win.
-    """
-    code = head_app(list(arguments), standalone_mode=False, prog_name="vidret train head")
-    if code:
-        raise typer.Exit(int(code))
 
 
 @head_app.command()

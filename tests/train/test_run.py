@@ -1,0 +1,125 @@
+"""Tests of how a training run ends: with a model, however it ends, and one from any of its checkpoints."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+
+from tests.train.small import draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
+from vidret.channels.picture.ranking import choose_ranker, load_ranker
+from vidret.encode.families.registry import load_encoder
+from vidret.errors import VidretError
+from vidret.ground.checkpoint import load_head
+from vidret.train.run import ExportBest, export_checkpoint
+
+pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def restored_signals() -> Iterator[None]:
+    """Lightning ignores Ctrl-C after the first one."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class End(lightning.Callback):
+    """Ends a run after two steps."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            if self.by == "SIGTERM":
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                raise {"Ctrl-C": KeyboardInterrupt, "error": ValueError}[self.by]
+
+
+@pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM", "error"])
+def test_run_that_is_interrupted_leaves_a_model_and_a_checkpoint(
+    by: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, saved = tmp_path / "models" / "clip.safetensors", tmp_path / "saved"
+    module = make_module("clip", out=str(out))
+    checkpoint = ModelCheckpoint(saved, save_last=True, save_on_exception=True)
+    callbacks = [End(by), checkpoint, ExportBest()]
+    trainer = make_trainer(tmp_path, max_steps=20, limit_val_batches=0, enable_checkpointing=True, callbacks=callbacks)
+    with pytest.raises(ValueError if by == "error" else SystemExit):
+        trainer.fit(module, datamodule=open_data(world))
+    assert (saved / "last.ckpt").is_file()
+    if by == "error":
+        assert not out.exists(), "weights of a broken run are not exported unasked"
+        return
+    found = load_file(out)
+    for name, weight in module.model.encoder.state_dict().items():
+        assert torch.equal(found[name], weight), name
+    assert f"written: {out} (from " in capsys.readouterr().err
+
+
+def test_run_that_reaches_its_time_leaves_a_model(world: Path, tmp_path: Path) -> None:
+    module = make_module("clip", out=str(tmp_path / "clip.safetensors"))
+    settings: dict[str, Any] = {"max_time": {"seconds": 1}, "max_steps": 10**6, "limit_val_batches": 0}
+    make_trainer(tmp_path, callbacks=[ExportBest()], **settings).fit(module, datamodule=open_data(world))
+    load_encoder(str(tmp_path / "clip.safetensors"))
+
+
+def test_schedule_needs_an_end(world: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_epochs=-1, limit_val_batches=0)
+    with pytest.raises(
+        VidretError, match="max_epochs or max_steps must be given, since rates fall over all steps, got"
+    ):
+        trainer.fit(make_module("clip"), datamodule=open_data(world))
+
+
+@pytest.mark.parametrize("method", ["ucofia", "longclip"])
+def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tmp_path: Path) -> None:
+    module = make_module(method, out=str(tmp_path / "told.safetensors"))
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(module, datamodule=open_data(world))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    module.export(tmp_path / "whole.safetensors")
+    assert export_checkpoint(tmp_path / "a.ckpt", tmp_path / "new" / "again.safetensors").is_file()
+    assert export_checkpoint(tmp_path / "a.ckpt") == tmp_path / "told.safetensors"
+    for name in ("new/again", "told"):
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    encoder = load_encoder(str(tmp_path / "told.safetensors"))
+    assert (load_ranker(choose_ranker(encoder), encoder).name == encoder.name) == (method == "ucofia")
+
+
+def test_checkpoint_of_a_head_is_exported_like_the_head(tmp_path: Path) -> None:
+    module, batches = make_head_module(), [draw_moments()]
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    head, card = load_head(export_checkpoint(tmp_path / "a.ckpt", tmp_path / "head.safetensors"))
+    assert card == module.card
+    for name, weight in module.model.head.state_dict().items():
+        assert torch.equal(head.state_dict()[name], weight), name
+    with pytest.raises(VidretError, match=r"a\.ckpt: out must be given, since its run had none"):
+        export_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_what_is_no_checkpoint_of_vidret_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    for name, reason in (("text", "cannot be read"), ("other", "must be a checkpoint of"), ("none", "cannot be read")):
+        with pytest.raises(VidretError, match=rf"{name}\.ckpt: {reason}"):
+            export_checkpoint(tmp_path / f"{name}.ckpt", tmp_path / "out.safetensors")
