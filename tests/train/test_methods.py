@@ -99,7 +99,7 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         load_method("clip", shared={"beta": 0.02}, options={})
     assert caplog.messages == ["clip has no setting beta: ignored"]
-    with pytest.raises(VidretError, match="options of glscl must be of beta, mixup_weight, got betta"):
+    with pytest.raises(VidretError, match=r"options of glscl must be of beta, .*, mixup_weight, .*, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
     with pytest.raises(VidretError, match=r"method must be one of clip, glscl, .*, ucofia, got clap"):
         make_module("clap")

@@ -168,6 +168,8 @@ class GroundingData(SplitData):
         shots: Whether videos are cut into segments at shots, as a new index does, or on a grid.
         saliency_range: Lowest and highest score that annotators could give a clip: 0 and 4 in QVHighlights, 1 and 5
             in TVSum, 0 and 1 in YouTube Highlights.
+        domain: Domain of the queries, for benchmarks with one model per domain (YouTube Highlights, TVSum); None for
+            all.
         min_seconds: Minimum duration of a training video; queries into shorter ones are omitted.
         train_split: Split to train on; defaults to the benchmark's first training split.
         val_split: Split to validate on, instead of held-out training videos.
@@ -195,6 +197,7 @@ class GroundingData(SplitData):
         fps: float = 0.5,
         shots: bool = True,
         saliency_range: tuple[float, float] = (0.0, 4.0),
+        domain: str | None = None,
         min_seconds: float = 0.0,
         train_split: str | None = None,
         val_split: str | None = None,
@@ -219,6 +222,7 @@ class GroundingData(SplitData):
             num_workers=num_workers,
             seed=seed,
             allow_missing=allow_missing,
+            domain=domain,
         )
         if not fps > 0 or not saliency_range[0] < saliency_range[1]:
             raise VidretError(f"fps must be positive and saliency_range ascending, got {fps} and {saliency_range}")

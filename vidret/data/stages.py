@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.benchmarks.splits import default_train_split, read_split, read_train_val
+from vidret.data.benchmarks.splits import default_train_split, keep_domain, read_split, read_train_val
 from vidret.data.records import Split
 from vidret.data.sampler import EvalBatches, ShardLoader, TrainBatches, TrainLoader
 from vidret.devices import choose_device
@@ -48,6 +48,7 @@ class SplitData(lightning.LightningDataModule):
         seed: int,
         allow_missing: bool,
         neighbours: int = 1,
+        domain: str | None = None,
     ) -> None:
         """Store the settings; nothing is read yet.
 
@@ -61,6 +62,7 @@ class SplitData(lightning.LightningDataModule):
         self._train_split, self._val_split, self._test_split = train_split, val_split, test_split
         self._val_share, self._batch_size, self._eval_batch_size = val_share, batch_size, eval_batch_size
         self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
+        self._domain = domain
         self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
         self._open_loaders: list[ShardLoader[Any]] = []
@@ -161,13 +163,15 @@ class SplitData(lightning.LightningDataModule):
                 val_split=self._val_split,
                 val_share=self._val_share,
                 seed=self._seed,
+                domain=self._domain,
             )
             splits |= {"train": found.train} if stage != "validate" else {}
             splits |= {"val": found.val} if found.val is not None else {}
         if stage == "test" and self._test_split is None:
             raise VidretError("test_split must be set for testing, got None")
         if stage in (None, "test") and self._test_split is not None:
-            splits["test"] = read_split(self._name, self._annotations, self._test_split)
+            test = read_split(self._name, self._annotations, self._test_split)
+            splits["test"] = test if self._domain is None else keep_domain(test, self._domain)
         return splits
 
     def _make_eval_loader(self, role: str) -> ShardLoader[Any]:

@@ -89,6 +89,7 @@ def read_train_val(
     val_split: str | None = None,
     val_share: float = 0.05,
     seed: int = 0,
+    domain: str | None = None,
 ) -> TrainValSplits:
     """Read a training split, and hold out some of its videos for validation unless ``val_split`` is given.
 
@@ -100,14 +101,17 @@ def read_train_val(
             if it is the split that results are reported on.
         val_share: Share of the training videos to hold out otherwise; 0 for no validation.
         seed: Seed of the choice of held-out videos.
+        domain: Only the queries of this domain; None for all.
 
     Raises:
-        VidretError: A split cannot be read, or the two share videos.
+        VidretError: A split cannot be read, has no such domain, or the two share videos.
     """
     train = read_split(name, annotations, train_split or default_train_split(name))
+    train = train if domain is None else keep_domain(train, domain)
     if val_split is None:
         return hold_out(train, val_share, seed) if val_share else TrainValSplits(train=train, val=None)
     val = read_split(name, annotations, val_split)
+    val = val if domain is None else keep_domain(val, domain)
     if name in DATASETS and val_split == DATASETS[name].default:
         logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
     check_disjoint(train, val)
@@ -142,6 +146,20 @@ def hold_out(split: Split, share: float, seed: int) -> TrainValSplits:
         train=replace(train, name=f"{split.name}-rest", notes=(*split.notes, f"without {drawn}")),
         val=replace(val, name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {drawn}")),
     )
+
+
+def keep_domain(split: Split, domain: str) -> Split:
+    """Return the queries of a split into videos of one domain, with these videos.
+
+    Raises:
+        VidretError: There is none.
+    """
+    domains = {row.video: row.domain for row in split.queries}
+    if domain not in domains.values():
+        known = ", ".join(sorted(set(domains.values())))
+        raise VidretError(f"domain must be one of {known} for {split.name}, got {domain}")
+    kept = _subset(split, {video_id for video_id, its_domain in domains.items() if its_domain == domain})
+    return replace(kept, name=f"{split.name}-{domain}")
 
 
 def source_of(video_id: str) -> str:

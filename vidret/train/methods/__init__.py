@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -29,13 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class Method(Protocol):
-    """A method of training for retrieval.
+    """A method of training for retrieval."""
 
-    Attributes:
-        recipe: The published recipe: how each weight is trained.
-    """
-
-    recipe: ClassVar[Recipe]
+    @property
+    def recipe(self) -> Recipe:
+        """The published recipe: how each weight is trained."""
+        ...
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers of a card, and add the modules that are trained with them, initialised as published."""

@@ -32,19 +32,28 @@ class Glscl:
     """Similarity by shared concepts.
 
     Attributes:
-        beta: Weight of consistency, which depends on the batch size.
+        num_concepts: Concepts that are found in every text and video; 12 for ActivityNet, as published.
+        share: Weight of the agreement of concepts in a score.
+        temperature: Temperature of the softmax over frames.
+        diversity_weight: Weight of the diversity of concepts.
+        beta: Weight of consistency, which depends on the batch size; the published text has 0.005, its script 0.02.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer)
+    num_concepts: int = 8
+    share: float = 0.5
+    temperature: float = TEMPERATURE
+    diversity_weight: float = 1e-4
     beta: float = 0.005
     mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the aligner with its temporal transformer initialised from the text tower."""
         encoder, dim = load(card), card.vision.dim
-        finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)
-        aligner = ConceptAligner(temporal=start_temporal(encoder), finder=finder, temperature=TEMPERATURE)
+        finder = ConceptFinder(dim, num_concepts=self.num_concepts, heads=max(1, dim // 64), hidden=4 * dim)
+        temporal = start_temporal(encoder)
+        aligner = ConceptAligner(temporal=temporal, finder=finder, temperature=self.temperature, share=self.share)
         return RetrievalModel(encoder, aligner=aligner)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -54,7 +63,14 @@ class Glscl:
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
             prepared, queries = aligner.prepare(videos), aligner.prepare_texts(texts)
             scores = model.encoder.logit_scale.exp() * aligner(queries, prepared).total
-            losses = concept_losses(scores, queries.concepts, prepared.concepts, same=same, beta=self.beta)
+            losses = concept_losses(
+                scores,
+                queries.concepts,
+                prepared.concepts,
+                same=same,
+                diversity_weight=self.diversity_weight,
+                beta=self.beta,
+            )
             scale, weight = model.encoder.logit_scale, self.mixup_weight
             mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=weight, generator=generator)
             return losses._asdict() | mixed

@@ -43,11 +43,15 @@ class PromptSwitch:
 
     Attributes:
         captions: Whether to train the captioner.
+        caption_weight: Weight of the caption loss.
+        caption_layers: Layers of the captioner.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
     captions: bool = True
+    caption_weight: float = 0.5
+    caption_layers: int = 2
     mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
@@ -57,7 +61,8 @@ class PromptSwitch:
             ValueError: The width of the text tower is not that of the joint space.
         """
         encoder = load(card)
-        return RetrievalModel(encoder, captioner=start_captioner(encoder) if self.captions else None)
+        captioner = start_captioner(encoder, num_layers=self.caption_layers) if self.captions else None
+        return RetrievalModel(encoder, captioner=captioner)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the contrast of texts and videos, and the caption loss on the frames of each video's first clip."""
@@ -68,7 +73,7 @@ class PromptSwitch:
             memory = videos.frames if prompts is None else videos.frames[:, : prompts.num_frames]
             frequent, end = read_tokens()
             logits = model.captioner(batch.ids, memory, model.encoder.text)
-            terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent)
+            terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent, weight=self.caption_weight)
         return terms
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
@@ -76,7 +81,7 @@ class PromptSwitch:
         return score_pairs(texts, videos)
 
 
-def start_captioner(encoder: ClipModel, *, own_head: bool = True) -> Captioner:
+def start_captioner(encoder: ClipModel, *, num_layers: int = 2, own_head: bool = True) -> Captioner:
     """Return a captioner for towers; see ``Captioner``.
 
     Raises:
@@ -86,7 +91,8 @@ def start_captioner(encoder: ClipModel, *, own_head: bool = True) -> Captioner:
     if width != encoder.card.vision.dim:
         raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
     embedding = encoder.text.embedding.weight.detach()
-    return Captioner(embedding, heads=max(1, width // 64), hidden=4 * width, own_head=own_head)
+    heads, hidden = max(1, width // 64), 4 * width
+    return Captioner(embedding, num_layers=num_layers, heads=heads, hidden=hidden, own_head=own_head)
 
 
 @cache

@@ -4,18 +4,28 @@ Reference: Shen et al. 2025, "TempMe: Video Temporal Token Merging for Efficient
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vidret.train import optim
 from vidret.train.methods import Method
 from vidret.train.methods.clip import Clip4Clip
+
+TEMPORAL = "encoder.vision.temporal."
 
 
 def _rule(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> optim.Setting | None:
     """Train low-rank updates and temporal positions; CLIP is frozen, including its logit scale."""
     if ".lora." in name:
         return optim.Setting("lora", lr, weight_decay)
-    return optim.Setting("temporal", lr, weight_decay) if name.startswith("encoder.vision.temporal.") else None
+    return optim.Setting("temporal", lr, weight_decay) if name.startswith(TEMPORAL) else None
+
+
+def _full_rule(
+    name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2
+) -> optim.Setting | None:
+    """Train temporal positions at ``lr`` and all of CLIP at a thousandth of it, as CLIP4Clip does."""
+    if name.startswith(TEMPORAL):
+        return optim.Setting("temporal", lr, weight_decay)
+    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +33,17 @@ class TempMe(Clip4Clip):
     """Token merging, with the losses and scores of mean pooling.
 
     The towers define the merging schedule and the rank of the updates.
+
+    Attributes:
+        full: Whether to train all weights, at two rates. The paper reports it; its rates are not published.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
+    full: bool = False
+
+    @property
+    def recipe(self) -> optim.Recipe:  # type: ignore[override]
+        """How each weight is trained."""
+        return optim.Recipe(_full_rule if self.full else _rule, optim.adamw_optimizer)
 
 
 METHOD: type[Method] = TempMe

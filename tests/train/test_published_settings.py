@@ -1,0 +1,74 @@
+"""Settings of the papers: what a method can be told beyond its defaults, and the numbers that a setting stands for."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+
+from tests.train.small import make_module
+from vidret.align.glscl import ConceptAligner
+from vidret.data.benchmarks.splits import keep_domain
+from vidret.data.records import LabelledQuery, Split
+from vidret.encode.clip.tempme import MergeSchedule
+from vidret.errors import VidretError
+from vidret.train.optim import parameter_groups
+
+B_16 = {"num_frames": 12, "num_patches": 196, "num_layers": 12}
+B_32 = {"num_frames": 12, "num_patches": 49, "num_layers": 12}
+
+
+def measure(schedule: MergeSchedule, shape: Mapping[str, int]) -> tuple[float, float]:
+    """Return the percentages of output tokens and of the layers' multiply-adds that merging saves."""
+    plain = MergeSchedule(layers=(), factors=(), r=0)
+    steps, before = schedule.steps(**shape)[-1], plain.steps(**shape)[-1]
+    macs, plain_macs = (each.macs(width=768, **shape) for each in (schedule, plain))
+    return 100 * (1 - steps.clips * steps.left / (before.clips * before.left)), 100 * (1 - macs / plain_macs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "r", "tokens", "macs"),
+    [
+        (B_32, 2, 83.8, 35.3),  # the defaults of the released code
+        (B_16, 2, 79.1, 23.7),
+        (B_16, 10, 86.4, 39.8),
+        (B_16, 14, 90.1, 47.7),
+        (B_16, 16, 91.9, 51.6),  # the paper's 51 % fewer multiply-adds
+        (B_16, 20, 95.6, 59.4),  # the paper's 95 % fewer tokens
+    ],
+)
+def test_merging_saves_what_counting_its_tokens_says(shape: dict[str, int], r: int, tokens: float, macs: float) -> None:
+    assert measure(MergeSchedule(r=r), shape) == pytest.approx((tokens, macs), abs=0.06)
+
+
+def test_full_fine_tuning_of_tempme_has_two_rates() -> None:
+    rates = {}
+    for full in (False, True):
+        module = make_module("tempme", train_all=False, lr=None, lora_rank=0 if full else 2, options={"full": full})
+        groups = parameter_groups(module.model, module.method.recipe.rule)
+        rates[full] = {group["name"]: group["lr"] for group in groups}
+    assert rates[False] == {"lora": 6e-4, "temporal": 6e-4}
+    assert rates[True] == pytest.approx({"temporal": 1e-4, "clip": 1e-7, "clip bias": 1e-7})
+
+
+def test_settings_of_glscl_reach_its_aligner() -> None:
+    settings = {"num_concepts": 12, "share": 0.25, "temperature": 2.0}
+    aligner = cast(ConceptAligner, make_module("glscl", options=settings).model.aligner)
+    assert aligner.finder is not None
+    assert (len(aligner.finder.seeds), aligner.share, aligner.temperature) == (12, 0.25, 2.0)
+
+
+def test_captioner_has_the_layers_that_are_set() -> None:
+    captioner = make_module("promptswitch", options={"caption_layers": 3}).model.captioner
+    assert captioner is not None
+    assert len(captioner.decoder.layers) == 3
+
+
+def test_a_domain_has_its_own_videos_only() -> None:
+    def query(video: str, domain: str) -> LabelledQuery:
+        return LabelledQuery(id=video, video=video, text="a title", duration=4.0, domain=domain)
+
+    split = Split("tvsum-train", ("x",), ("a", "b", "c"), queries=(query("a", "BK"), query("b", "VT")))
+    kept = keep_domain(split, "VT")
+    assert (kept.name, kept.videos, [row.id for row in kept.queries]) == ("tvsum-train-VT", ("b",), ["b"])
+    with pytest.raises(VidretError, match="domain must be one of BK, VT for tvsum-train, got dog"):
+        keep_domain(split, "dog")
