@@ -22,9 +22,8 @@ from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
 from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge, save_judge
 from vidret.search.watches import add_watch
-from vidret.serve.mcp.budget import Budget
-from vidret.serve.mcp.library import open_frames
-from vidret.serve.mcp.tools import ToolBox
+from vidret.serve.mcp.arguments import Budget
+from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
 from vidret.store.store import Store
 from vidret.store.watch_list import read_watches

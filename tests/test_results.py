@@ -20,19 +20,9 @@ from vidret.serve.fields import ROW_MODELS, with_rows_of
 from vidret.serve.mcp.tools import tell_result
 from vidret.serve.routes.asking import AskedMoment
 from vidret.serve.routes.concepts import ConceptRow, ExampleRow
-from vidret.serve.routes.duplicates import CopyRow
-from vidret.serve.rows import write_row
-from vidret.serve.schemas import (
-    CurveAnswer,
-    EventRow,
-    EvidenceRow,
-    FootageRow,
-    HitRow,
-    LinkedRow,
-    MomentRow,
-    ShotRow,
-    TextRow,
-)
+from vidret.serve.routes.search import FootageRow
+from vidret.serve.routes.videos import CopyRow, CurveAnswer, ShotRow, TextRow
+from vidret.serve.rows import EventRow, EvidenceRow, HitRow, LinkedRow, MomentRow, write_row
 from vidret.text import show_path
 from vidret.types import (
     Concept,

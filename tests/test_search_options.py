@@ -19,7 +19,8 @@ from tests.cli.runner import Runner
 from vidret.cli.app import load_commands
 from vidret.client.messages import encode_options
 from vidret.serve.fields import collect_options
-from vidret.serve.schemas import LocateRequest, SearchRequest, VideosRequest
+from vidret.serve.routes.search import LocateRequest, SearchRequest
+from vidret.serve.routes.videos import VideosRequest
 from vidret.types import (
     Filters,
     Hit,

@@ -22,9 +22,8 @@ from vidret.present.export import FORMATS, format_moments
 from vidret.present.show import to_dicts
 from vidret.search.watches import WatchMatch
 from vidret.serve.app import create_app
-from vidret.serve.mcp.budget import Budget
-from vidret.serve.mcp.library import IndexFrames
-from vidret.serve.mcp.tools import ToolBox
+from vidret.serve.mcp.arguments import Budget
+from vidret.serve.mcp.tools import IndexFrames, ToolBox
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
 from vidret.store.store import Store

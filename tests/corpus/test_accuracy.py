@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vidret.corpus.accuracy import MIN_TRIALS, find_wilson_interval, measure_accuracy, measure_reliability
+from vidret.corpus.significance import MIN_TRIALS, find_wilson_interval, measure_accuracy, measure_reliability
 from vidret.errors import VidretError
 
 

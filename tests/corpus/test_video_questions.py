@@ -8,7 +8,7 @@ import vidret.encode.families.registry
 from tests.chatting import Reply, run_chat, say
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
-from vidret.corpus.video_questions import score_by_questions, write_questions
+from vidret.corpus.prompt_alignment import score_by_questions, write_questions
 from vidret.language.endpoint import ChatEndpoint, EndpointError
 
 WRITTEN = """<think>entity | Is this a thought? | yes</think>

@@ -9,7 +9,7 @@ import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.channels.texts.options import WordsOptions
-from vidret.corpus.word_alignment import score_with_words
+from vidret.corpus.prompt_alignment import score_with_words
 from vidret.errors import VidretError
 
 pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')

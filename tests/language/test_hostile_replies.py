@@ -6,7 +6,7 @@ import pytest
 
 from tests.chatting import run_chat, stream
 from tests.growth import assert_linear
-from vidret.corpus.video_questions import write_questions
+from vidret.corpus.prompt_alignment import write_questions
 from vidret.language.answers import MAX_ANSWER, CitedAnswer, check_citations, stream_answer
 from vidret.language.describing import read_description
 from vidret.language.endpoint import MAX_REPLY, ChatEndpoint, EndpointError, drop_thoughts

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vidret.channels.texts.subtitle_files import parse_subtitles
-from vidret.present.transcript import FORMATS, to_transcript
+from vidret.present.contents import TRANSCRIPT_FORMATS, to_transcript
 from vidret.types import TimedText
 
 TEXTS = [
@@ -90,6 +90,6 @@ def test_plain_text_names_sources_only_if_there_are_several() -> None:
     assert to_transcript(TEXTS[1:2], "txt") == "0:01.5  Fish & chips: 2 < 3\n"
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", TRANSCRIPT_FORMATS)
 def test_no_texts(form: str) -> None:
     assert to_transcript([], form) == {"txt": "", "srt": "", "vtt": "WEBVTT\n", "json": "[]\n"}[form]

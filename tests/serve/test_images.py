@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.serve.conftest import BLUE, encode
 from vidret.errors import VidretError
-from vidret.serve.images import ImageReader, decode_base64
+from vidret.serve.fields import ImageReader, decode_base64
 from vidret.types import Picture
 from vidret.video.images import KINDS, LONGEST_SIDE, read_image
 

@@ -1,11 +1,220 @@
-"""The Typer application, on which the modules of the commands register them."""
+"""The Typer application, and its commands in the order and in the groups of the help, each with its modules.
 
-from typing import Annotated, Any
+A module is imported when its command runs: the help and the completion of the shell need no other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from vidret.cli.registry import COMMANDS, CommandApp, CommandGroup, UnloadedCommand
+from vidret.cli.options import choose_index
+from vidret.cli.values import check_values, list_values
 from vidret.present.terminal import LEVELS, set_log_format
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+SEARCH, LOOK, TEACH = "Index and search", "Look into videos", "Teach and watch"
+OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command of the help; one that has commands of its own may have several modules.
+
+    Attributes:
+        name: The command.
+        panel: Its group in the help.
+        help: Its first paragraph, as in the docstring of its function.
+        modules: Modules of ``vidret.cli``, separated by spaces; ``commands.NAME`` if empty.
+    """
+
+    name: str
+    panel: str
+    help: str
+    modules: str = ""
+
+
+COMMANDS = (
+    Entry("index", SEARCH, "Index videos: encode what is new or changed. Safe to interrupt and run again."),
+    Entry("search", SEARCH, "Find the videos that match a query."),
+    Entry("locate", SEARCH, "Find the moments that match a query, with start and end."),
+    Entry("serve", OFFER, "Serve an index over HTTP, with a page to search it in the browser."),
+    Entry(
+        "ask", SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."
+    ),
+    Entry(
+        "mcp",
+        OFFER,
+        "Offer an index to language models as tools to search and read it (Model Context Protocol).",
+        modules="commands.serve",
+    ),
+    Entry(
+        "transcript",
+        LOOK,
+        "Print the words of a video with their times: what is said and shown in it.",
+        modules="commands.look",
+    ),
+    Entry(
+        "shots",
+        LOOK,
+        "Print the shots of a video, and how each begins; draw a storyboard of them.",
+        modules="commands.look",
+    ),
+    Entry(
+        "duplicates",
+        LOOK,
+        "Find files that show the same footage, and the best file of each group; nothing is deleted.",
+        modules="commands.look",
+    ),
+    Entry(
+        "describe",
+        LOOK,
+        "Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames.",
+        modules="commands.look",
+    ),
+    Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
+    Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),
+    Entry("forget", TEACH, "Forget a taught concept.", modules="commands.teach"),
+    Entry("watch", TEACH, "Queries that vidret index asks of every new video."),
+    Entry(
+        "info",
+        MANAGE,
+        "Show what an index holds, check it for damage, or measure its diversity or the recall of its search.",
+    ),
+    Entry("export", MANAGE, "Write what an index holds for other programs.", modules="commands.exchange"),
+    Entry(
+        "import",
+        MANAGE,
+        "Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.",
+        modules="commands.exchange",
+    ),
+    Entry(
+        "merge",
+        MANAGE,
+        "Merge indexes that were built separately into one. Safe to interrupt and run again.",
+        modules="commands.exchange",
+    ),
+    Entry(
+        "reindex",
+        MANAGE,
+        "Move an index to another encoder. Searches keep their old answers until all new vectors are there.",
+        modules="commands.exchange",
+    ),
+    Entry("store", MANAGE, "Manage where an index keeps its vectors.", modules="commands.exchange"),
+    Entry(
+        "models",
+        MODELS,
+        "List the models that --model accepts: installed, cached or to download, with what is known of them.",
+    ),
+    Entry(
+        "eval",
+        MODELS,
+        "Evaluate models on benchmarks or on your own videos, and compare reports.",
+        modules="evaluate.benchmarks evaluate.generated evaluate.probe evaluate.rate",
+    ),
+    Entry(
+        "calibrate",
+        MODELS,
+        "Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers.",
+    ),
+    Entry(
+        "convert", MODELS, "Convert a published checkpoint to a model that vidret loads, or join models to one file."
+    ),
+    Entry(
+        "train",
+        MODELS,
+        "Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.",
+    ),
+    Entry("demo", SEARCH, "Index sample videos, search them and locate a moment."),
+    Entry(
+        "doctor",
+        MANAGE,
+        "Check packages, models, devices, disk and permissions, and say what to install. Exits with 1 if one is "
+        "broken.",
+    ),
+)
+
+
+def tidy(params: list[Any]) -> list[Any]:
+    """Show flags without a type (``--json``, not ``--json <bool>``), and ``--help`` below the last options."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+        elif values := list_values(param):
+            # Typer takes this only with the declaration of each option.
+            param._custom_shell_complete = partial(_complete, values)
+    *others, last = params
+    if others and "--help" in last.opts:
+        last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
+    return params
+
+
+def _complete(values: list[str], _ctx: Any, _param: Any, incomplete: str) -> list[str]:
+    return [value for value in values if value.startswith(incomplete)]
+
+
+class Command(TyperCommand):
+    """A command with tidy help, and options that are checked before it begins."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the arguments and options that the help shows."""
+        return tidy(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse and check the arguments, and choose the index."""
+        rest = super().parse_args(ctx, args)
+        check_values(ctx, self.params)
+        if not ctx.resilient_parsing:
+            choose_index(ctx)
+        return rest
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands with tidy help, and options that are checked before one of them begins."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the arguments and options that the help shows."""
+        return tidy(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse and check the arguments."""
+        rest = super().parse_args(ctx, args)
+        check_values(ctx, self.params)
+        return rest
+
+
+class CommandApp(typer.Typer):
+    """A Typer application whose commands have tidy help."""
+
+    def command(
+        self, name: str | None = None, *, cls: Any = Command, **settings: Any
+    ) -> Callable[[Function], Function]:
+        """Return a decorator that registers a function as a command, as ``typer.Typer.command`` does."""
+        return super().command(name, cls=cls, **settings)
+
+
+class UnloadedCommand(Command):
+    """A command that knows only its entry in the help, and imports its modules when it runs."""
+
+    def __init__(self, entry: Entry, app: typer.Typer) -> None:
+        """Store where the command registers itself."""
+        super().__init__(entry.name, help=entry.help, rich_help_panel=entry.panel)
+        self.entry, self.app = entry, app
+
+    def load(self) -> Any:
+        """Return the command itself."""
+        for module in (self.entry.modules or f"commands.{self.entry.name}").split():
+            import_module(f"vidret.cli.{module}")
+        group: Any = typer.main.get_command(self.app)
+        return group.registered[self.name]
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Return the context of the command itself, which runs in place of this one."""
+        return self.load().make_context(*arguments, **settings)
 
 
 class ProgramGroup(CommandGroup):

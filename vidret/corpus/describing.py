@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.corpus.differences import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
 from vidret.corpus.phrases import Phrase, list_bank, propose_phrases, score_video_words
+from vidret.corpus.significance import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
 from vidret.corpus.vectors import IndexVectors, TextEncoder, encode_phrases, read_index_vectors
 from vidret.errors import VidretError
 from vidret.store.store import Store

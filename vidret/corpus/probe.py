@@ -13,10 +13,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.align.baseline import UNRELATED, WEAK
-from vidret.corpus.accuracy import Accuracy, ReliabilityBin, measure_accuracy, measure_reliability
-from vidret.corpus.differences import measure_separation
 from vidret.corpus.minimal_pairs import CORRUPTIONS, NUM_STRENGTHS, PROBE_KINDS, MinimalPair, ProbeKind, corrupt
 from vidret.corpus.probe_world import ProbeWorld
+from vidret.corpus.significance import (
+    Accuracy,
+    ReliabilityBin,
+    measure_accuracy,
+    measure_reliability,
+    measure_separation,
+)
 from vidret.corpus.vectors import encode_phrases
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vidret.corpus.accuracy import MIN_TRIALS, Verdict
 from vidret.corpus.minimal_pairs import CORRUPTIONS, NUM_STRENGTHS, ProbeKind
 from vidret.corpus.probe import AbsenceResult, CorruptionResult, PairResult, ProbeReport
+from vidret.corpus.significance import MIN_TRIALS, Verdict
 from vidret.present.html import Table, escape_text, render_table, write_document
 
 HELD = 90.0  # percent of corrupted videos that are nearest to their originals

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
+from vidret.present.contents import to_transcript
 from vidret.present.editors import TIMELINES
 from vidret.present.editors.edl import to_edl
 from vidret.present.editors.fcpxml import to_fcpxml
-from vidret.present.editors.footage import read_footage
 from vidret.present.editors.otio import to_otio
-from vidret.present.editors.timeline import list_remarks, plan_timeline
+from vidret.present.editors.timeline import list_remarks, plan_timeline, read_footage
 from vidret.present.show import format_csv
-from vidret.present.transcript import to_transcript
 from vidret.text import format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText, list_row_fields, to_row
 

@@ -4,30 +4,38 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.access import AccessMiddleware
-from vidret.serve.images import ImageReader
+from vidret.serve.fields import ImageReader
 from vidret.serve.metrics import MEDIA_TYPE, Metrics, MetricsMiddleware
 from vidret.serve.problems import Responses, add_error_handlers, refusals
 from vidret.serve.routes.asking import ask_routes
 from vidret.serve.routes.concepts import concept_routes
-from vidret.serve.routes.duplicates import duplicate_routes
 from vidret.serve.routes.indexing import Indexer, index_routes
 from vidret.serve.routes.knn import knn_routes
 from vidret.serve.routes.media import clip_routes, media_routes
 from vidret.serve.routes.search import search_routes
-from vidret.serve.routes.videos import video_routes
-from vidret.serve.schemas import Health
+from vidret.serve.routes.videos import duplicate_routes, video_routes
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
+
+
+class Health(BaseModel):
+    """State of the server."""
+
+    status: Literal["ok"]
+    version: str
+
 
 PAGE = Path(__file__).parent / "page"
 THUMBNAILS = "thumbnails"  # their folder in the index

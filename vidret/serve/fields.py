@@ -1,15 +1,19 @@
-"""Fields of request bodies: those that several have, and those that are made of the options of a search."""
+"""Fields of request bodies: those that several have, those made of the options of a search, and images."""
 
+import base64
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import anyio
+import anyio.to_thread
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from vidret.errors import VidretError
 from vidret.search.query.exclusions import split_exclusions
-from vidret.types import MAX_QUERY_LENGTH, NamedOption, build_options, list_options, list_row_fields
+from vidret.types import MAX_QUERY_LENGTH, NamedOption, Picture, build_options, list_options, list_row_fields
+from vidret.video.workers.image_pool import ImagePool
 
 MAX_ID = 2**63 - 1
 YEARS = (1700, 2200)  # range of timestamps in nanoseconds
@@ -43,6 +47,12 @@ VideoId = Annotated[Id, Path(alias="id")]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_excluded_terms)]
 Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
+
+
+TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
+EncodedImage = Annotated[
+    str, Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP with at most 40 megapixels.")
+]
 
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -117,3 +127,43 @@ def collect_options(request: BaseModel, options_type: type[Options]) -> Options:
         elif isinstance(value, tuple):
             values[name] = tuple(dict.fromkeys(value))
     return build_options(options_type, values)
+
+
+NUM_PROCESSES = 2
+TIMEOUT_S = 10.0
+
+
+class ImageReader:
+    """Decodes images in separate processes, a few at a time, since they may be malicious."""
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Set the limits; the processes start with the first image."""
+        self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
+        self._pool = ImagePool(NUM_PROCESSES, timeout_s=timeout_s)
+
+    async def read(self, text: str) -> Picture:
+        """Decode base64 or a data URL to an RGB image; see ``vidret.video.images.read_image``.
+
+        Raises:
+            VidretError: The text is not base64, or not that of a readable image.
+        """
+        return await anyio.to_thread.run_sync(self._read, text, limiter=self._limiter)
+
+    def close(self) -> None:
+        """Stop the processes."""
+        self._pool.close()
+
+    def _read(self, text: str) -> Picture:
+        return self._pool.read_image(decode_base64(text))
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 or a data URL to bytes.
+
+    Raises:
+        VidretError: The text is neither.
+    """
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except ValueError:
+        raise VidretError("image must be base64, got something else") from None

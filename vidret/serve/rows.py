@@ -7,16 +7,91 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from vidret.engine import Engine
 from vidret.errors import StoreError
+from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
-from vidret.serve.schemas import HitRow, InterpretationRow, LinkedRow, StepRow, VideoRow
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
-from vidret.types import Hit, Query, Source, to_row
+from vidret.types import (
+    EventSpan,
+    Evidence,
+    Hit,
+    Moment,
+    Query,
+    Source,
+    to_row,
+)
 from vidret.types import Sequence as EventSequence
+
+
+class LinkedRow(BaseModel):
+    """What rows about a video have besides: its name, a frame of it, and the file."""
+
+    title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
+    thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
+    stream: str = Field(examples=["/api/videos/7/stream"])
+
+
+@with_rows_of(Evidence)
+class EvidenceRow(BaseModel):
+    """What of a video matches a query."""
+
+
+@with_rows_of(EventSpan)
+class EventRow(BaseModel):
+    """Where one event of a query was found."""
+
+
+class StepRow(BaseModel):
+    """Events that are looked for at the same time, at most ``gap_s`` seconds after those before."""
+
+    events: list[str]
+    gap_s: float | None
+
+
+class InterpretationRow(BaseModel):
+    """How a query is understood: steps that follow one another, and what is excluded."""
+
+    text: str = Field(
+        description="A sentence for people; empty for plain words.",
+        examples=["looking for 1. a man enters then 2. a car leaves"],
+    )
+    steps: list[StepRow]
+    excluded: list[str]
+
+
+@with_rows_of(Hit)
+class HitRow(LinkedRow):
+    """A video that matches a query, with its best segment and the time of its best frame."""
+
+    duration: float = Field(description="Of the video, in seconds.", examples=[90.0])
+
+
+@with_rows_of(Moment)
+class MomentRow(LinkedRow):
+    """A span of a video that matches a query."""
+
+
+class VideoRow(BaseModel):
+    """A video of the index."""
+
+    id: int = Field(examples=[7])
+    title: str = Field(examples=["beach"])
+    path: str = Field(examples=["/videos/beach.mp4"])
+    copies: list[str]
+    duration: float = Field(examples=[90.0])
+    width: int | None = Field(examples=[1920])
+    height: int | None = Field(examples=[1080])
+    fps: float | None = Field(examples=[25.0])
+    complete: bool = Field(description="The whole video is stored.")
+    salvaged: str = Field(description="What could not be read of the file, if anything.")
+    segments: int
+    changed: str | None = Field(examples=["2026-01-31T18:30:00+00:00"])
+    missing: bool = Field(description="The file is gone.")
+
 
 Row = TypeVar("Row", bound=BaseModel)
 

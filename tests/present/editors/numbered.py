@@ -9,8 +9,7 @@ import av
 import numpy as np
 
 from tests.video.films import read_number, write_video
-from vidret.present.editors.footage import Footage, read_footage
-from vidret.present.editors.timeline import Timeline, plan_timeline
+from vidret.present.editors.timeline import Footage, Timeline, plan_timeline, read_footage
 from vidret.types import Evidence, Moment
 
 NTSC, FILM = Fraction(30000, 1001), Fraction(24000, 1001)

@@ -1,4 +1,4 @@
-"""Tests of vidret/present/editors/footage.py: facts of films whose making is known."""
+"""Tests of vidret/present/editors/timeline.py: facts of films whose making is known."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tests.present.editors.numbered import FILMS, NUM_FRAMES
 from tests.video.films import write_audio, write_video
-from vidret.present.editors.footage import read_footage
+from vidret.present.editors.timeline import read_footage
 
 
 @pytest.mark.parametrize(("name", "rate", "timecode", "audio"), FILMS)

@@ -19,8 +19,7 @@ from tests.present.editors.numbered import (
 )
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from tests.video.films import write_video
-from vidret.present.editors.footage import Footage
-from vidret.present.editors.timeline import list_remarks, media_url, plan_timeline
+from vidret.present.editors.timeline import Footage, list_remarks, media_url, plan_timeline
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in FILMS])

@@ -29,10 +29,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.connections import make_server
-from vidret.serve.mcp.budget import Budget
-from vidret.serve.mcp.library import open_frames
+from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.protocol import create_protocol_app
-from vidret.serve.mcp.tools import ToolBox
+from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.routes.indexing import Indexer
 
 ROOT = Path(__file__).parents[3]

@@ -12,10 +12,9 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 from tests.serve.conftest import find_id
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve.mcp.budget import MIN_CHARACTERS, Budget, compact_json, fit_page, shorten
-from vidret.serve.mcp.library import IndexFrames, draw_within
+from vidret.serve.mcp.arguments import MIN_CHARACTERS, Budget, compact_json, fit_page, shorten
 from vidret.serve.mcp.protocol import PAGE_SIZE, list_links, read_link
-from vidret.serve.mcp.tools import CARDS, ToolBox
+from vidret.serve.mcp.tools import CARDS, IndexFrames, ToolBox, draw_within
 from vidret.store.records import StoredVideo
 from vidret.types import Evidence, Hit, Moment, Segment, TimedText
 

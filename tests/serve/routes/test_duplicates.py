@@ -19,7 +19,7 @@ from vidret.client import RemoteEngine, RemoteError
 from vidret.client.async_remote import AsyncRemoteEngine
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve.routes.duplicates import send_groups
+from vidret.serve.routes.videos import send_groups
 from vidret.types import CopyGroup
 
 

@@ -1,1 +1,1 @@
-"""The commands, one module each or one for a few short ones; ``vidret.cli.registry`` lists them."""
+"""The commands, one module each or one for a few short ones; ``vidret.cli.app`` lists them."""

@@ -8,9 +8,8 @@ from vidret.cli.app import app
 from vidret.cli.opening import open_engine
 from vidret.cli.options import argument, option
 from vidret.errors import MissingExtraError, VidretError
-from vidret.present.progress import show_progress
+from vidret.present.progress import print_index_summary, show_progress
 from vidret.present.show import show_hits, show_moments
-from vidret.present.summaries import print_index_summary
 from vidret.present.terminal import console
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")

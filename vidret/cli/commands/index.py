@@ -54,9 +54,8 @@ from vidret.cli.options import (
 )
 from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
-from vidret.present.progress import show_count, show_progress
+from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import run_to_dict
-from vidret.present.summaries import print_describe_summary, print_index_summary
 from vidret.present.terminal import print_error, print_failure, print_message
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.decoders.registry import DECODERS

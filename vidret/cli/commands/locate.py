@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -26,7 +25,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import with_search_options
+from vidret.cli.search_options import ClipOption, FromOption, ToOption, answer_clip, check_clip, with_search_options
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
 from vidret.cli.inputs import iterate_queries, read_image_file
 from vidret.cli.language_model import (
     FOLDER,
@@ -41,7 +40,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import with_search_options
+from vidret.cli.search_options import ClipOption, FromOption, ToOption, answer_clip, check_clip, with_search_options
 from vidret.errors import VidretError
 from vidret.present.show import (
     explain_nothing,

@@ -180,10 +180,9 @@ def mcp_command(
     try:
         from vidret.serve.access import check_access
         from vidret.serve.connections import make_server
-        from vidret.serve.mcp.budget import Budget
-        from vidret.serve.mcp.library import open_frames
+        from vidret.serve.mcp.arguments import Budget
         from vidret.serve.mcp.protocol import PATH, create_protocol_app, serve_stdio
-        from vidret.serve.mcp.tools import ToolBox
+        from vidret.serve.mcp.tools import ToolBox, open_frames
     except ImportError as error:
         if error.name and error.name.split(".")[0] in NEEDED:
             raise MissingExtraError("the MCP server", "mcp") from None

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vidret.cli.app import app
+from vidret.cli.app import CommandApp, app
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, argument, index_option, option
-from vidret.cli.registry import CommandApp
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_table

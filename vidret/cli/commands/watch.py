@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vidret.cli.app import app
+from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
-from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.present.show import result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
 from vidret.search.query.grammar import interpret

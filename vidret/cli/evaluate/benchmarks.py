@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidret.cli.app import app
+from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.evaluate.scores import compare_command, score_command
 from vidret.cli.evaluate.steps import (
     DATA,
@@ -44,7 +44,6 @@ from vidret.cli.options import (
     option,
     with_fields,
 )
-from vidret.cli.registry import CommandApp, CommandGroup
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 

@@ -60,8 +60,7 @@ def generated_command(
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
     from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
-    from vidret.corpus.video_questions import score_by_questions
-    from vidret.corpus.word_alignment import check_prompts, score_with_words
+    from vidret.corpus.prompt_alignment import check_prompts, score_by_questions, score_with_words
     from vidret.encode.families.registry import load_encoder
     from vidret.encode.names import STARTER
     from vidret.video.scan import list_videos

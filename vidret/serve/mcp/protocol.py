@@ -18,8 +18,7 @@ from starlette.types import ASGIApp
 
 from vidret.errors import VidretError
 from vidret.serve.access import MAX_BYTES, AccessMiddleware
-from vidret.serve.mcp.arguments import DescribeArguments, FramesArguments, TranscriptArguments, write_schema
-from vidret.serve.mcp.budget import shorten
+from vidret.serve.mcp.arguments import DescribeArguments, FramesArguments, TranscriptArguments, shorten, write_schema
 from vidret.serve.mcp.tools import CARDS, INSTRUCTIONS, TITLE_LENGTH, ToolBox, ToolReply
 from vidret.serve.rows import title
 

@@ -33,8 +33,7 @@ from vidret.serve.events import Send, document_events, stream_events, write_even
 from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.routes.media import draw_video
-from vidret.serve.rows import find_video, write_row
-from vidret.serve.schemas import LinkedRow
+from vidret.serve.rows import LinkedRow, find_video, write_row
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
 

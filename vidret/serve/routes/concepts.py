@@ -8,11 +8,9 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.engine import Engine
-from vidret.serve.fields import Id, QueryText, Seconds, with_rows_of
-from vidret.serve.images import ImageReader
+from vidret.serve.fields import TINY_IMAGE, Id, ImageReader, QueryText, Seconds, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import find_video, write_row
-from vidret.serve.schemas import TINY_IMAGE
 from vidret.serve.worker import Worker
 from vidret.types import Concept, ConceptExample
 

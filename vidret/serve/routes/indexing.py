@@ -12,15 +12,59 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
 from vidret.search.suggestions import suggest_from_words
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow
+from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
 from vidret.text import sanitize, show_path
 from vidret.video.scan import MANIFEST_SUFFIXES
+
+
+class IndexRequest(BaseModel):
+    """Files and folders to index."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]})
+
+    paths: list[str] = Field(min_length=1, max_length=1000, description="Absolute paths, under the allowed roots.")
+    retry_failed: bool = Field(False, description="Try failed files again, even unchanged ones.")
+
+
+class ProgressRow(BaseModel):
+    """Progress of a run: ``share`` of the segments that are encoded, ``elapsed`` and ``left`` in seconds."""
+
+    share: float
+    done: int
+    files: int
+    failed: int
+    elapsed: float
+    left: float | None
+
+
+class FailureRow(BaseModel):
+    """A file that could not be indexed."""
+
+    path: str
+    reason: str
+
+
+class IndexAnswer(BaseModel):
+    """Facts about the index, and the state of indexing."""
+
+    info: StoreInfo
+    words: list[TextCounts] = Field(description="Counts by source; empty in an index without words.")
+    examples: list[str] = Field(description="Phrases that videos say or show, to try as queries.")
+    running: bool
+    progress: ProgressRow | None
+    last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")
+    failures: list[FailureRow]
+    asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
+    allow_index: bool
+    roots: list[str]
+
 
 SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
 MAX_FAILURES = 1000

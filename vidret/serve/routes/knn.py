@@ -12,8 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
-from vidret.serve.fields import check_excluded_terms
-from vidret.serve.images import ImageReader
+from vidret.serve.fields import ImageReader, check_excluded_terms
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import hit_rows
 from vidret.serve.worker import Worker

@@ -1,29 +1,142 @@
 """Routes to search for videos and to locate moments."""
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.engine import Engine
-from vidret.serve.fields import collect_options
-from vidret.serve.images import ImageReader
+from vidret.serve.fields import (
+    EncodedImage,
+    Id,
+    ImageReader,
+    QueryText,
+    collect_options,
+    with_options,
+    with_rows_of,
+)
 from vidret.serve.problems import refusals
-from vidret.serve.rows import find_video, hit_rows, interpretation_row, write_row
-from vidret.serve.schemas import (
-    FootageAnswer,
-    FootageRequest,
-    FootageRow,
-    LocateAnswer,
-    LocateRequest,
+from vidret.serve.rows import (
+    HitRow,
+    InterpretationRow,
+    LinkedRow,
     MomentRow,
-    QueryRequest,
-    SearchAnswer,
-    SearchRequest,
+    find_video,
+    hit_rows,
+    interpretation_row,
+    write_row,
 )
 from vidret.serve.worker import Worker
-from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions, Sequence
+from vidret.types import (
+    MAX_EVENTS,
+    ComposedQuery,
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    Query,
+    SearchOptions,
+    Sequence,
+    SharedFootage,
+)
+
+MAX_IMAGES = 8  # in one query
+
+
+class QueryRequest(BaseModel):
+    """Text, events in order, images, or images with text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: QueryText | None = Field(
+        None, description='Text; -word and -"some words" are excluded, up to 16 of them; @name is a taught concept.'
+    )
+    events: list[QueryText | list[QueryText]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_EVENTS,
+        description="Events that follow one another, in place of text; a list in it is of events at the same time.",
+    )
+    gap: float | None = Field(None, ge=0, le=1e9, description="Maximum seconds between two events.")
+    image: EncodedImage | Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
+        None,
+        description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match.",
+    )
+
+    @model_validator(mode="after")
+    def check_one(self) -> "QueryRequest":
+        """Refuse a request without a query, or with two; text may come with images."""
+        if (self.events is None) == (self.query is None and self.image is None):
+            raise ValueError("query, image, both, or only events must be given")
+        if self.gap is not None and self.events is None:
+            raise ValueError("gap must come with events")
+        return self
+
+
+@with_options(SearchOptions)
+class SearchRequest(QueryRequest):
+    """A search for videos."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
+
+
+@with_options(LocateOptions)
+class LocateRequest(QueryRequest):
+    """A search for moments."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})
+
+    video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
+
+
+@with_options(Filters)
+class FootageRequest(BaseModel):
+    """A stretch of a video whose footage to find."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"video": 1, "start": 3, "end": 8}]})
+
+    video: Id
+    start: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its beginning.")
+    end: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its end.")
+    k: int = Field(10, ge=1, le=50, description="Maximum number of finds.")
+    within: Id | None = Field(None, description="Only video to look in; default: all of them.")
+    repeated: bool = Field(False, description="Find all stretches of each video, rather than the best.")
+
+
+@with_rows_of(SharedFootage)
+class FootageRow(LinkedRow):
+    """A stretch of a video that shows the same footage."""
+
+
+class FootageAnswer(BaseModel):
+    """Stretches that show the same footage, best first."""
+
+    took_ms: float = Field(examples=[850.5])
+    found: list[FootageRow]
+
+
+class FoundAnswer(BaseModel):
+    """What answers of searches have besides the results. ``weak`` is true if nothing matches well: all are weak."""
+
+    query: str | None = Field(examples=["a dog -beach"])
+    interpretation: InterpretationRow | None = Field(description="null for an image.")
+    next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
+    weak: bool
+    took_ms: float = Field(examples=[21.5])
+
+
+class SearchAnswer(FoundAnswer):
+    """Videos, best first."""
+
+    hits: list[HitRow]
+
+
+class LocateAnswer(FoundAnswer):
+    """Moments, best first."""
+
+    moments: list[MomentRow]
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:

@@ -1,34 +1,101 @@
-"""Routes for the videos of the index, and for the score curve of a query in a video."""
+"""Routes for the videos of the index: their contents, the score curve of a query, and copies of files."""
 
 import base64
 import os
+import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
+from vidret.errors import VidretError
 from vidret.serve import fields
-from vidret.serve.fields import collect_options
-from vidret.serve.images import ImageReader
-from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rows import find_video, video_row, write_row
-from vidret.serve.schemas import (
-    CurveAnswer,
-    ImageRequest,
-    MomentRow,
-    ShotRow,
-    ShotsAnswer,
-    TextRow,
-    TranscriptAnswer,
-    VideoRow,
-    VideosAnswer,
-    VideosRequest,
+from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
+from vidret.serve.fields import (
+    MAX_PATH_LENGTH,
+    TINY_IMAGE,
+    EncodedImage,
+    Id,
+    ImageReader,
+    collect_options,
+    with_options,
+    with_rows_of,
 )
+from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, find_video, video_row, write_row
 from vidret.serve.worker import Worker
-from vidret.types import Filters, Source, TextSource
+from vidret.types import (
+    CopiedFile,
+    Curve,
+    Filters,
+    Shot,
+    Source,
+    TextSource,
+    TimedText,
+)
 from vidret.types import Query as SearchQuery
+
+
+class ImageRequest(BaseModel):
+    """An image in place of text."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
+
+    image: EncodedImage
+
+
+@with_rows_of(Curve)
+class CurveAnswer(BaseModel):
+    """The score of a query at every stored frame of a video, and its moments."""
+
+    weak: bool = Field(description="It is unlikely that the video answers the query.")
+    moments: list[MomentRow]
+
+
+@with_options(Filters)
+class VideosRequest(BaseModel):
+    """A page of the list of videos."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: str = Field("", max_length=2 * MAX_PATH_LENGTH, description="Default: the first page.")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class VideosAnswer(BaseModel):
+    """A page of the list of videos, in the order of their paths."""
+
+    total: int
+    videos: list[VideoRow]
+    next: str | None = Field(None, description="The cursor of the next page; null after the last.")
+
+
+@with_rows_of(TimedText)
+class TextRow(BaseModel):
+    """Words that are said or shown in a video."""
+
+
+class TranscriptAnswer(BaseModel):
+    """The words of a video, by time."""
+
+    texts: list[TextRow]
+
+
+@with_rows_of(Shot)
+class ShotRow(BaseModel):
+    """A stretch of a video between two changes of shot; gradual changes belong to neither shot."""
+
+
+class ShotsAnswer(BaseModel):
+    """The shots of a video, by time."""
+
+    shots: list[ShotRow]
+
 
 MAX_MOMENTS = 10
 
@@ -115,3 +182,74 @@ def compute_curve(
     rows = [write_row(MomentRow, moment) for moment in moments]
     weak = bool(moments) and all(moment.weak for moment in moments)
     return write_row(CurveAnswer, curve, weak=weak, moments=rows)
+
+
+MAX_VIDEOS = 100_000  # whose copies one request looks for
+BUSY = "the server is busy: it compares videos for another request"
+EVENTS = document_events("Events: progress, repeatedly, then groups; or problem, if the index cannot be compared.")
+
+
+class DuplicatesRequest(BaseModel):
+    """Videos to find copies of."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"videos": [7]}]})
+
+    videos: list[Id] = Field([], max_length=MAX_VIDEOS, description="Default: all of them.")
+
+
+class ProgressEvent(BaseModel):
+    """The event ``progress``."""
+
+    checked: int = Field(description="Number of pairs of videos that were compared.", examples=[64])
+    total: int = Field(examples=[300])
+
+
+@with_rows_of(CopiedFile)
+class CopyRow(LinkedRow):
+    """A file of a group of copies, compared with the best file of the group."""
+
+
+class GroupsEvent(BaseModel):
+    """The last event, ``groups``: files that show the same footage, the best one of each group first."""
+
+    groups: list[list[CopyRow]]
+
+
+class LeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def duplicate_routes(engine: Engine) -> APIRouter:
+    """Return the route ``/api/duplicates``, which serves one request at a time."""
+    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 404, 413))
+    free = threading.BoundedSemaphore(1)
+
+    @router.post("/duplicates", response_class=StreamingResponse, responses=EVENTS)
+    async def find_duplicates(body: DuplicatesRequest) -> StreamingResponse:
+        """Find the files that show the same footage; nothing is changed."""
+        for video_id in body.videos:
+            await run_in_threadpool(find_video, engine, video_id)
+        if not free.acquire(blocking=False):
+            raise RefusedError(503, BUSY, {"Retry-After": "30"})
+        events = stream_events(partial(send_groups, engine, body.videos), on_end=free.release)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    return router
+
+
+def send_groups(engine: Engine, videos: list[int], send: Send, is_left: threading.Event) -> str:
+    """Send the progress of a search for copies, and return the last event; empty if nobody waits for it."""
+
+    def on_progress(checked: int, total: int) -> None:
+        if is_left.is_set():
+            raise LeftError
+        send(write_event("progress", ProgressEvent(checked=checked, total=total)))
+
+    try:
+        groups = engine.duplicates(videos, on_progress=on_progress)
+    except LeftError:
+        return ""
+    except VidretError as error:
+        return write_problem(422, "Unprocessable Content", error)
+    rows = [[write_row(CopyRow, file) for file in group.files] for group in groups]
+    return write_event("groups", GroupsEvent(groups=rows))
