@@ -31,15 +31,14 @@ from vidret.align.baseline import UNRELATED
 from vidret.align.similarity import TOP_FRAMES
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.picture.scales import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
-from vidret.channels.texts.background import load_background, measure_background
-from vidret.channels.texts.evidence import (
+from vidret.channels.texts.background import PRIOR_TEXTS, load_background, measure_background
+from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
     MATCHES_HINT,
     MATCHES_REPORT,
     MEANING_OFFSET,
     MEANING_SLOPE,
-    PRIOR_TEXTS,
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,

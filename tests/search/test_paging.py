@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vidret.channels.picture.candidates
+import vidret.channels.picture.channel
 import vidret.search.fusion
 from tests.fakes import unit
 from tests.spoken import word_vector
 from vidret.engine import Engine
-from vidret.search.query.encoding import encode_queries
+from vidret.search.query.planning import encode_queries
 from vidret.search.video_candidates import BLOCK
 from vidret.store import NewSegment, Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -103,7 +103,7 @@ def test_scores_do_not_depend_on_candidates(engine: Engine, query: Any, candidat
 def test_the_nearest_segments_of_a_long_video_set_its_score(
     engine: Engine, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vidret.channels.picture.candidates, "NEAREST_SEGMENTS", 2)
+    monkeypatch.setattr(vidret.channels.picture.channel, "NEAREST_SEGMENTS", 2)
     pictures = engine._index.pictures
     encoded = encode_queries([query], pictures.encoder)[0]
     few, many = (

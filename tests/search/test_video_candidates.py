@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from vidret.channels.base import EncodedQuery, Match
 from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, lower_pictures
 from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
-from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
-from vidret.search.video_scores import ABSENT, make_video_scores
+from vidret.search.video_scores import ABSENT, combine_clauses, make_video_scores
 from vidret.types import Segment, TextEmbedding, TextSource
 
 DIM = 6

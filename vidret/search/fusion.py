@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from vidret.channels.base import EncodedQuery, Match
-from vidret.channels.picture.candidates import deepen
-from vidret.channels.picture.channel import PictureChannel, PictureQuery
+from vidret.channels.picture.channel import PictureChannel, PictureQuery, deepen
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.picture.scales import lower_hinted
 from vidret.channels.texts.channel import TextChannel

@@ -19,8 +19,8 @@ from vidret.search.heads.base import MomentHead
 from vidret.search.locating import choose_video, rate_video, read_curve
 from vidret.search.models import Models
 from vidret.search.query.clauses import AnalysedQuery, parse_structure
-from vidret.search.query.encoding import encode_queries
 from vidret.search.query.grammar import Interpretation
+from vidret.search.query.planning import encode_queries
 from vidret.store.joined.texts import open_texts
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store

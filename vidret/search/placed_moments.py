@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidret.search.combining import find_frame_edges
 from vidret.search.fused_moments import (
     MIN_OVERLAP_S,
     FusedSpan,
@@ -21,7 +20,7 @@ from vidret.search.fused_moments import (
 )
 from vidret.search.placement import Placement, StepSpans, list_placements
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, find_best, sum_sources
+from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
 
 NUM_SPANS = 10  # of a clause
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time

@@ -8,9 +8,8 @@ import numpy as np
 
 from vidret.channels.base import Match
 from vidret.channels.picture.evidence import VideoPictures
-from vidret.search.combining import combine_clauses
 from vidret.search.query.clauses import QueryStructure
-from vidret.search.video_scores import ABSENT, VideoScores, find_best, make_video_scores, sum_sources
+from vidret.search.video_scores import ABSENT, VideoScores, combine_clauses, find_best, make_video_scores, sum_sources
 
 BLOCK = 12  # videos that are completed together, whatever number a caller takes: pages are parts of one order
 
@@ -45,8 +44,8 @@ class VideoCandidates:
         self._bounds = {video_id: self._bound(video_id) for video_id in self._video_ids}
 
     def __len__(self) -> int:
-        """Return the number of videos."""
-        return len(self._video_ids)
+        """Return the number of videos, with those left out."""
+        return len(self._bounds)
 
     def __iter__(self) -> Iterator[VideoScores]:
         """Yield the scores of each video, best first; of equal ones those first that were found first.

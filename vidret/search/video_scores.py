@@ -1,17 +1,27 @@
-"""How well one video matches the clauses of a query over time, by channel."""
+"""How well one video matches the clauses of a query over time, by channel, and its score.
+
+The score is that of its best time for one clause, of its best placement for several. A clause can be placed on a text,
+or on a frame, which lasts until midway to its neighbours. Clauses that hold at the same time are placed on one frame,
+or on a text where there is none. A sum of n scores is divided by the root of n, so that it varies as much as one of
+them; clauses that hold at the same time count as one.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from vidret.channels.base import Match
 from vidret.ground.spans import Span
-from vidret.types import Segment, Source
+from vidret.search.placement import StepSpans, place_in_order
+from vidret.search.query.clauses import QueryStructure
+from vidret.types import TEXT_SOURCES, Segment, Source
 
 TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
+FRAME_S = 0.5  # half the duration of the first and the last frame
+MIN_TEXT_S = 0.5  # shortest duration of a text
 ABSENT = -1000.0  # the score of what is not there, below that of anything which is
 
 
@@ -103,3 +113,92 @@ def sum_sources(best: Mapping[Source, float]) -> float:
 def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: float) -> bool:
     first = int(np.searchsorted(times, start_s - TOLERANCE_S))
     return first < len(times) and bool(times[first] <= end_s + TOLERANCE_S)
+
+
+def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
+    """Set the score of a video and where it matches best, by clause; the score is -inf without a placement."""
+    if not structure.is_joint:
+        scores.score = sum_sources(scores.source_scores(0))
+        scores.time_s = (float(scores.times[scores.curve(0).argmax()]),)
+        return
+    edges = find_frame_edges(scores.times)
+    steps, times = [], []
+    for step in structure.steps:
+        if len(step) == 1:
+            spans, own_times = list_event_spans(
+                scores, step[0], edges, on_text=bool(structure.clauses[step[0]].phrases)
+            )
+        else:
+            spans, own_times = _list_joint_spans(scores, structure, step, edges)
+        steps.append(spans)
+        times.append(own_times)
+    placement = place_in_order(steps, structure.gaps_s)
+    if placement is None:
+        scores.score = -math.inf
+        return
+    scores.score = placement.score / math.sqrt(len(structure.steps))
+    scores.time_s = tuple(
+        float(own_times[index])
+        for step, own_times, index in zip(structure.steps, times, placement.indices, strict=True)
+        for _ in step
+    )
+
+
+def find_frame_edges(times: Float64[np.ndarray, " point"]) -> Float64[np.ndarray, " edge"]:
+    """Return the times at which frames start and end."""
+    if not len(times):
+        return np.zeros(1)
+    middles = (times[1:] + times[:-1]) / 2
+    edges: Float64[np.ndarray, " edge"] = np.concatenate(
+        [[max(0.0, times[0] - FRAME_S)], middles, [times[-1] + FRAME_S]]
+    )
+    return edges
+
+
+def list_event_spans(
+    scores: VideoScores, clause: int, edges: Float64[np.ndarray, " edge"], *, on_text: bool
+) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
+    """Return where one clause can be placed, and the time that stands for each span.
+
+    These are the frames, unless it must be placed ``on_text``, then the texts. The score of a text includes what other
+    sources show meanwhile.
+    """
+    texts = scores.texts[clause]
+    starts = np.array([match.start for match in texts], np.float64)
+    ends = np.maximum(np.array([match.end for match in texts], np.float64), starts + MIN_TEXT_S)
+    values = np.array([match.evidence for match in texts], np.float64)
+    if len(texts):
+        owners = np.array([TEXT_SOURCES.index(match.source) for match in texts])
+        meets = np.minimum(ends[:, None], ends) > np.maximum(starts[:, None], starts)
+        terms = [values]
+        for source in range(len(TEXT_SOURCES)):
+            others = np.where(meets & (owners == source) & (owners[:, None] != source), values, -np.inf)
+            terms.append(others.max(axis=1))
+        seen = (scores.times >= starts[:, None]) & (scores.times <= ends[:, None])
+        terms.append(np.where(seen, scores.pictures[clause], -np.inf).max(axis=1, initial=-np.inf))
+        values = np.logaddexp.reduce(terms, axis=0)
+    frames = slice(0, 0 if on_text else len(scores.times))
+    spans = StepSpans(
+        starts=np.concatenate([edges[:-1][frames], starts]),
+        ends=np.concatenate([edges[1:][frames], ends]),
+        scores=np.concatenate([scores.pictures[clause][frames], values]).astype(np.float64),
+    )
+    return spans, np.concatenate([scores.times[frames], (starts + ends) / 2])
+
+
+def _holds_text(scores: VideoScores, clause: int) -> Bool[np.ndarray, " point"]:
+    """Return at which points a text matches a clause."""
+    held = np.zeros(len(scores.times), bool)
+    for match in scores.texts[clause]:
+        held |= (scores.times >= match.start - TOLERANCE_S) & (scores.times <= match.end + TOLERANCE_S)
+    return held
+
+
+def _list_joint_spans(
+    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], edges: Float64[np.ndarray, " edge"]
+) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
+    total = np.sum([scores.curve(clause) for clause in step], axis=0) / math.sqrt(len(step))
+    for clause in step:
+        if structure.clauses[clause].phrases:
+            total = np.where(_holds_text(scores, clause), total, -np.inf)
+    return StepSpans(starts=edges[:-1], ends=edges[1:], scores=total.astype(np.float64)), scores.times

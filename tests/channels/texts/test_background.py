@@ -14,13 +14,13 @@ from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
 from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.texts.background import (
+    PRIOR_TEXTS,
     TextBackground,
     has_typical,
     load_background,
     measure_background,
     store_background,
 )
-from vidret.channels.texts.evidence import PRIOR_TEXTS
 from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from vidret.errors import VidretError
 from vidret.search.query.clauses import parse_structure
-from vidret.search.query.encoding import parse_query
 from vidret.search.query.exclusions import PHRASE, split_exclusions
 from vidret.search.query.grammar import interpret
+from vidret.search.query.planning import parse_query
 from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
 
 Steps = list[tuple[str, ...]]

@@ -10,12 +10,12 @@ from jaxtyping import Float32
 
 from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.query_bank import SENTENCES
-from vidret.channels.texts.evidence import PRIOR_TEXTS
 from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource, Vector
 
 _KEY, _TYPICAL = "background", "background.typical"
 _DIGEST_BYTES = 16
+PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
 SAMPLE = 1024  # texts that levels are measured on
 DRIFT = 1.25  # growth of the words above which they are measured again
 

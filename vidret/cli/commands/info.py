@@ -215,7 +215,7 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
     """
     import numpy as np
 
-    from vidret.search.query.encoding import encode_queries
+    from vidret.search.query.planning import encode_queries
     from vidret.search.recall import SAMPLE
 
     if not texts:

@@ -18,8 +18,8 @@ from vidret.search.concepts.storage import (
     save_concept,
     stack_vectors,
 )
-from vidret.search.query.encoding import encode_image
 from vidret.search.query.mentions import check_concept_name
+from vidret.search.query.planning import encode_image
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import strip_query

@@ -1,4 +1,7 @@
-"""The plan of a query: its clauses, their order, and the vectors by which each channel is asked."""
+"""The plan of a query: its clauses, their order, and the vectors by which each channel is asked.
+
+A query is text with negative terms, images, both, or a vector.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,17 +9,22 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.channels.base import Clause
+from vidret.channels.base import Clause, EncodedQuery
+from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import load_sentence_encoder
+from vidret.errors import VidretError
+from vidret.search.concepts.composing import Composer
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
-from vidret.search.query.encoding import encode_queries, parse_query
-from vidret.search.query.exclusions import split_negatives
+from vidret.search.query.exclusions import has_word, split_exclusions, split_negatives
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.types import SOURCES, TEXT_SOURCES, Query, Source
+from vidret.search.query.mentions import find_mentions
+from vidret.types import SOURCES, TEXT_SOURCES, ComposedQuery, Frames, Picture, Query, Source, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
+from vidret.video.geometry import resize_image
 
 VERBATIM = "exactly this is said or shown in a video"
+TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 HoldsText = Callable[[str], bool]
 
 
@@ -77,3 +85,110 @@ def plan(
 
 def _encode_sentences(texts: Sequence[str], holds: HoldsText | None) -> Float32[np.ndarray, "text dim"]:
     return np.zeros((len(texts), 0), np.float32) if holds is None else load_sentence_encoder().encode(texts)
+
+
+def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:
+    """Encode queries, all texts in one batch. Images with words need a composer.
+
+    Raises:
+        VidretError: A query has no positive term or several events, or an image or vector is invalid.
+    """
+    parsed = [_parse(query) for query in queries]
+    texts = [text for positive, negatives in parsed for text in (*([positive] if positive else []), *negatives)]
+    embeddings = iter(encoder.encode_text(texts) if texts else [])
+    encoded = []
+    for query, (text, terms) in zip(queries, parsed, strict=True):
+        words = next(embeddings) if text else None
+        negatives = tuple(next(embeddings) for _ in terms)
+        if isinstance(query, str):
+            assert words is not None
+            encoded.append(EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(query)))
+            continue
+        assert not isinstance(query, EventSequence)
+        if isinstance(query, ComposedQuery):
+            assert composer is not None
+            positive = compose_images([encode_image(image, encoder) for image in query.images], words, composer)
+        else:
+            positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
+        encoded.append(EncodedQuery(positive=positive, negatives=negatives, is_text=False))
+    return encoded
+
+
+def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
+    """Return the positive words of a query, empty without any, and its negative terms."""
+    if isinstance(query, EventSequence):
+        raise VidretError(f"query must be text, an image or a vector here, got {len(query.events)} events")
+    if isinstance(query, str):
+        return parse_query(query)
+    if not isinstance(query, ComposedQuery):
+        return "", ()
+    if not query.images:
+        raise VidretError("images must hold an image, got none")
+    positive, negatives = split_terms(query.text)
+    return positive.strip(), negatives
+
+
+def compose_images(images: Sequence[TextEmbedding], words: TextEmbedding | None, composer: Composer) -> TextEmbedding:
+    """Return images and words as one embedding with one word; a single image without words as it is."""
+    if len(images) == 1 and words is None:
+        return images[0]
+    parts = [(image.sentence, 1 / len(images)) for image in images]
+    if words is not None:
+        parts.append((words.sentence, TEXT_WEIGHT))
+    vector, offset = composer.compose(parts)
+    return TextEmbedding("images" if words is None else words.text, vector, vector[None], offset=offset)
+
+
+def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
+    """Return the positive part of a text query and its negative terms.
+
+    >>> parse_query('dog -beach on the grass -"two cats", no people')
+    ('dog on the grass', ('beach', 'two cats', 'people'))
+
+    Raises:
+        VidretError: There is no positive term, or a negative term is empty.
+    """
+    positive, negatives = split_terms(query)
+    if not has_word(positive):
+        raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
+    return positive, negatives
+
+
+def split_terms(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the positive part of a text, which may be empty, and its negative terms.
+
+    Raises:
+        VidretError: A negative term is empty.
+    """
+    positive, negatives = split_exclusions(text)
+    if not all(negatives):
+        raise VidretError(f'query must contain a word between -" and ", got {text!r}')
+    return positive if negatives else text, negatives
+
+
+def embed_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
+    """Return a vector of the encoder's space, scaled to unit length, as an embedding.
+
+    Raises:
+        VidretError: The vector has the wrong dimension, or its length is 0 or not finite.
+    """
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if vector.shape != (encoder.dim,) or not 0 < length < np.inf:
+        raise VidretError(
+            f"vector must have {encoder.dim} numbers and a finite length above 0, got {len(vector)} and {length:g}"
+        )
+    unit = (vector / length).astype(np.float32)
+    return TextEmbedding("a vector", unit, unit[None])
+
+
+def encode_image(image: Picture, encoder: Encoder) -> TextEmbedding:
+    """Encode an image like a frame of a video.
+
+    Raises:
+        VidretError: The image is not RGB with 8 bits per channel.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise VidretError(f"image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+    frames = Frames(resize_image(np.ascontiguousarray(image), encoder.resize)[None], np.zeros(1))
+    vector = encoder.encode_frames([frames])[0].video
+    return TextEmbedding("an image", vector, vector[None])

@@ -19,7 +19,7 @@ from vidret.channels.picture.scales import (
     PictureScale,
     lower_hinted,
 )
-from vidret.channels.texts.evidence import (
+from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
     MATCHES_HINT,

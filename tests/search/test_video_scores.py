@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidret.channels.base import Match
-from vidret.search.combining import FRAME_S, MIN_TEXT_S, combine_clauses
 from vidret.search.query.clauses import QueryStructure, make_clause
-from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
+from vidret.search.video_scores import ABSENT, FRAME_S, MIN_TEXT_S, TOLERANCE_S, VideoScores, combine_clauses
 from vidret.types import TextSource
 
 SOURCES: tuple[TextSource, ...] = ("speech", "screen")

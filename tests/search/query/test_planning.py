@@ -3,7 +3,7 @@
 import pytest
 
 from vidret.errors import VidretError
-from vidret.search.query.encoding import parse_query
+from vidret.search.query.planning import parse_query
 
 
 @pytest.mark.parametrize(
