@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 
+from vidret.data.dataset import RetrievalBatch
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import RetrievalData
 from vidret.data.synthetic.world import write_retrieval_world
@@ -57,6 +58,19 @@ def make_module(method: str, **settings: Any) -> RetrievalModule:
         "lr": 2e-3,
     }
     return RetrievalModule(**(chosen | METHODS.get(method, {}) | settings))
+
+
+def draw_captioned(num_pairs: int, num_words: int = 6) -> RetrievalBatch:
+    """Return a random batch of videos of 12 frames with one caption each; the second caption is short."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (num_pairs, 12, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    ids = torch.randint(1, 400, (num_pairs, num_words), generator=generator)
+    ids[:, 0], ids[:, -1] = 49406, 49407
+    ids[1, -3], ids[1, -2:] = 49407, 0
+    indices = torch.arange(num_pairs)
+    mask, firsts = torch.ones(num_pairs, 12, dtype=torch.bool), ids[:, [0, 1, 2, -1]]
+    firsts[:, -1] = 49407
+    return RetrievalBatch(pixels, mask, ids, indices, indices, indices, firsts)
 
 
 def draw_moments(seed: int = 0) -> GroundingBatch:

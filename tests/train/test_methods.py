@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 import vidret.train.methods
-from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
+from tests.train.small import METHODS, draw_captioned, make_module, make_trainer, open_data, write_world
 from vidret.align.batches import TextBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
@@ -17,21 +17,10 @@ from vidret.train.losses import draw_mixing_weights, mixed_loss
 from vidret.train.methods import list_methods, load_method
 from vidret.train.optim import parameter_groups
 
-NUM_PAIRS, NUM_WORDS = 3, 6
+NUM_PAIRS = 3
 ignores_lightning_warnings = pytest.mark.filterwarnings(
     *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
 )
-
-
-def draw_batch() -> RetrievalBatch:
-    """Return a random batch of three videos with one caption each."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (NUM_PAIRS, 12, 32, 32, 3), generator=generator, dtype=torch.uint8)
-    ids = torch.randint(1, 400, (NUM_PAIRS, NUM_WORDS), generator=generator)
-    ids[:, 0], ids[:, -1] = 49406, 49407
-    indices = torch.arange(NUM_PAIRS)
-    mask, firsts = torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids[:, [0, 1, 2, -1]]
-    return RetrievalBatch(pixels, mask, ids, indices, indices, indices, firsts)
 
 
 def test_methods_of_the_papers_are_listed() -> None:
@@ -42,7 +31,7 @@ def test_methods_of_the_papers_are_listed() -> None:
 def test_method_fulfils_its_contract(name: str) -> None:
     module, batch = (
         make_module(name, train_all=False, **({"lora_rank": 2} if name in ("tempme", "joint") else {})),
-        draw_batch(),
+        draw_captioned(NUM_PAIRS),
     )
     method, model = module.method, module.model
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +56,7 @@ def test_method_fulfils_its_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> None:
-    module, batch = make_module(name, mixup_weight=0.5).eval(), draw_batch()
+    module, batch = make_module(name, mixup_weight=0.5).eval(), draw_captioned(NUM_PAIRS)
     model = module.model
     with torch.no_grad():
         mixed = module.method.losses(model, batch, torch.Generator().manual_seed(7))["mixed"]
@@ -84,7 +73,7 @@ def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> 
 @pytest.mark.parametrize("name", METHODS)
 def test_train_all_trains_every_used_weight(name: str) -> None:
     module = make_module(name, train_all=True)
-    terms = module.method.losses(module.model.train(), draw_batch(), torch.Generator().manual_seed(0))
+    terms = module.method.losses(module.model.train(), draw_captioned(NUM_PAIRS), torch.Generator().manual_seed(0))
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     with_gradient = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
     everything = {name for name, _ in module.model.named_parameters()}
@@ -167,7 +156,7 @@ def test_joint_trains_prompts_and_positions_at_their_own_rates() -> None:
 
 def test_joint_aligns_within_groups_as_each_group_alone() -> None:
     whole = make_module("joint", captions=False, options={"align_size": 2})
-    batch, model = draw_batch(), whole.model.eval()
+    batch, model = draw_captioned(NUM_PAIRS), whole.model.eval()
     generator = torch.Generator()
     with torch.no_grad():
         grouped = whole.method.losses(model, batch, generator)

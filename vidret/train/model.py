@@ -1,5 +1,8 @@
 """The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors."""
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
@@ -15,11 +18,16 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather, gather_batch
+from vidret.train.gradcache import Vectors, encode_chunks
 from vidret.train.losses import draw_mixing_weights, find_same_videos, mixed_loss, pair_losses, promote_half
 
 
 class RetrievalModel(nn.Module):
-    """The towers of a card, and the modules that a method adds, under the names that ``vidret.train.optim`` expects."""
+    """The towers of a card, and the modules that a method adds, under the names that ``vidret.train.optim`` expects.
+
+    Attributes:
+        chunk_size: Videos, or texts, that training encodes at a time; 0 for all. See ``vidret.train.gradcache``.
+    """
 
     def __init__(
         self,
@@ -38,6 +46,7 @@ class RetrievalModel(nn.Module):
             with_tokens: Whether videos are encoded with the tokens of their frames.
         """
         super().__init__()
+        self.chunk_size = 0
         self.encoder, self.aligner, self.captioner = encoder, aligner, captioner
         self._with_tokens = with_tokens
 
@@ -64,32 +73,41 @@ class RetrievalModel(nn.Module):
         Prompt Switch encodes clips that each cover the whole video. If there are several clips, the frames are
         interleaved among them and returned in that order, which does not affect pooling.
         """
-        card, num_frames = self.encoder.card, pixels.shape[1]
-        if card.prompts is not None:
-            order = card.prompts.order(num_frames)
+        prompts = self.encoder.card.prompts
+        if prompts is not None:
+            order = prompts.order(pixels.shape[1])
             pixels, mask = pixels[:, order], mask[:, order]
-        flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
-        images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
-        encoded = self.encoder.vision(
-            images,
-            num_frames=num_frames,
-            mask=None if bool(mask.all()) else mask,
-            tokens=self._with_tokens,
-        )
-        merged = card.merging is not None
-        return VideoBatch(
-            encoded.frames,
-            encoded.tokens,
-            mask,
-            encoded.mask if merged else None,
-            encoded.sizes if merged else None,
-        )
+        frames, tokens, token_mask, sizes = self._encode(self._see, pixels, None if bool(mask.all()) else mask)
+        return VideoBatch(cast(Tensor, frames), tokens, mask, token_mask, sizes)
 
     def encode_texts(self, ids: Int[Tensor, "text word"]) -> TextBatch:
         """Encode texts: start token, words, end token (the highest id), zeros."""
-        sentences, words = self.encoder.text(ids)
+        ends = ids.argmax(dim=-1)
+        sentences, words = cast(tuple[Tensor, Tensor], self._encode(self._read, ids[:, : int(ends.max()) + 1]))
         positions = torch.arange(words.shape[1], device=ids.device)
-        return TextBatch(sentences, words, positions <= ids.argmax(dim=-1)[:, None])
+        return TextBatch(sentences, words, positions <= ends[:, None])
+
+    def _encode(self, encode: Callable[..., Vectors], *inputs: Tensor | None) -> Vectors:
+        """Return the vectors of rows, encoded in chunks in training if there is a ``chunk_size``."""
+        if not (self.chunk_size and self.training and torch.is_grad_enabled()):
+            return encode(*inputs)
+        return encode_chunks(encode, *inputs, size=self.chunk_size)
+
+    def _see(
+        self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"] | None
+    ) -> Vectors:
+        """Return the frames of videos, and with an aligner that reads them, their tokens, mask and sizes."""
+        card = self.encoder.card
+        flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
+        images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
+        seen = self.encoder.vision(images, num_frames=pixels.shape[1], mask=mask, tokens=self._with_tokens)
+        merged = card.merging is not None
+        return seen.frames, seen.tokens, seen.mask if merged else None, seen.sizes if merged else None
+
+    def _read(self, ids: Int[Tensor, "text word"]) -> Vectors:
+        """Return the sentences and the words of texts, with zeros after the last end token."""
+        sentences, words = self.encoder.text(ids)
+        return sentences, functional.pad(words, (0, 0, 0, ids.shape[1] - words.shape[1]))
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:

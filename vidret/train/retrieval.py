@@ -54,6 +54,8 @@ class RetrievalModule(TrainedModule):
         beta: GLSCL's weight of consistency, which depends on the batch size; default: 0.005.
         options: Further settings of the method, by name.
         checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
+        chunk_size: Videos, or texts, that are encoded at a time, each chunk again in the backward pass; default: all,
+            once. Gradients are those of the whole batch, memory is that of a chunk (GradCache).
         compiled: ``torch.compile`` backend of the towers, such as ``inductor``; None for no compilation.
         seed: Seed of mixtures, dropout and the noise of patch selection.
         out: Path of the exported model (.safetensors), written at the end.
@@ -82,6 +84,7 @@ class RetrievalModule(TrainedModule):
         beta: float | None = None,
         options: dict[str, Any] | None = None,
         checkpointing: bool = False,
+        chunk_size: int = 0,
         compiled: str | None = None,
         seed: int = 0,
         out: str | None = None,
@@ -93,6 +96,8 @@ class RetrievalModule(TrainedModule):
                 suit the method, ``matrix_lr`` is given without ``train_all``, or ``cool_down`` without ``matrix_lr``.
         """
         super().__init__(seed=seed, out=out)
+        if chunk_size < 0:
+            raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
         self.method = load_method(method, shared=shared, options=options or {})
         plain = None if weights is None else load_towers(weights)
@@ -101,7 +106,7 @@ class RetrievalModule(TrainedModule):
         card = replace(_start_card(plain, vision, text), **added)
         self.model = self.method.build(card, partial(_load_towers, plain=plain))
         encoder = self.model.encoder
-        encoder.vision.checkpointing = checkpointing
+        encoder.vision.checkpointing, self.model.chunk_size = checkpointing, chunk_size
         if compiled is not None:
             encoder.vision.compile(backend=compiled)
             encoder.text.compile(backend=compiled)

@@ -1,0 +1,96 @@
+"""Tests of GradCache: chunks have the vectors, the losses and the gradients of the whole batch, and less memory."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.train.small import METHODS, draw_captioned, make_module
+from vidret.errors import VidretError
+from vidret.train.gradcache import encode_chunks
+
+
+@given(st.integers(1, 9), st.integers(1, 12))
+def test_chunks_are_rows_of_the_whole(num_rows: int, size: int) -> None:
+    x, counts = torch.arange(2.0 * num_rows).view(num_rows, 2).requires_grad_(), list[int]()
+
+    def encode(rows: Tensor, nothing: None) -> tuple[Tensor, None, Tensor]:
+        counts.append(len(rows))
+        return rows.square(), nothing, rows.sum(dim=1)
+
+    squares, nothing, sums = encode_chunks(encode, x, None, size=size)
+    assert nothing is None
+    assert squares is not None
+    assert torch.equal(squares, x.square())
+    assert torch.equal(sums, x.sum(dim=1))  # type: ignore[arg-type]
+    assert max(counts) <= size
+    assert sum(counts) == num_rows
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_equal_those_of_the_whole_batch(name: str, size: int) -> None:
+    """Also with frames that are padding, texts of different lengths, and dropout."""
+    batch = draw_captioned(num_pairs=5)
+    batch.frame_mask[3, 7:] = False
+    found = []
+    for chunk_size in (0, size):
+        module = make_module(name, chunk_size=chunk_size, mixup_weight=0.5).double().train()
+        torch.manual_seed(1)
+        terms = module.method.losses(module.model, batch, torch.Generator().manual_seed(0))
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
+        found.append((terms, {name: weight.grad for name, weight in module.named_parameters()}))
+    (terms, grads), (chunk_terms, chunk_grads) = found
+    for term in terms:
+        torch.testing.assert_close(chunk_terms[term], terms[term], rtol=1e-9, atol=1e-12)
+    for weight, grad in grads.items():
+        torch.testing.assert_close(chunk_grads[weight], grad, rtol=1e-6, atol=1e-9, msg=weight)
+
+
+def test_dropout_is_the_same_in_both_passes() -> None:
+    x, layer = torch.randn(8, 4, dtype=torch.float64), nn.Linear(4, 4).double()
+    masks: list[Tensor] = []
+
+    def encode(rows: Tensor) -> tuple[Tensor]:
+        mask = nn.functional.dropout(torch.ones_like(rows))
+        masks.append(mask)
+        return ((layer(rows) * mask).sin(),)
+
+    (y,) = encode_chunks(encode, x, size=4)
+    assert y is not None
+    torch.autograd.backward(y.sum())
+    drawn = torch.cat(masks[:2])
+    assert len(masks) == 4, "each chunk once again"
+    slope = (layer(x).detach() * drawn).cos() * drawn
+    torch.testing.assert_close(layer.weight.grad, slope.T @ x)
+
+
+def test_activations_are_those_of_a_chunk() -> None:
+    """Count what a training step keeps, with batches of 2 and of 8 videos."""
+    kept: dict[int, dict[int, int]] = {}
+    for chunk_size in (0, 2):
+        module: Any = make_module("clip", chunk_size=chunk_size).train()
+        kept[chunk_size] = {}
+        for num_pairs in (2, 8):
+            storages = dict[int, Any]()
+            with torch.autograd.graph.saved_tensors_hooks(lambda x: keep(storages, x), lambda x: x):  # noqa: B023
+                terms = module.method.losses(module.model, draw_captioned(num_pairs=num_pairs), torch.Generator())
+            own = {weight.untyped_storage().data_ptr() for weight in module.parameters()}
+            kept[chunk_size][num_pairs] = sum(size for key, (_, size) in storages.items() if key not in own)
+            del terms
+    assert kept[0][8] > 3 * kept[0][2]
+    assert kept[2][8] < 0.1 * kept[0][8], "vectors only: what a chunk computes again comes and goes"
+
+
+def keep(storages: dict[int, Any], x: Tensor) -> Tensor:
+    storage = x.untyped_storage()
+    storages[storage.data_ptr()] = (x, storage.nbytes())
+    return x
+
+
+def test_impossible_chunk_size_is_refused() -> None:
+    with pytest.raises(VidretError, match="chunk_size must be at least 0, got -1"):
+        make_module("clip", chunk_size=-1)
