@@ -169,7 +169,7 @@ def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: En
 
     def ask(query: AnalysedQuery) -> object:
         question = results._fusion.ask(query, SearchOptions())
-        return question.matches, question.excluded
+        return question.texts, question.asked.excluded
 
     expected, interrupted = ask(mine), list[int]()
     ask(other)

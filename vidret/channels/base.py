@@ -1,8 +1,15 @@
 """What a query asks of each channel, and what a channel answers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from vidret.types import TextEmbedding, TextSource
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextSource
+
+TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +89,56 @@ class Match:
     def is_silent(self) -> bool:
         """Whether it says nothing about the clause: it shares no word, and is likelier to mean something else."""
         return self.cover == 0.0 and self.evidence < 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ChannelQuery:
+    """A query as channels are asked it.
+
+    Attributes:
+        clauses: Its clauses.
+        encoded: What pictures are compared with, by clause.
+        vectors: What texts are compared with, by clause; of 0 dimensions in an index without texts.
+        sources: What it is compared with, of what the index has.
+        options: The options of the search.
+        excluded: Videos to leave out.
+        depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
+        covered: What is compared besides the nearest, such as what is seen while a text is said.
+    """
+
+    clauses: Sequence[Clause]
+    encoded: Sequence[EncodedQuery]
+    vectors: Float32[np.ndarray, "clause dim"]
+    sources: tuple[Source, ...]
+    options: SearchOptions
+    excluded: frozenset[int] = frozenset()
+    depth: int = CANDIDATES
+    covered: Sequence[TimeSpan] = ()
+
+
+class VideoEvidence(Protocol):
+    """What a channel has found in one video."""
+
+    @property
+    def best(self) -> Sequence[float]:
+        """The best evidence of the video for each clause, in nats; -inf for none."""
+        ...
+
+
+Evidence_co = TypeVar("Evidence_co", bound=VideoEvidence, covariant=True)
+
+
+class Channel(Protocol[Evidence_co]):
+    """A kind of evidence of one index. It finds nothing for a query that is not compared with it."""
+
+    def __len__(self) -> int:
+        """Return the number of pieces that a query is compared with."""
+        ...
+
+    def find(self, query: ChannelQuery) -> Mapping[int, Evidence_co]:
+        """Return the best pieces, by video, of the videos that the filters allow and that are not excluded."""
+        ...
+
+    def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> Mapping[int, Evidence_co]:
+        """Return all pieces of some videos, whatever the filters are."""
+        ...

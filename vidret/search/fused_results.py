@@ -100,7 +100,7 @@ class FusedResults:
         depth: int | None = options.candidates
         standard: ScoreStandard | None = None
         while depth is not None:
-            ranked = self._fusion.rank(question, options, depth)
+            ranked = self._fusion.rank(question, depth)
             ranked.drop(seen)
             videos = iter(ranked)
             best = list(islice(videos, 1))
@@ -109,7 +109,8 @@ class FusedResults:
                 found.append(make(replace(video, question=question, standard=standard)))
                 if len(found) == options.k:
                     break
-            depth = self._fusion.deepen(question, options, depth, len(ranked)) if len(found) < options.k else None
+            asked = replace(question.asked, depth=depth)
+            depth = self._pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
         self._warn_missing(missing)
         return found
 
@@ -151,9 +152,10 @@ class FusedResults:
         asked = SearchOptions(sources=options.sources, filters=options.filters)
         only = videos[0].video_id if len(videos) == 1 else None
         question = self._fusion.ask(query, asked, video_id=only)
-        if question.pictures is None or not query.is_text:
+        has_pictures = "picture" in question.sources
+        if not has_pictures or not query.is_text:
             grounder = None  # a head reads text
-        if grounder is None and question.pictures is not None and not has_frame_vectors(self._encoder):
+        if grounder is None and has_pictures and not has_frame_vectors(self._encoder):
             note_coarse(self._encoder.name)
         scored, judge = [], load_judge(self._pictures.store)
         typical = self._pictures.typical_score() if query.is_text else None

@@ -7,20 +7,19 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 
 from vidret.align.baseline import UNRELATED
-from vidret.channels.base import EncodedQuery
+from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels
-from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score
+from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.store.store import Store
 from vidret.types import SearchOptions, TextEmbedding
@@ -33,28 +32,6 @@ SEGMENTS_PER_VIDEO = 8  # reranked for each video that is found beyond the first
 # but one, and 0.02 nats better than these.
 NEAREST_SEGMENTS = 16
 TYPICAL_SHARE = 0.01  # of unrelated queries, that reach the typical score of a curve in a segment
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PictureQuery:
-    """What pictures are compared with.
-
-    Attributes:
-        clauses: The clauses of a query.
-        rerank: Name of the ranker, as in ``SearchOptions``; images and vectors are ranked by the best frames.
-        hints: What each clause adds to the evidence, in nats: one that hints at words takes some from pictures.
-        is_free: Whether each clause finds candidates; one with phrases is found by texts only.
-    """
-
-    clauses: Sequence[EncodedQuery]
-    rerank: str | None
-    hints: Sequence[float]
-    is_free: Sequence[bool]
-
-    @property
-    def ranker_name(self) -> str | None:
-        """The ranker whose tokens are read."""
-        return self.rerank if any(clause.is_text for clause in self.clauses) else None
 
 
 class PictureChannel:
@@ -84,52 +61,64 @@ class PictureChannel:
         """Return the number of segments that a query is compared with."""
         return len(self.store)
 
-    def find(
-        self, query: PictureQuery, options: SearchOptions, depth: int, *, excluded: Set[int], also: Ids
-    ) -> dict[int, VideoPictures]:
+    def find(self, query: ChannelQuery) -> dict[int, VideoPictures]:
         """Return the best segments by video, with their evidence for each clause.
 
-        Args:
-            query: The query.
-            options: The options of the search.
-            depth: See ``find_candidates``.
-            excluded: Videos to leave out.
-            also: Segments to read besides, as those seen while a text is said.
+        A clause with phrases finds none: only texts hold them.
         """
-        free = [clause for clause, is_free in zip(query.clauses, query.is_free, strict=True) if is_free]
-        ids = [also, *find_candidates(self.store, free, options, depth, excluded)]
-        return self._rate(query, np.unique(np.concatenate(ids)), refine=options.refine)
+        if "picture" not in query.sources:
+            return {}
+        free = [encoded for clause, encoded in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
+        also = self.store.overlapping_segments(query.covered)
+        ids = [also, *find_candidates(self.store, free, query.options, query.depth, query.excluded)]
+        return self._rate(query, np.unique(np.concatenate(ids)), refine=query.options.refine)
 
-    def find_in_videos(self, query: PictureQuery, video_ids: Sequence[int], *, also: Ids) -> dict[int, VideoPictures]:
+    def find_in_videos(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
         """Return what ``find`` does of some videos, whatever finds them, for a query of one clause.
 
-        All of their segments are compared, or of a long video those nearest to the clause, and ``also`` some more.
+        All of their segments are compared, or of a long video those nearest to the clause, and the covered ones.
         """
-        ids = choose_segments(self.store, query.clauses[0], video_ids)
-        return self._rate(query, np.union1d(ids, also))
+        chosen = set(video_ids)
+        also = self.store.overlapping_segments(span for span in query.covered if span[0] in chosen)
+        return self._rate(query, np.union1d(choose_segments(self.store, query.encoded[0], video_ids), also))
 
-    def _rate(self, query: PictureQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
+    def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
+        """Return the evidence of all frames of some videos for each clause."""
+        if "picture" not in query.sources:
+            return {}
+        ids = list_segments(self.store, video_ids)
+        stored = self.reranker.read_again(self._choose_reader(query), ids)
+        videos = self._collect(query, stored)
+        return collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope) if videos else {}
+
+    def deepen(self, query: ChannelQuery, num_videos: int) -> int | None:
+        """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
+        if any(clause.phrases for clause in query.clauses):  # only texts hold them
+            return None
+        return deepen(self.store, query.options, query.depth, num_videos, query.excluded)
+
+    def _rate(self, query: ChannelQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
         """Return segments by video, with their evidence for each clause."""
-        stored = self.reranker.read(self.get_ranker(query.ranker_name), ids)
+        return self._collect(query, self.reranker.read(self._choose_reader(query), ids), refine=refine)
+
+    def _choose_reader(self, query: ChannelQuery) -> Ranker:
+        """Return the ranker whose tokens are read: images and vectors are ranked by the best frames."""
+        return self.get_ranker(query.options.rerank if any(each.is_text for each in query.encoded) else None)
+
+    def _collect(
+        self, query: ChannelQuery, stored: SegmentFeatures, *, refine: bool = False
+    ) -> dict[int, VideoPictures]:
         if not len(stored.ids):
             return {}
-        ranked, evidence = self.rank(query.clauses, stored, query.rerank)
+        ranked, evidence = self.rank(query.encoded, stored, query.options.rerank)
         if refine and len(ranked) == 1:
-            refined = refine_ranking(self.store, query.clauses[0], ranked[0])
+            refined = refine_ranking(self.store, query.encoded[0], ranked[0])
             rated = dict(zip(ranked[0].segments, evidence[0].tolist(), strict=True))
             best = sorted((rated[segment] for segment in refined.segments), reverse=True)
             ranked, evidence = [refined], [np.array(best)]  # another order of the same evidence
-        return collect_segments(ranked, [own + hint for own, hint in zip(evidence, query.hints, strict=True)])
-
-    def score(self, query: PictureQuery, ids: Sequence[int]) -> dict[int, VideoPictures]:
-        """Return the evidence of all frames of some videos for each clause, given all of their segments."""
-        stored = self.reranker.read_again(self.get_ranker(query.ranker_name), ids)
-        if not len(stored.ids):
-            return {}
-        ranked, evidence = self.rank(query.clauses, stored, query.rerank)
-        videos = collect_segments(ranked, [own + hint for own, hint in zip(evidence, query.hints, strict=True)])
-        slope = self.find_scale(FrameRanker()).slope
-        return collect_frames(stored, videos, query.clauses, slope)
+        if len(query.sources) > 1:
+            evidence = [own + lower_hinted(clause) for own, clause in zip(evidence, query.clauses, strict=True)]
+        return collect_segments(ranked, evidence)
 
     def rank(
         self, queries: Sequence[EncodedQuery], stored: SegmentFeatures, rerank: str | None
@@ -196,12 +185,17 @@ def find_candidates(
     return [_limit_per_video(store, ids[ids >= 0], options.candidates) for ids in nearest]
 
 
+def list_segments(store: Store, video_ids: Sequence[int]) -> Ids:
+    """Return the ids of all segments of some videos, rising."""
+    return store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
+
+
 def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int]) -> Ids:
     """Return the ids of the segments of some videos that are nearest to a query, ``NEAREST_SEGMENTS`` of each, rising.
 
     Those of a video with fewer are all returned.
     """
-    ids = store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
+    ids = list_segments(store, video_ids)
     owners = store.owners(ids)
     ids = np.array([key for key in ids.tolist() if key in owners], np.int64)
     if not len(ids) or max(Counter(owners.values()).values()) <= NEAREST_SEGMENTS:

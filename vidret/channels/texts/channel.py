@@ -11,12 +11,15 @@ The constants were fitted by maximum likelihood on libraries of clips and films 
 video; docs/measured.md says how well they hold on the other half.
 """
 
+import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
-from vidret.channels.base import Clause, Match
+from vidret.channels.base import ChannelQuery, Clause, Match
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.background import (
     DRIFT,
@@ -30,7 +33,7 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import StoreError
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import TEXT_SOURCES, Filters, Source, TextSource
+from vidret.types import TEXT_SOURCES, TextSource
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
@@ -38,6 +41,18 @@ WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
 SHORT = 4.3  # what a single word without a hint or quotes takes from words, since it mostly names a thing; n words 1/n
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTexts:
+    """The texts of a video that match each clause, best first."""
+
+    matches: Sequence[list[Match]]
+
+    @property
+    def best(self) -> list[float]:
+        """The best evidence of the video for each clause; -inf for none."""
+        return [max((match.evidence for match in own), default=-math.inf) for own in self.matches]
 
 
 class TextChannel:
@@ -54,47 +69,34 @@ class TextChannel:
         """Return the number of texts that a query is compared with."""
         return len(self.texts)
 
-    def find(
-        self,
-        clauses: Sequence[Clause],
-        vectors: Float32[np.ndarray, "clause dim"],
-        sources: Sequence[Source],
-        filters: Filters,
-        *,
-        excluded: Set[int],
-    ) -> list[list[Match]]:
-        """Return the best matches of each clause in all videos that filters allow, but for excluded ones."""
-        background, allowed = self.background, self.texts.allow(self._pictures, filters, excluded, sources)
-        found = self._matcher.find(clauses, vectors, allowed, typical=background.typical)
-        return self._rate(clauses, vectors, sources, found, background)
-
-    def score(
-        self,
-        clauses: Sequence[Clause],
-        vectors: Float32[np.ndarray, "clause dim"],
-        sources: Sequence[Source],
-        video_id: int,
-    ) -> list[list[Match]]:
-        """Return all texts of a video as matches of each clause, best first."""
-        try:
-            fingerprint = self._pictures.videos.get(video_id).fingerprint
-        except StoreError:  # its row is damaged
-            return [[] for _ in clauses]
+    def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
+        """Return the best matches of each clause by video; further ones are not worth looking for."""
+        if not any(source in TEXT_SOURCES for source in query.sources):
+            return {}
+        allowed = self.texts.allow(self._pictures, query.options.filters, query.excluded, query.sources)
         background = self.background
-        found = self._matcher.score_content(fingerprint, clauses, vectors, typical=background.typical)
-        return self._rate(clauses, vectors, sources, found, background)
+        found = self._matcher.find(query.clauses, query.vectors, allowed, typical=background.typical)
+        return self._rate(query, found, background)
+
+    def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
+        """Return all texts of some videos as matches of each clause."""
+        rated: dict[int, VideoTexts] = {}
+        background = self.background
+        for video_id in video_ids:
+            with contextlib.suppress(StoreError):  # the row of a video is damaged
+                fingerprint = self._pictures.videos.get(video_id).fingerprint
+                found = self._matcher.score_content(
+                    fingerprint, query.clauses, query.vectors, typical=background.typical
+                )
+                rated |= self._rate(query, found, background)
+        return rated
 
     def _rate(
-        self,
-        clauses: Sequence[Clause],
-        vectors: Float32[np.ndarray, "clause dim"],
-        sources: Sequence[Source],
-        found: Sequence[TextMatches],
-        background: TextBackground,
-    ) -> list[list[Match]]:
+        self, query: ChannelQuery, found: Sequence[TextMatches], background: TextBackground
+    ) -> dict[int, VideoTexts]:
         """Return texts as matches with their evidence, best first, without those of videos with damaged rows."""
-        rated = []
-        for clause, vector, matches in zip(clauses, vectors, found, strict=True):
+        rated: dict[int, VideoTexts] = {}
+        for index, (clause, vector, matches) in enumerate(zip(query.clauses, query.vectors, found, strict=True)):
             texts = matches.texts
             owners, codes = self.texts.find_owners(self._pictures, np.array([each.track for each in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
@@ -102,11 +104,16 @@ class TextChannel:
             evidence = rate_texts(clause, matches, own_sources, levels)
             kept = self._find_intact(video_ids)
             cover, nats = matches.cover.tolist(), evidence.tolist()
-            rated.append(
-                [
+            for row in np.argsort(-evidence, kind="stable").tolist():
+                video_id, source = video_ids[row], own_sources[row]
+                if video_id not in kept or source not in query.sources:
+                    continue
+                if video_id not in rated:
+                    rated[video_id] = VideoTexts([[] for _ in query.clauses])
+                rated[video_id].matches[index].append(
                     Match(
-                        video_id=video_ids[row],
-                        source=own_sources[row],
+                        video_id=video_id,
+                        source=source,
                         start=texts[row].start,
                         end=texts[row].end,
                         evidence=nats[row],
@@ -114,10 +121,7 @@ class TextChannel:
                         stems=matches.stems[row],
                         cover=cover[row],
                     )
-                    for row in np.argsort(-evidence, kind="stable").tolist()
-                    if video_ids[row] in kept and own_sources[row] in sources
-                ]
-            )
+                )
         return rated
 
     def _find_intact(self, video_ids: Sequence[int]) -> Set[int]:

@@ -1,0 +1,111 @@
+"""What holds for every channel of an index."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
+from vidret.channels.base import Channel, ChannelQuery, VideoEvidence
+from vidret.channels.registry import KINDS
+from vidret.engine import Engine
+from vidret.types import SOURCES, Filters, SearchOptions, Source
+
+QUERIES = (
+    "red",
+    "the line is busy",
+    "sand the door, then platform nine",
+    'green "good morning"',
+    "someone says please",
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("channels")
+    index = make_films(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        add_all_words(index)
+        say(index, "white", "generated", [(0, 12, "a white wall")])
+        save_background(index)
+        with Engine(index, NamedColours()) as engine:
+            yield engine
+
+
+@pytest.fixture(params=["picture", *KINDS])
+def source(request: pytest.FixtureRequest) -> Source:
+    found: Source = request.param
+    return found
+
+
+@pytest.fixture
+def channel(engine: Engine, source: Source) -> Channel[VideoEvidence]:
+    texts = engine._index.results._texts
+    assert texts is not None
+    return engine._index.pictures if source == "picture" else texts
+
+
+def ask(engine: Engine, query: str, *sources: Source, filters: Filters = Filters()) -> ChannelQuery:  # noqa: B008
+    results = engine._index.results
+    options = SearchOptions(sources=sources, filters=filters)
+    return results._fusion.ask(results.analyse(query, None), options).asked
+
+
+def test_every_source_is_tested() -> None:
+    assert {"picture", *KINDS} == set(SOURCES)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_all_pieces_of_a_video_speak_no_less_than_the_best_ones(
+    engine: Engine, channel: Channel[VideoEvidence], source: Source, query: str
+) -> None:
+    asked = ask(engine, query, source)
+    found = channel.find(asked)
+    scored = channel.score(asked, sorted(found))
+    assert scored.keys() == found.keys()
+    for video_id, video in found.items():
+        assert len(video.best) == len(asked.clauses)
+        for best, whole in zip(video.best, scored[video_id].best, strict=True):
+            assert best <= whole + 1e-5
+        assert channel.score(asked, [video_id]).keys() == {video_id}
+        assert channel.score(asked, [video_id])[video_id].best == pytest.approx(scored[video_id].best, abs=1e-5)
+
+
+def test_a_channel_finds_something(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
+    assert len(channel) > 0
+    found = channel.find(ask(engine, "a white wall", source))
+    assert found
+    assert all(math.isfinite(best) for video in found.values() for best in video.best)
+
+
+def test_a_channel_that_is_not_asked_finds_nothing(
+    engine: Engine, channel: Channel[VideoEvidence], source: Source
+) -> None:
+    others: list[Source] = ["picture"] if source != "picture" else list(KINDS)
+    asked = ask(engine, "red", *others)
+    assert not channel.find(asked)
+    assert not channel.score(asked, [1, 2])
+
+
+def test_excluded_videos_and_those_of_other_folders_are_not_found(
+    engine: Engine, channel: Channel[VideoEvidence], source: Source
+) -> None:
+    asked = ask(engine, "the line is busy", source)
+    first, *rest = channel.find(asked)
+    assert channel.find(replace(asked, excluded=frozenset({first}))).keys() == set(rest)
+    nowhere = Filters(folder=str(Path(engine._index.store.path) / "nowhere"))
+    assert not channel.find(ask(engine, "the line is busy", source, filters=nowhere))
+
+
+def test_more_is_found_where_more_is_covered(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
+    asked = ask(engine, "the line is busy", source)
+    found = channel.find(asked)
+    covered = tuple((video_id, 0.0, 12.0) for video_id in found)
+    assert channel.find(replace(asked, covered=covered)).keys() >= found.keys()
+
+
+def test_no_segment_or_text_is_needed(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
+    assert not channel.score(ask(engine, "red", source), [])
