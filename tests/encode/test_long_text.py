@@ -1,6 +1,7 @@
 """Long-CLIP's positions, equal to the published code, and texts that are split into clauses."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.weights import OPEN_CLIP, convert_file, convert_state_dict
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.long_text import join_clauses, split_text
+from vidret.encode.long_text import BATCH, encode_clauses, join_clauses, split_text
 from vidret.errors import EncoderError
 from vidret.types import TextEmbedding
 
@@ -100,3 +101,31 @@ def test_clauses_are_joined_by_their_lengths() -> None:
     assert joined.states is not None
     np.testing.assert_allclose(joined.states, [[0, 1], [8, 9], [4, 5]])
     assert join_clauses("abc d", [clauses[0], TextEmbedding("d", rows[1], rows[1:])]).states is None
+
+
+def test_texts_are_encoded_in_batches_of_bounded_size() -> None:
+    sizes = list[int]()
+
+    def encode(texts: Sequence[str]) -> list[TextEmbedding]:
+        sizes.append(len(texts))
+        vectors = np.array([[len(text), 1.0] for text in texts], np.float32)
+        return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, vectors, strict=True)]
+
+    texts = [" ".join([str(number)] * (1 + number % 3)) for number in range(200)]
+    found = encode_clauses(texts, encode, lambda part: len(part.split()) < 3, context=5, name="small")
+    assert [each.text for each in found] == texts
+    assert max(sizes) == BATCH
+    assert sum(sizes) == 200 + 66, "the longest are two clauses each"
+
+
+def test_embeddings_of_a_batch_do_not_hold_each_other(tmp_path: Path) -> None:
+    shape = TextShape(context=32, vocabulary=49408, width=64, layers=1, heads=1, dim=16)
+    save_model(ClipModel(Card("clip", "ViT-32-8", VISION, shape)), tmp_path / "clip.safetensors")
+    encoder = load_encoder(str(tmp_path / "clip.safetensors"), device="cpu", precision="fp32")
+    texts = [f"dog {number} " * (number % 7) for number in range(BATCH + 5)]
+    for text, embedding in zip(texts, encoder.encode_text(texts), strict=True):
+        (alone,) = encoder.encode_text([text])
+        np.testing.assert_allclose(embedding.words, alone.words, atol=1e-5)
+        np.testing.assert_allclose(embedding.states, alone.states, atol=1e-5)  # type: ignore[arg-type]
+        assert embedding.states is not None
+        assert embedding.states.base is None, "a view of the padded batch would keep all of it"

@@ -280,6 +280,29 @@ def test_bank_of_videos_must_have_one_and_names_those_of_the_test_set(
     assert f"{tmp_path / 'none'}: the bank must contain at least one video, got none" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--calibrate", "empty.txt"), "empty.txt: the bank must contain at least one query, got none"),
+        (("--video-bank", "none"), "none: the bank must contain at least one video, got none"),
+        (("--video-bank", "nowhere"), "nowhere: no such file"),
+        (("--calibrate", "bank.txt"), "scores must fit into 0 GiB, got 10 texts and 6 videos"),
+    ],
+)
+def test_banks_are_checked_before_anything_is_indexed(
+    options: tuple[str, str], reason: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n \n")
+    Path("bank.txt").write_text("something\n")
+    Path("none").mkdir()
+    monkeypatch.setattr(retrieval, "MEMORY", 500)
+    monkeypatch.setattr(Engine, "index", lambda *_, **__: pytest.fail("indexed before the check"))
+    answer = run("eval", "retrieval", "--videos", world, *options, "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (1, "")
+    assert reason in answer.err
+
+
 class Weighted:
     """A ranker with two levels of unequal weights."""
 

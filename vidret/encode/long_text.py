@@ -1,9 +1,10 @@
-"""Texts that are longer than a model reads: split into clauses that are encoded apart and combined."""
+"""Texts as a model reads them: in batches, those that are too long in clauses that are encoded apart and combined."""
 
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -18,6 +19,7 @@ BREAKS = (
     r"\s+",
 )
 ENDS = 4  # tokens besides those of the text itself, at most
+BATCH = 64  # clauses encoded at a time; a text tower takes megabytes for each
 
 
 def encode_clauses(
@@ -28,11 +30,13 @@ def encode_clauses(
     context: int,
     name: str,
 ) -> list[TextEmbedding]:
-    """Encode texts, those that do not fit in clauses whose vectors are combined, which is logged.
+    """Encode texts in batches, those that do not fit in clauses whose vectors are combined, which is logged.
+
+    Memory beyond the result does not grow with the number of texts.
 
     Args:
         texts: The texts.
-        encode: Encodes texts that fit.
+        encode: Encodes a batch of texts that fit.
         fits: Returns whether the model reads all of a text. It is not asked for texts of few bytes.
         context: Number of tokens that the model reads, with start and end.
         name: Name of the encoder, for the log.
@@ -48,7 +52,9 @@ def encode_clauses(
     for text, clauses in zip(texts, parts, strict=True):
         if len(clauses) > 1:
             _note_split(name, context, len(clauses), text)
-    encoded = iter(encode([clause for clauses in parts for clause in clauses]))
+    waiting = [clause for clauses in parts for clause in clauses]
+    batches = (encode(waiting[start : start + BATCH]) for start in range(0, len(waiting), BATCH))
+    encoded = chain.from_iterable(batches)
     return [
         join_clauses(text, [next(encoded) for _ in clauses]) if len(clauses) > 1 else next(encoded)
         for text, clauses in zip(texts, parts, strict=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import TOTAL, sum_levels
-from vidret.data.records import Caption, Split
+from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
@@ -29,6 +29,7 @@ from vidret.metrics.retrieval import (
     evaluate_dual_softmax,
     make_row,
 )
+from vidret.video.scan import scan
 
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10
@@ -137,6 +138,28 @@ def evaluate_retrieval(
     )
 
 
+def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None, video_bank: Path | None) -> None:
+    """Check what an evaluation of a folder of videos is given, before it is indexed, which takes hours.
+
+    Raises:
+        VidretError: A bank is empty or does not exist, or the scores of the split and its bank do not fit into memory.
+    """
+    found = find_videos(split.videos, videos)[0]
+    num_texts = sum(caption.video in found for caption in split.captions)
+    if bank is not None:
+        if not any(text.strip() for text in bank.texts):
+            raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
+        num_texts += len(bank.texts)
+    if video_bank is not None and not scan([str(video_bank)]):
+        raise VidretError(f"{video_bank}: the bank must contain at least one video, got none")
+    _check_memory(ranker, num_texts, len(found))
+
+
+def _check_memory(ranker: Ranker, num_texts: int, num_videos: int) -> None:
+    if 4 * 2 * (len(ranker.weights) + 1) * num_texts * num_videos > MEMORY:
+        raise VidretError(f"scores must fit into {MEMORY >> 30} GiB, got {num_texts} texts and {num_videos} videos")
+
+
 def choose_captions(split: Split, gallery: Gallery) -> tuple[list[str], list[Caption]]:
     """Return the ids of the available videos of a split, and their captions.
 
@@ -166,9 +189,7 @@ def score_texts(
         VidretError: The scores do not fit into memory.
     """
     ranker = engine.choose_ranker(rerank)
-    num_bytes = 4 * 2 * (len(ranker.weights) + 1) * len(texts) * len(paths)
-    if num_bytes > MEMORY:
-        raise VidretError(f"scores must fit into {MEMORY >> 30} GiB, got {len(texts)} texts and {len(paths)} videos")
+    _check_memory(ranker, len(texts), len(paths))
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
     for index, batch in enumerate(batches):

@@ -7,6 +7,7 @@ from typing import Any
 
 from vidret.channels.picture.calibration import (
     Calibration,
+    check_calibration,
     extend_calibration,
     forget_calibration,
     load_calibration,
@@ -68,6 +69,7 @@ def calibrate_index(
     if not texts:
         raise VidretError("bank must hold a query, got none")
     ranker = pictures.get_ranker(rerank)
+    check_calibration(pictures.store, ranker, temperature)
     embeddings = pictures.encoder.encode_text(texts)
     with Store.open(pictures.store.path, write=True) as store:
         calibration = measure_calibration(

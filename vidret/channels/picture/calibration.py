@@ -196,6 +196,21 @@ class Calibrations:
             self._new.pop(ranker.name, None)
 
 
+def check_calibration(store: Store, ranker: Ranker, temperature: float | None) -> tuple[float, Ids]:
+    """Return the temperature and the segments of a calibration, before a bank is encoded for it.
+
+    Raises:
+        VidretError: The index is empty, or the temperature is invalid.
+    """
+    temperature = ranker.temperature if temperature is None else temperature
+    if not COLDEST <= temperature < math.inf:
+        raise VidretError(f"temperature must be at least {COLDEST:g} and finite, got {temperature:g}")
+    ids = store.searchable()
+    if not len(ids):
+        raise VidretError(f"{store.path}: there must be a segment to calibrate, got an empty index")
+    return temperature, ids
+
+
 def measure_calibration(
     store: Store,
     ranker: Ranker,
@@ -223,14 +238,9 @@ def measure_calibration(
         on_progress: Called with the number of segments done and the total.
 
     Raises:
-        VidretError: The index is empty, or the temperature is invalid.
+        VidretError: As in ``check_calibration``.
     """
-    temperature = ranker.temperature if temperature is None else temperature
-    if not COLDEST <= temperature < math.inf:
-        raise VidretError(f"temperature must be at least {COLDEST:g} and finite, got {temperature:g}")
-    ids = store.searchable()
-    if not len(ids):
-        raise VidretError(f"{store.path}: there must be a segment to calibrate, got an empty index")
+    temperature, ids = check_calibration(store, ranker, temperature)
     max_segments = max(1, MEMORY // (4 * (len(ranker.weights) + COPIES) * len(texts)))
     measured = ids
     if len(ids) > max_segments:

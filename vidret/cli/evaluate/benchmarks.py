@@ -119,7 +119,8 @@ def msrvtt_command(run: SearchRun) -> None:
 
 def evaluate_search(run: SearchRun) -> None:
     """Evaluate retrieval, and write the report."""
-    from vidret.evaluate.retrieval import evaluate_retrieval
+    from vidret.channels.picture.ranking import load_ranker
+    from vidret.evaluate.retrieval import check_banks, evaluate_retrieval
 
     split = run.read_split()
     bank = read_calibration(run.calibrate, run.data, run.source) if run.calibrate is not None else None
@@ -130,6 +131,8 @@ def evaluate_search(run: SearchRun) -> None:
             f"{engine.path}: segments must be {run.segments}, got an index of {describe_segments(engine)}; "
             "choose another --index"
         )
+    ranker = load_ranker(run.rerank, engine.encoder)
+    check_banks(ranker, split, run.videos, bank=bank, video_bank=run.video_bank)
     gallery, indexing_s = run.fill_index(engine, split)
     banks: dict[str, Any] = {"bank": bank}
     if run.video_bank is not None:

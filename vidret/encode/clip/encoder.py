@@ -173,7 +173,8 @@ class ClipEncoder:
         for text, row, end in zip(texts, states, find_ends(texts, ids), strict=True):
             units = functional.normalize(row[: end + 1], dim=-1).numpy()
             words = units[1 : max(end, 2)]  # an empty text is represented by its end token
-            embeddings.append(TextEmbedding(text, units[end], words, row[: end + 1].numpy()))
+            states = row[: end + 1].numpy().copy()  # a view would keep the whole batch
+            embeddings.append(TextEmbedding(text, units[end], words, states))
         return embeddings
 
     @torch.inference_mode()

@@ -281,7 +281,7 @@ class OpenClipEncoder:
         words = functional.normalize(project_words(text_tower, outputs[0]).float(), dim=-1).cpu().numpy()
         stretches = self._find_words(ids.cpu().numpy())
         return [
-            TextEmbedding(text, sentence, row[stretch])
+            TextEmbedding(text, sentence, row[stretch].copy())  # a view would keep the whole batch
             for text, sentence, row, stretch in zip(texts, sentences, words, stretches, strict=True)
         ]
 

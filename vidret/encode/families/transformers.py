@@ -31,8 +31,6 @@ from vidret.encode.precision import DTYPES, choose_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
-TEXT_BATCH = 64
-
 
 class TextSide:
     """The tokenizer and text tower of a model of transformers."""
@@ -55,15 +53,9 @@ class TextSide:
 
     @torch.inference_mode()
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        embeddings = []
-        for start in range(0, len(texts), TEXT_BATCH):
-            embeddings += self._encode_batch(list(texts[start : start + TEXT_BATCH]))
-        return embeddings
-
-    def _encode_batch(self, texts: list[str]) -> list[TextEmbedding]:
         with self._lock:
             tokens = self._tokenizer(
-                texts,
+                list(texts),
                 padding="max_length" if self._model_type.pads else "longest",
                 truncation=True,
                 max_length=self.context,
