@@ -290,6 +290,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "open",
     "interpret",
     "prepare_moments",
+    "prepare_searches",
     "rate",
     "reopen",
     "score_videos",
