@@ -24,7 +24,7 @@ from vidret.search.judge_fitting import (
     fit_judge,
     split_halves,
 )
-from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge
+from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge, load_judge
 from vidret.store.store import Store
 from vidret.types import Hit
 
@@ -84,7 +84,8 @@ def list_rows(queries: Sequence[ScoredQuery], part: str) -> list[tuple[list[floa
             rows.append(([query.scores[0], math.log(query.size), 1.0], query.is_answered, weight))
             continue
         for score, right in zip(query.scores, query.rights, strict=True):
-            rows.append(([score, score - query.scores[0], math.log(query.size), 1.0], right, weight))
+            gap = max(score - query.scores[0], -MAX_GAP)
+            rows.append(([score, gap, math.log(query.size), 1.0], right, weight))
     return rows
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import DIM
 from vidret.errors import StoreError
-from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, load_judge, save_judge
+from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge, load_judge, save_judge
 from vidret.store.records import JUDGE
 from vidret.store.store import Store
 from vidret.types import LIKELY, UNLIKELY
@@ -40,8 +40,16 @@ def test_judge_agrees_with_its_naive_twin(judge: EvidenceJudge, one: float, othe
     assert judge.index(best, size) == pytest.approx(present, abs=1e-12)
     at_most = to_probability(slope * score + by_size * math.log(size) + offset)
     slope, gap, by_size, offset = judge.video_weights
-    right = to_probability(slope * score - gap * (best - score) + by_size * math.log(size) + offset)
+    right = to_probability(slope * score - gap * min(best - score, MAX_GAP) + by_size * math.log(size) + offset)
     assert judge.video(score, best, size) == pytest.approx(min(right, at_most), abs=1e-12)
+
+
+@given(st.floats(MAX_GAP, 100.0), SIZES)
+def test_video_far_below_the_best_is_judged_by_its_own_score(gap: float, size: int) -> None:
+    judge = DEFAULT_JUDGE
+    assert judge.video(12.0, 12.0 + gap, size) == pytest.approx(judge.video(12.0, 12.0 + MAX_GAP, size))
+    assert judge.video(12.0, 12.0 + gap, 700) >= UNLIKELY, "all words of a phrase, though another video has more"
+    assert judge.video(2.0, 2.0 + gap, 700) < UNLIKELY
 
 
 @given(JUDGES, st.lists(SCORES, min_size=1, max_size=6), SIZES)

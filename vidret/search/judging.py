@@ -14,6 +14,7 @@ from vidret.store.records import JUDGE
 from vidret.store.store import Store
 
 MAX_LOG_ODDS = 50.0
+MAX_GAP = 1.5  # nats below the best score, beyond which a video is judged by its own score only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +26,12 @@ class EvidenceJudge:
 
     Attributes:
         index_weights: For an index: of its best score, of the logarithm of the number compared, and the offset.
-        video_weights: For a video: of its score, of its score less the best one, of that logarithm, and the offset.
+        video_weights: For a video: of its score, of what it lacks to the best one, at most ``MAX_GAP``, of that
+            logarithm, and the offset.
     """
 
     index_weights: tuple[float, ...] = (0.44, -0.19, -0.96)
-    video_weights: tuple[float, ...] = (0.42, 1.22, -0.59, 0.71)
+    video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
     def index(self, best: float, size: int) -> float:
         """Return the probability that a query is answered at all.
@@ -63,7 +65,7 @@ def index_features(best: float, size: int) -> tuple[float, float, float]:
 
 def video_features(score: float, best: float, size: int) -> tuple[float, float, float, float]:
     """Return what the weights for a video are multiplied by."""
-    return score, min(score - best, 0.0), math.log(max(size, 1)), 1.0
+    return score, max(min(score - best, 0.0), -MAX_GAP), math.log(max(size, 1)), 1.0
 
 
 def save_judge(store: Store, judge: EvidenceJudge) -> None:
