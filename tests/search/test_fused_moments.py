@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.channels.base import Match
+from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
 from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
@@ -82,6 +83,36 @@ def test_neighbours_that_match_as_well_are_joined() -> None:
     assert times(find(make_scores(far), make_structure())) == [(3.0, 5.0), (5.1 + JOIN_S, 8.0)]
     poor = [(3.0, 5.0, 6.0), (5.0, 8.0, 2.0)]
     assert times(find(make_scores(poor), make_structure()))[0] == (3.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((6.0, 12.0, 4.5), (3.0, 12.0)),  # goes on while the picture fits
+        ((9.5, 12.0, 4.5), (3.0, 12.0)),  # begins soon after it
+        ((1.0, 5.0, 4.5), (1.0, 9.0)),  # began before it
+        ((6.0, 12.0, 5.5), (3.0, 12.0)),  # matches better than it
+        ((6.0, 12.0, 3.9), (3.0, 9.0)),  # matches less well
+        ((9.1 + JOIN_S, 14.0, 4.5), (3.0, 9.0)),  # comes later
+        ((5.0, 6.0, 4.5), (3.0, 9.0)),  # lies in it
+        ((2.0, 15.0, 4.5), (3.0, 9.0)),  # says nothing about where it ends
+    ],
+)
+def test_pieces_of_one_event_in_several_channels_are_one_moment(words: Text, expected: tuple[float, float]) -> None:
+    best, *others = find(make_scores([words], pictures=[bump(3, 9)]), make_structure())
+    assert (best.start, best.end) == expected
+    is_joined = expected != (3.0, 9.0)
+    assert ({part.source for part in best.parts} == {"picture", "speech"}) or not is_joined
+    assert all(other.start >= best.end or other.end <= best.start for other in others)
+
+
+def test_each_channel_adds_one_piece_and_none_beyond_a_cut() -> None:
+    scores = make_scores([(8.5, 10.0, 4.8), (10.0 + 1.1 * JOIN_S, 13.0, 4.8)], pictures=[bump(3, 8)])
+    assert times(find(scores, make_structure()))[0] == (3.0, 10.0)
+    scores.cuts = (8.0,)
+    assert times(find(scores, make_structure()))[0] == (3.0, 8.0)
+    scores.cuts = (9.0,)
+    assert times(find(scores, make_structure()))[0] == (3.0, 10.0), "a cut while words are said"
 
 
 def test_texts_on_the_screen_are_joined_only_if_they_match_equally() -> None:
@@ -371,3 +402,14 @@ def test_video_without_pictures_has_moments_of_words(index: Path, engine: Engine
     with Engine(copy, NamedColours()) as other:
         moment = other.locate("zebra crossing ahead")[0]
         assert (Path(moment.path).stem, moment.start, moment.end) == ("white", 2.0, 4.0)
+
+
+def test_words_of_a_curve_are_as_high_as_a_frame_that_says_as_much(engine: Engine) -> None:
+    hit = engine.search("red line is busy", 1)[0]
+    curve = engine.curve("red line is busy", hit.video)
+    slope = engine._index.pictures.find_scale(FrameRanker()).slope
+    assert [(text.source, text.start, text.text) for text in curve.texts] == [("speech", 1.0, "the line is busy")]
+    (text,) = curve.texts
+    above = slope * (text.score - curve.scores.max())
+    assert above == pytest.approx(hit.why["speech"] - hit.why["picture"], abs=1e-4)
+    assert [text.text[start:end] for start, end in text.matches] == ["line", "busy"]

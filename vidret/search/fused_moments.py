@@ -26,6 +26,7 @@ MAX_TEXTS = 12  # of a video and a clause
 # The same for pictures that meet within a shot: a flat curve has many spans, and no edges between them.
 JOIN_PICTURES = 1.0
 MIN_OVERLAP_S = 0.5
+JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
 UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
 
@@ -67,7 +68,7 @@ def find_fused_spans(
     spans = find_clause_spans(
         scores, 0, k=max(k, 5), expects_words=expects_words, overlapping=overlapping, weak=weak, snap=snap
     )
-    spans = sorted(spans, key=lambda span: -span.score)
+    spans = _join_channels(sorted(spans, key=lambda span: -span.score), _find_breaks(scores))
     return (spans if overlapping else drop_overlapping_spans(spans))[:k]
 
 
@@ -205,6 +206,50 @@ def _goes_on(span: FusedSpan, other: FusedSpan, curve: Curve) -> bool:
     breaks = [*curve.cuts, *(edge for gap in curve.gaps for edge in gap)]
     between = int(np.count_nonzero((curve.times > start) & (curve.times < end)))
     return between <= 1 and not any(start - EDGE_S <= each <= end + EDGE_S for each in breaks)
+
+
+def _find_breaks(scores: VideoScores) -> list[float]:
+    """Return the times at which a video has a cut, or a gap begins or ends."""
+    return [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
+
+
+def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
+    """Return spans, best first, each joined with one of every other channel that matches about as well and goes on.
+
+    So an event that is first said and then seen is one moment. A span inside a better one, or around it, says nothing
+    about where the better one ends.
+    """
+    joined, rest = [], list(spans)
+    while rest:
+        best = own = rest.pop(0)
+        sources = {best.parts[0].source}
+        while near := [
+            span
+            for span in rest
+            if span.parts[0].source not in sources
+            and span.score >= best.score - JOIN_CHANNELS
+            and _continues(own, span, breaks)
+        ]:
+            rest.remove(near[0])
+            sources.add(near[0].parts[0].source)
+            own = _unite(own, near[0])
+        joined.append(own)
+    return joined
+
+
+def _unite(span: FusedSpan, other: FusedSpan) -> FusedSpan:
+    """Return a span that lasts as long as two of them, with the score of the first and what speaks for both."""
+    parts = tuple({(part.source, part.start, part.end): part for part in (*span.parts, *other.parts)}.values())
+    return replace(span, start=min(span.start, other.start), end=max(span.end, other.end), parts=parts)
+
+
+def _continues(span: FusedSpan, other: FusedSpan, breaks: Sequence[float]) -> bool:
+    """Return whether one of two spans begins while the other lasts and ends later, or soon after it without a break."""
+    first, second = sorted([span, other], key=lambda each: (each.start, each.end))
+    if first.start == second.start or second.end <= first.end:
+        return False
+    is_soon = second.start - first.end <= JOIN_S
+    return is_soon and not any(first.end - EDGE_S <= each <= second.start + EDGE_S for each in breaks)
 
 
 def _make_picture_span(span: Span, score: float) -> FusedSpan:
