@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from vidret.present import chart
 from vidret.present.chart import PAPER, draw_curve
-from vidret.types import Moment
+from vidret.types import CurveText, Moment
 
 PATH = "/films/a.mp4"
 
@@ -29,7 +29,7 @@ def draw(
     return np.asarray(Image.open(out)).astype(int)
 
 
-def is_near(pixels: np.ndarray, colour: tuple[int, int, int], within: int = 24) -> np.ndarray:
+def is_near(pixels: np.ndarray, colour: tuple[int, ...], within: int = 24) -> np.ndarray:
     near: np.ndarray = np.abs(pixels - colour).max(axis=-1) <= within
     return near
 
@@ -105,6 +105,25 @@ def test_label_shows_the_similarity(tmp_path: Path, texts: list[Any]) -> None:
     moments = [(1, Moment(1, PATH, 5, 7.25, 0.9, similarity=0.25))]
     draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
     assert "1:  0:05 to 0:07.2, 0.250" in [text for text, _ in texts]
+
+
+def test_words_are_columns_of_their_channel_up_to_their_score(tmp_path: Path, texts: list[Any]) -> None:
+    words = [
+        CurveText(source="speech", start=10, end=30, score=0.5, text="hello there"),
+        CurveText(source="screen", start=40, end=41, score=7.0, text="EXIT"),  # far more than any frame says
+    ]
+    out = tmp_path / "a.png"
+    draw_curve(np.arange(60.0), np.linspace(0, 1, 60), [], out, query="car", title="a.mp4", end=60, texts=words)
+    pixels = np.asarray(Image.open(out)).astype(int)
+    width, tops = chart.RIGHT - chart.LEFT, []
+    for text in words:
+        column = pixels[chart.TOP : chart.BOTTOM, chart.LEFT + round(width * (text.start + text.end) / 2 / 60)]
+        tops.append(np.nonzero(is_near(column, chart.WORDS[text.source]))[0].min() + chart.TOP)
+        assert is_near(column[-30], chart.tint(chart.WORDS[text.source]), 12).all(), "down to the axis"
+    assert tops[0] > read_curve(pixels, chart.LEFT + width * 58 // 60), "half as high as the last frames"
+    assert tops[1] <= chart.TOP + 4
+    assert "said: hello there" in [text for text, _ in texts]
+    assert not any("EXIT" in text for text, _ in texts), "there is no room"
 
 
 def test_labels_have_the_given_ranks(tmp_path: Path, texts: list[Any]) -> None:

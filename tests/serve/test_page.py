@@ -537,6 +537,19 @@ def test_matching_words_are_emphasised_on_the_timeline_and_in_the_transcript(
     start, end = map(float, re.findall(r"[\d.]+", drawn["texts-found"].replace(",5", "")))
     assert (start, end) == pytest.approx((3040 / duration, 6000 / duration - 1), abs=2)
     shoot(page, "transcript")
+    column = page.locator(".match.screen")
+    expect(column).to_have_text("on screen")
+    timeline, box = page.locator("#timeline").bounding_box(), column.bounding_box()
+    assert timeline is not None
+    assert box is not None
+    times = [(x - timeline["x"]) / timeline["width"] * duration for x in (box["x"], box["x"] + box["width"])]
+    assert times == pytest.approx([3.04, 6.0], abs=0.1)
+    assert box["y"] < timeline["y"] + 20, "words that are shown say more than any frame"
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    expect(page.locator("#reading")).to_contain_text(f"on screen: {SIGN}")
+    page.goto(f"{page.url}&sources=picture")
+    expect(page.locator("#curve path.score-line")).to_have_count(1)
+    expect(page.locator(".match")).to_have_count(0)
 
 
 def test_long_transcripts_stay_usable(look: Look, worded_url: str, bikes: int) -> None:

@@ -1,7 +1,7 @@
 """A chart of the score of a query over the length of a video, with the located moments marked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from vidret.present.show import SOURCE_NAMES
 from vidret.text import format_time, sanitize
-from vidret.types import Moment
+from vidret.types import CurveText, Moment, TextSource
 
 INK, FAINT, PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -33,6 +34,13 @@ LANE, NUM_LANES = 19, 5  # moments are labelled above the plot, in lanes
 OVERSAMPLING = 4  # the plot is drawn this many times larger, then reduced, for smooth lines
 GRID = (226, 226, 224)
 CURVE, RANGE_BAND = (38, 84, 160), (178, 198, 228)
+WORDS: Mapping[TextSource, tuple[int, int, int]] = {
+    "speech": (154, 74, 6),
+    "screen": (101, 41, 196),
+    "subtitles": (22, 101, 52),
+    "generated": (163, 22, 79),
+}
+ROOM_FOR_WORDS = 0.4  # of the range of the scores, above them, for words that say more
 BAND, EDGE, WEAK_BAND, WEAK_EDGE = (253, 236, 194), (226, 160, 40), (236, 236, 234), (170, 170, 170)
 DOT_GAP = 10  # pixels between frames, from which on each frame gets a dot
 MAX_FRAMES_PER_PIXEL = 2  # beyond it, the curve is the mean of the frames, inside a band of their range
@@ -72,6 +80,7 @@ def draw_curve(
     title: str,
     end: float,
     typical: float | None = None,
+    texts: Sequence[CurveText] = (),
 ) -> None:
     """Write a chart as an image.
 
@@ -84,6 +93,8 @@ def draw_curve(
         title: The line below the heading, such as the file name of the video.
         end: The end of the video in seconds: the time axis runs from 0 to it.
         typical: A score that few unrelated queries reach, drawn as a dashed line. The score axis always includes it.
+        texts: The words that match, drawn as columns with the name of their channel; those that say far more than any
+            frame end at the top.
 
     Raises:
         OSError: ``out`` cannot be written.
@@ -96,14 +107,17 @@ def draw_curve(
     if not (np.isfinite(times).all() and np.isfinite(scores).all() and 0 < end < math.inf):
         raise ValueError(f"times and scores must be finite and end must be positive and finite, got end {end}")
     low, high = score_range(scores if typical is None else np.append(scores, typical))
+    if any(text.score > high for text in texts):
+        high += ROOM_FOR_WORDS * (high - low)
     axes = Axes(LEFT, TOP, RIGHT, BOTTOM, end, low, high)
     image = Image.new("RGB", SIZE, PAPER)
-    image.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical), (LEFT, TOP))
+    image.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical, texts), (LEFT, TOP))
     pen = ImageDraw.Draw(image)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((LEFT, 12), fit_text(pen, sanitize(query), bold, RIGHT - LEFT), INK, bold)
     pen.text((LEFT, 38), fit_text(pen, sanitize(title), small, RIGHT - LEFT), FAINT, small)
     label_axes(pen, axes, small)
+    label_texts(pen, texts, axes, ImageFont.load_default(11))
     label_moments(pen, moments, axes, small)
     if typical is not None:
         label_typical(pen, axes.y(typical), small)
@@ -116,8 +130,9 @@ def draw_plot(
     moments: Sequence[Moment],
     axes: Axes,
     typical: float | None,
+    texts: Sequence[CurveText] = (),
 ) -> Image.Image:
-    """Draw the inside of the plot: bands, grid, curve and the line of the typical score."""
+    """Draw the inside of the plot: bands, grid, words, curve and the line of the typical score."""
     size = (RIGHT - LEFT, BOTTOM - TOP)
     fine = Axes(0, 0, OVERSAMPLING * size[0], OVERSAMPLING * size[1], axes.end, axes.low, axes.high)
     plot = Image.new("RGB", (OVERSAMPLING * size[0], OVERSAMPLING * size[1]), PAPER)
@@ -130,6 +145,10 @@ def draw_plot(
     for start, end, weak in bands:
         for x in (start, end):
             pen.line((x, 0, x, fine.bottom), WEAK_EDGE if weak else EDGE, OVERSAMPLING)
+    for text in texts:
+        top = clip_score(text.score, fine)
+        pen.rectangle((fine.x(text.start), top, fine.x(text.end), fine.bottom), tint(WORDS[text.source]))
+        pen.line((fine.x(text.start), top, fine.x(text.end), top), WORDS[text.source], 2 * OVERSAMPLING)
     if typical is not None:
         for left in range(0, round(fine.right), 2 * DASH * OVERSAMPLING):
             pen.line((left, fine.y(typical), left + DASH * OVERSAMPLING, fine.y(typical)), FAINT, OVERSAMPLING)
@@ -193,6 +212,29 @@ def find_free_box(left: float, right: float, taken: Sequence[Box]) -> Box | None
         if not any(box[0] < other[2] and other[0] < box[2] and bottom == other[3] for other in taken):
             return box
     return None
+
+
+def label_texts(pen: ImageDraw.ImageDraw, texts: Sequence[CurveText], axes: Axes, font: Font) -> None:
+    """Write the channel of words, and the words as far as there is room, below the top of their columns."""
+    for text in texts:
+        room = axes.x(text.end) - axes.x(text.start) - 4
+        line = fit_text(pen, sanitize(f"{SOURCE_NAMES[text.source]}: {text.text}"), font, room)
+        if len(line) > 3:  # more than the dots
+            pen.text((axes.x(text.start) + 2, clip_score(text.score, axes) + 4), line, WORDS[text.source], font)
+
+
+def clip_score(score: float, axes: Axes) -> float:
+    """Return the pixel row of a score; one out of range is at the top or the bottom of the plot."""
+    return min(max(axes.y(score), axes.top + OVERSAMPLING), axes.bottom - OVERSAMPLING)
+
+
+def tint(colour: tuple[int, int, int], share: float = 0.15) -> tuple[int, ...]:
+    """Return a colour on paper, as if it were that opaque.
+
+    >>> tint((0, 0, 0), 0.5)
+    (125, 125, 124)
+    """
+    return tuple(round(share * own + (1 - share) * paper) for own, paper in zip(colour, PAPER, strict=True))
 
 
 def label_typical(pen: ImageDraw.ImageDraw, y: float, font: Font) -> None:

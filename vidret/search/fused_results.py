@@ -30,6 +30,7 @@ from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
     UNLIKELY,
+    CurveText,
     EventSpan,
     Evidence,
     Hit,
@@ -44,6 +45,7 @@ from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
+MAX_CURVE_TEXTS = 100
 MIN_SHARE = 0.05
 STANDS_OUT = 2.0  # nats below the best moment that another one may score
 MAX_LISTED = 2  # missing files that one warning lists
@@ -184,6 +186,27 @@ class FusedResults:
             kept = [span for span in spans if options.weak or span.score >= best - STANDS_OUT]
             moments += [self._make_moment(video, scores, question, span, best, grounder) for span in kept]
         return sorted(moments, key=lambda moment: -moment.score)[: options.k]
+
+    def list_curve_texts(self, query: AnalysedQuery, video_id: int) -> tuple[CurveText, ...]:
+        """Return the words of a video that speak for a query, by time, at their height in its curve."""
+        question = self._fusion.ask(query, SearchOptions(), video_id=video_id)
+        scores = self._fusion.score_video(question, video_id)
+        if self._texts is None or scores is None or scores.line is None:
+            return ()
+        offset, slope = scores.line
+        telling = [match for clause in scores.texts for match in clause if not match.is_silent]
+        best = sorted(telling, key=lambda match: -match.evidence)[:MAX_CURVE_TEXTS]
+        return tuple(
+            CurveText(
+                source=match.source,
+                start=match.start,
+                end=match.end,
+                score=(match.evidence - offset) / slope,
+                text=match.text,
+                matches=self._texts.mark(match),
+            )
+            for match in sorted(best, key=lambda match: (match.start, match.end))
+        )
 
     def _make_moment(
         self,

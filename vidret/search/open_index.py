@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -142,7 +143,7 @@ class OpenIndex:
         return rate_video(self.pictures, grounder, self._encode(query), choose_video(self.store, video), times)
 
     def curve(self, query: Query, video: VideoName) -> Curve:
-        """Score a query against every stored frame of one video.
+        """Score a query against every stored frame of one video, and list the words that match it.
 
         Raises:
             StoreError: The index has nothing of the video.
@@ -151,7 +152,8 @@ class OpenIndex:
         read = read_curve(self.pictures, self._encode(query), video_id)
         if read is None:
             raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
-        return read[0]
+        texts = self.results.list_curve_texts(self.results.analyse(query, None), video_id) if self.has_words else ()
+        return replace(read[0], texts=texts)
 
     def _encode(self, query: Query) -> EncodedQuery:
         self.encoder.check_mentions(query)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Float
 
-from vidret.types.media import Segment, Source
+from vidret.types.media import Segment, Source, TextSource
 from vidret.types.rows import Shown, show_property
 
 Likelihood = Literal["likely", "possible", "unlikely"]
@@ -148,9 +148,30 @@ class Moment:
         return rate_probability(self.probability)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveText:
+    """Words of a video that speak for a query, at their height in its curve.
+
+    Attributes:
+        source: Where they were found.
+        start: In seconds.
+        end: In seconds.
+        score: The similarity of a frame that would speak for the query as much.
+        text: The words.
+        matches: As in ``Evidence``.
+    """
+
+    source: TextSource
+    start: float
+    end: float
+    score: float
+    text: str
+    matches: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Similarity of a query and every stored frame of one video.
+    """Similarity of a query and every stored frame of one video, and the words that match it.
 
     Attributes:
         scores: Similarities.
@@ -161,6 +182,7 @@ class Curve:
         typical: Score that few unrelated queries reach in a segment; None for queries that are not text.
         gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
         cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
+        texts: The words that match, by time; none for queries that are not text.
     """
 
     scores: Float[np.ndarray, " frame"]
@@ -171,6 +193,7 @@ class Curve:
     typical: float | None = None
     gaps: tuple[tuple[float, float], ...] = ()
     cuts: tuple[float, ...] = ()
+    texts: tuple[CurveText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,7 @@ def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Seque
             title=file_name(best.path),
             end=curve.end,
             typical=curve.typical,
+            texts=curve.texts,
         )
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error

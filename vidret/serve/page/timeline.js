@@ -1,12 +1,15 @@
-// The timeline of a video: the score curve, the moments as marks, the words, and the playhead.
+// The timeline of a video: the score curve of its frames, the words that match, the moments as marks, and the playhead.
 
 import { clock, draw, find, make } from "./dom.js";
+import { labelOf } from "./words.js";
 
 const WIDTH = 1000; // in SVG units
 const HEIGHT = 100;
 const ROOM = 8; // above and below the curve
 const MOST_POINTS = 800;
 const SMALLEST_RANGE = 0.02;
+const ROOM_FOR_WORDS = 0.4; // of the range of the frames, above them, for words that say more
+const MOST_LETTERS = 60; // of the words at the pointer
 
 const timeline = find("timeline");
 const reading = find("reading");
@@ -18,11 +21,13 @@ export function drawTimeline(curve, duration) {
   find("marks").replaceChildren(...(curve?.moments ?? []).map((moment) => makeMark(moment, duration)));
   const events = curve?.moments.find(({ events }) => events.length)?.events ?? [];
   find("events").replaceChildren(...events.map((event, at) => makeEvent(event, at + 1, duration)));
+  find("matches").replaceChildren();
   if (!curve) return find("curve").replaceChildren();
 
   const points = thin(curve);
   const known = [typical ?? points[0][1], ...points.map(([, score]) => score)];
-  const [low, high] = findRange(Math.min(...known), Math.max(...known));
+  const [low, highest] = findRange(Math.min(...known), Math.max(...known));
+  const high = curve.texts.some(({ score }) => score > highest) ? highest + ROOM_FOR_WORDS * (highest - low) : highest;
   const x = (time) => Number(((time / duration) * WIDTH).toFixed(1));
   const y = (score) => Number((HEIGHT - ROOM - ((score - low) / (high - low)) * (HEIGHT - 2 * ROOM)).toFixed(1));
   const line = [[curve.start, points[0][1]], ...points, [curve.end, points.at(-1)[1]]].map(([time, score]) => `${x(time)},${y(score)}`).join("L");
@@ -32,6 +37,8 @@ export function drawTimeline(curve, duration) {
     ...(typical === null ? [] : [draw("path", { class: "typical-line", d: `M0,${y(typical)}H${WIDTH}` })]),
     draw("path", { class: "score-line", d: `M${line}` }),
   );
+  const inside = (score) => Math.min(Math.max(score, low), high);
+  find("matches").append(...curve.texts.map((text) => makeMatch(text, y(inside(text.score)), duration)));
   find("typical").style.top = `${y(typical)}%`;
   find("typical").classList.toggle("below", y(typical) < HEIGHT / 4);
 }
@@ -90,6 +97,14 @@ function makeEvent({ text, start, end }, number, duration) {
   return lay(make("div", { className: "event", title }, String(number)), start, end, duration);
 }
 
+/** Create the column of words that match, as high as a frame that says as much, with the name of their channel. */
+function makeMatch({ source, start, end, score }, top, duration) {
+  const column = lay(make("div", { className: `match ${source}` }, labelOf(source)), start, end, duration);
+  column.style.top = `${top}%`;
+  column.dataset.score = score;
+  return column;
+}
+
 function lay(bar, start, end, duration) {
   bar.style.left = share(start, duration);
   bar.style.width = share(end - start, duration);
@@ -97,14 +112,20 @@ function lay(bar, start, end, duration) {
   return bar;
 }
 
-/** Show time and score at the pointer. */
+/** Show time and score at the pointer, and the words that match then. */
 function tellReading(time, { curve, duration }) {
   const nearer = (best, each, at) => (Math.abs(each - time) < Math.abs(curve.times[best] - time) ? at : best);
   const score = curve ? `  ${curve.scores[curve.times.reduce(nearer, 0)].toFixed(3)}` : "";
-  reading.textContent = clock(time, true) + score;
+  reading.textContent = [clock(time, true) + score, ...(curve ? listWords(curve, time) : [])].join("\n");
   reading.style.left = share(time, duration);
   reading.classList.toggle("left", time > duration / 2);
   reading.hidden = false;
+}
+
+/** Return what is said and shown at a time that matches, as lines. */
+function listWords({ texts }, time) {
+  const brief = (text) => (text.length > MOST_LETTERS ? `${[...text].slice(0, MOST_LETTERS).join("")} …` : text);
+  return texts.filter(({ start, end }) => start <= time && time <= end).map(({ source, text }) => `${labelOf(source)}: ${brief(text)}`);
 }
 
 /** Return the highest score of each interval of a long video. */

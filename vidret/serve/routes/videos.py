@@ -4,6 +4,7 @@ import base64
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -181,6 +182,8 @@ def compute_curve(
     moments = engine.locate(query, MAX_MOMENTS, video=video_id, sources=sources)
     rows = [write_row(MomentRow, moment) for moment in moments]
     weak = bool(moments) and all(moment.weak for moment in moments)
+    if sources is not None:
+        curve = replace(curve, texts=tuple(text for text in curve.texts if text.source in sources))
     return write_row(CurveAnswer, curve, weak=weak, moments=rows)
 
 
