@@ -811,11 +811,7 @@ class Engine(VideoLibrary):
         return read_stored_clip(store, self.video(clip), start, end)
 
     def _check_frames(self) -> None:
-        """Check that the index has a vector for about every second.
-
-        Raises:
-            VidretError: The encoder sees whole videos.
-        """
+        """Check that the index has a vector for about every second."""
         if self.encoder.sampling.whole:
             rule = "footage can be found only with an encoder that sees segments"
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
@@ -865,12 +861,7 @@ class Engine(VideoLibrary):
 
 
 def _load_encoder(path: Path, name: str | None = None, *, device: str, precision: str) -> Encoder:
-    """Load an encoder by name, by default that of an index folder.
-
-    Raises:
-        EncoderError: It cannot be loaded; of an index that was made with an object, the error says how to open it.
-        StoreError: The index names an encoder from elsewhere, which its user has not named; see ``consent``.
-    """
+    """Load an encoder by name, by default that of an index folder."""
     is_given, name = bool(name), name or read_encoder_name(path)
     try:
         encoder = load_encoder(name, device=device, precision=precision)
@@ -882,11 +873,7 @@ def _load_encoder(path: Path, name: str | None = None, *, device: str, precision
 
 
 def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the folders of one index or of several.
-
-    Raises:
-        VidretError: There is none.
-    """
+    """Return the folders of one index or of several."""
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else list(dict.fromkeys(map(Path, path)))
     if not paths:
         raise VidretError("path must be the folder of an index, got none")
@@ -894,42 +881,26 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 
 
 def check_offset(offset: int) -> None:
-    """Check the number of results to skip.
-
-    Raises:
-        VidretError: It is negative.
-    """
+    """Check the number of results to skip."""
     if offset < 0:
         raise VidretError(f"offset must be at least 0, got {offset}")
 
 
 def check_probability(at_least: float) -> None:
-    """Check a minimum probability.
-
-    Raises:
-        VidretError: It is not in 0..1.
-    """
+    """Check a minimum probability."""
     if not 0 <= at_least <= 1:
         raise VidretError(f"at_least must be between 0 and 1, got {at_least}")
 
 
 def keep_probable(results: list[Result], at_least: float) -> list[Result]:
-    """Return the results that have a minimum probability.
-
-    Raises:
-        VidretError: They have none, since scores of images and vectors are compared with nothing.
-    """
+    """Return the results that have a minimum probability."""
     if at_least and any(result.probability is None for result in results):
         raise VidretError(f"at_least must be 0 for an image or a vector, got {at_least}")
     return [result for result in results if (result.probability or 0.0) >= at_least]
 
 
 def check_locating(options: LocateOptions) -> None:
-    """Check how many moments are wanted, and how probable ones.
-
-    Raises:
-        VidretError: None are, a negative number is to be skipped, or there is no such probability.
-    """
+    """Check how many moments are wanted, and how probable ones."""
     if options.k < 1:
         raise VidretError(f"k must be at least 1, got {options.k}")
     check_offset(options.offset)

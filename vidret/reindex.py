@@ -112,11 +112,7 @@ def reindex(
 
 
 def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -> None:
-    """Make the index that is built, or continue an unfinished one of the same encoder; check the disk first.
-
-    Raises:
-        VidretError: The disk is too small, or the vectors are in Milvus.
-    """
+    """Make the index that is built, or continue an unfinished one of the same encoder; check the disk first."""
     if store.home != FAISS:
         command = f"vidret store move {store.home} {FAISS} --index {index}"
         raise VidretError(f"{index}: store must be {FAISS} to change the encoder, got {store.home}; first: {command}")

@@ -1,165 +1,204 @@
-"""Options of the command ``vidret index``."""
+"""The options of the command ``vidret index``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vidret.cli.language_model import LANGUAGE_MODEL
-from vidret.cli.options import ADVANCED, MODEL, OUTPUT, argument, index_option, option
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption
+from vidret.cli.options import (
+    ADVANCED,
+    DEFAULT_INDEX,
+    MODEL,
+    OUTPUT,
+    DeviceOption,
+    HeadOption,
+    JsonOption,
+    MergeOption,
+    ModelOption,
+    PrecisionOption,
+    WorkersOption,
+    argument,
+    index_option,
+    option,
+)
 from vidret.video.decoders.registry import DECODERS
 
 SOURCES, STORAGE = "What to index", "Storage"
-NewIndexOption = Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")]
-PathsArgument = Annotated[
-    list[str],
-    argument(
-        "Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, "
-        "https://).",
-        "PATH",
-    ),
-]
-PruneOption = Annotated[
-    bool,
-    option(
-        "Remove missing files of these folders from the index, except where a folder has no video left: its "
-        "drive may be disconnected.",
-        SOURCES,
-        flag="--prune",
-    ),
-]
-RetryFailedOption = Annotated[
-    bool, option("Try failed files again, even unchanged ones.", SOURCES, flag="--retry-failed")
-]
-PreparedRerankOption = Annotated[
-    str,
-    option(
-        "Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
-        "auto (the aligner in or beside the model file; ucofia for the starter; otherwise none).",
-        MODEL,
-        "NAME|FILE",
-    ),
-]
-TokensOption = Annotated[str, option("Storage format of the tokens for reranking.", MODEL, "int8|float16")]
-WordsOption = Annotated[
-    str,
-    option(
-        "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
-        "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
-        '"words" is installed.',
-        SOURCES,
-        "auto|on|off|LIST",
-        envvar="VIDRET_WORDS",
-    ),
-]
-SpeechModelOption = Annotated[
-    str | None,
-    option(
-        "Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
-        "installed. The index remembers it.",
-        MODEL,
-        "NAME|FOLDER",
-    ),
-]
-DescribeOption = Annotated[
-    str | None,
-    option(
-        "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not "
-        "described yet, and its descriptions are searched as the source generated. Its key is read from "
-        "VIDRET_LLM_KEY.",
-        LANGUAGE_MODEL,
-        "URL",
-    ),
-]
-MaxCallsOption = Annotated[
-    int,
-    option("Maximum number of requests to the endpoint; the next run goes on from there.", LANGUAGE_MODEL, "N", min=1),
-]
-ShotsOption = Annotated[
-    str,
-    option(
-        "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
-        "index follows shots.",
-        SOURCES,
-        "auto|on|off",
-    ),
-]
-SamplingOption = Annotated[
-    str,
-    option(
-        "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
-        "only keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is exact.",
-        SOURCES,
-        "auto|exact|balanced|fast",
-    ),
-]
-PrepareMomentsOption = Annotated[
-    bool,
-    option(
-        "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
-        "than at the first query.",
-        MODEL,
-        flag="--prepare-moments",
-    ),
-]
-StoreOption = Annotated[
-    str | None,
-    option(
-        "Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
-        "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
-        "the token of a server. The index remembers the store; vidret store move changes it.",
-        STORAGE,
-        "STORE",
-    ),
-]
-MemoryOption = Annotated[
-    str | None,
-    option(
-        "Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
-        "most precise vector format that fits is chosen. The index remembers the limit.",
-        STORAGE,
-        "SIZE",
-    ),
-]
-ProgressJsonOption = Annotated[
-    bool, option("Print progress to stderr, as one line of JSON per second.", OUTPUT, flag="--progress-json")
-]
-WatchOption = Annotated[
-    bool,
-    option(
-        "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).",
-        SOURCES,
-        flag="--watch",
-    ),
-]
-WebhookOption = Annotated[
-    str | None, option("Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL")
-]
-ExitCodeOption = Annotated[bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT, flag="--exit-code")]
-FailOnErrorOption = Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT, flag="--fail-on-error")]
-DecoderOption = Annotated[
-    str,
-    option(
-        "Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
-        ADVANCED,
-        "|".join(DECODERS),
-    ),
-]
-DecodeTimeoutOption = Annotated[
-    float, option("Time after which a decoder that makes no progress is stopped.", ADVANCED, "SECONDS", min=1)
-]
-RunnerOption = Annotated[
-    str, option("Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray")
-]
-AddressOption = Annotated[
-    str | None,
-    option("Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.", ADVANCED, "ADDRESS"),
-]
-NumGpusOption = Annotated[
-    float | None,
-    option(
-        "GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
-        "--device is CUDA and Ray has a GPU.",
-        ADVANCED,
-        "N",
-        min=0,
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexChoices:
+    """What ``vidret index`` is asked to do, in the order of its help."""
+
+    paths: Annotated[
+        list[str],
+        argument(
+            "Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, "
+            "https://).",
+            "PATH",
+        ),
+    ]
+    index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = Path(DEFAULT_INDEX)
+    prune: Annotated[
+        bool,
+        option(
+            "Remove missing files of these folders from the index, except where a folder has no video left: its "
+            "drive may be disconnected.",
+            SOURCES,
+            flag="--prune",
+        ),
+    ] = False
+    retry_failed: Annotated[
+        bool, option("Try failed files again, even unchanged ones.", SOURCES, flag="--retry-failed")
+    ] = False
+    watch: Annotated[
+        bool,
+        option(
+            "Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).",
+            SOURCES,
+            flag="--watch",
+        ),
+    ] = False
+    words: Annotated[
+        str,
+        option(
+            "Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
+            "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
+            '"words" is installed.',
+            SOURCES,
+            "auto|on|off|LIST",
+            envvar="VIDRET_WORDS",
+        ),
+    ] = "auto"
+    shots: Annotated[
+        str,
+        option(
+            "Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
+            "index follows shots.",
+            SOURCES,
+            "auto|on|off",
+        ),
+    ] = "auto"
+    sampling: Annotated[
+        str,
+        option(
+            "Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
+            "only keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is "
+            "exact.",
+            SOURCES,
+            "auto|exact|balanced|fast",
+        ),
+    ] = "auto"
+    model: ModelOption = None
+    merge: MergeOption = None
+    rerank: Annotated[
+        str,
+        option(
+            "Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
+            "auto (the aligner in or beside the model file; ucofia for the starter; otherwise none).",
+            MODEL,
+            "NAME|FILE",
+        ),
+    ] = "auto"
+    tokens: Annotated[str, option("Storage format of the tokens for reranking.", MODEL, "int8|float16")] = "int8"
+    head: HeadOption = "auto"
+    prepare_moments: Annotated[
+        bool,
+        option(
+            "Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
+            "than at the first query.",
+            MODEL,
+            flag="--prepare-moments",
+        ),
+    ] = False
+    speech_model: Annotated[
+        str | None,
+        option(
+            "Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
+            "installed. The index remembers it.",
+            MODEL,
+            "NAME|FOLDER",
+        ),
+    ] = None
+    describe: Annotated[
+        str | None,
+        option(
+            "Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not "
+            "described yet, and its descriptions are searched as the source generated. Its key is read from "
+            "VIDRET_LLM_KEY.",
+            LANGUAGE_MODEL,
+            "URL",
+        ),
+    ] = None
+    describe_model: LlmModelOption = None
+    max_calls: Annotated[
+        int,
+        option(
+            "Maximum number of requests to the endpoint; the next run goes on from there.", LANGUAGE_MODEL, "N", min=1
+        ),
+    ] = 500
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    store: Annotated[
+        str | None,
+        option(
+            "Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
+            "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
+            "the token of a server. The index remembers the store; vidret store move changes it.",
+            STORAGE,
+            "STORE",
+        ),
+    ] = None
+    memory: Annotated[
+        str | None,
+        option(
+            "Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
+            "most precise vector format that fits is chosen. The index remembers the limit.",
+            STORAGE,
+            "SIZE",
+        ),
+    ] = None
+    as_json: JsonOption = False
+    progress_json: Annotated[
+        bool, option("Print progress to stderr, as one line of JSON per second.", OUTPUT, flag="--progress-json")
+    ] = False
+    fail_on_error: Annotated[bool, option("Exit with code 1 if any file failed.", OUTPUT, flag="--fail-on-error")] = (
+        False
+    )
+    webhook: Annotated[
+        str | None, option("Post new matches of the watches to this URL as JSON; redirects are refused.", OUTPUT, "URL")
+    ] = None
+    exit_code: Annotated[
+        bool, option("Exit with code 3 if a new video matches a watch.", OUTPUT, flag="--exit-code")
+    ] = False
+    workers: WorkersOption = None
+    decoder: Annotated[
+        str,
+        option(
+            "Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
+            ADVANCED,
+            "|".join(DECODERS),
+        ),
+    ] = "auto"
+    timeout: Annotated[
+        float, option("Time after which a decoder that makes no progress is stopped.", ADVANCED, "SECONDS", min=1)
+    ] = 120.0
+    runner: Annotated[
+        str, option("Where the work runs: on this machine or on a Ray cluster.", ADVANCED, "local|ray")
+    ] = "local"
+    address: Annotated[
+        str | None,
+        option(
+            "Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.", ADVANCED, "ADDRESS"
+        ),
+    ] = None
+    num_gpus_per_worker: Annotated[
+        float | None,
+        option(
+            "GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
+            "--device is CUDA and Ray has a GPU.",
+            ADVANCED,
+            "N",
+            min=0,
+        ),
+    ] = None

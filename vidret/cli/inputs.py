@@ -22,11 +22,7 @@ SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other q
 def parse_names(
     text: str, allowed: Sequence[Name], *, option: str, rule: str = "must list some of"
 ) -> tuple[Name, ...]:
-    """Return the names in a list such as ``speech,screen``, in the order in which they are allowed.
-
-    Raises:
-        typer.BadParameter: A name is not allowed; the message has the rule, the allowed names and the wrong one.
-    """
+    """Return the names in a list such as ``speech,screen``, in the order in which they are allowed."""
     chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in allowed:
@@ -35,11 +31,7 @@ def parse_names(
 
 
 def parse_choice(text: str, allowed: Sequence[Name], *, option: str) -> Name:
-    """Return the name that a text is.
-
-    Raises:
-        typer.BadParameter: It is not allowed.
-    """
+    """Return the name that a text is."""
     for name in allowed:
         if text == name:
             return name
@@ -47,11 +39,7 @@ def parse_choice(text: str, allowed: Sequence[Name], *, option: str) -> Name:
 
 
 def read_image_file(path: Path) -> "Picture":
-    """Return an image file as uint8 RGB of shape (height, width, 3); see ``vidret.video.images.read_image``.
-
-    Raises:
-        VidretError: The file cannot be read as an image.
-    """
+    """Return an image file as uint8 RGB of shape (height, width, 3); see ``vidret.video.images.read_image``."""
     from vidret.video.images import read_image_at
 
     try:
@@ -61,11 +49,7 @@ def read_image_file(path: Path) -> "Picture":
 
 
 def parse_memory(text: str) -> int:
-    """Return a size such as 8GB, 500 MB or 4GiB in bytes, or 0 for ``none``.
-
-    Raises:
-        BadParameter: The text is not a positive size.
-    """
+    """Return a size such as 8GB, 500 MB or 4GiB in bytes, or 0 for ``none``."""
     if text.strip().lower() == "none":
         return 0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
@@ -80,11 +64,7 @@ def parse_memory(text: str) -> int:
 
 
 def read_bank(path: Path) -> list[str]:
-    """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions".
-
-    Raises:
-        VidretError: The file cannot be read, a line of it holds no query, or it has less than ``SMALLEST_BANK``.
-    """
+    """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions"."""
     queries = read_texts(path)
     if len(queries) < SMALLEST_BANK:
         raise VidretError(f"{path}: a bank must hold at least {SMALLEST_BANK} queries, got {len(queries)}")
@@ -92,11 +72,7 @@ def read_bank(path: Path) -> list[str]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Return the queries of a file as ``read_bank`` does, however few.
-
-    Raises:
-        VidretError: The file cannot be read, or a line of it holds no query.
-    """
+    """Return the queries of a file as ``read_bank`` does, however few."""
     try:
         with path.open(encoding="utf-8-sig") as lines:
             if path.suffix != ".jsonl":
@@ -117,11 +93,7 @@ def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
 
 
 def iterate_queries(path: Path) -> Iterator[tuple[dict[str, Any], str | EventSequence]]:
-    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query.
-
-    Raises:
-        VidretError: The file cannot be read, or a line is not an object with the string "query" or the list "events".
-    """
+    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query."""
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
             for line_number, line in _number_lines(lines):

@@ -31,11 +31,7 @@ LlmTimeoutOption = Annotated[
 def make_endpoint(
     llm: str | None, model: str | None, timeout_s: float, *, name: str = "llm", hint: str = ""
 ) -> "ChatEndpoint":
-    """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` is what can be done without one.
-
-    Raises:
-        BadParameter: The URL or the model is missing.
-    """
+    """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` is what can be done without one."""
     from vidret.language.endpoint import ChatEndpoint, read_key
 
     for flag, value in ((f"--{name}", llm), (f"--{name}-model", model)):
@@ -94,12 +90,7 @@ class JudgeSettings:
 
 
 def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
-    """Return the judge and how it judges; a local model is loaded.
-
-    Raises:
-        BadParameter: The method does not fit the judge, or the endpoint has no model.
-        VidretError: The model cannot be loaded.
-    """
+    """Return the judge and how it judges; a local model is loaded."""
     from vidret.language.judging import JudgeOptions
 
     is_url = "://" in settings.judge

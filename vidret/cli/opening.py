@@ -46,11 +46,7 @@ def open_engine(
     store: str | None = None,
     must_exist: bool = False,
 ) -> "Engine":
-    """Open an index, or several as one, with a status line while the encoder loads.
-
-    Raises:
-        VidretError: ``must_exist`` is set and there is no index, or it cannot be opened with these settings.
-    """
+    """Open an index, or several as one, with a status line while the encoder loads."""
     from vidret.store.store import Store
 
     indexes = [index] if isinstance(index, Path) else index
@@ -102,12 +98,7 @@ def choose_model(model: str | None, index: Path | None = None) -> str | None:
 
 
 def choose_merge(merge: str | None, model: str | None, index: Path) -> str | None:
-    """Return the model of an index, new or not, with the merging of ``--merge`` in its name.
-
-    Raises:
-        typer.BadParameter: ``merge`` is unknown.
-        VidretError: The index was built with another merging.
-    """
+    """Return the model of an index, new or not, with the merging of ``--merge`` in its name."""
     if merge is None:
         return model
     from vidret.encode.names import MERGE_LEVELS, STARTER, parse_model_name, set_merge

@@ -59,11 +59,7 @@ def make_option(named: NamedOption) -> Any:
 
 
 def check_folders(listed: Sequence[NamedOption], values: Mapping[str, Any]) -> None:
-    """Check that the folders among the values are there; those of a server are not on this machine.
-
-    Raises:
-        typer.BadParameter: One is not.
-    """
+    """Check that the folders among the values are there; those of a server are not on this machine."""
     for named in listed:
         folder = values[named.name] if named.option.holds == "folder" else None
         if folder is not None and not is_url(folder) and not os.path.isdir(folder):  # noqa: PTH112  any bytes
@@ -81,11 +77,7 @@ def flag_of(named: NamedOption) -> str:
 
 
 def parse_option(named: NamedOption, value: Any) -> Any:
-    """Return the value of a command's option as Python takes it; dates without a time zone are local.
-
-    Raises:
-        typer.BadParameter: A name in a list is unknown, or a switch is neither on nor off.
-    """
+    """Return the value of a command's option as Python takes it; dates without a time zone are local."""
     if value is None:
         return None
     if is_switch(named):
@@ -116,12 +108,7 @@ ToOption = Annotated[float | None, option("Where the clip ends in FILE.", SCOPE,
 
 
 def check_clip(clip: str | None, start: float | None, end: float | None) -> None:
-    """Refuse a clip without a name, a part of a clip without a clip, and an empty part.
-
-    Raises:
-        typer.BadParameter: The clip has no name, ``--from`` or ``--to`` is without ``--clip``, or they are not
-            in order.
-    """
+    """Refuse a clip without a name, a part of a clip without a clip, and an empty part."""
     if clip == "":
         raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
     for name, value in (("--from", start), ("--to", end)):

@@ -34,22 +34,14 @@ def list_values(param: Any) -> list[str]:
 
 
 def check_values(ctx: Any, params: list[Any]) -> None:
-    """Check the values of a command's options, unless the completion of the shell reads a line that has no end yet.
-
-    Raises:
-        typer.BadParameter: One breaks a rule; the message has the option.
-    """
+    """Check the values of a command's options, unless the completion of the shell reads a line that has no end yet."""
     if not ctx.resilient_parsing:
         for param in params:
             check_value(ctx, param, ctx.params.get(param.name))
 
 
 def check_value(ctx: Any, param: Any, value: Any) -> None:
-    """Check the value of an option or argument.
-
-    Raises:
-        typer.BadParameter: It breaks a rule; the message has the option.
-    """
+    """Check the value of an option or argument."""
     flag, metavar = param.opts[0], param.metavar or ""
     if value is None or isinstance(value, bool):
         return

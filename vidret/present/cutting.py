@@ -26,19 +26,16 @@ def cut_moments(
     moments: Sequence[Moment],
     folder: str | Path,
     *,
-    copy: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Cut each moment out of its video into a file of its own, named after its rank, video and times.
 
-    A clip appears under its name when it is complete. Clips of an AVI may start and end a frame or two early.
+    Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and end a frame or two early.
 
     Args:
         moments: The moments, best first.
         folder: Where the clips go; created if needed.
-        copy: Copy the streams and keep the container. That is fast and lossless, but the codec decides where a clip can
-            start and end, at times seconds away. Without it clips are H.264 and AAC in MP4, exact to the frame.
         overwrite: Replace existing clips.
         on_progress: Called after each clip with the number done and the total.
 
@@ -57,7 +54,7 @@ def cut_moments(
             raise VidretError(f"{show_path(moment.path)}: only local files can be cut; download it first")
     folder = Path(folder)
     ffmpeg = find_ffmpeg()
-    clips = [folder / name for name in name_clips(moments, copy=copy)]
+    clips = [folder / name for name in name_clips(moments)]
     for clip in clips:
         if not overwrite and os.path.lexists(clip):
             raise VidretError(f"{sanitize(str(clip))}: exists already; choose another folder, or overwrite it")
@@ -67,7 +64,7 @@ def cut_moments(
             for done, (moment, clip) in enumerate(zip(moments, clips, strict=True), start=1):
                 unfinished = Path(scratch) / clip.name
                 with open_source(moment.path) as file:
-                    cut_moment(moment, file.fileno(), unfinished, ffmpeg, copy=copy)
+                    cut_moment(moment, file.fileno(), unfinished, ffmpeg)
                 unfinished.replace(clip)
                 if on_progress is not None:
                     on_progress(done, len(clips))
@@ -76,7 +73,7 @@ def cut_moments(
     return clips
 
 
-def name_clips(moments: Sequence[Moment], *, copy: bool) -> list[str]:
+def name_clips(moments: Sequence[Moment]) -> list[str]:
     """Return file names that any file system accepts and that sort best first.
 
     The second moment of ``My trip.mov``, from 75.25 s to 80 s, is ``02_My_trip_75.25-80.00.mp4``.
@@ -84,19 +81,14 @@ def name_clips(moments: Sequence[Moment], *, copy: bool) -> list[str]:
     names = []
     digits = max(2, len(str(len(moments))))
     for rank, moment in enumerate(moments, start=1):
-        path = Path(moment.path)
-        stem = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in path.stem)[:STEM_LETTERS]
-        suffix = (path.suffix if path.suffix[1:].isalnum() else ".mkv") if copy else ".mp4"
-        names.append(f"{rank:0{digits}}_{stem}_{moment.start:.2f}-{moment.end:.2f}{suffix}")
+        name = Path(moment.path).stem
+        stem = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)[:STEM_LETTERS]
+        names.append(f"{rank:0{digits}}_{stem}_{moment.start:.2f}-{moment.end:.2f}.mp4")
     return names
 
 
 def open_source(path: str) -> LocalFile:
-    """Open a video to cut.
-
-    Raises:
-        VidretError: It is missing, or cannot be read.
-    """
+    """Open a video to cut."""
     if not Path(path).is_file():
         raise VidretError(f"{show_path(path)}: no longer exists")
     return LocalFile(path)
@@ -108,7 +100,6 @@ def cut_moment(
     out: Path,
     ffmpeg: str,
     *,
-    copy: bool = False,
     limits: Limits = GENEROUS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -120,26 +111,18 @@ def cut_moment(
     """
     path = show_path(moment.path)
     is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and has_restarts(moment.path, descriptor, limits)
-    if is_joined and copy:
-        raise VidretError(f"{path}: consists of joined recordings, which can be cut only by encoding, not by copying")
-    before, after = ffmpeg_arguments(moment, out, copy=copy, can_seek=not is_joined)
+    before, after = ffmpeg_arguments(moment, out, can_seek=not is_joined)
     span = f"{format_time(moment.start)} to {format_time(moment.end)}"
     try:
         progress = run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
     except FfmpegError as error:
         raise VidretError(f"{path}: ffmpeg cannot cut {span}: {error}") from error
-    end_us = progress.get("out_time_us", "N/A")
-    # A copy of what is past the end of the video holds its last keyframe, long before the start.
-    if progress.get("frame") == "0" or end_us == "N/A" or int(end_us) < -1_000_000:
+    if progress.get("frame") == "0" or progress.get("out_time_us", "N/A") == "N/A":
         raise VidretError(f"{path}: has no frame from {span}")
 
 
 def has_restarts(path: str, descriptor: int, limits: Limits) -> bool:
-    """Return whether the clock of a video restarts, which a separate process finds out: the file may be malicious.
-
-    Raises:
-        DecodeError: The file is not a readable video, or exceeds the limits of that process.
-    """
+    """Return whether the clock of a video restarts, which a separate process finds out: the file may be malicious."""
     pool = ImagePool(1, timeout_s=min(limits.time_s, PROBE_TIMEOUT_S))
     try:
         return bool(pool.read_facts(path, os.fstat(descriptor))["clock_restarts"])
@@ -147,7 +130,7 @@ def has_restarts(path: str, descriptor: int, limits: Limits) -> bool:
         pool.close()
 
 
-def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = True) -> tuple[list[str], list[str]]:
+def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> tuple[list[str], list[str]]:
     """Return the arguments for ffmpeg before and after its input.
 
     The absolute path after ``file:`` keeps an unusual name from being read as an option or URL. Without ``can_seek``
@@ -156,9 +139,9 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = 
     """
     # Rounded down, so that a frame that starts exactly at a boundary is after it and never lost to rounding.
     start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
-    # When encoding, seek to well before the start and let the filters drop the rest: right after a seek into an open
-    # group of pictures some frames cannot be decoded.
-    seek_us = start_us if copy else max(start_us - PREROLL_US, 0) if can_seek else 0
+    # Seek to well before the start and let the filters drop the rest: right after a seek into an open group of pictures
+    # some frames cannot be decoded.
+    seek_us = max(start_us - PREROLL_US, 0) if can_seek else 0
     first_us = max(start_us - seek_us - TICK_TOLERANCE_US, 0)
     last_us = max(end_us - seek_us - TICK_TOLERANCE_US, first_us + 1)
     trim = f"trim=start={first_us}us:end={last_us}us"
@@ -175,5 +158,4 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = 
     # No seek to 0: for some containers that would be a seek to the second keyframe.
     seek = [*(["-ss", f"{seek_us}us"] if seek_us else []), "-t", f"{max(end_us, start_us + 1) - seek_us}us"]
     # The first video stream that is not a cover image, and all audio.
-    streams = ["-map", "0:V:0", "-map", "0:a?"]
-    return seek, [*streams, *(["-c", "copy"] if copy else encode), target]
+    return seek, ["-map", "0:V:0", "-map", "0:a?", *encode, target]

@@ -169,10 +169,6 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
         tiles: The tiles in reading order.
         heading: The line above them.
         out: Path of the image; its suffix selects the format.
-
-    Raises:
-        OSError: ``out`` cannot be written.
-        ValueError: The suffix of ``out`` is not that of an image format.
     """
     rows = max(1, -(-len(tiles) // COLUMNS))
     lines = 3 if any(tile.words for tile in tiles) else 2

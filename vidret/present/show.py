@@ -108,8 +108,8 @@ def show_hits(
     show_table(("rank", *was_column, *score_columns, "best at", "video"), rows, empty)
 
 
-def show_moments(moments: "Sequence[Moment]", *, empty: str = NO_VIDEOS) -> None:
-    """Print moments, best first, with how likely their videos are and their scores, or the message ``empty``."""
+def show_moments(moments: "Sequence[Moment]") -> None:
+    """Print moments, best first, with how likely their videos are and their scores."""
     warn_of_nothing(moments)
     match_column = ["match"] if any(moment.probability is not None for moment in moments) else []
     if moments:
@@ -126,7 +126,7 @@ def show_moments(moments: "Sequence[Moment]", *, empty: str = NO_VIDEOS) -> None
             for event, line in describe_events(moment.events)
         ]
         rows += [(*blank, "", *line) for line in describe_evidence(moment.evidence)]
-    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
+    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, NO_VIDEOS)
 
 
 def warn_of_nothing(results: "Sequence[Hit | Moment]") -> None:

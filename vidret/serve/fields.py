@@ -158,11 +158,7 @@ class ImageReader:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode base64 or a data URL to bytes.
-
-    Raises:
-        VidretError: The text is neither.
-    """
+    """Decode base64 or a data URL to bytes."""
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except ValueError:

@@ -42,11 +42,7 @@ def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None
 
 
 def open_indexed(engine: Engine, path: str) -> BinaryIO:
-    """Open a file of the index.
-
-    Raises:
-        DecodeError: The file is gone, cannot be read, is not a regular file, or is not the one that was indexed.
-    """
+    """Open a file of the index."""
     try:
         if not os.path.isfile(path):  # noqa: PTH113  opening a device may have side effects
             raise DecodeError(path, GONE)

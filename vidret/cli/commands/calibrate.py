@@ -97,11 +97,7 @@ def calibrate_command(
 
 
 def read_answers(path: Path) -> dict[str, set[str]]:
-    """Return the files that answer each query of a JSONL file; several lines of one query count together.
-
-    Raises:
-        VidretError: The file cannot be read, or a line is invalid or contradicts another.
-    """
+    """Return the files that answer each query of a JSONL file; several lines of one query count together."""
     answers: dict[str, set[str]] = {}
     for row, query in iterate_queries(path):
         if not isinstance(query, str) or ("file" in row) == ("files" in row):

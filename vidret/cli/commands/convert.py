@@ -123,11 +123,7 @@ def convert_command(
 
 
 def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
-    """Add parts and merging to a model of vidret, and print what fits what.
-
-    Raises:
-        VidretError: A file cannot be read, or a part does not fit.
-    """
+    """Add parts and merging to a model of vidret, and print what fits what."""
     from vidret.channels.picture.joint import QueryBank, join_files
     from vidret.cli.inputs import read_bank
     from vidret.encode.names import OFF
@@ -150,11 +146,7 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
 
 
 def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSchedule":
-    """Return the schedule that TempMe's options describe.
-
-    Raises:
-        BadParameter: A value is malformed or invalid.
-    """
+    """Return the schedule that TempMe's options describe."""
     from vidret.encode.clip.tempme import MergeSchedule
 
     try:
@@ -165,11 +157,7 @@ def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSche
 
 
 def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:
-    """Convert the checkpoint of a grounding head, and print how to use it.
-
-    Raises:
-        VidretError: The checkpoint is not that of a head.
-    """
+    """Convert the checkpoint of a grounding head, and print how to use it."""
     from vidret.data.benchmarks.registry import RECIPES
     from vidret.encode.clip.weights import read_weights
     from vidret.errors import VidretError
@@ -186,11 +174,7 @@ def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -
 
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
-    """Return the aligner in a checkpoint, or None if its method has no aligner.
-
-    Raises:
-        AlignerError: The weights of the aligner are incomplete or unknown.
-    """
+    """Return the aligner in a checkpoint, or None if its method has no aligner."""
     from vidret.align.glscl import ConceptAligner
     from vidret.align.glscl_checkpoint import convert_concepts
     from vidret.align.ucofia import Aligner

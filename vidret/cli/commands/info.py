@@ -208,11 +208,7 @@ def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) ->
 
 
 def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
-    """Return query vectors of shape (query, dim), as a search computes them, for an even sample of the texts.
-
-    Raises:
-        VidretError: There are no texts, or the encoder of the index cannot be loaded.
-    """
+    """Return query vectors of shape (query, dim), as a search computes them, for an even sample of the texts."""
     import numpy as np
 
     from vidret.search.query.planning import encode_queries

@@ -125,12 +125,7 @@ def locate_command(
 
 
 def check_export(form: str, fps: float | None, handles_s: float) -> None:
-    """Refuse, before a model is loaded, a format that lacks its extra or has no such option.
-
-    Raises:
-        typer.BadParameter: The format is no timeline and has an option of timelines.
-        MissingExtraError: The extra is not installed.
-    """
+    """Refuse, before a model is loaded, a format that lacks its extra or has no such option."""
     for name, is_given in (("--fps", fps is not None), ("--handles", handles_s > 0)):
         if is_given and form not in TIMELINES:
             raise typer.BadParameter(f"needs --format {', '.join(TIMELINES)}, got {form}", param_hint=name)
@@ -153,11 +148,7 @@ def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float
 
 
 def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) -> None:
-    """Cut moments out of their videos into a folder, with a progress bar.
-
-    Raises:
-        VidretError: ffmpeg is missing, or a clip cannot be written.
-    """
+    """Cut moments out of their videos into a folder, with a progress bar."""
     from vidret.present.cutting import cut_moments
 
     with show_count("cutting", "moments") as on_count:
@@ -166,11 +157,7 @@ def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) 
 
 
 def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
-    """Draw the score curve of the video with the best moment, with all moments of that video.
-
-    Raises:
-        VidretError: ``out`` cannot be written.
-    """
+    """Draw the score curve of the video with the best moment, with all moments of that video."""
     from vidret.present.chart import draw_curve
 
     best = moments[0]

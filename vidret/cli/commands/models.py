@@ -84,11 +84,7 @@ def show_speeds(names: list[str], *, as_json: bool) -> None:
 
 
 def load_to_measure(name: str) -> "tuple[Encoder, str]":
-    """Load an encoder, with random weights if they are those of open_clip and not here; return it and its weights.
-
-    Raises:
-        VidretError: It cannot be loaded.
-    """
+    """Load an encoder, with random weights if they are those of open_clip and not here; return it and its weights."""
     from vidret.encode.families.registry import load_encoder
     from vidret.encode.names import parse_model_name, resolve_name
 

@@ -173,11 +173,7 @@ def search_command(
 
 
 def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
-    """Check that a judge can rerank what is searched.
-
-    Raises:
-        BadParameter: It is no text, not videos, or a later page.
-    """
+    """Check that a judge can rerank what is searched."""
     if query is None or queries is not None:
         raise typer.BadParameter("needs a QUERY of words, got none", param_hint="--judge")
     if by != "video" or options.offset:
@@ -215,11 +211,7 @@ def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> 
 def show_moments_by_video(
     engine: Searchable, query: Query, options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
 ) -> None:
-    """Print the best moments of all videos, grouped by video.
-
-    Raises:
-        typer.BadParameter: Moments cannot be reranked or refined.
-    """
+    """Print the best moments of all videos, grouped by video."""
     if options.rerank != "auto":
         raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
     if options.refine:
@@ -244,11 +236,7 @@ def show_moments_by_video(
 
 
 def read_query(query: str | None, images: Sequence[Path]) -> Query | None:
-    """Return what to search for: words, an image, or both; None without any.
-
-    Raises:
-        VidretError: An image cannot be read.
-    """
+    """Return what to search for: words, an image, or both; None without any."""
     pictures = tuple(read_image_file(image) for image in images)
     if not pictures:
         return query

@@ -110,11 +110,7 @@ def serve_command(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a port.
-
-    Raises:
-        VidretError: The port is taken, or the host or port cannot be used.
-    """
+    """Return a socket that listens on a port."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
@@ -210,11 +206,7 @@ def mcp_command(
 
 
 def open_client(context: typer.Context, server: str, token: str | None) -> "RemoteEngine":
-    """Return a client of a server.
-
-    Raises:
-        BadParameter: An option was given that needs a local index.
-    """
+    """Return a client of a server."""
     for name in ("index", "model", "device", "precision"):
         if is_on_command_line(context, name):
             raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")

@@ -125,9 +125,6 @@ def read_example_paths(paths: Sequence[str]) -> list[ConceptExample]:
     A folder means its images and videos, at any depth and sorted by name. A .json or .jsonl file lists moments: objects
     with "path", and "start" and "end" in seconds or "relevant_windows", as vidret locate --json prints them. Anything
     else is a video of the index.
-
-    Raises:
-        VidretError: A folder holds no example, or an image or a list cannot be read.
     """
     return [example for path in paths for example in _read_path(path)]
 

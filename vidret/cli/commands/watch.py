@@ -61,11 +61,7 @@ def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_IN
 
 
 def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
-    """Report which new videos match the watches of an index; return whether any does.
-
-    Raises:
-        VidretError: The webhook did not take the matches; they are reported again by the next run.
-    """
+    """Report which new videos match the watches of an index; return whether any does."""
     from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.store import Store
     from vidret.store.watch_list import read_watches

@@ -39,11 +39,7 @@ class VideoLink:
 
 
 def list_links(tools: ToolBox, cursor: str | None) -> tuple[list[VideoLink], str | None]:
-    """Return a page of the videos, and the cursor of the next page, None after the last.
-
-    Raises:
-        VidretError: The cursor is not one that this function returned.
-    """
+    """Return a page of the videos, and the cursor of the next page, None after the last."""
     if cursor is not None and not re.fullmatch(r"\d{1,18}", cursor):
         raise VidretError(f"cursor must be one of an earlier page, got {shorten(cursor, 60)}")
     offset = int(cursor or 0)
@@ -55,11 +51,7 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[list[VideoLink], str
 
 
 def read_link(tools: ToolBox, uri: str) -> ToolReply:
-    """Return what a resource holds.
-
-    Raises:
-        VidretError: The address is malformed, or there is no such video.
-    """
+    """Return what a resource holds."""
     if found := _VIDEO.fullmatch(uri):
         return tools.describe(DescribeArguments(video=int(found[1])))
     if found := _MOMENT.fullmatch(uri):

@@ -84,11 +84,7 @@ def open_frames(engine: AnyEngine) -> FrameDrawer:
 
 
 def draw_within(frames: FrameDrawer, video: StoredVideo, time_s: float, width: int, max_bytes: int) -> bytes | None:
-    """Return a JPEG of at most ``max_bytes``, drawn smaller if need be; None if even the smallest is larger.
-
-    Raises:
-        VidretError: The frame cannot be decoded.
-    """
+    """Return a JPEG of at most ``max_bytes``, drawn smaller if need be; None if even the smallest is larger."""
     while True:
         content = frames.draw(video, min(max(time_s, 0.0), video.duration), width)
         if len(content) <= max_bytes:

@@ -151,11 +151,7 @@ class Indexer:
             self.wait()
 
     def _check(self, path: str) -> str:
-        """Return the absolute path, with links kept.
-
-        Raises:
-            RefusedError: The path does not exist, or is not below a root after resolving links.
-        """
+        """Return the absolute path, with links kept."""
         shown = sanitize(path)
         try:
             name = Path(os.path.abspath(path))  # noqa: PTH100

@@ -91,11 +91,7 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
 
 
 def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
-    """Return the first readable path of a video with its open file; ``purpose`` says what the server does with it.
-
-    Raises:
-        RefusedError: There is no such video, no path can be read, or it is at a URL.
-    """
+    """Return the first readable path of a video with its open file; ``purpose`` says what the server does with it."""
     try:
         path, file = open_video(engine, find_video(engine, video_id))
     except DecodeError as error:
@@ -192,6 +188,6 @@ def cut_span(engine: Engine, video_id: int, start: float, end: float, is_left: t
     path, file = open_local_video(engine, video_id, purpose="cuts")
     with file, tempfile.TemporaryDirectory(prefix="vidret-clip-") as folder:
         moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
-        clip = Path(folder) / name_clips([moment], copy=False)[0]
+        clip = Path(folder) / name_clips([moment])[0]
         cut_moment(moment, file.fileno(), clip, find_ffmpeg(), limits=LIMITS, is_left=is_left.is_set)
         return clip.open("rb")

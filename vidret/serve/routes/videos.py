@@ -163,11 +163,7 @@ def make_cursor(path: str) -> str:
 
 
 def parse_cursor(cursor: str) -> str:
-    """Return the path after which a page begins.
-
-    Raises:
-        RefusedError: The cursor is not one of an earlier page.
-    """
+    """Return the path after which a page begins."""
     try:
         return os.fsdecode(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except ValueError:
