@@ -56,14 +56,7 @@ VIDEO = {
     "changed": "2026-01-31T18:30:00+00:00",
     "missing": False,
 }
-TEXT = {
-    "start": 12.5,
-    "end": 15.0,
-    "text": "Welcome.",
-    "source": "speech",
-    "confidence": 0.9,
-    "language": "en",
-}
+TEXT = {"start": 12.5, "end": 15.0, "text": "Welcome.", "source": "speech", "confidence": 0.9, "language": "en"}
 CURVE = {
     "times": [0.5, 1.5],
     "scores": [0.25, 0.5],

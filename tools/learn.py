@@ -329,13 +329,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     short, long = arguments.world / "msrvtt", arguments.world / "qvhighlights"
     write_retrieval_world(
-        short,
-        num_train=arguments.train,
-        num_val=400,
-        num_captions=6,
-        size=SIZE,
-        num_frames=FRAMES,
-        fps=FPS,
+        short, num_train=arguments.train, num_val=400, num_captions=6, size=SIZE, num_frames=FRAMES, fps=FPS
     )
     write_grounding_world(long, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
     table = {}

@@ -466,10 +466,7 @@ class Engine(VideoLibrary):
         leave_uncalibrated(self._index.pictures, rerank)
 
     def calibrate_judge(
-        self,
-        answers: Mapping[str, Collection[VideoName]],
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, answers: Mapping[str, Collection[VideoName]], *, on_progress: Callable[[int, int], None] | None = None
     ) -> JudgeReport:
         """Fit the probabilities of results to queries whose answers are known, and keep that in the index if it helps.
 
@@ -687,10 +684,7 @@ class Engine(VideoLibrary):
 
     @override
     def duplicates(
-        self,
-        paths: Sequence[VideoName] = (),
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
     ) -> list[CopyGroup]:
         self._check_frames()
         wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.goldens import Case, find_cases
-from vidret.corpus.significance import (
-    can_be_significant,
-    correct_holm,
-    count_needed,
-    measure_separation,
-    rank_phrases,
-)
+from vidret.corpus.significance import can_be_significant, correct_holm, count_needed, measure_separation, rank_phrases
 from vidret.errors import VidretError
 
 

@@ -126,10 +126,7 @@ def test_ffmpeg_reads_the_markers_of_subrip(query: str, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.srt")) as container:
         cues = [(packet.pts, packet.duration, bytes(packet).decode()) for packet in container.demux() if packet.size]
     line = " ".join(query.translate({ord("<"): "\u2039", ord(">"): "\u203a"}).split())
-    assert cues == [
-        (0, 8000, f"{line}, score 0.500"),
-        (7250, 2750, f"{line}, score 0.500, said at 0:01.0: a red car"),
-    ]
+    assert cues == [(0, 8000, f"{line}, score 0.500"), (7250, 2750, f"{line}, score 0.500, said at 0:01.0: a red car")]
 
 
 def test_subrip_of_several_videos_is_refused() -> None:

@@ -16,15 +16,7 @@ from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 
 TOKEN = "a+token/of=16~chars"
-PATHS = (
-    "/",
-    "/page/main.js",
-    "/api/videos",
-    "/api/videos/1/stream",
-    "/metrics",
-    "/openapi.json",
-    "/nothing",
-)
+PATHS = ("/", "/page/main.js", "/api/videos", "/api/videos/1/stream", "/metrics", "/openapi.json", "/nothing")
 
 
 @pytest.fixture

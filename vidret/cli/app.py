@@ -265,9 +265,7 @@ def set_options(
     log_json: Annotated[
         bool,
         typer.Option(
-            "--log-json",
-            envvar="VIDRET_LOG_JSON",
-            help="Print messages as lines of JSON, for log collectors.",
+            "--log-json", envvar="VIDRET_LOG_JSON", help="Print messages as lines of JSON, for log collectors."
         ),
     ] = False,
 ) -> None:

@@ -127,13 +127,7 @@ def format_shots(shots: Sequence[Shot], form: str) -> str:
 def show_shots(shots: Sequence[Shot]) -> None:
     """Print shots as a table."""
     rows = [
-        (
-            str(number),
-            format_time(shot.start),
-            format_time(shot.end),
-            f"{shot.length:.1f} s",
-            shot.begins_with or "",
-        )
+        (str(number), format_time(shot.start), format_time(shot.end), f"{shot.length:.1f} s", shot.begins_with or "")
         for number, shot in enumerate(shots, start=1)
     ]
     show_table(("shot", "start", "end", "length", "begins with"), rows)

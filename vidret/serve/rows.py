@@ -15,15 +15,7 @@ from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
-from vidret.types import (
-    EventSpan,
-    Evidence,
-    Hit,
-    Moment,
-    Query,
-    Source,
-    to_row,
-)
+from vidret.types import EventSpan, Evidence, Hit, Moment, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
 
 

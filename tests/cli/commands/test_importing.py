@@ -160,10 +160,7 @@ def test_sources_that_are_none_are_refused(run: Runner, films: Path, tmp_path: P
         assert (code, sentence in err) == (1, True), err
 
 
-@given(
-    vectors=arrays.arrays(np.float32, (3, 4), elements=st.floats(0.125, 8, width=32)),
-    scale=st.floats(0.25, 4),
-)
+@given(vectors=arrays.arrays(np.float32, (3, 4), elements=st.floats(0.125, 8, width=32)), scale=st.floats(0.25, 4))
 def test_vectors_are_checked_up_to_their_length(vectors: np.ndarray, scale: float) -> None:
     """The direction alone counts."""
     made = [

@@ -190,11 +190,7 @@ def test_moments_are_exported_as_clips(run_grounded: Runner, grounded: Path, tmp
         (("locate", "rain", "--weak", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
         (("locate", "rain", "--weak", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
         (("locate", "rain", "--weak", "nowhere.mp4"), 1, "not in the index"),
-        (
-            ("locate", "rain", "--weak", "--head", "gone.safetensors"),
-            2,
-            "the file of a head, got gone.safetensors",
-        ),
+        (("locate", "rain", "--weak", "--head", "gone.safetensors"), 2, "the file of a head, got gone.safetensors"),
         (("locate", "rain", "--weak", "--head", "text.txt"), 1, "text.txt: "),
         (
             ("index", "films", "--index", "new", "--head", "gone.safetensors"),

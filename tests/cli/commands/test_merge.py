@@ -136,10 +136,7 @@ def test_damage_is_reported_with_what_to_do(run: Runner, sources: tuple[Path, Pa
 
 
 def test_interrupted_merge_continues(
-    run: Runner,
-    sources: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Runner, sources: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt

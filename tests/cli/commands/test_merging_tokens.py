@@ -18,11 +18,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_index_remembers_how_its_tokens_merge(
-    films: Path,
-    model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    films: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, index = Runner(monkeypatch, capsys), tmp_path / "index"
     code, _, err = run("index", films, "--index", index, "--model", model, "--merge", "gentle")

@@ -50,10 +50,7 @@ def test_low_recall_is_reported_with_what_to_do(run: Runner, index: Path, monkey
 
 
 def test_missing_encoder_skips_text_queries_with_a_message(
-    run: Runner,
-    index: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Runner, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_settings: object) -> None:
         raise EncoderError("its file is gone")

@@ -9,15 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.present.editors.numbered import (
-    FILMS,
-    NTSC,
-    list_wanted,
-    make_spoken_moment,
-    plan,
-    plan_unread,
-    read_shown,
-)
+from tests.present.editors.numbered import FILMS, NTSC, list_wanted, make_spoken_moment, plan, plan_unread, read_shown
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.errors import VidretError
 from vidret.present.editors.edl import to_edl

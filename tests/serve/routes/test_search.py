@@ -28,12 +28,7 @@ def test_hits_are_those_of_the_engine(client: TestClient, engine: Engine) -> Non
     assert answer.status_code == 200
     assert [hit["score"] for hit in answer.json()["hits"]] == [hit.score for hit in hits]
     best, row = hits[0], answer.json()["hits"][0]
-    assert (row["video"], row["path"], row["time"], row["why"]) == (
-        best.video,
-        best.path,
-        best.time,
-        dict(best.why),
-    )
+    assert (row["video"], row["path"], row["time"], row["why"]) == (best.video, best.path, best.time, dict(best.why))
     assert (row["segment"], row["start"], row["end"]) == (0, best.segment.start, best.segment.end)
     assert row["duration"] == pytest.approx(3.0)
     assert row["stream"] == f"/api/videos/{best.video}/stream"

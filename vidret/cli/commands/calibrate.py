@@ -9,13 +9,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.inputs import iterate_queries, read_bank
 from vidret.cli.opening import is_on_command_line, open_engine
-from vidret.cli.options import (
-    DEFAULT_INDEX,
-    DeviceOption,
-    PrecisionOption,
-    index_option,
-    option,
-)
+from vidret.cli.options import DEFAULT_INDEX, DeviceOption, PrecisionOption, index_option, option
 from vidret.cli.search_options import make_option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count

@@ -112,11 +112,7 @@ def train_head_command(
     engine = open_engine(index, None, device, "auto", must_exist=True)
     with engine, show_count("training", "steps") as on_count:
         trial = try_head(engine, split, share=held_out, num_steps=steps, seed=seed, on_progress=on_count)
-    ways = {
-        "the curve": trial.by_curve,
-        "the head": trial.by_head,
-        "the head, weighed by similarity": trial.by_weighed,
-    }
+    ways = {"the curve": trial.by_curve, "the head": trial.by_head, "the head, weighed by similarity": trial.by_weighed}
     rows = [
         (name, *(f"{value:.1f}" for value in (each.recall_50, each.recall_70, each.mean_overlap)))
         for name, each in ways.items()

@@ -34,16 +34,7 @@ from vidret.cli.language_model import (
     LlmTimeoutOption,
 )
 from vidret.cli.opening import choose_model
-from vidret.cli.options import (
-    MODEL,
-    OUTPUT,
-    DeviceOption,
-    HeadOption,
-    PrecisionOption,
-    argument,
-    option,
-    with_fields,
-)
+from vidret.cli.options import MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, argument, option, with_fields
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 

@@ -8,15 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.engine import Engine
-from vidret.serve.fields import (
-    EncodedImage,
-    Id,
-    ImageReader,
-    QueryText,
-    collect_options,
-    with_options,
-    with_rows_of,
-)
+from vidret.serve.fields import EncodedImage, Id, ImageReader, QueryText, collect_options, with_options, with_rows_of
 from vidret.serve.problems import refusals
 from vidret.serve.rows import (
     HitRow,
@@ -61,8 +53,7 @@ class QueryRequest(BaseModel):
     )
     gap: float | None = Field(None, ge=0, le=1e9, description="Maximum seconds between two events.")
     image: EncodedImage | Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
-        None,
-        description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match.",
+        None, description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match."
     )
 
     @model_validator(mode="after")

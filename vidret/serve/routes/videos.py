@@ -30,15 +30,7 @@ from vidret.serve.fields import (
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, find_video, video_row, write_row
 from vidret.serve.worker import Worker
-from vidret.types import (
-    CopiedFile,
-    Curve,
-    Filters,
-    Shot,
-    Source,
-    TextSource,
-    TimedText,
-)
+from vidret.types import CopiedFile, Curve, Filters, Shot, Source, TextSource, TimedText
 from vidret.types import Query as SearchQuery
 
 
