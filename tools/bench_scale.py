@@ -3,7 +3,7 @@
     python tools/bench_scale.py --like INDEX [--sizes 1000 10000 100000 1000000] [--kinds flat ivf ...] [--work DIR]
     python tools/bench_scale.py --like INDEX --searches 1000000 [--texts-a-segment 5] [--dim 384] [--work DIR]
 
-The first form writes one JSON with every number, and one PNG with their curves.
+The first form writes one JSON with every number.
 
 Vectors are drawn like real ones: as normals with the mean and covariance of the frames that ``vidret index`` stored in
 INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched: direction
@@ -17,7 +17,7 @@ files are in the page cache, since no process may empty it. RAM is the growth of
 ``mapped`` of it are pages of files, which the system takes back at need. On a busy machine the CPU's milliseconds tell
 more than the clock's, so both are there. Finished cells of the JSON are kept: interrupt and run again at will.
 
-The second form makes an index of that many segments (see ``scale_index.py``), and a small one, unless they are there.
+The second form makes an index of that many segments (see ``made_index.py``), and a small one, unless they are there.
 It prints one JSON of what an engine takes to open and search them in one process, with its text encoder loaded: wall
 and CPU milliseconds, medians, alternatives query by query in turn.
 """
@@ -37,10 +37,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import made_index
 import numpy as np
-import scale_index
-from draw_scale import draw_curves
-from scale_index import WHO, MadeEncoder
+from harness import read_memory_mb
+from made_index import WHO, MadeEncoder, unit
 
 from vidret.align.baseline import UNRELATED
 from vidret.encode.families.registry import load_encoder
@@ -61,6 +61,7 @@ SEGMENTS_PER_VIDEO = 1000
 NUM_QUERIES = 300
 QUERY_KINDS = ("drawn", "moved", "texts")
 NUM_WARM = 20
+MEMORY_FIELDS = ("VmRSS", "RssFile")
 ROUNDS = 3
 BESIDE_S = 60.0
 SMALL = 100_000, 50_000  # segments and texts
@@ -90,11 +91,6 @@ class Cloud:
         members = stored[rng.integers(0, len(stored), third)].astype(np.float32)
         moved = unit(members + MOVED * rng.standard_normal(members.shape) * self.deviations)
         return np.concatenate([self.draw(third, 2**40), moved, np.resize(self.texts, (third, len(self.mean)))])
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Scale to unit length."""
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
@@ -198,7 +194,7 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
     load_faiss()
     with np.load(asked) as arrays:
         queries, truth = arrays["queries"], arrays["truth"]
-    before = read_memory()
+    before = [read_memory_mb(field) for field in MEMORY_FIELDS]
     started, worked = time.perf_counter(), time.process_time()
     with Store.open(path) as store:
         if kind != "milvus":
@@ -221,15 +217,9 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
             told[f"p50_cpu_ms_at_{k}"] = round(1e3 * statistics.median(busy), 2)
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"recall_at_{k}_{name}"] = round(float(np.mean(part)), 4)
-    after = read_memory()
-    told["ram_mb"], told["mapped_mb"] = (round((after[key] - before[key]) / 1e3, 1) for key in ("VmRSS", "RssFile"))
+    grown = [read_memory_mb(field) - old for field, old in zip(MEMORY_FIELDS, before, strict=True)]
+    told["ram_mb"], told["mapped_mb"] = (round(each, 1) for each in grown)
     return told
-
-
-def read_memory() -> dict[str, int]:
-    """Read what the system says of this process, in kB."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[0] in ("VmRSS:", "RssFile:")}
 
 
 def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
@@ -258,9 +248,9 @@ def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
 
 def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str, Any]:
     """Measure an engine over a large index and a small one; the small one holds what a few questions need."""
-    told: dict[str, Any] = {"memory_before_mb": read_memory()["VmRSS"] // 1000}
+    told: dict[str, Any] = {"memory_before_mb": round(read_memory_mb("VmRSS"))}
     told["open"] = measure(lambda _: open_and_search(index, encoder), range(7))
-    files, words = scale_index.find_files(index), list(UNRELATED)
+    files, words = made_index.find_files(index), list(UNRELATED)
     half, few = (Filters(folder=str(files / name)) for name in ("even", "even/0"))
     with Engine.open(index, encoder=encoder, rerank="none") as engine:
         search = partial(engine.search, k=TOP)
@@ -272,7 +262,7 @@ def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str
         told["two_threads"] = measure_threads(search, words)
         told["path"] = count_path(lambda: search("a dog runs on a beach"))
         told["beside_commits"] = measure_beside(index, search, words)
-        told["memory_mb"] = {key: value // 1000 for key, value in read_memory().items()}
+        told["memory_mb"] = {field: round(read_memory_mb(field)) for field in MEMORY_FIELDS}
     with Store.open(index) as store:
         nearest = partial(store.search, k=CANDIDATES)
         vectors = [each.sentence[None] for each in encoder.encode_text(words)]
@@ -399,9 +389,9 @@ def run_searches(arguments: argparse.Namespace) -> dict[str, Any]:
         done, started = path.with_name(f"{path.name}.done"), time.perf_counter()
         if not done.exists():
             tell(f"making {path} ...")
-            scale_index.make_pictures(path, segments, cloud.draw, dim)
+            made_index.make_pictures(path, segments, cloud.draw, dim)
             if texts:
-                scale_index.make_texts(path, texts, common=path == small)
+                made_index.make_texts(path, texts, common=path == small)
             prepare(path, encoder)
             done.touch()
             report[f"{path.name}_build_s"] = round(time.perf_counter() - started, 1)
@@ -422,9 +412,9 @@ def cells_to_do(sizes: list[int], kinds: list[str], cells: dict[str, Any]) -> It
 
 
 def main() -> None:
-    """Build, measure, draw."""
+    """Build and measure."""
     if sys.argv[1:2] == ["--commit"]:
-        for number in scale_index.commit_segments(Path(sys.argv[2]), 1.0):
+        for number in made_index.commit_segments(Path(sys.argv[2]), 1.0):
             print(number, flush=True)
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure_store(Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))))
@@ -436,7 +426,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--texts", type=Path, help="real queries, a line each; unrelated ones follow")
     parser.add_argument("--work", type=Path, default=Path("bench-scale"), help="where the stores are made, and kept")
-    parser.add_argument("--out", type=Path, default=Path("bench-scale.json"), help="the PNG goes beside it")
+    parser.add_argument("--out", type=Path, default=Path("bench-scale.json"))
     parser.add_argument("--searches", type=int, metavar="SEGMENTS", help="measure an engine over so many instead")
     parser.add_argument("--texts-a-segment", type=int, default=5, help="of the index that an engine searches")
     arguments = parser.parse_args()
@@ -456,7 +446,6 @@ def main() -> None:
         unfinished = arguments.out.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(report, indent=2) + "\n")
         unfinished.replace(arguments.out)
-        draw_curves(report["cells"], arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

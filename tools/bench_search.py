@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import PREFIX, measure, print_json, run_vidret, time_queries
-from made_index import add_texts, build_index
+from made_index import build_index, make_texts
 
 from vidret.align.baseline import UNRELATED
 from vidret.corpus.vectors import FOLDER
@@ -134,7 +134,7 @@ def main() -> None:
                 lambda: build_index(index, encoder, arguments.segments, arguments.frames)
             ).to_dict()
         if arguments.texts and not TextStore.exists(index):
-            report["build_texts"] = measure(lambda: add_texts(index, arguments.texts)).to_dict()
+            report["build_texts"] = measure(lambda: make_texts(index, arguments.texts, common=False)).to_dict()
         with Engine.open(index, encoder=encoder) as engine:
             info = engine.info()
             report["segments"] = info.segments

@@ -44,7 +44,7 @@ class Step:
         torch.manual_seed(0)
         self.device, self.precision = torch.device(device), precision
         self.model = RetrievalModule(vision=LARGE_VISION, text=LARGE_TEXT, **KINDS[kind]).model.to(self.device).train()
-        rule: Any = tempme.TempMe.recipe.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
+        rule: Any = tempme.TempMe().recipe.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
         self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
         self.pixels = torch.randint(0, 255, (batch, 12, 224, 224, 3), dtype=torch.uint8, device=self.device)
         self.mask = torch.ones(batch, 12, dtype=torch.bool, device=self.device)

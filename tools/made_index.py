@@ -1,32 +1,39 @@
-"""A large index of made vectors and words, as ``vidret index`` makes one with the starter.
+"""Large made indexes: one as ``vidret index`` makes it with the starter, one with pictures drawn like real ones.
 
-Frames have unit length around a centre of their segment, one of 200, with 49 regions a frame, of which UCoFiA's tokens
-are chosen and packed as int8. Regions are drawn once a centre, so segments of one centre have equal tokens; each has
-its own copy on disk. Half of the files, which are empty, are in files/a and half in files/b, with three quarters of the
-centres each. Words follow Zipf's law.
+The first: frames have unit length around a centre of their segment, one of 200, with 49 regions a frame, of which
+UCoFiA's tokens are chosen and packed as int8. Regions are drawn once a centre, so segments of one centre have equal
+tokens; each has its own copy on disk. Half of the files, which are empty, are in files/a and half in files/b, with
+three quarters of the centres each. The second is for ``bench_scale.py``. Words of both are as frequent as in English.
 """
 
 import json
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from vidret.align.baseline import UNRELATED
+from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.picture.ranking import AUTO, load_ranker
 from vidret.encode.encoder import Encoder
-from vidret.encode.sentences import DIM, FINGERPRINT, NAME
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, _load_ranks, find_word_share, load_sentence_encoder
 from vidret.store.records import RANKER, NewSegment
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import SegmentEmbedding, TextSource, TimedText
+from vidret.types import SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
-SEGMENTS_PER_VIDEO = 50
-SEGMENT_S = 12.0
+SEGMENT_S, SEGMENTS_PER_VIDEO, SCALED_PER_VIDEO = 12.0, 50, 100
+VIDEO_S = SEGMENT_S * SCALED_PER_VIDEO
+VIDEOS_PER_COMMIT = 20
 CENTRES = 200
 REGIONS = 49  # a frame, of the starter
-VOCABULARY = 50_000
 WORDS_PER_TEXT = 9
+NUM_MADE_WORDS, MADE_SHARE = 30_000, 0.15  # words outside of the list of English ones
+COMMON, PHRASE = "good", "zebra crossing"  # said in every second text, and in two videos
+WHO = {"encoder_name": "made", "encoder_fingerprint": "made"}
+Draw = Callable[[int, int], np.ndarray]  # so many unit vectors, by a seed
 
 
 def build_index(path: Path, encoder: Encoder, num_segments: int, num_frames: int = 12) -> None:
@@ -58,33 +65,6 @@ def build_index(path: Path, encoder: Encoder, num_segments: int, num_frames: int
         store.upkeep.save_vectors()
 
 
-def add_texts(path: Path, num_texts: int) -> None:
-    """Store made texts for the videos of an index."""
-    random = np.random.default_rng(1)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    made = ["".join(random.choice(letters, random.integers(3, 11))) for _ in range(VOCABULARY)]
-    words = np.array([word for query in UNRELATED for word in query.split()] + made)
-    odds = 1 / np.arange(1, len(words) + 1)
-    centres = random.standard_normal((CENTRES, DIM), dtype=np.float32)
-    with Store.open(path) as store:
-        contents = list(store.videos.contents())
-    with TextStore.create(path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
-        shares = np.array_split(np.arange(num_texts), len(contents))
-        for number, (fingerprint, rows) in enumerate(zip(contents, shares, strict=True)):
-            source: TextSource = "speech" if number % 2 else "screen"
-            track = texts.begin(fingerprint, source, "made", duration_s=600.0)
-            chosen = random.choice(len(words), (len(rows), WORDS_PER_TEXT), p=odds / odds.sum())
-            starts = np.sort(random.uniform(0, 595, len(rows)))
-            lines = [
-                TimedText(float(start), float(start) + 3.0, " ".join(words[own]), source)
-                for start, own in zip(starts, chosen, strict=True)
-            ]
-            noise = random.standard_normal((len(rows), DIM), dtype=np.float32)
-            texts.add(track, lines, unit(centres[random.integers(CENTRES, size=len(rows))] + noise), until_s=600.0)
-            texts.finish(track)
-        texts.save()
-
-
 def make_segment(
     centre: Float[np.ndarray, " dim"],
     num_frames: int,
@@ -107,3 +87,119 @@ def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"
     """Scale to unit length."""
     scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return scaled
+
+
+class MadeEncoder:
+    """A real encoder whose texts are turned into the axes of the made vectors."""
+
+    name = fingerprint = "made"
+
+    def __init__(self, encoder: Any, axes: np.ndarray) -> None:
+        """Set the encoder and the axes, (its dimension, that of the vectors)."""
+        self._encoder, self._axes = encoder, axes
+        self.dim = axes.shape[1]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the encoder has."""
+        return getattr(self._encoder, name)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode texts."""
+        turned = [each.sentence @ self._axes for each in self._encoder.encode_text(texts)]
+        units = [vector / np.linalg.norm(vector) for vector in turned]
+        return [TextEmbedding(text, unit, unit[None]) for text, unit in zip(texts, units, strict=True)]
+
+
+def find_files(index: Path) -> Path:
+    """Return the folder of an index's videos: half of them are in ``even``, a thousandth in ``even/0``."""
+    return index.with_name(f"{index.name}-files")
+
+
+def make_pictures(index: Path, size: int, draw: Draw, dim: int) -> None:
+    """Store segments as an index run would, a frame each; what is stored already is skipped."""
+    num_videos = -(-size // SCALED_PER_VIDEO)
+    with Store.create(index, **WHO, dim=dim) as store:
+        for first in range(0, num_videos, VIDEOS_PER_COMMIT):
+            numbers = range(first, min(first + VIDEOS_PER_COMMIT, num_videos))
+            if store.videos.find_complete(f"made-{numbers[-1]}") is None:
+                add_videos(store, numbers, draw(len(numbers) * SCALED_PER_VIDEO, first), num_videos)
+        store.upkeep.save_vectors()
+
+
+def add_videos(store: Store, numbers: range, vectors: np.ndarray, num_videos: int) -> None:
+    """Store some videos in one commit, with empty files."""
+    facts: dict[str, Any] = {"duration": VIDEO_S, "facts": {}, "num_segments": SCALED_PER_VIDEO}
+    videos = [store.writer.begin_video(f"made-{number}", **facts) for number in numbers]
+    segments = []
+    for row, vector in enumerate(vectors):
+        index, start = row % SCALED_PER_VIDEO, SEGMENT_S * (row % SCALED_PER_VIDEO)
+        embedding = SegmentEmbedding(vector, vector[None], np.array([start + SEGMENT_S / 2]))
+        segments.append(NewSegment(videos[row // SCALED_PER_VIDEO], index, start, start + SEGMENT_S, embedding))
+    store.writer.add_segments(segments)
+    for number, video in zip(numbers, videos, strict=True):
+        folder = find_files(store.path) / ("even", "odd")[number % 2] / str(number * 500 // num_videos)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{number}.mp4"
+        file.touch()
+        store.writer.finish_video(video)
+        store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=(number + 1) * 10**9)
+
+
+def make_texts(index: Path, num_texts: int, *, common: bool) -> None:
+    """Store texts for the videos of an index, a track each; ``common`` adds the word and the phrase."""
+    rng = np.random.default_rng(1)
+    draw_words = make_vocabulary(rng)
+    sentences = load_sentence_encoder().encode(SENTENCES[:500])
+    with Store.open(index) as store:
+        contents = list(store.videos.contents())
+    with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
+        for number, rows in enumerate(np.array_split(np.arange(num_texts), len(contents))):
+            source: TextSource = "speech" if number % 2 else "screen"
+            track = texts.begin(contents[number], source, "made", duration_s=VIDEO_S)
+            if track.complete or not len(rows):
+                continue
+            words = draw_words(len(rows))
+            if common:
+                words[::2, 0] = COMMON
+            lines = [" ".join(own) for own in words]
+            if common and number in (7, len(contents) // 2):
+                lines[0] = PHRASE
+            starts = np.sort(rng.uniform(0, VIDEO_S - 5, len(rows))).tolist()
+            timed = [TimedText(start, start + 3, line, source) for start, line in zip(starts, lines, strict=True)]
+            vectors = sentences[rng.integers(len(sentences), size=len(rows))]
+            vectors = vectors + rng.standard_normal(vectors.shape, np.float32) / DIM**0.5
+            texts.add(track, timed, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), until_s=VIDEO_S)
+            texts.finish(track)
+        texts.save()
+
+
+def make_vocabulary(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """Return what draws the words of so many texts, (text, word), as often as they occur in English."""
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    made = ["".join(rng.choice(letters, rng.integers(5, 11))) for _ in range(NUM_MADE_WORDS)]
+    known = list(_load_ranks())
+    shares = [*map(find_word_share, known), *[MADE_SHARE / len(made)] * len(made)]
+    words, odds = np.array([*known, *made], object), np.cumsum(shares) / sum(shares)
+    return lambda count: words[np.searchsorted(odds[:-1], rng.random((count, WORDS_PER_TEXT)))]
+
+
+def commit_segments(index: Path, interval_s: float) -> Iterator[int]:
+    """Commit a segment of a new video and yield its number, again after a while."""
+    with Store.open(index, write=True) as store:
+        rng = np.random.default_rng(time.time_ns())
+        facts: dict[str, Any] = {"duration": VIDEO_S, "facts": {}, "num_segments": 10**6}
+        video = store.writer.begin_video(f"beside-{time.time_ns()}", **facts)
+        file = find_files(index) / f"{time.time_ns()}.mp4"
+        file.touch()
+        store.writer.set_file(str(file), state="running", video=video)
+        number = 0
+        while True:
+            vector = rng.standard_normal(store.dim, np.float32)
+            vector /= np.linalg.norm(vector)
+            embedding = SegmentEmbedding(vector, vector[None], np.array([SEGMENT_S * (number + 0.5)]))
+            store.writer.add_segments(
+                [NewSegment(video, number, SEGMENT_S * number, SEGMENT_S * number + 12, embedding)]
+            )
+            yield number
+            number += 1
+            time.sleep(interval_s)

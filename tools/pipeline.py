@@ -6,7 +6,7 @@ Every step is a command that a user could type; it is printed, and its output go
 with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the number of
 videos. Seven tenths of it are for training, in equal time for each method: a step of each is timed first, and
 OUT/plan.json keeps how many there are. It is an estimate, not a limit. OUT/index.html has the table, with 95 %
-intervals over the seeds, the curves, a map of what merging joined, and timelines of moments.
+intervals over the seeds, the curves, and timelines of moments.
 
 ``clip, reranked`` is scored by UCoFiA's levels without training. ``clip after B`` went on to train on a second, small
 world, and is measured on the first one: what fine-tuning forgets. ``clip, B averaged`` is the mean of the weights
@@ -180,7 +180,7 @@ def plan_worlds(plan: Plan) -> Iterator[Step]:
         command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
         command += ["--short", *(str(plan.count(number, 40)) for number in short)]
         command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
-        yield Step(f"world {name}", command, plan.out / name / "films.png", FULL_S[f"world {name}"] * plan.scale)
+        yield Step(f"world {name}", command, plan.out / name / "qvhighlights", FULL_S[f"world {name}"] * plan.scale)
 
 
 def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
@@ -236,17 +236,13 @@ def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
 
 
 def plan_pictures(plan: Plan) -> Iterator[Step]:
-    """Yield a search, a located moment and a map of merging, each with a picture."""
+    """Yield a search and a located moment, each with a picture."""
     seed, pictures = plan.seeds[0], plan.out / "pictures"
-    videos = plan.out / "a" / "msrvtt" / "videos"
     search = vidret("search", "a red circle", "--index", plan.report("joint", seed).parent / "index")
     yield Step("search", [*search, "--sheet", str(pictures / "search.png")], pictures / "search.png")
     locate = vidret("locate", "a red circle moves", "--index", plan.out / "films" / f"seed-{seed}")
     locate += ["--curve", str(pictures / "locate.png"), "--weak"]
     yield Step("locate", locate, pictures / "locate.png")
-    draw = [sys.executable, str(TOOLS / "draw_merging.py"), str(videos / "test0.mp4"), str(pictures / "merging.png")]
-    draw += ["--model", str(plan.model("tempme", seed))]
-    yield Step("draw merging", draw, pictures / "merging.png")
 
 
 def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
