@@ -31,7 +31,8 @@ def cut_moments(
 ) -> list[Path]:
     """Cut each moment out of its video into a file of its own, named after its rank, video and times.
 
-    Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and end a frame or two early.
+    Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and
+    end a frame or two early.
 
     Args:
         moments: The moments, best first.
