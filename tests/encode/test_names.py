@@ -9,7 +9,7 @@ from vidret.encode.names import (
     MERGE_LEVELS,
     RECOMMENDED,
     ModelName,
-    drop_whole,
+    drop_sampling,
     parse_model_name,
     resolve_name,
     set_merge,
@@ -22,7 +22,7 @@ BASES = st.from_regex(r"[A-Za-z0-9_./:?=-]{1,30}", fullmatch=True)
 def test_a_written_name_is_parsed_again(base: str, merge: str, whole: bool) -> None:
     name = ModelName(base, next(level for level in MERGE_LEVELS if level == merge), whole)
     assert parse_model_name(str(name)) == name
-    assert parse_model_name(drop_whole(str(name))) == ModelName(base, name.merge)
+    assert parse_model_name(drop_sampling(str(name))) == ModelName(base, name.merge)
     assert parse_model_name(set_merge(str(name), "half")) == ModelName(base, "half", whole)
     assert name.rest in base
     assert base in (name.architecture, f"{name.architecture}/{name.weights}")

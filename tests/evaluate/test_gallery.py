@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.train.small import make_module
+from vidret.cli.evaluate.steps import EvalRun
 from vidret.data.records import Split
 from vidret.encode.clip.model import Card
+from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import parse_model_name
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model, index_gallery
 from vidret.index.options import Progress
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 
@@ -190,3 +195,42 @@ def test_report_says_how_videos_are_cut(tmp_path: Path) -> None:
             engine.index([tmp_path / "red.mp4"], shots=shots)
             described.append(describe_model(engine)["segments"])
     assert described == ["following shots", "of 4 s"]
+
+
+def test_videos_of_didemo_end_where_its_captions_do(tmp_path: Path) -> None:
+    write_film(tmp_path / "videos" / "late.mp4", ("red", 31), ("blue", 60))
+    (tmp_path / "test_list.txt").write_text("late.mp4\n")
+    (tmp_path / "test_data.json").write_text(
+        json.dumps([{"annotation_id": 1, "video": "late.mp4", "description": "red"}])
+    )
+    out = tmp_path / "out"
+    settings = ("--data", "didemo", "--annotations", tmp_path, "--out", out, "--frames", 8, "--workers", 1)
+    answer = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings, load=load_named)
+    assert answer.code == 0, answer.err
+    report = read(out / "report.json")
+    assert (report["model"]["name"], report["model"]["num_frames"]) == ("colours#frames=8#until=31#whole", 8)
+    assert report["data"]["notes"] == []
+    assert report["per_query"][0]["score"] > 0.99, "no blue frame is among them"
+    again = run("eval", "retrieval", "--videos", tmp_path / "videos", *settings[:-4], "--frames", 4, load=load_named)
+    assert "frames must be those of the index, 8, got 4" in again.err
+
+
+def load_named(name: str = "starter", **_: Any) -> Encoder:
+    """Return the encoder of colours with the marks of a name."""
+    parsed = replace(parse_model_name(name), base="colours")
+    encoder = colour_encoder(whole=parsed.whole)
+    encoder.sampling, encoder.name = parsed.sample(encoder.sampling), str(parsed)
+    return encoder
+
+
+@pytest.mark.parametrize(("data", "head", "rate"), [("charades-sta", "head", 1.0), ("tacos", "head", 0.5)])
+def test_heads_of_benchmarks_read_the_frames_of_its_recipe(data: str, head: str, rate: float, tmp_path: Path) -> None:
+    write_film(tmp_path / "videos" / "film.mp4", ("red", 5), ("blue", 5))
+    run_of = EvalRun(videos=tmp_path / "videos", data=data)
+    assert (run_of.find_rate(head), run_of.find_rate("none"), run_of.find_rate("auto")) == (rate, None, None)
+    assert EvalRun(videos=tmp_path, data="moments").find_rate(head) is None, "own moments have no recipe"
+    split = Split("one", ("here",), ("film",))
+    for given, rule in ((head, FIXED_GRID), ("none", FOLLOW_SHOTS)):
+        with Engine(tmp_path / given, colour_encoder()) as engine:
+            run_of.fill_index(engine, split, head=given)
+            assert engine.info().segment_rule == rule

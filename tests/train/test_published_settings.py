@@ -1,17 +1,26 @@
 """Settings of the papers: what a method can be told beyond its defaults, and the numbers that a setting stands for."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from tests.fakes import write_film
 from tests.train.small import make_module
 from vidret.align.glscl import ConceptAligner
 from vidret.data.benchmarks.splits import keep_domain
+from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
 from vidret.data.records import LabelledQuery, Split
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.errors import VidretError
 from vidret.train.optim import parameter_groups
+from vidret.types import Resize, Sampling
+from vidret.video.probe import probe
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.pool import DecodePool
 
 B_16 = {"num_frames": 12, "num_patches": 196, "num_layers": 12}
 B_32 = {"num_frames": 12, "num_patches": 49, "num_layers": 12}
@@ -72,3 +81,30 @@ def test_a_domain_has_its_own_videos_only() -> None:
     assert (kept.name, kept.videos, [row.id for row in kept.queries]) == ("tvsum-train-VT", ("b",), ["b"])
     with pytest.raises(VidretError, match="domain must be one of BK, VT for tvsum-train, got dog"):
         keep_domain(split, "dog")
+
+
+@pytest.mark.parametrize("seconds", [3.2, 20.0])
+@pytest.mark.parametrize("rule", ["clip4clip", "tempme", "segments"])
+def test_an_index_has_the_frames_that_training_validates_on(rule: SamplingKind, seconds: float, tmp_path: Path) -> None:
+    path = str(write_film(tmp_path / "film.mp4", ("red", seconds / 2), ("blue", seconds / 2)))
+    sampling = FrameSampling(rule, 12, 6)
+    info = probe(path)
+    trained = info.times[find_candidate_frames(info, VideoSpan(path), sampling)]
+    whole = Sampling(12, whole=True, rule=rule)
+    assert sampling.matches(whole)
+    with DecodePool(1, resize=Resize(32, 32), **asdict(whole)) as pool:
+        (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+    assert segment.frames.times.tolist() == trained.tolist()
+    assert len(trained) == (min(12, math.ceil(seconds)) if rule == "clip4clip" else 12), "short videos repeat frames"
+    shown = segment.frames.repeat()
+    assert len(shown) == len(trained)
+
+
+def test_a_whole_video_ends_where_its_captions_do(tmp_path: Path) -> None:
+    path = str(write_film(tmp_path / "film.mp4", ("red", 20)))
+    for rule in ("seconds", "clip4clip", "tempme"):
+        sampling = Sampling(12, whole=True, rule=rule, until_s=5.0)
+        with DecodePool(1, resize=Resize(32, 32), **asdict(sampling)) as pool:
+            (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+        assert segment.end == 5.0
+        assert segment.frames.times.max() < 5.0

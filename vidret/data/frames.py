@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Frames, Resize
+from vidret.types import Frames, Resize, Sampling
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import open_reader
-from vidret.video.sampling import clip4clip, nearest, uniform
+from vidret.video.sampling import choose_frames_of_whole, cut_equally, fill_row, nearest
 
-SamplingKind = Literal["clip4clip", "tempme", "segments"]
+SamplingKind = Literal["clip4clip", "tempme", "segments"]  # rules of ``Sampling`` that count frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,7 @@ class FrameSampling:
     """A rule that selects frames, in order of time.
 
     Attributes:
-        kind: ``clip4clip`` takes one frame per second, at most ``num_frames``, so short videos yield fewer. ``tempme``
-            does the same, but spreads ``num_frames`` over a short video. ``segments`` divides a video into
-            ``num_segments`` equal segments (Prompt Switch) and takes equally many frames from each.
+        kind: The rule of ``Sampling`` that an index made with the model follows, too.
         num_frames: Number of frames of a video.
         num_segments: Number of segments, for ``segments``.
         num_candidates: Number of evenly spaced frames of each segment that ``segments`` draws from at random; 0 for
@@ -72,6 +70,10 @@ class FrameSampling:
         """Whether frames are drawn at random."""
         return self.kind == "segments" and self.num_candidates > 0
 
+    def matches(self, sampling: Sampling) -> bool:
+        """Return whether an index by this sampling has the same frames of whole videos, but for their number."""
+        return self.kind == sampling.rule and (self.kind != "segments" or self.num_segments == sampling.num_segments)
+
     @property
     def candidate_settings(self) -> dict[str, Any]:
         """Return the settings that the candidates depend on."""
@@ -87,21 +89,12 @@ class FrameSampling:
             num_frames: Number of frames of the video.
             fps: Frame rate of the video.
         """
-        if self.kind == "clip4clip":
-            return clip4clip(num_frames, fps, self.num_frames)
-        if self.kind == "tempme":
-            seconds: Int64[np.ndarray, " second"] = np.arange(0, num_frames, max(1, round(fps)))
-            if len(seconds) < self.num_frames:
-                return uniform(num_frames, self.num_frames)
-            return np.take(seconds, uniform(len(seconds), self.num_frames))
-        starts, lengths = _cut_segments(num_frames, self.num_segments)
-        if self.is_random:
-            offsets = np.arange(self.num_candidates) * lengths[:, None] // self.num_candidates
-            candidates: Int64[np.ndarray, " candidate"] = (starts[:, None] + offsets).flatten()
-            return candidates
-        num_chunks = self.num_frames // self.num_segments
-        offsets = np.arange(1, num_chunks + 1) * (lengths[:, None] // (num_chunks + 1))
-        return _flatten(starts[:, None] + offsets, self.num_frames)
+        if not self.is_random:
+            return choose_frames_of_whole(self.kind, num_frames, fps, self.num_frames, num_segments=self.num_segments)
+        starts, lengths = cut_equally(num_frames, self.num_segments)
+        offsets = np.arange(self.num_candidates) * lengths[:, None] // self.num_candidates
+        candidates: Int64[np.ndarray, " candidate"] = (starts[:, None] + offsets).flatten()
+        return candidates
 
     def draw(self, num_candidates: int, rng: np.random.Generator) -> Int64[np.ndarray, " frame"]:
         """Return the indices of the sampled candidates: all of them, or a random choice from each segment."""
@@ -109,7 +102,7 @@ class FrameSampling:
             return np.arange(num_candidates)
         segments = np.arange(num_candidates // self.num_candidates)[:, None]
         drawn = rng.integers(self.num_candidates, size=(len(segments), self.num_frames // self.num_segments))
-        return _flatten(np.sort(segments * self.num_candidates + drawn, axis=1), self.num_frames)
+        return fill_row(np.sort(segments * self.num_candidates + drawn, axis=1), self.num_frames)
 
 
 def find_candidate_frames(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
@@ -121,8 +114,7 @@ def find_candidate_frames(info: VideoInfo, span: VideoSpan, sampling: FrameSampl
     first, last = np.searchsorted(info.times, [span.start, span.end])
     if first == last:
         raise DecodeError(span.path, f"has no frame from {span.start:g} to {span.end:g} s")
-    fps = info.average_rate or info.num_frames / info.shown_seconds
-    indices: Int64[np.ndarray, " candidate"] = first + sampling.candidates(int(last - first), fps)
+    indices: Int64[np.ndarray, " candidate"] = first + sampling.candidates(int(last - first), info.mean_rate)
     return indices
 
 
@@ -140,17 +132,3 @@ def read_indices(info: VideoInfo, indices: Int64[np.ndarray, " frame"], resize: 
         raise DecodeError(info.path, "no frame could be decoded")
     rows = nearest(frames.times, info.times[indices])
     return Frames(frames.pixels[rows], frames.times[rows], frames.salvaged)
-
-
-def _cut_segments(
-    num_frames: int, num_segments: int
-) -> tuple[Int64[np.ndarray, " segment"], Int64[np.ndarray, " segment"]]:
-    """Return the first frame of each segment and its length without its last frame, but at least 1."""
-    edges = np.linspace(0, num_frames, min(num_segments, num_frames) + 1).astype(np.int64)
-    return edges[:-1], np.maximum(np.diff(edges) - 1, 1)
-
-
-def _flatten(indices: Int64[np.ndarray, "segment chunk"], num_frames: int) -> Int64[np.ndarray, " frame"]:
-    """Return the indices of all segments in one row, padded to ``num_frames`` by repeating the last."""
-    flat = indices.reshape(-1)
-    return np.pad(flat, (0, num_frames - len(flat)), mode="edge")

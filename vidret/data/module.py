@@ -22,7 +22,7 @@ from vidret.data.stages import OpenedSplit, SplitData
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
-from vidret.types import Interpolation, Resize
+from vidret.types import Interpolation, Resize, Sampling
 
 
 class RetrievalData(SplitData):
@@ -119,6 +119,10 @@ class RetrievalData(SplitData):
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
         self._resize = Resize(image_size, image_size, interpolation)
         self._augmentation = Augmentation(crop, flip, colour, policy)
+
+    def follows(self, sampling: Sampling) -> bool:
+        """Return whether videos are evaluated with the frames that a whole video has in an index by this sampling."""
+        return self._eval_sampling.matches(sampling)
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Decode the frames into the cache, if there is one."""

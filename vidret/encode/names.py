@@ -1,13 +1,15 @@
 """Names of models: the parser of what ``--model`` accepts, and the short names of recommended models.
 
 A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
-then ``#merge=LEVEL`` and ``#whole``, if any.
+then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#words=N`` and ``#whole``.
 """
 
+import re
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vidret.errors import EncoderError
+from vidret.types import Sampling
 
 STARTER = "starter"
 WHOLE = "#whole"
@@ -15,6 +17,14 @@ MERGE = "#merge="
 RANDOM = "random"
 HUB, FOLDER = OPEN_CLIP_SCHEMES = ("hf-hub", "local-dir")
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+NUMBERS: dict[str, tuple[str, type]] = {  # mark: field of ``ModelName`` and its type
+    "frames": ("frames", int),
+    "fps": ("fps", float),
+    "until": ("until_s", float),
+    "words": ("words", int),
+}
+NUMBER = re.compile(rf"#(?P<mark>{'|'.join(NUMBERS)})=(?P<value>[^#]*)$")
 
 MergeLevel = Literal["off", "gentle", "half"]
 MERGE_LEVELS: tuple[MergeLevel, ...] = get_args(MergeLevel)
@@ -28,15 +38,35 @@ class ModelName:
     Attributes:
         base: What comes before the marks: the model.
         merge: How much its tokens are merged.
+        frames: Frames of a segment, instead of the model's own.
+        fps: Frames per second, likewise.
+        until_s: Where a whole video ends; None for its own end.
+        words: Tokens that a text is cut to; None splits a text that is too long for the model.
         whole: Whether every video is one segment.
     """
 
     base: str
     merge: MergeLevel = OFF
     whole: bool = False
+    frames: int | None = None
+    fps: float | None = None
+    until_s: float | None = None
+    words: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{WHOLE if self.whole else ''}"
+        values = {mark: getattr(self, name) for mark, (name, _) in NUMBERS.items()}
+        numbers = "".join(f"#{mark}={value:g}" for mark, value in values.items() if value is not None)
+        return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{numbers}{WHOLE if self.whole else ''}"
+
+    def sample(self, own: Sampling) -> Sampling:
+        """Return the sampling of a model with what the marks say."""
+        return replace(
+            own,
+            num_frames=self.frames or own.num_frames,
+            fps=self.fps or own.fps,
+            until_s=self.until_s,
+            whole=self.whole,
+        )
 
     @property
     def scheme(self) -> str:
@@ -63,18 +93,29 @@ def parse_model_name(name: str) -> ModelName:
     """Parse a name as it is: a short name stays short.
 
     Raises:
-        EncoderError: The level of merging is unknown.
+        EncoderError: The level of merging is unknown, or a number is not positive.
 
     >>> parse_model_name("ViT-B-16/openai#merge=half#whole")
-    ModelName(base='ViT-B-16/openai', merge='half', whole=True)
+    ModelName(base='ViT-B-16/openai', merge='half', whole=True, frames=None, fps=None, until_s=None, words=None)
     """
     unmarked, is_whole = name.removesuffix(WHOLE), name.endswith(WHOLE)
+    numbers: dict[str, Any] = {}
+    while match := NUMBER.search(unmarked):
+        field, number = NUMBERS[match["mark"]]
+        try:
+            numbers[field] = number(match["value"])
+        except ValueError:
+            numbers[field] = 0
+        if not numbers[field] > 0:
+            kind = "a positive integer" if number is int else "a positive number"
+            raise EncoderError(f"#{match['mark']} must be {kind}, got {match['value']}")
+        unmarked = unmarked[: match.start()]
     if MERGE not in unmarked:
-        return ModelName(unmarked, whole=is_whole)
+        return ModelName(unmarked, whole=is_whole, **numbers)
     base, _, level = unmarked.rpartition(MERGE)
     for known in MERGE_LEVELS:
         if level == known:
-            return ModelName(base, known, whole=is_whole)
+            return ModelName(base, known, whole=is_whole, **numbers)
     raise EncoderError(f"{MERGE} must be followed by {', '.join(MERGE_LEVELS)}, got {level}")
 
 
@@ -83,13 +124,16 @@ def set_merge(name: str, level: MergeLevel) -> str:
     return str(replace(parse_model_name(name), merge=level))
 
 
-def drop_whole(name: str) -> str:
-    """Return a name without ``#whole``, which says how videos are cut, not how frames are encoded."""
-    return str(replace(parse_model_name(name), whole=False))
+def drop_sampling(name: str) -> str:
+    """Return a name without the marks that say how videos and texts are cut, not how they are encoded."""
+    parsed = parse_model_name(name)
+    return str(ModelName(parsed.base, parsed.merge))
 
 
-def refuse_merge(name: ModelName) -> None:
-    """Raise EncoderError for a model that cannot merge tokens, unless merging is off."""
+def refuse_marks(name: ModelName) -> None:
+    """Raise EncoderError for a model that cannot merge tokens or cut texts, unless it need not."""
+    if name.words is not None:
+        raise EncoderError(f"words must not be given for {name.base}, which is not of CLIP's standard blocks")
     if name.merge != OFF:
         rule = "which is not a ViT with CLIP's standard blocks"
         raise EncoderError(f"merge must be off for {name.base}, {rule}, got {name.merge}")

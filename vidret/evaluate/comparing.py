@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from vidret.encode.encoder import Encoder, EncodingSpeed
-from vidret.encode.names import drop_whole
+from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.evaluate.report import Report
 from vidret.metrics.retrieval import PLAIN, hits
@@ -262,7 +262,7 @@ class RatedModel:
 def describe_rated(encoder: Encoder, speed: EncodingSpeed, report: Report) -> RatedModel:
     """Return an encoder with its report and speed."""
     return RatedModel(
-        name=drop_whole(encoder.name),
+        name=drop_sampling(encoder.name),
         frames=encoder.sampling.num_frames,
         side=encoder.resize.crop,
         prompts=getattr(encoder, "prompts", {}),

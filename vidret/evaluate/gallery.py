@@ -24,6 +24,7 @@ def index_gallery(
     *,
     workers: int | None = None,
     words: bool | WordsOptions | None = False,
+    shots: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
     """Index the videos of a split, except those that are indexed already.
@@ -34,6 +35,7 @@ def index_gallery(
         folder: Folder of the videos.
         workers: Number of decoding processes.
         words: Words to read besides the pictures; see ``Engine.index``.
+        shots: Whether segments follow shots; see ``Engine.index``.
         on_progress: Called with the progress of indexing.
 
     Returns:
@@ -46,7 +48,7 @@ def index_gallery(
     files, missing = find_videos(split.videos, folder)
     if not files:
         raise VidretError(f"{folder}: must contain the videos of {split.name}, got none of {len(split.videos)}")
-    reasons = _index(engine, sorted(map(str, files.values())), workers, words, on_progress)
+    reasons = _index(engine, sorted(map(str, files.values())), workers, words, on_progress, shots)
     paths = {video_id: str(path.absolute()) for video_id, path in files.items()}
     failed = {video_id: reasons[path] for video_id, path in paths.items() if path in reasons}
     return Gallery(files, missing, failed), time.monotonic() - started
@@ -75,9 +77,10 @@ def _index(
     workers: int | None,
     words: bool | WordsOptions | None,
     on_progress: Callable[[Progress], None] | None,
+    shots: bool | None = None,
 ) -> Mapping[str, str]:
     """Index files; return why some failed."""
-    report = engine.index(files, workers=workers, words=words, on_progress=on_progress)
+    report = engine.index(files, workers=workers, words=words, shots=shots, on_progress=on_progress)
     if report.interrupted:
         raise VidretError("interrupted while encoding; run the same command again to resume")
     return dict(report.failed)

@@ -128,7 +128,7 @@ def evaluate_retrieval(
         results["domains"] = domains
     return Report(
         task="retrieval",
-        split=note_partial_captions(split, captions),
+        split=note_partial_captions(split, captions, engine.encoder.sampling.until_s),
         gallery=gallery,
         model=describe_model(engine),
         settings=_describe_settings(ranker, bank, video_bank),
@@ -238,9 +238,12 @@ def correct(
     ]
 
 
-def note_partial_captions(split: Split, captions: Sequence[Caption]) -> Split:
-    """Return the split with a note if captions describe a part of their video, since whole videos are scored."""
-    num_partial = sum(caption.end is not None for caption in captions)
+def note_partial_captions(split: Split, captions: Sequence[Caption], until_s: float | None) -> Split:
+    """Return the split with a note if captions describe another part of their video than is scored, until ``until_s``.
+
+    None for whole videos.
+    """
+    num_partial = sum(caption.end not in (None, until_s) for caption in captions)
     if not num_partial:
         return split
     note = f"captions that describe a part of their video, though the whole video is scored: {num_partial}"

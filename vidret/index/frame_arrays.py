@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling, Segment
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
-from vidret.video.sampling import SampledFrames, cut_segments, nearest
+from vidret.video.sampling import cut_segments, nearest, sample_again
 from vidret.video.shots.segments import DecodedSegment, SegmentReader
 
 _HASHED_AT_ONCE = 64  # frames
@@ -157,12 +157,11 @@ def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterato
         arrays.duration,
         frames.times,
         start=float(frames.times[0]),
-        num_frames=sampling.num_frames,
-        fps=sampling.fps,
-        whole=sampling.whole,
+        **asdict(sampling),
     )
     for cut in cuts:
-        rows = np.unique(nearest(frames.times, np.array(cut.times)))
+        chosen = nearest(frames.times, np.array(cut.times))
+        rows = np.unique(chosen)
         pixels = np.stack([resize_image(frames.pixels[row], resize) for row in rows])
-        sampled = SampledFrames.all_different(Frames(pixels, frames.times[rows]))
+        sampled = sample_again(Frames(pixels, frames.times[rows]), frames.times[chosen], sampling)
         yield DecodedSegment(cut.number, cut.start, cut.end, sampled)

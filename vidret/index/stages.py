@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -43,12 +43,10 @@ def open_decoders(
         decoder=decoder,
         device=device,
         resize=resize,
-        num_frames=sampling.num_frames,
-        fps=sampling.fps,
-        whole=sampling.whole,
         shot_sampling=shot_sampling,
         num_threads=num_threads,
         timeout=timeout,
+        **asdict(sampling),
     )
 
 

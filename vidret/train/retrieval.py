@@ -11,6 +11,8 @@ from torch import Tensor
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.files import describe_aligner
 from vidret.data.dataset import RetrievalBatch
+from vidret.data.frames import SamplingKind
+from vidret.data.module import RetrievalData
 from vidret.encode.clip.model import Card, ClipModel, describe_towers
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -38,6 +40,8 @@ class RetrievalModule(TrainedModule):
         text: Shape of a random text tower.
         num_frames: Frames per video, in validation and in an index made with the exported model.
         fps: Frames per second of an index made with the exported model.
+        sampling: Which frames of whole videos an index made with the exported model has; as the data module has it.
+        num_segments: Segments per video, for ``segments``.
         num_words: Text length for UCoFiA's matrices; default: 32.
         merging: TempMe's schedule.
         prompts: Prompt Switch's prompts.
@@ -70,6 +74,8 @@ class RetrievalModule(TrainedModule):
         text: TextShape | None = None,
         num_frames: int = 12,
         fps: float = 1.0,
+        sampling: SamplingKind = "tempme",
+        num_segments: int = 6,
         num_words: int | None = None,
         merging: MergeSchedule | None = None,
         prompts: PromptShape | None = None,
@@ -102,7 +108,8 @@ class RetrievalModule(TrainedModule):
         self.method = load_method(method, shared=shared, options=options or {})
         plain = None if weights is None else load_towers(weights)
         added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
-        added |= {"method": method, "token_shift": False, "sampling": Sampling(num_frames, fps)}
+        frames = Sampling(num_frames, fps, rule=sampling, num_segments=num_segments)
+        added |= {"method": method, "token_shift": False, "sampling": frames}
         card = replace(_start_card(plain, vision, text), **added)
         self.model = self.method.build(card, partial(_load_towers, plain=plain))
         encoder = self.model.encoder
@@ -120,6 +127,16 @@ class RetrievalModule(TrainedModule):
             raise VidretError(f"cool_down must be with matrix_lr, got {cool_down} without")
         optim.freeze(self.model, self._recipe.rule)
         self._encoded: list[dict[str, Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        """Check that the frames of the data are those of an index made with the exported model.
+
+        Raises:
+            VidretError: The data module has another sampling rule.
+        """
+        data, own = getattr(self.trainer, "datamodule", None), self.model.encoder.card.sampling
+        if isinstance(data, RetrievalData) and not data.follows(own):
+            raise VidretError(f"sampling and num_segments of the model must be those of its data, got {own}")
 
     def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch, gathered from all processes."""

@@ -1,7 +1,7 @@
 """What is in a video, and what an encoder makes of it: frames, segments, shots, timed texts; and their vectors."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
@@ -15,6 +15,7 @@ ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
+FrameRule = Literal["seconds", "clip4clip", "tempme", "segments"]  # see ``Sampling``
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
 
@@ -34,16 +35,41 @@ class Resize:
     squash: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Sampling:
     """Which frames an encoder sees: segments of ``num_frames`` frames at ``fps`` frames per second.
 
-    With ``whole`` a video is one segment, however long, as in retrieval benchmarks.
+    Attributes:
+        num_frames: Frames of a segment, at most or exactly.
+        fps: Frames per second.
+        whole: Whether a video is one segment, however long, as in retrieval benchmarks.
+        rule: Which frames of a whole video. ``seconds`` takes the frame closest to the start of every ``1 / fps``
+            seconds, and thins them to ``num_frames``. The others count frames: ``clip4clip`` takes one per second,
+            thinned likewise, so that a short video has fewer; ``tempme`` spreads ``num_frames`` over a short video;
+            ``segments`` takes equally many from each of ``num_segments`` equal parts (Prompt Switch).
+        num_segments: Parts of a video, for ``segments``.
+        until_s: Where a whole video ends; None for its own end.
     """
 
     num_frames: int = 12
     fps: float = 1.0
     whole: bool = False
+    rule: FrameRule = "seconds"
+    num_segments: int = 6
+    until_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, without those that samplings did not always have while they have their defaults."""
+        always = ("num_frames", "fps", "whole")
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in always or getattr(self, field.name) != field.default
+        }
+
+    def __repr__(self) -> str:
+        """Return the fields of ``to_dict``: fingerprints of encoders are made of it."""
+        return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -109,6 +109,11 @@ class VideoInfo:
         return self.duration - self.start
 
     @property
+    def mean_rate(self) -> float:
+        """Return the frames per second that the container declares, or else those that there are."""
+        return self.average_rate or self.num_frames / max(self.shown_seconds, 1e-6)
+
+    @property
     def unbroken_seconds(self) -> float:
         """Return the time from the start of the first frame to the first gap, where even sampling ends, in seconds."""
         return timeline.first_gap_start(self.times, self.duration) - self.start

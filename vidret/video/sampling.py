@@ -1,8 +1,8 @@
 """Frame sampling: which frames of a video to decode, computed from frame counts and times.
 
-``uniform``, ``segment_centre`` and ``clip4clip`` choose by count and return frame indices. ``at_rate``, ``at_seconds``
-and ``cut_segments`` choose by time and return seconds, which ``nearest`` converts to frame indices. Of the frames
-sampled from a segment, those that hardly differ share one picture.
+``uniform``, ``segment_centre``, ``clip4clip`` and ``choose_frames_of_whole`` choose by count and return frame indices.
+``at_rate``, ``at_seconds`` and ``cut_segments`` choose by time and return seconds, which ``nearest`` converts to frame
+indices. Of the frames sampled from a segment, those that hardly differ share one picture.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from vidret.types import Frames, Picture
+from vidret.types import FrameRule, Frames, Picture, Sampling
 from vidret.video import timeline
 
 _TIE_S = 1e-6
@@ -67,6 +67,47 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
     return thinned
 
 
+def choose_frames_of_whole(
+    rule: FrameRule, num_frames: int, rate: float, count: int, *, num_segments: int = 6
+) -> Int64[np.ndarray, " sample"]:
+    """Return the frames of a whole video by a rule that counts frames; see ``Sampling``. A short video repeats some.
+
+    Args:
+        rule: Any but ``seconds``.
+        num_frames: Frames of the video.
+        rate: Its frames per second.
+        count: How many to choose; ``clip4clip`` may return fewer.
+        num_segments: Parts of the video, for ``segments``.
+    """
+    if rule == "clip4clip":
+        return clip4clip(num_frames, rate, count)
+    if rule == "tempme":
+        seconds: Int64[np.ndarray, " second"] = np.arange(0, num_frames, max(1, round(rate)))
+        if len(seconds) < count:
+            return uniform(num_frames, count)
+        return np.take(seconds, uniform(len(seconds), count))
+    if rule != "segments":
+        raise ValueError(f"rule must be clip4clip, tempme or segments, got {rule}")
+    starts, lengths = cut_equally(num_frames, num_segments)
+    num_chunks = count // num_segments
+    offsets = np.arange(1, num_chunks + 1) * (lengths[:, None] // (num_chunks + 1))
+    return fill_row(starts[:, None] + offsets, count)
+
+
+def cut_equally(
+    num_frames: int, num_segments: int
+) -> tuple[Int64[np.ndarray, " segment"], Int64[np.ndarray, " segment"]]:
+    """Return the first frame of each segment and its length without its last frame, but at least 1."""
+    edges = np.linspace(0, num_frames, min(num_segments, num_frames) + 1).astype(np.int64)
+    return edges[:-1], np.maximum(np.diff(edges) - 1, 1)
+
+
+def fill_row(indices: Int64[np.ndarray, "segment chunk"], count: int) -> Int64[np.ndarray, " frame"]:
+    """Return the indices of all segments in one row, filled up to ``count`` by repeating the last."""
+    flat = indices.reshape(-1)
+    return np.pad(flat, (0, count - len(flat)), mode="edge")
+
+
 def at_rate(duration: float, fps: float) -> Float64[np.ndarray, " time"]:
     """Return the middle of every step of ``1 / fps`` seconds; a remainder of at least half a step counts as one.
 
@@ -114,13 +155,17 @@ def cut_segments(
     num_frames: int = 12,
     fps: float = 1.0,
     whole: bool = False,
+    rule: FrameRule = "seconds",
+    num_segments: int = 6,
+    until_s: float | None = None,
+    rate: float | None = None,
 ) -> list[Cut]:
     """Split a video into the segments that are encoded as units.
 
     A video of at most ``num_frames / fps`` seconds is one segment, sampled at the centres of ``num_frames`` equal
     parts. A longer one is split on a fixed grid of that span, sampled at ``fps``, so that appending to a video moves no
     segment. A remainder shorter than half a frame step belongs to the segment before it. With ``whole`` the video is
-    one segment, sampled by ``at_seconds``.
+    one segment, sampled by ``rule``.
 
     A span in which no frame begins is not a segment: the segment before it lasts until the next one, up to
     ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a ``whole`` video ends at the first gap. So there are
@@ -133,16 +178,29 @@ def cut_segments(
         num_frames: Samples of a full segment.
         fps: Samples per second.
         whole: Return a single segment.
+        rule: See ``Sampling``; so are the next two.
+        num_segments: Parts of a whole video.
+        until_s: Where a whole video ends.
+        rate: Frames of the video per second, for rules that count frames; None if these are evenly spaced.
 
     Raises:
-        ValueError: ``num_frames`` or ``fps`` is not positive.
+        ValueError: ``num_frames`` or ``fps`` is not positive, or a rule that counts frames is without ``times``.
     """
     _check(num_frames=num_frames, fps=fps)
     shown = max(duration - start, 0.0)
     begins = None if times is None else times - start
     if whole:
         end = shown if begins is None else timeline.first_gap_start(begins, shown)
-        cuts = [Cut(0, 0.0, end, tuple(at_seconds(end, fps, num_frames).tolist()))]
+        end = end if until_s is None else min(end, max(until_s - start, 0.0))
+        if rule == "seconds":
+            chosen = at_seconds(end, fps, num_frames)
+        elif begins is None:
+            raise ValueError(f"times must be given for the rule {rule}, got None")
+        else:
+            num_begun = max(1, int(np.searchsorted(begins, end)))
+            rate = rate or len(begins) / max(shown, _TIE_S)
+            chosen = begins[choose_frames_of_whole(rule, num_begun, rate, num_frames, num_segments=num_segments)]
+        cuts = [Cut(0, 0.0, end, tuple(chosen.tolist()))]
     elif shown <= num_frames / fps:
         cuts = [Cut(0, 0.0, shown, tuple((i + 0.5) * shown / num_frames for i in range(num_frames)))]
     else:
@@ -206,6 +264,14 @@ class SampledFrames:
     def repeat(self) -> Frames:
         """Return all samples, with repeated pictures."""
         return Frames(self.pictures.pixels[self.rows], self.times, self.pictures.salvaged)
+
+
+def sample_again(frames: Frames, times: Float64[np.ndarray, " sample"], sampling: Sampling) -> SampledFrames:
+    """Return decoded frames as the samples at ``times``: with repeats, where a rule repeats frames of short videos."""
+    if not sampling.whole or sampling.rule == "seconds":
+        return SampledFrames.all_different(frames)
+    rows = nearest(frames.times, times)
+    return SampledFrames(frames, frames.times[rows], rows)
 
 
 def share_pictures(samples: Sequence[tuple[float, Picture]]) -> SampledFrames:

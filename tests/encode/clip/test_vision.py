@@ -528,7 +528,7 @@ def make_model(case: Case) -> ClipModel:
     heads = (config["vision"]["heads"], config["text"]["heads"])
     model = convert_state_dict(case.weights, "tempme", schedule=read_schedule(config["tempme"]), heads=heads)
     assert model.card.lora_rank == config["tempme"]["lora_dim"]
-    assert model.card.sampling == Sampling(num_frames=config["frames"])
+    assert model.card.sampling == Sampling(num_frames=config["frames"], rule="tempme")
     return model
 
 

@@ -110,7 +110,8 @@ class Listener:
 @pytest.mark.parametrize("name", ["h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.flv", "hevc.mp4"])
 def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], name: str) -> None:
     listener = Listener(skip=list(range(8)))
-    request = {"num_frames": 12, "fps": 25.0, "whole": False, "decoder": "auto", "device": "cpu", "resize": None}
+    sampling = {"num_frames": 12, "fps": 25.0, "whole": False}
+    request = {"sampling": sampling, "decoder": "auto", "device": "cpu", "resize": None}
     request |= {"gpu_decoders": [], "shot_sampling": None, "num_threads": 1}
     worker._serve(cast(Any, listener), request, os.fsencode(films[name].path))
     before_opening, before_the_segment = listener.signs[:2]

@@ -116,7 +116,7 @@ def evaluate_search(run: SearchRun) -> None:
     split = run.read_split()
     bank = read_calibration(run.calibrate, run.data, run.source) if run.calibrate is not None else None
     whole = run.segments == "whole" or (run.segments == "auto" and run.data not in OWN)
-    engine = run.open_index(whole=whole, rerank=run.rerank)
+    engine = run.open_index(split, whole=whole, rerank=run.rerank)
     if run.segments != "auto" and engine.encoder.sampling.whole != (run.segments == "whole"):
         raise VidretError(
             f"{engine.path}: segments must be {run.segments}, got an index of {describe_segments(engine)}; "
@@ -154,8 +154,8 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
     from vidret.evaluate.moments import evaluate_moments
 
     split = run.read_split()
-    engine = run.open_index(head=run.head)
-    gallery, indexing_s = run.fill_index(engine, split)
+    engine = run.open_index(split, head=run.head)
+    gallery, indexing_s = run.fill_index(engine, split, head=run.head)
     with show_count("locating", "queries") as on_count:
         report, predictions = evaluate_moments(engine, split, gallery, corpus=corpus, on_progress=on_count)
     finish(report, run.target, indexing_s, predictions, html=run.html)
@@ -168,8 +168,8 @@ def highlights_command(run: LocateRun) -> None:
     from vidret.evaluate.moments import evaluate_highlights
 
     split = run.read_split()
-    engine = run.open_index(head=run.head)
-    gallery, indexing_s = run.fill_index(engine, split)
+    engine = run.open_index(split, head=run.head)
+    gallery, indexing_s = run.fill_index(engine, split, head=run.head)
     with show_count("scoring", "queries") as on_count:
         report, predictions = evaluate_highlights(engine, split, gallery, on_progress=on_count)
     finish(report, run.target, indexing_s, predictions, html=run.html)

@@ -98,7 +98,7 @@ def rate_model(run: EvalRun, split: "Split") -> "RatedModel":
     from vidret.evaluate.comparing import describe_rated
     from vidret.evaluate.retrieval import evaluate_retrieval
 
-    with run.open_index(whole=True, rerank=MEAN) as engine:
+    with run.open_index(split, whole=True, rerank=MEAN) as engine:
         gallery, _ = run.fill_index(engine, split)
         with show_count("scoring", "segments") as on_count:
             report = evaluate_retrieval(engine, split, gallery, rerank=MEAN, on_progress=on_count)
@@ -159,7 +159,7 @@ def curves_command(
     from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
 
     split = run.read_split()
-    engine = run.open_index(rerank=rerank)
+    engine = run.open_index(split, rerank=rerank)
     gallery, _ = run.fill_index(engine, split)
     video_ids, captions = choose_captions(split, gallery)
     paths = [Path(gallery.files[video_id]) for video_id in video_ids]

@@ -49,6 +49,20 @@ AnnotationsOption = Annotated[
     ),
 ]
 VideosOption = Annotated[Path, option("Folder of the videos; subfolders are searched.", DATA, "DIR")]
+FramesOption = Annotated[
+    int | None,
+    option("Frames of a video, 64 in papers on paragraphs; default: the model's own.", MODEL, "N", min=1),
+]
+TextWordsOption = Annotated[
+    int | None,
+    option(
+        "Tokens that texts are cut to, 32 in most papers and 64 for paragraphs; default: long texts are split into "
+        "clauses.",
+        MODEL,
+        "N",
+        min=3,
+    ),
+]
 OutOption = Annotated[
     Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
@@ -104,6 +118,8 @@ class EvalRun:
     data: DataOption = "captions"
     annotations: AnnotationsOption = None
     model: EvalModelOption = None
+    frames: FramesOption = None
+    words: TextWordsOption = None
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     out: OutOption = None
@@ -124,29 +140,77 @@ class EvalRun:
         """Return the split of the benchmark."""
         return read_data(self.data, self.source)
 
-    def open_index(self, *, whole: bool = False, rerank: str = "auto", head: str = "auto") -> "Engine":
+    def open_index(self, split: "Split", *, whole: bool = False, rerank: str = "auto", head: str = "auto") -> "Engine":
         """Open the index, or prepare a new one for the model, a reranker and a head.
 
-        With ``whole``, each video of a new index is one segment.
+        With ``whole``, each video of a new index is one segment, which ends where the captions of all videos do. A head
+        reads the frames that its benchmark's recipe asks for.
+
+        Raises:
+            VidretError: There is an index with other ``frames`` or ``words``.
         """
-        from vidret.encode.names import STARTER, WHOLE
+        from vidret.encode.names import STARTER, parse_model_name
         from vidret.store.store import Store
 
         path = self.index or self.target / "index"
         exists = Store.exists(path)
         model = choose_model(self.model, path)
-        name = None if exists and model is None else (model or STARTER) + (WHOLE if whole else "")
+        name = None
+        if not exists or model is not None:
+            named = replace(parse_model_name(model or STARTER), whole=whole, frames=self.frames, words=self.words)
+            until_s, fps = find_end(split) if whole else None, self.find_rate(head)
+            name = str(replace(named, until_s=until_s, fps=fps or named.fps))
         prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
-        return open_engine(path, name, self.device, self.precision, rerank=prepared_for, head=head)
+        engine = open_engine(path, name, self.device, self.precision, rerank=prepared_for, head=head)
+        made = parse_model_name(engine.encoder.name)
+        for option_name, wanted, own in (("frames", self.frames, made.frames), ("words", self.words, made.words)):
+            if wanted not in (None, own):
+                raise VidretError(f"{path}: {option_name} must be those of the index, {own}, got {wanted}")
+        return engine
+
+    def find_rate(self, head: str) -> float | None:
+        """Return the frames per second of the benchmark's recipe for heads; None without a head or a recipe."""
+        from vidret.channels.picture.joint import find_model_parts
+        from vidret.data.benchmarks.registry import DATASETS
+        from vidret.data.benchmarks.splits import resolve_split
+        from vidret.model_files import HEAD
+
+        model = choose_model(self.model)
+        has_head = head not in ("auto", "none") or (
+            head == "auto" and model is not None and HEAD in find_model_parts(model)[1]
+        )
+        if not has_head or self.data == QUERIES:
+            return None
+        recipe = DATASETS[resolve_split(self.data)[0]].recipe
+        return None if recipe is None else recipe.get("fps")
 
     def fill_index(
-        self, engine: "Engine", split: "Split", words: "WordsOptions | Literal[False]" = False
+        self,
+        engine: "Engine",
+        split: "Split",
+        words: "WordsOptions | Literal[False]" = False,
+        *,
+        head: str = "none",
     ) -> "tuple[Gallery, float]":
-        """Index the videos of a split; return them and the seconds that it took."""
-        from vidret.evaluate.gallery import index_gallery
+        """Index the videos of a split; return them and the seconds that it took.
 
+        With a head and a recipe for it, segments do not follow shots, as published, unless those of the index do.
+        """
+        from vidret.evaluate.gallery import index_gallery
+        from vidret.store.store import Store
+
+        is_new = not Store.exists(engine.path)
+        shots = False if is_new and self.find_rate(head) is not None else None
         with show_progress() as on_progress:
-            return index_gallery(engine, split, self.videos, workers=self.workers, words=words, on_progress=on_progress)
+            return index_gallery(
+                engine,
+                split,
+                self.videos,
+                workers=self.workers,
+                words=words,
+                shots=shots,
+                on_progress=on_progress,
+            )
 
     def fill_bank(self, engine: "Engine", folder: Path) -> "tuple[VideoBank, float]":
         """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
@@ -159,6 +223,13 @@ class EvalRun:
         if failed:
             print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
         return VideoBank(str(folder), files), time.monotonic() - started
+
+
+def find_end(split: "Split") -> float | None:
+    """Return where the part of a video ends that all captions of a split describe, as in DiDeMo, if it begins at 0."""
+    parts = {(caption.start or 0.0, caption.end) for caption in split.captions}
+    start, end = parts.pop() if len(parts) == 1 else (0.0, None)
+    return end if start == 0 else None
 
 
 def describe_segments(engine: "Engine") -> str:
@@ -218,7 +289,7 @@ def answer_queries(run: EvalRun, words: str, judge: JudgeSettings | None = None,
     run = replace(run, videos=videos)
     chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
     chosen_words = parse_words(words, None, run.target / "index")
-    engine = run.open_index()
+    engine = run.open_index(split)
     gallery, indexing_s = run.fill_index(engine, split, chosen_words)
     with show_count("answering", "queries") as on_count:
         report = evaluate_queries(engine, split, gallery, judge=chosen_judge, judging=judging, on_progress=on_count)

@@ -49,11 +49,13 @@ class ClipEncoder:
         batch_size: int = 64,
         int8_cosine: float | None = None,
         compiler: str | None = None,
+        cuts_texts: bool = False,
     ) -> None:
         """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts).
 
         ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``. ``compiler``
-        is the backend of ``torch.compile`` for the vision tower, None for none.
+        is the backend of ``torch.compile`` for the vision tower, None for none. ``cuts_texts`` cuts a text that is too
+        long to the tokens that the tokenizer returns, as in papers, instead of splitting it into clauses.
         """
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
@@ -62,7 +64,7 @@ class ClipEncoder:
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._int8_cosine, self._lock = int8_cosine, Lock()
-        self._compiler = compiler
+        self._compiler, self._cuts_texts = compiler, cuts_texts
         joins = card.merging is not None and bool(card.merging.layers)
         self.encodes_frames_alone = not (joins or card.prompts is not None or card.token_shift)
 
@@ -163,6 +165,8 @@ class ClipEncoder:
         return encode_clauses(texts, self._encode_short, self._fits, context=self.card.text.context, name=self.name)
 
     def _fits(self, text: str) -> bool:
+        if self._cuts_texts:
+            return True
         ids = self._tokenizer([text])
         return bool(int(ids.argmax()) < ids.shape[1] - 1)
 

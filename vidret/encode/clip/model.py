@@ -57,7 +57,7 @@ class Card:
 
         What cards did not always have is left out while it is off, so that fingerprints of earlier models stay.
         """
-        fields = {"format": FORMAT, **asdict(self)}
+        fields = {"format": FORMAT, **asdict(self), "sampling": self.sampling.to_dict()}
         if self.prompts is not None and not self.prompts.spread:
             del fields["prompts"]["spread"]
         return json.dumps(fields)

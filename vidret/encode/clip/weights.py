@@ -113,6 +113,7 @@ Heads = tuple[int, int]
 PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
 LONG_POSITIONS = "positional_embedding_res"
 LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
+FRAME_MIXING = "frame_logit_weight"  # UCoFiA's matrix over the frames that it was trained for
 NOTHING = re.compile(r"(?!)")
 
 
@@ -282,7 +283,7 @@ def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
         raise EncoderError(f"schedule must merge at {sorted(tables)} as the checkpoint does, got {sorted(expected)}")
     num_frames = tables[f"vision.temporal.{schedule.layers[0]}"] if schedule.layers else 12
     lora = next((len(own[name]) for name in own if name.endswith("lora.a")), 0)
-    card = replace(card, merging=schedule, lora_rank=lora, sampling=Sampling(num_frames=num_frames))
+    card = replace(card, merging=schedule, lora_rank=lora, sampling=Sampling(num_frames, rule="tempme"))
     return _fill(card, own)
 
 
@@ -295,17 +296,21 @@ def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipMo
     if "vision.prompts.cube" not in own:
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
-    return _fill(replace(card, prompts=settings.prompts or PromptShape(num_prompts, num_prompts)), own)
+    sampling = Sampling(2 * num_prompts, rule="segments", num_segments=num_prompts)  # two clips, as published
+    return _fill(
+        replace(card, prompts=settings.prompts or PromptShape(num_prompts, num_prompts), sampling=sampling), own
+    )
 
 
 def _from_ucofia(weights: Weights, settings: ConversionSettings) -> ClipModel:
     own, card = _take_clip(weights, "ucofia", settings.heads)
-    return _fill(replace(card, token_shift=True), own)
+    num_frames = len(weights[FRAME_MIXING]) if FRAME_MIXING in weights else Sampling().num_frames
+    return _fill(replace(card, token_shift=True, sampling=Sampling(num_frames, rule="clip4clip")), own)
 
 
 def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
     own, card = _take_clip(weights, "glscl", settings.heads)
-    return _fill(card, own)
+    return _fill(replace(card, sampling=Sampling(rule="clip4clip")), own)
 
 
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:

@@ -16,7 +16,7 @@ from vidret.encode.clip.vision import VisionShape
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip, read_resize
-from vidret.encode.names import ModelName, refuse_merge
+from vidret.encode.names import ModelName, refuse_marks
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling
@@ -46,31 +46,34 @@ def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encod
         "dtype": DTYPES[chosen],
         "int8_cosine": int8_cosine,
         "compiler": read_compiler(),
+        "cuts_texts": name.words is not None,
     }
     path = Path(name.base).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
-        tokenizer = open_clip.SimpleTokenizer(context_length=card.text.context)
+        tokenizer = open_clip.SimpleTokenizer(context_length=name.words or card.text.context)
         if card.text.vocabulary != tokenizer.vocab_size:
             size, own = tokenizer.vocab_size, card.text.vocabulary
             raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
-        model = load_model(path, replace(card, sampling=replace(card.sampling, whole=name.whole)))
+        model = load_model(path, replace(card, sampling=name.sample(card.sampling)))
         return ClipEncoder(
             str(replace(name, base=str(path))), merge_tokens(model, name.merge, name=name.base), tokenizer, **settings
         )
     source, other, tokenizer = load_open_clip(name)
     card, full_name = derive_card(other, source.architecture), str(replace(name, base=source.name))
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        refuse_merge(name)
+        refuse_marks(name)
         if precision == "int8":
             raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name.base}")
         if precision == "auto" and chosen in ("fp16", "int8"):
             chosen = "fp32"
             logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name.base)
         dtype = DTYPES[chosen]
-        sampling = Sampling(whole=name.whole)
+        sampling = name.sample(Sampling())
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
-    card = replace(card, sampling=replace(card.sampling, whole=name.whole))
+    card = replace(card, sampling=name.sample(card.sampling))
+    if name.words is not None:
+        tokenizer = open_clip.SimpleTokenizer(context_length=name.words)
     model = merge_tokens(from_open_clip(other.state_dict(), card), name.merge, name=name.base)
     return ClipEncoder(full_name, model, tokenizer, **settings)
 

@@ -57,6 +57,8 @@ def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Enc
         raise EncoderError(f"{base} must have the attributes of an encoder, got none named {', '.join(missing)}")
     try:
         encoder.name = str(name)
+        if (name.frames, name.fps, name.until_s) != (None, None, None):
+            encoder.sampling = name.sample(encoder.sampling)
     except AttributeError as error:
         raise EncoderError(f"{base} must have a name that can be set to {name}: {error}") from error
     named: Encoder = encoder

@@ -128,7 +128,7 @@ class EndpointEncoder:
         )
         self._budget, self._lock = read_budget(), threading.Lock()
         self.resize = Resize(shorter=source.size, crop=source.size)
-        self.sampling = Sampling(whole=parsed.whole)
+        self.sampling = parsed.sample(Sampling())
         self.dim = self._embed({"input": ["a video"]}, 1).shape[1]
         facts = (source.model, source.images, source.size, self.dim, self.sampling)
         self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()

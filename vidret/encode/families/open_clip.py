@@ -21,7 +21,7 @@ from vidret.encode.clip.weights import first_line, read_weights
 from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import check_reachable
-from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName, drop_whole
+from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName, drop_sampling
 from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -230,7 +230,7 @@ class OpenClipEncoder:
         """Wrap an open_clip model with loaded weights and its tokenizer; ``batch_size`` counts frames."""
         preprocess = open_clip.get_model_preprocess_cfg(model)
         self.name, self.device = name, str(device)
-        self.resize = read_resize(drop_whole(name), preprocess)
+        self.resize = read_resize(drop_sampling(name), preprocess)
         self.sampling = sampling or Sampling()
         self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
         self._mean, self._std = preprocess["mean"], preprocess["std"]

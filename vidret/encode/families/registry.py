@@ -17,7 +17,7 @@ from vidret.encode.names import (
     STARTER,
     ModelName,
     parse_model_name,
-    refuse_merge,
+    refuse_marks,
     resolve_name,
 )
 from vidret.encode.precision import check_precision
@@ -120,5 +120,5 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     parsed = resolve_name(parse_model_name(name))
     family = find_family(parsed)
     if family != "clip":
-        refuse_merge(parsed)
+        refuse_marks(parsed)
     return find_loader(family)(parsed, device=chosen, precision=precision)

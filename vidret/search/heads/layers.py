@@ -21,7 +21,7 @@ from jaxtyping import Float
 from vidret.channels.picture.ranking import TOKENS
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder, LayeredEncoder
-from vidret.encode.names import drop_whole
+from vidret.encode.names import drop_sampling
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
@@ -89,7 +89,7 @@ class Grounder:
         self._projector = Projector(
             self._head, encoder, path=self.path, fps=self.fps, dtype=TOKENS[tokens], device=self._device
         )
-        if self.card.backbone != drop_whole(encoder.name):
+        if self.card.backbone != drop_sampling(encoder.name):
             logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
         self.fingerprint = hashlib.blake2b(
             head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
@@ -59,6 +59,7 @@ class DecodePool:
         num_threads: int = 1,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
+        **whole_rule: Any,
     ) -> None:
         """Create the pool without starting any process.
 
@@ -71,6 +72,7 @@ class DecodePool:
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
             whole: Treat each video as one segment; see ``cut_segments``.
+            **whole_rule: How a whole video is sampled: further fields of ``Sampling``.
             shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
                 cuts them on a grid.
             num_threads: Threads of a decoder that follows shots.
@@ -98,9 +100,7 @@ class DecodePool:
             "decoder": decoder,
             "gpu_decoders": gpu_decoders,
             "resize": asdict(resize) if resize else None,
-            "num_frames": num_frames,
-            "fps": fps,
-            "whole": whole,
+            "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **whole_rule},
             "shot_sampling": shot_sampling,
             "num_threads": num_threads,
         }

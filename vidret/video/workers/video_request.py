@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from itertools import takewhile
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from vidret.types import Picture, Resize, Sampling
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
-from vidret.video.sampling import Cut, SampledFrames, cut_segments, nearest
+from vidret.video.sampling import Cut, cut_segments, nearest, sample_again
 from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
 from vidret.video.workers import messages
 
@@ -76,7 +77,7 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
         DecodeError: The file is not a readable video.
     """
     info = probe(path, heartbeat=parent.send_heartbeat)
-    sampling = Sampling(**{name: request[name] for name in ("num_frames", "fps", "whole")})
+    sampling = Sampling(**request["sampling"])
     resize = Resize(**request["resize"]) if request["resize"] else None
     follows_shots = request["shot_sampling"] is not None and not sampling.whole
     with open_reader(
@@ -110,9 +111,8 @@ class _Answer:
             info.duration,
             info.times,
             start=info.start,
-            num_frames=sampling.num_frames,
-            fps=sampling.fps,
-            whole=sampling.whole,
+            rate=info.mean_rate,
+            **asdict(sampling),
         )
         self.words: WordsReader | None = None
 
@@ -178,12 +178,13 @@ class _GridAnswer(_Answer):
             wants_text = words is not None and words.wants_frames(cut.end)
             if cut.number in skip and not wants_text:
                 continue
-            wanted = sorted(set(nearest(self._info.times, np.array(cut.times)).tolist()))
+            chosen = nearest(self._info.times, np.array(cut.times))
+            wanted = np.unique(chosen).tolist()
             if cut.number not in skip:
                 frames = self._reader.read(wanted)
                 num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
                 if len(frames):
-                    sampled = SampledFrames.all_different(frames)
+                    sampled = sample_again(frames, self._info.times[chosen], self._sampling)
                     self._send_segment(DecodedSegment(cut.number, cut.start, cut.end, sampled))
             elif words is not None:
                 words.read_stored(self._reader, wanted)
