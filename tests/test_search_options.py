@@ -71,7 +71,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def other_value(named: NamedOption) -> Any:
     """Return a valid value of an option that is not its default."""
     if named.option.holds is not None:
-        return {"date": DATE.timestamp(), "folder": str(Path(__file__).parent)}[named.option.holds]
+        values = {"date": DATE.timestamp(), "folder": str(Path(__file__).parent), "times": ((7, 1.5), (9, 90.0))}
+        return values[named.option.holds]
     if named.option.choices:
         return named.option.choices[-1]
     if named.type is bool:
@@ -124,7 +125,7 @@ def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
     for each in list_options(options_type):
         field = schema["properties"][each.name]
         assert field["description"] == (each.option.http_help or each.option.help)
-        assert field["default"] == each.default
+        assert json.dumps(field["default"]) == json.dumps(each.default)
         limits = json.dumps([each.option.minimum, each.option.maximum])
         found = {**field, **next(iter(field.get("anyOf", [])), {})}
         assert json.dumps([found.get("minimum"), found.get("maximum")]).replace(".0", "") == limits
@@ -132,7 +133,9 @@ def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
 
 def test_none_is_written_where_it_is_not_the_default() -> None:
     assert encode_options(SearchOptions(rerank=None))["rerank"] == "none"
-    assert encode_options(SearchOptions()).keys() == {"k", "offset", "at_least", "rerank", "refine", "candidates"}
+    by_default = {"k", "offset", "at_least", "rerank", "refine", "candidates", "display"}
+    assert encode_options(SearchOptions()).keys() == by_default
+    assert encode_options(SearchOptions(seen=()))["seen"] == ()
     assert encode_options(Filters()) == {}
 
 
@@ -145,11 +148,15 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
     arguments, options = [name, "dog"], other_options(options_type)
     for each in list_options(options_type):
         if each.option.panel is None:  # for Python and HTTP alone
-            assert each.name == "candidates"
+            assert each.name in ("candidates", "seen")
             options = replace(options, **{each.name: each.default})
             continue
         param, value = params[each.name], other_value(each)
         assert (param.help, param.rich_help_panel) == (each.option.help, each.option.panel)
+        if each.option.holds == "times":
+            for video, seconds in value:
+                arguments += [param.opts[0], f"{video}@{seconds:g}"]
+            continue
         arguments.append(param.opts[0])
         if each.option.holds == "date":
             arguments.append(DATE.isoformat())

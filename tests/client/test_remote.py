@@ -47,7 +47,7 @@ INFO = StoreInfo("/index", 1, "starter", "f1", 3, 9, {"done": 2, "failed": 1}, 2
 
 # What is sent of the options that nobody gives.
 SEARCH, LOCATE = (
-    {each.name: each.default for each in list_options(options) if each.default is not None}
+    {each.name: each.default for each in list_options(options) if each.default not in (None, ())}
     for options in (SearchOptions, LocateOptions)
 )
 
@@ -78,6 +78,12 @@ def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngi
     assert hits[0].likelihood == "likely"
     remote.search("dog", rerank=None)
     assert server.asked[1].body["rerank"] == "none"
+
+
+def test_judged_results_are_sent_by_the_ids_of_their_videos(server: Served, remote: RemoteEngine) -> None:
+    server.replies = [Reply({"total": 1, "videos": [VIDEO], "next": None}), Reply({"hits": []})]
+    remote.search("", like=[("/films/red.mp4", 1.5)], seen=[(9, 2.0)])
+    assert server.asked[-1].body == SEARCH | {"k": 10, "like": [[7, 1.5]], "seen": [[9, 2.0]]}
 
 
 def open_image(request: Any) -> Image.Image:

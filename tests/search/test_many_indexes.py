@@ -106,6 +106,14 @@ def test_search_answers_as_the_merged_index(engines: tuple[Engine, Engine], fold
     assert len(merged) == 5 or not isinstance(query, str) or "-" in query or '"' in query
 
 
+@pytest.mark.parametrize("query", ["red", "the line is busy", "green, then yellow", ""])
+def test_what_was_judged_counts_as_in_the_merged_index(engines: tuple[Engine, Engine], query: str) -> None:
+    one, two, *others = [(hit.path, hit.time) for hit in engines[0].search("green", k=10)]
+    joined, merged = (engine.search(query, like=[one], unlike=[two], seen=others) for engine in engines)
+    assert tell(joined) == tell(merged)
+    assert len(merged) == 5
+
+
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 def test_moments_are_those_of_the_merged_index(engines: tuple[Engine, Engine], folder: Path, query: Query) -> None:
     for video in (None, str(folder / "films" / "two" / "again_turn.mp4"), "back.mp4"):

@@ -1,11 +1,11 @@
 """What a query asks of each channel, and what a channel answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int64
 
 from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextSource
 
@@ -104,6 +104,7 @@ class ChannelQuery:
         excluded: Videos to leave out.
         depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
         covered: What is compared besides the nearest, such as what is seen while a text is said.
+        weigh: Returns what each of some segments, by id, adds to the evidence of each clause; None if nothing does.
     """
 
     clauses: Sequence[Clause]
@@ -114,6 +115,7 @@ class ChannelQuery:
     excluded: frozenset[int] = frozenset()
     depth: int = CANDIDATES
     covered: Sequence[TimeSpan] = ()
+    weigh: Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]] | None = None
 
 
 class VideoEvidence(Protocol):

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from vidret.cli.options import SCOPE, find_options, option, replace_options
 from vidret.present.contents import format_footage, show_footage
 from vidret.present.terminal import write_stdout
 from vidret.text import absolute_path, file_name, is_url
-from vidret.types import NamedOption, build_options, list_options
+from vidret.types import NamedOption, TimePoint, build_options, list_options
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -39,14 +40,17 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_parameter(named: NamedOption) -> inspect.Parameter:
-    """Return an option as a parameter of a command; a text stands for a list, or for a boolean that is on or off."""
+    """Return an option as a parameter of a command; a text stands for a list of names, or for an on or off."""
     is_text = get_origin(named.type) is tuple or is_switch(named)
-    hint = datetime if named.option.holds == "date" else str if is_text else named.type
+    is_list = named.option.holds == "times"
+    hint: Any = datetime if named.option.holds == "date" else str if is_text else named.type
+    hint = list[str] if is_list else hint
+    default = SWITCH[named.default] if is_switch(named) else named.default or None if is_list else named.default
     return inspect.Parameter(
         named.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=SWITCH[named.default] if is_switch(named) else named.default,
-        annotation=Annotated[hint | None if named.default is None else hint, make_option(named)],
+        default=default,
+        annotation=Annotated[hint | None if default is None else hint, make_option(named)],
     )
 
 
@@ -71,6 +75,21 @@ def is_switch(named: NamedOption) -> bool:
     return named.type is bool and named.option.metavar is not None
 
 
+def parse_time_point(text: str, *, option: str) -> TimePoint:
+    """Return a time of a video, written as ``FILE@TIME``; digits in place of a file are the id of the video.
+
+    >>> parse_time_point("trip/a.mp4@1:30.5", option="--like"), parse_time_point("7@90", option="--like")
+    (('trip/a.mp4', 90.5), (7, 90.0))
+    """
+    match = re.fullmatch(r"(.+)@(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text, re.DOTALL)
+    if match is None:
+        rule = "must be a file and a time, such as a.mp4@1:30 or a.mp4@90"
+        raise typer.BadParameter(f"{rule}, got {text}", param_hint=option)
+    file, *units = match.groups()
+    hours, minutes, seconds = (float(unit or 0) for unit in units)
+    return int(file) if file.isdecimal() else file, 3600 * hours + 60 * minutes + seconds
+
+
 def flag_of(named: NamedOption) -> str:
     """Return the flag of an option, such as ``--min-seconds``."""
     return named.option.flag or f"--{named.name.replace('_', '-')}"
@@ -78,6 +97,8 @@ def flag_of(named: NamedOption) -> str:
 
 def parse_option(named: NamedOption, value: Any) -> Any:
     """Return the value of a command's option as Python takes it; dates without a time zone are local."""
+    if named.option.holds == "times":
+        return tuple(parse_time_point(each, option=flag_of(named)) for each in value or ())
     if value is None:
         return None
     if is_switch(named):

@@ -85,7 +85,7 @@ def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, A
 def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:
     """Return options as the fields of a request, with dates in ISO 8601.
 
-    None is omitted where it is the default, and else written as ``none``.
+    None is omitted where it is the default, and else written as ``none``. Times of videos are omitted by default too.
     """
     encoded: dict[str, Any] = {}
     values = flatten_options(options)
@@ -93,6 +93,8 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
         value = values[each.name]
         if value is None:
             encoded |= {} if each.default is None else {each.name: "none"}
+        elif each.option.holds == "times":
+            encoded |= {} if value == each.default else {each.name: value}
         elif each.option.holds == "date":
             encoded[each.name] = datetime.fromtimestamp(value, UTC).isoformat()
         else:

@@ -50,6 +50,7 @@ from vidret.types import (
     Shot,
     TextSource,
     TimedText,
+    TimePoint,
     VideoLibrary,
     VideoName,
     as_example,
@@ -123,8 +124,14 @@ class RemoteEngine(VideoLibrary):
 
     @override
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
-        body = encode_query(query) | encode_options(options)
+        points: dict[str, Any] = {name: self._find_times(getattr(options, name)) for name in ("like", "unlike", "seen")}
+        is_empty = isinstance(query, str) and not query.strip() and bool(options.like)
+        body = ({} if is_empty else encode_query(query)) | encode_options(dataclasses.replace(options, **points))
         return self._server.ask("POST", "/api/search", parse_rows("hits", Hit), body)
+
+    def _find_times(self, points: Sequence[TimePoint] | None) -> tuple[TimePoint, ...] | None:
+        """Return times of videos with the ids of these."""
+        return None if points is None else tuple((self._find_video(video), time_s) for video, time_s in points)
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:

@@ -40,12 +40,15 @@ from vidret.types import (
     SearchOptions,
     Segment,
     Source,
+    TimePoint,
 )
 from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
 MAX_CURVE_TEXTS = 100
+POOL = 200  # best videos of which the kinds are shown
+SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
 MIN_SHARE = 0.05
 STANDS_OUT = 2.0  # nats below the best moment that another one may score
 MAX_LISTED = 2  # missing files that one warning lists
@@ -78,8 +81,21 @@ class FusedResults:
         return None if self._texts is None else self._texts.holds
 
     def search(self, query: Query, options: SearchOptions) -> list[Hit]:
-        """Return the best videos of a query."""
-        return self._find(self.analyse(query, options.sources), options, self._make_hit)
+        """Return the best videos of a query, or the best of each kind."""
+        analysed = self.analyse(query, options.sources)
+        if options.display == "best":
+            return self._find(analysed, options, self._make_hit)
+        hits = self._find(analysed, replace(options, k=max(POOL, options.k)), self._make_hit)
+        times = [(hit.video, hit.time) for hit in hits]
+        return [hits[index] for index in self._fusion.segments.pick_kinds(times, options.k)]
+
+    def complete(self, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
+        """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
+        if isinstance(query, str) and not query.strip() and options.like:
+            feedback = self._fusion.segments.read_feedback(options.like, (), ())
+            assert feedback is not None
+            return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
+        return query, options
 
     def rank_videos(self, query: AnalysedQuery, options: SearchOptions) -> list[RankedVideo]:
         """Return the best videos of a query to locate moments in, without what shows why they match."""
@@ -95,6 +111,9 @@ class FusedResults:
         Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
         stay first, so that pages of results neither repeat nor lose a video.
         """
+        if options.seen is None and (options.like or options.unlike):
+            plain = self._find(query, replace(options, k=SEEN, like=(), unlike=()), _tell_time)
+            options = replace(options, seen=tuple(plain))
         question = self._fusion.ask(query, options)
         found: list[T] = []
         missing: list[str] = []
@@ -314,6 +333,10 @@ def judge_alone(video: RankedVideo, scores: VideoScores, judge: EvidenceJudge) -
     """Return a video with the probability that it answers a query by itself."""
     probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
     return replace(video, probability=probability, weak=probability < UNLIKELY)
+
+
+def _tell_time(found: FoundVideo) -> TimePoint:
+    return found.scores.video_id, found.scores.time_s[0]
 
 
 def _rank_video(found: FoundVideo) -> RankedVideo:

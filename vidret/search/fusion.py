@@ -8,14 +8,19 @@ Several clauses must hold at the same time, or one after the other.
 
 import heapq
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+
+import numpy as np
+from jaxtyping import Float
 
 from vidret.channels.base import ChannelQuery, EncodedQuery, Match, TimeSpan
 from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.texts.channel import TextChannel, VideoTexts
+from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.mentions import find_mentions
 from vidret.search.video_candidates import VideoCandidates
@@ -41,12 +46,14 @@ class Question:
         asked: What each channel is asked.
         texts: The matching texts by video.
         lowered: The videos in which a term is said or shown that is excluded, but not forbidden.
+        feedback: What was liked and what was not; None without any.
     """
 
     query: AnalysedQuery
     asked: ChannelQuery
     texts: Mapping[int, VideoTexts]
     lowered: frozenset[int] = frozenset()
+    feedback: Feedback | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -70,6 +77,7 @@ class Fusion:
     def __init__(self, pictures: PictureChannel, texts: TextChannel | None) -> None:
         """Set the channels; None for an index without texts."""
         self.pictures, self.texts = pictures, texts
+        self.segments = SegmentSpace(pictures.store)
 
     def ask(self, query: AnalysedQuery, options: SearchOptions, *, video_id: int | None = None) -> Question:
         """Return a query with the texts that match it: the best of the index, or all of one video."""
@@ -88,15 +96,43 @@ class Fusion:
             excluded=excluded,
             depth=options.candidates,
         )
+        feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
         found: Mapping[int, VideoTexts] = {}
         if texts is not None:
             found = texts.find(asked) if video_id is None else texts.score(asked, [video_id])
+        if feedback is not None:
+            asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
+            found = {video_id: self._weigh_texts(asked, own) for video_id, own in found.items()}
         covered = _list_covered(structure, found)
-        return Question(query=query, asked=replace(asked, covered=covered), texts=found, lowered=lowered)
+        return Question(
+            query=query, asked=replace(asked, covered=covered), texts=found, lowered=lowered, feedback=feedback
+        )
+
+    def _weigh(self, feedback: Feedback, structure: QueryStructure, ids: Ids) -> Float[np.ndarray, "clause segment"]:
+        """Return what feedback adds to each clause, such that it adds its evidence to the score of the query."""
+        shares = np.zeros(len(structure.clauses))
+        for step in structure.steps:
+            shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
+        return np.outer(shares, self.segments.weigh(feedback, ids))
+
+    def _weigh_texts(self, asked: ChannelQuery, texts: VideoTexts) -> VideoTexts:
+        """Return the texts of a video with what the segments add that are seen meanwhile, the best one of each text."""
+        assert asked.weigh is not None
+        matches: list[list[Match]] = []
+        for clause, own in enumerate(texts.matches):
+            seen = [self.pictures.store.overlapping_segments([(each.video_id, each.start, each.end)]) for each in own]
+            added = [float(asked.weigh(ids)[clause].max(initial=-math.inf)) if len(ids) else 0.0 for ids in seen]
+            weighed = [replace(each, evidence=each.evidence + nats) for each, nats in zip(own, added, strict=True)]
+            matches.append(sorted(weighed, key=lambda match: -match.evidence))
+        return VideoTexts(matches)
 
     def rank(self, question: Question, depth: int) -> VideoCandidates:
         """Return the candidate videos, of which so many nearest segments are considered."""
         asked = replace(question.asked, depth=depth)
+        if question.feedback is not None:
+            alike = self.segments.find_candidates(self.pictures, asked, question.feedback)
+            asked = replace(asked, covered=[*asked.covered, *alike])
+            question = replace(question, asked=asked)
         found = self.pictures.find(asked)
         ranked = self._fuse(question, found)
         if not question.structure.is_joint:

@@ -70,9 +70,10 @@ class OpenIndex:
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches; see ``Engine.search_many``."""
-        for query, each in zip(queries, options, strict=True):
+        asked = [self.results.complete(query, each) for query, each in zip(queries, options, strict=True)]
+        for query, each in asked:
             self._check(query, each)
-        return [self.results.search(query, each) for query, each in zip(queries, options, strict=True)]
+        return [self.results.search(query, each) for query, each in asked]
 
     def find(self, query: Query, options: SearchOptions) -> list[FoundVideo]:
         """Return the videos that ``search`` finds, with all that their probabilities are computed from."""

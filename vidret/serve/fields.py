@@ -58,6 +58,7 @@ EncodedImage = Annotated[
 Request = TypeVar("Request", bound=BaseModel)
 Options = TypeVar("Options")
 MAX_PATH_LENGTH = 4096
+MAX_TIMES = 500  # of videos, in one field
 ROW_MODELS: dict[Any, type[BaseModel]] = {}  # by result
 
 
@@ -81,6 +82,8 @@ def make_field(named: NamedOption) -> tuple[Any, Any]:
         hint = Date
     elif option.holds == "folder":
         hint = Annotated[str, Field(max_length=MAX_PATH_LENGTH)]
+    elif option.holds == "times":
+        hint = Annotated[tuple[tuple[Id, Seconds], ...], Field(max_length=MAX_TIMES)]
     elif option.choices:
         hint = Literal[option.choices]
     elif get_origin(hint) is tuple:

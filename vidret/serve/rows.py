@@ -124,8 +124,8 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
 
 
 def interpretation_row(engine: Engine, query: Query, sources: Sequence[Source] | None) -> InterpretationRow | None:
-    """Return how a query is understood; None for an image or a vector."""
-    if not isinstance(query, str | EventSequence):
+    """Return how a query is understood; None for an image, a vector or an empty query."""
+    if not isinstance(query, str | EventSequence) or not query:
         return None
     interpretation = engine.interpret(query, sources=sources)
     steps = [StepRow(events=list(step.events), gap_s=step.gap_s) for step in interpretation.steps]

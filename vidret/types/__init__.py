@@ -45,6 +45,7 @@ from vidret.types.queries import (
     Query,
     SearchOptions,
     Sequence,
+    TimePoint,
     VideoName,
     as_example,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "Source",
     "TextEmbedding",
     "TextSource",
+    "TimePoint",
     "TimedText",
     "Vector",
     "VideoLibrary",

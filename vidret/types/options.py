@@ -25,7 +25,7 @@ class Option:
         metavar: What the command's help shows for the value; None for a flag without a value. With ``on|off``, the
             command writes a boolean so.
         holds: What a number or a text means, if its type does not say it: a ``date`` is in seconds since 1970, and a
-            ``folder`` may be relative to the current one on the command line.
+            ``folder`` may be relative to the current one on the command line; ``times`` are those of videos.
         minimum: Minimum of a number.
         maximum: Maximum of a number over HTTP, which limits what one request costs a server.
         choices: Allowed values over HTTP; any if empty.
@@ -36,7 +36,7 @@ class Option:
     panel: Literal["What to search", "Filters", "Output", "Model", "Advanced"] | None
     flag: str | None = None
     metavar: str | None = None
-    holds: Literal["date", "folder"] | None = None
+    holds: Literal["date", "folder", "times"] | None = None
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[str, ...] = ()

@@ -36,6 +36,10 @@ class Sequence:
         object.__setattr__(self, "events", steps)
 
 
+VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
+TimePoint = tuple[VideoName, float]  # a time of a video, in seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ComposedQuery:
     """Images to look like, and how what is looked for differs from them.
@@ -52,8 +56,6 @@ class ComposedQuery:
 Query = str | Sequence | Picture | Vector | ComposedQuery
 """Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
 look like; images with words; or a vector of the encoder's space."""
-VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
-
 AtLeastField = Annotated[
     float,
     Option(
@@ -148,6 +150,10 @@ class SearchOptions:
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames only.
         refine: Whether to order the best videos again by their likeness to each other (SuperGlobal).
         candidates: Number of nearest segments that are reranked.
+        like: Times of videos that resemble what is looked for; the others that were shown resemble it less.
+        unlike: Times of videos that do not.
+        seen: Times of the videos that were shown besides; None for the first 20 of the query without feedback.
+        display: ``best`` first, or ``diverse``: the best one of each kind.
     """
 
     sources: SourcesField = None
@@ -180,6 +186,45 @@ class SearchOptions:
     candidates: Annotated[
         int, Option(help="Number of nearest segments to rerank.", panel=None, minimum=1, maximum=1000)
     ] = CANDIDATES
+    like: Annotated[
+        tuple[TimePoint, ...],
+        Option(
+            help="A result that resembles what you look for, by its file and time: a.mp4@1:30. Repeatable; works "
+            "without QUERY too.",
+            panel="What to search",
+            metavar="FILE@TIME",
+            holds="times",
+            http_help="Times of videos that resemble what is looked for, as [id, seconds]; query may then be missing.",
+        ),
+    ] = ()
+    unlike: Annotated[
+        tuple[TimePoint, ...],
+        Option(
+            help="A result that differs from what you look for. Repeatable.",
+            panel="What to search",
+            metavar="FILE@TIME",
+            holds="times",
+            http_help="Times of videos that differ from what is looked for, as [id, seconds].",
+        ),
+    ] = ()
+    seen: Annotated[
+        tuple[TimePoint, ...] | None,
+        Option(
+            help="Times of videos that were shown and not judged, as [id, seconds]; default: the first 20 "
+            "without feedback.",
+            panel=None,
+            holds="times",
+        ),
+    ] = None
+    display: Annotated[
+        str,
+        Option(
+            help="What to show: the best results, or the best one of each kind, for exploring.",
+            panel="Output",
+            metavar="best|diverse",
+            choices=("best", "diverse"),
+        ),
+    ] = "best"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from vidret.types.queries import (
     LocateOptions,
     Query,
     SearchOptions,
+    TimePoint,
     VideoName,
 )
 from vidret.types.results import CopyGroup, Curve, Hit, Moment, SharedFootage
@@ -41,6 +42,10 @@ class Searchable(ABC):
         refine: bool = False,
         filters: Filters = ALL_VIDEOS,
         sources: Sequence[Source] | None = None,
+        like: Sequence[TimePoint] = (),
+        unlike: Sequence[TimePoint] = (),
+        seen: Sequence[TimePoint] | None = None,
+        display: str = "best",
     ) -> list[Hit]:
         """Find the videos that match a query.
 
@@ -62,6 +67,12 @@ class Searchable(ABC):
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.
+            like: Results that resemble what you look for most, as pairs of video and time in seconds. Every segment
+                is rated again by how much that choice tells for it (PicHunter), in any order of the choices. The query
+                may then be empty: it looks for what resembles them.
+            unlike: Results that differ from what you look for.
+            seen: Results that were shown besides; None for the first 20 of the query without feedback.
+            display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
 
         Returns:
             Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. A
@@ -82,6 +93,10 @@ class Searchable(ABC):
             refine=refine,
             filters=filters,
             sources=chosen,
+            like=tuple(like),
+            unlike=tuple(unlike),
+            seen=None if seen is None else tuple(seen),
+            display=display,
         )
         return self.search_with(query, options)
 

@@ -251,3 +251,23 @@ def test_moments_are_grouped_by_video(run: Runner, index: Path) -> None:
     assert run("search", "red", "--by", "scene", "--index", index)[0] == 2
     assert run("search", "red", "--by", "moment", "--rerank", "none", "--index", index)[0] == 2
     assert run("search", "--queries", "-", "--by", "moment", "--index", index)[0] == 2
+
+
+def test_results_are_judged_by_file_and_time(run: Runner, index: Path) -> None:
+    plain = json.loads(run("search", "red", "--index", index, "--json")[1])
+    last = plain[-1]
+    name = Path(last["path"]).name
+    liked = json.loads(run("search", "red", "--like", f"{name}@0:01", "--index", index, "--json")[1])
+    assert liked == json.loads(run("search", "red", "--like", f"{last['video']}@1", "--index", index, "--json")[1])
+    scores = [next(hit["score"] for hit in hits if hit["video"] == last["video"]) for hits in (plain, liked)]
+    assert scores[1] > scores[0]
+    alike = json.loads(run("search", "--like", f"{name}@1", "--index", index, "--json")[1])
+    assert alike[0]["video"] == last["video"]
+    for arguments in (
+        ["red", "--like", name],
+        ["--unlike", f"{name}@1"],
+        ["red", "--like", f"{name}@1", "--by", "moment"],
+    ):
+        assert run("search", *arguments, "--index", index)[0] == 2
+    assert run("search", "red", "--like", "none.mp4@1", "--index", index)[0] == 1
+    assert len(json.loads(run("search", "red", "--display", "diverse", "--index", index, "--json")[1])) == len(plain)

@@ -31,7 +31,7 @@ class HugeEngine:
         paths = [f"/{LONG}/{i}.mp4" for i in range(NUM_RESULTS)]
         self._videos = [StoredVideo(i, (path,), 9999.0, {}, True, "", 1, None) for i, path in enumerate(paths)]
 
-    def search(self, query: str, k: int, *, offset: int, at_least: float, sources: object) -> list[Hit]:
+    def search(self, query: str, k: int, *, offset: int, **_options: object) -> list[Hit]:
         numbers = range(NUM_RESULTS)[offset : offset + k]
         return [Hit(i, f"/{LONG}/{i}.mp4", Segment(i, 0, 0, 9), 1.0, 0.5, evidence=self.evidence) for i in numbers]
 

@@ -241,3 +241,19 @@ def test_pages_name_the_next(client: TestClient, engine: Engine) -> None:
     assert engine.locate("red", 3, offset=2, overlapping=True, weak=True) == every[2:5]
     with pytest.raises(VidretError, match="offset must be at least 0, got -1"):
         engine.search("red", offset=-1)
+
+
+def test_results_that_were_judged_change_the_order(client: TestClient, engine: Engine) -> None:
+    first, *_, last = engine.search("red", 10)
+    like, seen = [[last.video, last.time]], [[first.video, first.time]]
+    answer = client.post("/api/search", json={"query": "red", "like": like, "seen": seen})
+    hits = engine.search("red", like=[(last.video, last.time)], seen=[(first.video, first.time)])
+    assert [hit["score"] for hit in answer.json()["hits"]] == [hit.score for hit in hits]
+    assert hits != engine.search("red")
+    alike = client.post("/api/search", json={"like": like}).json()
+    assert alike["hits"][0]["video"] == last.video
+    assert (alike["query"], alike["interpretation"]) == (None, None)
+    for body in ({"unlike": like}, {}, {"query": "red", "like": [[last.video]]}, {"query": "red", "like": [["a", 1]]}):
+        assert client.post("/api/search", json=body).status_code == 422
+    refused = client.post("/api/search", json={"query": "red", "like": [[999, 1.0]]})
+    assert (refused.status_code, "like must name a video" in refused.json()["detail"]) == (422, True)

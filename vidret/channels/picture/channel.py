@@ -15,7 +15,7 @@ from jaxtyping import Float
 from vidret.align.baseline import UNRELATED
 from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments
+from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, weigh_points
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels
@@ -89,7 +89,10 @@ class PictureChannel:
         ids = list_segments(self.store, video_ids)
         stored = self.reranker.read_again(self._choose_reader(query), ids)
         videos = self._collect(query, stored)
-        return collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope) if videos else {}
+        if not videos:
+            return {}
+        videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)
+        return videos if query.weigh is None else weigh_points(videos, stored, query.weigh(stored.ids))
 
     def deepen(self, query: ChannelQuery, num_videos: int) -> int | None:
         """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
@@ -99,7 +102,9 @@ class PictureChannel:
 
     def _rate(self, query: ChannelQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
         """Return segments by video, with their evidence for each clause."""
-        return self._collect(query, self.reranker.read(self._choose_reader(query), ids), refine=refine)
+        stored = self.reranker.read(self._choose_reader(query), ids)
+        videos = self._collect(query, stored, refine=refine)
+        return videos if query.weigh is None else weigh_points(videos, stored, query.weigh(stored.ids))
 
     def _choose_reader(self, query: ChannelQuery) -> Ranker:
         """Return the ranker whose tokens are read: images and vectors are ranked by the best frames."""

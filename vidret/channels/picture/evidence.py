@@ -127,6 +127,20 @@ def collect_frames(
     return videos
 
 
+def weigh_points(
+    videos: Mapping[int, VideoPictures], stored: SegmentFeatures, weights: Float[np.ndarray, "clause segment"]
+) -> dict[int, VideoPictures]:
+    """Return the same points, with what the segment of each adds to its evidence, for each of the stored segments."""
+    rows = {segment: row for row, segment in enumerate(stored.segments)}
+    weighed = {}
+    for video_id, each in videos.items():
+        own = [rows[segment] for segment in each.segments]
+        num_points = [len(stored.times[row]) if len(each.times) > len(own) else 1 for row in own]
+        scores = each.scores + np.repeat(weights[:, own], num_points, axis=1)
+        weighed[video_id] = replace(each, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
+    return weighed
+
+
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:
     """Return the same points, those of some videos with less evidence."""
     return {

@@ -117,8 +117,10 @@ def search_command(
     """Find the videos that match a query."""
     query = " ".join(query_words) if query_words else None  # people forget the quotes
     others = sum(each is not None for each in (queries, clip))
+    if query is None and not image and not others and options.like:
+        query = ""
     if others + (query is not None or bool(image)) != 1:
-        rule = "give a query, --image FILE, both, or only --clip FILE or --queries FILE"
+        rule = "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"
         raise typer.BadParameter(rule, param_hint="QUERY")
     check_clip(clip, start, end)
     if by == "moment" and queries is not None:
@@ -146,10 +148,10 @@ def search_command(
         print_answers(engine, queries, options)
         return
     assert search_for is not None
-    if query is not None and options.rerank == "auto":
+    if query and options.rerank == "auto":
         show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
-    like = f"like {', '.join(map(str, image))}" if image else ""
-    heading = " ".join(each for each in (query, like) if each)
+    liked = [*map(str, image or []), *(str(video) for video, _ in options.like)]
+    heading = " ".join(each for each in (query, f"like {', '.join(liked)}" if liked else "") if each)
     if by == "moment":
         show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
@@ -214,8 +216,9 @@ def show_moments_by_video(
     """Print the best moments of all videos, grouped by video."""
     if options.rerank != "auto":
         raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
-    if options.refine:
-        raise typer.BadParameter("needs --by video, got moment", param_hint="--refine")
+    for flag, is_given in (("--refine", options.refine), ("--like", options.like or options.unlike)):
+        if is_given:
+            raise typer.BadParameter("needs --by video, got moment", param_hint=flag)
     wanted = LocateOptions(
         videos=options.k + options.offset,
         sources=options.sources,

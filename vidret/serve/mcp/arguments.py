@@ -110,6 +110,7 @@ AtLeastArgument = Annotated[
 ]
 CountField = Annotated[int, Field(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
 TimeField = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
+VideoTime = tuple[VideoField, TimeField]
 
 
 class ToolArguments(BaseModel):
@@ -118,8 +119,8 @@ class ToolArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SearchArguments(ToolArguments):
-    """Arguments of ``search``."""
+class QueryArguments(ToolArguments):
+    """Arguments of tools that search."""
 
     query: Annotated[fields.QueryText, Field(description="What is seen, said or written; -word excludes.")]
     k: CountField = 10
@@ -128,7 +129,20 @@ class SearchArguments(ToolArguments):
     sources: SourcesArgument = None
 
 
-class LocateArguments(SearchArguments):
+class SearchArguments(QueryArguments):
+    """Arguments of ``search``."""
+
+    like: Annotated[
+        list[VideoTime],
+        Field(max_length=fields.MAX_TIMES, description="Results that resemble what you look for: [video, time]."),
+    ] = []
+    unlike: Annotated[
+        list[VideoTime],
+        Field(max_length=fields.MAX_TIMES, description="Results that differ from what you look for: [video, time]."),
+    ] = []
+
+
+class LocateArguments(QueryArguments):
     """Arguments of ``locate``."""
 
     video: Annotated[VideoField | None, Field(description="Id of the only video to look in; default: all.")] = None

@@ -189,7 +189,13 @@ class ToolBox:
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
         hits = self.engine.search(
-            asked.query, asked.k, offset=asked.offset, at_least=asked.at_least, sources=asked.sources
+            asked.query,
+            asked.k,
+            offset=asked.offset,
+            at_least=asked.at_least,
+            sources=asked.sources,
+            like=asked.like,
+            unlike=asked.unlike,
         )
         return self._page("videos", map(tell_result, hits), asked, more=len(hits) == asked.k)
 
@@ -266,7 +272,7 @@ class ToolBox:
         return ToolReply(fit_page(head, "videos", rows, self.budget.characters, offset=asked.offset, more=more))
 
     def _page(
-        self, name: str, rows: Iterable[Mapping[str, Any]], asked: given.SearchArguments, *, more: bool
+        self, name: str, rows: Iterable[Mapping[str, Any]], asked: given.QueryArguments, *, more: bool
     ) -> ToolReply:
         limit = self.budget.characters
         return ToolReply(fit_page({}, name, rows, limit, offset=asked.offset, more=more, last=MAX_OFFSET))

@@ -59,7 +59,8 @@ class QueryRequest(BaseModel):
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
         """Refuse a request without a query, or with two; text may come with images."""
-        if (self.events is None) == (self.query is None and self.image is None):
+        has_query, is_liked = self.query is not None or self.image is not None, bool(getattr(self, "like", ()))
+        if (self.events is None) == (not has_query) and not (is_liked and not has_query):
             raise ValueError("query, image, both, or only events must be given")
         if self.gap is not None and self.events is None:
             raise ValueError("gap must come with events")
@@ -112,7 +113,7 @@ class FoundAnswer(BaseModel):
     """What answers of searches have besides the results. ``weak`` is true if nothing matches well: all are weak."""
 
     query: str | None = Field(examples=["a dog -beach"])
-    interpretation: InterpretationRow | None = Field(description="null for an image.")
+    interpretation: InterpretationRow | None = Field(description="null for an image, or without a query.")
     next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
@@ -190,8 +191,7 @@ async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     if body.events is not None:
         return Sequence(body.events, body.gap)
     if body.image is None:
-        assert body.query is not None
-        return body.query
+        return body.query or ""  # what was liked stands for an empty query
     encoded = [body.image] if isinstance(body.image, str) else body.image
     pictures = tuple([await images.read(each) for each in encoded])
     if body.query is None and len(pictures) == 1:

@@ -1,0 +1,200 @@
+"""Relevance feedback: what the results that were liked and those that were not say of every other segment.
+
+Somebody looks for a scene, and likes the result that resembles it most. How probable that choice is, were a segment the
+scene, follows from how much more the segment resembles what was liked than what was shown besides. The logarithm of the
+ratio of that probability and of a blind choice is evidence, in nats, which is added to that of the query.
+
+Reference: Cox et al. 2000, "The Bayesian image retrieval system, PicHunter"; several likes and the temperature as in
+Kratochvíl et al. 2020, "SOMHunter".
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from vidret.channels.base import ChannelQuery, TimeSpan
+from vidret.channels.picture.channel import PictureChannel
+from vidret.channels.picture.ranking import FrameRanker
+from vidret.errors import StoreError, VidretError
+from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
+from vidret.types import TimePoint
+
+TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
+MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
+MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
+NUM_NEAREST = 4096  # segments to the query, and to each like, of which those that both together rate best are reranked
+MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
+SAMPLE = 256  # segments from which the median distance is estimated
+KIND = 0.5  # share of the median distance within which segments show one kind of thing
+SEED = 1234
+
+Ids = Int64[np.ndarray, " _id"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Feedback:
+    """Vectors of what was judged, and how similarities become choices.
+
+    Attributes:
+        liked: What was liked.
+        unliked: What was marked as different from what is looked for.
+        seen: What was shown besides.
+        typical: Median similarity of two segments.
+    """
+
+    liked: Float32[np.ndarray, "like dim"]
+    unliked: Float32[np.ndarray, "unlike dim"]
+    seen: Float32[np.ndarray, "seen dim"]
+    typical: float
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of a choice, in units of similarity."""
+        return TEMPERATURE * max(1 - self.typical, 1e-3) / MEDIAN_DISTANCE
+
+    def rate(self, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
+        """Return the evidence of all choices for segments, in nats, given their unit vectors.
+
+        Each like competes with all that was shown and not liked. Without a like, each segment that was marked as
+        different competes with one that is as similar as two segments typically are.
+        """
+        if not len(self.liked):
+            unliked = vectors @ self.unliked.T
+            reference = np.full(len(vectors), self.typical, np.float32)
+            choices = [rate_choice(reference, each[:, None], self.temperature) for each in unliked.T]
+        else:
+            others = vectors @ np.concatenate([self.unliked, self.seen]).T
+            choices = [rate_choice(vectors @ liked, others, self.temperature) for liked in self.liked]
+        total: Float[np.ndarray, " segment"] = np.sum(choices, axis=0)
+        return total
+
+
+def rate_choice(
+    chosen: Float[np.ndarray, " segment"], others: Float[np.ndarray, "segment other"], temperature: float
+) -> Float[np.ndarray, " segment"]:
+    """Return the evidence of one choice for each segment, in nats, within plus and minus ``MAX_NATS``.
+
+    Args:
+        chosen: Similarity of the segment and of what was chosen.
+        others: Its similarities with what was not.
+        temperature: In units of similarity; the higher, the less a choice says.
+    """
+    ahead = np.minimum((others - chosen[:, None]) / temperature, MAX_LOGIT)
+    evidence = math.log(1 + ahead.shape[1]) - np.log1p(np.exp(ahead).sum(axis=1))
+    clipped: Float[np.ndarray, " segment"] = np.clip(evidence, -MAX_NATS, MAX_NATS)
+    return clipped
+
+
+class SegmentSpace:
+    """The vectors of the segments of an index, by id, time or video."""
+
+    def __init__(self, store: Store) -> None:
+        """Set the index."""
+        self._store = store
+        self._typical: tuple[int, float] = -1, 0.0
+
+    def read_feedback(
+        self, like: Sequence[TimePoint], unlike: Sequence[TimePoint], seen: Sequence[TimePoint]
+    ) -> Feedback | None:
+        """Return the feedback on times of videos; None without any.
+
+        Raises:
+            VidretError: A video is not in the index, or a time is not in a video.
+        """
+        if not like and not unlike:
+            return None
+        liked, unliked = self._find(like, "like"), self._find(unlike, "unlike")
+        shown = np.setdiff1d(self._find(seen, "seen"), [*liked, *unliked])
+        if both := set(liked.tolist()) & set(unliked.tolist()):
+            raise VidretError(f"like and unlike must differ, got {len(both)} segments for both")
+        room = max(MAX_OTHERS - len(unliked), 0)
+        if len(shown) > room:
+            shown = np.random.default_rng(SEED).choice(shown, room, replace=False)
+        vectors = [self.read(ids)[1] for ids in (liked, unliked, shown)]
+        return Feedback(liked=vectors[0], unliked=vectors[1], seen=vectors[2], typical=self.typical_similarity())
+
+    def read(self, ids: Ids) -> tuple[Ids, Float32[np.ndarray, "segment dim"]]:
+        """Return the ids of the segments that can be read, rising, and their unit vectors."""
+        kept, vectors = self._store.features.intact_vectors(np.asarray(ids, np.int64))
+        return kept, vectors.astype(np.float32)
+
+    def weigh(self, feedback: Feedback, ids: Ids) -> Float[np.ndarray, " segment"]:
+        """Return the evidence of feedback for segments, in the order of ``ids``; 0 for what cannot be read."""
+        kept, vectors = self.read(ids)
+        weights = dict(zip(kept.tolist(), feedback.rate(vectors).tolist(), strict=True))
+        return np.array([weights.get(key, 0.0) for key in ids.tolist()])
+
+    def find_candidates(self, pictures: PictureChannel, query: ChannelQuery, feedback: Feedback) -> list[TimeSpan]:
+        """Return the middles of the segments that a query and feedback together rate best, ``depth`` of them.
+
+        The evidence of a choice can only be added to what the query finds, or to what resembles a like: of an index
+        with more than ``NUM_NEAREST`` segments, that many of each are rated.
+        """
+        free = [own for clause, own in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
+        if not free or "picture" not in query.sources:
+            return []
+        asked = np.concatenate([np.stack([each.positive.sentence for each in free]), feedback.liked])
+        num_nearest = min(max(NUM_NEAREST, query.depth), self._store.max_k or len(self._store))
+        _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
+        ids, vectors = self.read(nearest[nearest >= 0])
+        scale = pictures.find_scale(FrameRanker())
+        own = [scale.rate(vectors @ each.positive.sentence + each.positive.offset) for each in free]
+        evidence = np.max(own, axis=0) + feedback.rate(vectors)
+        best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
+        middles = [(each.video, (each.start + each.end) / 2) for each in self._store.segments.intact(best).values()]
+        return [(video_id, time_s, time_s) for video_id, time_s in middles]
+
+    def find_at(self, video_id: int, time_s: float) -> int | None:
+        """Return the id of the segment that holds a time of a video, or of the nearest; None if it has none."""
+        held = self._store.overlapping_segments([(video_id, time_s, time_s)])
+        if len(held):
+            return int(held[-1])
+        own = self._store.segments.intact(self._store.segments.ids_of_video(video_id))
+        return min(own, key=lambda key: max(own[key].start - time_s, time_s - own[key].end), default=None)
+
+    def typical_similarity(self) -> float:
+        """Return the median similarity of two segments, estimated from a sample."""
+        generation = self._store.generation
+        if self._typical[0] != generation:
+            ids = self._store.searchable()
+            sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64))]
+            _, vectors = self.read(sample)
+            rows, columns = np.triu_indices(len(vectors), 1)
+            similarities = (vectors @ vectors.T)[rows, columns]
+            self._typical = generation, float(np.median(similarities)) if len(similarities) else 0.0
+        return self._typical[1]
+
+    def pick_kinds(self, points: Sequence[tuple[int, float]], limit: int) -> list[int]:
+        """Return the indices of the first point of each kind, in order: those unlike all that came before them."""
+        radius = 1 - KIND * (1 - self.typical_similarity())
+        picked: list[int] = []
+        leaders: list[Float32[np.ndarray, " dim"]] = []
+        for index, (video_id, time_s) in enumerate(points):
+            key = self.find_at(video_id, time_s)
+            _, vectors = self.read(np.array([] if key is None else [key], np.int64))
+            if len(vectors) and leaders and float((np.stack(leaders) @ vectors[0]).max()) > radius:
+                continue
+            picked.append(index)
+            leaders += [*vectors]
+            if len(picked) == limit:
+                break
+        return picked
+
+    def _find(self, points: Sequence[TimePoint], name: str) -> Ids:
+        """Return the ids of the segments at some times, rising, each once."""
+        found = set()
+        for video, time_s in points:
+            if not 0 <= time_s < math.inf:
+                raise VidretError(f"{name} must have a time of 0 or more seconds, got {time_s:g}")
+            try:
+                key = self.find_at(look_up_video(self._store, video), time_s)
+            except StoreError as error:
+                raise VidretError(f"{name} must name a video of the index: {error}") from error
+            if key is None:
+                raise VidretError(f"{name} must name a video with a segment, got {video}")
+            found.add(key)
+        return np.array(sorted(found), np.int64)
