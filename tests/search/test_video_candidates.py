@@ -200,7 +200,7 @@ def test_score_is_at_least_that_of_each_source_and_a_silent_one_adds_nothing(see
     (alone,), (both,) = VideoCandidates(structure, pictures, {}), VideoCandidates(structure, pictures, texts)
     assert alone.score == score
     assert both.score >= max(score, *(match.evidence for match in texts[1][0])) - 1e-9
-    silent = {1: [[replace(match, evidence=ABSENT) for match in texts[1][0]]]}
+    silent = {1: [[match._replace(evidence=ABSENT) for match in texts[1][0]]]}
     (quiet,) = VideoCandidates(structure, pictures, silent)
     assert quiet.score == pytest.approx(score, abs=1e-3)
 

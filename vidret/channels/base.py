@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -55,14 +55,8 @@ class EncodedQuery:
     negatives: tuple[TextEmbedding, ...] = ()
     is_text: bool = True
 
-    @property
-    def texts(self) -> list[TextEmbedding]:
-        """The positive part, then the negative terms."""
-        return [self.positive, *self.negatives]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(NamedTuple):
     """Something in a video, from one time to another, that speaks for a clause.
 
     Attributes:

@@ -11,7 +11,6 @@ import numpy as np
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import has_frame_vectors
-from vidret.errors import VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.found_videos import NO_STANDARD, FoundVideo, ScoreStandard
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans, find_similarity
@@ -247,7 +246,7 @@ class FusedResults:
             weak=video.weak,
             by="words" if by_words else by_picture,
             similarity=None if by_words or grounder is not None else find_similarity(scores, span),
-            evidence=self._make_evidence(span.parts),
+            evidence=make_evidence(span.parts, self._texts),
             events=list_events(span, question.structure),
         )
 
@@ -274,7 +273,7 @@ class FusedResults:
     def _make_hit(self, found: FoundVideo) -> Hit:
         video, structure = found.scores, found.structure
         parts = [part for clause in range(len(structure.clauses)) for part in find_parts(video, clause)]
-        evidence = self._make_evidence(parts) if found.is_text else ()
+        evidence = make_evidence(parts, self._texts) if found.is_text else ()
         is_word = bool(evidence) and evidence[0].source != "picture"
         time_s = evidence[0].start if is_word and len(structure.clauses) == 1 else video.time_s[0]
         best: dict[Source, float] = {}
@@ -313,10 +312,6 @@ class FusedResults:
         video.cuts = find_cuts(self._pictures.store, video.video_id)
         spans = find_placed_spans(video, structure, k=1, overlapping=False)
         return list_events(spans[0], structure) if spans else ()
-
-    def _make_evidence(self, parts: Sequence[SpanPart]) -> tuple[Evidence, ...]:
-        """Return the evidence of some matches; an index without words has none."""
-        return () if self._texts is None else make_evidence(parts, self._texts)
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""
@@ -366,16 +361,6 @@ def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, 
     )
 
 
-def check_sources(sources: Sequence[str] | None) -> None:
-    """Check the names of sources.
-
-    Raises:
-        VidretError: One is unknown, or there is none.
-    """
-    if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
-        raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
-
-
 def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
     """Return the best match of each source for a clause: for several clauses, at the time at which it was placed."""
     parts = []
@@ -402,9 +387,9 @@ def _holds(start_s: float, end_s: float, time_s: float) -> bool:
     return start_s - TOLERANCE_S <= time_s <= end_s + TOLERANCE_S
 
 
-def make_evidence(parts: Sequence[SpanPart], texts: TextChannel) -> tuple[Evidence, ...]:
-    """Return the evidence of some matches, best first, with each one's share of the score."""
-    if not parts:
+def make_evidence(parts: Sequence[SpanPart], texts: TextChannel | None) -> tuple[Evidence, ...]:
+    """Return the evidence of some matches, best first, with each one's share of the score; none without words."""
+    if not parts or texts is None:
         return ()
     weights = np.exp([part.score - max(each.score for each in parts) for part in parts])
     shares = weights / weights.sum()

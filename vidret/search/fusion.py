@@ -208,7 +208,7 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
 
 
 def _add_evidence(matches: Sequence[Match], nats: float) -> Sequence[Match]:
-    return [replace(match, evidence=match.evidence + nats) for match in matches] if nats else matches
+    return [match._replace(evidence=match.evidence + nats) for match in matches] if nats else matches
 
 
 @lru_cache(maxsize=1)

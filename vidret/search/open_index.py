@@ -15,7 +15,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.found_videos import FoundVideo
-from vidret.search.fused_results import FusedResults, check_sources
+from vidret.search.fused_results import FusedResults
 from vidret.search.heads.base import MomentHead
 from vidret.search.locating import choose_video, rate_video, read_curve
 from vidret.search.models import Models
@@ -26,7 +26,7 @@ from vidret.store.joined.texts import open_texts
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import strip_query
-from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
+from vidret.types import SOURCES, Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence
 
 logger = logging.getLogger(__name__)
@@ -164,18 +164,20 @@ class OpenIndex:
         """Check that the index can answer a query.
 
         Raises:
-            VidretError: Words are asked for, and the index has none, or the query has none to compare with them; or it
-                excludes what it looks for, or mentions an unknown concept.
+            VidretError: A source is unknown; words are asked for, and the index has none, or the query has none to
+                compare with them; or it excludes what it looks for, or mentions an unknown concept.
         """
-        check_sources(options.sources)
+        sources = options.sources
+        if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
+            raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
         self.encoder.check_mentions(query)
-        if options.sources is not None and "picture" not in options.sources:
+        if sources is not None and "picture" not in sources:
             if not self.has_words:
                 raise self._explain_wordless()
             if not isinstance(query, str | EventSequence):
                 raise VidretError("sources must include picture for an image or a vector, got words only")
             parse_structure(query).check_words()
-        elif options.sources not in (None, ("picture",)) and not self.has_words:
+        elif sources not in (None, ("picture",)) and not self.has_words:
             raise self._explain_wordless()
 
     def _explain_wordless(self) -> VidretError:

@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class VideoCandidates:
             for video_id in {**pictures, **texts}
             if not phrased or (video_id in texts and all(texts[video_id][index] for index in phrased))
         ]
-        self._bounds = {video_id: self._bound(video_id) for video_id in self._video_ids}
+        bound = self._bound if structure.is_joint else partial(self._sum_clause, 0)
+        self._bounds = {video_id: bound(video_id) for video_id in self._video_ids}
 
     def __len__(self) -> int:
         """Return the number of videos, with those left out."""
@@ -85,10 +87,10 @@ class VideoCandidates:
     def _bound(self, video_id: int) -> float:
         """Return a score that a video cannot exceed."""
         steps = self._structure.steps
-        totals = [sum(self._sum_clause(video_id, clause) for clause in step) / math.sqrt(len(step)) for step in steps]
+        totals = [sum(self._sum_clause(clause, video_id) for clause in step) / math.sqrt(len(step)) for step in steps]
         return sum(totals) / math.sqrt(len(steps))
 
-    def _sum_clause(self, video_id: int, clause: int) -> float:
+    def _sum_clause(self, clause: int, video_id: int) -> float:
         picture = max(ABSENT, self._pictures[video_id].best[clause]) if video_id in self._pictures else ABSENT
         return sum_sources(find_best(picture, self._texts[video_id][clause])) if video_id in self._texts else picture
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
@@ -112,8 +112,7 @@ class NewSegment:
     text: TimedText | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentLocation:
+class SegmentLocation(NamedTuple):
     """Where the vectors and tokens of a segment are in the feature files, and their checksums."""
 
     row: int
@@ -126,8 +125,7 @@ class SegmentLocation:
     tokens_sum: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredRow:
+class StoredRow(NamedTuple):
     """The row of a segment in the catalog; ``times`` of frames are in seconds. A new one may have a ``text``."""
 
     segment: Segment

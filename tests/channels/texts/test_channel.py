@@ -19,6 +19,7 @@ from vidret.channels.picture.scales import (
     PictureScale,
     lower_hinted,
 )
+from vidret.channels.registry import KINDS
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
@@ -29,7 +30,6 @@ from vidret.channels.texts.channel import (
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
-    hints_at,
     rate_texts,
 )
 from vidret.channels.texts.matching import TextMatches
@@ -150,9 +150,11 @@ def test_a_word_by_itself_mostly_names_a_thing_that_is_seen() -> None:
 def test_hints_raise_the_words_that_they_name_and_lower_pictures() -> None:
     plain, sign, voice = make_clause("the line is busy"), make_clause("a busy sign"), make_clause("a busy voice")
     report = make_clause("someone says that the line is busy")
-    assert [hints_at(each, "speech") for each in (plain, sign, voice, report)] == [False, False, True, True]
-    assert [hints_at(each, "subtitles") for each in (plain, sign, voice, report)] == [False, False, True, True]
-    assert [hints_at(each, "screen") for each in (plain, sign, voice, report)] == [False, True, False, False]
+    asked = {
+        source: [KINDS[source].is_asked_for(each.source) for each in (plain, sign, voice, report)] for source in KINDS
+    }
+    assert asked["speech"] == asked["subtitles"] == [False, False, True, True]
+    assert asked["screen"] == [False, True, False, False]
     losses = [lower_hinted(each) for each in (plain, sign, voice, report)]
     assert losses == pytest.approx([0, -HINTED, -HINTED, -HINTED - REPORTED])
     meant = replace(OneMatch(), information=0.0, cosine=0.9)  # nothing but its meaning

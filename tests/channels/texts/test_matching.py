@@ -154,9 +154,9 @@ def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
 def test_marks_are_the_matching_words(matcher: TextMatcher) -> None:
     match = find(matcher, "the busy lines")[0]
     text = match.text
-    marked = [text[start:end] for start, end in matcher.mark(text, match.stems)]
+    marked = [text[start:end] for start, end in matcher._store.index.find_words(text, match.stems)]
     assert marked == ["line", "busy"], "without stop words"
-    assert matcher.mark(text, frozenset()) == ()
+    assert matcher._store.index.find_words(text, frozenset()) == ()
 
 
 @pytest.mark.parametrize("query", ["is it the", "I'm what you're", "isn't that his"])
@@ -167,7 +167,11 @@ def test_stop_words_are_no_evidence(matcher: TextMatcher, query: str) -> None:
 def test_stop_words_in_quotes_are_evidence(matcher: TextMatcher) -> None:
     (match,) = find(matcher, "line", ["the line is"])
     text = match.text
-    assert {text[start:end] for start, end in matcher.mark(text, match.stems)} == {"the", "line", "is"}
+    assert {text[start:end] for start, end in matcher._store.index.find_words(text, match.stems)} == {
+        "the",
+        "line",
+        "is",
+    }
 
 
 def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:

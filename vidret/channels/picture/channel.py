@@ -18,7 +18,7 @@ from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, weigh_points
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.channels.picture.refining import refine_ranking
-from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels
+from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels, widen
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.store.store import Store
@@ -207,7 +207,8 @@ def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int])
         return ids
     ids, vectors = store.features.intact_vectors(ids)
     by_video = np.array([owners[key] for key in ids.tolist()])
-    order = np.lexsort((-(vectors.astype(np.float32) @ query.positive.sentence), by_video))
+    similarities = widen([vectors])[0] @ query.positive.sentence
+    order = np.lexsort((-similarities, by_video))
     starts = np.flatnonzero(np.diff(by_video[order], prepend=-1))
     ranks = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
     return np.sort(ids[order[ranks < NEAREST_SEGMENTS]])

@@ -91,16 +91,13 @@ class Reranker:
         )
 
     def rerank(self, query: EncodedQuery, stored: SegmentFeatures, ranker: Ranker, *, typical: float) -> RankedSegments:
-        """Return segments as a query orders them; ``typical`` is the mean score of unrelated queries."""
+        """Return segments in the order of their scores for a query.
+
+        A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
+        """
         if not len(stored.ids):
             return NO_SEGMENTS
-        levels = ranker.score(query.texts, stored.packed, stored.frames)
-        return self._order(query, stored, levels, ranker, typical)
-
-    def _order(
-        self, query: EncodedQuery, stored: SegmentFeatures, levels: Levels, ranker: Ranker, typical: float
-    ) -> RankedSegments:
-        """Order segments by score; a negative term lowers it by how much that term scores above unrelated queries."""
+        levels = ranker.score([query.positive, *query.negatives], stored.packed, stored.frames)
         calibration = self._calibrations.find(ranker, stored) if query.is_text else None
         if calibration is not None:
             levels = calibration.correct(levels, stored.ids)

@@ -142,7 +142,7 @@ class TextChannel:
 
     def mark(self, match: Match) -> tuple[tuple[int, int], ...]:
         """Return where a match holds words of the clause, as start and end in characters."""
-        return self._matcher.mark(match.text, match.stems)
+        return self.texts.index.find_words(match.text, match.stems)
 
     # Unrelated texts
 
@@ -180,13 +180,8 @@ def rate_texts(
     own_levels = np.array([levels[source] for source in sources], np.float64)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
-    hints = {source: hint if hints_at(clause, source) else 0.0 for source in levels}
+    hints = {source: hint if KINDS[source].is_asked_for(clause.source) else 0.0 for source in levels}
     by_meaning += np.array([hints[source] for source in sources], np.float64)
     loss = SHORT / max(matches.num_words, 1) if clause.source is None and not clause.phrases else 0.0
     rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss
     return rated
-
-
-def hints_at(clause: Clause, source: TextSource) -> bool:
-    """Return whether a clause hints at a source; subtitles are speech that was written down."""
-    return KINDS[source].is_asked_for(clause.source)

@@ -127,10 +127,6 @@ class TextMatcher:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
         return self._store.find_contents(self._store.index.find_tracks(term))
 
-    def mark(self, text: str, stems: frozenset[str]) -> tuple[tuple[int, int], ...]:
-        """Return the places of the words of a text that have one of these stems, in characters."""
-        return self._store.index.find_words(text, stems)
-
     def _find_phrases(self, phrases: Sequence[str], allowed: AllowedTexts | None = None) -> np.ndarray:
         ids = [self._store.find_phrase(phrase, PHRASES, allowed) for phrase in phrases]
         return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)

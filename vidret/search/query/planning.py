@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32
 
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.encode.encoder import Encoder
@@ -78,13 +77,11 @@ def plan(
     return AnalysedQuery(
         structure=structure,
         embeddings=texts[: len(clauses)],
-        vectors=_encode_sentences([clause.content for clause in clauses], holds),
+        vectors=np.zeros((len(clauses), 0), np.float32)
+        if holds is None
+        else load_sentence_encoder().encode([clause.content for clause in clauses]),
         negatives=texts[len(clauses) :],
     )
-
-
-def _encode_sentences(texts: Sequence[str], holds: HoldsText | None) -> Float32[np.ndarray, "text dim"]:
-    return np.zeros((len(texts), 0), np.float32) if holds is None else load_sentence_encoder().encode(texts)
 
 
 def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:

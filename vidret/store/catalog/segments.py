@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from vidret.store.catalog.texts import TextTables
 from vidret.store.records import SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange
 
-_list_values = attrgetter(*(each.name for each in fields(SegmentLocation)))  # astuple would copy each value
 EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
 
 
@@ -34,7 +31,7 @@ class Segments:
         ids = []
         with self._database.transaction():
             for row, shots in stored:
-                segment, columns = row.segment, _list_values(row.location)
+                segment, columns = row.segment, row.location
                 segment_id = self._database.value(
                     f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
                     f" VALUES (?, ?, ?, ?, {', '.join('?' * len(columns))}, ?) RETURNING id",
