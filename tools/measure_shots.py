@@ -24,10 +24,11 @@ import av
 import numpy as np
 from harness import print_rows, read_rows
 
-from vidret.video.grey import grey_from_luma
+from vidret.video.grey import Grey, grey_from_luma
 from vidret.video.shots.cuts import ShotDetector
 
 TOLERANCE = 1  # frames
+AT_ONCE = 32  # frames, as indexing adds them to the detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def find_visible_cuts(events: Sequence[dict[str, Any]], duration_s: float) -> li
 
 
 def measure(path: Path) -> Measured:
-    """Decode a film on one thread, and pass every frame to the detector."""
+    """Decode a film on one thread, and pass all frames to the detector."""
     detector, transitions, times_s = ShotDetector(), [], []
+    greys: list[Grey] = []
     decoding_s = detecting_s = 0.0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -74,13 +76,18 @@ def measure(path: Path) -> Measured:
             frame = next(frames, None)
             decoded = time.process_time()
             decoding_s += decoded - started
+            if frame is not None:
+                plane = frame.planes[0]
+                luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+                greys.append(grey_from_luma(luma))
+                times_s.append(frame.time)
+            if greys and (frame is None or len(greys) == AT_ONCE):
+                for _, own in detector.add(np.stack(greys), times_s[-len(greys) :]):
+                    transitions += own
+                greys = []
+            detecting_s += time.process_time() - decoded
             if frame is None:
                 break
-            plane = frame.planes[0]
-            luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-            transitions += detector.add(grey_from_luma(luma), frame.time)
-            times_s.append(frame.time)
-            detecting_s += time.process_time() - decoded
     transitions += detector.finish()
     cuts = [transition.frame for transition in transitions if transition.kind == "cut"]
     return Measured(times_s, cuts, len(transitions) - len(cuts), decoding_s, detecting_s)

@@ -38,6 +38,11 @@ class FrameArrays:
         """Return the time from the start of the first frame to the end of the last, in seconds."""
         return self.duration - float(self.frames.times[0])
 
+    @property
+    def num_pixels(self) -> int:
+        """Return the number of pixels of a frame."""
+        return int(self.frames.pixels[0, :, :, 0].size)
+
     def fingerprint(self) -> str:
         """Return the identity of the content: SHA-256 of the shape, the duration, the times and the pixels."""
         pixels, times = self.frames.pixels, self.frames.times

@@ -114,6 +114,11 @@ class VideoInfo:
         return self.average_rate or self.num_frames / max(self.shown_seconds, 1e-6)
 
     @property
+    def num_pixels(self) -> int:
+        """Return the number of pixels of a frame."""
+        return self.width * self.height
+
+    @property
     def unbroken_seconds(self) -> float:
         """Return the time from the start of the first frame to the first gap, where even sampling ends, in seconds."""
         return timeline.first_gap_start(self.times, self.duration) - self.start

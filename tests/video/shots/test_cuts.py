@@ -1,6 +1,7 @@
 """Shot detection, on small grey pictures made here and on films that are encoded here."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -34,10 +35,24 @@ def shot(seed: int, num_frames: int, noise: float = 1.5) -> list[Picture]:
 
 def detect(frames: Iterable[Picture], times: Sequence[float] | None = None, fps: float = 25.0) -> list[Transition]:
     """Return all transitions of a film."""
-    detector, found = ShotDetector(), []
-    for index, frame in enumerate(frames):
-        found += detector.add(frame, times[index] if times is not None else index / fps)
-    return found + detector.finish()
+    return [transition for _, own in follow(list(frames), times, fps=fps) for transition in own]
+
+
+def follow(
+    frames: Sequence[Picture],
+    times: Sequence[float] | None = None,
+    fps: float = 25.0,
+    at_once: Sequence[int] = (32,),
+) -> list[tuple[int, list[Transition]]]:
+    """Return the steps of detecting a film; frames are added by these numbers in turn."""
+    times = [index / fps for index in range(len(frames))] if times is None else times
+    detector, steps, first = ShotDetector(), [], 0
+    for number in cycle(at_once):
+        if first >= len(frames):
+            break
+        steps += detector.add(np.stack(frames[first : first + number]), times[first : first + number])
+        first += number
+    return [*steps, (len(frames), detector.finish())]
 
 
 def cuts(frames: Iterable[Picture], fps: float = 25.0) -> list[int]:
@@ -101,7 +116,7 @@ def test_every_frame_is_decided_soon(fps: float) -> None:
     detector = ShotDetector()
     film = shot(6, 15) + shot(7, 15)
     for index, frame in enumerate(film):
-        detector.add(frame, index / fps)
+        detector.add(frame[None], [index / fps])
         undecided = range(detector.num_decided, index + 1)
         assert len(undecided) <= MAX_LAG
         assert all((index - each) / fps <= MAX_LAG_S for each in undecided)
@@ -109,10 +124,19 @@ def test_every_frame_is_decided_soon(fps: float) -> None:
     assert detector.num_decided == len(film)
 
 
+@pytest.mark.parametrize("at_once", [(1,), (3, 1, 7), (8,), (100,)])
+def test_frames_added_together_are_decided_as_one_by_one(at_once: Sequence[int]) -> None:
+    film = shot(1, 40) + shot(2, 13) + blend(shot(2, 20), shot(3, 20)) + shot(3, 60) + shot(4, 2) + shot(3, 30)
+    steps = follow(film, at_once=at_once)
+    assert sum(len(own) for _, own in steps) >= 2
+    assert steps == follow(film, at_once=(1,))
+
+
 def test_more_cuts_than_anybody_makes_are_left_out_and_reported() -> None:
     detector, found = ShotDetector(), []
     for index, seed in enumerate(np.repeat(np.arange(200), 6)):
-        found += detector.add(scene(int(seed)), index / 25)
+        for _, own in detector.add(scene(int(seed))[None], [index / 25]):
+            found += own
     assert len(found) == MAX_CUTS_PER_MINUTE
     assert detector.is_capped
 

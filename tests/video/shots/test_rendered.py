@@ -52,10 +52,10 @@ def to_plane(picture: NDArray[np.float64], rng: np.random.Generator) -> Plane:
 
 def detect(frames: Sequence[Plane], times: Sequence[float] | None = None) -> list[Transition]:
     """Return all transitions of a film."""
-    detector, found = ShotDetector(), []
-    for index, frame in enumerate(frames):
-        found += detector.add(grey_from_luma(frame), index / FPS if times is None else times[index])
-    return found + detector.finish()
+    detector = ShotDetector()
+    greys = np.stack([grey_from_luma(frame) for frame in frames])
+    steps = detector.add(greys, [index / FPS for index in range(len(frames))] if times is None else times)
+    return [transition for _, own in steps for transition in own] + detector.finish()
 
 
 def cuts(found: Sequence[Transition]) -> list[int]:
@@ -204,8 +204,8 @@ def test_no_minute_has_more_cuts_than_the_cap(fps: int) -> None:
     scenes = [grey_from_luma(film(shot, 1)[0]) for shot in range(60, 66)]
     detector, times = ShotDetector(), []
     for index in range(150 * fps):
-        found = detector.add(scenes[index // 6 % len(scenes)], index / fps)
-        times += [each.frame / fps for each in found if each.kind == "cut"]
+        steps = detector.add(scenes[index // 6 % len(scenes)][None], [index / fps])
+        times += [each.frame / fps for _, found in steps for each in found if each.kind == "cut"]
     for start in times:
         assert sum(start <= each < start + 60 for each in times) <= MAX_CUTS_PER_MINUTE
     assert detector.is_capped == (fps / 6 * 60 > MAX_CUTS_PER_MINUTE)

@@ -14,16 +14,17 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import product
 
-from vidret.video.grey import (
-    Grey,
+from vidret.video.grey import Greys
+from vidret.video.shots.envelopes import (
+    NEAR,
     GreyFrame,
-    correlate_greys,
+    GreyFrames,
+    correlate,
     envelope_distance,
     leave_envelopes,
-    mean_difference,
     to_cells,
 )
-from vidret.video.shots.gradual import GradualFinder, Transition
+from vidret.video.shots.gradual import Decided, GradualFinder, Transition
 
 # Chosen together on about 600 changes in 190 films; F1 changes by less than 0.005 for _RATIO between 3.4 and 4.0.
 _RATIO = 3.65  # distance across a cut, over that between the frames beside it
@@ -32,7 +33,6 @@ _NUM_BESIDE = 4  # frames before and after a cut that the threshold looks at
 _MIN_DISTANCE = _RATIO * _BASE
 _MIN_CHANGED = 0.6  # share of the picture's cells
 _MAX_CORRELATION = 0.9
-_NEAR = 4  # frames; a change that is undone within them is a flash
 _FAR = 8  # frames; within them, a flash is so strong that what follows differs by less than _UNDONE of it
 _UNDONE = 0.25
 _CHANGED = 2.0  # grey levels by which the mean of a cell must change
@@ -51,6 +51,7 @@ class ShotDetector:
     """
 
     def __init__(self) -> None:
+        self._made = GreyFrames()
         self._frames: deque[GreyFrame] = deque(maxlen=2 * _FAR + 1)
         self._num_frames = self._num_decided = 0
         self._num_compared = 0  # frames before this one are answered by _may_differ
@@ -72,19 +73,44 @@ class ShotDetector:
         """Whether cuts were left out because there were more than ``MAX_CUTS_PER_MINUTE``."""
         return self._is_capped
 
-    def add(self, grey: Grey, time_s: float) -> list[Transition]:
-        """Add the next frame in order of display, and return the transitions that are decided by it.
+    def add(self, greys: Greys, times_s: Sequence[float]) -> list[tuple[int, list[Transition]]]:
+        """Add the next frames in order of display, and return what they decide, step by step.
 
-        The picture is kept, and must not be changed. A gradual transition is decided up to 2 s after its end.
+        A step is ``num_decided`` after it, and the transitions that it decides. The pictures are kept, and must not be
+        changed. How many frames are added at once changes no step. A gradual transition is decided up to 2 s after its
+        end.
         """
-        self._frames.append(GreyFrame(grey, time_s))
-        self._num_frames += 1
-        is_enough = self._num_frames - self._num_decided >= _NEAR or self._is_due()
-        return self._advance(is_end=False) if is_enough else []
+        decided: list[Decided] = []
+        steps = []
+        for frame in self._made.make(greys, times_s):
+            self._frames.append(frame)
+            self._num_frames += 1
+            if self._num_frames - self._num_decided >= NEAR or self._is_due():
+                self._decide(decided, is_end=False)
+                steps.append(self._num_decided)
+        return self._find_transitions(decided, steps)
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames; no frame may follow."""
-        return self._advance(is_end=True) + self._gradual.finish()
+        decided: list[Decided] = []
+        self._decide(decided, is_end=True)
+        found = [transition for _, own in self._find_transitions(decided, [self._num_decided]) for transition in own]
+        return found + self._gradual.finish()
+
+    def _find_transitions(self, decided: Sequence[Decided], steps: Sequence[int]) -> list[tuple[int, list[Transition]]]:
+        """Return the transitions that are found with the frames that each step decided."""
+        gradual = self._gradual.add(decided)
+        found: list[tuple[int, list[Transition]]] = []
+        position = 0
+        for num_decided in steps:
+            own: list[Transition] = []
+            while position < len(decided) and decided[position].index < num_decided:
+                index, is_cut = decided[position].index, decided[position].is_cut
+                own += [Transition(index, index, "cut")] if is_cut else []
+                own += gradual.get(index, [])
+                position += 1
+            found.append((num_decided, own))
+        return found
 
     def _position(self) -> int:
         """Return where the first undecided frame is among those that are held."""
@@ -94,9 +120,8 @@ class ShotDetector:
         age_s = self._frames[-1].time_s - self._frames[self._position()].time_s
         return self._num_frames - 1 - self._num_decided >= _FAR - 1 or age_s >= _DECISION_S
 
-    def _advance(self, *, is_end: bool) -> list[Transition]:
-        """Decide the frames that can be decided."""
-        found = []
+    def _decide(self, decided: list[Decided], *, is_end: bool) -> None:
+        """Add the frames that can be decided."""
         while self._num_decided < self._num_frames:
             index, position = self._num_decided, self._position()
             if not self._may_cut(index, position):
@@ -106,21 +131,18 @@ class ShotDetector:
             else:
                 break
             self._num_decided += 1
-            found += [Transition(index, index, "cut")] if is_cut else []
-            found += self._gradual.add(self._frames[position], index, is_cut=is_cut)
-        return found
+            decided.append(Decided(self._frames[position], index, is_cut))
 
     def _may_cut(self, index: int, position: int) -> bool:
         """Return False where the frames around some following ones are alike, so that none of them is a cut.
 
-        Every cut makes all frames up to _NEAR apart across it differ, so one comparison speaks for _NEAR frames.
+        Every cut makes all frames up to NEAR apart across it differ, so one comparison speaks for NEAR frames.
         """
-        if index >= self._num_compared and 0 < position <= len(self._frames) - _NEAR:
-            self._num_compared = index + _NEAR
-            before, after = self._frames[position - 1], self._frames[position - 1 + _NEAR]
-            self._may_differ = (
-                mean_difference(before, after) >= _MIN_DISTANCE and envelope_distance(before, after) >= _MIN_DISTANCE
-            )
+        if index >= self._num_compared and 0 < position <= len(self._frames) - NEAR:
+            self._num_compared = index + NEAR
+            after = self._frames[position - 1 + NEAR]
+            # No distance is above the plain difference, which is cheaper.
+            self._may_differ = after.near_difference >= _MIN_DISTANCE and after.near_distance >= _MIN_DISTANCE
         return index > 0 and (index >= self._num_compared or self._may_differ)
 
     def _allow_cut(self, time_s: float) -> bool:
@@ -134,14 +156,13 @@ class ShotDetector:
 
 
 def _starts_shot(frames: Sequence[GreyFrame], position: int) -> bool:
-    # No distance is above the plain difference, which is cheaper.
-    if mean_difference(frames[position - 1], frames[position]) < _MIN_DISTANCE:
+    if frames[position].difference < _MIN_DISTANCE:
         return False
-    step = envelope_distance(frames[position - 1], frames[position])
+    step = frames[position].step
     if step < _MIN_DISTANCE:
         return False
-    before = [_step(frames, index) for index in range(max(1, position - _NUM_BESIDE), position)]
-    after = [_step(frames, index) for index in range(position + 1, min(len(frames), position + 1 + _NUM_BESIDE))]
+    before = [frames[index].step for index in range(max(1, position - _NUM_BESIDE), position)]
+    after = [frames[index].step for index in range(position + 1, min(len(frames), position + 1 + _NUM_BESIDE))]
     beside = before + after
     threshold = _RATIO * (_BASE + (sum(beside) / len(beside) if beside else 0.0))
     is_largest = step > max(before[-_NUM_RIVALS:], default=0.0) and step >= max(after[:_NUM_RIVALS], default=0.0)
@@ -150,8 +171,8 @@ def _starts_shot(frames: Sequence[GreyFrame], position: int) -> bool:
     earlier = range(position - 1, max(0, position - _FAR) - 1, -1)
     later = range(position, min(len(frames), position + _FAR))
     spans = [(frames[one], frames[other], other - one) for one, other in product(earlier, later) if other - one <= _FAR]
-    return all(_are_different(one, other, threshold) for one, other, length in spans if length <= _NEAR) and all(
-        envelope_distance(one, other) >= _UNDONE * step for one, other, length in spans if length > _NEAR
+    return all(_are_different(one, other, threshold) for one, other, length in spans if length <= NEAR) and all(
+        envelope_distance(one, other) >= _UNDONE * step for one, other, length in spans if length > NEAR
     )
 
 
@@ -164,12 +185,4 @@ def _are_different(one: GreyFrame, other: GreyFrame, threshold: float) -> bool:
     changed = change > _CHANGED
     if changed.sum() < _MIN_CHANGED * (changed | (texture > _TEXTURED)).sum():
         return False
-    return correlate_greys(one.grey, other.grey) <= _MAX_CORRELATION
-
-
-def _step(frames: Sequence[GreyFrame], position: int) -> float:
-    """Return the distance of a frame to the one before."""
-    frame = frames[position]
-    if frame.step is None:
-        frame.step = envelope_distance(frames[position - 1], frame)
-    return frame.step
+    return correlate(one, other) <= _MAX_CORRELATION

@@ -8,9 +8,8 @@ what the film changes beside it, are not the same scene, and are joined
 - by a wipe: every part of the picture changes at once, and looks like one of the ends before and after.
 """
 
-import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -19,11 +18,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.types import ShotKind
-from vidret.video.grey import (
+from vidret.video.shots.envelopes import (
     GreyFrame,
-    correlate_greys,
+    correlate,
     envelope_distance,
     leave_envelopes,
+    measure_residual,
+    measure_share,
     to_cells,
 )
 
@@ -68,16 +69,24 @@ class Transition:
     kind: ShotKind
 
 
-class _Sample:
-    """A sample and what is computed from it when it is needed.
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A frame, its position in the film, and whether it starts a shot by a cut."""
 
-    ``differences`` and ``correlations`` compare its cells with those of the samples before, by their slots.
+    frame: GreyFrame
+    index: int
+    is_cut: bool
+
+
+class _Sample:
+    """A sample, and what is computed from it when it is needed.
+
+    ``halves`` are those of the windows that end with it and whose ends differ.
     """
 
-    def __init__(self, frame: GreyFrame, index: int, shot: int, slot: int, before: GreyFrame | None) -> None:
-        self.frame, self.index, self.shot, self.slot = frame, index, shot, slot
-        self.differences: list[float] = []
-        self.correlations: list[float] = []
+    def __init__(self, frame: GreyFrame, index: int, shot: int, before: GreyFrame | None) -> None:
+        self.frame, self.index, self.shot = frame, index, shot
+        self.halves: list[int] = []
         self._before = before
 
     @cached_property
@@ -101,37 +110,38 @@ class GradualFinder:
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=_NUM_SLOTS)
-        self._cells = np.zeros((_NUM_SLOTS, 48), np.float32)
-        self._patterns = np.zeros((_NUM_SLOTS, 48), np.float32)
         self._num_samples = self._shot = 0
+        self._last: GreyFrame | None = None  # the last frame that was sampled
         self._pending: _Match | None = None
         self._num_done = 0  # samples that no later transition may contain
 
-    def add(self, frame: GreyFrame, index: int, *, is_cut: bool) -> list[Transition]:
-        """Add the next frame, the first of a shot or not, and return the transitions that are decided by it."""
-        last = self._samples[-1].frame if self._samples else None
+    def add(self, frames: Sequence[Decided]) -> dict[int, list[Transition]]:
+        """Add the next frames, and return the transitions by the frame that decides them."""
+        samples = [sample for decided in frames for sample in self._sample(decided)]
+        if not samples:
+            return {}
+        _compare_ends([*self._samples, *samples], len(samples))
+        return {sample.index: self._add(sample) for sample in samples}
+
+    def _sample(self, decided: Decided) -> Iterator[_Sample]:
+        """Yield a frame as a sample if it starts a shot, or the last sample is ``_INTERVAL_S`` before it."""
+        frame, last = decided.frame, self._last
         gap_s = frame.time_s - last.time_s if last else 0.0
-        if last and not is_cut and gap_s < _INTERVAL_S - 1e-3:
-            return []
-        self._shot += is_cut or gap_s > _MAX_GAP_S
-        self._samples.append(_Sample(frame, index, self._shot, self._num_samples % _NUM_SLOTS, last))
-        self._compare_cells(self._samples[-1])
+        if last is None or decided.is_cut or gap_s >= _INTERVAL_S - 1e-3:
+            self._shot += decided.is_cut or gap_s > _MAX_GAP_S
+            self._last = frame
+            yield _Sample(frame, decided.index, self._shot, last)
+
+    def _add(self, sample: _Sample) -> list[Transition]:
+        """Look at the windows that are followed by enough samples now, and return the transitions that they decide."""
+        self._samples.append(sample)
         self._num_samples += 1
         found = []
-        for half in _HALVES:
-            found += self._look(self._num_samples - 1 - _BESIDE - half, half)
+        if len(self._samples) > _BESIDE:
+            found += self._look_before(self._num_samples - 1 - _BESIDE)
         if self._pending and self._num_samples > self._pending.last + _WAIT:
             found += self._take()
         return found
-
-    def _compare_cells(self, sample: _Sample) -> None:
-        """Compare the cells of a new sample with those of all samples that are held."""
-        cells = to_cells(sample.frame.grey).ravel()
-        pattern = cells - cells.sum() / cells.size
-        pattern /= max(math.sqrt(float(pattern @ pattern)), 1e-9)
-        self._cells[sample.slot], self._patterns[sample.slot] = cells, pattern
-        sample.differences = (np.abs(self._cells - cells).sum(axis=1) / cells.size).tolist()
-        sample.correlations = (self._patterns @ pattern).tolist()
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames."""
@@ -140,6 +150,11 @@ class GradualFinder:
             for middle in range(self._num_samples - _BESIDE - half, self._num_samples - half):
                 found += self._look(middle, half)
         return found + self._take()
+
+    def _look_before(self, last: int) -> list[Transition]:
+        """Look at the windows that end with a sample."""
+        halves = self._samples[last - self._num_samples].halves
+        return [transition for half in halves for transition in self._look(last - half, half)]
 
     def _take(self) -> list[Transition]:
         pending, self._pending = self._pending, None
@@ -152,7 +167,8 @@ class GradualFinder:
         """Look at a window, and return the transition before it if it holds another."""
         offset = self._num_samples - len(self._samples)
         first, last = middle - half, middle + half
-        match = _match(self._samples, middle - offset, half) if first >= max(offset, self._num_done) else None
+        is_open = first >= max(offset, self._num_done) and half in self._samples[last - offset].halves
+        match = _match(self._samples, middle - offset, half) if is_open else None
         if match is None:
             return []
         new, old = _Match(first, last, *match), self._pending
@@ -174,48 +190,76 @@ def _merge(old: _Match, new: _Match) -> _Match:
     return _Match(first, last, better.ratio, Transition(start, frame, better.transition.kind))
 
 
+def _compare_ends(samples: Sequence[_Sample], num_new: int) -> None:
+    """Note which windows that end with one of the new samples, the last ones, have ends that differ."""
+    cells = np.stack([sample.frame.cells for sample in samples])
+    patterns = cells - cells.mean(axis=1, keepdims=True)
+    patterns /= np.maximum(np.linalg.norm(patterns, axis=1, keepdims=True), 1e-9)
+    for half in _HALVES:
+        ends = np.arange(max(len(samples) - num_new, 2 * half), len(samples))
+        starts = ends - 2 * half
+        differences = np.abs(cells[ends] - cells[starts]).mean(axis=1)
+        correlations = (patterns[ends] * patterns[starts]).sum(axis=1)
+        is_other = (differences >= _MIN_DIFFERENCE) & (correlations <= _MAX_CELL_CORRELATION)
+        for end in ends[is_other].tolist():
+            if samples[end - 2 * half].shot == samples[end].shot:
+                samples[end].halves.append(half)
+
+
 def _match(samples: Sequence[_Sample], middle: int, half: int) -> tuple[float, Transition] | None:
     first, last = middle - half, middle + half
     start, end = samples[first], samples[last]
-    difference = end.differences[start.slot]
-    is_other = difference >= _MIN_DIFFERENCE and end.correlations[start.slot] <= _MAX_CELL_CORRELATION
-    if start.shot != end.shot or not is_other:
-        return None
     before = next(sample for sample in _take_range(samples, first - _BESIDE, first) if sample.shot == start.shot)
     later = reversed(_take_range(samples, last, last + _BESIDE))
     after = next(sample for sample in later if sample.shot == end.shot)
-    beside = (start.differences[before.slot] + after.differences[end.slot]) / 2
-    if difference < _MIN_CELL_RATIO * (beside + _BASE):
+    beside = (_differ(before, start) + _differ(end, after)) / 2
+    if _differ(start, end) < _MIN_CELL_RATIO * (beside + _BASE):
+        return None
+    if correlate(start.frame, end.frame) > _MAX_CORRELATION:
+        return None
+    window = _take_range(samples, first, last)
+    look = _look_at_middle(window)
+    if look is None:
         return None
     beside = (envelope_distance(before.frame, start.frame) + envelope_distance(end.frame, after.frame)) / 2
     ratio = envelope_distance(start.frame, end.frame) / (beside + _BASE)
-    if ratio < min(_MIN_RATIO.values()) or correlate_greys(start.frame.grey, end.frame.grey) > _MAX_CORRELATION:
-        return None
-    window = _take_range(samples, first, last)
-    kind = _classify(window, ratio)
+    kind = _classify(window, ratio, *look) if ratio >= min(_MIN_RATIO.values()) else None
     return (ratio, Transition(*_find_range(window), kind)) if kind else None
+
+
+def _differ(one: _Sample, other: _Sample) -> float:
+    return float(np.abs(one.frame.cells - other.frame.cells).mean())
 
 
 def _take_range(samples: Sequence[_Sample], first: int, last: int) -> list[_Sample]:
     return [samples[index] for index in range(max(0, first), min(len(samples), last + 1))]
 
 
-def _classify(window: Sequence[_Sample], ratio: float) -> Literal["fade", "dissolve"] | None:
+def _look_at_middle(window: Sequence[_Sample]) -> tuple[float, float] | None:
+    """Return the texture of the middle over the ends', and the share of the second end in it; None for no change."""
+    start, middle, end = window[0].frame, window[len(window) // 2].frame, window[-1].frame
+    texture = middle.texture / ((start.texture + end.texture) / 2 + 1)
+    share = measure_share(start, middle, end)
+    return (texture, share) if texture < _MAX_FADE_TEXTURE or _MIN_PROGRESS < share < _MAX_PROGRESS else None
+
+
+def _classify(
+    window: Sequence[_Sample], ratio: float, texture: float, share: float
+) -> Literal["fade", "dissolve"] | None:
     start, middle, end = window[0].frame, window[len(window) // 2].frame, window[-1].frame
     change = to_cells(leave_envelopes(start, end)) / 2
     if (change > _CHANGED).mean() < _MIN_CHANGED:
         return None
-    texture = _texture(middle) / ((_texture(start) + _texture(end)) / 2 + 1)
     if texture < _MAX_FADE_TEXTURE:
         return "fade" if _is_gradual(window) else None
-    progress, residual = _mix(start, middle, end)
-    if not _MIN_PROGRESS < progress < _MAX_PROGRESS:
-        return None
-    if ratio > _MIN_RATIO["dissolve"] and texture < _MAX_DISSOLVE_TEXTURE and residual < _MAX_RESIDUAL:
+    may_dissolve = ratio > _MIN_RATIO["dissolve"] and texture < _MAX_DISSOLVE_TEXTURE
+    if may_dissolve and measure_residual(start, middle, end, share) < _MAX_RESIDUAL:
         return "dissolve" if _is_gradual(window) else None
+    if ratio <= _MIN_RATIO["wipe"]:
+        return None
     from_start, to_end = to_cells(leave_envelopes(start, middle)) / 2, to_cells(leave_envelopes(middle, end)) / 2
     is_settled = np.minimum(from_start, to_end) < _MAX_UNSETTLED * change
-    if ratio <= _MIN_RATIO["wipe"] or is_settled.mean() < _MIN_SETTLED or not _is_gradual(window):
+    if is_settled.mean() < _MIN_SETTLED or not _is_gradual(window):
         return None
     steps = np.stack([sample.change for sample in window[1:]])
     concentration = float(np.median(steps.max(axis=0) / (steps.sum(axis=0) + 1)))
@@ -226,18 +270,6 @@ def _is_gradual(window: Sequence[_Sample]) -> bool:
     """Return whether no step between samples has most of the change."""
     steps = [float(sample.change.mean()) for sample in window[1:]]
     return max(steps) <= _MAX_PEAK * (sum(steps) / len(steps) + 0.5)
-
-
-def _mix(start: GreyFrame, middle: GreyFrame, end: GreyFrame) -> tuple[float, float]:
-    """Return the share of the second end in a mixture that is nearest to the middle, and what it leaves unexplained."""
-    difference = end.grey.astype(np.float64) - start.grey
-    way = middle.grey.astype(np.float64) - start.grey
-    share = float((way * difference).sum() / (difference * difference).sum())
-    return share, float(np.abs(way - share * difference).mean() / np.abs(difference).mean())
-
-
-def _texture(frame: GreyFrame) -> float:
-    return float(frame.width.mean())
 
 
 def _find_range(window: Sequence[_Sample]) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+
 from vidret.types import Picture, Resize, Sampling, ShotChange
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
@@ -20,6 +22,9 @@ Sample = TypeVar("Sample")
 
 WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
 _TIE_S = 1e-6
+# Frames that are compared at once hold their images meanwhile: so many pixels, that is 45 MB in 4:2:0, and frames.
+_PIXELS_AT_ONCE = 32 * 1280 * 720
+_MIN_AT_ONCE, _MAX_AT_ONCE = 4, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +182,29 @@ class VideoExtent(Protocol):
         """The time from the start of the first frame to the end of the last, in seconds."""
         ...
 
+    @property
+    def num_pixels(self) -> int:
+        """The number of pixels of a frame."""
+        ...
+
 
 class ShotFollower:
     """Holds frames back until it is known whether they begin a shot."""
 
-    def __init__(self) -> None:
-        """Start before the first frame."""
-        self._detector = ShotDetector()
+    def __init__(self, num_at_once: int) -> None:
+        """Start before the first frame; so many frames are compared at once."""
+        self._num_at_once, self._detector = num_at_once, ShotDetector()
         self._times: list[float] = []
+        self._new: list[StreamedFrame] = []  # not seen by the detector
         self._waiting: deque[tuple[int, StreamedFrame]] = deque()
         self._starts: list[int] = []
         self.changes: list[ShotChange] = []
 
     def add(self, frame: StreamedFrame) -> Iterator[tuple[StreamedFrame, bool]]:
         """Add the next frame; yield the frames that are decided now, and whether each begins a shot."""
-        self._waiting.append((len(self._times), frame))
-        self._times.append(frame.time_s)
-        self._note(self._detector.add(frame.grey, frame.time_s))
-        yield from self._pop(self._detector.num_decided)
+        self._new.append(frame)
+        if len(self._new) == self._num_at_once:
+            yield from self._detect()
 
     @property
     def is_capped(self) -> bool:
@@ -203,8 +213,19 @@ class ShotFollower:
 
     def finish(self) -> Iterator[tuple[StreamedFrame, bool]]:
         """Yield the remaining frames."""
+        if self._new:
+            yield from self._detect()
         self._note(self._detector.finish())
         yield from self._pop(len(self._times))
+
+    def _detect(self) -> Iterator[tuple[StreamedFrame, bool]]:
+        frames, self._new = self._new, []
+        times_s = [frame.time_s for frame in frames]
+        self._waiting.extend(enumerate(frames, start=len(self._times)))
+        self._times += times_s
+        for num_decided, transitions in self._detector.add(np.stack([frame.grey for frame in frames]), times_s):
+            self._note(transitions)
+            yield from self._pop(num_decided)
 
     def _note(self, transitions: Iterable[Transition]) -> None:
         for transition in transitions:
@@ -259,7 +280,8 @@ class SegmentReader:
         # As on a grid, a remainder of less than half a step does not count.
         self._resized: tuple[Picture, Picture] | None = None  # the last image, and how it was resized
         self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
-        self._follower, self._num_reported = ShotFollower(), 0
+        num_at_once = min(max(_PIXELS_AT_ONCE // info.num_pixels, _MIN_AT_ONCE), _MAX_AT_ONCE)
+        self._follower, self._num_reported = ShotFollower(num_at_once), 0
         self.num_lost, self.note = 0, ""
 
     def read(self, frames: Iterable[StreamedFrame]) -> Iterator[DecodedSegment]:

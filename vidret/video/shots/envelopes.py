@@ -1,0 +1,230 @@
+"""How far the small grey pictures of two frames are apart.
+
+Pictures are compared through envelopes. The envelope of a picture is the minimum and the maximum of every pixel's 3x3
+neighbourhood, and the distance counts by how many grey levels the other picture leaves it. Small motion, noise and
+compression stay inside the envelope; another scene does not.
+
+What is computed from one picture is computed for a batch of them, since numpy takes about as long for a few.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8, UInt16
+
+from vidret.video.grey import GREY_SHAPE, Grey, Greys
+
+NEAR = 4  # frames; a change that is undone within them is a flash
+
+_NUM_PIXELS = GREY_SHAPE[0] * GREY_SHAPE[1]
+# Rows and columns of 6 x 8 cells, added up and averaged: products are faster than a mean.
+_CELL_ROWS = np.kron(np.eye(6, dtype=np.float32), np.ones((1, 6), np.float32))
+_CELL_COLUMNS = np.kron(np.eye(8, dtype=np.float32), np.full((8, 1), 1 / 48, np.float32))
+
+
+class _Batch:
+    """Pictures of frames in a row after the ``NEAR`` before them, and what is computed of all when one needs it."""
+
+    def __init__(self, greys: Greys) -> None:
+        self.greys = greys
+
+    @cached_property
+    def sides(self) -> UInt8[np.ndarray, "frame 4 36 64"]:
+        """Each picture, its negative, the upper bound of its envelope, and that of the negative's: the lower, inverted.
+
+        So one maximum serves for both bounds.
+        """
+        sides = np.empty((len(self.greys), 4, *GREY_SHAPE), np.uint8)
+        own, bounds = sides[:, :2], sides[:, 2:]
+        own[:, 0], own[:, 1] = self.greys, ~self.greys
+        rows = own.copy()
+        np.maximum(rows[:, :, 1:], own[:, :, :-1], out=rows[:, :, 1:])
+        np.maximum(rows[:, :, :-1], own[:, :, 1:], out=rows[:, :, :-1])
+        bounds[:] = rows
+        np.maximum(bounds[..., 1:], rows[..., :-1], out=bounds[..., 1:])
+        np.maximum(bounds[..., :-1], rows[..., 1:], out=bounds[..., :-1])
+        return sides
+
+    @cached_property
+    def swapped_sides(self) -> UInt8[np.ndarray, "frame 4 36 64"]:
+        """The bounds of each envelope before its picture, so that one maximum compares two frames both ways."""
+        return np.concatenate([self.sides[:, 2:], self.sides[:, :2]], axis=1)
+
+    @cached_property
+    def bounds_sums(self) -> Int64[np.ndarray, " frame"]:
+        """The sum of all bounds of each picture."""
+        return _sum_pixels(self.sides[:, 2:])
+
+    @cached_property
+    def textures(self) -> Float64[np.ndarray, " frame"]:
+        """The mean width of each envelope."""
+        textures: Float64[np.ndarray, " frame"] = _sum_pixels(self.sides[:, 2] - ~self.sides[:, 3]) / _NUM_PIXELS
+        return textures
+
+    @cached_property
+    def vectors(self) -> Float64[np.ndarray, "frame pixel"]:
+        """The pictures as vectors, whose dot products are exact."""
+        return self.greys.reshape(len(self.greys), _NUM_PIXELS).astype(np.float64)
+
+    @cached_property
+    def steps(self) -> Float64[np.ndarray, " frame"]:
+        """The distance of each frame to the one before; 0 for the first."""
+        return self._measure_distances(1)
+
+    @cached_property
+    def near_distances(self) -> Float64[np.ndarray, " frame"]:
+        """The distance of each frame to that ``NEAR`` frames before; 0 for the first ones."""
+        return self._measure_distances(NEAR)
+
+    def _measure_distances(self, gap: int) -> Float64[np.ndarray, " frame"]:
+        distances = np.zeros(len(self.greys))
+        left = _sum_pixels(np.maximum(self.sides[:-gap], self.swapped_sides[gap:]))
+        distances[gap:] = (left - self.bounds_sums[:-gap] - self.bounds_sums[gap:]) / (2 * _NUM_PIXELS)
+        return distances
+
+
+class GreyFrame:
+    """A frame of a batch.
+
+    Attributes:
+        time_s: When it begins, in seconds.
+        cells: The means of its cells, row by row.
+        difference: The mean difference to the frame before.
+        near_difference: That to the frame ``NEAR`` frames before.
+    """
+
+    def __init__(
+        self,
+        batch: _Batch,
+        row: int,
+        time_s: float,
+        cells: Float32[np.ndarray, " 48"],
+        difference: float,
+        near_difference: float,
+    ) -> None:
+        self._batch, self._row, self.time_s, self.cells = batch, row, time_s, cells
+        self.difference, self.near_difference = difference, near_difference
+
+    @property
+    def step(self) -> float:
+        """The distance to the frame before."""
+        return float(self._batch.steps[self._row])
+
+    @property
+    def near_distance(self) -> float:
+        """The distance to the frame ``NEAR`` frames before."""
+        return float(self._batch.near_distances[self._row])
+
+    @property
+    def sides(self) -> UInt8[np.ndarray, "4 36 64"]:
+        """The picture, its negative and the bounds of its envelope; see ``_Batch``."""
+        sides: UInt8[np.ndarray, "4 36 64"] = self._batch.sides[self._row]
+        return sides
+
+    @property
+    def swapped_sides(self) -> UInt8[np.ndarray, "4 36 64"]:
+        """The bounds before the picture."""
+        swapped: UInt8[np.ndarray, "4 36 64"] = self._batch.swapped_sides[self._row]
+        return swapped
+
+    @property
+    def bounds_sum(self) -> int:
+        """The sum of both bounds."""
+        return int(self._batch.bounds_sums[self._row])
+
+    @property
+    def texture(self) -> float:
+        """The mean width of the envelope."""
+        return float(self._batch.textures[self._row])
+
+    @property
+    def width(self) -> Grey:
+        """The width of the envelope."""
+        width: Grey = self.sides[2] - ~self.sides[3]
+        return width
+
+    @property
+    def vector(self) -> Float64[np.ndarray, " pixel"]:
+        """The picture as a vector."""
+        vector: Float64[np.ndarray, " pixel"] = self._batch.vectors[self._row]
+        return vector
+
+
+class GreyFrames:
+    """Makes frames of the pictures of a film, batch by batch."""
+
+    def __init__(self) -> None:
+        self._last: Greys | None = None  # NEAR pictures; the first one stands for those before it
+
+    def make(self, greys: Greys, times_s: Sequence[float]) -> list[GreyFrame]:
+        """Return the next pictures, at least one, as frames. They are kept, and must not be changed."""
+        last = np.repeat(greys[:1], NEAR, axis=0) if self._last is None else self._last
+        joined = np.concatenate([last, greys])
+        self._last = joined[-NEAR:]
+        cells = to_cells(greys).reshape(len(greys), -1)
+        differences = mean_differences(joined[NEAR - 1 : -1], greys).tolist()
+        near_differences = mean_differences(joined[:-NEAR], greys).tolist()
+        batch = _Batch(joined)
+        rows = enumerate(zip(times_s, cells, differences, near_differences, strict=True), start=NEAR)
+        return [GreyFrame(batch, row, *values) for row, values in rows]
+
+
+def mean_differences(ones: Greys, others: Greys) -> Float64[np.ndarray, " frame"]:
+    """Return the mean absolute differences between pictures and others, in grey levels."""
+    differences = np.maximum(ones, others) - np.minimum(ones, others)
+    means: Float64[np.ndarray, " frame"] = _sum_pixels(differences) / _NUM_PIXELS
+    return means
+
+
+def _sum_pixels(pictures: UInt8[np.ndarray, "frame ..."]) -> Int64[np.ndarray, " frame"]:
+    sums: Int64[np.ndarray, " frame"] = (
+        pictures.reshape(len(pictures), -1).sum(axis=1, dtype=np.uint32).astype(np.int64)
+    )
+    return sums
+
+
+def correlate(one: GreyFrame, other: GreyFrame) -> float:
+    """Return the correlation of two pictures, which no change of brightness or contrast affects; 0 for flat ones."""
+    (x, y), (x_sum, y_sum) = (one.vector, other.vector), (float(one.vector.sum()), float(other.vector.sum()))
+    variance = (_NUM_PIXELS * float(x @ x) - x_sum * x_sum) * (_NUM_PIXELS * float(y @ y) - y_sum * y_sum)
+    return (_NUM_PIXELS * float(x @ y) - x_sum * y_sum) / math.sqrt(variance) if variance else 0.0
+
+
+def measure_share(start: GreyFrame, middle: GreyFrame, end: GreyFrame) -> float:
+    """Return the share of the second end in the mixture of both ends that is nearest to a frame between them."""
+    difference = end.vector - start.vector
+    return float((middle.vector - start.vector) @ difference) / float(difference @ difference)
+
+
+def measure_residual(start: GreyFrame, middle: GreyFrame, end: GreyFrame, share: float) -> float:
+    """Return what a mixture of both ends leaves of a frame between them, over the difference of the ends."""
+    difference = end.vector - start.vector
+    rest = middle.vector - start.vector - share * difference
+    return float(np.abs(rest).mean() / np.abs(difference).mean())
+
+
+def envelope_distance(one: GreyFrame, other: GreyFrame) -> float:
+    """Return by how much each picture leaves the envelope of the other on average, in grey levels."""
+    total = int(np.maximum(one.sides, other.swapped_sides).sum(dtype=np.uint32)) - one.bounds_sum - other.bounds_sum
+    return total / (2 * _NUM_PIXELS)
+
+
+def leave_envelopes(one: GreyFrame, other: GreyFrame) -> UInt16[np.ndarray, "36 64"]:
+    """Return by how much each picture leaves the envelope of the other, added up for every pixel."""
+    left = np.maximum(one.sides, other.swapped_sides)
+    left[:2] -= other.sides[2:]
+    left[2:] -= one.sides[2:]
+    # A picture is above its envelope or below it, so that the sum of both stays within eight bits.
+    total: UInt16[np.ndarray, "36 64"] = (left[0] + left[1]).astype(np.uint16)
+    total += left[2] + left[3]
+    return total
+
+
+def to_cells(
+    pictures: UInt8[np.ndarray, "*frame 36 64"] | UInt16[np.ndarray, "*frame 36 64"],
+) -> Float32[np.ndarray, "*frame 6 8"]:
+    """Return the means of 6 x 8 cells of 6 x 8 pixels."""
+    means: Float32[np.ndarray, "*frame 6 8"] = _CELL_ROWS @ pictures.astype(np.float32) @ _CELL_COLUMNS
+    return means
