@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fractions import Fraction
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
-import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
+from tests.index_server import run_app
 from tests.indexed_texts import find_content
 from vidret.cli.commands.demo import sample_videos
-from vidret.cli.commands.serve import listen, page_url
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.engine import Engine
@@ -89,16 +87,8 @@ def serve_page(
 ) -> Iterator[str]:
     """Serve an engine on a free port, and yield the URL of its page."""
     app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token, llm=llm)
-    config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    with listen("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        try:
-            yield page_url(listening, token)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with run_app(app) as url:
+        yield f"{url}/" + (f"?token={token}" if token else "")
 
 
 def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Engine:

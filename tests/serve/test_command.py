@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +17,13 @@ import uvicorn
 
 import vidret.engine
 from tests.fakes import ColourEncoder
+from tests.index_server import run_app
 from tests.serve.conftest import find_id
 from vidret import cli
 from vidret.cli.commands.serve import has_display, listen, page_url
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
-from vidret.serve.connections import make_server
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
 
@@ -118,14 +117,8 @@ def test_tests_have_no_display() -> None:
 
 @pytest.fixture
 def url(engine: Engine) -> Iterator[str]:
-    """Run a server, and yield its URL."""
-    with listen("127.0.0.1", 0) as listening:
-        server = make_server(create_app(engine, Indexer([])), graceful_s=1)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield page_url(listening, None).rstrip("/")
-        server.should_exit = True
-        thread.join()
+    with run_app(create_app(engine, Indexer([]))) as url:
+        yield url
 
 
 def ask(url: str, query: str = "red") -> Any:

@@ -6,16 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from vidret.cli.commands.serve import listen
+from tests.index_server import run_app
 from vidret.engine import Engine
 from vidret.serve import access as bodies
 from vidret.serve.app import create_app
-from vidret.serve.connections import Connection, make_server
+from vidret.serve.connections import Connection
 from vidret.serve.routes.indexing import Indexer
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -35,28 +35,14 @@ class Few(Connection):
     head_timeout_s = 5.0
 
 
-@contextmanager
-def running(app: object, connection: type[Connection]) -> Iterator[int]:
-    """Run a server, and yield its port."""
-    with listen("127.0.0.1", 0) as listening:
-        server = make_server(app, connection=connection, graceful_s=1)  # type: ignore[arg-type]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture
-def hasty(engine: Engine) -> Iterator[int]:
-    with running(create_app(engine, Indexer([])), Hasty) as port:
-        yield port
+def hasty(engine: Engine) -> Iterator[str]:
+    with run_app(create_app(engine, Indexer([])), Hasty) as url:
+        yield url
 
 
-def connect(port: int) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", port))
+def connect(url: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
     client.settimeout(5)
     return client
 
@@ -80,7 +66,7 @@ def read_head(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: loc", GET, GET + b"GET /hea"])
-def test_missing_head_times_out(hasty: int, sent: bytes) -> None:
+def test_missing_head_times_out(hasty: str, sent: bytes) -> None:
     with connect(hasty) as client:
         client.sendall(sent)
         started = time.monotonic()
@@ -88,7 +74,7 @@ def test_missing_head_times_out(hasty: int, sent: bytes) -> None:
         assert time.monotonic() - started < 3
 
 
-def test_slow_head_times_out(hasty: int) -> None:
+def test_slow_head_times_out(hasty: str) -> None:
     with connect(hasty) as client:
         client.sendall(GET)
         time.sleep(0.05)
@@ -102,7 +88,7 @@ def test_slow_head_times_out(hasty: int) -> None:
 
 
 def test_each_request_has_the_full_time(engine: Engine) -> None:
-    with running(create_app(engine, Indexer([])), Patient) as port, connect(port) as client:
+    with run_app(create_app(engine, Indexer([])), Patient) as url, connect(url) as client:
         for _ in range(3):
             time.sleep(0.5)
             client.sendall(GET)
@@ -111,7 +97,7 @@ def test_each_request_has_the_full_time(engine: Engine) -> None:
         assert read_all(client).count(b"HTTP/1.1 200 OK") == 20, "also pipelined requests"
 
 
-def test_missing_body_times_out(hasty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_body_times_out(hasty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "TIMEOUT_S", 0.3)
     for sent in (b"", b"{"):
         with connect(hasty) as client:
@@ -123,7 +109,7 @@ def test_missing_body_times_out(hasty: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("num_bytes", [bodies.MAX_BYTES + 1, 2 * bodies.MAX_BYTES])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_client_that_sends_too_much_can_read_the_response(hasty: int, num_bytes: int, chunked: bool) -> None:
+def test_client_that_sends_too_much_can_read_the_response(hasty: str, num_bytes: int, chunked: bool) -> None:
     head = POST % num_bytes
     body = b" " * num_bytes
     if chunked:
@@ -138,7 +124,7 @@ def test_client_that_sends_too_much_can_read_the_response(hasty: int, num_bytes:
 
 
 def test_client_without_a_token_can_read_the_response_after_a_large_body(engine: Engine) -> None:
-    with running(create_app(engine, Indexer([]), token="long-enough"), Hasty) as port, connect(port) as client:
+    with run_app(create_app(engine, Indexer([]), token="long-enough"), Hasty) as url, connect(url) as client:
         client.sendall(POST % 8_000_000)
         client.sendall(b" " * 8_000_000)
         assert read_all(client).startswith(b"HTTP/1.1 401 ")
@@ -158,8 +144,8 @@ def test_requests_that_outlast_a_shutdown_get_503(
     body = b'{"query": "red"}'
     head = POST.replace(b"/api/search", b"/api/locate") % len(body)
     with ExitStack() as stack:
-        with running(create_app(engine, Indexer([])), Connection) as port:
-            clients = [stack.enter_context(connect(port)) for _ in range(3)]
+        with run_app(create_app(engine, Indexer([]))) as url:
+            clients = [stack.enter_context(connect(url)) for _ in range(3)]
             for client in clients:
                 client.sendall(head + body)
             assert entered.wait(5)
@@ -188,11 +174,11 @@ class Gated:
 
 
 def test_longest_idle_connection_is_closed() -> None:
-    with running(Gated(), Few) as port, ExitStack() as stack:
-        quiet = [stack.enter_context(connect(port)) for _ in range(6)]
+    with run_app(Gated(), Few) as url, ExitStack() as stack:
+        quiet = [stack.enter_context(connect(url)) for _ in range(6)]
         for client in quiet:
             client.sendall(b"GET / HT")
-        with connect(port) as late:
+        with connect(url) as late:
             late.sendall(GET)
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")
         left = 0
@@ -206,12 +192,12 @@ def test_longest_idle_connection_is_closed() -> None:
 
 def test_busy_connections_are_not_closed() -> None:
     app = Gated()
-    with running(app, Few) as port, ExitStack() as stack:
-        busy = [stack.enter_context(connect(port)) for _ in range(3)]
+    with run_app(app, Few) as url, ExitStack() as stack:
+        busy = [stack.enter_context(connect(url)) for _ in range(3)]
         for client in busy:
             client.sendall(GET.replace(b"/healthz", b"/slow"))
             assert app.entered.acquire(timeout=5)
-        with connect(port) as late:
+        with connect(url) as late:
             got = read_all(late)
         assert got.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1" in got
@@ -233,11 +219,11 @@ class Endless:
 
 
 def test_connection_that_does_not_read_is_closed() -> None:
-    with running(Endless(), Few) as port, ExitStack() as stack:
+    with run_app(Endless(), Few) as url, ExitStack() as stack:
         for _ in range(6):
-            client = stack.enter_context(connect(port))
+            client = stack.enter_context(connect(url))
             client.sendall(GET.replace(b"/healthz", b"/endless"))
             time.sleep(0.1)
-        with connect(port) as late:
+        with connect(url) as late:
             late.sendall(GET)
             assert read_head(late).startswith(b"HTTP/1.1 200 OK")

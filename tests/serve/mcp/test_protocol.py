@@ -5,9 +5,8 @@ import io
 import json
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 from starlette.types import ASGIApp
 
+from tests.index_server import run_app
 from tests.serve.conftest import find_id
-from vidret.cli.commands.serve import listen, page_url
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
-from vidret.serve.connections import make_server
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.protocol import create_protocol_app
 from vidret.serve.mcp.tools import ToolBox, open_frames
@@ -54,18 +52,6 @@ def drive(make_target: Callable[[], Any], use: Callable[[Any], Awaitable[None]])
             await use(client)
 
     anyio.run(run)
-
-
-@contextmanager
-def run_app(app: ASGIApp) -> Iterator[str]:
-    """Serve an app on a free port, and yield its URL."""
-    with listen("127.0.0.1", 0) as listening:
-        server = make_server(app, graceful_s=1)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield page_url(listening, None).rstrip("/")
-        server.should_exit = True
-        thread.join()
 
 
 async def check_everything(client: Any) -> None:

@@ -3,10 +3,8 @@
 import os
 import socket
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import av
@@ -15,12 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.fakes import COLOURS
+from tests.index_server import run_app
 from tests.serve.conftest import Serve, find_id
-from vidret.cli.commands.serve import listen
 from vidret.engine import Engine
 from vidret.present.ffmpeg import Limits
 from vidret.serve.app import create_app
-from vidret.serve.connections import make_server
 from vidret.serve.files import GONE, RELINKED
 from vidret.serve.routes import media as clips
 from vidret.serve.routes.indexing import Indexer
@@ -96,22 +93,8 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@contextmanager
-def run_server(engine: Engine, *, timeout: float = 30.0) -> Iterator[int]:
-    """Run a server, and yield its port."""
-    with listen("127.0.0.1", 0) as listening:
-        server = make_server(create_app(engine, Indexer([]), timeout=timeout), graceful_s=1)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def request_clip(port: int) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", port))
+def request_clip(url: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
     client.settimeout(20)
     client.sendall(b"GET /api/videos/1/clip?start=0&end=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     return client
@@ -141,9 +124,9 @@ def is_running(pid: int) -> bool:
 def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
     engine: Engine, running: Path, scratch: Path
 ) -> None:
-    with run_server(engine) as port, request_clip(port) as first:
+    with run_app(create_app(engine, Indexer([]))) as url, request_clip(url) as first:
         pid = wait_for_run(running)
-        with request_clip(port), request_clip(port) as third:
+        with request_clip(url), request_clip(url) as third:
             time.sleep(0.3)
             assert len(list(running.iterdir())) == 1, "one at a time"
             first.close()
@@ -159,12 +142,12 @@ def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
 
 def test_only_a_few_clips_wait_and_not_for_long(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "MAX_PENDING", 2)
-    with run_server(engine, timeout=1.0) as port, ExitStack() as stack:
-        stack.enter_context(request_clip(port))
+    with run_app(create_app(engine, Indexer([]), timeout=1.0)) as url, ExitStack() as stack:
+        stack.enter_context(request_clip(url))
         wait_for_run(running)
-        second = stack.enter_context(request_clip(port))
+        second = stack.enter_context(request_clip(url))
         time.sleep(0.2)
-        with request_clip(port) as third:
+        with request_clip(url) as third:
             refused = read_response(third)
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"2 clips are pending" in refused
@@ -176,7 +159,7 @@ def test_only_a_few_clips_wait_and_not_for_long(engine: Engine, running: Path, m
 
 def test_an_endless_clip_ends(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "LIMITS", Limits(time_s=0.5))
-    with run_server(engine) as port, request_clip(port) as client:
+    with run_app(create_app(engine, Indexer([]))) as url, request_clip(url) as client:
         response = read_response(client)
     assert response.startswith(b"HTTP/1.1 422 ")
     assert b"takes longer than 0.5 s" in response
@@ -184,8 +167,8 @@ def test_an_endless_clip_ends(engine: Engine, running: Path, monkeypatch: pytest
 
 def test_a_shutdown_ends_a_clip(engine: Engine, running: Path, scratch: Path) -> None:
     with ExitStack() as stack:
-        with run_server(engine) as port:
-            client = stack.enter_context(request_clip(port))
+        with run_app(create_app(engine, Indexer([]))) as url:
+            client = stack.enter_context(request_clip(url))
             pid = wait_for_run(running)
         assert read_response(client).startswith(b"HTTP/1.1 503 ")
     deadline = time.monotonic() + 5

@@ -2,18 +2,17 @@
 
 import base64
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.fakes import COLOURS
+from tests.index_server import run_app
 from tests.serve.conftest import find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
@@ -37,7 +36,7 @@ def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: En
     yes = [{"image": encode(paint("red")), "name": "red.png"}, {"video": video, "start": 5.5, "end": 8.5}]
     body = {"name": "Mascot", "yes": yes, "no": [{"video": find_id(engine, "blue.mp4")}], "text": "red"}
     row = client.post("/api/concepts", json=body).json()
-    assert (row["name"], row["text"], [each["start"] for each in row["yes"]]) == ("mascot", "red", [None, 5.5])
+    assert (row["name"], row["text"], [example["start"] for example in row["yes"]]) == ("mascot", "red", [None, 5.5])
     assert client.get("/api/concepts").json() == {"concepts": [row]}
     hits = client.post("/api/search", json={"query": "@mascot", "k": 2}).json()["hits"]
     assert {hit["title"] for hit in hits} == {"red", "both"}
@@ -74,19 +73,8 @@ def test_an_unknown_concept_is_refused(client: TestClient) -> None:
 
 @pytest.fixture
 def remote(engine: Engine) -> Iterator[RemoteEngine]:
-    config = uvicorn.Config(create_app(engine, Indexer([])), host="127.0.0.1", port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with RemoteEngine(f"http://127.0.0.1:{port}") as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as client:
+        yield client
 
 
 def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, library: Path) -> None:
@@ -94,7 +82,7 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, library: 
     examples: list[ExampleLike] = [red, ConceptExample(path="red.png", image=paint("red")), engine.search("red", 1)[0]]
     concept = remote.teach("mascot", examples, [paint("blue")], text="red")
     assert remote.concepts() == engine.concepts() == [concept]
-    assert [each.path for each in concept.yes] == [red, "red.png", engine.search("red", 1)[0].path]
+    assert [example.path for example in concept.yes] == [red, "red.png", engine.search("red", 1)[0].path]
     queries: list[Query] = ["@mascot", ComposedQuery(images=(paint("red"), paint("blue")), text="green -white")]
     for query in queries:
         assert remote.search(query) == engine.search(query)
