@@ -77,7 +77,7 @@ def test_queries_are_measured_in_a_given_index(
     index = make_films(tmp_path)
     row = {"query": "red", "kind": "picture", "file": "red.mp4", "relevant_windows": [[0, 12]]}
     absent = {"query": "purple", "kind": "absent", "file": None}
-    lines = "".join(f"{json.dumps(each)}\n" for each in (row, absent, row))
+    lines = "".join(f"{json.dumps(value)}\n" for value in (row, absent, row))
     (tmp_path / "queries.jsonl").write_text(lines, "utf-8")
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: NamedColours())
     for limit, counts in (((), ["2", "1"]), (("--limit", "1"), ["1"])):

@@ -114,7 +114,7 @@ def _units(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_matrix(num: int) -> tuple[TextBatch, PreparedVideos]:
-    """Make texts and prepared videos; speed depends on their numbers alone."""
+    """Make texts and prepared videos; speed depends only on their numbers."""
     torch.manual_seed(0)
     frames = torch.nn.functional.normalize(torch.randn(num, FRAMES, DIM), dim=-1)
     tokens = torch.nn.functional.normalize(torch.randn(num, KEPT, DIM), dim=-1)

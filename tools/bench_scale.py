@@ -96,10 +96,12 @@ class Cloud:
 def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
     """Measure the frames of a real index; say what was measured."""
     with Store.open(like) as store:
-        frames = np.concatenate([each for each, _ in store.features.read_frames(store.searchable())]).astype(np.float32)
+        frames = np.concatenate([frame for frame, _ in store.features.read_frames(store.searchable())]).astype(
+            np.float32
+        )
         encoder = load_encoder(store.encoder_name)
     lines = [*(texts.read_text("utf-8").splitlines() if texts else []), *UNRELATED][: NUM_QUERIES // 3]
-    sentences = np.stack([each.sentence for each in encoder.encode_text(lines)])
+    sentences = np.stack([text.sentence for text in encoder.encode_text(lines)])
     own = frames.shape[1]
     spread, axes = np.linalg.eigh(np.cov(frames.T, dtype=np.float64))
     spread, axes = np.maximum(spread[::-1], 0), axes[:, ::-1]
@@ -158,7 +160,7 @@ def fill(store: Store, size: int, cloud: Cloud) -> None:
         store.writer.set_file(f"/made/{first}.mp4", state="running", video=video)
         vectors, times = cloud.draw(count, first), np.array([0.5])
         made = (SegmentEmbedding(vector, vector[None], times) for vector in vectors)
-        store.writer.add_segments([NewSegment(video, n, n, n + 1.0, each) for n, each in enumerate(made)])
+        store.writer.add_segments([NewSegment(video, n, n, n + 1.0, vector) for n, vector in enumerate(made)])
         store.writer.finish_video(video)
         store.writer.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=(first + 1) * 10**9)
         tell(f"{first + count:,} of {size:,} segments stored", end="\r")
@@ -218,7 +220,7 @@ def measure_store(path: Path, kind: str, asked: Path) -> dict[str, Any]:
             for name, part in zip(QUERY_KINDS, np.array_split(recalls, 3), strict=True):
                 told[f"recall_at_{k}_{name}"] = round(float(np.mean(part)), 4)
     grown = [read_memory_mb(field) - old for field, old in zip(MEMORY_FIELDS, before, strict=True)]
-    told["ram_mb"], told["mapped_mb"] = (round(each, 1) for each in grown)
+    told["ram_mb"], told["mapped_mb"] = (round(megabytes, 1) for megabytes in grown)
     return told
 
 
@@ -265,7 +267,7 @@ def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str
         told["memory_mb"] = {field: round(read_memory_mb(field)) for field in MEMORY_FIELDS}
     with Store.open(index) as store:
         nearest = partial(store.search, k=CANDIDATES)
-        vectors = [each.sentence[None] for each in encoder.encode_text(words)]
+        vectors = [text.sentence[None] for text in encoder.encode_text(words)]
         told["nearest"] = measure(nearest, vectors)
         told["nearest_two_threads"] = measure_threads(nearest, vectors)
     with Engine.open(small, encoder=encoder, rerank="none") as engine:

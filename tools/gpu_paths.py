@@ -218,8 +218,10 @@ def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "
     def encode(device: str) -> tuple[np.ndarray, np.ndarray]:
         embeddings = encoders[device].encode_frames(segments, tokens=True)
         texts = encoders[device].encode_text(["a dog on a beach", "two people play the piano", ""])
-        vectors = [each.frames for each in embeddings] + [np.stack([each.video for each in embeddings])]
-        return np.concatenate(vectors), np.stack([each.sentence for each in texts])
+        vectors = [embedding.frames for embedding in embeddings] + [
+            np.stack([embedding.video for embedding in embeddings])
+        ]
+        return np.concatenate(vectors), np.stack([embedded.sentence for embedded in texts])
 
     here, there, cpu_s, device_s = run_both(setup, encode)
     return Outcome(cpu_s, device_s, max(gap(one, other) for one, other in zip(here, there, strict=True)), tolerance)
@@ -315,7 +317,8 @@ def check_engine(setup: Setup) -> Outcome:
         with Store.open(index) as store:
             ids = store.searchable()
             names = [
-                (store.files.paths_of([each.video])[each.video][0], each.number) for each in store.segments.get(ids)
+                (store.files.paths_of([segment.video])[segment.video][0], segment.number)
+                for segment in store.segments.get(ids)
             ]
             frames = [frames for frames, _ in store.features.read_frames(ids)]
         return (

@@ -52,7 +52,7 @@ def compare_gradients(setup: Setup, make: Callable[[], Any], batch: Any, toleran
 def move(part: Any, device: str) -> Any:
     """Move tensors, and tuples of them."""
     if isinstance(part, tuple):
-        return tuple(move(each, device) for each in part)
+        return tuple(move(item, device) for item in part)
     return part.to(device) if isinstance(part, Tensor) else part
 
 
@@ -125,7 +125,7 @@ def step_together(device: str, rank: int, world: int) -> Tensor:
     if dist.is_initialized():
         model = DistributedDataParallel(model)
         rows = [torch.zeros(1, device=device) for _ in range(world)]
-        dist.all_gather(rows, torch.ones(1, device=device))  # also where one process is alone, which gathers nothing
+        dist.all_gather(rows, torch.ones(1, device=device))  # also where there is one process, which gathers nothing
     found, asked = (gather(rows) for rows in model(videos[own].to(device), texts[own].to(device)))
     loss = retrieval_loss(20 * asked @ found.T, same=find_same_videos(gather(own.to(device))))
     torch.autograd.backward(loss)

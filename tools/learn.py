@@ -3,7 +3,7 @@
     python tools/learn.py WORLD [--methods clip tempme promptswitch ucofia glscl all joint r2] [--out MODELS]
 
 WORLD is made if it is not there. Retrieval is measured on combinations that training never showed: recall in a gallery
-of 200, and on pairs of videos that differ in one respect alone, how often a caption prefers its own video (50 is
+of 200, and on pairs of videos that differ in only one respect, how often a caption prefers its own video (50 is
 chance). In training the two videos of a pair come in one batch, each other's hardest negatives. ``clip`` is mean
 pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; ``all`` does so with Prompt Switch and
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out

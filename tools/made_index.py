@@ -105,7 +105,7 @@ class MadeEncoder:
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode texts."""
-        turned = [each.sentence @ self._axes for each in self._encoder.encode_text(texts)]
+        turned = [text.sentence @ self._axes for text in self._encoder.encode_text(texts)]
         units = [vector / np.linalg.norm(vector) for vector in turned]
         return [TextEmbedding(text, unit, unit[None]) for text, unit in zip(texts, units, strict=True)]
 

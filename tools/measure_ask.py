@@ -123,17 +123,19 @@ def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> 
     """Print the recall by type and number of moments, and the time of a context."""
     found: Counter[tuple[str, int]] = Counter()
     took = []
-    for each in asked:
+    for question in asked:
         for size in SIZES:
             started = time.process_time()
-            context = gather_context(engine, each.question, (), ContextOptions(moments=size))
+            context = gather_context(engine, question.question, (), ContextOptions(moments=size))
             took.append(time.process_time() - started)
-            hit = is_found(context, each, ContextOptions().max_s)
-            for group in (each.kind, "all", *(["new"] if each.is_new else [])):
+            hit = is_found(context, question, ContextOptions().max_s)
+            for group in (question.kind, "all", *(["new"] if question.is_new else [])):
                 found[group, size] += hit
             if is_shown and size == 5 and not hit:
-                print("missed:", each, [query.text for query in context.queries][:1])
-    totals = Counter(group for each in asked for group in (each.kind, "all", *(["new"] if each.is_new else [])))
+                print("missed:", question, [query.text for query in context.queries][:1])
+    totals = Counter(
+        group for question in asked for group in (question.kind, "all", *(["new"] if question.is_new else []))
+    )
     for group in (*TEMPLATES, "all", "new"):
         if totals[group]:
             shares = (f"@{size}: {100 * found[group, size] / totals[group]:5.1f}" for size in SIZES)
@@ -142,20 +144,20 @@ def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> 
 
 
 def measure_budgets(engine: Engine, asked: Sequence[Asked]) -> None:
-    """Print the recall by budget of tokens, of words alone and with images."""
+    """Print the recall by budget of tokens, of words without and with images."""
     found: Counter[tuple[int, int]] = Counter()
     sizes: dict[tuple[int, int], list[int]] = {}
-    for each in asked:
+    for question in asked:
         remembered: Any = RememberedSearches(engine)
 
         def gather(size: int, question: str, engine: Any) -> QuestionContext:
             return gather_context(engine, question, (), ContextOptions(moments=size))
 
-        gathered = cache(partial(gather, question=each.question, engine=remembered))
+        gathered = cache(partial(gather, question=question.question, engine=remembered))
         for num_images in (0, FRAMES):
             for budget in BUDGETS:
                 context = fill_budget(gathered, budget, num_images)
-                found[num_images, budget] += context is not None and is_found(context, each, ContextOptions().max_s)
+                found[num_images, budget] += context is not None and is_found(context, question, ContextOptions().max_s)
                 sizes.setdefault((num_images, budget), []).append(len(context.moments) if context else 0)
     for num_images in (0, FRAMES):
         shares = (
@@ -188,7 +190,7 @@ def main() -> None:
     else:
         films = read_rows(arguments.data / "films.jsonl")
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-        drawn = [each for seed in seeds for each in make_questions(films, arguments.questions, seed)]
+        drawn = [question for seed in seeds for question in make_questions(films, arguments.questions, seed)]
         asked = list(dict.fromkeys(drawn))
     with Engine.open(arguments.index) as engine:
         measure_sizes(engine, asked, is_shown=arguments.show)

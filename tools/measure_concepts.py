@@ -4,7 +4,7 @@
 
 DATA holds captions.jsonl (video, captions; files under videos/). A video is of the first category of ``CATEGORIES``
 with a word in its captions. Concepts: examples are drawn from a category, and the others are to be found among all
-other videos, by the text alone, by the examples alone, and by both as ``vidret teach`` weighs them. Images with words:
+other videos, by only the text, by only the examples, and by both as ``vidret teach`` weighs them. Images with words:
 the videos of a category whose captions name a detail are to be found, by the frame of another video of the category and
 the detail. Refinement: the videos of the category of a frame, or of its name, are to be found. All numbers are means of
 the average precision, if not stated otherwise.
@@ -29,7 +29,7 @@ from vidret.types.queries import ComposedQuery
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
-# What text alone asks for, and words of captions.
+# What only text asks for, and words of captions.
 CATEGORIES = {
     "food being cooked": r"meat|soup|cookies|cakes?|sushi|sausages?|noodles?|dessert|dough|chocolate|strawberries|pie"
     r"|herbs|parsley|wine|pasta|spices|chef|raspberries|fruit|kitchen",
@@ -173,7 +173,7 @@ def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> d
         for name in CATEGORIES:
             scores = gallery.rank(name, refine=refine)
             results[key]["category by text, AP"].append(average_precision(scores, labels == name))
-    return {key: {name: float(np.mean(each)) for name, each in values.items()} for key, values in results.items()}
+    return {key: {name: float(np.mean(value)) for name, value in values.items()} for key, values in results.items()}
 
 
 def main() -> None:

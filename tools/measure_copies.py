@@ -110,11 +110,11 @@ def copy_source(
     fit = "scale=320:180:force_original_aspect_ratio=decrease,pad=320:180:(ow-iw)/2:(oh-ih)/2,setsar=1,fps=25"
     chains = ";".join(f"[{index}:v]{fit}[v{index}]" for index in range(3))
     joined = ("-filter_complex", f"{chains};[v0][v1][v2]concat=n=3:v=1:a=0[v]", "-map", "[v]")
-    given = (part for each, _ in inputs for part in ("-i", str(each)))
+    given = (part for path, _ in inputs for part in ("-i", str(path)))
     run_ffmpeg(*given, *joined, *ENCODE, "-crf", "28", str(out / target))
     spans, at = [], 0.0
-    for each, each_s in inputs:
-        spans.append(Span(each.name, 0.0, each_s, at))
+    for path, each_s in inputs:
+        spans.append(Span(path.name, 0.0, each_s, at))
         at += each_s
     yield MadeFile(target, "embedded", at, tuple(spans))
 
@@ -143,14 +143,14 @@ def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
     jobs: list[Any] = []
     for name in sources:
         made = random.Random(f"{SEED}{name}")
-        pads = [(realset / "videos" / each, lengths[each]) for each in padding]
+        pads = [(realset / "videos" / name, lengths[name]) for name in padding]
         jobs.append((copy_source, made, realset / "videos" / name, lengths[name], pads, out))
     for name in long:
         made = random.Random(f"{SEED}{name}")
         jobs.append((cut_look_alikes, made, realset / "videos" / name, lengths[name], out))
     with ThreadPoolExecutor(2) as threads:
-        files = [each for made in threads.map(lambda job: list(job[0](*job[1:])), jobs) for each in made]
-    look_alikes = [each for each in files if each.kind == "look-alike"]
+        files = [file for made in threads.map(lambda job: list(job[0](*job[1:])), jobs) for file in made]
+    look_alikes = [file for file in files if file.kind == "look-alike"]
     for extra in look_alikes[NUM_LOOK_ALIKES:]:
         (out / extra.name).unlink()
         files.remove(extra)
@@ -158,7 +158,7 @@ def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
         shutil.copyfile(realset / "videos" / name, out / name)
         kind = "source" if name in sources else "bystander"
         files.append(MadeFile(name, kind, lengths[name], (Span(name, 0.0, lengths[name]),)))
-    (out / "truth.json").write_text(json.dumps([asdict(each) for each in files]))
+    (out / "truth.json").write_text(json.dumps([asdict(file) for file in files]))
     return files
 
 
@@ -175,22 +175,22 @@ class Score:
 
 def share_footage(one: MadeFile, other: MadeFile) -> float:
     """Return the share of the shorter file that shows the same footage as the other one."""
-    shorter, longer = sorted((one, other), key=lambda each: each.length_s)
+    shorter, longer = sorted((one, other), key=lambda file: file.length_s)
     shared = 0.0
     for span in shorter.spans:
-        for each in longer.spans:
-            if span.source == each.source:
-                shared += max(0.0, min(span.end, each.end) - max(span.start, each.start)) / span.speed
+        for part in longer.spans:
+            if span.source == part.source:
+                shared += max(0.0, min(span.end, part.end) - max(span.start, part.start)) / span.speed
     return shared / shorter.length_s
 
 
 def map_time(time_s: float, one: MadeFile, other: MadeFile) -> float | None:
     """Return when another file shows what a file shows at a time; None if they share no source."""
     for span in one.spans:
-        for each in other.spans:
+        for part in other.spans:
             source_s = (time_s - span.at) * span.speed + span.start
-            if span.source == each.source and span.start - 1 <= source_s <= span.end + 1:
-                return each.at + (source_s - each.start) / each.speed
+            if span.source == part.source and span.start - 1 <= source_s <= span.end + 1:
+                return part.at + (source_s - part.start) / part.speed
     return None
 
 
@@ -210,7 +210,7 @@ def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> 
                 errors.append(abs(listed.start - expected))
         for name in names:
             file = files[name]
-            has_source = any(files[each].kind == "source" and share_footage(file, files[each]) > 0 for each in names)
+            has_source = any(files[other].kind == "source" and share_footage(file, files[other]) > 0 for other in names)
             if file.kind in total and has_source:
                 found.add(name)
     return Score(Counter(files[name].kind for name in found), total, num_listed, wrong, errors)
@@ -265,8 +265,8 @@ def measure_clips(work: Path, num_clips: int) -> None:
             started = time.perf_counter()
             found = engine.find_footage(work / "corpus" / file.name, 20)
             waited.append(time.perf_counter() - started)
-            names = {Path(path).name for each in found for path in (each.path, *each.copies)} - {file.name}
-            true = {each.name for each in files.values() if share_footage(file, each) >= LEAST_SHARE} - {file.name}
+            names = {Path(path).name for footage in found for path in (footage.path, *footage.copies)} - {file.name}
+            true = {other.name for other in files.values() if share_footage(file, other) >= LEAST_SHARE} - {file.name}
             num_true, num_found = num_true + len(true), num_found + len(true & names)
             num_wrong += sum(share_footage(file, files[name]) == 0 for name in names)
             num_sources += any(span.source in names for span in file.spans)

@@ -158,8 +158,8 @@ def main() -> None:
                     rated += ask_all(engine, queries, names, tallies)
         print(f"\n{'all' if size == sys.maxsize else size} videos: joined, pictures only; absent: wrongly, rightly")
         for kind, tally in tallies.items():
-            cells = [show_share(each) for each in (tally.joined, tally.pictures)]
-            cells += [show_share(each) for each in (tally.wrongly_absent, tally.rightly_absent)]
+            cells = [show_share(share) for share in (tally.joined, tally.pictures)]
+            cells += [show_share(share) for share in (tally.wrongly_absent, tally.rightly_absent)]
             counts = f"{len(tally.joined)} there, {len(tally.rightly_absent)} not"
             print(f"  {kind:16s} {'  '.join(cells)}   ({counts})", flush=True)
     print("\nprobability of a result: how many, how many are right")

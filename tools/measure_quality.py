@@ -25,7 +25,7 @@ from vidret.text import absolute_path
 
 
 def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str) -> dict[str, float]:
-    """Search with one caption of each video; the rank counts the videos of these rows alone, ties by their average."""
+    """Search with one caption of each video; the rank counts the videos of only these rows, ties by their average."""
     names = {absolute_path(data / "videos" / row["video"]) for row in rows}
     ranks = []
     for row in rows:

@@ -311,8 +311,10 @@ def read_scores(plan: Plan, names: Sequence[str], kind: str) -> dict[str, list[M
         results = [json.loads(path.read_text("utf-8"))["results"] for path in reports if path.is_file()]
         if results:
             found[name] = [
-                next(row for row in each["rows"] if row["direction"] == "t2v") if kind == "rows" else each[kind]["full"]
-                for each in results
+                next(row for row in result["rows"] if row["direction"] == "t2v")
+                if kind == "rows"
+                else result[kind]["full"]
+                for result in results
             ]
     return found
 
@@ -361,9 +363,9 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     if moments:
         rows = {
             name: [
-                {f"R1@{limit}": row["R1"][limit] for limit in ("0.5", "0.7")} | {"mIoU": row["mIoU"]} for row in each
+                {f"R1@{limit}": row["R1"][limit] for limit in ("0.5", "0.7")} | {"mIoU": row["mIoU"]} for row in moment
             ]
-            for name, each in moments.items()
+            for name, moment in moments.items()
         }
         parts += ["<h2>Moments in held-out films</h2>", tabulate(rows, ["R1@0.5", "R1@0.7", "mIoU"])]
         parts += draw_timelines(plan)

@@ -207,7 +207,7 @@ class Engine(VideoLibrary):
         """
         encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
         models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
-        self._retired += [each for each in (self._opened, self._clip_finder) if each is not None]
+        self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
         self._opened = self._clip_finder = None
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
@@ -245,9 +245,9 @@ class Engine(VideoLibrary):
 
     def close(self) -> None:
         """Close the index."""
-        for each in (*self._retired, self._clip_finder, self._opened):
-            if each is not None:
-                each.close()
+        for opened in (*self._retired, self._clip_finder, self._opened):
+            if opened is not None:
+                opened.close()
         self._opened = self._clip_finder = None
         self._retired.clear()
 
@@ -522,16 +522,18 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: As in ``search``; one invalid search fails all.
         """
-        for each in options:
-            if each.k < 1 or each.candidates < 1:
-                raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
-            check_offset(each.offset)
-            check_probability(each.at_least)
+        for option in options:
+            if option.k < 1 or option.candidates < 1:
+                raise VidretError(f"k and candidates must be at least 1, got {option.k} and {option.candidates}")
+            check_offset(option.offset)
+            check_probability(option.at_least)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
-        whole = [replace(each, k=each.k + each.offset, offset=0) for each in options]
+        whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
         found = self._index.search(queries, whole)
-        return [keep_probable(hits, each.at_least)[each.offset :] for hits, each in zip(found, options, strict=True)]
+        return [
+            keep_probable(hits, option.at_least)[option.offset :] for hits, option in zip(found, options, strict=True)
+        ]
 
     def score_videos(
         self,
@@ -586,7 +588,7 @@ class Engine(VideoLibrary):
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
-        return [[keep_probable(moments, options.at_least)[options.offset :] for moments in each] for each in found]
+        return [[keep_probable(moments, options.at_least)[options.offset :] for moments in lists] for lists in found]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""

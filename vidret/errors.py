@@ -11,7 +11,7 @@ def is_disk_full(error: BaseException) -> bool:
     """Return whether a full disk or a used quota is behind an error, of the system or of SQLite."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and all(cause is not each for each in causes):  # some libraries make them go in a circle
+    while cause is not None and all(cause is not seen for seen in causes):  # some libraries make them go in a circle
         codes = (getattr(cause, "errno", None), getattr(cause, "sqlite_errorname", None))
         if not {errno.ENOSPC, errno.EDQUOT, "SQLITE_FULL"}.isdisjoint(codes):
             return True

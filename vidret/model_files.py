@@ -56,8 +56,8 @@ def read_part(path: Path, name: str) -> Part | None:
     if card is None:
         return None
     with safe_open(path, "pt") as file:
-        names = [each for each in file.keys() if each.startswith(prefix)]  # noqa: SIM118
-        return Part(card, {each.removeprefix(prefix): file.get_tensor(each) for each in names})
+        names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+        return Part(card, {key.removeprefix(prefix): file.get_tensor(key) for key in names})
 
 
 def read_towers(path: Path) -> dict[str, Tensor]:
@@ -73,16 +73,16 @@ def read_towers(path: Path) -> dict[str, Tensor]:
 
 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
-    """Write towers with further parts to one file; without parts it is the file of the towers alone.
+    """Write towers with further parts to one file; without parts it is the file of the towers.
 
     Raises:
         VidretError: A weight of the towers has the prefix of a part.
     """
     weights, card = dict(towers.weights), dict(towers.card)
     for name, part in parts.items():
-        if taken := [each for each in towers.weights if each.startswith(f"{name}.")]:
+        if taken := [key for key in towers.weights if key.startswith(f"{name}.")]:
             raise VidretError(f"{path}: weights of the towers must not be called {name}.*, got {taken[0]}")
-        weights |= {f"{name}.{each}": weight for each, weight in part.weights.items()}
+        weights |= {f"{name}.{key}": weight for key, weight in part.weights.items()}
     if parts:
         card |= {"format": JOINT_FORMAT, "parts": {name: part.card for name, part in parts.items()}}
     contiguous = {name: weight.detach().contiguous() for name, weight in weights.items()}

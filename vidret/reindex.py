@@ -199,7 +199,9 @@ def _switch(store: Store, index: Path, folder: Path) -> None:
 def _move_watches(store: Store, index: Path, folder: Path) -> None:
     """Write the watches for the ids of the new content to its folder, from which the end of the move takes them."""
     with Store.open(folder) as new:
-        contents, target = ({key: video for video, key in each.videos.fingerprints().items()} for each in (store, new))
+        contents, target = (
+            {key: video for video, key in opened.videos.fingerprints().items()} for opened in (store, new)
+        )
     write_watches(folder, [watch.move(contents, target) for watch in read_watches(index)])
 
 

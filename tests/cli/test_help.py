@@ -21,14 +21,14 @@ from vidret.types import SOURCES
 
 def list_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, command
-    for name, each in getattr(command, "commands", {}).items():
-        yield from list_commands(each, (*path, name))
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from list_commands(inner, (*path, name))
 
 
 LOADED = load_commands()
 DESCRIBED = [
     ((), typer.main.get_command(app)),
-    *(each for name, command in LOADED.items() if name != "train" for each in list_commands(command, (name,))),
+    *(path for name, command in LOADED.items() if name != "train" for path in list_commands(command, (name,))),
 ]
 
 
@@ -48,9 +48,9 @@ def test_help_describes_everything(
 
 
 def test_commands_come_in_the_order_of_their_use(run: Runner) -> None:
-    assert [each.name for each in COMMANDS][:4] == ["index", "search", "locate", "serve"]
+    assert [listed.name for listed in COMMANDS][:4] == ["index", "search", "locate", "serve"]
     _, out, _ = run("--help")
-    assert [each for each in LOADED if f" {each} " not in out] == []
+    assert [name for name in LOADED if f" {name} " not in out] == []
 
 
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
@@ -81,7 +81,7 @@ def test_every_module_that_registers_a_command_is_in_the_table() -> None:
     names = [
         name for source in sources for name in re.findall(r'(?:@app\.command\(\s*|add_typer\(.*name=)"(\w+)"', source)
     ]
-    assert sorted(names) == sorted(each.name for each in COMMANDS)
+    assert sorted(names) == sorted(listed.name for listed in COMMANDS)
 
 
 def test_help_imports_no_command_and_no_numpy() -> None:

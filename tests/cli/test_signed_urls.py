@@ -49,17 +49,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Engine(folder / "index", ColourEncoder()) as engine:
         engine.index([folder / "films"])
     with Store.open(folder / "index", write=True) as store:
-        for each in store.files.find():
-            name = Path(each.path).name
+        for file in store.files.find():
+            name = Path(file.path).name
             for url in (sign(name), sign(f"copies/{name}")):
                 store.writer.set_file(
                     url,
-                    state=cast(FileState, each.state),
-                    reason=each.reason,
-                    video=each.video,
-                    num_bytes=each.num_bytes,
+                    state=cast(FileState, file.state),
+                    reason=file.reason,
+                    video=file.video,
+                    num_bytes=file.num_bytes,
                 )
-            store.writer.set_file(each.path, state="missing")
+            store.writer.set_file(file.path, state="missing")
     return folder
 
 

@@ -132,15 +132,15 @@ WRONG_VALUES = {
 
 def list_wrong_values(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield a command line with each option of a command that has a rule, and a value that breaks it."""
-    for name, each in getattr(command, "commands", {}).items():
-        yield from list_wrong_values(each, (*path, name))
-    given = [word for each in command.params if each.required for word in (*each.opts[:1], "x")]
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from list_wrong_values(inner, (*path, name))
+    given = [word for param in command.params if param.required for word in (*param.opts[:1], "x")]
     given = [word for word in given if word == "x" or word.startswith("-")]
-    for each in command.params:
-        if "|" in (each.metavar or "") and each.metavar == each.metavar.lower():
-            yield (*path, *given, each.opts[0], "nonsense")
-        elif each.opts[0] in WRONG_VALUES:
-            yield (*path, *given, each.opts[0], WRONG_VALUES[each.opts[0]])
+    for param in command.params:
+        if "|" in (param.metavar or "") and param.metavar == param.metavar.lower():
+            yield (*path, *given, param.opts[0], "nonsense")
+        elif param.opts[0] in WRONG_VALUES:
+            yield (*path, *given, param.opts[0], WRONG_VALUES[param.opts[0]])
 
 
 def test_a_wrong_value_is_refused_before_a_model_is_loaded(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_wrong_value_is_refused_before_a_model_is_loaded(run: Runner, monkeypa
         pytest.fail("a model is loaded")
 
     monkeypatch.setattr(vidret.engine, "load_encoder", load)
-    commands = {name: each for name, each in load_commands().items() if name != "train"}
+    commands = {name: loaded for name, loaded in load_commands().items() if name != "train"}
     lines = [line for name, command in commands.items() for line in list_wrong_values(command, (name,))]
     assert len(lines) > 60
     for line in lines:

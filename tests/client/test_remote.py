@@ -47,7 +47,7 @@ INFO = StoreInfo("/index", 1, "starter", "f1", 3, 9, {"done": 2, "failed": 1}, 2
 
 # What is sent of the options that nobody gives.
 SEARCH, LOCATE = (
-    {each.name: each.default for each in list_options(options) if each.default not in (None, ())}
+    {option.name: option.default for option in list_options(options) if option.default not in (None, ())}
     for options in (SearchOptions, LocateOptions)
 )
 
@@ -311,7 +311,10 @@ REMOTE_METHODS = {"frame"}  # a local program reads frames from the file
 def list_methods(cls: type) -> dict[str, list[tuple[str, Any, Any]]]:
     """Return the names, kinds and defaults of the parameters of public methods."""
     return {
-        name: [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()]
+        name: [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(method).parameters.values()
+        ]
         for name, method in inspect.getmembers(cls, callable)
         if not name.startswith("_")
     }
@@ -361,7 +364,9 @@ def test_local_and_remote_results_are_equal(near: Engine, far: RemoteEngine, que
     assert num_hits == [2, 1, 1, 0]
     for video in (1, films / "copy.mp4"):
         moments, same = near.locate(query, video=video), far.locate(query, video=video)
-        assert [(each.start, each.end, each.score) for each in moments] == [(m.start, m.end, m.score) for m in same]
+        assert [(moment.start, moment.end, moment.score) for moment in moments] == [
+            (m.start, m.end, m.score) for m in same
+        ]
         curve, read = near.curve(query, video), far.curve(query, video)
         for name in (field.name for field in fields(curve)):
             assert np.array_equal(getattr(curve, name), getattr(read, name)), name

@@ -41,7 +41,7 @@ def test_ties_count_half_and_groups_widen_the_interval() -> None:
 def test_reliability_is_that_of_each_bin() -> None:
     confidences = np.array([0.05, 0.15, 0.95, 1.0, 1.0])
     bins, error = measure_reliability(confidences, np.array([False, True, True, True, False]))
-    assert [(each.num_answers, each.share) for each in bins] == [(2, 0.5), (3, pytest.approx(2 / 3))]
+    assert [(group.num_answers, group.share) for group in bins] == [(2, 0.5), (3, pytest.approx(2 / 3))]
     assert bins[0].confidence == pytest.approx(0.1)
     assert error == pytest.approx((2 * 0.4 + 3 * (2.95 / 3 - 2 / 3)) / 5)
     with pytest.raises(VidretError, match=r"confidences must be in 0\.\.1"):

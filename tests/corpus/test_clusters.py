@@ -31,7 +31,7 @@ def test_each_vector_is_with_the_nearest_centre(groups: tuple[np.ndarray, np.nda
     labels = cluster_vectors(vectors, 6)
     centred = vectors - vectors.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    centres = np.stack([centred[labels == each].sum(axis=0) for each in range(labels.max() + 1)])
+    centres = np.stack([centred[labels == cluster].sum(axis=0) for cluster in range(labels.max() + 1)])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     assert (centred @ centres.T).argmax(axis=1).tolist() == labels.tolist()
     assert (np.diff(np.bincount(labels)) <= 0).all()

@@ -46,7 +46,7 @@ def test_a_planted_difference_comes_first(planted: Path) -> None:
 def test_examples_are_the_best_frames_of_the_set(planted: Path) -> None:
     (example, *others) = describe(planted, "/red", None, *BANK).more[0].examples
     assert len(others) == 2
-    assert {Path(each.path).parent.name for each in (example, *others)} == {"red"}
+    assert {Path(frame.path).parent.name for frame in (example, *others)} == {"red"}
     assert example.time == 5.0  # the last frame of the second segment is exactly red
     assert describe(planted, "/red", None, *BANK).num_others == 24
 
@@ -54,7 +54,7 @@ def test_examples_are_the_best_frames_of_the_set(planted: Path) -> None:
 def test_folders_that_do_not_differ_have_no_significant_phrase(tmp_path: Path) -> None:
     index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8, seed=4)
     found = describe(index, "/a", "/b", *BANK)
-    assert not any(each.is_significant for each in (*found.more, *found.less))
+    assert not any(phrase.is_significant for phrase in (*found.more, *found.less))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_words_set_folders_apart(tmp_path: Path, source: str, kind: str, text: s
     for number in range(12):
         add_words(index, f"a-{number}", ["a coat of varnish dries", "slowly"], source=source)  # type: ignore[arg-type]
     found = describe(index, "/a", "/b")
-    assert {(each.phrase.kind, each.phrase.text) for each in found.more if each.is_significant} >= {
+    assert {(phrase.phrase.kind, phrase.phrase.text) for phrase in found.more if phrase.is_significant} >= {
         (kind, text),
         (kind, "varnish"),
     }
@@ -83,7 +83,7 @@ def test_words_are_scored_by_video(tmp_path: Path) -> None:
         ids = {video.paths[0]: video.id for video in store.videos.find()}
         durations = {video_id: 2.0 for _, video_id in sorted(ids.items())}
         words = score_video_words(store, durations)
-    assert [each.text for each in words.phrases] == ["speech", "varnish"]  # one video alone has "again"
+    assert [phrase.text for phrase in words.phrases] == ["speech", "varnish"]  # only one video has "again"
     assert words.scores.tolist() == [[2.0, 0, 0, 0.5, 0], [1, 0, 0, 1, 0]]
 
 

@@ -51,7 +51,7 @@ def test_a_wrong_video_has_the_worst_alignment(generated: Path) -> None:
 def test_frames_are_evenly_spaced_to_both_ends(tmp_path: Path) -> None:
     film = write_film(tmp_path / "a.mp4", ("red", 2), ("blue", 2))
     vectors = read_frame_vectors(ColourEncoder(), str(film))
-    red, blue = (each.sentence for each in ColourEncoder().encode_text(["red", "blue"]))
+    red, blue = (text.sentence for text in ColourEncoder().encode_text(["red", "blue"]))
     assert vectors.shape == (16, 3)
     assert (vectors @ red > vectors @ blue).tolist() == [True] * 8 + [False] * 8
 
@@ -99,8 +99,8 @@ def write_striped(path: Path, seed: int, blur: float) -> None:
     with av.open(str(path), "w") as container:
         stream = cast(Any, container.add_stream("libx264", rate=8, options={"preset": "ultrafast", "crf": "10"}))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for each in contrast:
-            pixels = np.clip(128 + each * (colour - 128 + stripes + np.zeros((48, 1, 1))), 0, 255).astype(np.uint8)
+        for row in contrast:
+            pixels = np.clip(128 + row * (colour - 128 + stripes + np.zeros((48, 1, 1))), 0, 255).astype(np.uint8)
             image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
         container.mux(stream.encode())

@@ -34,12 +34,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clusters_have_names_sizes_and_hours(index: Path) -> None:
     found = overview(index)
     assert (found.num_videos, found.num_segments) == (16, 32)
-    assert [each.phrases[0] for each in found.clusters] == ["red", "blue"]
+    assert [cluster.phrases[0] for cluster in found.clusters] == ["red", "blue"]
     assert found.clusters[0].num_segments == 20
-    assert sum(each.hours for each in found.clusters) == pytest.approx(found.hours) == 16 * 6 / 3600
-    paths = [each.path for each in found.clusters[0].examples]
+    assert sum(cluster.hours for cluster in found.clusters) == pytest.approx(found.hours) == 16 * 6 / 3600
+    paths = [example.path for example in found.clusters[0].examples]
     assert len(set(paths)) == len(paths) == 4
-    assert all(each.time in (1.5, 4.5) for each in found.clusters[0].examples)
+    assert all(example.time in (1.5, 4.5) for example in found.clusters[0].examples)
     assert len(overview(index, num_clusters=None).clusters) == 4  # the root of half of 32
     assert overview(index, num_clusters=1).clusters[0].phrases == ()
 
@@ -57,7 +57,7 @@ def test_the_odd_one_out_and_look_alikes_are_found(index: Path, tmp_path: Path) 
     found = overview(index)
     assert found.outliers[0].path == "/a/15.mp4"
     assert found.outliers[0].deviation > 3.5
-    cosines = [each.cosine for each in found.look_alikes]
+    cosines = [alike.cosine for alike in found.look_alikes]
     assert cosines == sorted(cosines, reverse=True)
     assert min(cosines) >= 0.98
     colours = ["red"] * 10 + ["blue"] * 5 + ["green"]
@@ -70,8 +70,8 @@ def test_the_odd_one_out_and_look_alikes_are_found(index: Path, tmp_path: Path) 
 
 def test_the_map_has_a_dot_for_each_segment_with_its_cluster(index: Path) -> None:
     found = overview(index)
-    assert [sum(point.cluster == each for point in found.map_points) for each in (0, 1)] == [
-        each.num_segments for each in found.clusters
+    assert [sum(point.cluster == cluster for point in found.map_points) for cluster in (0, 1)] == [
+        cluster.num_segments for cluster in found.clusters
     ]
     assert all(0 <= value <= 1 for point in found.map_points for value in (point.x, point.y))
 
@@ -81,10 +81,10 @@ def test_names_are_those_of_scores_computed_one_by_one() -> None:
     vectors = rng.standard_normal((60, 3)).astype(np.float32)
     labels = rng.integers(0, 3, 60)
     phrases = ["red", "blue", "green", "one", "two"]
-    scores = vectors @ np.stack([each.sentence for each in encoder.encode_text(phrases)]).T
+    scores = vectors @ np.stack([text.sentence for text in encoder.encode_text(phrases)]).T
     for cluster, names in enumerate(name_clusters(vectors, labels, encoder, phrases)):
         gains = (scores[labels == cluster].mean(axis=0) - scores.mean(axis=0)) / scores.std(axis=0)
-        assert names == tuple(phrases[each] for each in np.argsort(-gains)[:2])
+        assert names == tuple(phrases[position] for position in np.argsort(-gains)[:2])
 
 
 def test_a_folder_outside_the_index_is_refused(index: Path) -> None:

@@ -12,7 +12,7 @@ PHRASES = ["a long phrase of five words", "b", "c d", "b"]
 
 def test_phrases_keep_their_order() -> None:
     encoder = PatchEncoder()
-    expected = np.stack([each.sentence for each in encoder.encode_text(PHRASES)])
+    expected = np.stack([text.sentence for text in encoder.encode_text(PHRASES)])
     np.testing.assert_array_equal(encode_phrases(encoder, PHRASES), expected)
 
 

@@ -65,14 +65,14 @@ def test_a_synthetic_world_has_every_kind(world: ProbeWorld) -> None:
 
 
 def test_averaging_frames_is_exactly_at_chance_on_order(report: ProbeReport) -> None:
-    order = next(each for each in report.kinds if each.kind == "order in time")
+    order = next(kind for kind in report.kinds if kind.kind == "order in time")
     assert order.accuracy.percent == 50.0
     assert order.accuracy.num_trials == 24
 
 
 def test_an_encoder_that_knows_its_captions_is_trusted(world: ProbeWorld) -> None:
     report = probe_encoder(TeacherEncoder(world), world)
-    by_kind = {each.kind: each.accuracy for each in report.kinds}
+    by_kind = {result.kind: result.accuracy for result in report.kinds}
     for kind in ("order in time", "word order"):
         assert (by_kind[kind].percent, by_kind[kind].verdict) == (100.0, "trusted")
     assert report.text_score == 100.0
@@ -84,9 +84,9 @@ def test_an_encoder_that_knows_its_captions_is_trusted(world: ProbeWorld) -> Non
 
 
 def test_corruptions_that_an_average_does_not_see_are_tolerated(report: ProbeReport) -> None:
-    by_name = {each.name: each for each in report.corruptions}
+    by_name = {corruption.name: corruption for corruption in report.corruptions}
     assert len(by_name) == 7
-    assert all(len(each.found) == len(each.text) == 5 for each in report.corruptions)
+    assert all(len(corruption.found) == len(corruption.text) == 5 for corruption in report.corruptions)
     assert by_name["blur"].found[0] == 100.0
     assert report.num_corrupted == 4
     assert any(line.startswith("Blur ") for line in explain_report(report))

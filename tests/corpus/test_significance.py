@@ -91,7 +91,7 @@ def test_sizes_that_can_be_significant() -> None:
         needed = count_needed(num_phrases)
         apart = np.zeros((num_phrases, needed)), np.ones((num_phrases, needed))
         apart[1][1:] = 0  # only the first phrase separates
-        assert min(each.adjusted_p for each in rank_phrases(*apart)) < 0.05
+        assert min(phrase.adjusted_p for phrase in rank_phrases(*apart)) < 0.05
         assert not can_be_significant(needed - 1, needed - 1, num_phrases)
 
 
@@ -104,17 +104,19 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 @pytest.mark.parametrize("case", find_cases("visdiff"), ids=lambda case: case.folder.name)
 def test_equals_published_ranking(case: Case) -> None:
-    inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
+    inputs, outputs = (
+        {name: value.numpy() for name, value in tensors.items()} for tensors in (case.inputs, case.outputs)
+    )
     for group, name in (("group_a", "scores_a"), ("group_b", "scores_b")):
         np.testing.assert_allclose(inputs["phrases"] @ inputs[group].T, outputs[name], atol=1e-6)
     ranked = rank_phrases(outputs["scores_a"], outputs["scores_b"])
-    assert [each.index for each in ranked] == outputs["order"].tolist()
-    np.testing.assert_allclose([each.auroc for each in ranked], outputs["auroc"], atol=1e-12)
-    np.testing.assert_allclose([each.mean_a for each in ranked], outputs["score1"], atol=1e-6)
-    np.testing.assert_allclose([each.mean_b for each in ranked], outputs["score2"], atol=1e-6)
+    assert [phrase.index for phrase in ranked] == outputs["order"].tolist()
+    np.testing.assert_allclose([phrase.auroc for phrase in ranked], outputs["auroc"], atol=1e-12)
+    np.testing.assert_allclose([phrase.mean_a for phrase in ranked], outputs["score1"], atol=1e-6)
+    np.testing.assert_allclose([phrase.mean_b for phrase in ranked], outputs["score2"], atol=1e-6)
     # Welch's test of the published code and the permutation test agree on what is significant by a margin.
     clear = np.abs(np.log(outputs["p_value"] / 0.05)) > 1
-    found = np.array([each.p_value for each in ranked]) < 0.05
+    found = np.array([phrase.p_value for phrase in ranked]) < 0.05
     assert clear.any()
     assert (found == outputs["significant"].astype(bool))[clear].all()
 
@@ -122,4 +124,4 @@ def test_equals_published_ranking(case: Case) -> None:
 @pytest.mark.parametrize("num_each", [5, 60], ids=["counted", "approximated"])
 def test_equal_scores_separate_nothing(num_each: int) -> None:
     equal = np.full((1, num_each), 0.3)
-    assert [each.tolist() for each in measure_separation(equal, equal)] == [[0.5], [1.0]]
+    assert [values.tolist() for values in measure_separation(equal, equal)] == [[0.5], [1.0]]

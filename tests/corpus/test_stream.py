@@ -87,7 +87,7 @@ def test_shuffled_frames_hurt_stream_t_alone() -> None:
     ours, theirs, mixed = (measure_signals(frames) for frames in (real, others, shuffled))
     assert compare_spectra(ours.skewness, theirs.skewness) > 0.8
     assert compare_spectra(ours.skewness, mixed.skewness) < 0.2
-    plain, after = (compare_mean_signals(ours.mean_signal, each.mean_signal) for each in (theirs, mixed))
+    plain, after = (compare_mean_signals(ours.mean_signal, other.mean_signal) for other in (theirs, mixed))
     assert (after.fidelity, after.diversity) == pytest.approx((plain.fidelity, plain.diversity), abs=1e-9)
 
 

@@ -47,7 +47,7 @@ def test_every_question_about_every_video_counts(videos: dict[str, str]) -> None
     assert (found["num_questions"], found["num_unanswered"]) == (6, 1)
     worst = found["videos"][0]
     assert Path(worst["path"]).name == "one.mp4"
-    assert [each["answer"] for each in worst["questions"]] == ["yes", "c", None]
+    assert [question["answer"] for question in worst["questions"]] == ["yes", "c", None]
     assert len(worst["times"]) == 8
     content = chat.requests[2]["messages"][1]["content"]
     assert [part["type"] for part in content] == ["image_url"] * 8 + ["text"]

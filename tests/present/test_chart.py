@@ -93,7 +93,7 @@ def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[A
         y = round(chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (typical - low) / (high - low))
         row = pixels[y - 1 : y + 1, chart.LEFT + 5 : chart.RIGHT - 200].sum(axis=(0, 2))
         assert 0.4 < (row < row.max() - 60).mean() < 0.7, "dashes"
-        name, (_, top, _, bottom) = next(each for each in texts if each[0] == chart.TYPICAL)
+        name, (_, top, _, bottom) = next(drawn for drawn in texts if drawn[0] == chart.TYPICAL)
         assert name == "typical of other queries"
         assert chart.TOP <= top < bottom <= chart.BOTTOM
         texts.clear()

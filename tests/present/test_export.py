@@ -28,7 +28,7 @@ def test_json_round_trips() -> None:
     assert [row["path"] for row in rows] == [strip_query(path) for path in ODD_PATHS]
     assert [row["rank"] for row in rows] == list(range(1, len(ODD_PATHS) + 1))
     assert {row["query"] for row in rows} == {'a "red"\ncar \u8eca'}
-    for row, each in zip(rows, moments, strict=True):
+    for row, moment in zip(rows, moments, strict=True):
         assert list(row) == [
             "rank",
             "query",
@@ -41,8 +41,8 @@ def test_json_round_trips() -> None:
             "by",
             "similarity",
         ]
-        assert (row["start"], row["end"]) == pytest.approx((each.start, each.end), abs=1e-6)
-        assert (row["score"], row["probability"], row["likelihood"]) == (each.score, None, None)
+        assert (row["start"], row["end"]) == pytest.approx((moment.start, moment.end), abs=1e-6)
+        assert (row["score"], row["probability"], row["likelihood"]) == (moment.score, None, None)
 
 
 @pytest.mark.parametrize("query", ["=1+1", "+1", "-dog", "@SUM(A1)", "\t=1", '=HYPERLINK("http://here","car")'])
@@ -65,7 +65,7 @@ def test_csv_round_trips() -> None:
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["path"] for row in rows] == [escape_formula(strip_query(path)) for path in ODD_PATHS]
     assert {row["query"] for row in rows} == {'a "red"\ncar'}
-    assert [float(row["end"]) for row in rows] == pytest.approx([each.end for each in moments], abs=1e-6)
+    assert [float(row["end"]) for row in rows] == pytest.approx([moment.end for moment in moments], abs=1e-6)
     assert to_csv([make_moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,,,curve,"
     assert to_csv([replace(make_moment(), similarity=0.25)], query="car").endswith(",curve,0.25\r\n")
     rated = Moment(1, "/a.mp4", 1, 2, 0.5, by="head", probability=0.123456789)
@@ -85,8 +85,12 @@ def read_chapters(text: str, tmp_path: Path) -> list[tuple[float, float, str]]:
     with av.open(str(tmp_path / "chapters"), format="ffmetadata") as container:
         chapters: list[Any] = list(container.chapters())
     return [
-        (float(each["start"] * each["time_base"]), float(each["end"] * each["time_base"]), each["metadata"]["title"])
-        for each in chapters
+        (
+            float(chapter["start"] * chapter["time_base"]),
+            float(chapter["end"] * chapter["time_base"]),
+            chapter["metadata"]["title"],
+        )
+        for chapter in chapters
     ]
 
 

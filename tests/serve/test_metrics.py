@@ -12,7 +12,7 @@ def read(client: TestClient) -> dict[str, float]:
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
-    return {" ".join([each.name, *sorted(each.labels.values())]): each.value for each in samples}
+    return {" ".join([measured.name, *sorted(measured.labels.values())]): measured.value for measured in samples}
 
 
 def test_requests_are_counted_by_route_and_status(client: TestClient) -> None:

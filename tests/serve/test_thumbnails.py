@@ -167,7 +167,9 @@ def test_hanging_storage_does_not_block_other_requests(tmp_path: Path, monkeypat
         async with asyncio.timeout(5):
             assert await anyio.to_thread.run_sync(lambda: "answered") == "answered"
         gate.set()
-        assert all(isinstance(each, DecodeError) for each in await asyncio.gather(*waiting, return_exceptions=True))
+        assert all(
+            isinstance(outcome, DecodeError) for outcome in await asyncio.gather(*waiting, return_exceptions=True)
+        )
 
     asyncio.run(ask())
 

@@ -34,7 +34,7 @@ class GatedEngine:
         self.gate.acquire()
         if "wrong" in queries:
             raise VidretError("query must be right, got wrong")
-        return [cast(list[Hit], [query] * each.k) for query, each in zip(queries, options, strict=True)]
+        return [cast(list[Hit], [query] * option.k) for query, option in zip(queries, options, strict=True)]
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def suggest_separator(error: Any, arguments: list[str]) -> str:
     short = getattr(error, "option_name", "")
     if not asks or not short.startswith("-") or short.startswith("--"):
         return ""
-    query = next((each for each in arguments if each.startswith(short[:2])), "-WORD")
+    query = next((argument for argument in arguments if argument.startswith(short[:2])), "-WORD")
     return f"A query that starts with a minus goes last, after --: {error.ctx.command_path} -- {shlex.quote(query)}"
 
 

@@ -222,7 +222,7 @@ class ProgramGroup(CommandGroup):
 
     def __init__(self, *, commands: Any = None, **settings: Any) -> None:
         """Take the registered commands from Typer."""
-        super().__init__(commands={each.name: UnloadedCommand(each, app) for each in COMMANDS}, **settings)
+        super().__init__(commands={listed.name: UnloadedCommand(listed, app) for listed in COMMANDS}, **settings)
         self.registered = dict(commands or {})
 
 

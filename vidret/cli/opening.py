@@ -51,9 +51,9 @@ def open_engine(
 
     indexes = [index] if isinstance(index, Path) else index
     model = choose_model(model, indexes[0])
-    for each in indexes if must_exist else ():
-        if not Store.exists(each):
-            raise VidretError(f"{each}: there is no index here; make one with: vidret index PATH... --index {each}")
+    for path in indexes if must_exist else ():
+        if not Store.exists(path):
+            raise VidretError(f"{path}: there is no index here; make one with: vidret index PATH... --index {path}")
     with show_status("loading the encoder", slow=FIRST_START):
         with pause_collection():
             from vidret.engine import Engine

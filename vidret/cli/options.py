@@ -61,7 +61,9 @@ def argument(text: str, metavar: str, *, panel: str | None = None, **settings: A
 
 def find_options(command: Callable[..., None]) -> inspect.Parameter:
     """Return the parameter of a command that is a dataclass of options."""
-    (options,) = (each for each in inspect.signature(command).parameters.values() if is_dataclass(each.annotation))
+    (options,) = (
+        parameter for parameter in inspect.signature(command).parameters.values() if is_dataclass(parameter.annotation)
+    )
     return options
 
 
@@ -71,12 +73,12 @@ def replace_options(
     """Return ``run`` with the signature of a command that has ``parameters`` in place of its dataclass of options."""
     signature, options = inspect.signature(command), find_options(command)
     listed: list[inspect.Parameter] = []
-    for each in signature.parameters.values():
-        listed += parameters if each.name == options.name else [each]
-    listed = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in listed]
+    for parameter in signature.parameters.values():
+        listed += parameters if parameter.name == options.name else [parameter]
+    listed = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in listed]
     typed: Any = functools.wraps(command)(run)  # typer reads both attributes
     typed.__signature__ = signature.replace(parameters=listed)
-    typed.__annotations__ = {each.name: each.annotation for each in listed}
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
     return run
 
 

@@ -28,10 +28,10 @@ SWITCH = {True: "on", False: "off"}
 def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with one option per field in place of its parameter that is a dataclass of options."""
     options = find_options(command)
-    listed = [each for each in list_options(options.annotation) if each.option.panel is not None]
+    listed = [choice for choice in list_options(options.annotation) if choice.option.panel is not None]
 
     def run(**arguments: Any) -> None:
-        values = {each.name: parse_option(each, arguments.pop(each.name)) for each in listed}
+        values = {choice.name: parse_option(choice, arguments.pop(choice.name)) for choice in listed}
         if arguments.get("server") is None:
             check_folders(listed, values)
         command(**arguments, **{options.name: build_options(options.annotation, values)})

@@ -89,16 +89,16 @@ def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str
     """
     encoded: dict[str, Any] = {}
     values = flatten_options(options)
-    for each in list_options(type(options)):
-        value = values[each.name]
+    for option in list_options(type(options)):
+        value = values[option.name]
         if value is None:
-            encoded |= {} if each.default is None else {each.name: "none"}
-        elif each.option.holds == "times":
-            encoded |= {} if value == each.default else {each.name: value}
-        elif each.option.holds == "date":
-            encoded[each.name] = datetime.fromtimestamp(value, UTC).isoformat()
+            encoded |= {} if option.default is None else {option.name: "none"}
+        elif option.option.holds == "times":
+            encoded |= {} if value == option.default else {option.name: value}
+        elif option.option.holds == "date":
+            encoded[option.name] = datetime.fromtimestamp(value, UTC).isoformat()
         else:
-            encoded[each.name] = value
+            encoded[option.name] = value
     return encoded
 
 

@@ -165,7 +165,7 @@ class RemoteEngine(VideoLibrary):
             below = [find_below(self.videos, path) for path in paths if not isinstance(path, int)]
         except StoreError as error:
             raise RemoteError(f"{self.url}: {error}") from error
-        wanted = {path for path in paths if isinstance(path, int)} | {each.id for found in below for each in found}
+        wanted = {path for path in paths if isinstance(path, int)} | {video.id for found in below for video in found}
         body = {"videos": sorted(wanted)}
         return self._server.follow("/api/duplicates", lambda events: parse_groups(events, on_progress), body)
 
@@ -190,8 +190,8 @@ class RemoteEngine(VideoLibrary):
     ) -> Concept:
         body = {
             "name": name,
-            "yes": [self._encode_example(each) for each in yes],
-            "no": [self._encode_example(each) for each in no],
+            "yes": [self._encode_example(example) for example in yes],
+            "no": [self._encode_example(example) for example in no],
             "replace": replace,
             "add": add,
         }
@@ -277,7 +277,9 @@ class RemoteEngine(VideoLibrary):
         if isinstance(video, int):
             return video
         path = absolute_path(video)
-        found = next((each for each in self.videos(Filters(folder=path)) if strip_query(path) in each.paths), None)
+        found = next(
+            (listed for listed in self.videos(Filters(folder=path)) if strip_query(path) in listed.paths), None
+        )
         found = found or find_by_ending(self.videos(), video)
         if found is None:
             raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")

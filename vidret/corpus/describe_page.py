@@ -155,11 +155,11 @@ def render_differences(found: FolderDescription, others: str, frames: "_FrameCou
         yield from (render_phrase(phrase, frames) for phrase in significant)
 
 
-def render_phrase(each: RankedPhrase, frames: "_FrameCounter") -> str:
+def render_phrase(phrase: RankedPhrase, frames: "_FrameCounter") -> str:
     """Return a phrase with its numbers and frames."""
-    facts = f"{each.phrase.kind}, AUROC {each.difference.auroc:.3f}, p {each.difference.adjusted_p:.2g}"
-    heading = f'<h3>{escape_text(each.phrase.text)}</h3><p class="facts">{facts}</p>'
-    return f"<article>{heading}{render_frames(each.examples, frames)}</article>"
+    facts = f"{phrase.phrase.kind}, AUROC {phrase.difference.auroc:.3f}, p {phrase.difference.adjusted_p:.2g}"
+    heading = f'<h3>{escape_text(phrase.phrase.text)}</h3><p class="facts">{facts}</p>'
+    return f"<article>{heading}{render_frames(phrase.examples, frames)}</article>"
 
 
 def render_frames(examples: Sequence[ExampleFrame], frames: "_FrameCounter") -> str:

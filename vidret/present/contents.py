@@ -25,11 +25,13 @@ MAX_LISTED = 3  # examples per concept in the table
 def show_concepts(concepts: Sequence[Concept]) -> None:
     """Print concepts to stdout, with their first examples below each."""
     rows = []
-    for each in concepts:
-        rows.append((f"@{each.name}", str(len(each.yes)), str(len(each.no)), f"{each.share:.2f}", each.text))
-        rows += [("", "", "", "", f"  {describe_example(example)}") for example in each.yes[:MAX_LISTED]]
-        if len(each.yes) > MAX_LISTED:
-            rows.append(("", "", "", "", f"  and {len(each.yes) - MAX_LISTED} more"))
+    for concept in concepts:
+        rows.append(
+            (f"@{concept.name}", str(len(concept.yes)), str(len(concept.no)), f"{concept.share:.2f}", concept.text)
+        )
+        rows += [("", "", "", "", f"  {describe_example(example)}") for example in concept.yes[:MAX_LISTED]]
+        if len(concept.yes) > MAX_LISTED:
+            rows.append(("", "", "", "", f"  and {len(concept.yes) - MAX_LISTED} more"))
     show_table(CONCEPT_COLUMNS, rows, "No concept is taught: vidret teach NAME --yes PATH")
 
 
@@ -96,21 +98,23 @@ def format_copies(groups: "Sequence[CopyGroup]") -> str:
 def show_footage(found: "Sequence[SharedFootage]") -> None:
     """Print where videos show the footage of a clip, best first."""
     rows: list[tuple[str, ...]] = []
-    for rank, each in enumerate(found, start=1):
-        span = format_time(each.start), format_time(each.end), f"{each.end - each.start:.1f} s"
-        notes = (["mirrored"] if each.mirrored else []) + ([] if each.moves else ["still"])
-        share = "" if each.agreement is None else f"{each.agreement:.2f}"
-        clip_at = format_time(each.clip_start)
-        rows.append((str(rank), share, *span, clip_at, f"{each.speed:.2f}x", ", ".join(notes), display_path(each.path)))
-        rows += [("", "", "", "", "", "", "", "", f"= {display_path(copy)}") for copy in each.copies]
+    for rank, footage in enumerate(found, start=1):
+        span = format_time(footage.start), format_time(footage.end), f"{footage.end - footage.start:.1f} s"
+        notes = (["mirrored"] if footage.mirrored else []) + ([] if footage.moves else ["still"])
+        share = "" if footage.agreement is None else f"{footage.agreement:.2f}"
+        clip_at = format_time(footage.clip_start)
+        rows.append(
+            (str(rank), share, *span, clip_at, f"{footage.speed:.2f}x", ", ".join(notes), display_path(footage.path))
+        )
+        rows += [("", "", "", "", "", "", "", "", f"= {display_path(copy)}") for copy in footage.copies]
     show_table(("rank", "agreement", "start", "end", "length", "clip at", "speed", "what", "video"), rows, NO_FOOTAGE)
-    if any(not each.moves for each in found):
+    if any(not footage.moves for footage in found):
         print_message(STILL, style="dim")
 
 
 def format_footage(found: "Sequence[SharedFootage]") -> str:
     """Return finds of a clip as JSON."""
-    return json.dumps([to_row(each, "json", show_path, digits=4) for each in found], indent=2) + "\n"
+    return json.dumps([to_row(footage, "json", show_path, digits=4) for footage in found], indent=2) + "\n"
 
 
 SHOT_FORMATS = ("table", "csv", "json")
@@ -224,7 +228,7 @@ def to_transcript(texts: Sequence[TimedText], form: str) -> str:
 
     In SubRip, which cannot represent ``<`` and ``>``, characters that look alike replace them.
     """
-    lines = [(text, line) for text in sorted(texts, key=lambda each: (each.start, each.end)) if (line := _clean(text))]
+    lines = [(text, line) for text in sorted(texts, key=lambda text: (text.start, text.end)) if (line := _clean(text))]
     return {"srt": _to_srt, "vtt": _to_vtt, "json": _to_json}.get(form, _to_txt)(lines)
 
 

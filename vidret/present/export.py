@@ -117,7 +117,7 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
     ordered = sorted(moments, key=lambda moment: (moment.start, moment.end))
     for one, other in pairwise(ordered):
         if other.start < one.end:
-            spans = " and ".join(f"{format_time(each.start)} to {format_time(each.end)}" for each in (one, other))
+            spans = " and ".join(f"{format_time(moment.start)} to {format_time(moment.end)}" for moment in (one, other))
             raise VidretError(f"chapters must not overlap, got {spans}")
     lines = [";FFMETADATA1"]
     for number, moment in enumerate(ordered, start=1):
@@ -149,7 +149,10 @@ def to_srt(moments: Sequence[Moment], *, query: str) -> str:
     """
     check_moments(moments)
     check_one_video(moments, "srt")
-    cues = [TimedText(each.start, each.end, ", ".join([query, *list_remarks(each)]), "subtitles") for each in moments]
+    cues = [
+        TimedText(moment.start, moment.end, ", ".join([query, *list_remarks(moment)]), "subtitles")
+        for moment in moments
+    ]
     return to_transcript(cues, "srt")
 
 

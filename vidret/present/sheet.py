@@ -78,12 +78,12 @@ def describe_times(events: Sequence[EventSpan]) -> str:
 def tiles_of_footage(found: Sequence[SharedFootage]) -> list[Tile]:
     """Return four tiles per find of a clip, evenly spaced in time: one row of the sheet."""
     tiles = []
-    for rank, each in enumerate(found, start=1):
+    for rank, footage in enumerate(found, start=1):
         for column in range(COLUMNS):
-            time = each.start + (each.end - each.start) * (column + 0.5) / COLUMNS
-            title = f"{rank}. {file_name(each.path)}" if column == 0 else ""
-            span = f"{format_time(each.start)} to {format_time(each.end)}   {each.speed:.2f}x"
-            tiles.append(Tile(each.path, time, title, span if column == 0 else format_time(time)))
+            time = footage.start + (footage.end - footage.start) * (column + 0.5) / COLUMNS
+            title = f"{rank}. {file_name(footage.path)}" if column == 0 else ""
+            span = f"{format_time(footage.start)} to {format_time(footage.end)}   {footage.speed:.2f}x"
+            tiles.append(Tile(footage.path, time, title, span if column == 0 else format_time(time)))
     return tiles
 
 
@@ -124,7 +124,7 @@ def describe_score(result: Hit | Moment) -> str:
 
 def describe_words(evidence: Sequence[Evidence]) -> str:
     """Return the best words among evidence with their source, from shortly before the first match; '' without words."""
-    best = next((each for each in evidence if each.text), None)
+    best = next((piece for piece in evidence if piece.text), None)
     if best is None:
         return ""
     first = best.matches[0][0] if best.matches else 0

@@ -160,12 +160,12 @@ def show_interpretation(interpretation: "Interpretation") -> None:
 
 def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
     """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
-    words = [each for each in evidence if each.text]
+    words = [piece for piece in evidence if piece.text]
     lines = []
-    for each in evidence if explain else words[:1]:
-        share = f"{100 * each.share:.0f} % " if explain else ""
-        text = f': "{mark_words(each)}"' if each.text else ""
-        lines.append((format_time(each.start), f"  {share}{SOURCE_NAMES[each.source]}{text}"))
+    for piece in evidence if explain else words[:1]:
+        share = f"{100 * piece.share:.0f} % " if explain else ""
+        text = f': "{mark_words(piece)}"' if piece.text else ""
+        lines.append((format_time(piece.start), f"  {share}{SOURCE_NAMES[piece.source]}{text}"))
     return lines
 
 
@@ -202,7 +202,7 @@ def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "M
         ("vectors", describe_vectors(info)),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
         *([("moments", describe_moments(moments))] if moments is not None and moments.videos else []),
-        *[(each.source, f"{each.texts} texts, of {each.tracks} videos; {each.complete} complete") for each in words],
+        *[(word.source, f"{word.texts} texts, of {word.tracks} videos; {word.complete} complete") for word in words],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)
@@ -232,9 +232,9 @@ def _strip_queries(value: Any) -> Any:
         case str():
             return strip_query(value)
         case list() | tuple():
-            return [_strip_queries(each) for each in value]
+            return [_strip_queries(item) for item in value]
         case dict():
-            return {key: _strip_queries(each) for key, each in value.items()}
+            return {key: _strip_queries(item) for key, item in value.items()}
     return value
 
 
@@ -284,7 +284,7 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
 
 def to_dicts(results: Iterable[Hit | Moment]) -> list[dict[str, Any]]:
     """Return hits or moments as dicts that JSON can represent: those of ``vidret search --json``."""
-    return [result_to_dict(each) for each in results]
+    return [result_to_dict(result) for result in results]
 
 
 def to_pandas(results: Iterable[Hit | Moment]) -> "pandas.DataFrame":

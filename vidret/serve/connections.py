@@ -87,10 +87,10 @@ class Connection(H11Protocol):
 
     def _close_one(self) -> None:
         """Close the connection that has been idle the longest, or else this one."""
-        others = [cast(Connection, each) for each in self.connections if each is not self]
-        idle = [each for each in others if each.idle_since is not None]
+        others = [cast(Connection, connection) for connection in self.connections if connection is not self]
+        idle = [other for other in others if other.idle_since is not None]
         if idle:
-            oldest = min(idle, key=lambda each: each.idle_since or 0.0)
+            oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
             self.connections.discard(oldest)
             oldest.transport.abort()
         else:

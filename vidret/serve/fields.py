@@ -66,7 +66,7 @@ def with_options(options_type: type) -> Callable[[type[Request]], type[Request]]
     """Return a decorator that adds a field per option of a dataclass to a request."""
 
     def decorate(model: type[Request]) -> type[Request]:
-        fields: dict[str, Any] = {each.name: make_field(each) for each in list_options(options_type)}
+        fields: dict[str, Any] = {option.name: make_field(option) for option in list_options(options_type)}
         return create_model(
             model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
         )
@@ -99,9 +99,9 @@ def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
 
     def decorate(model: type[Request]) -> type[Request]:
         fields: dict[str, Any] = {}
-        for each in list_row_fields(result_type, "http"):
-            examples = None if each.shown.example is None else [each.shown.example]
-            fields[each.name] = (as_json_type(each.type), Field(description=each.help, examples=examples))
+        for field in list_row_fields(result_type, "http"):
+            examples = None if field.shown.example is None else [field.shown.example]
+            fields[field.name] = (as_json_type(field.type), Field(description=field.help, examples=examples))
         made = create_model(
             model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
         )
@@ -123,7 +123,7 @@ def as_json_type(kind: Any) -> Any:
 
 def collect_options(request: BaseModel, options_type: type[Options]) -> Options:
     """Return the options in a request as the engine takes them."""
-    values = {each.name: getattr(request, each.name) for each in list_options(options_type)}
+    values = {option.name: getattr(request, option.name) for option in list_options(options_type)}
     for name, value in values.items():
         if isinstance(value, datetime):
             values[name] = value.timestamp()

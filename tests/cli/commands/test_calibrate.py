@@ -89,7 +89,7 @@ def list_rows(times: int) -> list[object]:
     rows: list[object] = []
     for number in range(times):
         rows += [{"query": f"{colour}{' film' * number}"} | answer for colour, answer in shown.items()]
-        rows += [{"query": f"thing {number} {each}", "file": None} for each in "ab"]
+        rows += [{"query": f"thing {number} {letter}", "file": None} for letter in "ab"]
     return rows
 
 

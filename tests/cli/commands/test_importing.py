@@ -53,7 +53,7 @@ def test_exported_vectors_come_back(run: Runner, index: Path, tmp_path: Path, le
     assert (read.paths, read.times.tolist()) == (held.paths, held.times.tolist())
     # Frames are float16 in an index already; the means of segments are rounded once more.
     np.testing.assert_allclose(read.vectors, held.vectors, atol=0 if level == "frame" else 1e-3)
-    assert [("imported" in run("info", "--index", each)[1]) for each in (copy, index)] == [True, False]
+    assert [("imported" in run("info", "--index", path)[1]) for path in (copy, index)] == [True, False]
     again = json.loads(run("import", file, "--index", copy, "--json")[1])
     assert (again["imported"], again["known"], again["num_segments"]) == (0, 2, 0)
 
@@ -101,7 +101,7 @@ def write_rows(folder: Path, rows: Sequence[tuple[object, ...]], vectors: np.nda
 
 
 def test_videos_are_complete_or_left_to_the_next_run(run: Runner, films: Path, tmp_path: Path) -> None:
-    """Interrupted in the second video, an import has the first alone, and the same call takes the rest."""
+    """Interrupted in the second video, an import has only the first, and the same call takes the rest."""
     spans = [(films / name, start, start + 1) for name in ("red.mp4", "blue.mp4") for start in (0, 1, 2)]
     read_vectors(file := write_rows(tmp_path, spans, np.stack([RED.sentence] * 3 + [BLUE.sentence] * 3)))
     with Engine(tmp_path / "new", ColourEncoder()) as engine:
@@ -162,10 +162,10 @@ def test_sources_that_are_none_are_refused(run: Runner, films: Path, tmp_path: P
 
 @given(vectors=arrays.arrays(np.float32, (3, 4), elements=st.floats(0.125, 8, width=32)), scale=st.floats(0.25, 4))
 def test_vectors_are_checked_up_to_their_length(vectors: np.ndarray, scale: float) -> None:
-    """The direction alone counts."""
+    """Only the direction counts."""
     made = [
-        check_embeddings(Embeddings(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), np.nan), each), 4)[0]
-        for each in (vectors, (vectors * np.float32(scale)).astype(np.float32))
+        check_embeddings(Embeddings(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), np.nan), rows), 4)[0]
+        for rows in (vectors, (vectors * np.float32(scale)).astype(np.float32))
     ]
     np.testing.assert_allclose(made[0].vectors, made[1].vectors, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(made[0].vectors, axis=1), 1, rtol=1e-5)

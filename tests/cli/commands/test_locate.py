@@ -139,7 +139,7 @@ def test_curve_is_drawn(run_grounded: Runner, tmp_path: Path) -> None:
         picture = tmp_path / "new" / "curve.png"
         code, out, err = run_grounded("locate", "rain", "--weak", "--json", "--curve", picture, *options)
         assert code == 0
-        assert (out == plain) == (not options), "data alone"
+        assert (out == plain) == (not options), "only data"
         assert "score curve:" in err
         with Image.open(picture) as chart:
             assert min(chart.size) > 100

@@ -65,9 +65,9 @@ def test_short_names_are_listed_and_load_what_they_stand_for(run: Runner) -> Non
     _, out, _ = run("models")
     assert "Recommended, by short names (none was measured by vidret):" in out
     entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
-    for short, each in RECOMMENDED.items():
-        assert f"  --model {short.ljust(12)}  {each.model}: {each.purpose}" in out
-        assert (entries[each.model]["short_name"], entries[each.model]["licence"]) == (short, each.licence)
+    for short, model in RECOMMENDED.items():
+        assert f"  --model {short.ljust(12)}  {model.model}: {model.purpose}" in out
+        assert (entries[model.model]["short_name"], entries[model.model]["licence"]) == (short, model.licence)
     with pytest.raises(EncoderError, match=r"PE-Core-B-16/meta: its files are not on this machine and HF_HUB_OFFLINE"):
         load_encoder("good#whole", device="cpu")
     with pytest.raises(EncoderError, match=r"did you mean multilingual\?"):
@@ -76,10 +76,10 @@ def test_short_names_are_listed_and_load_what_they_stand_for(run: Runner) -> Non
 
 def test_the_documentation_names_the_recommended_models() -> None:
     rows = (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8").splitlines()
-    for short, each in RECOMMENDED.items():
-        row = next(row for row in rows if row.startswith(f"| `{short}` | `{each.model}`"))
-        assert f" {each.size_bytes / 1e9:.1f} GB | {each.licence} |" in row
-        published = PUBLISHED.get(each.model)
+    for short, model in RECOMMENDED.items():
+        row = next(row for row in rows if row.startswith(f"| `{short}` | `{model.model}`"))
+        assert f" {model.size_bytes / 1e9:.1f} GB | {model.licence} |" in row
+        published = PUBLISHED.get(model.model)
         assert published is None or f"R@1 {published.recall_at_1}" in row
 
 

@@ -169,7 +169,7 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         removals = [threads.submit(remove_watch, index, f"watch{number}") for number in range(8)]
         reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
-        assert [each.result() for each in (*removals, *reports)] == [None] * 16
+        assert [job.result() for job in (*removals, *reports)] == [None] * 16
     assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(8, 16)}
 
 

@@ -78,10 +78,10 @@ def test_times_are_exact_and_the_record_is_contiguous(fps: float, exact: Fractio
     starts = [rng.uniform(0, 10000) for _ in range(200)]
     moments = [make_moment(start=start, end=start + rng.uniform(0.001, 200)) for start in starts]
     record = 0
-    for event, each in zip(read_events(to_edl(plan_unread(moments, fps=fps))), moments, strict=True):
+    for event, moment in zip(read_events(to_edl(plan_unread(moments, fps=fps))), moments, strict=True):
         start, end, record_start, record_end = (parse_timecode(code, Fraction(exact))[0] for code in event[4:])
-        assert abs(start / exact - Fraction(each.start)) <= 1 / (2 * exact)
-        assert end == start + 1 or abs(end / exact - Fraction(each.end)) <= 1 / (2 * exact)
+        assert abs(start / exact - Fraction(moment.start)) <= 1 / (2 * exact)
+        assert end == start + 1 or abs(end / exact - Fraction(moment.end)) <= 1 / (2 * exact)
         assert end > start
         assert record_start == record
         assert record_end - record_start == end - start

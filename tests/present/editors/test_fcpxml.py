@@ -44,7 +44,7 @@ def read_project(text: str) -> tuple[ElementTree.Element, Fraction, list[ReadCli
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n')
     root = ElementTree.fromstring(text.encode())
     resources = root.findall("resources/*")
-    by_id = {each.attrib["id"]: each for each in resources}
+    by_id = {resource.attrib["id"]: resource for resource in resources}
     assert len(by_id) == len(resources), "ids are unique"
     sequence = root.find("event/project/sequence")
     assert sequence is not None
@@ -101,7 +101,7 @@ def test_rates_timecodes_and_sound_are_stated(numbered: dict[str, Path]) -> None
     assert starts == [107842, 86400, 0, 0, 0]
     assert [clip.asset.get("hasAudio") for clip in clips] == ["1", None, None, None, "1"]
     conform = [clip.element.find("conform-rate") for clip in clips]
-    assert [None if each is None else each.attrib for each in conform] == [
+    assert [None if rate is None else rate.attrib for rate in conform] == [
         None,
         {"scaleEnabled": "0", "srcFrameRate": "23.98"},
         {"scaleEnabled": "0", "srcFrameRate": "25"},
@@ -137,7 +137,7 @@ def test_each_video_and_format_is_stated_once(numbered: dict[str, Path]) -> None
     assert len(root.findall("resources/format")) == len(numbered), "all rates differ, and one is the timeline's"
     gone = make_moment("/films/gone.mp4")
     root = ElementTree.fromstring(to_fcpxml(plan([gone, *moments[:1]])).encode())
-    assert [(each.get("width"), each.get("height")) for each in root.findall("resources/format")] == [("64", "48")]
+    assert [(form.get("width"), form.get("height")) for form in root.findall("resources/format")] == [("64", "48")]
 
 
 def test_no_moments_give_an_empty_project() -> None:

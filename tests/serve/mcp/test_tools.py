@@ -113,8 +113,8 @@ def test_results_say_how_likely_they_are_and_may_have_to_be_probable(
 ) -> None:
     found = engine.search("red") if name == "search" else engine.locate("red", 10)
     answer = json.loads(tools.call(name, {"query": "red"}).text)[rows]
-    assert [row["likelihood"] for row in answer] == [each.likelihood for each in found]
-    assert [row["probability"] for row in answer] == pytest.approx([each.probability for each in found], abs=1e-3)
+    assert [row["likelihood"] for row in answer] == [moment.likelihood for moment in found]
+    assert [row["probability"] for row in answer] == pytest.approx([moment.probability for moment in found], abs=1e-3)
     least = found[0].probability
     probable = json.loads(tools.call(name, {"query": "red", "at_least": least}).text)[rows]
     assert 0 < len(probable) < len(answer)

@@ -56,7 +56,7 @@ def test_a_stretch_of_a_video_is_found_in_another(moving: Engine, serve: Serve) 
 
 def test_what_is_wrong_is_refused(moving: Engine, serve: Serve) -> None:
     client = serve(moving)
-    (video, _) = (each.id for each in moving.videos())
+    (video, _) = (listed.id for listed in moving.videos())
     for body, status in (
         ({"video": 999}, 404),
         ({"video": video, "within": 999}, 404),

@@ -44,7 +44,7 @@ def test_results_say_how_likely_they_are(client: TestClient, engine: Engine) -> 
     ):
         answer = client.post(path, json={"query": "red"}).json()
         assert [(row["probability"], row["likelihood"], row["weak"]) for row in answer[name]] == [
-            (each.probability, each.likelihood, each.weak) for each in found
+            (result.probability, result.likelihood, result.weak) for result in found
         ]
         assert answer["weak"] is False
         assert client.post(path, json={"query": "yellow"}).json()["weak"] is True

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = "Calibration"
 NONE = "none"
-RERANK = next(each for each in list_options(SearchOptions) if each.name == "rerank")
+RERANK = next(choice for choice in list_options(SearchOptions) if choice.name == "rerank")
 
 
 @app.command("calibrate")

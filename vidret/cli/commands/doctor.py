@@ -163,7 +163,7 @@ def _describe_ffmpeg() -> str:
 
 
 def _describe_disk(index: Path) -> str:
-    folder = next(each for each in (index.absolute(), *index.absolute().parents) if each.exists())
+    folder = next(path for path in (index.absolute(), *index.absolute().parents) if path.exists())
     if not os.access(folder, os.W_OK):
         raise VidretError(f"{folder}: this user may not write here, so that an index can be searched but not changed")
     free = shutil.disk_usage(folder).free

@@ -228,12 +228,12 @@ def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
     show_table(("", ""), rows)
     columns = ("", "number", "recall@10", "top 10 only", f"among all {first.candidates} candidates")
     lines = [
-        (name, str(each.num_queries), *(f"{value:.3f}" for value in (each.searched, each.asked, each.within)))
-        for name, each in results.items()
+        (name, str(result.num_queries), *(f"{value:.3f}" for value in (result.searched, result.asked, result.within)))
+        for name, result in results.items()
     ]
     show_table(columns, lines)
-    if low := [name for name, each in results.items() if each.low]:
-        worst = min((results[name] for name in low), key=lambda each: each.searched)
+    if low := [name for name, result in results.items() if result.low]:
+        worst = min((results[name] for name in low), key=lambda result: result.searched)
         print_message(
             f"Low for {' and '.join(low)}: {1 - worst.searched:.0%} of the nearest segments are missed, and "
             f"{1 - worst.within:.0%} are not even candidates, so no search finds them. The vectors of this index are "

@@ -245,28 +245,28 @@ def show_overview(found: "FolderOverview") -> None:
     show_table(("", ""), list(list_facts(found)))
     print("\nClusters:")
     rows = []
-    for each in found.clusters:
-        share = f"{100 * each.num_segments / found.num_segments:.0f} %"
-        name = ", ".join(each.phrases) or "all segments"
-        example = f"{display_path(each.examples[0].path)} {format_time(each.examples[0].time)}"
-        rows.append((share, str(each.num_videos), format_hours(each.hours), name, example))
+    for cluster in found.clusters:
+        share = f"{100 * cluster.num_segments / found.num_segments:.0f} %"
+        name = ", ".join(cluster.phrases) or "all segments"
+        example = f"{display_path(cluster.examples[0].path)} {format_time(cluster.examples[0].time)}"
+        rows.append((share, str(cluster.num_videos), format_hours(cluster.hours), name, example))
     show_table(("segments", "videos", "length", "what", "video"), rows)
     if found.look_alikes:
         print("\nLook-alikes, by their vectors (vidret duplicates compares frames):")
-        paths = [[f"{each.cosine:.3f}", *map(display_path, each.paths)] for each in found.look_alikes]
+        paths = [[f"{alike.cosine:.3f}", *map(display_path, alike.paths)] for alike in found.look_alikes]
         show_table(("cosine", "video", "and"), paths)
     if found.outliers:
         print("\nUnlike all others:")
-        far = [(f"{each.deviation:.1f}", display_path(each.path)) for each in found.outliers]
+        far = [(f"{outlier.deviation:.1f}", display_path(outlier.path)) for outlier in found.outliers]
         show_table(("deviations", "video"), far)
     print()
 
 
 def description_to_dict(found: "FolderDescription") -> dict[str, object]:
     """Return a description as a dict that JSON can represent."""
-    rows = {name: [each.to_dict() for each in getattr(found, name)] for name in ("more", "less")}
+    rows = {name: [phrase.to_dict() for phrase in getattr(found, name)] for name in ("more", "less")}
     for row in (*rows["more"], *rows["less"]):
-        row["examples"] = [{**each, "path": show_path(each["path"])} for each in row["examples"]]
+        row["examples"] = [{**example, "path": show_path(example["path"])} for example in row["examples"]]
     counts = {name: getattr(found, name) for name in ("num_videos", "num_others", "num_phrases")}
     return {**counts, **rows}
 
@@ -275,9 +275,9 @@ def show_description(found: "FolderDescription") -> None:
     """Print the phrases that are significant in each direction, and say where there are none."""
     print_message(f"{found.num_videos} videos against {found.num_others}, {found.num_phrases} phrases", style="dim")
     for title, phrases in (("More of", found.more), ("Less of", found.less)):
-        significant = [each for each in phrases if each.is_significant]
+        significant = [phrase for phrase in phrases if phrase.is_significant]
         if not significant:
-            best = min((each.difference.adjusted_p for each in phrases), default=1.0)
+            best = min((phrase.difference.adjusted_p for phrase in phrases), default=1.0)
             print_message(f"{title}: no phrase beyond chance (lowest corrected p: {best:.2g})")
             continue
         print(f"{title}:")
@@ -287,9 +287,9 @@ def show_description(found: "FolderDescription") -> None:
 def list_phrase_rows(phrases: Sequence["RankedPhrase"]) -> list[tuple[str, ...]]:
     """Return the rows of a table of phrases."""
     rows: list[tuple[str, ...]] = []
-    for each in phrases:
-        examples = [f"{display_path(frame.path)} {format_time(frame.time)}" for frame in each.examples]
-        facts = f"{each.difference.auroc:.3f}", f"{each.difference.adjusted_p:.2g}", each.phrase.kind
-        rows.append((*facts, each.phrase.text, examples[0] if examples else ""))
+    for phrase in phrases:
+        examples = [f"{display_path(frame.path)} {format_time(frame.time)}" for frame in phrase.examples]
+        facts = f"{phrase.difference.auroc:.3f}", f"{phrase.difference.adjusted_p:.2g}", phrase.phrase.kind
+        rows.append((*facts, phrase.phrase.text, examples[0] if examples else ""))
         rows += [("", "", "", "", example) for example in examples[1:]]
     return rows

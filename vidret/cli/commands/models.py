@@ -60,8 +60,8 @@ def models_command(
     results = {entry.published.protocol for entry in entries if entry.published is not None}
     write_stdout("".join(f"\nR@1, as published: {protocol}\n" for protocol in sorted(results)))
     write_stdout("\nRecommended, by short names (none was measured by vidret):\n")
-    for name, each in RECOMMENDED.items():
-        facts = f"{each.model}: {each.purpose}; {each.evidence}; {each.size_bytes / 1e9:.1f} GB, {each.licence}"
+    for name, model in RECOMMENDED.items():
+        facts = f"{model.model}: {model.purpose}; {model.evidence}; {model.size_bytes / 1e9:.1f} GB, {model.licence}"
         write_stdout(f"  --model {name.ljust(12)}  {facts}\n")
 
 

@@ -116,7 +116,7 @@ def search_command(
 ) -> None:
     """Find the videos that match a query."""
     query = " ".join(query_words) if query_words else None  # people forget the quotes
-    others = sum(each is not None for each in (queries, clip))
+    others = sum(value is not None for value in (queries, clip))
     if query is None and not image and not others and options.like:
         query = ""
     if others + (query is not None or bool(image)) != 1:
@@ -151,20 +151,20 @@ def search_command(
     if query and options.rerank == "auto":
         show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
     liked = [*map(str, image or []), *(str(video) for video, _ in options.like)]
-    heading = " ".join(each for each in (query, f"like {', '.join(liked)}" if liked else "") if each)
+    heading = " ".join(part for part in (query, f"like {', '.join(liked)}" if liked else "") if part)
     if by == "moment":
         show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
     if settings is not None:
         assert query is not None
         judged = search_and_judge(engine, query, options, settings)
-        hits = [each.hit for each in judged]
+        hits = [answer.hit for answer in judged]
     else:
         hits, judged = engine.search_with(search_for, options), []
     if as_json:
         rows = [result_to_dict(hit) for hit in hits]
-        for row, each in zip(rows, judged, strict=False):
-            row |= {"old_rank": each.old_rank, "reason": each.reason}
+        for row, answer in zip(rows, judged, strict=False):
+            row |= {"old_rank": answer.old_rank, "reason": answer.reason}
         print(json.dumps(rows, indent=2))
     else:
         show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))

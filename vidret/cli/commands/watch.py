@@ -47,9 +47,9 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 
     watches = read_watches(index)
     if as_json:
-        print(json.dumps([{"name": each.name, "query": each.query} for each in watches], indent=2))
+        print(json.dumps([{"name": watch.name, "query": watch.query} for watch in watches], indent=2))
     else:
-        show_table(("what", ""), [(each.name, each.query) for each in watches], "There are no watches.")
+        show_table(("what", ""), [(watch.name, watch.query) for watch in watches], "There are no watches.")
 
 
 @group.command("remove")
@@ -80,7 +80,7 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     if webhook is not None and matches:
         from vidret.endpoints.connection import post_json
 
-        post_json(webhook, {"matches": [match_to_dict(each) for each in matches]})
+        post_json(webhook, {"matches": [match_to_dict(match) for match in matches]})
     left_out = {watch.name for watch in watches} - {watch.name for watch in asked}
     mark_reported(index, known, complete, left_out=left_out)
     return bool(matches)
@@ -88,12 +88,12 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
 
 def print_matches(matches: "Sequence[WatchMatch]", *, as_json: bool) -> None:
     """Print one line per match: JSON to stdout, or text to stderr."""
-    for each in matches:
+    for match in matches:
         if as_json:
-            print(json.dumps(match_to_dict(each)), flush=True)
+            print(json.dumps(match_to_dict(match)), flush=True)
         else:
-            times = f"{format_time(each.moment.start)} to {format_time(each.moment.end)}"
-            print_message(f"{each.watch.name}: {display_path(each.moment.path)} {times}")
+            times = f"{format_time(match.moment.start)} to {format_time(match.moment.end)}"
+            print_message(f"{match.watch.name}: {display_path(match.moment.path)} {times}")
 
 
 def match_to_dict(match: "WatchMatch") -> dict[str, Any]:

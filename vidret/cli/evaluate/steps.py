@@ -112,7 +112,7 @@ def default_out(data: str, model: str | None) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRun:
-    """The options of a command that evaluates a model on annotated videos, and what follows from them alone."""
+    """The options of a command that evaluates a model on annotated videos, and what follows from only them."""
 
     videos: VideosOption
     data: DataOption = "captions"

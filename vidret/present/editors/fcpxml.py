@@ -49,7 +49,7 @@ def to_fcpxml(timeline: Timeline) -> str:
         path = clip.moment.path
         if path not in assets:
             assets[path] = f"r{len(formats) + len(assets) + 1}"
-            its_clips = [each for each in timeline.clips if each.moment.path == path]
+            its_clips = [its_clip for its_clip in timeline.clips if its_clip.moment.path == path]
             _add_asset(resources, assets[path], formats[_find_format(clip, size)], its_clips)
     event = ElementTree.SubElement(root, "event", name="vidret")
     project = ElementTree.SubElement(event, "project", name=timeline.title)

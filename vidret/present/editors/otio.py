@@ -88,7 +88,7 @@ def _clean(value: Any) -> Any:
         case str():
             return "\n".join(sanitize(line) for line in value.split("\n"))
         case dict():
-            return {key: _clean(each) for key, each in value.items()}
+            return {key: _clean(item) for key, item in value.items()}
         case list() | tuple():
-            return [_clean(each) for each in value]
+            return [_clean(item) for item in value]
     return value

@@ -51,9 +51,9 @@ def choose_editing_rate(rate: Fraction) -> Fraction:
     """
     if rate in EDITING_RATES:
         return rate
-    ratios = {each: max(each / rate, rate / each) for each in EDITING_RATES}
-    even = [each for each in EDITING_RATES if ratios[each].denominator == 1]
-    return min(even or EDITING_RATES, key=lambda each: ratios[each])
+    ratios = {option: max(option / rate, rate / option) for option in EDITING_RATES}
+    even = [option for option in EDITING_RATES if ratios[option].denominator == 1]
+    return min(even or EDITING_RATES, key=lambda option: ratios[option])
 
 
 def nearest_frame(time_s: float | Fraction, rate: Fraction) -> int:

@@ -225,7 +225,7 @@ def list_remarks(moment: Moment) -> list[str]:
     """Return what a marker says about a moment: how likely it is, its score, and the words, each on one line."""
     match = describe_match(moment).strip()
     remarks = [f"{match}, score {moment.score:.3f}" if match else f"score {moment.score:.3f}"]
-    return remarks + [_describe(each) for each in moment.evidence if each.text]
+    return remarks + [_describe(evidence) for evidence in moment.evidence if evidence.text]
 
 
 def media_url(path: str) -> str:
@@ -267,7 +267,7 @@ def _list_notes(clips: Sequence[TimelineClip], rate: Fraction) -> list[str]:
             notes.append(f"{_name(footage)}: {footage.note}{assumed}")
     others = sorted({clip.rate for clip in clips} - {rate})
     if others:
-        rates = " and ".join(format_rate(each) for each in others)
+        rates = " and ".join(format_rate(other) for other in others)
         notes.append(f"the timeline has {format_rate(rate)}, and clips of {rates} are fitted to its frames")
     for clip in clips:
         footage, moment = clip.footage, clip.moment

@@ -193,7 +193,7 @@ def write_schema(arguments: type[ToolArguments]) -> dict[str, Any]:
 
 def _drop_titles(node: Any) -> Any:
     if isinstance(node, list):
-        return [_drop_titles(each) for each in node]
+        return [_drop_titles(part) for part in node]
     if not isinstance(node, dict):
         return node
-    return {name: _drop_titles(each) for name, each in node.items() if not (name == "title" and isinstance(each, str))}
+    return {name: _drop_titles(part) for name, part in node.items() if not (name == "title" and isinstance(part, str))}

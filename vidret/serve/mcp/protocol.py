@@ -45,7 +45,7 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[list[VideoLink], str
     offset = int(cursor or 0)
     videos = tools.engine.videos()
     page = videos[offset : offset + PAGE_SIZE]
-    links = [VideoLink(f"vidret://videos/{each.id}", shorten(title(each.paths[0]), TITLE_LENGTH)) for each in page]
+    links = [VideoLink(f"vidret://videos/{video.id}", shorten(title(video.paths[0]), TITLE_LENGTH)) for video in page]
     following = offset + len(page)
     return links, str(following) if following < len(videos) else None
 

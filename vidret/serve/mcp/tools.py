@@ -176,7 +176,7 @@ class ToolBox:
             arguments = card.arguments.model_validate(dict(values))
         except ValidationError as error:
             raise VidretError(
-                describe_invalid([{**each, "loc": ("", *each["loc"])} for each in error.errors()])
+                describe_invalid([{**problem, "loc": ("", *problem["loc"])} for problem in error.errors()])
             ) from None
         try:
             return self._tools[name](arguments)
@@ -299,7 +299,7 @@ def tell_result(result: Any) -> dict[str, Any]:
         if isinstance(value, str) and shown.limit is not None:
             value = shorten(value, shown.limit)
         elif isinstance(value, tuple):
-            value = [tell_result(each) for each in value[: shown.limit]]
+            value = [tell_result(item) for item in value[: shown.limit]]
         elif isinstance(value, float):
             value = round(value, shown.digits)
         told[field.name] = value

@@ -12,7 +12,7 @@ export const recall = (name) => kept.get(name);
 /** Listen for images: `onPicture(name)` receives the name of one, `onError(sentence)` the reason of a failure. */
 export function listenForPictures(onPicture, onError) {
   const take = async (files) => {
-    const file = [...files].find((each) => each.type.startsWith("image/"));
+    const file = [...files].find((item) => item.type.startsWith("image/"));
     if (!file) return onError("Only images can be used as a query.");
     try {
       onPicture(await keep(file));

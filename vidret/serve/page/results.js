@@ -77,7 +77,7 @@ function makeMarks(name, { video, start, end }) {
     try {
       const body = { name, [side]: [{ video, start, end }], add: true };
       const { yes, no } = await ask("/api/concepts", { method: "POST", body });
-      for (const each in marks) marks[each].ariaPressed = each === side;
+      for (const name in marks) marks[name].ariaPressed = name === side;
       find("status").textContent = `@${name} has learned from ${yes.length} right and ${no.length} wrong.`;
     } catch (error) {
       tell("notice", error.message);

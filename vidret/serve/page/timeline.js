@@ -114,7 +114,7 @@ function lay(bar, start, end, duration) {
 
 /** Show time and score at the pointer, and the words that match then. */
 function tellReading(time, { curve, duration }) {
-  const nearer = (best, each, at) => (Math.abs(each - time) < Math.abs(curve.times[best] - time) ? at : best);
+  const nearer = (best, other, at) => (Math.abs(other - time) < Math.abs(curve.times[best] - time) ? at : best);
   const score = curve ? `  ${curve.scores[curve.times.reduce(nearer, 0)].toFixed(3)}` : "";
   reading.textContent = [clock(time, true) + score, ...(curve ? listWords(curve, time) : [])].join("\n");
   reading.style.left = share(time, duration);

@@ -170,12 +170,12 @@ def follow(moments: str, gather: Gather, llm: ChatEndpoint, *, on_end: Callable[
 def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> str:
     """Send the text of an answer as it grows, and return the last event; empty if nobody waits for it."""
     try:
-        for each in stream_answer(context, llm):
+        for part in stream_answer(context, llm):
             if is_left.is_set():
                 break
-            if not isinstance(each, str):
-                return write_event("answer", make_answer_event(each))
-            send(write_event("text", TextEvent(text=each)))
+            if not isinstance(part, str):
+                return write_event("answer", make_answer_event(part))
+            send(write_event("text", TextEvent(text=part)))
     except VidretError as error:
         return write_problem(502, "Bad Gateway", error)
     return ""

@@ -219,9 +219,9 @@ def as_printable(value: Any) -> Any:
         case str():
             return sanitize(value)
         case list():
-            return [as_printable(each) for each in value]
+            return [as_printable(item) for item in value]
         case dict():
-            return {key: as_printable(each) for key, each in value.items()}
+            return {key: as_printable(item) for key, item in value.items()}
     return value
 
 

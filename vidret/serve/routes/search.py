@@ -183,7 +183,9 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
                 repeated=body.repeated,
             )
         )
-        return FootageAnswer(took_ms=milliseconds_since(started), found=[write_row(FootageRow, each) for each in found])
+        return FootageAnswer(
+            took_ms=milliseconds_since(started), found=[write_row(FootageRow, footage) for footage in found]
+        )
 
 
 async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
@@ -193,7 +195,7 @@ async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     if body.image is None:
         return body.query or ""  # what was liked stands for an empty query
     encoded = [body.image] if isinstance(body.image, str) else body.image
-    pictures = tuple([await images.read(each) for each in encoded])
+    pictures = tuple([await images.read(picture) for picture in encoded])
     if body.query is None and len(pictures) == 1:
         return pictures[0]
     return ComposedQuery(images=pictures, text=body.query or "")
