@@ -122,7 +122,7 @@ class Fusion:
         for clause, own in enumerate(texts.matches):
             seen = [self.pictures.store.overlapping_segments([(each.video_id, each.start, each.end)]) for each in own]
             added = [float(asked.weigh(ids)[clause].max(initial=-math.inf)) if len(ids) else 0.0 for ids in seen]
-            weighed = [replace(each, evidence=each.evidence + nats) for each, nats in zip(own, added, strict=True)]
+            weighed = [each._replace(evidence=each.evidence + nats) for each, nats in zip(own, added, strict=True)]
             matches.append(sorted(weighed, key=lambda match: -match.evidence))
         return VideoTexts(matches)
 
