@@ -268,6 +268,7 @@ class Engine(VideoLibrary):
         timeout: float = 120.0,
         retry_failed: bool = False,
         prune: bool = False,
+        exclude: Sequence[str] = (),
         memory: int | None = None,
         words: bool | WordsOptions | None = None,
         shots: bool | None = None,
@@ -284,6 +285,7 @@ class Engine(VideoLibrary):
             timeout: See ``IndexOptions``.
             retry_failed: See ``IndexOptions``.
             prune: Remove missing files below the listed folders from the index.
+            exclude: See ``list_videos``. Files that are indexed already stay in the index.
             memory: See ``Store.set_memory``; None leaves it unchanged.
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
                 it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
@@ -304,7 +306,7 @@ class Engine(VideoLibrary):
         words = choose_words(self.path, words)
         if words is not None:
             words.check_installed()
-        listing = list_videos(os.fspath(path) for path in paths)
+        listing = list_videos([os.fspath(path) for path in paths], exclude)
         exists = Store.exists(self.path)
         if paths and not listing.files and not exists:
             raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")

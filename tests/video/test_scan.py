@@ -57,6 +57,46 @@ def test_what_a_mac_leaves_beside_each_file_is_no_video(tmp_path: Path) -> None:
     assert scan([str(tmp_path)]) == [kept]
 
 
+JUNK = ("@eaDir", "#recycle", ".Trash-1000", ".Trashes", "$RECYCLE.BIN", "System Volume Information", ".thumbnails")
+
+
+def test_thumbnails_and_deleted_files_are_left_out_and_their_folders_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vidret")
+    kept, *_ = touch(tmp_path, "a/a.mp4", *(f"a/{name}/deep/b.mp4" for name in JUNK), "phone/.nomedia", "phone/c.mp4")
+    listing = list_videos([str(tmp_path)])
+    assert listing.files == [kept]
+    assert sorted(listing.junk) == sorted([*(str(tmp_path / "a" / name) for name in JUNK), str(tmp_path / "phone")])
+    assert f"left out {len(JUNK) + 1} folders" in caplog.text
+    for name in JUNK:  # a folder that is named is meant
+        assert scan([str(tmp_path / "a" / name)]) == [str(tmp_path / "a" / name / "deep" / "b.mp4")]
+    assert scan([str(tmp_path / "phone")]) == [str(tmp_path / "phone" / "c.mp4")]
+    assert scan([str(tmp_path / "a" / "*")]) == scan([str(tmp_path / "*" / "**" / "a.mp4")]) == [kept]
+    assert scan([str(tmp_path / "**" / "*.mp4")]) == [kept, str(tmp_path / "phone" / "c.mp4")]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["proxies"], ["a.mp4", "b_draft.mp4", "raw/c.mp4"]),
+        (["*_draft.mp4"], ["a.mp4", "raw/c.mp4", "raw/proxies/d.mp4"]),
+        (["raw/*.mp4"], ["a.mp4", "b_draft.mp4"]),
+        (["c.mp4", "a*"], ["b_draft.mp4", "raw/proxies/d.mp4"]),
+        (["*"], []),
+    ],
+)
+def test_patterns_leave_out_files_and_folders_that_were_found(
+    tmp_path: Path, exclude: Sequence[str], left: Sequence[str]
+) -> None:
+    touch(tmp_path, "a.mp4", "b_draft.mp4", "raw/c.mp4", "raw/proxies/d.mp4")
+    expected = [str(tmp_path / name) for name in left]
+    for path in (str(tmp_path), f"{tmp_path}/", str(tmp_path / "**" / "*.mp4")):
+        assert sorted(list_videos([path], exclude).files) == expected
+    named = [str(tmp_path / "raw" / "c.mp4")]
+    assert list_videos(named, exclude).files == named
+
+
 def test_given_files_keep_their_order_whatever_their_suffix(tmp_path: Path) -> None:
     files = touch(tmp_path, "b.mp4", "a.dat", "no_suffix")
     assert scan(files) == files

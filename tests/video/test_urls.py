@@ -23,7 +23,7 @@ from vidret.video.files import stat_files
 from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader, read_frames
-from vidret.video.scan import scan
+from vidret.video.scan import list_videos, scan
 from vidret.video.urls import check_url, join, open_store, parse_stat, stat_url
 
 needs_fsspec = pytest.mark.scale
@@ -368,6 +368,17 @@ def test_folders_and_globs_of_a_store() -> None:
     for nothing in ("memory://films/*.avi", "memory://other", "memory://films/none.mp4"):
         with pytest.raises(VidretError, match=r"does not exist|no file matches"):
             scan([nothing])
+
+
+@needs_fsspec
+def test_junk_and_what_is_excluded_is_left_out_of_a_store() -> None:
+    kept, other, junk = (put(f"junk/{name}", b"x") for name in ("a.mp4", "proxies/b.mp4", "@eaDir/a.mp4/c.mp4"))
+    folder = kept.removesuffix("/a.mp4")
+    for path in (folder, f"{folder}/", f"{folder}/**/*.mp4"):
+        listing = list_videos([path], ["proxies"])
+        assert (listing.files, listing.junk) == ([kept], [f"{folder}/@eaDir"])
+        assert scan([path]) == [kept, other]
+    assert scan([junk]) == [junk]
 
 
 @needs_fsspec

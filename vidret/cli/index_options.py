@@ -48,6 +48,16 @@ class IndexChoices:
             flag="--prune",
         ),
     ] = False
+    exclude: Annotated[
+        list[str] | None,
+        option(
+            "Leave out files and folders whose name, or path in the folder, matches this shell pattern, such as "
+            "proxies or '*_draft.mp4'. Repeatable. Folders of thumbnails, deleted files and the like, and those with "
+            "a .nomedia file, are always left out; name one to index it.",
+            SOURCES,
+            "GLOB",
+        ),
+    ] = None
     retry_failed: Annotated[
         bool, option("Try failed files again, even unchanged ones.", SOURCES, flag="--retry-failed")
     ] = False

@@ -3,9 +3,12 @@
 import csv
 import glob
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
 
@@ -22,14 +25,33 @@ VIDEO_SUFFIXES = frozenset(
 )
 MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
 MANIFEST_COLUMNS = ("path", "video", "file")
+# Folders of thumbnails, deleted files, snapshots and search indexes, of Synology and QNAP drives, Android, macOS,
+# Windows and Linux desktops.
+JUNK_FOLDERS = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", ".snapshot", ".zfs"),
+        *(".thumbnails", "lost.dir", ".trash", ".trashes", ".spotlight-v100", ".documentrevisions-v100"),
+        *("$recycle.bin", "system volume information"),
+    )
+)
+NO_MEDIA = ".nomedia"  # an empty file that tells Android to ignore a folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files that paths mean, and those of the paths that are folders with files, all absolute."""
+    """What paths mean.
+
+    Attributes:
+        files: Their files, absolute.
+        folders: Those of the paths that are folders with files, absolute.
+        junk: Folders inside them that hold no videos of anybody: thumbnails, deleted files, a ``.nomedia`` file.
+    """
 
     files: list[str]
     folders: list[str]
+    junk: list[str] = field(default_factory=list)
 
 
 def scan(paths: Iterable[str]) -> list[str]:
@@ -37,7 +59,7 @@ def scan(paths: Iterable[str]) -> list[str]:
     return list_videos(paths).files
 
 
-def list_videos(paths: Iterable[str]) -> Listing:
+def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
     """Return the absolute paths or URLs of the files that paths mean, each once, in the order given.
 
     A folder means its files with a video suffix, at any depth and sorted by name. Links to files are followed; links to
@@ -45,18 +67,57 @@ def list_videos(paths: Iterable[str]) -> Listing:
     its suffix; a glob in a URL means files with a video suffix. A .jsonl or .csv file is a manifest with a file in each
     row. No video is opened here, so that some may turn out to be unreadable.
 
+    Args:
+        paths: Files, folders, globs or manifests, local or at URLs.
+        exclude: Shell patterns. A file or folder that was found in a folder or by a glob is left out if one matches
+            its name, or its path below that folder or the part of the glob without wildcards. ``*`` matches slashes.
+
     Raises:
         VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store is unavailable.
     """
+    listing = Listing([], [])
     files: dict[str, None] = {}
     folders: dict[str, None] = {}
     for path in paths:
-        for file in _expand_url(path, folders) if is_url(path) else _expand(as_path(path), folders):
+        found = (_expand_url if is_url(path) else _expand)(as_path(path), folders, exclude, listing.junk)
+        for file in found:
             name = absolute_path(file)
             if is_url(name):
                 urls.check_url(name)
             files[name] = None
-    return Listing(list(files), list(folders))
+    listing.files.extend(files)
+    listing.folders.extend(folders)
+    if listing.junk:
+        logger.info(
+            "left out %d folders of thumbnails, deleted files and the like, such as %s",
+            len(listing.junk),
+            listing.junk[0],
+        )
+    return listing
+
+
+def is_junk_folder(name: str) -> bool:
+    """Return whether a folder of this name holds thumbnails, deleted files, snapshots or the like.
+
+    >>> is_junk_folder("@eaDir"), is_junk_folder(".Trash-1000"), is_junk_folder("holidays")
+    (True, True, False)
+    """
+    return name.lower() in JUNK_FOLDERS or name.lower().startswith(".trash-")
+
+
+def is_excluded(path: str, exclude: Sequence[str]) -> bool:
+    """Return whether a pattern matches the name or the path of a file, relative to where it was found, or a folder's.
+
+    >>> is_excluded("2023/proxies/a.mp4", ["proxies"]), is_excluded("2023/a.mp4", ["2023/*.mp4"])
+    (True, True)
+    >>> is_excluded("2023/a.mp4", ["*.mov"])
+    False
+    """
+    names = path.split("/")
+    below = ("/".join(names[: depth + 1]) for depth in range(len(names)))
+    return any(
+        fnmatchcase(part, pattern) for parts in zip(names, below, strict=True) for part in parts for pattern in exclude
+    )
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -68,20 +129,26 @@ def is_below(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _expand_url(url: str, folders: dict[str, None]) -> Iterator[str]:
+def _expand_url(url: str, folders: dict[str, None], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
     if os.path.splitext(strip_query(url))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
         raise VidretError(f"{strip_query(url)}: a manifest must be a local file, got a URL")
     files = list(urls.expand(url, VIDEO_SUFFIXES))
+    if files == [url]:
+        yield url
+        return
+    wildcard = urls.find_wildcard(url)
+    root = url if wildcard is None else url[: wildcard.start()].rpartition("/")[0]
+    files = list(_select(files, root, exclude, junk))
     if files and all(is_below(file, url) for file in files):
         folders[url] = None
     yield from files
 
 
-def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
+def _expand(path: str, folders: dict[str, None], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
     path = os.path.expanduser(path)  # noqa: PTH111
     if os.path.isdir(path):  # noqa: PTH112  a path may hold any bytes, which str keeps
         denied: list[OSError] = []
-        files = list(_walk(path, denied))
+        files = list(_walk(path, denied, exclude, junk))
         if files:
             folders[absolute_path(path)] = None
         yield from files
@@ -92,10 +159,25 @@ def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
         else:
             yield path
     elif matches := sorted(set(_match(path))):
-        for match in matches:
-            yield from _expand(match, folders)
+        root = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+        for match in _select(matches, root, exclude, junk):
+            yield from _expand(match, folders, exclude, junk)
     else:
         raise VidretError(f"{path}: no such file, folder or pattern")
+
+
+def _select(found: Iterable[str], root: str, exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
+    """Yield what was found below ``root``, except junk folders and what is in them, and except what is excluded."""
+    for path in found:
+        relative = path.removeprefix(root).lstrip("/")
+        names = relative.split("/")
+        depth = next((depth for depth, name in enumerate(names, start=1) if is_junk_folder(name)), 0)
+        if depth:
+            folder = path.removesuffix(relative) + "/".join(names[:depth])
+            if folder not in junk:
+                junk.append(folder)
+        elif not is_excluded(relative, exclude):
+            yield path
 
 
 def _match(pattern: str) -> Iterator[str]:
@@ -112,11 +194,20 @@ def _match(pattern: str) -> Iterator[str]:
             yield from _match(os.path.join(glob.escape(root), tail))  # noqa: PTH118
 
 
-def _walk(folder: str, denied: list[OSError]) -> Iterator[str]:
+def _walk(folder: str, denied: list[OSError], exclude: Sequence[str], junk: list[str]) -> Iterator[str]:
     for root, folders, files in os.walk(folder, onerror=denied.append):
-        folders.sort()
+        if NO_MEDIA in files and root != folder:
+            junk.append(root)
+            folders.clear()
+            continue
+        below = root[len(folder) :].strip("/")
+        junk.extend(os.path.join(root, name) for name in folders if is_junk_folder(name))  # noqa: PTH118
+        folders[:] = sorted(name for name in folders if not is_junk_folder(name))
+        if exclude:
+            folders[:] = [name for name in folders if not is_excluded(f"{below}/{name}".lstrip("/"), exclude)]
         for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._"):  # noqa: PTH122
+            is_video = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")  # noqa: PTH122
+            if is_video and not (exclude and is_excluded(f"{below}/{name}".lstrip("/"), exclude)):
                 yield os.path.join(root, name)  # noqa: PTH118
 
 

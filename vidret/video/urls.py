@@ -113,7 +113,7 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
     check_url(url)
     store, path = open_store(url)
     store.invalidate_cache()
-    wildcard = _find_wildcard(url)
+    wildcard = find_wildcard(url)
     root = url
     if wildcard is not None:
         root = url[: wildcard.start()].rpartition("/")[0] + "/"
@@ -136,7 +136,7 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
     yield from (join(root, root_path, name) for name in videos if not name.rpartition("/")[2].startswith("._"))
 
 
-def _find_wildcard(url: str) -> re.Match[str] | None:
+def find_wildcard(url: str) -> re.Match[str] | None:
     """Return the first wildcard of a URL: after the host, and on the web before the query string."""
     start = url.index("://") + 3
     start = max(start, url.find("/", start))

@@ -128,6 +128,7 @@ def index_command(*, asked: IndexChoices) -> None:
         shots=SHOTS[asked.shots],
         sampling=SAMPLING[asked.sampling],
         prune=asked.prune,
+        exclude=asked.exclude or (),
         retry_failed=asked.retry_failed,
         words=words,
     )
