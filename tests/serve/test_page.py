@@ -48,7 +48,7 @@ from vidret.video.reader import read_frames
 pytestmark = pytest.mark.browser
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
-LARGEST_PAGE = 80_000  # bytes, all files together
+LARGEST_PAGE = 90_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
 SIGN = "\N{BICYCLE}\N{BICYCLE} <b>EMERGENCY</b> EXIT"  # two letters beyond the first plane of Unicode, and markup
 CALL = "Every line is busy now, so the caller shall please hold the line until the harbour office answers."
@@ -450,6 +450,58 @@ def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
     shoot(page, "moments")
     first.click()
     expect(page.locator("#viewer")).to_be_visible()
+
+
+def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: Look, indexed: Engine) -> None:
+    page = look(f"/?q={BIKES}&k=24")
+    expect(cards(page)).to_have_count(5)
+    bunny = find_id(indexed, "tour.mp4")
+    tour = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="tour"))
+    with page.expect_request("**/api/search") as asking:
+        tour.get_by_role("button", name=re.compile(r"^More like tour at 0:\d\d$")).click()
+    body = json.loads(asking.value.post_data or "")
+    assert (body["query"], body["unlike"], len(body["seen"])) == (BIKES, [], 5)
+    ((video, seconds),) = body["like"]
+    assert video == bunny
+    judged = page.get_by_role("group", name="Judged results")
+    undo = judged.get_by_role("button", name="Undo: More like tour")
+    expect(undo).to_have_count(1)
+    expect(cards(page)).to_have_count(4)
+    expect(titles(page).filter(has_text="tour")).to_have_count(0)
+    assert place_of(page)["like"] == f"{video}@{seconds:.1f}"
+    shoot(page, "judged")
+    cards(page).first.focus()
+    page.keyboard.press("-")
+    expect(judged.get_by_role("button", name="Undo: Less like")).to_have_count(1)
+    expect(cards(page)).to_have_count(3)
+    expect(cards(page).first).to_be_focused()
+    check_names(page)
+    page.keyboard.press("u")
+    expect(judged.get_by_role("button", name="Undo: Less like")).to_have_count(0)
+    expect(cards(page)).to_have_count(4)
+    page.reload()
+    expect(judged.get_by_role("button", name=re.compile(r"^Undo: More like (tour|video \d+) at"))).to_have_count(1)
+    page.locator("#query").fill("")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda _: "like" not in place_of(page))
+    expect(judged).to_be_hidden()
+    page.goto(f"/?like={bunny}@1.0")  # without a query
+    expect(cards(page)).not_to_have_count(0)
+    expect(titles(page).filter(has_text="phone")).to_have_count(1)
+    judged.get_by_role("button").first.click()
+    expect(judged).to_be_hidden()
+    expect(page.locator("#status")).to_have_text("6 videos.")
+    page.goto("/?q=people&like=wrong&unlike=7@x")  # invalid parameters are ignored
+    expect(judged).to_be_hidden()
+
+
+def test_a_diverse_display_shows_the_best_of_each_kind(look: Look, indexed: Engine) -> None:
+    page = look(f"/?q={BIKES}&k=24")
+    page.get_by_role("group", name="Results").get_by_role("button", name="Kinds").click()
+    found = indexed.search(BIKES, 24, display="diverse")
+    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in found])
+    assert 1 < len(found) < 5
+    assert place_of(page)["by"] == "diverse"
 
 
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(

@@ -3,12 +3,14 @@
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "after", "before"];
 export const FILTERS = [...FIELDS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
-const NAMES = ["tab", "q", "by", ...FILTERS, "k", "v", "t"];
+export const JUDGED = ["like", "unlike"];
+const NAMES = ["tab", "q", "by", ...FILTERS, ...JUDGED, "k", "v", "t"];
+const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/; // of videos
 
 /** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
-  const isOdd = (name) => NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name));
+  const isOdd = (name) => (NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name))) || (JUDGED.includes(name) && !TIMES.test(given.get(name)));
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 

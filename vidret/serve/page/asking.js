@@ -83,7 +83,7 @@ export function showForm(place) {
   query.placeholder = picture ? "or describe what to look for" : "Search videos";
   find("chip").hidden = !picture;
   if (picture) find("chip-picture").src = picture;
-  const asks = Boolean(place.q || picture);
+  const asks = Boolean(place.q || picture || place.like);
   find("hint").hidden = asks;
   find("kinds").hidden = !asks || place.tab === "index";
   for (const kind of find("kinds").children) kind.ariaPressed = kind.dataset.by === place.by;

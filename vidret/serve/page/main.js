@@ -1,10 +1,11 @@
 // The page: it shows a state (see address.js), and user actions lead to another.
 
-import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
+import { differ, FILTERS, JUDGED, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
 import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
+import { dropJudged, judge, noteSeen, readJudged, showJudged, undo } from "./feedback.js";
 import { findIndex, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
@@ -12,16 +13,19 @@ import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
-const ASKED = ["q", "picture", "by", ...FILTERS];
+const QUERY = ["q", "picture", ...FILTERS];
+const ASKED = ["by", ...QUERY, ...JUDGED];
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 
 let place = readPlace("");
 let folded = 0; // unlikely results that are not shown
+let answered = readPlace(""); // the state that the results are of
 
 // Navigation
 
 function go(change, { replace = false, opened = false } = {}) {
   const next = { ...place, ...change };
+  if (!next.q.startsWith(place.q) || next.picture !== place.picture) Object.assign(next, { like: "", unlike: "" }); // another query
   if (!differ(next, place)) return;
   const entry = { picture: next.picture, opened: opened || (replace && history.state?.opened) };
   history[replace ? "replaceState" : "pushState"](entry, "", writePlace(next));
@@ -36,6 +40,7 @@ function show(next, { travelled = false, first = false } = {}) {
   const onIndex = place.tab === "index";
   document.title = onIndex ? "Index - vidret" : place.q ? `${place.q} - vidret` : "vidret";
   showForm(place);
+  showJudged(place, onJudge, () => go({ like: "", unlike: "" }));
   showTabs(onIndex);
   if (changes(["tab"])) showIndexTab(onIndex);
   if (!onIndex && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
@@ -71,14 +76,19 @@ const askHits = latest((signal, asked) => {
   const filters = readFilters(asked);
   const sources = readSources(asked);
   const image = recall(asked.picture);
-  if (!asked.q && !image) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
-  const body = { ...(image ? { image } : { query: asked.q, ...(sources.length && { sources }) }), k, ...filters };
-  return ask(asked.by ? "/api/locate" : "/api/search", { method: "POST", body, signal });
+  const judged = readJudged(asked);
+  if (!asked.q && !image && !asked.like) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
+  const words = asked.q && { query: asked.q, ...(sources.length && { sources }) };
+  const body = { ...(image ? { image } : words), k, ...filters };
+  if (asked.by === "moment") return ask("/api/locate", { method: "POST", body, signal });
+  if (asked.by) body.display = asked.by;
+  return ask("/api/search", { method: "POST", body: { ...body, ...judged }, signal });
 });
 
 async function search({ more }) {
   const grid = find("results");
   const number = grid.children.length;
+  const isWithin = grid.contains(document.activeElement);
   tell("notice");
   tell("understood");
   if (!more) dropAnswer();
@@ -88,6 +98,7 @@ async function search({ more }) {
   try {
     showAnswer(await askHits(place));
     if (more) focusCard(number);
+    else if (isWithin) focusCard(0);
   } catch (error) {
     if (isDropped(error)) return;
     grid.replaceChildren();
@@ -102,8 +113,11 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   const understood = interpretation?.text;
   tell("understood", ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
+  if (hits && !moments) hits = dropJudged(hits, place);
   const number = count(found.length, moments ? "moment" : "video");
   folded = hits ? showHits(hits, place) : showVideos(videos, place);
+  if (hits && !moments) noteSeen(hits.slice(0, hits.length - folded), !differ(place, answered, QUERY));
+  answered = place;
   const note = place.picture ? " An image cannot be shared by URL." : "";
   const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
   find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
@@ -124,6 +138,8 @@ async function tellNothing() {
 
 // Events
 
+const onJudge = (side, result) => go({ ...judge(place, side, result), k: "" });
+
 function onLink(event) {
   const link = event.target.closest("a");
   if (link?.origin !== location.origin || link.pathname !== "/" || link.hash) return;
@@ -138,6 +154,7 @@ function onKey(event) {
   const query = find("query");
   if (event.key === "/" && !event.target.closest("input, textarea")) query.select();
   else if (event.key === "ArrowDown" && event.target === query) focusCard(0);
+  else if (event.key === "u" && !event.target.closest("input, textarea")) go(undo(place));
   else return;
   event.preventDefault();
 }
@@ -151,7 +168,7 @@ function begin() {
     find("ask").requestSubmit();
     showAnswerTo(place);
   });
-  listenToGrid();
+  listenToGrid(onJudge);
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),

@@ -3,18 +3,20 @@
 import { writePlace } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
+import { makeJudging } from "./feedback.js";
 import { findWords, labelOf, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
 
 const grid = find("results");
+let onJudge = () => {};
 const listCards = () => [...grid.querySelectorAll("a:first-child")];
 
 /** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
 export function showHits(hits, place) {
   const open = hits.filter(({ likelihood }) => likelihood !== "unlikely");
-  const shown = place.k || !open.length ? hits : open;
+  const shown = place.k || place.like || place.unlike || place.by === "diverse" || !open.length ? hits : open;
   grid.replaceChildren(...shown.map((hit) => makeHit(hit, place)));
   return hits.length - shown.length;
 }
@@ -33,13 +35,16 @@ export function showSkeletons() {
 /** Focus the card with an index. */
 export const focusCard = (number) => listCards()[number]?.focus();
 
-/** Move the focus with the arrow keys; the box is above the first row. */
-export function listenToGrid() {
+/** Move the focus with the arrow keys; the box is above the first row. Plus and minus judge a result. */
+export function listenToGrid(judge) {
+  onJudge = judge;
   grid.onkeydown = (event) => {
     const cards = listCards();
     const at = cards.indexOf(document.activeElement);
     if (at < 0 || isModified(event)) return;
-    const columns = cards.filter((card) => card.offsetTop === cards[0].offsetTop).length;
+    const button = cards[at].parentElement.querySelector(`[data-icon=${{ "+": "plus", "=": "plus", "-": "minus" }[event.key]}]`);
+    if (button) return button.click();
+    const columns = cards.filter((card) => card.parentElement.offsetTop === cards[0].parentElement.offsetTop).length;
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns }[event.key];
     if (to === undefined) return;
     event.preventDefault();
@@ -58,6 +63,7 @@ function makeHit(hit, place) {
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
   const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), rating];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
+  card.append(makeJudging({ ...hit, time }, onJudge));
   const concept = findConcept(place.q);
   if (concept) card.append(makeMarks(concept, hit));
   const words = findWords(hit.evidence);
@@ -90,7 +96,7 @@ function makeMarks(name, { video, start, end }) {
 function makeVideo(video, place) {
   const { id, duration, missing, salvaged, complete } = video;
   const state = missing ? "file is missing" : salvaged ? "damaged, partly read" : complete ? "" : "partly indexed";
-  return makeCard({
+  const card = makeCard({
     ...video,
     href: writePlace({ ...place, v: id }),
     thumbnail: `/api/thumbnails/${id}?t=${(duration / 3).toFixed(1)}`,
@@ -99,6 +105,8 @@ function makeVideo(video, place) {
     end: Math.min(duration, PREVIEW_LENGTH),
     about: [state || (video.width ? `${video.width} × ${video.height}` : "")],
   });
+  if (!missing) card.append(makeJudging({ ...video, video: id, time: duration / 3 }, onJudge));
+  return card;
 }
 
 function makeCard({ href, title, path, duration, thumbnail, stream, start, end, about, weak = false }) {

@@ -1,0 +1,74 @@
+// Results that were judged: more like this, less like this. They are part of the URL, and each can be undone.
+
+import { clock, find, make, showIcon } from "./dom.js";
+
+export const SIDES = { like: "More", unlike: "Less" };
+const ICONS = { like: "plus", unlike: "minus" };
+const MOST_SEEN = 200;
+const titles = new Map(); // by video
+let seen = new Set(); // results that were shown for the query
+
+const name = ({ video, time }) => `${video}@${Number(time).toFixed(1)}`;
+const read = (place, side) => place[side].split(",").filter(Boolean);
+const label = (side, { video, time }) => `${SIDES[side]} like ${titles.get(video) ?? `video ${video}`} at ${clock(time)}`;
+
+/** Return the judged results of a state, as the server takes them; those seen besides count as not liked. */
+export function readJudged(place) {
+  const split = (names) => names.map((each) => each.split("@").map(Number));
+  if (!place.like && !place.unlike) return {};
+  const judged = { like: split(read(place, "like")), unlike: split(read(place, "unlike")) };
+  return { ...judged, ...(seen.size && { seen: split([...seen].slice(-MOST_SEEN)) }) };
+}
+
+/** Return the change of a state by which a result is judged, or is no longer. */
+export function judge(place, side, result) {
+  const given = name(result);
+  const change = Object.fromEntries(Object.keys(SIDES).map((each) => [each, read(place, each).filter((other) => other !== given)]));
+  if (!read(place, side).includes(given)) change[side].push(given);
+  return { ...Object.fromEntries(Object.entries(change).map(([each, names]) => [each, names.join()])), by: place.by === "moment" ? "" : place.by };
+}
+
+/** Return the change that undoes the last judgement, if there is one. */
+export function undo(place) {
+  const side = read(place, "unlike").length ? "unlike" : "like";
+  return { [side]: read(place, side).slice(0, -1).join() };
+}
+
+/** Return the results that were not judged. */
+export function dropJudged(hits, place) {
+  const judged = Object.keys(SIDES).flatMap((side) => readJudged(place)[side] ?? []);
+  return hits.filter(({ video, start, end }) => !judged.some(([other, time]) => other === video && time >= start - 0.1 && time <= end + 0.1));
+}
+
+/** Note results that are shown; those of another query no longer count. */
+export function noteSeen(hits, isSame) {
+  if (!isSame) seen = new Set();
+  for (const hit of hits) seen.add(name(hit));
+}
+
+/** Create the two buttons that judge a result. */
+export function makeJudging(result, onJudge) {
+  titles.set(result.video, result.title);
+  const buttons = Object.keys(SIDES).map((side) => {
+    const button = make("button", { title: label(side, result), onclick: () => onJudge(side, result) });
+    button.dataset.icon = ICONS[side];
+    showIcon(button, ICONS[side]);
+    return button;
+  });
+  return make("div", { className: "judging" }, ...buttons);
+}
+
+/** Show what was judged, to be undone. */
+export function showJudged(place, onJudge, onClear) {
+  const chips = Object.keys(SIDES).flatMap((side) =>
+    read(place, side).map((each) => {
+      const [video, time] = each.split("@").map(Number);
+      const sign = make("span", { className: side, ariaHidden: true }, side === "like" ? "+" : "−");
+      const picture = make("img", { src: `/api/thumbnails/${video}?t=${time}`, alt: "" });
+      return make("button", { title: `Undo: ${label(side, { video, time })}`, onclick: () => onJudge(side, { video, time }) }, picture, sign);
+    }),
+  );
+  find("judged").hidden = !chips.length;
+  const clear = make("button", { onclick: onClear }, "Clear");
+  find("judged").replaceChildren(...(chips.length ? [make("span", { className: "soft" }, "Judged "), ...chips, clear] : []));
+}
