@@ -1,7 +1,7 @@
 """Batches of text and video embeddings, padded to tensors: the input of the aligners."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
+
+Fields = TypeVar("Fields", bound=tuple[Tensor | None, ...])
 
 
 class TextBatch(NamedTuple):
@@ -41,6 +43,12 @@ class VideoBatch(NamedTuple):
         """Return a copy with vectors of another dtype; sizes are unchanged."""
         tokens = None if self.tokens is None else self.tokens.to(dtype)
         return self._replace(frames=self.frames.to(dtype), tokens=tokens)
+
+
+def move_batch(batch: Fields, device: torch.device | str) -> Fields:
+    """Return a named tuple of tensors on a device; None stays None."""
+    moved = [None if field is None else field.to(device) for field in batch]
+    return type(batch)(*moved)  # type: ignore[arg-type]
 
 
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:

@@ -7,6 +7,8 @@ concepts are used.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.packing import pack_arrays, stack_rows, unpack_stacked
+from vidret.align.prepared import run_tasks
 from vidret.align.ucofia_temporal import EPS, TemporalTransformer
 
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
@@ -197,14 +200,15 @@ class ConceptAligner(nn.Module):
         shape = len(queries.sentences), len(videos.frames)
         total, pooled, shared = (videos.frames.new_empty(shape) for _ in range(3))
         scores = ConceptScores(total, pooled, shared, total.new_empty(shape, dtype=torch.long))
-        for column in range(0, shape[1], VIDEOS):
-            columns = slice(column, column + VIDEOS)
-            block = videos.take(columns)
-            for row in range(0, shape[0], TEXTS):
-                rows = slice(row, row + TEXTS)
-                block_scores = self(ConceptTexts(queries.sentences[rows], queries.concepts[rows]), block)
-                for full, values in zip(scores, block_scores, strict=True):
-                    full[rows, columns] = values
+
+        def score_block(row: int, column: int) -> None:
+            rows, columns = slice(row, row + TEXTS), slice(column, column + VIDEOS)
+            block = self(ConceptTexts(queries.sentences[rows], queries.concepts[rows]), videos.take(columns))
+            for full, values in zip(scores, block, strict=True):
+                full[rows, columns] = values
+
+        starts = product(range(0, shape[0], TEXTS), range(0, shape[1], VIDEOS))
+        run_tasks([partial(score_block, row, column) for row, column in starts], videos.frames.device)
         return scores
 
     def forward(self, texts: ConceptTexts, videos: ConceptVideos) -> ConceptScores:

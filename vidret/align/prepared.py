@@ -1,7 +1,8 @@
 """What UCoFiA computes once per video for all queries, and the blocks in which videos are compared with queries."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -76,6 +77,7 @@ def trim(mask: Bool[Tensor, "item n"] | None) -> tuple[int | None, Bool[Tensor, 
 
 
 BLOCK = 1 << 17  # word-token similarities per block; they and their intermediate results fit a core's cache
+MIN_TASKS = 4  # of each thread: a search for one query starts none
 COPIES = 6  # maximum number of tensors of a block's size that are alive at once
 
 
@@ -123,6 +125,33 @@ def balanced_size(total: int, limit: int) -> int:
 def iter_slices(total: int, size: int) -> Iterator[slice]:
     """Yield consecutive slices of ``size`` that cover ``range(total)``; the last may be smaller."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+def run_tasks(tasks: Sequence[Callable[[], None]], device: torch.device) -> None:
+    """Run tasks of many small operations: on a CPU on as many threads as PyTorch has, else one after another.
+
+    The operations are too small for PyTorch to divide one of them. Each task computes on a single thread, so that its
+    results do not depend on their number.
+    """
+    num_threads = min(torch.get_num_threads(), len(tasks) // MIN_TASKS) if device.type == "cpu" else 1
+    if num_threads <= 1:
+        with flushed_denormals():
+            for task in tasks:
+                task()
+        return
+    previous, grad = torch.get_num_threads(), torch.is_grad_enabled()
+
+    def start() -> None:  # these are settings of a thread
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        torch.set_grad_enabled(grad)
+
+    try:
+        with ThreadPoolExecutor(num_threads, initializer=start) as threads:
+            for done in [threads.submit(task) for task in tasks]:
+                done.result()
+    finally:
+        torch.set_num_threads(previous)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """UCoFiA, the precise aligner: coarse-to-fine scores of queries for candidates, the video side computed once."""
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.prepared import PreparedVideos, flushed_denormals, iter_slices, plan_blocks, trim
+from vidret.align.prepared import PreparedVideos, iter_slices, plan_blocks, run_tasks, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_videos, score_words
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
@@ -112,21 +113,23 @@ class Aligner(nn.Module):
         order = lengths.argsort(stable=True)
         levels = [videos.videos.new_empty(num_texts, num_videos) for _ in range(3)]
         best = torch.empty(num_texts, num_videos, dtype=torch.long, device=levels[0].device)
-        with flushed_denormals():
-            for tile in iter_slices(num_videos, plan.tile):
-                tile_videos = videos.take(tile)
-                if num_texts > plan.texts:  # used by several blocks: unpack once, not in each product
-                    tile_videos = tile_videos.unpacked()
-                blocks = [
-                    (offsets, tile_videos.take(offsets).trimmed())
-                    for offsets in iter_slices(len(tile_videos.videos), plan.videos)
-                ]
-                for rows in torch.split(order, plan.texts) if num_texts else ():
-                    queries = self._prepare_texts(take_texts(texts, rows))
-                    for offsets, block in blocks:
-                        columns = slice(tile.start + offsets.start, tile.start + offsets.stop)
-                        for full, values in zip([*levels, best], self._compare(queries, block), strict=True):
-                            full[rows, columns] = values
+        for tile in iter_slices(num_videos, plan.tile):
+            tile_videos = videos.take(tile)
+            if num_texts > plan.texts:  # used by several blocks: unpack once, not in each product
+                tile_videos = tile_videos.unpacked()
+            blocks = [
+                (slice(tile.start + offsets.start, tile.start + offsets.stop), tile_videos.take(offsets).trimmed())
+                for offsets in iter_slices(len(tile_videos.videos), plan.videos)
+            ]
+
+            def score_rows(rows: Tensor, blocks: list[tuple[slice, PreparedVideos]] = blocks) -> None:
+                queries = self._prepare_texts(take_texts(texts, rows))
+                for columns, block in blocks:
+                    for full, values in zip([*levels, best], self._compare(queries, block), strict=True):
+                        full[rows, columns] = values
+
+            tasks = [partial(score_rows, rows) for rows in torch.split(order, plan.texts)] if num_texts else []
+            run_tasks(tasks, videos.videos.device)
         return LevelScores(levels[0], levels[1], levels[2], best)
 
     def _gather_tokens(

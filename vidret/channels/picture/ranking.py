@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 
-from vidret.align.batches import collate_segments, collate_texts
+from vidret.align.batches import collate_segments, collate_texts, move_batch
 from vidret.align.files import load_aligner
 from vidret.align.glscl import ConceptAligner, ConceptVideos
 from vidret.align.packing import pack_video, stack_rows, unpack_videos
@@ -19,6 +19,7 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
+from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import AlignerError
@@ -110,9 +111,10 @@ class UcofiaRanker:
     weights: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
     wants_tokens = True
 
-    def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8") -> None:
-        """Set the aligner, and the format of stored tokens: int8 or float16."""
-        self.name, self._aligner, self._dtype = name, aligner.eval(), TOKENS[tokens]
+    def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8", device: str = CPU) -> None:
+        """Set the aligner, the format of stored tokens, int8 or float16, and the device to compute on."""
+        self.name, self._dtype, self._device = name, TOKENS[tokens], device
+        self._aligner = aligner.to(device).eval()
         self.fingerprint = _digest(aligner)
         # Trained: one unit of its logits, as published. Training-free: measured, since cosines spread wider.
         self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else 0.05
@@ -120,7 +122,8 @@ class UcofiaRanker:
     @torch.no_grad()
     def pack(self, embedding: SegmentEmbedding) -> bytes:
         """Return the selected tokens and, for a trained aligner, the vector of the segment."""
-        prepared = self._aligner.prepare(collate_segments([embedding], raw=self._aligner.trained))
+        segments = collate_segments([embedding], raw=self._aligner.trained)
+        prepared = move_batch(self._aligner.prepare(move_batch(segments, self._device)), CPU)
         return pack_video(prepared.packed(self._dtype), whole=self._aligner.trained)
 
     @torch.no_grad()
@@ -132,8 +135,9 @@ class UcofiaRanker:
         """
         if self._aligner.trained:
             _check_packed(self.name, packed)
-        videos = unpack_videos(packed, frames)
-        levels = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
+        queries, videos = collate_texts(texts, raw=self._aligner.trained), unpack_videos(packed, frames)
+        levels = self._aligner.score(move_batch(queries, self._device), move_batch(videos, self._device))
+        levels = move_batch(levels, CPU)
         scale = float(self._aligner.logit_scale.exp())
         scores = {name: (level / scale).numpy() for name, level in zip(self.weights, levels, strict=False)}
         return Levels(scores, levels.best_frame.numpy())
@@ -148,8 +152,8 @@ class GlsclRanker:
     wants_tokens = False
     temperature = 0.05
 
-    def __init__(self, name: str, aligner: ConceptAligner) -> None:
-        self.name, self._aligner = name, aligner.eval()
+    def __init__(self, name: str, aligner: ConceptAligner, *, device: str = CPU) -> None:
+        self.name, self._aligner, self._device = name, aligner.to(device).eval(), device
         self.fingerprint = _digest(aligner)
         self.weights: Mapping[str, float] = {"pooled": 1.0}
         if aligner.trained:
@@ -160,7 +164,8 @@ class GlsclRanker:
         """Return the contextual frames and the concepts of a trained aligner; nothing for a training-free one."""
         if not self._aligner.trained:
             return b""
-        return self._aligner.prepare(collate_segments([embedding], raw=True)).pack()
+        segments = move_batch(collate_segments([embedding], raw=True), self._device)
+        return move_batch(self._aligner.prepare(segments), CPU).pack()
 
     @torch.no_grad()
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
@@ -171,8 +176,9 @@ class GlsclRanker:
         """
         if self._aligner.trained:
             _check_packed(self.name, packed)
-        videos = ConceptVideos.unpack(packed, frames)
-        output = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
+        queries, videos = collate_texts(texts, raw=self._aligner.trained), ConceptVideos.unpack(packed, frames)
+        output = self._aligner.score(move_batch(queries, self._device), move_batch(videos, self._device))
+        output = move_batch(output, CPU)
         scores = dict(zip(self.weights, (output.pooled.numpy(), output.shared.numpy()), strict=False))
         return Levels(scores, output.best_frame.numpy())
 
@@ -184,7 +190,16 @@ def _make_training_free_ucofia(encoder: Encoder, tokens: str) -> Ranker:
     patches are not trained to be compared with text, so it selects those most similar to the class token.
     """
     selector = PatchSelector(apart=parse_model_name(encoder.name).base == STARTER)
-    return UcofiaRanker(Aligner.kind, Aligner(selector=selector), tokens=tokens)
+    return UcofiaRanker(Aligner.kind, Aligner(selector=selector), tokens=tokens, device=find_device(encoder))
+
+
+def find_device(encoder: Encoder) -> str:
+    """Return where aligners of an encoder compute: on its GPU, where large banks are scored in a fraction of the time.
+
+    Else it is the CPU.
+    """
+    device = str(getattr(encoder, "device", CPU))
+    return CPU if cuda_index(device) is None else device
 
 
 # Training-free rankers by name, and rankers of trained aligners by the kind of the aligner.
@@ -192,11 +207,13 @@ UNTRAINED: Mapping[str, Callable[[Encoder, str], Ranker]] = {
     NONE: lambda encoder, tokens: FrameRanker(),
     MEAN: lambda encoder, tokens: MeanRanker(),
     Aligner.kind: _make_training_free_ucofia,
-    ConceptAligner.kind: lambda encoder, tokens: GlsclRanker(ConceptAligner.kind, ConceptAligner()),
+    ConceptAligner.kind: lambda encoder, tokens: GlsclRanker(
+        ConceptAligner.kind, ConceptAligner(), device=find_device(encoder)
+    ),
 }
-TRAINED: Mapping[str, Callable[[str, Any, str], Ranker]] = {
-    Aligner.kind: lambda name, aligner, tokens: UcofiaRanker(name, aligner, tokens=tokens),
-    ConceptAligner.kind: lambda name, aligner, tokens: GlsclRanker(name, aligner),
+TRAINED: Mapping[str, Callable[[str, Any, str, str], Ranker]] = {
+    Aligner.kind: lambda name, aligner, tokens, device: UcofiaRanker(name, aligner, tokens=tokens, device=device),
+    ConceptAligner.kind: lambda name, aligner, tokens, device: GlsclRanker(name, aligner, device=device),
 }
 
 
@@ -255,7 +272,7 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
     aligner = load_aligner(path)
     if aligner.temporal is not None and (dim := aligner.temporal.positions.shape[1]) != encoder.dim:
         raise AlignerError(f"{path}: the encoder must have {dim} dimensions, got {encoder.name} of {encoder.dim}")
-    return TRAINED[aligner.kind](str(path.absolute()), aligner, tokens)
+    return TRAINED[aligner.kind](str(path.absolute()), aligner, tokens, find_device(encoder))
 
 
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
