@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from tests.made_benchmarks import write_benchmarks
+from tests.tool_loading import load_tool
 from vidret.data.benchmarks.registry import RECIPES
+from vidret.encode.clip.model import Card, ClipModel, save_model
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
+from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
 from vidret.train.grounding import GroundingModule
 from vidret.train.methods import list_methods
@@ -27,13 +33,14 @@ def test_validation_settings_match_the_exported_model(path: Path) -> None:
     if "method" in model:
         num_frames = data.get("num_frames", 12)
         assert model.get("num_frames", 12) == (data.get("eval_frames") or num_frames)
+        assert model.get("sampling", "tempme") == data["sampling"]
         if "prompts" in model:
             clip = model["prompts"]["num_frames"]
             assert num_frames % clip == 0, "whole clips"
     else:
         assert model.get("fps", RECIPES[model["recipe"]].get("fps")) == data["fps"]
         assert model.get("num_layers", 4) == data["num_layers"]
-        assert model["backbone"] == data["encoder"]
+        assert model["backbone"] == drop_sampling(data["encoder"])
 
 
 def test_every_method_has_a_configuration() -> None:
@@ -61,3 +68,93 @@ def test_training_accepts_the_configuration(path: Path, capsys: pytest.CaptureFi
         run(["fit", "--config", str(path), "--print_config"])
     assert not ended.value.code
     assert "seed_everything" in capsys.readouterr().out
+
+
+def test_derived_configurations_are_those_that_the_tool_makes() -> None:
+    tool = load_tool("make_configs")
+    derived = {stem: tool.write(stem, header, config) for stem, header, config in tool.list_configs()}
+    assert len(derived) > 50
+    on_disk = {path.stem: path.read_text("utf-8") for path in CONFIGS}
+    assert [stem for stem, text in derived.items() if on_disk.get(stem) != text] == []
+    by_hand = {stem for stem, text in on_disk.items() if "Made by tools/make_configs.py" not in text}
+    assert on_disk.keys() - by_hand == derived.keys()
+
+
+def test_every_configuration_names_its_source() -> None:
+    for path in CONFIGS:
+        text = path.read_text("utf-8")
+        assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
+
+
+# Twelve layers, as the schedules of merging are for; all else is small.
+VISION: dict[str, Any] = {"image_size": 32, "patch": 8, "width": 32, "layers": 12, "heads": 2, "dim": 32}
+TEXT: dict[str, Any] = {"context": 77, "vocabulary": 49408, "width": 32, "layers": 4, "heads": 2, "dim": 32}
+QUICK = (
+    "msrvtt_clip_b32",
+    "msrvtt7k_promptswitch_b32",
+    "msvd_ucofia_b32",
+    "lsmdc_glscl_b32",
+    "vatex_tempme_full_b32",
+    "didemo_tempme_b16",
+    "activitynet_glscl_b16",
+    "qvhighlights_r2_b32",
+    "charades_r2_b32",
+    "ego4d_r2_b32",
+    "youtube_r2_b32",
+    "tvsum_r2_b32",
+)
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
+    towers = ClipModel(Card("clip", "tiny", VisionShape(**VISION), TextShape(**TEXT)))
+    save_model(towers, folder / "tiny.safetensors")
+    return folder
+
+
+def shrink(config: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Return a configuration with small towers, batches and images, and the paths of made data."""
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    data |= {"annotations": str(folder), "videos": str(folder / "videos"), "cache": str(folder / "cache")}
+    data |= {"batch_size": 4, "num_workers": 0}
+    if "method" in model:
+        model |= {"weights": None, "vision": VISION, "text": TEXT, "out": str(out / "model.safetensors")}
+        data |= {"image_size": 32, "eval_batch_size": 2}
+    else:
+        tiny = str(folder / "tiny.safetensors")
+        model |= {"backbone": tiny, "width": 32, "text_width": 32, "dim": 16, "out": str(out / "head.safetensors")}
+        data["encoder"] = tiny + data["encoder"].removeprefix(drop_sampling(data["encoder"]))
+    config["trainer"] |= {"fast_dev_run": 1, "accelerator": "cpu", "enable_progress_bar": False, "logger": False}
+    return config
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else pytest.mark.slow)
+        for path in CONFIGS
+        if "synthetic" not in path.stem
+    ],
+)
+def test_a_step_is_trained_with_the_configuration(path: Path, benchmarks: Path, tmp_path: Path) -> None:
+    config = shrink(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    run(["fit", "--config", str(tmp_path / "small.yaml")])
+    assert [file.suffix for file in tmp_path.glob("*.safetensors")] == [".safetensors"]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_holding_out_videos_can_be_switched_off(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = next(path for path in CONFIGS if path.stem == "msrvtt_clip_b32")
+    config = shrink(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
+    config["data"]["init_args"]["val_share"] = 0.0
+    config["trainer"] |= {"fast_dev_run": False, "max_epochs": 1}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    run(["fit", "--config", str(tmp_path / "small.yaml")])
+    assert (tmp_path / "model.safetensors").is_file()
+    assert "from the last step" in capsys.readouterr().err
