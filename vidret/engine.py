@@ -332,7 +332,7 @@ class Engine(VideoLibrary):
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )
-            report = run(store, self.encoder, listing.files, options)
+            report = replace(run(store, self.encoder, listing.files, options), junk=listing.junk)
         self._update_derived(report)
         return report
 

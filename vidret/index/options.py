@@ -73,6 +73,7 @@ class IndexReport:
         pruned: What was removed from the index; None if ``prune`` was not requested.
         unpruned: Missing files that were not removed although ``prune`` was requested, because no listed folder with
             any video contains them: their drive may be unmounted.
+        junk: See ``Listing``.
         texts: Number of texts that were read, by source of words; empty if none was read.
         speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
@@ -91,6 +92,7 @@ class IndexReport:
     interrupted: bool = False
     pruned: PruneReport | None = None
     unpruned: list[str] = field(default_factory=list)
+    junk: list[str] = field(default_factory=list)
     texts: dict[TextSource, int] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
 

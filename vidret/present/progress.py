@@ -190,6 +190,10 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     _print_files("missing", [(path, "not at any other path") for path in report.gone], "")
     _print_files("salvaged", report.salvaged, "")
     _print_files("failed", report.failed, f": vidret info --failed --index {index}")
+    if report.junk:
+        first, *others = report.junk
+        more = f" and {len(others)} more" if others else ""
+        print_message(f"  left out: {display_path(first)}{more}: thumbnails, deleted files or the like.")
     if report.pruned is not None:
         pruned = report.pruned
         print_message(f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.")

@@ -3,7 +3,6 @@
 import csv
 import glob
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,8 +34,6 @@ JUNK_FOLDERS = frozenset(
     )
 )
 NO_MEDIA = ".nomedia"  # an empty file that tells Android to ignore a folder
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +84,6 @@ def list_videos(paths: Iterable[str], exclude: Sequence[str] = ()) -> Listing:
             files[name] = None
     listing.files.extend(files)
     listing.folders.extend(folders)
-    if listing.junk:
-        logger.info(
-            "left out %d folders of thumbnails, deleted files and the like, such as %s",
-            len(listing.junk),
-            listing.junk[0],
-        )
     return listing
 
 

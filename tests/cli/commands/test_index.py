@@ -1,6 +1,7 @@
 """Tests of vidret index."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_moved_and_missing_files_are_named(run: Runner, films: Path, tmp_path: P
     assert "1 moved or copied, 0 unchanged, 1 missing" in err
     assert f"moved: {films / 'red.mp4'}: now {films / 'new.mp4'}" in err
     assert f"missing: {films / 'blue.mp4'}: not at any other path" in err
+
+
+def test_what_is_left_out_is_told(run: Runner, films: Path, tmp_path: Path) -> None:
+    for folder in ("@eaDir", "proxies"):
+        shutil.copytree(films, tmp_path / "drive" / folder)
+    command = ("index", tmp_path / "drive", films, "--index", tmp_path / "index", "--exclude", "prox*")
+    code, _, err = run(*command)
+    assert code == 0
+    assert " 0 moved or copied" in err
+    assert f"left out: {tmp_path / 'drive' / '@eaDir'}: thumbnails, deleted files or the like." in err
+    assert json.loads(run(*command, "--json")[1])["junk"] == [str(tmp_path / "drive" / "@eaDir")]
 
 
 def test_files_that_are_not_pruned_are_listed(run: Runner, films: Path, tmp_path: Path) -> None:
