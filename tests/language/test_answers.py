@@ -157,13 +157,7 @@ def test_moment_gets_its_shot_and_what_shows_the_same_is_left_out() -> None:
     assert [(moment.start, moment.end) for moment in found] == [(30.0, 39.0), (54.5, 66.5)]
 
 
-@given(
-    st.floats(0, 90),
-    st.floats(0.1, 20),
-    st.lists(st.floats(0, 100), max_size=5),
-    st.floats(0, 5),
-    st.floats(1, 30),
-)
+@given(st.floats(0, 90), st.floats(0.1, 20), st.lists(st.floats(0, 100), max_size=5), st.floats(0, 5), st.floats(1, 30))
 def test_widened_span_keeps_to_its_limits(
     start: float, length: float, cuts: list[float], margin_s: float, max_s: float
 ) -> None:

@@ -59,13 +59,7 @@ class ClipFinder:
         self._reader.close()
 
     def find(
-        self,
-        clip: Clip,
-        k: int,
-        *,
-        video: int | None = None,
-        filters: Filters = ALL_VIDEOS,
-        repeated: bool = False,
+        self, clip: Clip, k: int, *, video: int | None = None, filters: Filters = ALL_VIDEOS, repeated: bool = False
     ) -> list[SharedFootage]:
         """Return the best stretches that show the footage of a clip, checked on decoded frames, best first.
 
@@ -173,12 +167,7 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
     extents = Extent(clip.start, clip.end), measure_extent(video)
     start, end = extend_alignment(alignment, clip.times.tolist(), *extents, alignment.speed, alignment.offset)
     guess = FootageGuess(
-        clip_path=clip.path,
-        film_path=paths[0],
-        start=start,
-        end=end,
-        speed=alignment.speed,
-        offset=alignment.offset,
+        clip_path=clip.path, film_path=paths[0], start=start, end=end, speed=alignment.speed, offset=alignment.offset
     )
     try:
         verdict = judge_footage(guess, reader)

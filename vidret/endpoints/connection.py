@@ -85,11 +85,7 @@ def _connect(scheme: str, host: str, port: int, deadline: float) -> socket.socke
 
 
 def _time_left(deadline: float) -> float:
-    """Return the seconds until a deadline.
-
-    Raises:
-        TimeoutError: It has passed.
-    """
+    """Return the seconds until a deadline."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError

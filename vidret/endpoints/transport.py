@@ -67,11 +67,6 @@ class JsonTransport:
     max_answer_bytes: int
 
     def __post_init__(self) -> None:
-        """Check the address and the key.
-
-        Raises:
-            VidretError: The URL is invalid, or the key would be sent over plain HTTP to another machine.
-        """
         try:
             parts = urlsplit(self.url)
             _ = parts.port
@@ -169,11 +164,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _read_lines(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:
-    """Yield the lines of a body as they arrive, with their ends.
-
-    Raises:
-        EndpointError: It is too large.
-    """
+    """Yield the lines of a body as they arrive, with their ends."""
     size, rest = 0, b""
     while True:
         piece = response.read1(65536)

@@ -105,7 +105,6 @@ class Workload:
     """
 
     def __init__(self) -> None:
-        """Start without any file."""
         self._unopened: dict[str, int] = {}  # bytes on disk
         self._remaining: dict[str, float] = {}  # segments of opened files
         self._unopened_bytes = self._opened_bytes = self._opened_segments = 0

@@ -190,12 +190,7 @@ class WorkerThreads:
             return self._content_locks[fingerprint]
 
     def _read_file(self, reading: "_Reading") -> None:
-        """Decode, encode and store a file, with its words; try again without what makes the decoder fail.
-
-        Raises:
-            ChangedError: The file changed while it was read.
-            DecodeError: Its pictures cannot be read.
-        """
+        """Decode, encode and store a file, with its words; try again without what makes the decoder fail."""
         while True:
             try:
                 self._decode(reading)

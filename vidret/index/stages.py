@@ -117,7 +117,6 @@ class EncodingThread:
     """
 
     def __init__(self, encode: Encode) -> None:
-        """Set the function that encodes a batch."""
         self._encode = encode
         self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -47,11 +47,6 @@ class DescribeOptions:
     width: int = 512
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            VidretError: One is out of its range.
-        """
         if self.max_calls < 1 or not 1 <= self.frames <= 8 or not 32 <= self.width <= 1280:
             got = f"{self.max_calls}, {self.frames} and {self.width}"
             raise VidretError(f"max_calls must be at least 1, frames in 1 to 8 and width in 32 to 1280, got {got}")
@@ -175,11 +170,7 @@ class _Run:
         return True
 
     def _ask(self, frames: Sequence[bytes]) -> str | None:
-        """Return the description of frames, '' for nothing; None if it takes a request too many.
-
-        Raises:
-            EndpointError: The endpoint does not answer.
-        """
+        """Return the description of frames, '' for nothing; None if it takes a request too many."""
         digest = hashlib.blake2b(digest_size=16)
         for frame in frames:
             digest.update(hashlib.blake2b(frame).digest())

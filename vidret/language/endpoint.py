@@ -86,11 +86,6 @@ class ChatEndpoint:
     backoff_s: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the address and the key.
-
-        Raises:
-            VidretError: The URL is invalid, or the key would be sent over plain HTTP to another machine.
-        """
         _ = self._transport
         if not self.model:
             raise VidretError("llm model must be named, got none")
@@ -177,12 +172,7 @@ def _read_message(answer: Any) -> str:
 
 
 def _check_text(text: Any) -> str:
-    """Return a text.
-
-    Raises:
-        TypeError: It is none.
-        ValueError: It has a lone surrogate, which cannot be passed on as UTF-8.
-    """
+    """Return a text."""
     if not isinstance(text, str):
         raise TypeError
     text.encode()
@@ -190,11 +180,7 @@ def _check_text(text: Any) -> str:
 
 
 def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
-    """Yield the pieces of a streamed answer.
-
-    Raises:
-        ValueError: The stream ends before it says that it is complete.
-    """
+    """Yield the pieces of a streamed answer."""
     for line in lines:
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or not data:

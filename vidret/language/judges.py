@@ -56,7 +56,6 @@ class FirstJudge:
     """Orders candidates by the logits of their labels (FIRST): one pass, without scores to compare across windows."""
 
     def __init__(self, model: ReadingModel) -> None:
-        """Store the model."""
         self.name, self._model = f"{model.name} (first)", model
 
     def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:
@@ -86,7 +85,6 @@ class IcrJudge:
     """Orders candidates by how much more attention a query pays them than no query does (ICR)."""
 
     def __init__(self, model: ReadingModel) -> None:
-        """Store the model."""
         self.name, self._model = f"{model.name} (icr)", model
 
     def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:

@@ -117,11 +117,6 @@ class JudgeOptions:
     permutations: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            VidretError: One is out of its range.
-        """
         if not 1 <= self.top <= 100 or not 2 <= self.window <= 100:
             raise VidretError(f"top must be in 1 to 100 and window in 2 to 100, got {self.top} and {self.window}")
         if not 1 <= self.step < self.window:
@@ -250,7 +245,6 @@ class FileFrames:
     """Draws frames of files. A context manager, whose decoding process starts with the first frame."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
         self._pool = ImagePool(1)
 
     def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:

@@ -74,11 +74,6 @@ class ContextOptions:
     llm_queries: bool = True
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            VidretError: One is out of its range.
-        """
         if not 1 <= self.moments <= 50:
             raise VidretError(f"moments must be between 1 and 50, got {self.moments}")
         if not self.max_s > 0 or self.margin_s < 0:

@@ -138,7 +138,6 @@ class WriteAccess:
     """
 
     def __init__(self, folder: Path, lock: WriterLock | None) -> None:
-        """Grant access if there is a lock."""
         self._folder, self._lock = folder, lock
         self._thread_lock = threading.Lock()
 

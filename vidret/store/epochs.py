@@ -137,11 +137,7 @@ class Epochs:
         return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
 
     def _locate_all(self, ids: Sequence[int] | Ids) -> tuple[Features, list[SegmentLocation]]:
-        """Return feature files and the locations of segments, in the order of ``ids``.
-
-        Raises:
-            StoreError: A segment does not exist.
-        """
+        """Return feature files and the locations of segments, in the order of ``ids``."""
         features, locations = self.locate(ids)
         return features, order_by_ids(locations, ids)
 

@@ -71,11 +71,7 @@ class Store:
         )
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
         self.texts = catalog.texts
-        self.shots, self.features, self.metadata = (
-            catalog.segments.shots,
-            epochs,
-            Metadata(catalog.tables, access),
-        )
+        self.shots, self.features, self.metadata = (catalog.segments.shots, epochs, Metadata(catalog.tables, access))
         self.writer = Writer(self.dim, catalog, epochs, vectors, access)
         self.upkeep = Upkeep(path, catalog, epochs, vectors, access)
 
@@ -108,11 +104,7 @@ class Store:
         lock = WriterLock(folder / LOCK)
         try:
             create_catalog(
-                folder,
-                encoder_name=encoder_name,
-                encoder_fingerprint=encoder_fingerprint,
-                dim=dim,
-                address=address,
+                folder, encoder_name=encoder_name, encoder_fingerprint=encoder_fingerprint, dim=dim, address=address
             )
             store = cls(folder, lock=lock, device="cpu")
         except BaseException:

@@ -155,7 +155,6 @@ class Upkeep:
     def __init__(
         self, folder: Path, catalog: Catalog, epochs: Epochs, vectors: CurrentVectors, access: WriteAccess
     ) -> None:
-        """Maintain an open index."""
         self._folder, self._catalog, self._epochs, self._vectors, self._access = (
             folder,
             catalog,

@@ -24,7 +24,6 @@ class Writer:
     def __init__(
         self, dim: int, catalog: Catalog, epochs: Epochs, vectors: CurrentVectors, access: WriteAccess
     ) -> None:
-        """Write to an open index."""
         self._dim, self._catalog, self._epochs, self._vectors, self._access = dim, catalog, epochs, vectors, access
 
     def set_file(

@@ -159,8 +159,7 @@ class SearchOptions:
     sources: SourcesField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
-        int,
-        Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
+        int, Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)
     ] = 10
     offset: OffsetField = 0
     at_least: AtLeastField = 0.0
@@ -259,8 +258,7 @@ class LocateOptions:
     sources: SourcesField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
-        int,
-        Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
+        int, Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)
     ] = 5
     offset: OffsetField = 0
     at_least: AtLeastField = 0.0
@@ -268,8 +266,7 @@ class LocateOptions:
     weak: Annotated[
         bool,
         Option(
-            help="Include moments that stand out less than half as much as the best one of their video.",
-            panel="Output",
+            help="Include moments that stand out less than half as much as the best one of their video.", panel="Output"
         ),
     ] = False
     snap: Annotated[

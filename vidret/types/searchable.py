@@ -196,10 +196,7 @@ class VideoLibrary(Searchable):
 
     @abstractmethod
     def duplicates(
-        self,
-        paths: Sequence[VideoName] = (),
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
     ) -> list[CopyGroup]:
         """Find the files of the index that show the same footage; nothing is changed.
 

@@ -138,10 +138,7 @@ def test_an_unreadable_file_is_rejected(kind: str, saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        (
-            {"vision__proj": None, "text__proj": None},
-            "2 weights missing: text.proj, vision.proj",
-        ),
+        ({"vision__proj": None, "text__proj": None}, "2 weights missing: text.proj, vision.proj"),
         ({"vision__extra": torch.zeros(1)}, "1 weights unknown: vision.extra"),
         (
             {"vision__temporal__2": torch.zeros(6, 32)},

@@ -313,11 +313,7 @@ def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) ->
     assert (
         {name: tuple(table.shape) for name, table in tower.temporal.items()}
         == tables
-        == {
-            "2": (12, 32),
-            "3": (6, 32),
-            "4": (3, 32),
-        }
+        == {"2": (12, 32), "3": (6, 32), "4": (3, 32)}
     )
     if num_frames < 12:  # internal padding equals masked frames
         filled = torch.cat([images.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)

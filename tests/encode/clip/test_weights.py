@@ -185,11 +185,7 @@ def test_an_unknown_weight_is_reported(source: str, key: str) -> None:
         ("tempme", "clip.visual.proj", "vision.proj"),
         ("promptswitch", "clip.vision_model.attn.in_proj_bias", "vision.prompts.aggregation.in_proj_bias"),
         ("promptswitch", "clip.text_projection.weight", "text.proj"),
-        (
-            "promptswitch",
-            "clip.vision_model.encoder.prompt_embedding",
-            "clip.vision_model.encoder.prompt_embedding",
-        ),
+        ("promptswitch", "clip.vision_model.encoder.prompt_embedding", "clip.vision_model.encoder.prompt_embedding"),
         ("ucofia", "clip.positional_embedding", "text.positions"),
         ("ucofia", "clip.visual.ln_pre.weight", "vision.ln_pre.weight"),
         ("glscl", "clip.visual.ln_post.bias", "vision.ln_post.bias"),

@@ -15,16 +15,7 @@ from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
 from vidret.store.disk import WriterLock
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 
-from ..samples import (
-    NUM_SEGMENTS,
-    add_video,
-    create,
-    damage,
-    embedding,
-    index_all,
-    seeds,
-    tokens,
-)
+from ..samples import NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, tokens
 
 ALL = [100 * video + index for video in range(3) for index in range(NUM_SEGMENTS)]
 Answers = dict[object, object]

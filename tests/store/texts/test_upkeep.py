@@ -9,13 +9,7 @@ from tests.store.samples import add_video, create
 from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.store.texts.store import TextCounts, TextStore
-from vidret.store.texts.upkeep import (
-    TextNote,
-    count_texts,
-    find_damaged_texts,
-    list_notes,
-    read_transcript,
-)
+from vidret.store.texts.upkeep import TextNote, count_texts, find_damaged_texts, list_notes, read_transcript
 from vidret.types import TEXT_SOURCES
 
 

@@ -277,9 +277,7 @@ def as_embedding(
     )
 
 
-def as_units(
-    rows: torch.Tensor,
-) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
+def as_units(rows: torch.Tensor) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
     """Return rows scaled to unit length, and their original lengths."""
     rows = rows.float()
     units = functional.normalize(rows, dim=-1)

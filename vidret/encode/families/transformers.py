@@ -36,7 +36,6 @@ class TextSide:
     """The tokenizer and text tower of a model of transformers."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any, model_type: ModelType, *, device: torch.device) -> None:
-        """Set the loaded model and its tokenizer."""
         self._name, self._model, self._tokenizer, self._model_type = name, model, tokenizer, model_type
         positions = getattr(model.config.text_config, "max_position_embeddings", tokenizer.model_max_length)
         self.context = min(model_type.context or positions, tokenizer.model_max_length)
@@ -122,7 +121,6 @@ class TransformersEncoder(_LoadedEncoder):
     encodes_frames_alone = True
 
     def __init__(self, loaded: TransformersModel, *, batch_size: int = 64) -> None:
-        """Wrap a loaded model; ``batch_size`` counts frames."""
         super().__init__(loaded)
         self._batch_size = batch_size
 

@@ -233,11 +233,7 @@ class ContentReader:
         return self._content.has_pictures or (self._has_pictures and not isinstance(error, ChangedError))
 
     def _read_file(self, job_index: int, path: str, identity: Identity) -> Iterator[Row]:
-        """Yield the rows of one file that are still missing.
-
-        Raises:
-            DecodeError: The file cannot be read.
-        """
+        """Yield the rows of one file that are still missing."""
         opened, since = None, time.monotonic()
         self._is_decoding = True
         for message in self._pool.stream(

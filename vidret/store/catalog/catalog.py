@@ -9,13 +9,7 @@ from pathlib import Path
 
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.segments import Segments
-from vidret.store.catalog.tables import (
-    FORMAT,
-    CheckedTables,
-    create_tables,
-    read_format,
-    set_meta,
-)
+from vidret.store.catalog.tables import FORMAT, CheckedTables, create_tables, read_format, set_meta
 from vidret.store.catalog.texts import TextTables
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.snapshots.latest import Snapshots

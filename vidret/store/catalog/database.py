@@ -183,11 +183,7 @@ class Database:
             other.handle.execute("PRAGMA synchronous = NORMAL")
 
     def _read_without_lock(
-        self,
-        connection: DatabaseConnection,
-        take: Callable[[sqlite3.Cursor], T],
-        sql: str,
-        values: Sequence[object],
+        self, connection: DatabaseConnection, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]
     ) -> T:
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:

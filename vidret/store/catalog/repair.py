@@ -157,11 +157,7 @@ def _is_torn(database: Database) -> bool:
 
 
 def _restore_facts(old: Database, fresh: Database) -> None:
-    """Restore essential metadata from copies, and recompute what can be; other lost metadata is dropped.
-
-    Raises:
-        StoreError: An essential entry and its copy are lost.
-    """
+    """Restore essential metadata from copies, and recompute what can be; other lost metadata is dropped."""
     facts = dict(fresh.rows("SELECT key, value FROM meta"))
     for key in ESSENTIAL:
         value = facts.get(key, facts.get(f"{COPY}{key}"))

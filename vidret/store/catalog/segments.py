@@ -20,7 +20,6 @@ class Segments:
     """The table ``segments`` of a catalog, and in ``shots`` that of the shot changes in them."""
 
     def __init__(self, tables: CheckedTables, texts: TextTables) -> None:
-        """Use the database of a catalog, and its table of texts."""
         self._tables, self._database, self._texts = tables, tables.database, texts
         self.shots = ShotChanges(tables)
 
@@ -167,7 +166,6 @@ class ShotChanges:
     """The table ``shots`` of a catalog."""
 
     def __init__(self, tables: CheckedTables) -> None:
-        """Use the database of a catalog."""
         self._tables, self._database = tables, tables.database
 
     def add(self, segment_id: int, shots: Sequence[ShotChange]) -> None:

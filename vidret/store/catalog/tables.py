@@ -184,7 +184,6 @@ class CheckedTables:
     """A catalog's database with checksums of rows, and its table ``meta``."""
 
     def __init__(self, database: Database) -> None:
-        """Wrap an open database."""
         self.database = database
         self._warned: set[tuple[str, object]] = set()
 
@@ -301,7 +300,6 @@ class Metadata:
     """The metadata that other packages keep in an index."""
 
     def __init__(self, tables: CheckedTables, access: WriteAccess) -> None:
-        """Use the table of an open index."""
         self._tables, self._access = tables, access
 
     def get(self, key: str) -> str | bytes | None:

@@ -63,7 +63,6 @@ class TextTables:
     """The tables ``tracks`` and ``texts`` of a catalog; a damaged row is left out, with one warning."""
 
     def __init__(self, tables: CheckedTables) -> None:
-        """Use the database of a catalog."""
         self._tables, self._database = tables, tables.database
 
     def begin_track(self, video: int, content: str, source: TextSource, model: str) -> None:

@@ -28,7 +28,6 @@ class Files:
     """The table ``files`` of a catalog: paths, their states, and the videos at them."""
 
     def __init__(self, tables: CheckedTables) -> None:
-        """Use the database of a catalog."""
         self._tables, self._database = tables, tables.database
 
     def get(self, path: str) -> FileRecord | None:
@@ -66,9 +65,7 @@ class Files:
         paths: dict[int, list[str]] = {int(video): [] for video in videos}
         condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
         rows = self._database.rows(
-            f"SELECT path, video, {INTACT['files']} {condition}",
-            *filter_values(filters),
-            ids_to_json(videos),
+            f"SELECT path, video, {INTACT['files']} {condition}", *filter_values(filters), ids_to_json(videos)
         )
         for path, video, _ in self._tables.drop_damaged("files", rows):
             paths[video].append(os.fsdecode(path))
@@ -79,7 +76,6 @@ class Videos:
     """The table ``videos`` of a catalog: contents, whether at a path or not."""
 
     def __init__(self, tables: CheckedTables) -> None:
-        """Use the database of a catalog."""
         self._tables, self._database = tables, tables.database
 
     def get(self, video: int) -> VideoRecord:

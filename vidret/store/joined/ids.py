@@ -37,7 +37,6 @@ class JoinedIds:
     """The ids of open indexes, by the numbers of these."""
 
     def __init__(self, indexes: Mapping[int, Store]) -> None:
-        """Set the indexes."""
         self.indexes, self.dim = indexes, next(iter(indexes.values())).dim
         self._known: tuple[object, Copies] = None, {}
         self._matched: tuple[Copies, dict[Filters, Matches]] = {}, {}

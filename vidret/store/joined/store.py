@@ -29,7 +29,6 @@ class JoinedTable(SearchedTogether):
     """A table of several indexes."""
 
     def __init__(self, ids: JoinedIds) -> None:
-        """Set the indexes."""
         self._ids = ids
 
 

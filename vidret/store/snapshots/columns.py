@@ -153,11 +153,7 @@ class PotentialsFile:
     checksum: int
 
     def __post_init__(self) -> None:
-        """Check the name, which could lead out of the folder.
-
-        Raises:
-            ValueError: ``write_potentials`` writes no such file.
-        """
+        """Check the name, which could lead out of the folder."""
         if not POTENTIALS_NAME.fullmatch(self.name):
             raise ValueError(f"name must be that of a file of potentials, got {self.name}")
 

@@ -158,7 +158,6 @@ class SnapshotBuilder:
     """Columns that grow with a catalog; what it returned never changes."""
 
     def __init__(self) -> None:
-        """Start with an empty catalog."""
         self.position = Position(NO_LOG, NO_LOG, 0)
         self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILE)
         self._fingerprints: list[bytes] = []

@@ -30,7 +30,6 @@ class TrackOwners:
     """The video and the source of each track; both stores have these in their snapshots, by content."""
 
     def __init__(self) -> None:
-        """Start with no tracks."""
         self._lock = threading.Lock()
         self._video_rows: Int64[np.ndarray, " track"] = np.zeros(0, np.int64)
         self._sources: UInt8[np.ndarray, " track"] = np.zeros(0, np.uint8)
@@ -38,12 +37,7 @@ class TrackOwners:
         self._readings: tuple[Mapping[bytes, int], Mapping[bytes, int]] = {}, {}  # of the snapshots that rows are of
 
     def allow(
-        self,
-        texts: Snapshot,
-        pictures: Snapshot,
-        filters: Filters,
-        excluded: Set[int],
-        sources: tuple[TextSource, ...],
+        self, texts: Snapshot, pictures: Snapshot, filters: Filters, excluded: Set[int], sources: tuple[TextSource, ...]
     ) -> AllowedTexts:
         """Return the texts of the videos that match filters, without those of some videos, in some sources."""
         key = texts.position, pictures.position, filters, frozenset(excluded), sources

@@ -28,7 +28,6 @@ class Vocabulary:
     """The terms of an index as read so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
 
     def __init__(self) -> None:
-        """Start with no terms."""
         self.last_id = 0
         self._terms: list[str] = []
         self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -45,7 +45,6 @@ class Scratch:
     """FTS5 in memory, for the stems of texts that are not stored."""
 
     def __init__(self) -> None:
-        """Open it."""
         self._database = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
         )

@@ -18,14 +18,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import (
-    FAISS,
-    FoundWords,
-    VectorIndex,
-    VectorLocation,
-    VectorOptions,
-    WordIndex,
-)
+from vidret.store.vectors.base import FAISS, FoundWords, VectorIndex, VectorLocation, VectorOptions, WordIndex
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 
 logger = logging.getLogger(__name__)

@@ -43,11 +43,7 @@ class ManifestEntry:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Check the name, which could lead out of the folder.
-
-        Raises:
-            ValueError: ``write_file`` writes no such file.
-        """
+        """Check the name, which could lead out of the folder."""
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name must be that of a file of vectors, got {self.name}")
 
@@ -85,11 +81,7 @@ class Manifest:
 
 
 def write_file(
-    folder: Path,
-    kind: str,
-    total: int,
-    payload_bytes: int,
-    write: Callable[[Callable[[bytes], None]], None],
+    folder: Path, kind: str, total: int, payload_bytes: int, write: Callable[[Callable[[bytes], None]], None]
 ) -> ManifestEntry:
     """Write a file durably, then rename it after its kind and checksum; return its manifest entry.
 
@@ -127,13 +119,7 @@ def write_file(
         unfinished.unlink(missing_ok=True)  # a full disk needs the space
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
     return ManifestEntry(
-        name=path.name,
-        kind=kind,
-        total=total,
-        num_bytes=num_bytes,
-        head_bytes=head_bytes,
-        proof=proof,
-        sha256=sha256,
+        name=path.name, kind=kind, total=total, num_bytes=num_bytes, head_bytes=head_bytes, proof=proof, sha256=sha256
     )
 
 

@@ -47,7 +47,6 @@ class MilvusVectors:
     """A ``VectorIndex`` in a Milvus collection, connected on first use."""
 
     def __init__(self, location: VectorLocation, options: VectorOptions) -> None:
-        """Store the arguments."""
         self._address, self._folder, self._dim = location.address, options.folder, options.dim
         self._name = f"vidret_{location.name}"
         self._catalog, self._epochs, self._on_progress = options.catalog, options.epochs, options.on_progress

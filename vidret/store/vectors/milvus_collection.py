@@ -236,11 +236,7 @@ class Collection:
         """Return the number of rows that match the expression, '' for all."""
         with self._as_store_error():
             rows = self._client.query(
-                self.name,
-                filter=expression,
-                output_fields=["count(*)"],
-                consistency_level=STRONG,
-                timeout=SECONDS,
+                self.name, filter=expression, output_fields=["count(*)"], consistency_level=STRONG, timeout=SECONDS
             )
             return int(rows[0]["count(*)"])
 
