@@ -12,7 +12,6 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store import Store
-from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.tables import FORMAT
 from vidret.store.records import NewSegment, StoredVideo
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
@@ -42,50 +41,33 @@ def test_everything_is_read_as_stored(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float16))
                 np.testing.assert_array_equal(times, expected.times)
             assert store.features.read_tokens(ids) == [tokens(100 * v + index) for index in range(4)]
+        vectors = np.stack([each.video.astype(np.float16) for each in stored(5).values()])
+        np.testing.assert_array_equal(store.features.read_searchable(), vectors)
     with Store.open(tmp_path / "index") as store:
         kept = store.features.read_tokens([3, 4])
     assert kept == [tokens(2), tokens(3)]  # still readable
 
 
-def test_search_matches_the_naive_search(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 6)
-        vectors = np.stack([e.video.astype(np.float16) for e in stored(6).values()]).astype(np.float32)
-        np.testing.assert_array_equal(store.features.read_searchable(), vectors.astype(np.float16))
-        queries = np.random.default_rng(0).standard_normal((7, DIM)).astype(np.float32)
-        scores, ids = store.search(queries, 5)
-        exact = queries @ vectors.T
-        order = np.argsort(-exact, axis=1)[:, :5]
-        np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
-        found = [[100 * (s.video - 1) + s.number for s in store.segments.get(row)] for row in ids]
-        assert found == [[list(stored(6))[column] for column in row] for row in order]
-
-
-def test_frames_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
+def test_segments_are_read_in_the_order_of_ids_and_damage_is_reported(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         ids = store.segments.ids_of_video(add_video(store, "v0", seed=0))
-        asked = [ids[2], ids[0], ids[2], ids[3]]
-        for (frames, times), key in zip(store.features.read_frames(asked), asked, strict=True):
-            np.testing.assert_array_equal(frames, store.features.read_frames([key])[0][0])
-            np.testing.assert_array_equal(times, store.features.read_frames([key])[0][1])
-        assert store.features.read_frames([]) == []
-        with pytest.raises(StoreError, match="segment -1 is not in the index"):
-            store.features.read_frames([ids[0], -1])
-
-
-def test_tokens_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        ids = store.segments.ids_of_video(add_video(store, "v0", seed=0))
-        asked = [ids[2], ids[0], ids[2], ids[3]]
-        assert (
-            store.features.read_tokens(asked)
-            == [tokens(2), b"", tokens(2), tokens(3)]
-            == store.features.read_tokens(np.array(asked))
-        )
-        assert store.features.read_tokens([]) == []
-        for unknown in (-1, 99):
-            with pytest.raises(StoreError, match=f"segment {unknown} is not in the index"):
-                store.features.read_tokens([ids[0], unknown])
+        contents = [2, 0, 2, 3]
+        asked = [ids[content] for content in contents]
+        for (frames, times), content in zip(store.features.read_frames(asked), contents, strict=True):
+            np.testing.assert_array_equal(frames, embedding(content).frames.astype(np.float16))
+            np.testing.assert_array_equal(times, embedding(content).times)
+        packed = [tokens(content) for content in contents]
+        assert packed == store.features.read_tokens(asked) == store.features.read_tokens(np.array(asked))
+        expected = np.stack([embedding(content).video for content in contents]).astype(np.float16)
+        np.testing.assert_array_equal(store.features.read_vectors(asked), expected)
+        for read in (store.features.read_frames, store.features.read_tokens, store.features.read_vectors):
+            assert len(read([])) == 0  # type: ignore[operator]
+            for unknown in (-1, 99):
+                with pytest.raises(StoreError, match=f"segment {unknown} is not in the index"):
+                    read([ids[0], unknown])  # type: ignore[operator]
+    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)
+    with Store.open(tmp_path) as store, pytest.raises(StoreError, match="row 2 is damaged"):
+        store.features.read_vectors([1, 2, 3])
 
 
 def test_tokens_are_opaque_bytes(tmp_path: Path) -> None:
@@ -114,18 +96,6 @@ def test_searchable_lists_the_segments_of_live_files(tmp_path: Path) -> None:
         store.writer.set_file("/videos/v1.mp4", state="missing")
         assert reader.searchable().tolist() == [1, 2, 3, 4, 9, 10, 11, 12]
         assert len(reader) == 8
-
-
-def test_empty_index_has_no_results(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        scores, ids = store.search(np.zeros((2, DIM), np.float32), 3)
-        assert (ids == -1).all()
-        assert np.isneginf(scores).all()
-        assert store.features.read_searchable().shape == (0, DIM)
-        store.upkeep.save_vectors()
-    with Store.open(tmp_path) as store:
-        assert len(store) == 0
-        assert seeds(store) == []
 
 
 def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
@@ -279,67 +249,6 @@ def test_missing_feature_file_is_reported(tmp_path: Path, name: str) -> None:
     path.unlink()
     with pytest.raises(StoreError, match=f"^{path}: No such file"):
         Store.open(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "foreign", "older catalog"])
-def test_damaged_vectors_do_not_change_results(tmp_path: Path, damage: str) -> None:
-    """Saved vectors only save time: the results are always those of the feature files."""
-    for name in ("index", "other"):
-        with create(tmp_path / name) as store:
-            add_video(store, f"v{len(name)}", seed=len(name))
-            store.upkeep.save_vectors()
-    path, *_ = (tmp_path / "index" / "vectors").iterdir()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2 :: 7] = bytes(255 - b for b in data[len(data) // 2 :: 7])
-    if damage == "delete":
-        path.unlink()
-    elif damage == "older catalog":  # a catalog restored from before the vectors were saved
-        catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
-        catalog.database.run("DELETE FROM meta WHERE key = 'vectors'")
-        catalog.close()
-    else:
-        other = next((tmp_path / "other" / "vectors").iterdir()).read_bytes()  # same ids, different vectors
-        path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:99]), "foreign": other}[damage])
-    with Store.open(tmp_path / "index", write=True) as store:
-        assert seeds(store) == [500, 501, 502, 503]
-        for index, key in enumerate(store.segments.ids_of_video(1)):
-            query = embedding(500 + index).video
-            scores, ids = store.search(query[None], 1)
-            assert ids[0, 0] == key
-            assert scores[0, 0] == pytest.approx(1, abs=1e-3)
-        store.upkeep.save_vectors()
-    assert store_is_saved(tmp_path / "index")
-
-
-def store_is_saved(path: Path) -> bool:
-    """Return whether saving again changes no file."""
-    before = [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()]
-    with Store.open(path, write=True) as store:
-        store.upkeep.save_vectors()
-    return [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()] == before
-
-
-def test_saved_vectors_are_updated(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 3)
-    with Store.open(tmp_path, write=True) as store:
-        store.writer.set_file("/videos/v0.mp4", state="missing")
-        add_video(store, "v7", seed=7)
-        add_video(store, "v8", seed=8)
-        store.upkeep.save_vectors()
-        store.writer.set_file("/videos/v8.mp4", state="missing")
-    with Store.open(tmp_path) as store:
-        assert [file.name[:5] for file in (tmp_path / "vectors").iterdir()] == ["flat-"]
-        assert seeds(store) == [100 * s + n for s in (1, 2, 7) for n in range(4)]
-
-
-def test_damaged_vector_is_not_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with create(tmp_path) as store:
-        add_video(store, "v0", seed=0)
-    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)  # segment 3
-    with Store.open(tmp_path) as store:
-        assert seeds(store) == [0, 1, 3]
-    assert "segment 3 cannot be searched" in caplog.text
 
 
 def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:
@@ -552,19 +461,6 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
         assert store.videos.find() == store.videos.find(video=video) == [expected]
         assert store.videos.find(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
         assert store.videos.find(video=video + 1) == []
-
-
-def test_vectors_are_read_in_the_order_of_ids_and_damage_is_reported(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 2)
-        expected = np.stack([embedding(content).video for content in (101, 0)]).astype(np.float16)
-        np.testing.assert_array_equal(store.features.read_vectors([6, 1]), expected)
-        assert store.features.read_vectors([]).shape == (0, DIM)
-        with pytest.raises(StoreError, match="segment 99 is not in the index"):
-            store.features.read_vectors([1, 99])
-    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)
-    with Store.open(tmp_path) as store, pytest.raises(StoreError, match="row 2 is damaged"):
-        store.features.read_vectors([1, 2, 3])
 
 
 def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from einops import reduce
 from jaxtyping import Float
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.families.transformers import CONFIG, WEIGHTS, hide_progress
+from vidret.encode.families.transformers import CONFIG, WEIGHTS, check_complete, hide_progress
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError, MissingExtraError
@@ -128,8 +128,7 @@ def load_causal_model(name: str, *, device: str) -> CausalModel:
             )
     except Exception as error:  # the library documents none, and its versions raise different ones
         raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    if missing := sorted(str(key) for key in info["missing_keys"]):
-        raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
+    check_complete(name, info)
     if not tokenizer.is_fast:
         raise EncoderError(f"{name}: must have a fast tokenizer, which tells where its tokens are")
     return CausalModel(name, model, tokenizer, torch.device(device))

@@ -124,19 +124,21 @@ def has_frame_vectors(encoder: Encoder) -> bool:
     return bool(getattr(encoder, "has_frame_vectors", True))
 
 
-def gather_segments(
-    batch: Sequence[Frames], vectors: Sequence[torch.Tensor], patches: Sequence[torch.Tensor]
+def encode_each_frame(
+    batch: Sequence[Frames], size: int, encode: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 ) -> list[SegmentEmbedding]:
-    """Return the embeddings of segments whose frames were encoded one by one, in chunks that cross segments.
+    """Return the embeddings of segments whose frames are encoded one by one, in chunks that cross segments.
 
     Args:
         batch: The segments.
-        vectors: Unit vectors of frames, chunk by chunk: (frame, dim).
-        patches: Unit vectors of patches, chunk by chunk: (frame, patch, dim); empty without tokens.
+        size: The number of frames of a chunk.
+        encode: From pixels (frame, height, width, 3) to unit vectors of frames (frame, dim), and of their patches
+            (frame, patch, dim) or None, all on the CPU.
     """
-    lengths = [len(frames) for frames in batch]
-    rows = torch.split(torch.cat(list(vectors)), lengths)
-    tokens = torch.split(torch.cat(list(patches)), lengths) if patches else [None] * len(batch)
+    pixels, lengths = torch.from_numpy(np.concatenate([frames.pixels for frames in batch])), list(map(len, batch))
+    vectors, patches = zip(*map(encode, torch.split(pixels, size)), strict=True)
+    rows = torch.split(torch.cat(vectors), lengths)
+    tokens = [None] * len(batch) if patches[0] is None else torch.split(torch.cat(patches), lengths)
     embeddings = []
     for frames, own, patch in zip(batch, rows, tokens, strict=True):
         video = functional.normalize(own.mean(0), dim=0)

@@ -52,6 +52,21 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "int8" if _cpu_has("_is_vnni_supported") else "fp32"
 
 
+def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
+    """Return the precision for a model whose layers are not those that int8 replaces.
+
+    Raises:
+        EncoderError: The precision is int8.
+    """
+    chosen = choose_precision(precision, device)
+    if precision == "int8":
+        raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
+    if precision == "auto" and chosen in ("fp16", "int8"):
+        logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name)
+        return "fp32"
+    return chosen
+
+
 @torch.inference_mode()
 def quantize_tower(tower: VisionTower, min_cosine: float) -> VisionTower:
     """Return a tower with the linear layers of its blocks in int8, if its vectors stay close to those in float32.

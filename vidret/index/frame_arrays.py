@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -11,11 +11,10 @@ from jaxtyping import UInt8
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.index.options import MomentRecorder, Pack
-from vidret.index.stages import encode_segments
-from vidret.store.records import NewSegment
+from vidret.index.stages import encode_segments, make_segment
 from vidret.store.store import Store
 from vidret.text import FRAMES_SCHEME
-from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling, Segment
+from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
@@ -105,12 +104,9 @@ def index_arrays(
         new = []
         for part in segments:
             (embedding,) = encode_segments(encoder, [part.frames], pack=pack, tokens=tokens, num_layers=num_layers)
-            if moments is not None and embedding.layers is not None:
-                segment = Segment(video_id, part.number, part.start, part.end)
-                moments.record(content, embedding.layers, segment, first=start_s)
-                embedding = replace(embedding, layers=None)
-            packed = b"" if pack is None else pack(embedding)
-            new.append(NewSegment(video_id, part.number, part.start, part.end, embedding, packed, part.shots))
+            new.append(
+                make_segment(video_id, part, embedding, content=content, start_s=start_s, pack=pack, moments=moments)
+            )
         store.writer.add_segments(new)
         if moments is not None:
             moments.finish(

@@ -25,10 +25,9 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder, Pack
 from vidret.index.run_state import RunState
-from vidret.index.stages import Encode, EncodingThread, encode_segments, find_fault, open_decoders
-from vidret.store.records import NewSegment
+from vidret.index.stages import Encode, EncodingThread, encode_segments, find_fault, make_segment, open_decoders
 from vidret.store.store import Store
-from vidret.types import Segment, SegmentEmbedding
+from vidret.types import SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
@@ -59,13 +58,8 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
 
 
 def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
-    run_state.plan(files)
-    if not run_state.jobs:
+    if not run_state.prepare(files, options.check):
         return run_state.close(prune_below=options.prune_below)
-    if options.check is not None and not all(job.is_stored for job in run_state.jobs):
-        options.check()
-    if run_state.words is not None:
-        run_state.words.check_models()
     num_workers = max(1, min(options.workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
     num_layers = 0 if options.moments is None else options.moments.num_layers
     encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
@@ -215,10 +209,14 @@ class WorkerThreads:
         def store(max_pending: int) -> None:
             while len(pending) > max_pending:
                 decoded, future = pending.popleft()
-                embedding = self._record_layers(reading, decoded, future.result())
-                packed = b"" if self._pack is None else self._pack(embedding)
-                segment = NewSegment(
-                    reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed, decoded.shots
+                segment = make_segment(
+                    reading.video_id,
+                    decoded,
+                    future.result(),
+                    content=reading.identity.fingerprint,
+                    start_s=reading.start_s,
+                    pack=self._pack,
+                    moments=self._moments,
                 )
                 run_state.add([(job, segment)])
 
@@ -251,16 +249,6 @@ class WorkerThreads:
         except (DecodeError, StopRun):
             store(0)  # keep the segments that were decoded before
             raise
-
-    def _record_layers(
-        self, reading: "_Reading", decoded: DecodedSegment, embedding: SegmentEmbedding
-    ) -> SegmentEmbedding:
-        """Store what a grounding head needs of a segment, and return its embedding without the layers."""
-        if self._moments is None or embedding.layers is None:
-            return embedding
-        segment = Segment(reading.video_id, decoded.number, decoded.start, decoded.end)
-        self._moments.record(reading.identity.fingerprint, embedding.layers, segment, first=reading.start_s)
-        return replace(embedding, layers=None)
 
     def _finish_moments(self, reading: "_Reading") -> None:
         """Join what a grounding head needs of a video, before the video is complete: a run that ends here goes on."""

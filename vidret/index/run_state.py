@@ -71,6 +71,15 @@ class RunState:
                     self._plan_words(job, self.words, *contents[record.video])
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
+    def prepare(self, files: Sequence[str], check: Callable[[], None] | None) -> bool:
+        """Plan a run and check that it can be done; return whether there is anything to do."""
+        self.plan(files)
+        if check is not None and not all(job.is_stored for job in self.jobs):
+            check()
+        if self.jobs and self.words is not None:
+            self.words.check_models()
+        return bool(self.jobs)
+
     def _plan_unchanged(self, job: FileJob, record: FileRecord) -> None:
         is_complete = record.video is not None and self.store.videos.get(record.video).complete
         if record.state in ("done", "missing") and is_complete:

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from vidret.channels.registry import KINDS
-from vidret.index.options import Pack
-from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
+from vidret.index.options import MomentRecorder, Pack
+from vidret.store.records import NewSegment
+from vidret.types import Resize, Sampling, Segment, SegmentEmbedding, TextSource
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder
 from vidret.video.sampling import SampledFrames
@@ -105,6 +106,25 @@ def repeat_frames(
         token_lengths=repeat(embedding.token_lengths),
         layers=None if embedding.layers is None else replace(embedding.layers.take(rows), times=times),
     )
+
+
+def make_segment(
+    video_id: int,
+    decoded: DecodedSegment,
+    embedding: SegmentEmbedding,
+    *,
+    content: str,
+    start_s: float,
+    pack: Pack | None,
+    moments: MomentRecorder | None,
+) -> NewSegment:
+    """Return a segment to store in a video that starts at ``start_s``; ``moments`` records its layers."""
+    if moments is not None and embedding.layers is not None:
+        segment = Segment(video_id, decoded.number, decoded.start, decoded.end)
+        moments.record(content, embedding.layers, segment, first=start_s)
+        embedding = replace(embedding, layers=None)
+    packed = b"" if pack is None else pack(embedding)
+    return NewSegment(video_id, decoded.number, decoded.start, decoded.end, embedding, packed, decoded.shots)
 
 
 Encode = Callable[[Sequence[SampledFrames]], list[SegmentEmbedding]]

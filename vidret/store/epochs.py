@@ -30,10 +30,7 @@ class Epochs:
 
     def __init__(self, folder: Path, dim: int, catalog: Catalog, *, write: bool) -> None:
         """Open the current files; a writer also removes what an interrupted one left behind."""
-        self._folder = folder
-        self._dim = dim
-        self._catalog = catalog
-        self._lock = threading.Lock()
+        self._folder, self._dim, self._catalog, self._lock = folder, dim, catalog, threading.Lock()
         self._fingerprint = catalog.tables.fact("encoder_fingerprint")
         self._warned: set[tuple[int, str]] = set()
         self._features: Features | None = None

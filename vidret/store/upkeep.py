@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,127 +26,8 @@ from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, find_mis
 
 MAX_DEAD_FRACTION = 0.3  # of all bytes; compaction copies all live rows, so it must be worth it
 BATCH = 1024
-
-
-def prune(catalog: Catalog, paths: Collection[str] | None = None) -> PruneReport:
-    """Delete missing files, all or those in ``paths``, then videos without a file, with their segments."""
-    orphans = "(SELECT id FROM videos WHERE id NOT IN (SELECT video FROM files WHERE video IS NOT NULL))"
-    with catalog.database.transaction():
-        sql = "DELETE FROM files WHERE state = 'missing'"
-        if paths is None:
-            num_files = catalog.database.run(sql)
-        else:
-            num_files = sum(catalog.database.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
-        num_segments = catalog.database.run(f"DELETE FROM segments WHERE video IN {orphans}")
-        num_videos = catalog.database.run(f"DELETE FROM videos WHERE id IN {orphans}")
-        if num_segments:
-            catalog.tables.increment_generation()
-    return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=0)
-
-
-def compact(catalog: Catalog, features: Features, folder: Path) -> Features | None:
-    """Copy live rows to the next epoch's files if too many are dead; return the new files, or None.
-
-    Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are on disk by then.
-    The next writer removes the others.
-    """
-    epoch, locations = catalog.segments.locations()
-    bytes_per_row = features.dim * BYTES_PER_VALUE
-    live_bytes = sum((1 + each.num_frames) * bytes_per_row + each.num_bytes for each in locations.values())
-    if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
-        return None
-    fresh = Features(folder, features.dim, epoch + 1, write=True)
-    fresh.resume(0, 0, 0)
-    items, moved = list(locations.items()), list[tuple[int, int, int, int]]()
-    for first in range(0, len(items), BATCH):
-        batch = items[first : first + BATCH]
-        written = fresh.append_all([features.view(location) for _, location in batch])
-        for (key, _), location in zip(batch, written, strict=True):
-            moved.append((location.row, location.frame_row, location.token_byte, key))
-    sync_folder(folder)
-    with catalog.database.transaction(durable=True):
-        catalog.segments.relocate(moved)
-        catalog.tables.set_meta("epoch", fresh.epoch)
-        catalog.tables.set_tail(*fresh.tail)
-        restart_log(catalog.database)  # snapshots hold the rows
-    for path in feature_paths(folder, epoch):
-        remove_closed(path)
-    return fresh
-
-
-def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
-    """Verify all rows of the catalog, then the vectors and tokens of every segment; return the damaged segments.
-
-    Raises:
-        StoreError: The catalog itself is damaged: run ``repair_catalog`` first.
-    """
-    if bad := find_bad_rows(catalog.database):
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise StoreError(f"{catalog.path}: {bad[0]}{more}; {REPAIR}")
-    owners = {
-        key: (video, index) for key, video, index in catalog.database.rows("SELECT id, video, number FROM segments")
-    }
-    features, locations = epochs.locate()
-    damaged = []
-    for key, location in locations.items():
-        reason = _find_reason(features, location)
-        if reason and key in owners:
-            video, segment_index = owners[key]
-            damaged.append(BadSegment(id=key, video=video, number=segment_index, reason=reason))
-    return damaged
-
-
-def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadFile]:
-    """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes."""
-    text = catalog.tables.meta(MANIFEST)
-    manifest = Manifest.from_json(text)
-    if manifest is None:
-        if text and repair:
-            with catalog.database.transaction(durable=True):
-                catalog.database.run("DELETE FROM meta WHERE key = ?", MANIFEST)
-                catalog.tables.increment_generation()
-        return [BadFile(str(folder), "its manifest is not valid")] if text else []
-    reasons = {entry: find_mismatch(folder, entry, whole=True) for entry in manifest.files}
-    bad = {entry: reason for entry, reason in reasons.items() if reason}
-    if bad and repair:
-        shards = tuple(entry for entry in manifest.shards if entry not in bad)
-        flat = None if manifest.flat in bad else manifest.flat
-        intact = replace(manifest, shards=shards, flat=flat)
-        with catalog.database.transaction(durable=True):  # the new generation makes open readers load the manifest
-            catalog.tables.set_meta(MANIFEST, intact.to_json())
-            catalog.database.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
-            catalog.tables.increment_generation()
-        for entry in bad:
-            (folder / entry.name).unlink(missing_ok=True)
-    return [BadFile(str(folder / entry.name), reason) for entry, reason in bad.items()]
-
-
-def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
-    """Delete segments, and mark their videos and files for the next run to encode again."""
-    with catalog.database.transaction():
-        catalog.videos.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids_to_json(ids))
-        catalog.database.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
-        catalog.tables.increment_generation()
-
-
-def folder_size(path: Path) -> int:
-    """Return the total size of the files below a folder in bytes; files may disappear meanwhile."""
-    size_bytes = 0
-    for entry in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            size_bytes += entry.stat().st_size if entry.is_file() else 0
-    return size_bytes
-
-
-def _find_reason(features: Features, location: SegmentLocation) -> str:
-    """Return why a segment is damaged, '' if it is intact."""
-    try:
-        features.read_video(location)
-        features.read_frames(location)
-        features.read_tokens(location)
-    except StoreError as error:
-        return str(error)
-    return ""
+COPY = "switch.sqlite"
+NO_FILE = "id NOT IN (SELECT video FROM files WHERE video IS NOT NULL)"  # of a video
 
 
 class Upkeep:
@@ -155,25 +36,30 @@ class Upkeep:
     def __init__(
         self, folder: Path, catalog: Catalog, epochs: Epochs, vectors: CurrentVectors, access: WriteAccess
     ) -> None:
-        self._folder, self._catalog, self._epochs, self._vectors, self._access = (
-            folder,
-            catalog,
-            epochs,
-            vectors,
-            access,
-        )
+        self._folder, self._catalog, self._epochs = folder, catalog, epochs
+        self._vectors, self._access = vectors, access
 
     def prune(self, files: Collection[str] | None = None) -> PruneReport:
         """Delete missing files, or those in ``files``, and videos without a file; free the space if it is a lot."""
+        catalog, database, orphans = self._catalog, self._catalog.database, f"(SELECT id FROM videos WHERE {NO_FILE})"
         with self._access:
-            report = prune(self._catalog, files)
+            with database.transaction():
+                sql = "DELETE FROM files WHERE state = 'missing'"
+                if files is None:
+                    num_files = database.run(sql)
+                else:
+                    num_files = sum(database.run(f"{sql} AND path = ?", os.fsencode(path)) for path in files)
+                num_segments = database.run(f"DELETE FROM segments WHERE video IN {orphans}")
+                num_videos = database.run(f"DELETE FROM videos WHERE {NO_FILE}")
+                if num_segments:
+                    catalog.tables.increment_generation()
             old = self._epochs.current()
-            fresh = compact(self._catalog, old, self._folder / FEATURES)
-            if fresh is None:
-                return report
-            self._epochs.replace(fresh)
-            self._catalog.snapshots.save()
-            return replace(report, freed_bytes=old.num_bytes - fresh.num_bytes)
+            fresh = compact(catalog, old, self._folder / FEATURES)
+            if fresh is not None:
+                self._epochs.replace(fresh)
+                catalog.snapshots.save()
+        freed_bytes = 0 if fresh is None else old.num_bytes - fresh.num_bytes
+        return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=freed_bytes)
 
     def set_memory(self, num_bytes: int) -> None:
         """Set the memory limit of vectors in bytes, from the next ``save_vectors`` on; 0 for no limit.
@@ -217,71 +103,141 @@ class Upkeep:
         Raises:
             StoreError: The vectors of the index are not in FAISS, or a file cannot be read.
         """
-        with self._access:
-            take_content(self._folder, self._catalog, source)
+        tables, copy = self._catalog.tables, source / COPY
+        with self._access, contextlib.closing(Catalog(source / CATALOG, write=True)) as other:
+            if VectorLocation.from_json(tables.meta(HOME)).address != FAISS:
+                rule = "the vectors must be in faiss to change the encoder"
+                raise StoreError(f"{self._folder}: {rule}; first: vidret store move")
+            epoch, generation = int(tables.fact("epoch")) + 1, int(tables.fact("generation")) + 1
+            _link_features(source / FEATURES, int(other.tables.fact("epoch")), self._folder / FEATURES, epoch)
+            for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
+                path.unlink(missing_ok=True)  # of a process that was killed
+            with contextlib.closing(Database(copy, write=True, create=True)) as database:
+                other.database.replace(database)
+                copied = CheckedTables(database)
+                with database.transaction(durable=True):
+                    copied.set_meta("epoch", epoch)
+                    copied.set_meta("generation", generation)
+                    restart_log(database)
+                    database.run("DELETE FROM meta WHERE key IN (?, ?, ?)", MANIFEST, HELD_IDS, KEY)
+                database.replace(self._catalog.database)
 
     def continue_ids(self, other: Path) -> None:
         """Let the ids of new videos and segments go on after those of another index."""
-        with self._access, contextlib.closing(Catalog(other / CATALOG, write=False)) as catalog:
-            continue_ids(self._catalog, catalog)
+        own, sql = self._catalog.database, "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
+        with (
+            self._access,
+            contextlib.closing(Database(other / CATALOG, write=False)) as database,
+            own.transaction(),
+        ):
+            for table in ("videos", "segments"):
+                last = max(int(each.value(sql, table)) for each in (own, database))
+                own.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
+                own.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
+            self._catalog.tables.set_tail(*self._catalog.tables.tail())  # it repeats the last id
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
         """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes to be rebuilt."""
         if repair:
             self._access.check()
-        return find_bad_files(self._catalog, self._folder / VECTORS, repair=repair)
+        catalog, folder = self._catalog, self._folder / VECTORS
+        text = catalog.tables.meta(MANIFEST)
+        manifest = Manifest.from_json(text)
+        if manifest is None:
+            if text and repair:
+                with catalog.database.transaction(durable=True):
+                    catalog.database.run("DELETE FROM meta WHERE key = ?", MANIFEST)
+                    catalog.tables.increment_generation()
+            return [BadFile(str(folder), "its manifest is not valid")] if text else []
+        reasons = {entry: find_mismatch(folder, entry, whole=True) for entry in manifest.files}
+        bad = {entry: reason for entry, reason in reasons.items() if reason}
+        if bad and repair:
+            shards = tuple(entry for entry in manifest.shards if entry not in bad)
+            flat = None if manifest.flat in bad else manifest.flat
+            intact = replace(manifest, shards=shards, flat=flat)
+            with catalog.database.transaction(durable=True):  # the new generation makes open readers load the manifest
+                catalog.tables.set_meta(MANIFEST, intact.to_json())
+                catalog.database.run("DELETE FROM meta WHERE key = ?", HELD_IDS)
+                catalog.tables.increment_generation()
+            for entry in bad:
+                (folder / entry.name).unlink(missing_ok=True)
+        return [BadFile(str(folder / entry.name), reason) for entry, reason in bad.items()]
 
     def verify(self, *, repair: bool = False) -> list[BadSegment]:
-        """Read all segments and return the damaged ones; ``repair`` deletes them to be encoded again.
+        """Verify all rows of the catalog, then the vectors and tokens of every segment; return the damaged segments.
+
+        ``repair`` deletes them, and marks their videos and files for the next run to encode again.
 
         Raises:
             StoreError: The catalog itself is damaged: run ``repair_catalog`` first.
         """
         if repair:
             self._access.check()
-        damaged = find_damage(self._catalog, self._epochs)
+        catalog, database = self._catalog, self._catalog.database
+        if bad := find_bad_rows(database):
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise StoreError(f"{catalog.path}: {bad[0]}{more}; {REPAIR}")
+        owners = {key: (video, index) for key, video, index in database.rows("SELECT id, video, number FROM segments")}
+        features, locations = self._epochs.locate()
+        reasons = {key: _find_reason(features, location) for key, location in locations.items() if key in owners}
+        damaged = [BadSegment(key, *owners[key], reason) for key, reason in reasons.items() if reason]
         if damaged and repair:
-            with self._access:
-                drop_segments(self._catalog, [segment.id for segment in damaged])
+            ids = ids_to_json([segment.id for segment in damaged])
+            with self._access, database.transaction():
+                catalog.videos.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids)
+                database.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids)
+                catalog.tables.increment_generation()
         return damaged
 
 
-COPY = "switch.sqlite"
+def compact(catalog: Catalog, features: Features, folder: Path) -> Features | None:
+    """Copy live rows to the next epoch's files if too many are dead; return the new files, or None.
+
+    Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are on disk by then.
+    The next writer removes the others.
+    """
+    epoch, locations = catalog.segments.locations()
+    bytes_per_row = features.dim * BYTES_PER_VALUE
+    live_bytes = sum((1 + each.num_frames) * bytes_per_row + each.num_bytes for each in locations.values())
+    if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
+        return None
+    fresh = Features(folder, features.dim, epoch + 1, write=True)
+    fresh.resume(0, 0, 0)
+    items, moved = list(locations.items()), list[tuple[int, int, int, int]]()
+    for first in range(0, len(items), BATCH):
+        batch = items[first : first + BATCH]
+        written = fresh.append_all([features.view(location) for _, location in batch])
+        for (key, _), location in zip(batch, written, strict=True):
+            moved.append((location.row, location.frame_row, location.token_byte, key))
+    sync_folder(folder)
+    with catalog.database.transaction(durable=True):
+        catalog.segments.relocate(moved)
+        catalog.tables.set_meta("epoch", fresh.epoch)
+        catalog.tables.set_tail(*fresh.tail)
+        restart_log(catalog.database)  # snapshots hold the rows
+    for path in feature_paths(folder, epoch):
+        remove_closed(path)
+    return fresh
 
 
-def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
-    """Replace the content of an index, which is open for writing, by that of ``source``; see ``Store.take_over``."""
-    if VectorLocation.from_json(catalog.tables.meta(HOME)).address != FAISS:
-        raise StoreError(f"{folder}: the vectors must be in faiss to change the encoder; first: vidret store move")
-    epoch, generation = int(catalog.tables.fact("epoch")) + 1, int(catalog.tables.fact("generation")) + 1
-    other = Catalog(source / CATALOG, write=True)
-    copy = source / COPY
+def folder_size(path: Path) -> int:
+    """Return the total size of the files below a folder in bytes; files may disappear meanwhile."""
+    size_bytes = 0
+    for entry in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size_bytes += entry.stat().st_size if entry.is_file() else 0
+    return size_bytes
+
+
+def _find_reason(features: Features, location: SegmentLocation) -> str:
+    """Return why a segment is damaged, '' if it is intact."""
     try:
-        _link_features(source / FEATURES, int(other.tables.fact("epoch")), folder / FEATURES, epoch)
-        for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
-            path.unlink(missing_ok=True)  # of a process that was killed
-        with contextlib.closing(Database(copy, write=True, create=True)) as database:
-            other.database.replace(database)
-            tables = CheckedTables(database)
-            with database.transaction(durable=True):
-                tables.set_meta("epoch", epoch)
-                tables.set_meta("generation", generation)
-                restart_log(database)
-                database.run("DELETE FROM meta WHERE key IN (?, ?, ?)", MANIFEST, HELD_IDS, KEY)
-            database.replace(catalog.database)
-    finally:
-        other.close()
-
-
-def continue_ids(catalog: Catalog, other: Catalog) -> None:
-    """Let the ids of videos and segments of ``catalog`` go on after those of another index."""
-    with catalog.database.transaction():
-        for table in ("videos", "segments"):
-            sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
-            last = max(int(each.database.value(sql, table)) for each in (catalog, other))
-            catalog.database.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
-            catalog.database.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
-        catalog.tables.set_tail(*catalog.tables.tail())  # it repeats the last id
+        features.read_video(location)
+        features.read_frames(location)
+        features.read_tokens(location)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _link_features(source: Path, source_epoch: int, target: Path, epoch: int) -> None:

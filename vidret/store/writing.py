@@ -96,11 +96,23 @@ class Writer:
             StoreError: A value is invalid, or the disk is full or fails; nothing is stored then.
         """
         self._access.check()
-        checked = check_segments(self._catalog, segments, self._dim)
+        keys = [(int(segment.video), int(segment.number)) for segment in segments]
+        videos = {video: self._catalog.videos.get(video) for video in {segment.video for segment in segments}}
+        checked: dict[tuple[int, int], CheckedSegment] = {}
+        for key, segment in zip(keys, segments, strict=True):
+            checked.setdefault(key, _check_segment(segment, videos[segment.video], self._dim))
         with self._access:
-            ids, num_new = write_segments(self._catalog, self._epochs, checked)
-        self._vectors.index.note_changes(num_new)
-        return [ids[int(segment.video), int(segment.number)] for segment in segments]
+            ids = {key: known for key in checked if (known := self._catalog.segments.find(*key)) is not None}
+            new = {key: each for key, each in checked.items() if key not in ids}
+            vectors = [(each.vector, each.frames, each.tokens) for each in new.values()]
+            locations = self._epochs.current().append_all(vectors)
+            rows = [
+                (StoredRow(each.segment, each.times, location, each.text), each.shots)
+                for each, location in zip(new.values(), locations, strict=True)
+            ]
+            ids |= zip(new, self._catalog.segments.add(rows), strict=True)
+        self._vectors.index.note_changes(len(new))
+        return [ids[key] for key in keys]
 
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
         """Mark a video as complete; ``salvaged`` describes what was lost if it could not be read completely.
@@ -136,34 +148,6 @@ class CheckedSegment:
     times: Float64[np.ndarray, " frame"]
     shots: tuple[ShotChange, ...]
     text: TimedText | None
-
-
-def check_segments(catalog: Catalog, segments: Sequence[NewSegment], dim: int) -> list[CheckedSegment]:
-    """Convert segments for storage; of segments with the same video and index, only the first is returned.
-
-    Raises:
-        StoreError: A segment is invalid.
-    """
-    videos = {video: catalog.videos.get(video) for video in {segment.video for segment in segments}}
-    checked: dict[tuple[int, int], CheckedSegment] = {}
-    for segment in segments:
-        key = int(segment.video), int(segment.number)
-        checked.setdefault(key, _check_segment(segment, videos[segment.video], dim))
-    return list(checked.values())
-
-
-def write_segments(
-    catalog: Catalog, epochs: Epochs, segments: Sequence[CheckedSegment]
-) -> tuple[dict[tuple[int, int], int], int]:
-    """Store the segments that are not stored yet; return the ids of all by video and index, and the number stored."""
-    keys = [(each.segment.video, each.segment.number) for each in segments]
-    ids = {key: segment_id for key in keys if (segment_id := catalog.segments.find(*key)) is not None}
-    new = [each for key, each in zip(keys, segments, strict=True) if key not in ids]
-    locations = epochs.current().append_all([(each.vector, each.frames, each.tokens) for each in new])
-    stored = zip(new, locations, strict=True)
-    rows = [(StoredRow(each.segment, each.times, location, each.text), each.shots) for each, location in stored]
-    new_keys = [(each.segment.video, each.segment.number) for each in new]
-    return ids | dict(zip(new_keys, catalog.segments.add(rows), strict=True)), len(new)
 
 
 def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> CheckedSegment:

@@ -4,134 +4,69 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
-from vidret.types.media import (
-    NO_TIME,
-    SHOT_KINDS,
-    SOURCES,
-    TEXT_SOURCES,
-    EmbeddingLevel,
-    Embeddings,
-    FrameRule,
-    Frames,
-    Interpolation,
-    LayerTokens,
-    LayerWords,
-    Picture,
-    Resize,
-    Sampling,
-    Segment,
-    SegmentEmbedding,
-    Shot,
-    ShotChange,
-    ShotKind,
-    Source,
-    TextEmbedding,
-    TextSource,
-    TimedText,
-    Vector,
-)
-from vidret.types.options import NamedOption, Option, build_options, flatten_options, list_options
-from vidret.types.queries import (
-    ALL_VIDEOS,
-    CANDIDATES,
-    MAX_EVENTS,
-    MAX_QUERY_LENGTH,
-    ComposedQuery,
-    Concept,
-    ConceptExample,
-    ExampleLike,
-    Filters,
-    LocateOptions,
-    Query,
-    SearchOptions,
-    Sequence,
-    TimePoint,
-    VideoName,
-    as_example,
-)
-from vidret.types.results import (
-    LIKELY,
-    UNLIKELY,
-    CopiedFile,
-    CopyGroup,
-    Curve,
-    CurveText,
-    EventSpan,
-    Evidence,
-    Hit,
-    Likelihood,
-    Moment,
-    SharedFootage,
-    rate_probability,
-)
-from vidret.types.rows import RowField, Shown, from_row, list_row_fields, show_property, to_row
-from vidret.types.searchable import Searchable, VideoLibrary
-
-__all__ = [
-    "ALL_VIDEOS",
-    "CANDIDATES",
-    "LIKELY",
-    "MAX_EVENTS",
-    "MAX_QUERY_LENGTH",
-    "NO_TIME",
-    "SHOT_KINDS",
-    "SOURCES",
-    "TEXT_SOURCES",
-    "UNLIKELY",
-    "ComposedQuery",
-    "Concept",
-    "ConceptExample",
-    "CopiedFile",
-    "CopyGroup",
-    "Curve",
-    "CurveText",
-    "EmbeddingLevel",
-    "Embeddings",
-    "EventSpan",
-    "Evidence",
-    "ExampleLike",
-    "Filters",
-    "FrameRule",
-    "Frames",
-    "Hit",
-    "Interpolation",
-    "LayerTokens",
-    "LayerWords",
-    "Likelihood",
-    "LocateOptions",
-    "Moment",
-    "NamedOption",
-    "Option",
-    "Picture",
-    "Query",
-    "Resize",
-    "RowField",
-    "Sampling",
-    "SearchOptions",
-    "Searchable",
-    "Segment",
-    "SegmentEmbedding",
-    "Sequence",
-    "SharedFootage",
-    "Shot",
-    "ShotChange",
-    "ShotKind",
-    "Shown",
-    "Source",
-    "TextEmbedding",
-    "TextSource",
-    "TimePoint",
-    "TimedText",
-    "Vector",
-    "VideoLibrary",
-    "VideoName",
-    "as_example",
-    "build_options",
-    "flatten_options",
-    "from_row",
-    "list_options",
-    "list_row_fields",
-    "rate_probability",
-    "show_property",
-    "to_row",
-]
+from vidret.types.media import NO_TIME as NO_TIME
+from vidret.types.media import SHOT_KINDS as SHOT_KINDS
+from vidret.types.media import SOURCES as SOURCES
+from vidret.types.media import TEXT_SOURCES as TEXT_SOURCES
+from vidret.types.media import EmbeddingLevel as EmbeddingLevel
+from vidret.types.media import Embeddings as Embeddings
+from vidret.types.media import FrameRule as FrameRule
+from vidret.types.media import Frames as Frames
+from vidret.types.media import Interpolation as Interpolation
+from vidret.types.media import LayerTokens as LayerTokens
+from vidret.types.media import LayerWords as LayerWords
+from vidret.types.media import Picture as Picture
+from vidret.types.media import Resize as Resize
+from vidret.types.media import Sampling as Sampling
+from vidret.types.media import Segment as Segment
+from vidret.types.media import SegmentEmbedding as SegmentEmbedding
+from vidret.types.media import Shot as Shot
+from vidret.types.media import ShotChange as ShotChange
+from vidret.types.media import ShotKind as ShotKind
+from vidret.types.media import Source as Source
+from vidret.types.media import TextEmbedding as TextEmbedding
+from vidret.types.media import TextSource as TextSource
+from vidret.types.media import TimedText as TimedText
+from vidret.types.media import Vector as Vector
+from vidret.types.options import NamedOption as NamedOption
+from vidret.types.options import Option as Option
+from vidret.types.options import build_options as build_options
+from vidret.types.options import flatten_options as flatten_options
+from vidret.types.options import list_options as list_options
+from vidret.types.queries import ALL_VIDEOS as ALL_VIDEOS
+from vidret.types.queries import CANDIDATES as CANDIDATES
+from vidret.types.queries import MAX_EVENTS as MAX_EVENTS
+from vidret.types.queries import MAX_QUERY_LENGTH as MAX_QUERY_LENGTH
+from vidret.types.queries import ComposedQuery as ComposedQuery
+from vidret.types.queries import Concept as Concept
+from vidret.types.queries import ConceptExample as ConceptExample
+from vidret.types.queries import ExampleLike as ExampleLike
+from vidret.types.queries import Filters as Filters
+from vidret.types.queries import LocateOptions as LocateOptions
+from vidret.types.queries import Query as Query
+from vidret.types.queries import SearchOptions as SearchOptions
+from vidret.types.queries import Sequence as Sequence
+from vidret.types.queries import TimePoint as TimePoint
+from vidret.types.queries import VideoName as VideoName
+from vidret.types.queries import as_example as as_example
+from vidret.types.results import LIKELY as LIKELY
+from vidret.types.results import UNLIKELY as UNLIKELY
+from vidret.types.results import CopiedFile as CopiedFile
+from vidret.types.results import CopyGroup as CopyGroup
+from vidret.types.results import Curve as Curve
+from vidret.types.results import CurveText as CurveText
+from vidret.types.results import EventSpan as EventSpan
+from vidret.types.results import Evidence as Evidence
+from vidret.types.results import Hit as Hit
+from vidret.types.results import Likelihood as Likelihood
+from vidret.types.results import Moment as Moment
+from vidret.types.results import SharedFootage as SharedFootage
+from vidret.types.results import rate_probability as rate_probability
+from vidret.types.rows import RowField as RowField
+from vidret.types.rows import Shown as Shown
+from vidret.types.rows import from_row as from_row
+from vidret.types.rows import list_row_fields as list_row_fields
+from vidret.types.rows import show_property as show_property
+from vidret.types.rows import to_row as to_row
+from vidret.types.searchable import Searchable as Searchable
+from vidret.types.searchable import VideoLibrary as VideoLibrary

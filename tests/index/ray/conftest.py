@@ -14,6 +14,18 @@ from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.families.registry import load_encoder
 from vidret.types import Sampling
 
+RAY = ("DeprecationWarning:ray", "FutureWarning:ray", "UserWarning:ray")
+IGNORED = (*RAY, "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder: they take minutes, and Ray warns of its own code."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker("scale")
+            for warning in IGNORED:
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{warning}"))
+
 
 class Nodes:
     """A cluster of the driver's node, which stays, and another node, which may be lost."""

@@ -15,15 +15,6 @@ from vidret.errors import VidretError
 
 ray = pytest.importorskip("ray")
 
-pytestmark = [
-    pytest.mark.scale,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
 def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:

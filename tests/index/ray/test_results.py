@@ -15,7 +15,6 @@ from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.workers.messages import OpenedVideo
 
-pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
 results = pytest.importorskip("vidret.index.ray.driver")

@@ -6,7 +6,6 @@ import pytest
 from vidret.types import Frames
 from vidret.video.sampling import SampledFrames
 
-pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
 

@@ -25,15 +25,6 @@ from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.store.writing import Writer
 
-pytestmark = [
-    pytest.mark.scale,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
 Segments = Sequence[tuple[FileJob, NewSegment]]
 

@@ -69,30 +69,27 @@ IN_IDS = pytest.mark.parametrize(
 
 @IN_IDS
 @pytest.mark.parametrize("num_queries", [1, 3])
-def test_flat_index_has_the_same_results_on_a_gpu(
-    faiss: GpuFaiss, vectors: Rows, k: int, filtered: IdFilter | None, num_queries: int, *, uses_gpu: bool
-) -> None:
-    on_cpu, on_gpu = Flat(DIM), Flat(DIM, device=CUDA)
-    for each in (on_cpu, on_gpu):
-        each.add(np.arange(NUM, dtype=np.int64), vectors)
-    assert_same(on_gpu.search(queries(num_queries), k, filtered), on_cpu.search(queries(num_queries), k, filtered))
-    assert faiss.copied_to == ([1] if uses_gpu else [])
-    assert faiss.num_searches == uses_gpu
-
-
-@IN_IDS
-@pytest.mark.parametrize("num_queries", [1, 3])
-def test_shard_has_the_same_results_on_a_gpu(
+@pytest.mark.parametrize("kind", ["flat", "shard"])
+def test_results_are_the_same_on_a_gpu(
     faiss: GpuFaiss,
+    vectors: Rows,
     saved_shard: tuple[Path, ManifestEntry],
+    kind: str,
     k: int,
     filtered: IdFilter | None,
     num_queries: int,
     *,
     uses_gpu: bool,
 ) -> None:
-    on_cpu, on_gpu = Shard(*saved_shard, DIM), Shard(*saved_shard, DIM, device=CUDA)
-    assert_same(on_gpu.search(queries(num_queries), k, filtered), on_cpu.search(queries(num_queries), k, filtered))
+    def search(device: str) -> SearchResult:
+        if kind == "shard":
+            return Shard(*saved_shard, DIM, device=device).search(queries(num_queries), k, filtered)
+        flat = Flat(DIM, device=device)
+        flat.add(np.arange(NUM, dtype=np.int64), vectors)
+        return flat.search(queries(num_queries), k, filtered)
+
+    assert_same(search(CUDA), search("cpu"))
+    assert faiss.copied_to == ([1] if uses_gpu else [])
     assert faiss.num_searches == uses_gpu
 
 

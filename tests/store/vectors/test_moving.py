@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -29,16 +30,18 @@ class FakeVectors:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    return Catalog.create(tmp_path / "catalog.sqlite", {})
+    return Catalog.create(
+        tmp_path / "catalog.sqlite", {"encoder_name": "tower", "encoder_fingerprint": "tower-1", "dim": 8}
+    )
 
 
 def move(catalog: Catalog, source: str, target: str, *, killed_at: str = "") -> list[str]:
     log: list[str] = []
 
-    def open_vectors(location: VectorLocation, on_progress: object = None) -> Any:
-        return FakeVectors(location, log, killed_at)
-
-    current.move_store(catalog.path.parent, catalog, open_vectors, source, target, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(current, "open_vectors", lambda location, _options: FakeVectors(location, log, killed_at))
+        vectors = current.CurrentVectors(catalog.path.parent, 8, catalog, MagicMock(), device="cpu")
+        vectors.move(source, target, None)
     return log
 
 

@@ -27,19 +27,14 @@ Names = Mapping[str, str]
 
 PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
 
+_PARTS = ("weight", "bias")
 _OPEN_BLOCK = {
-    "attn.in_proj_weight": "attn.in_proj_weight",
-    "attn.in_proj_bias": "attn.in_proj_bias",
-    "attn.out_proj.weight": "attn.out_proj.weight",
-    "attn.out_proj.bias": "attn.out_proj.bias",
-    "ln_1.weight": "ln_1.weight",
-    "ln_1.bias": "ln_1.bias",
-    "ln_2.weight": "ln_2.weight",
-    "ln_2.bias": "ln_2.bias",
-    "mlp.c_fc.weight": "mlp.c_fc.weight",
-    "mlp.c_fc.bias": "mlp.c_fc.bias",
-    "mlp.c_proj.weight": "mlp.c_proj.weight",
-    "mlp.c_proj.bias": "mlp.c_proj.bias",
+    name: name
+    for part in _PARTS
+    for name in (
+        f"attn.in_proj_{part}",
+        *(f"{layer}.{part}" for layer in ("attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")),
+    )
 }
 _LORA = {"attn.TVPt_LoRA_a": "attn.lora.a", "attn.TVPt_LoRA_b": "attn.lora.b"}
 OPEN_CLIP: Names = {
@@ -47,17 +42,12 @@ OPEN_CLIP: Names = {
     "visual.class_embedding": "vision.class_embedding",
     "visual.positional_embedding": "vision.positions",
     "visual.proj": "vision.proj",
-    **{
-        f"visual.{norm}.{part}": f"vision.{norm}.{part}"
-        for norm in ("ln_pre", "ln_post")
-        for part in ("weight", "bias")
-    },
+    **{f"visual.{norm}.{part}": f"vision.{norm}.{part}" for norm in ("ln_pre", "ln_post") for part in _PARTS},
     **{f"visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
     "token_embedding.weight": "text.embedding.weight",
     "positional_embedding": "text.positions",
     "text_projection": "text.proj",
-    "ln_final.weight": "text.ln_final.weight",
-    "ln_final.bias": "text.ln_final.bias",
+    **{f"ln_final.{part}": f"text.ln_final.{part}" for part in _PARTS},
     **{f"transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
     "logit_scale": "logit_scale",
 }
@@ -77,30 +67,29 @@ UCOFIA: Names = {
     },
 }
 _HF_BLOCK = {
-    **{f"self_attn.out_proj.{part}": f"attn.out_proj.{part}" for part in ("weight", "bias")},
-    **{f"self_attn.qkv.{part}": f"attn.in_proj_{part}" for part in ("weight", "bias")},  # packed by pack_attention
-    **{f"layer_norm{n}.{part}": f"ln_{n}.{part}" for n in (1, 2) for part in ("weight", "bias")},
-    **{f"mlp.fc1.{part}": f"mlp.c_fc.{part}" for part in ("weight", "bias")},
-    **{f"mlp.fc2.{part}": f"mlp.c_proj.{part}" for part in ("weight", "bias")},
+    **{f"self_attn.out_proj.{part}": f"attn.out_proj.{part}" for part in _PARTS},
+    **{f"self_attn.qkv.{part}": f"attn.in_proj_{part}" for part in _PARTS},  # packed by pack_attention
+    **{f"layer_norm{n}.{part}": f"ln_{n}.{part}" for n in (1, 2) for part in _PARTS},
+    **{f"mlp.fc1.{part}": f"mlp.c_fc.{part}" for part in _PARTS},
+    **{f"mlp.fc2.{part}": f"mlp.c_proj.{part}" for part in _PARTS},
 }
 PROMPT_SWITCH: Names = {
     "clip.vision_model.embeddings.class_embedding": "vision.class_embedding",
     "clip.vision_model.embeddings.patch_embedding.weight": "vision.patches.weight",
     "clip.vision_model.embeddings.position_embedding.weight": "vision.positions",
-    **{f"clip.vision_model.pre_layrnorm.{part}": f"vision.ln_pre.{part}" for part in ("weight", "bias")},
-    **{f"clip.vision_model.post_layernorm.{part}": f"vision.ln_post.{part}" for part in ("weight", "bias")},
+    **{f"clip.vision_model.pre_layrnorm.{part}": f"vision.ln_pre.{part}" for part in _PARTS},
+    **{f"clip.vision_model.post_layernorm.{part}": f"vision.ln_post.{part}" for part in _PARTS},
     **{f"clip.vision_model.encoder.layers.*.{key}": f"vision.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
     PROMPT_KEY: "vision.prompts.cube",
-    "clip.vision_model.attn.in_proj_weight": "vision.prompts.aggregation.in_proj_weight",
-    "clip.vision_model.attn.in_proj_bias": "vision.prompts.aggregation.in_proj_bias",
     **{
-        f"clip.vision_model.attn.out_proj.{part}": f"vision.prompts.aggregation.out_proj.{part}"
-        for part in ("weight", "bias")
+        f"clip.vision_model.attn.{name}{part}": f"vision.prompts.aggregation.{name}{part}"
+        for name in ("in_proj_", "out_proj.")
+        for part in _PARTS
     },
     "clip.visual_projection.weight": "vision.proj",
     "clip.text_model.embeddings.token_embedding.weight": "text.embedding.weight",
     "clip.text_model.embeddings.position_embedding.weight": "text.positions",
-    **{f"clip.text_model.final_layer_norm.{part}": f"text.ln_final.{part}" for part in ("weight", "bias")},
+    **{f"clip.text_model.final_layer_norm.{part}": f"text.ln_final.{part}" for part in _PARTS},
     **{f"clip.text_model.encoder.layers.*.{key}": f"text.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
     "clip.text_projection.weight": "text.proj",
     "clip.logit_scale": "logit_scale",
@@ -231,22 +220,15 @@ def rename(weights: Weights, names: Names, *, ignored: re.Pattern[str] = NOTHING
     return renamed
 
 
-def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_gelu: bool) -> Card:
+def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
     """Return the card whose tower sizes are those of weights with vidret's names.
 
     Raises:
         EncoderError: Weights that determine a size are missing.
     """
-    needed = (
-        "vision.patches.weight",
-        "vision.positions",
-        "vision.proj",
-        "text.embedding.weight",
-        "text.positions",
-        "text.proj",
-    )
-    missing = [name for name in needed if name not in weights]
-    if missing:
+    needed = ["vision.patches.weight", "text.embedding.weight"]
+    needed += [f"{tower}.{name}" for tower in ("vision", "text") for name in ("positions", "proj")]
+    if missing := [name for name in needed if name not in weights]:
         raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")
     width, _, patch, _ = weights["vision.patches.weight"].shape
     side = round((len(weights["vision.positions"]) - 1) ** 0.5)
@@ -257,7 +239,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
         layers=_depth(weights, "vision.blocks."),
         heads=heads[0] if heads else max(1, width // 64),
         dim=weights["vision.proj"].shape[1],
-        quick_gelu=quick_gelu,
+        quick_gelu=True,
     )
     vocabulary, text_width = weights["text.embedding.weight"].shape
     text = TextShape(
@@ -267,7 +249,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
         layers=_depth(weights, "text.blocks."),
         heads=heads[1] if heads else max(1, text_width // 64),
         dim=weights["text.proj"].shape[1],
-        quick_gelu=quick_gelu,
+        quick_gelu=True,
     )
     return Card(method, f"ViT-{_letter(width)}-{patch}", vision, text)
 
@@ -276,7 +258,7 @@ def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
     own, schedule = rename(weights, TEMPME), settings.schedule
     for name in [name for name in own if name.startswith("vision.temporal.")]:
         own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
-    card = measure_card(own, method="tempme", heads=settings.heads, quick_gelu=True)
+    card = measure_card(own, method="tempme", heads=settings.heads)
     tables = {name: len(own[name]) for name in own if name.startswith("vision.temporal.")}
     expected = {f"vision.temporal.{layer}" for layer in schedule.layers}
     if set(tables) != expected:
@@ -292,7 +274,7 @@ def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipMo
     for name in ("vision.proj", "text.proj"):
         if name in own:
             own[name] = own[name].T
-    card = measure_card(own, method="promptswitch", heads=settings.heads, quick_gelu=True)
+    card = measure_card(own, method="promptswitch", heads=settings.heads)
     if "vision.prompts.cube" not in own:
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
@@ -316,7 +298,7 @@ def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
     """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
     own = rename({name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA)
-    return own, measure_card(own, method=method, heads=heads, quick_gelu=True)
+    return own, measure_card(own, method=method, heads=heads)
 
 
 def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
@@ -328,7 +310,7 @@ def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
         kept = table["positional_embedding"][:KEPT_POSITIONS]
         table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])
     own = rename(table, OPEN_CLIP, ignored=LONG_IGNORED)
-    return _fill(measure_card(own, method="longclip", heads=settings.heads, quick_gelu=True), own)
+    return _fill(measure_card(own, method="longclip", heads=settings.heads), own)
 
 
 SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {

@@ -17,7 +17,7 @@ from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.open_clip import OpenClipEncoder, load_open_clip, read_resize
 from vidret.encode.names import ModelName, refuse_marks
-from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
+from vidret.encode.precision import DTYPES, MIN_COSINE, choose_float_precision, choose_precision
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 
@@ -63,12 +63,7 @@ def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encod
     card, full_name = derive_card(other, source.architecture), str(replace(name, base=source.name))
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         refuse_marks(name)
-        if precision == "int8":
-            raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name.base}")
-        if precision == "auto" and chosen in ("fp16", "int8"):
-            chosen = "fp32"
-            logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name.base)
-        dtype = DTYPES[chosen]
+        dtype = DTYPES[choose_float_precision(name.base, precision, device)]
         sampling = name.sample(Sampling())
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=name.sample(card.sampling))

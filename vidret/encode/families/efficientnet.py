@@ -16,24 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vidret.errors import EncoderError
 
 RELU6 = 6.0
-STRIDES = (
-    1,
-    2,
-    1,
-    2,
-    1,
-    2,
-    1,
-    1,
-    1,
-    1,
-    1,
-    2,
-    1,
-    1,
-    1,
-    1,
-)  # of each block; its channels and kernels follow from the weights
+# Of each block; its channels and kernels follow from the weights.
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 EXPAND, FILTER, PROJECT = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
 NORM, NORM_EPS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"), 1e-3
 WIDE = 96  # input channels from which a pointwise convolution may be bfloat16: its rounding errors average out

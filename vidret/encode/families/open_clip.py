@@ -5,6 +5,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line, read_weights
-from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
+from vidret.encode.encoder import digest_weights, encode_each_frame, normalise_pixels
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import check_reachable
 from vidret.encode.names import FILE_SUFFIXES, FOLDER, HUB, RANDOM, RECOMMENDED, STARTER, ModelName, drop_sampling
@@ -246,16 +247,13 @@ class OpenClipEncoder:
         Raises:
             EncoderError: ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
         """
-        pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
-        outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
-        vectors = [output[0] for output in outputs]
-        return gather_segments(batch, vectors, [output[1] for output in outputs] if tokens else [])
+        return encode_each_frame(batch, self._batch_size, partial(self._encode_images, tokens=tokens))
 
-    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""
         images = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
         if not tokens:
-            return functional.normalize(self._model.encode_image(images).float(), dim=-1).cpu(), torch.empty(0)
+            return functional.normalize(self._model.encode_image(images).float(), dim=-1).cpu(), None
         vectors, patches = encode_with_patches(self.name, self._model.visual, images)
         return functional.normalize(vectors.float(), dim=-1).cpu(), functional.normalize(patches.float(), dim=-1).cpu()
 

@@ -17,13 +17,12 @@ from PIL import Image
 from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.encoder import digest_weights, gather_segments
-from vidret.encode.families.transformers import choose_float_precision
+from vidret.encode.encoder import digest_weights, encode_each_frame
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
-from vidret.encode.precision import DTYPES
+from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -60,8 +59,11 @@ class EmbeddingModelEncoder:
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
-        images = [Image.fromarray(pixels) for frames in batch for pixels in frames.pixels]
-        return gather_segments(batch, [self._normalise(self._model.encode_document, images)], [])
+
+        def encode(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return self._normalise(self._model.encode_document, list(map(Image.fromarray, pixels.numpy()))), None
+
+        return encode_each_frame(batch, self._batch_size, encode)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one beyond the model's length is split into clauses, with a warning."""
@@ -73,12 +75,9 @@ class EmbeddingModelEncoder:
         return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
 
     def _fits(self, text: str) -> bool:
+        prompted = self.prompts.get("query", "") + text
         with self._lock:
-            num_tokens = len(
-                self._model.tokenizer(self.prompts.get("query", "") + text, truncation=False, verbose=False)[
-                    "input_ids"
-                ]
-            )
+            num_tokens = len(self._model.tokenizer(prompted, truncation=False, verbose=False)["input_ids"])
         return num_tokens <= self._context
 
     def _normalise(self, encode: Any, inputs: list[Any]) -> torch.Tensor:

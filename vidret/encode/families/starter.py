@@ -17,19 +17,18 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange, reduce
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from vidret.encode.encoder import gather_segments, normalise_pixels
+from vidret.encode.encoder import encode_each_frame, normalise_pixels
 from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
 from vidret.encode.names import STARTER, ModelName
 from vidret.encode.sentences import (
@@ -56,8 +55,6 @@ CLASS_TEXTS = Path(__file__).with_name("starter_classes.safetensors")
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 CPU_BATCH, GPU_BATCH = 4, 32  # frames; on a CPU, the activations of more leave its cache
 TEXT_BATCH = 32
-
-logger = logging.getLogger(__name__)
 
 # Function words of other languages that hardly occur in English, not even in names such as Los Angeles or Big Sur.
 OTHERS = {
@@ -122,19 +119,16 @@ class StarterEncoder:
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces."""
-        pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
-        outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
-        vectors = [output[0] for output in outputs]
-        return gather_segments(batch, vectors, [output[1] for output in outputs] if tokens else [])
+        return encode_each_frame(batch, self._batch_size, partial(self._encode_images, tokens=tokens))
 
-    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode uint8 (frame, height, width, 3): frames (frame, dim), and with ``tokens`` regions (frame, 49, dim)."""
         with self._lock:
             trunk, standardise = self._classifier
         features = trunk(normalise_pixels(pixels.to(self._device), MEAN, STD, torch.float32))
         frames = self._mix(standardise(reduce(features, "frame dim row column -> frame dim", "mean")))
         if not tokens:
-            return frames, torch.empty(len(frames), 0)
+            return frames, None
         return frames, self._mix(standardise(rearrange(features, "frame dim row column -> frame (row column) dim")))
 
     def _mix(self, logits: torch.Tensor) -> torch.Tensor:

@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.encoder import digest_weights, gather_segments
+from vidret.encode.encoder import digest_weights, encode_each_frame
 from vidret.encode.families.transformers_models import (
     MODEL_TYPES,
     ModelType,
     Preprocessing,
     read_preprocessing,
-    repeat_vector,
 )
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
-from vidret.encode.precision import DTYPES, choose_precision
+from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -135,15 +134,15 @@ class TransformersEncoder(_LoadedEncoder):
         to_patches = loaded.model_type.patches
         if tokens and to_patches is None:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
-        vectors, patches = [], []
-        for pixels in torch.split(
-            torch.from_numpy(np.concatenate([frames.pixels for frames in batch])), self._batch_size
-        ):
+
+        def encode(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
             output = loaded.model_type.encode(self._model, _normalise(loaded, pixels))
-            vectors.append(functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu())
-            if tokens and to_patches is not None:
-                patches.append(functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu())
-        return gather_segments(batch, vectors, patches)
+            vectors = functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu()
+            if not tokens or to_patches is None:
+                return vectors, None
+            return vectors, functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu()
+
+        return encode_each_frame(batch, self._batch_size, encode)
 
 
 class TransformersVideoEncoder(_LoadedEncoder):
@@ -180,7 +179,7 @@ class TransformersVideoEncoder(_LoadedEncoder):
             output = self._loaded.model_type.encode(self._model, videos).pooler_output.float()
             vectors = functional.normalize(output.reshape(len(chunk), -1), dim=-1).cpu()
             for frames, vector in zip(chunk, vectors, strict=True):
-                rows = repeat_vector(vector, len(frames)).numpy()
+                rows = repeat(vector, "dim -> frame dim", frame=len(frames)).numpy()
                 embeddings.append(SegmentEmbedding(vector.numpy(), rows, frames.times))
         return embeddings
 
@@ -228,17 +227,6 @@ def load_transformers(
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)
 
 
-def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
-    """Return the precision for a model of transformers, whose layers are not those that int8 replaces."""
-    chosen = choose_precision(precision, device)
-    if precision == "int8":
-        raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
-    if precision == "auto" and chosen in ("fp16", "int8"):
-        logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name)
-        return "fp32"
-    return chosen
-
-
 def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Return the configuration, model, tokenizer and processor of frames."""
     transformers: Any = importlib.import_module("transformers")
@@ -258,10 +246,14 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
         raise
     except Exception as error:  # the library documents none, and its versions raise different ones
         raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    missing = sorted(str(key) for key in info["missing_keys"])
-    if missing:
-        raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
+    check_complete(name, info)
     return config, model, tokenizer, processor
+
+
+def check_complete(name: str, info: dict[str, Any]) -> None:
+    """Raise EncoderError if transformers reports that weights of a model were missing."""
+    if missing := sorted(str(key) for key in info["missing_keys"]):
+        raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
 
 
 @contextmanager

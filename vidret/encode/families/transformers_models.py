@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from vidret.encode.encoder import normalise_pixels
@@ -104,14 +104,6 @@ def _encode_naflex(model: Any, rows: Tensor) -> Any:
     return model.get_image_features(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes)
 
 
-def _encode_clips(model: Any, pixels: Tensor) -> Any:
-    return model.get_video_features(pixel_values=pixels)
-
-
-def _encode_videos(model: Any, pixels: Tensor) -> Any:
-    return model.get_video_features(pixel_values_videos=pixels)
-
-
 def _project_patches(model: Any, output: Any) -> Tensor:
     """Norm and project all states but the class token's, as the class token's is."""
     projected: Tensor = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state[:, 1:]))
@@ -132,20 +124,6 @@ def _flatten_map(model: Any, output: Any) -> Tensor:
     return cells
 
 
-def _project_words(model: Any, states: Tensor) -> Tensor:
-    projected: Tensor = model.text_projection(states)
-    return projected
-
-
-def _head_words(model: Any, states: Tensor) -> Tensor:
-    projected: Tensor = model.text_model.head(states)
-    return projected
-
-
-def _count_frames(config: Any, processor: Any) -> int:
-    return int(config.vision_config.num_frames)
-
-
 def _encode_pe_videos(model: Any, pixels: Tensor) -> Any:
     """Encode by the parts that the model's own forward runs; it has no call for only videos."""
     output = model.video_encoder(pixel_values_videos=pixels)
@@ -160,11 +138,6 @@ def _encode_pe_texts(model: Any, tokens: Inputs) -> Any:
     return output
 
 
-def _project_pe_words(model: Any, states: Tensor) -> Tensor:
-    projected: Tensor = model.text_video_head(states)
-    return projected
-
-
 def _count_pe_frames(config: Any, processor: Any) -> int:
     if processor.num_frames:
         return int(processor.num_frames)
@@ -174,12 +147,20 @@ def _count_pe_frames(config: Any, processor: Any) -> int:
     return PE_FRAMES
 
 
-_CLIP = ModelType(encode=_encode_images, patches=_project_patches, words=_project_words)
-_SIGLIP = ModelType(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
+_CLIP = ModelType(
+    encode=_encode_images, patches=_project_patches, words=lambda model, states: model.text_projection(states)
+)
+_SIGLIP = ModelType(
+    encode=_encode_images, patches=_pool_patches, words=lambda model, states: model.text_model.head(states), pads=True
+)
+_VIDEO = ModelType(
+    encode=lambda model, pixels: model.get_video_features(pixel_values_videos=pixels),
+    num_frames=lambda config, _processor: int(config.vision_config.num_frames),
+)
 _PE = ModelType(
     encode=_encode_pe_videos,
     texts=_encode_pe_texts,
-    words=_project_pe_words,
+    words=lambda model, states: model.text_video_head(states),
     num_frames=_count_pe_frames,
     choose=spread_frames_down,
 )
@@ -187,23 +168,18 @@ _PE = ModelType(
 MODEL_TYPES: Mapping[str, ModelType] = {
     "clip": _CLIP,
     "metaclip_2": _CLIP,
-    "altclip": ModelType(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
-    "chinese_clip": ModelType(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
+    "altclip": replace(_CLIP, context=77),
+    "chinese_clip": replace(_CLIP, context=52),
     "siglip": _SIGLIP,
-    "siglip2": ModelType(
-        encode=_encode_naflex, normalise=_normalise_patches, patches=_pool_patches, words=_head_words, pads=True
+    "siglip2": replace(_SIGLIP, encode=_encode_naflex, normalise=_normalise_patches),
+    "align": replace(_CLIP, patches=_flatten_map, context=64, pads=True),
+    "xclip": replace(
+        _VIDEO, encode=lambda model, pixels: model.get_video_features(pixel_values=pixels), words=_CLIP.words
     ),
-    "align": ModelType(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
-    "xclip": ModelType(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
-    "videoprism": ModelType(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
+    "videoprism": replace(_VIDEO, context=64, pads=True),
     "pe_video": _PE,
     "pe_audio_video": replace(_PE, part="video_model"),
 }
-
-
-def repeat_vector(vector: Tensor, num_frames: int) -> Tensor:
-    """Return one vector (dim) for each of some frames: (frame, dim)."""
-    return repeat(vector, "dim -> frame dim", frame=num_frames)
 
 
 @dataclass(frozen=True, slots=True)

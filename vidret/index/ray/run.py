@@ -86,13 +86,8 @@ def index_on_ray(
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
     with open_words(store, options.words, retry_failed=options.retry_failed) as words:
         run_state = RunState(store, retry_failed=options.retry_failed, words=words)
-        run_state.plan(files)
-        if not run_state.jobs:
+        if not run_state.prepare(files, options.check):
             return run_state.close(prune_below=options.prune_below)
-        if options.check is not None and not all(job.is_stored for job in run_state.jobs):
-            options.check()
-        if words is not None:
-            words.check_models()
         began = time.monotonic()
         if options.device != CPU and cuda_index(options.device) is None:
             logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)

@@ -42,14 +42,14 @@ VIDEO = {"ids": np.int64, "durations": np.float64, "complete": np.bool_, "import
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
 SEGMENT_ROW = np.dtype([*SEGMENT.items(), ("videos", np.int64)])
 VIDEO_ROW = np.dtype(list(VIDEO.items()))
+ENDS = ("first_segments", "last_segments")
 # What the columns of a snapshot have beside what is read from the rows of a table.
 SEGMENTS = {**SEGMENT, "video_rows": np.int32, "stored": np.bool_, "searchable": np.bool_}
-VIDEOS = {**VIDEO, "num_paths": np.int32, "num_segments": np.int32, "firsts": np.int64, "lasts": np.int64}
+VIDEOS = {**VIDEO, **dict.fromkeys(("num_paths", "num_segments"), np.int32), **dict.fromkeys(ENDS, np.int64)}
+TABLES = {"segments": SEGMENTS, "videos": VIDEOS, "files": FILE}
 TEXTS = ("fingerprints", "paths")  # each a column of bytes, and one of where each text ends
 SAVED = {
-    **{f"segments.{name}": dtype for name, dtype in SEGMENTS.items()},
-    **{f"videos.{name}": dtype for name, dtype in VIDEOS.items()},
-    **{f"files.{name}": dtype for name, dtype in FILE.items()},
+    **{f"{table}.{name}": dtype for table, columns in TABLES.items() for name, dtype in columns.items()},
     **dict.fromkeys(("bits", *TEXTS), np.uint8),
     **{f"{name}.ends": np.int64 for name in TEXTS},
 }
@@ -173,9 +173,8 @@ class SnapshotBuilder:
         """Continue with saved columns, which are valid."""
         builder = cls()
         builder.position = position
-        tables = ("segments", SEGMENTS), ("videos", VIDEOS), ("files", FILE)
         builder._segments, builder._videos, builder._files = (
-            Columns(dtypes, {name: saved[f"{table}.{name}"] for name in dtypes}) for table, dtypes in tables
+            Columns(dtypes, {name: saved[f"{table}.{name}"] for name in dtypes}) for table, dtypes in TABLES.items()
         )
         builder._fingerprints, builder._paths = (split_texts(saved[name], saved[f"{name}.ends"]) for name in TEXTS)
         builder._rows = dict(zip(builder._fingerprints, range(len(builder._fingerprints)), strict=True))
@@ -187,7 +186,7 @@ class SnapshotBuilder:
     def pack(self) -> Saved:
         """Return all columns by the names in ``SAVED``."""
         self._sort_files()
-        tables = ("segments", self._segments), ("videos", self._videos), ("files", self._files)
+        tables = zip(TABLES, (self._segments, self._videos, self._files), strict=True)
         saved = {f"{table}.{name}": columns[name] for table, columns in tables for name in columns}
         saved["bits"] = self._everything.bits
         for name, texts in zip(TEXTS, (self._fingerprints, self._paths), strict=True):
@@ -232,7 +231,7 @@ class SnapshotBuilder:
         num_fresh = len(fresh)
         zeros = np.zeros(num_fresh, np.int64)
         own = {name: rows[name][fresh] for name in VIDEO}
-        own |= {"num_paths": zeros, "num_segments": zeros, "firsts": zeros, "lasts": zeros - 1}
+        own |= {"num_paths": zeros, "num_segments": zeros, "first_segments": zeros, "last_segments": zeros - 1}
         new = [fingerprints[index] for index in fresh.tolist()]
         self._rows.update(zip(new, range(len(self._fingerprints), len(self._fingerprints) + num_fresh), strict=True))
         self._fingerprints += new
@@ -253,11 +252,11 @@ class SnapshotBuilder:
         counts = np.bincount(video_rows, minlength=len(self._videos))
         videos = np.flatnonzero(counts)
         numbers = np.arange(first, first + num_new)
-        ends = {"firsts": np.zeros(len(self._videos), np.int64), "lasts": np.zeros(len(self._videos), np.int64)}
-        ends["firsts"][video_rows[::-1]], ends["lasts"][video_rows] = numbers[::-1], numbers
-        before = self._videos["lasts"][videos] >= 0
-        self._videos.update("firsts", videos[~before], ends["firsts"][videos[~before]])
-        self._videos.update("lasts", videos, ends["lasts"][videos])
+        firsts, lasts = np.zeros((2, len(self._videos)), np.int64)
+        firsts[video_rows[::-1]], lasts[video_rows] = numbers[::-1], numbers
+        before = self._videos["last_segments"][videos] >= 0
+        self._videos.update("first_segments", videos[~before], firsts[videos[~before]])
+        self._videos.update("last_segments", videos, lasts[videos])
         self._videos.update("num_segments", videos, self._videos["num_segments"][videos] + counts[videos])
 
     def _drop_segments(self, database: Database, video_ids: Sequence[int]) -> bool:
@@ -280,7 +279,7 @@ class SnapshotBuilder:
         """Set which segments are searchable: of new ones, and of all if that of old ones has changed."""
         is_live = self._videos["num_paths"] > 0
         flipped = was_live != is_live[: len(was_live)]
-        has_segments = self._videos["lasts"][: len(was_live)] >= 0
+        has_segments = self._videos["last_segments"][: len(was_live)] >= 0
         if is_changed or (flipped & has_segments).any():
             first_new = 0
         video_rows, stored = self._segments["video_rows"][first_new:], self._segments["stored"][first_new:]
@@ -345,33 +344,22 @@ class SnapshotBuilder:
         self._num_sorted, self._tail = len(rows), {}
 
     def _take(self) -> Snapshot:
-        segments, videos, files = self._segments, self._videos, self._files
-        names = [each.name for each in fields(SegmentColumns)]
-        own = ("ids", "durations", "complete", "imported", "stored", "num_paths", "num_segments")
+        def pick(columns: Columns, columns_type: type) -> dict[str, np.ndarray]:
+            return {field.name: columns[field.name] for field in fields(columns_type) if field.name in set(columns)}
+
+        videos, files = pick(self._videos, VideoColumns), pick(self._files, FileColumns)
         return Snapshot(
             position=self.position,
-            segments=SegmentColumns(**{name: segments[name] for name in names}),
-            videos=VideoColumns(
-                **{name: videos[name] for name in own},
-                fingerprints=self._fingerprints,
-                rows=self._rows,
-                first_segments=videos["firsts"],
-                last_segments=videos["lasts"],
-            ),
-            files=FileColumns(
-                paths=self._paths,
-                names=self._names,
-                num_sorted=self._num_sorted,
-                **{name: files[name] for name in FILE},
-            ),
+            segments=SegmentColumns(**pick(self._segments, SegmentColumns)),
+            videos=VideoColumns(**videos, fingerprints=self._fingerprints, rows=self._rows),
+            files=FileColumns(**files, paths=self._paths, names=self._names, num_sorted=self._num_sorted),
             everything=self._everything,
         )
 
 
 def are_valid(saved: Saved, position: Position) -> bool:
     """Return whether saved columns fit together; those of a foreign index may be anything."""
-    tables = ("segments", SEGMENTS), ("videos", VIDEOS), ("files", FILE)
-    lengths = {table: {len(saved[f"{table}.{name}"]) for name in dtypes} for table, dtypes in tables}
+    lengths = {table: {len(saved[f"{table}.{name}"]) for name in dtypes} for table, dtypes in TABLES.items()}
     lengths["videos"].add(len(saved["fingerprints.ends"]))
     lengths["files"].add(len(saved["paths.ends"]))
     ids, num_videos = saved["segments.ids"], len(saved["videos.ids"])

@@ -8,8 +8,9 @@ incomplete copy, ``leaving`` a copy to be deleted.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -26,74 +27,6 @@ logger = logging.getLogger(__name__)
 HOME, MOVING, LEAVING = "store", "moving", "leaving"  # metadata keys of locations
 CAME_FROM = "came_from"  # metadata key of the source address of the last move
 OnProgress = Callable[[int, int], None]
-
-
-class OpenVectors(Protocol):
-    """A function that opens the vectors at a location."""
-
-    def __call__(self, location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
-        """Open them; ``on_progress`` receives the number of videos copied and the total."""
-
-
-def move_store(
-    folder: Path,
-    catalog: Catalog,
-    open_vectors: OpenVectors,
-    source: str | None,
-    target: str,
-    on_progress: OnProgress | None,
-) -> None:
-    """Move the vectors; see ``Store.move_vectors``."""
-    current, leaving = VectorLocation.from_json(catalog.tables.meta(HOME)), catalog.tables.meta(LEAVING)
-    came_from = VectorLocation.from_json(leaving).address if leaving else catalog.tables.meta(CAME_FROM)
-    target = normalise_address(target, folder)
-    if source is None:
-        source = current.address if current.address != target else came_from or target
-        if source == target:
-            return
-    source = normalise_address(source, folder)
-    for address in (source, target):
-        allow_address(folder, address)
-    if leaving:
-        _delete_copy(catalog, open_vectors, LEAVING)
-    if source != target and (came_from, current.address) == (source, target):
-        return  # the same move again, which had already switched
-    if source != current.address:
-        raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
-    if target == source:
-        raise StoreError(f"{folder}: target must differ from source, got {target} twice")
-    unfinished = catalog.tables.meta(MOVING)
-    if unfinished and VectorLocation.from_json(unfinished).address != target:
-        _delete_copy(catalog, open_vectors, MOVING)  # an abandoned move to another location
-        unfinished = None
-    new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
-    with catalog.database.transaction(durable=True):
-        catalog.tables.set_meta(MOVING, new.to_json())
-    vectors = open_vectors(new, on_progress)
-    try:
-        vectors.prepare()
-        vectors.save()
-    finally:
-        vectors.close()
-    with catalog.database.transaction(durable=True):
-        catalog.tables.set_meta(HOME, new.to_json())
-        catalog.tables.set_meta(LEAVING, current.to_json())
-        catalog.tables.set_meta(CAME_FROM, current.address)
-        catalog.database.run("DELETE FROM meta WHERE key = ?", MOVING)
-    _delete_copy(catalog, open_vectors, LEAVING)
-
-
-def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
-    """Delete an unused copy; one that cannot be reached is kept, with a warning."""
-    location = VectorLocation.from_json(catalog.tables.meta(key))
-    vectors = open_vectors(location)
-    try:
-        vectors.drop()
-    except VidretError as error:
-        logger.warning("%s: cannot delete the vectors of %s: %s", location.address, location.name, error)
-    finally:
-        vectors.close()
-    catalog.database.run("DELETE FROM meta WHERE key = ?", key)
 
 
 T = TypeVar("T")
@@ -153,13 +86,55 @@ class CurrentVectors:
 
     def move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
         """Move the vectors; see ``Store.move_vectors``."""
-
-        def open_at(location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
-            return self._open(location, device="cpu", on_progress=on_progress)
-
         self.index.close()  # a deleted file must not stay open
-        move_store(self._folder, self._catalog, open_at, source, target, on_progress)
+        self._move(source, target, on_progress)
         self.reopen()
+
+    def _move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
+        tables, folder, current = self._catalog.tables, self._folder, self._read_location()
+        leaving, unfinished = tables.meta(LEAVING), tables.meta(MOVING)
+        came_from = VectorLocation.from_json(leaving).address if leaving else tables.meta(CAME_FROM)
+        target = normalise_address(target, folder)
+        if source is None:
+            source = current.address if current.address != target else came_from or target
+            if source == target:
+                return
+        source = normalise_address(source, folder)
+        for address in (source, target):
+            allow_address(folder, address)
+        if leaving:
+            self._delete_copy(LEAVING)
+        if source != target and (came_from, current.address) == (source, target):
+            return  # the same move again, which had already switched
+        if source != current.address:
+            raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
+        if target == source:
+            raise StoreError(f"{folder}: target must differ from source, got {target} twice")
+        if unfinished and VectorLocation.from_json(unfinished).address != target:
+            self._delete_copy(MOVING)  # an abandoned move to another location
+            unfinished = None
+        new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
+        with self._catalog.database.transaction(durable=True):
+            tables.set_meta(MOVING, new.to_json())
+        with closing(self._open(new, device="cpu", on_progress=on_progress)) as vectors:
+            vectors.prepare()
+            vectors.save()
+        with self._catalog.database.transaction(durable=True):
+            tables.set_meta(HOME, new.to_json())
+            tables.set_meta(LEAVING, current.to_json())
+            tables.set_meta(CAME_FROM, current.address)
+            self._catalog.database.run("DELETE FROM meta WHERE key = ?", MOVING)
+        self._delete_copy(LEAVING)
+
+    def _delete_copy(self, key: str) -> None:
+        """Delete an unused copy; one that cannot be reached is kept, with a warning."""
+        location = VectorLocation.from_json(self._catalog.tables.meta(key))
+        with closing(self._open(location, device="cpu")) as vectors:
+            try:
+                vectors.drop()
+            except VidretError as error:
+                logger.warning("%s: cannot delete the vectors of %s: %s", location.address, location.name, error)
+        self._catalog.database.run("DELETE FROM meta WHERE key = ?", key)
 
     def reset(self) -> None:
         """Delete a Milvus collection and create an empty one, after its change tracking was lost in a repair."""

@@ -30,13 +30,8 @@ class FaissVectors:
         self, path: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, ivf_from: int = IVF_FROM
     ) -> None:
         """Store the arguments; ``path`` is the index folder. From ``ivf_from`` vectors on, shards are built."""
-        self._folder = path / "vectors"
-        self._dim = dim
-        self._catalog = catalog
-        self._epochs = epochs
-        self._device = device
-        self._ivf_from = ivf_from
-        self._lock = threading.Lock()
+        self._folder, self._dim, self._catalog, self._epochs = path / "vectors", dim, catalog, epochs
+        self._device, self._ivf_from, self._lock = device, ivf_from, threading.Lock()
         self._shards: Shards | None = None
         self._text: str | None = None  # the manifest they were loaded from
         self._searched: Selection | None = None  # what they hold
