@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny
+from tests.encode.tiny import assert_same_embeddings
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
@@ -97,15 +98,8 @@ def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: Encod
 def test_a_frame_is_independent_of_its_batch(encoder: Encoder, has_tokens: bool) -> None:
     batch = [sample(encoder, length, seed=length) for length in (1, 7, 2)]
     together = encoder.encode_frames(batch, tokens=has_tokens)
-    for frames, embedding in zip(batch, together, strict=True):
-        (single,) = encoder.encode_frames([frames], tokens=has_tokens)
-        np.testing.assert_allclose(embedding.video, single.video, atol=1e-5)
-        np.testing.assert_allclose(embedding.frames, single.frames, atol=1e-5)
-        if has_tokens:
-            assert embedding.tokens is not None
-            assert single.tokens is not None
-            np.testing.assert_allclose(embedding.tokens, single.tokens, atol=1e-5)
-        assert encoder.encode_frames([frames])[0].tokens is None
+    assert_same_embeddings(together, [encoder.encode_frames([frames], tokens=has_tokens)[0] for frames in batch])
+    assert all(embedding.tokens is None for embedding in encoder.encode_frames(batch))
     (frame,) = encoder.encode_frames([Frames(batch[1].pixels[2:3], np.zeros(1))])
     np.testing.assert_allclose(frame.frames[0], together[1].frames[2], atol=1e-5)
 

@@ -1,9 +1,10 @@
 """Tiny CLIP towers for tests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.layers import Block
+from vidret.types import SegmentEmbedding
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)
 TEXT = TextShape(context=12, vocabulary=40, width=24, layers=2, heads=2, dim=16)
@@ -39,6 +41,18 @@ def silence(tower: VisionTower, *, mlp: bool = True) -> None:
 
 def make_images(num: int, seed: int = 0, side: int = 32) -> Tensor:
     return torch.randn(num, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same_embeddings(
+    ones: Sequence[SegmentEmbedding], others: Sequence[SegmentEmbedding], *, atol: float = 1e-5
+) -> None:
+    """Compare the vectors of segments, of their frames, and of their tokens, which neither or both have."""
+    for one, other in zip(ones, others, strict=True):
+        for name in ("video", "frames", "tokens"):
+            vectors, expected = getattr(one, name), getattr(other, name)
+            assert (vectors is None) == (expected is None)
+            if expected is not None:
+                np.testing.assert_allclose(vectors, expected, atol=atol)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from jaxtyping import Float, Float64
 
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
 from vidret.copies.candidates import Whitening, fit_whitening, read_frame_table
-from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader
-from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
+from vidret.copies.checking import NUM_WORKERS, FootageReader
+from vidret.copies.pairs import LEAST_SHARE, Extent, confirm_alignment, is_worth_decoding, measure_extent
 from vidret.copies.verdict import judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -73,10 +73,10 @@ class ClipFinder:
         videos = {stored.id: stored for stored in self._store.videos.find(filters, video=video)}
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
         found: list[SharedFootage] = []
-        own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
-                if not any(are_one_stretch(footage, known) for known in (*found, *own)):
+                # The clip itself is no find.
+                if not any(are_one_stretch(footage, known) for known in (*found, clip)):
                     found.append(footage)
                 if len(found) == k:
                     break
@@ -142,21 +142,7 @@ class ClipFinder:
         return self._fitted[1]
 
 
-def describe_clip(clip: Clip, video: int) -> SharedFootage:
-    """Return a clip of a video of the index as a find of itself."""
-    return SharedFootage(
-        video=video,
-        path=clip.path,
-        start=clip.start,
-        end=clip.end,
-        clip_start=clip.start,
-        clip_end=clip.end,
-        speed=1.0,
-        similarity=1.0,
-    )
-
-
-def are_one_stretch(one: SharedFootage, other: SharedFootage) -> bool:
+def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:
     """Return whether two finds overlap: alignments a few seconds apart may lead to the same stretch."""
     return one.video == other.video and one.start < other.end and other.start < one.end
 
@@ -165,19 +151,16 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
     """Return what a video shows of a clip if decoded frames agree; None if they do not, or cannot be read."""
     paths = [path for path in video.paths if may_exist(path)]
     extents = Extent(clip.start, clip.end), measure_extent(video)
-    start, end = extend_alignment(alignment, clip.times.tolist(), *extents, alignment.speed, alignment.offset)
-    guess = FootageGuess(
-        clip_path=clip.path, film_path=paths[0], start=start, end=end, speed=alignment.speed, offset=alignment.offset
-    )
     try:
-        verdict = judge_footage(guess, reader)
+        confirmed = confirm_alignment(
+            alignment, clip.times.tolist(), (clip.path, paths[0]), extents, lambda guess: judge_footage(guess, reader)
+        )
     except DecodeError as error:
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None
-    if verdict is None or not (verdict.same and verdict.moves):  # of still footage, no part can be told from another
+    if confirmed is None or not confirmed[0].moves:  # of still footage, no part can be told from another
         return None
-    start, end = extend_alignment(alignment, clip.times.tolist(), *extents, verdict.speed, verdict.offset)
-    start, end = max(start, verdict.start), min(end, verdict.end)
+    verdict, start, end = confirmed
     if end - start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
         return None
     return SharedFootage(

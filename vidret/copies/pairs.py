@@ -86,6 +86,27 @@ def extend_alignment(
     return max(start, low), min(end, high)
 
 
+def confirm_alignment(
+    alignment: Alignment,
+    times: Sequence[float],
+    paths: tuple[str, str],
+    extents: tuple[Extent, Extent],
+    judge: Callable[[FootageGuess], FootageVerdict | None],
+) -> tuple[FootageVerdict, float, float] | None:
+    """Return what decoded frames say of an alignment, and from when to when it holds in the clip, in seconds.
+
+    None if they do not show the same footage. Paths and extents are those of the clip and of the film.
+    """
+    speed, offset = alignment.speed, alignment.offset
+    start, end = extend_alignment(alignment, times, *extents, speed, offset)
+    guess = FootageGuess(clip_path=paths[0], film_path=paths[1], start=start, end=end, speed=speed, offset=offset)
+    verdict = judge(guess)
+    if verdict is None or not verdict.same:
+        return None
+    start, end = extend_alignment(alignment, times, *extents, verdict.speed, verdict.offset)
+    return verdict, max(start, verdict.start), min(end, verdict.end)
+
+
 class PairFinder:
     """Finds the pairs of videos of an index that share footage."""
 
@@ -136,46 +157,33 @@ class PairFinder:
             return False
         if wanted is not None and clip not in wanted and film not in wanted:
             return False
-        start, end = self._span(candidate, candidate.alignment.speed, candidate.alignment.offset)
-        rows = self._table.rows(candidate.clip)
-        return is_worth_decoding(candidate.alignment.gain, rows.stop - rows.start) and self._fills(
-            clip, film, start, end, candidate.alignment.speed, LEAST_GUESSED_SHARE
+        alignment, times = candidate.alignment, self._list_times(candidate)
+        start, end = extend_alignment(
+            alignment, times, self._extents[clip], self._extents[film], alignment.speed, alignment.offset
         )
+        is_long = self._fills(clip, film, start, end, alignment.speed, LEAST_GUESSED_SHARE)
+        return is_long and is_worth_decoding(alignment.gain, len(times))
 
     def _fills(self, clip: int, film: int, start: float, end: float, speed: float, share: float) -> bool:
         shared, clip_s, film_s = end - start, self._extents[clip].length, self._extents[film].length
         return shared >= share * clip_s if clip_s * speed <= film_s else shared * speed >= share * film_s
 
-    def _are_equally_long(self, clip: int, film: int) -> bool:
-        """Return whether two videos last equally long, which still footage must to count as a copy."""
-        one, other = self._extents[clip].length, self._extents[film].length
-        return abs(one - other) <= STILL_DIFFERENCE_S
-
-    def _span(self, candidate: VideoPair, speed: float, offset: float) -> tuple[float, float]:
-        clip, film = self._ids(candidate)
-        times = self._table.times[self._table.rows(candidate.clip)].tolist()
-        return extend_alignment(candidate.alignment, times, self._extents[clip], self._extents[film], speed, offset)
+    def _list_times(self, candidate: VideoPair) -> list[float]:
+        times: list[float] = self._table.times[self._table.rows(candidate.clip)].tolist()
+        return times
 
     def _check(self, candidate: VideoPair) -> FootagePair | None:
         clip, film = self._ids(candidate)
-        alignment = candidate.alignment
-        start, end = self._span(candidate, alignment.speed, alignment.offset)
-        guess = FootageGuess(
-            clip_path=self._paths[clip] or "",
-            film_path=self._paths[film] or "",
-            start=start,
-            end=end,
-            speed=alignment.speed,
-            offset=alignment.offset,
-        )
-        verdict = self._judge(guess)
-        if verdict is None or not verdict.same:
+        paths = self._paths[clip] or "", self._paths[film] or ""
+        extents = self._extents[clip], self._extents[film]
+        confirmed = confirm_alignment(candidate.alignment, self._list_times(candidate), paths, extents, self._judge)
+        if confirmed is None:
             return None
-        start, end = self._span(candidate, verdict.speed, verdict.offset)
-        start, end = max(start, verdict.start), min(end, verdict.end)
+        verdict, start, end = confirmed
         if not self._fills(clip, film, start, end, verdict.speed, LEAST_SHARE):
             return None
-        if not verdict.moves and not self._are_equally_long(clip, film):
+        # Still footage must last equally long to count as a copy.
+        if not verdict.moves and abs(extents[0].length - extents[1].length) > STILL_DIFFERENCE_S:
             return None
         return FootagePair(
             clip=clip,
@@ -184,7 +192,7 @@ class PairFinder:
             end=end,
             speed=verdict.speed,
             offset=verdict.offset,
-            similarity=alignment.score,
+            similarity=candidate.alignment.score,
             agreement=verdict.agreement,
             moves=verdict.moves,
             placement=verdict.placement,

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.encode.tiny import assert_same_embeddings
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
@@ -168,14 +169,9 @@ def test_a_batch_equals_single_calls(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
     batch = [sample(length, seed=length) for length in (1, 7, 2, 3)]
-    for frames, embedding in zip(batch, small.encode_frames(batch, tokens=True), strict=True):
-        (alone,) = small.encode_frames([frames], tokens=True)
-        assert alone.tokens is not None
-        assert embedding.tokens is not None
-        assert embedding.times is frames.times
-        np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
-        np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
-        np.testing.assert_allclose(embedding.tokens, alone.tokens, atol=1e-5)
+    together = small.encode_frames(batch, tokens=True)
+    assert all(embedding.times is frames.times for embedding, frames in zip(together, batch, strict=True))
+    assert_same_embeddings(together, [small.encode_frames([frames], tokens=True)[0] for frames in batch])
 
 
 def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
@@ -471,14 +467,7 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
     own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
-    for first, second in zip(
-        foreign.encode_frames([sample(3)], tokens=True), own.encode_frames([sample(3)], tokens=True), strict=True
-    ):
-        np.testing.assert_allclose(first.video, second.video, atol=1e-5)
-        np.testing.assert_allclose(first.frames, second.frames, atol=1e-5)
-        assert first.tokens is not None
-        assert second.tokens is not None
-        np.testing.assert_allclose(first.tokens, second.tokens, atol=1e-5)
+    assert_same_embeddings(*(each.encode_frames([sample(3)], tokens=True) for each in (foreign, own)))
     for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
@@ -491,11 +480,8 @@ def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pyt
     monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
     compiled = load(f"{TINY}/{weights}")
     for frames in (sample(3), sample(5, seed=1)):
-        one, other = (each.encode_frames([frames], tokens=True)[0] for each in (plain, compiled))
-        np.testing.assert_allclose(other.frames, one.frames, atol=1e-6)
-        assert one.tokens is not None
-        assert other.tokens is not None
-        np.testing.assert_allclose(other.tokens, one.tokens, atol=1e-6)
+        ones, others = (each.encode_frames([frames], tokens=True) for each in (plain, compiled))
+        assert_same_embeddings(ones, others, atol=1e-6)
     assert compiled.fingerprint == plain.fingerprint
     assert compiled._model.vision._compiled_call_impl is not None
 
