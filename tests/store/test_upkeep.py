@@ -7,8 +7,8 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store import Store, upkeep
+from vidret.store.catalog.catalog import find_bad_rows
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.repair import find_bad_rows
 from vidret.store.features import Features
 
 from .samples import DIM, add_video, create, damage, embedding, index_all, seeds, tokens

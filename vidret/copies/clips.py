@@ -75,8 +75,8 @@ class ClipFinder:
         found: list[SharedFootage] = []
         try:
             for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
-                # The clip itself is no find.
-                if not any(are_one_stretch(footage, known) for known in (*found, clip)):
+                known: list[SharedFootage | Clip] = [*found, clip]  # the clip itself is no find
+                if not any(are_one_stretch(footage, other) for other in known):
                     found.append(footage)
                 if len(found) == k:
                     break

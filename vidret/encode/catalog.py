@@ -16,8 +16,8 @@ from typing import Any, Literal
 import huggingface_hub
 import open_clip
 
-from vidret.encode.families.custom import GROUP
 from vidret.encode.families.open_clip import list_weight_files
+from vidret.encode.families.registry import GROUP
 from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.model_hub import find_cached

@@ -64,7 +64,7 @@ class CausalModel:
 
         Args:
             text: What comes before.
-            asked: Continuations of the text, each read alone.
+            asked: Continuations of the text, each read on its own.
             spans: Stretches of the text.
 
         Returns:

@@ -257,6 +257,6 @@ def _list_numbers(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for piece in re.split("[,;]", text):
-        ends = [int(each.strip()[:9]) for each in re.split("[\u2013-]", piece)]
+        ends = [int(number.strip()[:9]) for number in re.split("[\u2013-]", piece)]
         numbers += range(ends[0], ends[-1] + 1) if 0 <= ends[-1] - ends[0] <= 100 else ends
     return numbers

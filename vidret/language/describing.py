@@ -143,7 +143,7 @@ class _Run:
                 continue
             until_s = -1.0 if track is None else track.until_s
             segments = sorted(
-                self._store.segments.get(self._store.segments.ids_of_video(video.id)), key=lambda each: each.start
+                self._store.segments.get(self._store.segments.ids_of_video(video.id)), key=lambda segment: segment.start
             )
             yield video, [segment for segment in segments if segment.end > until_s + 1e-3]
 
@@ -163,7 +163,7 @@ class _Run:
         if text is None:
             return False
         found = [TimedText(segment.start, segment.end, text, SOURCE)] if text else []
-        vectors = load_sentence_encoder().encode([each.text for each in found])
+        vectors = load_sentence_encoder().encode([description.text for description in found])
         self._texts.add(track, found, vectors, until_s=segment.end)
         self._described += len(found)
         self._empty += not found
@@ -187,7 +187,7 @@ class _Run:
 
 def write_describing(frames: Sequence[bytes]) -> list[dict[str, Any]]:
     """Return the messages of a chat about JPEGs."""
-    return [{"role": "system", "content": PROMPT}, {"role": "user", "content": [image_part(each) for each in frames]}]
+    return [{"role": "system", "content": PROMPT}, {"role": "user", "content": [image_part(frame) for frame in frames]}]
 
 
 def read_description(reply: str) -> str:

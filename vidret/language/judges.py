@@ -68,7 +68,10 @@ class FirstJudge:
             raise VidretError(f"{self.name}: window must be at most {len(LABELS)}, got {len(candidates)}")
 
         def write(count: int) -> str:
-            lines = [f"[{label}] {write_passage(each, count)}" for label, each in zip(LABELS, candidates, strict=False)]
+            lines = [
+                f"[{label}] {write_passage(candidate, count)}"
+                for label, candidate in zip(LABELS, candidates, strict=False)
+            ]
             asked = (
                 f"{len(candidates)} passages follow, each with a letter in brackets. Rank them by relevance to the "
                 f"query: {query}\n\n" + "\n".join(lines) + f"\n\nQuery: {query}\nAnswer with letters in brackets, the "
@@ -205,8 +208,10 @@ class EndpointJudge:
         return verdict
 
     def _make_key(self, query: str, candidates: Sequence[Candidate]) -> str:
-        frames = [hashlib.blake2b(frame, digest_size=16).hexdigest() for each in candidates for frame in each.frames]
-        texts = [[each.name, each.text, len(each.frames)] for each in candidates]
+        frames = [
+            hashlib.blake2b(frame, digest_size=16).hexdigest() for candidate in candidates for frame in candidate.frames
+        ]
+        texts = [[candidate.name, candidate.text, len(candidate.frames)] for candidate in candidates]
         settings = [VERSION, self._endpoint.url, self._endpoint.model, query]
         return json.dumps([*settings, texts, frames])
 

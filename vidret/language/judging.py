@@ -41,7 +41,7 @@ class Candidate:
 
 def describe_hit(engine: JudgedEngine, hit: Hit) -> Candidate:
     """Return a hit as text: what matches the query first, then what is near its best segment, by time."""
-    matching = [(each.start, each.source, each.text) for each in hit.evidence if each.text]
+    matching = [(evidence.start, evidence.source, evidence.text) for evidence in hit.evidence if evidence.text]
     near = [
         (text.start, text.source, text.text)
         for text in engine.transcript(hit.video)
@@ -107,7 +107,7 @@ class JudgeOptions:
     Attributes:
         top: Number of best hits that are judged; the others stay behind them.
         window: Candidates that the judge sees at a time.
-        step: By how many candidates a window lies before the one judged earlier.
+        step: By how many candidates a window is before the one judged earlier.
         permutations: Number of shuffled orders in which each window is judged; the mean ranks decide.
     """
 
@@ -167,7 +167,9 @@ def judge_hits(
     try:
         candidates = [describe_hit(engine, hit) for hit in hits[: options.top]]
         if draw is not None:
-            candidates = [replace(each, frames=draw(hit)) for each, hit in zip(candidates, hits, strict=False)]
+            candidates = [
+                replace(candidate, frames=draw(hit)) for candidate, hit in zip(candidates, hits, strict=False)
+            ]
         verdict = judge_in_windows(query, candidates, judge, options)
     except VidretError as error:
         note = f"{judge.name} judged nothing, so results keep the order of the search: {error}"

@@ -102,7 +102,7 @@ def plan_queries(question: str) -> list[RetrievalQuery]:
     queries: list[RetrievalQuery] = []
     for part in split_questions(question):
         text = strip_interrogatives(part)
-        is_spoken, is_written, is_seen = (bool(each.search(part)) for each in (_SPOKEN, _WRITTEN, _SEEN))
+        is_spoken, is_written, is_seen = (bool(pattern.search(part)) for pattern in (_SPOKEN, _WRITTEN, _SEEN))
         queries.append(RetrievalQuery(text))
         if is_spoken:
             queries.append(RetrievalQuery(text, ("speech", "subtitles")))
@@ -215,7 +215,7 @@ def read_written_queries(reply: str) -> list[str]:
     ['a man opens a door', 'a door']
     """
     for found in _find_lists(drop_thoughts(reply)[:MAX_LIST]):
-        texts = [sanitize(" ".join(each.split()))[:MAX_QUERY] for each in found if isinstance(each, str)]
+        texts = [sanitize(" ".join(query.split()))[:MAX_QUERY] for query in found if isinstance(query, str)]
         queries = dict.fromkeys(text for text in texts if re.search(r"\w", text))
         if queries:
             return list(queries)[:MAX_WRITTEN]

@@ -179,13 +179,17 @@ def gather_context(
             continue
         _unite(candidates, firsts, query.weight, options)
         _unite(further, others, query.weight, options)
-    ranked = [each for group in (candidates, further) for each in sorted(group, key=lambda each: -each.score)]
+    ranked = [
+        candidate
+        for group in (candidates, further)
+        for candidate in sorted(group, key=lambda candidate: -candidate.score)
+    ]
     best = _choose(engine, ranked, options)
-    first = {each.video: index for index, each in reversed(list(enumerate(best)))}
-    ordered = sorted(best, key=lambda each: (first[each.video], each.start))
+    first = {moment.video: index for index, moment in reversed(list(enumerate(best)))}
+    ordered = sorted(best, key=lambda moment: (first[moment.video], moment.start))
     left, moments = options.characters, []
-    for number, each in enumerate(ordered, start=1):
-        moment = replace(each, number=number)
+    for number, unnumbered in enumerate(ordered, start=1):
+        moment = replace(unnumbered, number=number)
         lines, left = _read_lines(engine, moment, left)
         frames = _draw_frames(engine, moment, options, draw, notes)
         moments.append(replace(moment, lines=lines, frames=frames))
@@ -225,7 +229,9 @@ def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float,
             apart = max(other.start, start) - min(other.end, end)
             if other.video == moment.video and apart <= 0 and joined[1] - joined[0] <= options.max_s:
                 other.start, other.end = joined
-                known = [each for each in (other.probability, moment.probability) if each is not None]
+                known = [
+                    probability for probability in (other.probability, moment.probability) if probability is not None
+                ]
                 other.probability = max(known, default=None)
                 other.score += score
                 break
@@ -247,15 +253,17 @@ def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
 def _choose(engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions) -> list[ContextMoment]:
     """Return the best moments, widened; one that shows largely what a better one shows is left out."""
     chosen: list[ContextMoment] = []
-    for each in ranked:
-        duration_s = max(engine.video(each.video).duration, each.end)
-        shots, margin_s, max_s = engine.shots(each.video), options.margin_s, options.max_s
-        start, end = widen_span((each.start, each.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
-        if any(each.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
+    for candidate in ranked:
+        duration_s = max(engine.video(candidate.video).duration, candidate.end)
+        shots, margin_s, max_s = engine.shots(candidate.video), options.margin_s, options.max_s
+        start, end = widen_span((candidate.start, candidate.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
+        if any(candidate.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
             continue
-        probability = each.probability
+        probability = candidate.probability
         chosen.append(
-            ContextMoment(number=0, video=each.video, path=each.path, start=start, end=end, probability=probability)
+            ContextMoment(
+                number=0, video=candidate.video, path=candidate.path, start=start, end=end, probability=probability
+            )
         )
         if len(chosen) == options.moments:
             break

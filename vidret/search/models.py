@@ -10,8 +10,7 @@ from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts
 from vidret.channels.picture.query_bank import choose_bank
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.encode.encoder import Encoder
-from vidret.encode.families.custom import describe_class
-from vidret.encode.families.registry import is_elsewhere
+from vidret.encode.families.registry import describe_class, is_elsewhere
 from vidret.encode.names import STARTER
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART

@@ -71,7 +71,7 @@ def write_at(handle: int, data: bytes | memoryview, offset: int) -> int:
 
 def sync_data(handle: int) -> None:
     """Wait until the content of a file is on disk."""
-    getattr(os, "fdatasync", os.fsync)(handle)  # macOS and Windows have fsync alone
+    getattr(os, "fdatasync", os.fsync)(handle)  # macOS and Windows have only fsync
 
 
 def sync_folder(folder: Path) -> None:
@@ -117,7 +117,7 @@ class WriterLock:
             raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
         if not _CONTENT.fullmatch(read_at(handle, 32, 0)):  # a hard link could make it anything
             self._close()
-            raise StoreError(f"{path}: must hold a process id alone, as the lock of an index does")
+            raise StoreError(f"{path}: must hold only a process id, as the lock of an index does")
         os.ftruncate(handle, 0)
         write_at(handle, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.

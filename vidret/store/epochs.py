@@ -106,7 +106,7 @@ class Epochs:
         """
         times = self._catalog.segments.times(ids)
         features, locations = self._locate_all(ids)
-        return [(features.read_frames(location), each) for location, each in zip(locations, times, strict=True)]
+        return [(features.read_frames(location), own) for location, own in zip(locations, times, strict=True)]
 
     def read_tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
         """Read the packed tokens of segments, in the order of ``ids``; empty for a segment without tokens.

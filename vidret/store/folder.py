@@ -31,7 +31,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def check_entries(folder: Path) -> None:
-    """Check that a folder holds files and folders alone, before any of them is written or deleted.
+    """Check that a folder holds only files and folders, before any of them is written or deleted.
 
     An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe.
 

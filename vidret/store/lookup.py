@@ -80,7 +80,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
             found = (
                 [named]
                 if named is not None
-                else [video for video in videos if any(compose(each).startswith(inside) for each in video.paths)]
+                else [video for video in videos if any(compose(known).startswith(inside) for known in video.paths)]
             )
     if not found:
         name = path if isinstance(path, int) else strip_query(os.fspath(path))
@@ -97,7 +97,9 @@ def read_embeddings(store: Store, level: EmbeddingLevel = "segment", filters: Fi
     A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
     """
     paths = {video.id: video.paths[0] for video in store.videos.find(filters)}
-    ids = np.array([each for video in sorted(paths) for each in store.segments.ids_of_video(video)], np.int64)
+    ids = np.array(
+        [segment_id for video in sorted(paths) for segment_id in store.segments.ids_of_video(video)], np.int64
+    )
     rows: list[tuple[str, float, float, int, np.ndarray]] = []
     for first in range(0, len(ids), BATCH):
         stored = store.features.read(ids[first : first + BATCH], tokens=False)
@@ -129,7 +131,7 @@ def read_shots(store: Store, video_id: int) -> list[Shot]:
     segments = list(store.segments.intact(store.segments.ids_of_video(video_id)).values())
     if not (store.videos.get(video_id).follows_shots and segments):
         return []
-    start, end = min(each.start for each in segments), max(each.end for each in segments)
+    start, end = min(segment.start for segment in segments), max(segment.end for segment in segments)
     return list_shots(store.shots.of_video(video_id), start, end)
 
 

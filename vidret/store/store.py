@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.catalog.catalog import Catalog
-from vidret.store.catalog.repair import repair_catalog
+from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.tables import Metadata
 from vidret.store.disk import WriteAccess, WriterLock
 from vidret.store.epochs import Epochs

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store.catalog.catalog import Catalog
+from vidret.store.catalog.catalog import Catalog, find_bad_rows
 from vidret.store.catalog.database import REPAIR, Database
-from vidret.store.catalog.repair import find_bad_rows
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, ids_to_json
 from vidret.store.disk import WriteAccess, remove_closed, sync_folder
 from vidret.store.epochs import Epochs
@@ -131,7 +130,7 @@ class Upkeep:
             own.transaction(),
         ):
             for table in ("videos", "segments"):
-                last = max(int(each.value(sql, table)) for each in (own, database))
+                last = max(int(catalog.value(sql, table)) for catalog in (own, database))
                 own.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
                 own.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
             self._catalog.tables.set_tail(*self._catalog.tables.tail())  # it repeats the last id
@@ -198,7 +197,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     """
     epoch, locations = catalog.segments.locations()
     bytes_per_row = features.dim * BYTES_PER_VALUE
-    live_bytes = sum((1 + each.num_frames) * bytes_per_row + each.num_bytes for each in locations.values())
+    live_bytes = sum((1 + location.num_frames) * bytes_per_row + location.num_bytes for location in locations.values())
     if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
         return None
     fresh = Features(folder, features.dim, epoch + 1, write=True)

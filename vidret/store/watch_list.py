@@ -99,7 +99,7 @@ def write_watches(index: Path, watches: Sequence[Watch]) -> None:
     try:
         draft.unlink(missing_ok=True)
         with draft.open("x", encoding="utf-8") as file:  # never through a link
-            rows = [asdict(each) for each in watches]
+            rows = [asdict(watch) for watch in watches]
             json.dump({"checksum": _checksum(rows), "watches": rows}, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())

@@ -103,12 +103,12 @@ class Writer:
             checked.setdefault(key, _check_segment(segment, videos[segment.video], self._dim))
         with self._access:
             ids = {key: known for key in checked if (known := self._catalog.segments.find(*key)) is not None}
-            new = {key: each for key, each in checked.items() if key not in ids}
-            vectors = [(each.vector, each.frames, each.tokens) for each in new.values()]
+            new = {key: valid for key, valid in checked.items() if key not in ids}
+            vectors = [(valid.vector, valid.frames, valid.tokens) for valid in new.values()]
             locations = self._epochs.current().append_all(vectors)
             rows = [
-                (StoredRow(each.segment, each.times, location, each.text), each.shots)
-                for each, location in zip(new.values(), locations, strict=True)
+                (StoredRow(valid.segment, valid.times, location, valid.text), valid.shots)
+                for valid, location in zip(new.values(), locations, strict=True)
             ]
             ids |= zip(new, self._catalog.segments.add(rows), strict=True)
         self._vectors.index.note_changes(len(new))

@@ -24,7 +24,7 @@ NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks 
 class Resize:
     """How a frame becomes the input of an encoder: resize the shorter side to ``shorter``, then crop a square.
 
-    The square has side ``crop`` and lies in the centre. With ``squash`` both sides become ``shorter`` and the aspect
+    The square has side ``crop`` and is in the centre. With ``squash`` both sides become ``shorter`` and the aspect
     ratio is lost, as in SigLIP's training. The decoding processes apply it, so that only small images are sent between
     processes.
     """

@@ -66,11 +66,11 @@ def list_options(options_type: Any) -> list[NamedOption]:
         if is_dataclass(hint):
             listed += list_options(hint)
             continue
-        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
+        option = next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Option)), None)
         if option is None:
             raise TypeError(f"{options_type.__name__}.{field.name} must be annotated with an Option, got {hint}")
         members = get_args(hint.__origin__) if isinstance(hint.__origin__, UnionType) else (hint.__origin__,)
-        value_type = next(each for each in members if each is not NoneType)
+        value_type = next(member for member in members if member is not NoneType)
         listed.append(NamedOption(name=field.name, type=value_type, default=field.default, option=option))
     return listed
 

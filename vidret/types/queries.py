@@ -280,7 +280,7 @@ class LocateOptions:
     refine_edges: Annotated[
         bool,
         Option(
-            help="Decode and encode a few frames more around the edges of moments that lie at no cut, which makes them "
+            help="Decode and encode a few frames more around the edges of moments that are at no cut, which makes them "
             "precise to about 0.1 s.",
             panel="Output",
         ),

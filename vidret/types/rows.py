@@ -80,16 +80,16 @@ def list_row_fields(result_type: Any, door: Door) -> tuple[RowField, ...]:
         listed += [
             replace(inner, name=outer, get=attrgetter(f"{name}.{inner.name}"))
             for inner in list_row_fields(kind, "json")
-            if (outer := shown.names[inner.name]) not in {each.name for each in listed}
+            if (outer := shown.names[inner.name]) not in {field.name for field in listed}
         ]
     for name, value in vars(result_type).items():
         if isinstance(value, property) and (mark := getattr(value.fget, "shown", None)):
             kind, text = get_type_hints(value.fget)["return"], (value.__doc__ or "").partition("\n")[0]
             listed.append(RowField(name=name, type=kind, shown=mark, help=text, get=attrgetter(name)))
     if door == "csv":
-        columns = [each for each in listed if each.shown.column is not None]
-        return tuple(sorted(columns, key=lambda each: each.shown.column or 0))
-    return tuple(each for each in listed if (each.shown.told if door == "mcp" else each.shown.everywhere))
+        columns = [field for field in listed if field.shown.column is not None]
+        return tuple(sorted(columns, key=lambda field: field.shown.column or 0))
+    return tuple(field for field in listed if (field.shown.told if door == "mcp" else field.shown.everywhere))
 
 
 def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: int | None = None) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def to_row(result: Any, door: Door, show_path: Callable[[str], str], *, digits: 
         if isinstance(value, np.ndarray):
             return value.tolist()
         if isinstance(value, list | tuple):
-            return [convert(each, shown) for each in value]
+            return [convert(item, shown) for item in value]
         return dict(value) if isinstance(value, Mapping) else value
 
     row: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def from_row(result_type: type[T], row: Mapping[str, Any]) -> T:
     """
     values: dict[str, Any] = {}
     dataclass_type: Any = result_type
-    defaults = {each.name: each for each in fields(dataclass_type)}
+    defaults = {field.name: field for field in fields(dataclass_type)}
     for name, hint in _list_fields(dataclass_type):
         kind, shown = split_hint(hint)
         field = defaults[name]
@@ -161,7 +161,7 @@ def split_hint(hint: Any) -> tuple[Any, Shown]:
     if get_origin(hint) is not Annotated:
         return hint, Shown()
     kind, *notes = get_args(hint)
-    return kind, next((each for each in notes if isinstance(each, Shown)), Shown())
+    return kind, next((note for note in notes if isinstance(note, Shown)), Shown())
 
 
 @cache
@@ -175,10 +175,10 @@ def _parse(kind: Any, value: Any) -> Any:
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in members:
         return None
-    kind = next(each for each in members if each is not NoneType)
+    kind = next(member for member in members if member is not NoneType)
     if get_origin(kind) is tuple:
         inner = get_args(kind)
-        return tuple(_parse(inner[0], each) for each in value) if inner[-1] is Ellipsis else tuple(value)
+        return tuple(_parse(inner[0], item) for item in value) if inner[-1] is Ellipsis else tuple(value)
     if is_dataclass(kind):
         return from_row(kind, value)  # type: ignore[arg-type]
     return np.array(value, np.float64) if hasattr(kind, "dtypes") else value  # an array, as jaxtyping describes it

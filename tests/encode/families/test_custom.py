@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tests.fakes import ColourEncoder, write_film
-from vidret.encode.families.custom import describe_class, load_custom
-from vidret.encode.families.registry import load_encoder
+from vidret.encode.families.registry import describe_class, load_custom, load_encoder
 from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import EncoderError
@@ -108,7 +107,7 @@ def test_an_entry_point_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) ->
     def list_points(*, group: str, name: str) -> EntryPoints:
         return EntryPoints(each for each in [entry] if (each.group, each.name) == (group, name))
 
-    monkeypatch.setattr("vidret.encode.families.custom.entry_points", list_points)
+    monkeypatch.setattr("vidret.encode.families.registry.entry_points", list_points)
     encoder = load_encoder("my-colours", device="cpu")
     assert isinstance(encoder, Plain)
     assert encoder.name == "my-colours"

@@ -9,7 +9,7 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store import Store
-from vidret.store.catalog import repair
+from vidret.store.catalog import catalog as catalog_module
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
 from vidret.store.disk import WriterLock
@@ -327,7 +327,7 @@ def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.
             add_video(store, "v5", seed=5)
             return find_schema_checksum(database)
 
-        monkeypatch.setattr(repair, "find_schema_checksum", write_meanwhile)
+        monkeypatch.setattr(catalog_module, "find_schema_checksum", write_meanwhile)
         assert reader.upkeep.verify() == []
         assert len(reader) == len(ALL) + NUM_SEGMENTS
 

@@ -323,7 +323,7 @@ def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor,
 
 
 def _encode_timm(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode by a trunk of timm: a patch's vector is what the trunk's own pooling and head make of it alone."""
+    """Encode by a trunk of timm: a patch's vector is what the trunk's own pooling and head make of only it."""
     trunk = visual.trunk
     features = trunk.forward_features(images)
     vectors = visual.head(trunk.forward_head(features))

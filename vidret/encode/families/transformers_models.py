@@ -1,6 +1,6 @@
 """The types of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
 
-A patch's vector is what the model's own pooling and projection give for that patch alone, and a word's likewise, so
+A patch's vector is what the model's own pooling and projection give for only that patch, and a word's likewise, so
 that they are in the joint space.
 """
 
@@ -111,7 +111,7 @@ def _project_patches(model: Any, output: Any) -> Tensor:
 
 
 def _pool_patches(model: Any, output: Any) -> Tensor:
-    """Pass each patch alone to the attention that pools all patches."""
+    """Pass each patch on its own to the attention that pools all patches."""
     states = output.last_hidden_state
     pooled = model.vision_model.head(rearrange(states, "frame patch width -> (frame patch) 1 width"))
     patches: Tensor = rearrange(pooled, "(frame patch) dim -> frame patch dim", frame=len(states))

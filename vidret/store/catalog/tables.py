@@ -36,7 +36,7 @@ def filter_values(
     """Return the parameters of ``MATCHING``: times in nanoseconds."""
     folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"
-    after, before = (None if each is None else int(each * 1e9) for each in (filters.after, filters.before))
+    after, before = (None if bound is None else int(bound * 1e9) for bound in (filters.after, filters.before))
     return folder, inside, filters.min_seconds, filters.max_seconds, after, before
 
 
@@ -153,7 +153,7 @@ def read_format(database: Database) -> int:
     for kind, name, sql in database.rows(f"SELECT type, name, sql FROM sqlite_master WHERE {own}"):
         if LOG.get(name) != sql:
             hint = f"; {REPAIR}" if name in LOG else ""
-            raise StoreError(f"{database.path}: must hold tables and indexes alone, got the {kind} {name!r}{hint}")
+            raise StoreError(f"{database.path}: must hold only tables and indexes, got the {kind} {name!r}{hint}")
     file_format = database.value(f"SELECT value FROM meta WHERE key = 'format' AND {INTACT['meta']}")
     if not isinstance(file_format, int):
         return 0
@@ -279,7 +279,7 @@ class CheckedTables:
         """
         text = self.fact("tail")
         try:
-            row, frame_row, token_byte = (max(0, int(each)) for each in json.loads(text)[:3])
+            row, frame_row, token_byte = (max(0, int(number)) for number in json.loads(text)[:3])
         except (ValueError, TypeError) as error:
             raise StoreError(f"{self.database.path}: tail must be three numbers, got {text!r}") from error
         return row, frame_row, token_byte

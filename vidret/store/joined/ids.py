@@ -109,7 +109,7 @@ class JoinedIds:
                 matches = snapshot.match_videos(filters)[snapshot.find_videos(own)]
                 matching.update((own[matches] + number * STRIDE).tolist())
             for key, keys in copies.items():
-                found = [each for each in keys if each in matching]
+                found = [copy for copy in keys if copy in matching]
                 if key in found[1:]:
                     repeated[key // STRIDE].add(key % STRIDE)
                 elif found and key not in found:
@@ -131,5 +131,5 @@ def _find_copies(snapshots: Mapping[int, Snapshot]) -> Copies:
             if 0 <= row < len(videos.ids) and videos.num_paths[row] > 0:
                 found.append((not videos.complete[row], number * STRIDE + int(videos.ids[row])))
         if len(found) > 1:
-            copies |= {key: [each for _, each in sorted(found)] for _, key in found}
+            copies |= {key: [copy for _, copy in sorted(found)] for _, key in found}
     return copies

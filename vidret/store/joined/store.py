@@ -139,7 +139,7 @@ class JoinedFeatures(JoinedTable, Epochs):
         name, rows = self._ids.names(), dict[int, tuple[Any, ...]]()
         for number, index, own in self._ids.group(ids):
             stored = index.features.read(own, tokens=tokens)
-            segments = [replace(each, video=name(number, each.video)) for each in stored.segments]
+            segments = [replace(segment, video=name(number, segment.video)) for segment in stored.segments]
             columns = zip(segments, stored.frames, stored.times, stored.tokens, strict=True)
             rows.update(zip((stored.ids + number * STRIDE).tolist(), columns, strict=True))
         kept = [key for key in np.asarray(ids, np.int64).tolist() if key in rows]

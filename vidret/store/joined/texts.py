@@ -93,7 +93,9 @@ class JoinedTextStore(SearchedTogether, TextStore):
 
     @override
     def find_contents(self, tracks: Sequence[int] | Ids) -> set[str]:
-        return {each for number, _, own in self._ids.group(tracks) for each in self._texts[number].find_contents(own)}
+        return {
+            content for number, _, own in self._ids.group(tracks) for content in self._texts[number].find_contents(own)
+        }
 
     @override
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
@@ -109,8 +111,8 @@ class JoinedTextStore(SearchedTogether, TextStore):
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         found: dict[object, StoredText] = {}
         for number, _, own in self._ids.group(ids):
-            for each in self._texts[number].read_segments(own):
-                found.setdefault((each.fingerprint, each.text), replace(each, id=each.id + number * STRIDE))
+            for stored in self._texts[number].read_segments(own):
+                found.setdefault((stored.fingerprint, stored.text), replace(stored, id=stored.id + number * STRIDE))
         return list(found.values())
 
     @override
@@ -118,13 +120,13 @@ class JoinedTextStore(SearchedTogether, TextStore):
         found: dict[object, tuple[FoundText, np.ndarray]] = {}
         for number, _, own in self._ids.group(ids):
             texts, vectors = self._texts[number].read_found(own)
-            tracks = np.array([each.track for each in texts], np.int64) + number * STRIDE
+            tracks = np.array([stored.track for stored in texts], np.int64) + number * STRIDE
             owners, sources = self.find_owners(self._pictures, tracks)
-            for each, owner, source, row in zip(texts, owners.tolist(), sources.tolist(), vectors, strict=True):
-                moved = each._replace(id=each.id + number * STRIDE, track=each.track + number * STRIDE)
-                found.setdefault((owner, source, each.start, each.end, each.text), (moved, row))
+            for stored, owner, source, row in zip(texts, owners.tolist(), sources.tolist(), vectors, strict=True):
+                moved = stored._replace(id=stored.id + number * STRIDE, track=stored.track + number * STRIDE)
+                found.setdefault((owner, source, stored.start, stored.end, stored.text), (moved, row))
         rows = np.array([row for _, row in found.values()], np.float32).reshape(-1, self._ids.dim)
-        return [each for each, _ in found.values()], rows
+        return [stored for stored, _ in found.values()], rows
 
     @override
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:

@@ -2,7 +2,7 @@
 
 Triggers of SQLite append to it in the transaction of each change. Of segments it tells only which videos lost some: new
 ones have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader that has not
-seen what was trimmed begins anew with these columns.
+seen what was trimmed begins again with these columns.
 
 The log is derived: a writer makes it where it is missing.
 """
@@ -23,8 +23,8 @@ TRIGGERS = (
     ("DELETE ON videos", VIDEO, "OLD.id"),
     ("DELETE ON segments", SEGMENTS, "OLD.video"),
 )
-# Short, so that all CREATE statements of a catalog fit one page. ``twin`` is a checksum in SQL alone, since programs
-# other than vidret may write; what is logged of a path need not be right for readers that open an index later.
+# Short, so that all CREATE statements of a catalog fit one page. ``twin`` is a checksum that SQL computes, since other
+# programs may write; what is logged of a path need not be right for readers that open an index later.
 TWIN = {FILE: "length({})", VIDEO: "-{}", SEGMENTS: "-{}"}
 LOG = {
     "changes": "CREATE TABLE changes (number INTEGER PRIMARY KEY, kind TEXT, key, twin INTEGER)",
@@ -62,7 +62,7 @@ def begin_log(database: Database) -> None:
 
 
 def restart_log(database: Database) -> None:
-    """Let every reader begin anew."""
+    """Let every reader begin again."""
     database.run("DELETE FROM changes")
     # Above all numbers of an earlier log.
     database.run("INSERT INTO changes VALUES (?, ?, 0, 0)", time.time_ns(), VIDEO)
@@ -89,7 +89,7 @@ def read_position(database: Database) -> Position:
 def read_changes(database: Database, after: Position) -> Changes:
     """Return what has changed after a position. Reading it twice does no harm."""
     rows = database.rows("SELECT DISTINCT kind, key FROM changes WHERE number > ?", after.last)
-    paths, *videos = ([key for each, key in rows if each == kind] for kind in (FILE, VIDEO, SEGMENTS))
+    paths, *videos = ([key for found, key in rows if found == kind] for kind in (FILE, VIDEO, SEGMENTS))
     return Changes(paths, *videos)
 
 
@@ -106,7 +106,7 @@ def find_log_damage(database: Database) -> list[str]:
 def has_damaged_statements(database: Database) -> bool:
     """Return whether the CREATE statements of the log are not as they were written."""
     rows = database.rows("SELECT name, tbl_name, rootpage <> 0, sql FROM sqlite_master WHERE name LIKE 'changes%'")
-    tables = {"changes": "changes", **{f"changes_{i}": each[0].split()[-1] for i, each in enumerate(TRIGGERS)}}
+    tables = {"changes": "changes", **{f"changes_{i}": event.split()[-1] for i, (event, *_) in enumerate(TRIGGERS)}}
     return bool(rows) and set(rows) != {(name, tables[name], name == "changes", sql) for name, sql in LOG.items()}
 
 

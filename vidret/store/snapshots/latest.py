@@ -365,7 +365,7 @@ def are_valid(saved: Saved, position: Position) -> bool:
     ids, num_videos = saved["segments.ids"], len(saved["videos.ids"])
     owners = saved["segments.video_rows"], saved["files.video_rows"]
     return (
-        all(len(each) == 1 for each in lengths.values())
+        all(len(counts) == 1 for counts in lengths.values())
         and are_ids(ids)
         and (not len(ids) or ids[-1] <= position.segment)
         and bool((saved["videos.ids"][1:] > saved["videos.ids"][:-1]).all())

@@ -96,7 +96,7 @@ class VideoColumns:
         stored: False for deleted ones.
         num_paths: Number of live paths.
         num_segments: Number of stored segments.
-        first_segments, last_segments: The rows between which all segments of each lie; others may lie there too.
+        first_segments, last_segments: The rows between which all segments of each lie; others may be there too.
     """
 
     ids: Ids
@@ -202,14 +202,14 @@ class Snapshot:
         return rows
 
     def _find_in_folder(self, folder: bytes, inside: bytes) -> Bool[np.ndarray, " file"]:
-        """Return which files are the folder itself or lie in it."""
+        """Return which files are the folder itself or are in it."""
         paths, num_sorted = self.files.paths, self.files.num_sorted
         found = np.zeros(len(self.files.states), bool)
         found[bisect_left(paths, inside, hi=num_sorted) : bisect_left(paths, inside[:-1] + b"0", hi=num_sorted)] = True
         row = bisect_left(paths, folder, hi=num_sorted)
         later = range(num_sorted, len(found))
-        for each in (*([row] if row < num_sorted else []), *later):
-            found[each] |= paths[each] == folder or paths[each].startswith(inside)
+        for file_row in (*([row] if row < num_sorted else []), *later):
+            found[file_row] |= paths[file_row] == folder or paths[file_row].startswith(inside)
         return found
 
     def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
@@ -238,7 +238,7 @@ class Snapshot:
             video_row = self.files.video_rows[row]
             if self.videos.num_paths[video_row] > 1:
                 copies = np.flatnonzero(rows & (self.files.video_rows == video_row)).tolist()
-                if min(paths[each] for each in copies) < paths[row]:
+                if min(paths[copy] for copy in copies) < paths[row]:
                     continue
             found.append((paths[row], int(self.videos.ids[video_row])))
         return found
@@ -297,7 +297,7 @@ class Snapshot:
         segments, videos = self.segments, self.videos
         own = list(spans)
         found = [np.zeros(0, np.int64)]
-        for row, (_, start_s, end_s) in zip(self.find_videos([each[0] for each in own]), own, strict=True):
+        for row, (_, start_s, end_s) in zip(self.find_videos([span[0] for span in own]), own, strict=True):
             if row >= 0:
                 part = slice(videos.first_segments[row], videos.last_segments[row] + 1)
                 chosen = (segments.video_rows[part] == row) & segments.stored[part]
@@ -307,11 +307,14 @@ class Snapshot:
 
     def find_contents(self, fingerprints: Iterable[str]) -> dict[str, int]:
         """Return the ids of the videos with a live path that have these fingerprints."""
-        rows = {each: self.videos.rows.get(each.encode("utf-8", "surrogatepass"), -1) for each in fingerprints}
+        rows = {
+            fingerprint: self.videos.rows.get(fingerprint.encode("utf-8", "surrogatepass"), -1)
+            for fingerprint in fingerprints
+        }
         num_videos, num_paths = len(self.videos.ids), self.videos.num_paths
         return {
-            each: int(self.videos.ids[row])
-            for each, row in rows.items()
+            fingerprint: int(self.videos.ids[row])
+            for fingerprint, row in rows.items()
             if 0 <= row < num_videos and num_paths[row] > 0
         }
 

@@ -151,7 +151,7 @@ class TextIndex:
         """Add texts by id, all or none; one that is there already is replaced."""
         given = list(texts)
         stems = self.stems([body for _, body in given])
-        rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
+        rows = [(int(text_id), " ".join(own)) for (text_id, _), own in zip(given, stems, strict=True)]
         terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
         with self._database.transaction():
             self._database.run_many("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
@@ -256,7 +256,7 @@ class TextIndex:
         found = [np.fromstring(self._database.value(sql, _quote(term)) or "", np.int64, sep=",") for term in terms]
         rarity = [max(math.log((num_texts - len(ids) + 0.5) / (len(ids) + 0.5)), LEAST_RARITY) for ids in found]
         ids, rows = np.unique(np.concatenate(found), return_inverse=True)
-        scores = np.bincount(rows, np.repeat(rarity, [len(each) for each in found]))
+        scores = np.bincount(rows, np.repeat(rarity, [len(matches) for matches in found]))
         if allowed is not None:
             flags, tracks = np.frombuffer(allowed, np.uint8), ids // MAX_TEXTS
             kept = tracks < len(flags)

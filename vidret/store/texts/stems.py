@@ -67,7 +67,7 @@ class Scratch:
                 stems[row].append((offset, term))
         finally:
             self._database.execute("ROLLBACK")
-        return [[term for _, term in sorted(each)] for each in stems]
+        return [[term for _, term in sorted(terms)] for terms in stems]
 
 
 def split_unspaced(text: str) -> str:

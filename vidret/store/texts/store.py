@@ -178,7 +178,7 @@ class TextStore:
         """Return the counts of each source that has a track."""
         tracks = self.tracks()
         return [
-            TextCounts(source, sum(each.num_texts for each in own), len(own), sum(each.complete for each in own))
+            TextCounts(source, sum(track.num_texts for track in own), len(own), sum(track.complete for track in own))
             for source in TEXT_SOURCES
             if (own := [track for track in tracks if track.source == source])
         ]
@@ -186,7 +186,7 @@ class TextStore:
     def transcript(self, track: TextTrack) -> list[StoredText]:
         """Return the texts of a track, by time."""
         texts = self.read_segments(self._store.segments.ids_of_video(track.id))
-        return sorted(texts, key=lambda each: (each.text.start, each.text.end))
+        return sorted(texts, key=lambda stored: (stored.text.start, stored.text.end))
 
     def stored_ids(self) -> tuple[Ids, Ids]:
         """Return the ids that all stored texts have in the full-text index, and the segment of each."""
@@ -267,10 +267,10 @@ class TextStore:
     def read_found(self, ids: Ids) -> tuple[list[FoundText], Float32[np.ndarray, "text dim"]]:
         """Return what a query reads of texts and their vectors, rising by id, without those gone or damaged."""
         texts = self._store.texts.read_found(ids)
-        kept, vectors = self._store.features.intact_vectors(np.array([each.id for each in texts], np.int64))
+        kept, vectors = self._store.features.intact_vectors(np.array([text.id for text in texts], np.int64))
         if len(kept) < len(texts):
             held = set(kept.tolist())
-            texts = [each for each in texts if each.id in held]
+            texts = [text for text in texts if text.id in held]
         return texts, vectors.astype(np.float32)
 
     def find_owners(self, pictures: Store, tracks: Ids) -> tuple[Ids, UInt8[np.ndarray, " text"]]:
@@ -322,7 +322,9 @@ class TextStore:
         """
         numbers = self._store.segments.stored_indices(track.id)
         if track.id not in self._written:
-            self._written[track.id] = {_identify(each.text) for each in self.transcript(track)} if numbers else set()
+            self._written[track.id] = (
+                {_identify(stored.text) for stored in self.transcript(track)} if numbers else set()
+            )
         known = self._written[track.id]
         rows = {_identify(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
@@ -334,7 +336,8 @@ class TextStore:
             for offset, row in enumerate(kept)
         ]
         self.index.add(
-            (text_id(each.video, each.number), texts[row].text) for each, row in zip(segments, kept, strict=True)
+            (text_id(segment.video, segment.number), texts[row].text)
+            for segment, row in zip(segments, kept, strict=True)
         )
         if segments:
             self._store.writer.add_segments(segments)
@@ -396,7 +399,7 @@ class TextStore:
         missing = ~np.isin(stored, indexed)
         ids = dict(zip(rows[missing].tolist(), stored[missing].tolist(), strict=True))
         for batch in np.array_split(rows[missing], -(-len(ids) // BATCH)) if ids else ():
-            self.index.add((ids[each.id], each.text.text) for each in self.read_segments(batch))
+            self.index.add((ids[stored.id], stored.text.text) for stored in self.read_segments(batch))
         if self._write or self.index.in_memory:
             self.index.remove(np.setdiff1d(indexed, stored).tolist())
 

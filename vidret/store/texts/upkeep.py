@@ -69,7 +69,7 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
         tracks: dict[TextSource, TextTrack] = {}
         for track in texts.tracks(fingerprint):
             old = tracks.setdefault(track.source, track)
-            tracks[track.source] = max(old, track, key=lambda each: (each.complete, each.until_s))
+            tracks[track.source] = max(old, track, key=lambda track: (track.complete, track.until_s))
         wanted = [track for source, track in tracks.items() if source in (sources or TEXT_SOURCES)]
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
     return sorted(found, key=lambda text: (text.start, text.end))
@@ -122,7 +122,7 @@ def _check_store(texts: TextStore, *, repair: bool) -> list[str]:
             texts.restart(tracks[track_id])
         texts.update_index()
     names = {track.id: f"{track.source} of {track.fingerprint}" for track in tracks.values()}
-    damage = [f"text {each.number} of {names.get(each.video, 'a removed track')}: {each.reason}" for each in segments]
+    damage = [f"text {bad.number} of {names.get(bad.video, 'a removed track')}: {bad.reason}" for bad in segments]
     return damage + [f"{file.path}: {file.reason}" for file in files]
 
 

@@ -229,7 +229,7 @@ def one_thread() -> Iterator[None]:
 
 def merge_results(results: Sequence[SearchResult], k: int) -> SearchResult:
     """Return the k best of several results per query; ties in the order of their ids."""
-    scores, ids = (np.concatenate(each, axis=1) for each in zip(*results, strict=True))
+    scores, ids = (np.concatenate(arrays, axis=1) for arrays in zip(*results, strict=True))
     if (missing := k - scores.shape[1]) > 0:
         scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
         ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=-1)

@@ -105,9 +105,9 @@ class TextRows:
         """Return the stems of texts, as the full-text index has them."""
         self._scratch = self._scratch or Scratch()
         texts = self._catalog.texts.read(ids)
-        stems = Stemmer(self._scratch.split).stems([each.text.text for each in texts])
+        stems = Stemmer(self._scratch.split).stems([stored.text.text for stored in texts])
         words = [" ".join(own).encode()[:WORDS_BYTES].decode(errors="ignore") for own in stems]
-        return {each.id: own for each, own in zip(texts, words, strict=True)}
+        return {stored.id: own for stored, own in zip(texts, words, strict=True)}
 
     def list_conditions(self, choice: Choice) -> list[str]:
         """Return conditions on the source of a text and its video, which must have a path."""

@@ -98,7 +98,7 @@ class Shards:
         Open files are kept, since files never change.
         """
         known = {shard.entry: shard for shard in self._held.shards}
-        shards = tuple(each for entry in manifest.shards if (each := known.get(entry) or self._open(folder, entry)))
+        shards = tuple(shard for entry in manifest.shards if (shard := known.get(entry) or self._open(folder, entry)))
         flat, flat_entry = Flat(self._dim, device=self._device), None
         if manifest.flat is not None and not (reason := find_mismatch(folder, manifest.flat, whole=True)):
             try:
@@ -143,7 +143,7 @@ class Shards:
         """
         held, new_ids = self._held, self.find_missing(wanted)
         dead = list_ids(subtract(held.bits, wanted))
-        sizes = [ShardSize(each.entry.kind, each.entry.total, _count_live(each, dead)) for each in held.shards]
+        sizes = [ShardSize(shard.entry.kind, shard.entry.total, _count_live(shard, dead)) for shard in held.shards]
         in_flats = np.concatenate([np.empty(0, np.int64), *(flat.ids for flat in held.flats)])
         loose = np.union1d(np.setdiff1d(in_flats, dead), new_ids)
         rebuilt = choose_rebuilt(sizes, len(loose), kind, self._ivf_from)
@@ -272,8 +272,8 @@ def choose_rebuilt(shards: Sequence[ShardSize], num_loose: int, kind: str, ivf_f
     """
     rebuilt = [
         index
-        for index, each in enumerate(shards)
-        if each.kind != kind or each.live < (1 - MAX_DEAD_FRACTION) * each.total
+        for index, size in enumerate(shards)
+        if size.kind != kind or size.live < (1 - MAX_DEAD_FRACTION) * size.total
     ]
     pool = num_loose + sum(shards[index].live for index in rebuilt)
     if pool >= ivf_from:
