@@ -334,6 +334,7 @@ def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, w
     ask(page, "emergency exit")
     expect(line).to_have_text(f"on screen 0:03 {SIGN}")
     expect(line.locator("mark")).to_have_text(["EMERGENCY", "EXIT"])
+    expect(cards(page).first.locator(".line")).to_contain_text("on screen at 0:03")
     assert line.locator("b").count() == 0, "words are not markup"
     line.click()
     expect(page.get_by_role("dialog", name="bikes")).to_be_visible()

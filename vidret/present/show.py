@@ -39,10 +39,12 @@ LEFT_ALIGNED = {
     "domain",
     "and",
     "match",
+    "found",
 }
 NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
 MAX_LINE = 100  # characters of words below a result
+MIN_SHARE = 0.15  # of the score of a result, of a channel that is named
 SOURCE_NAMES: Mapping[Source, str] = {"picture": "seen", **{kind.source: kind.label for kind in KINDS.values()}}
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
@@ -84,17 +86,21 @@ def show_hits(
 ) -> None:
     """Print hits, best first, with copies of a video below it, or the message ``empty`` if there are none.
 
-    How likely a hit is stands for its score, unless it has no probability. ``explain`` adds the score and its parts.
+    How likely a hit is stands for its score, unless it has no probability. Of an index with words, it is said in which
+    channels each hit was found. ``explain`` adds the score and its parts.
     With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
     """
     warn_of_nothing(hits)
     is_rated = any(hit.probability is not None for hit in hits)
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
+    found_column = ["found"] if any(hit.evidence for hit in hits) else []
     score_columns = [*(["match"] if is_rated else []), *(["score"] if explain or not is_rated else []), *levels]
+    score_columns += found_column
     rows = []
     for rank, hit in enumerate(hits, start=1):
         cells = {"match": describe_match(hit), "score": f"{hit.score:.3f}"}
         cells |= {level: f"{score:.3f}" for level, score in hit.why.items()}
+        cells["found"] = name_channels(hit.evidence)
         scores = [cells.get(column, "") for column in score_columns]
         was = [str(judged[rank - 1].old_rank)] if explain and judged else []
         rows.append((str(rank), *was, *scores, format_time(hit.time), display_path(hit.path)))
@@ -112,6 +118,7 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     """Print moments, best first, with how likely their videos are and their scores."""
     warn_of_nothing(moments)
     match_column = ["match"] if any(moment.probability is not None for moment in moments) else []
+    found_column = ["found"] if any(moment.evidence for moment in moments) else []
     if moments:
         by = "words" if any(moment.evidence for moment in moments) else moments[0].by
         print_message(f"located by {LOCATED_BY[by]}", style="dim")
@@ -119,14 +126,15 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     for rank, moment in enumerate(moments, start=1):
         times = format_time(moment.start), format_time(moment.end)
         match = [describe_match(moment)] if match_column else []
-        rows.append((str(rank), *match, f"{moment.score:.3f}", *times, display_path(moment.path)))
-        blank = ("", *([""] * len(match)), "")
+        found = [name_channels(moment.evidence)] if found_column else []
+        rows.append((str(rank), *match, f"{moment.score:.3f}", *found, *times, display_path(moment.path)))
+        blank = ("", *([""] * len([*match, *found])), "")
         rows += [
             (*blank, format_time(event.start), format_time(event.end), f"  {line}")
             for event, line in describe_events(moment.events)
         ]
         rows += [(*blank, "", *line) for line in describe_evidence(moment.evidence)]
-    show_table(("rank", *match_column, "score", "start", "end", "video"), rows, NO_VIDEOS)
+    show_table(("rank", *match_column, "score", *found_column, "start", "end", "video"), rows, NO_VIDEOS)
 
 
 def warn_of_nothing(results: "Sequence[Hit | Moment]") -> None:
@@ -167,6 +175,12 @@ def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) 
         text = f': "{mark_words(piece)}"' if piece.text else ""
         lines.append((format_time(piece.start), f"  {share}{SOURCE_NAMES[piece.source]}{text}"))
     return lines
+
+
+def name_channels(evidence: "Sequence[Evidence]") -> str:
+    """Return where a result was found, such as "said, seen", the best channel first; empty without evidence."""
+    telling = [each for each in evidence if each.share >= MIN_SHARE]
+    return ", ".join(dict.fromkeys(SOURCE_NAMES[each.source] for each in telling or evidence[:1]))
 
 
 def mark_words(evidence: "Evidence") -> str:
@@ -271,7 +285,7 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
         no_match = [""] * len(match)
         for moment in group:
             words = describe_evidence(moment.evidence)
-            text = words[0][1].strip() if words else ""
+            text = words[0][1].strip() if words else name_channels(moment.evidence)
             times = format_time(moment.start), format_time(moment.end)
             rows.append((str(ranks[id(moment)]), *no_match, f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
             rows += [

@@ -1,5 +1,6 @@
 """Searching words on the command line: sources, evidence below results, and explanations."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,27 @@ def test_words_stand_below_the_results(run_worded: Runner) -> None:
     assert code == 0
     assert 'on screen: "*platform* *nine*"' in out
     assert "located by pictures and words together" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "query", "channels"),
+    [
+        (("search", "-k", 1), "platform nine", "on screen"),
+        (("search", "-k", 1), "white", "seen"),
+        (("locate", "-k", 1), "someone says sand the door lightly", "said"),
+        (("locate", "-k", 1), "yellow", "seen"),
+        (("search", "--by", "moment", "-k", 1), "white", "seen"),
+    ],
+)
+def test_each_result_says_in_which_channel_it_was_found(
+    run_worded: Runner, command: tuple[object, ...], query: str, channels: str
+) -> None:
+    name, *options = command
+    header, *rows = run_worded(name, query, *options)[1].splitlines()
+    assert ("found" in header.split()) is ("--by" not in options), "moments below their video have it in their line"
+    assert channels in "".join(rows[:2])
+    (row,) = json.loads(run_worded(name, query, *options, "--json")[1])
+    assert row.get("evidence", row.get("moments", [{}])[0].get("evidence"))
 
 
 def test_explain_shows_the_score_of_each_source(run_worded: Runner) -> None:

@@ -4,7 +4,7 @@ import { writePlace } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
 import { makeJudging } from "./feedback.js";
-import { findWords, labelOf, markMatches } from "./words.js";
+import { findWords, labelOf, markMatches, nameChannels } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
@@ -61,7 +61,8 @@ function makeHit(hit, place) {
   const rating = make("span", { title: levels.join(", ") }, meter, ` ${likelihood ?? score.toFixed(3)}`);
   const when = hit.time === undefined ? `${clock(start, true)} – ${clock(end, true)}` : `at ${clock(time)}`;
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
-  const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), rating];
+  const found = nameChannels(hit.evidence);
+  const about = [make("span", {}, found && `${found} `, when, copies.length ? `, ${copies.length + 1} copies` : ""), rating];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
   card.append(makeJudging({ ...hit, time }, onJudge));
   const concept = findConcept(place.q);

@@ -5,7 +5,7 @@ import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from
 import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
-import { labelOf } from "./words.js";
+import { labelOf, nameChannels } from "./words.js";
 
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
@@ -154,7 +154,7 @@ async function search(id, query) {
 
 /** Create the button of a moment, with its events or where it was found. */
 function makeMoment({ start, end, evidence, events }, best) {
-  const where = events.length ? count(events.length, "event") : labelOf(evidence[0]?.source ?? "picture");
+  const where = events.length ? count(events.length, "event") : nameChannels(evidence) || labelOf("picture");
   const told = make("span", { className: "soft" }, where);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));

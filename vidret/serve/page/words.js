@@ -8,6 +8,9 @@ const LEAD = 40; // characters before the first match
 
 export const labelOf = (source) => LABELS[source] ?? "described";
 
+/** Name where a result was found, the best channel first; empty in an index without words. */
+export const nameChannels = (evidence) => [...new Set(evidence.filter(({ share }) => share >= WEAKEST).map(({ source }) => labelOf(source)))].join(", ");
+
 /** Return the words that explain a result, or undefined. */
 export const findWords = (evidence) => evidence.find(({ text, share }) => text && share >= WEAKEST);
 
