@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.encode.tiny import stir
 from vidret.align.glscl import ConceptAligner, ConceptFinder
@@ -111,7 +112,7 @@ def group(model: nn.Module, rule: Rule) -> dict[str, tuple[float, float, int]]:
 
 def test_tempme_trains_half_a_million_weights(capsys: pytest.CaptureFixture[str]) -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    table = group(model, TempMe.recipe.rule)
+    table = group(model, TempMe().recipe.rule)
     assert table == {"temporal": (6e-4, 0.2, 16_128), "lora": (6e-4, 0.2, 294_912 + 196_608)}
     assert sum(size for _, _, size in table.values()) == 507_648
     trained, frozen = capsys.readouterr().out.split("frozen:")
@@ -187,14 +188,14 @@ def test_r2_tuning_trains_only_its_head() -> None:
 
 def test_grouping_again_unfreezes_weights_of_another_recipe() -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    parameter_groups(model, TempMe.recipe.rule)
+    parameter_groups(model, TempMe().recipe.rule)
     parameter_groups(model, Glscl.recipe.rule)
     assert all(weight.requires_grad for weight in model.parameters())
 
 
 def test_models_without_trained_or_known_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
-        parameter_groups(build(encoder=make_clip), TempMe.recipe.rule)
+        parameter_groups(build(encoder=make_clip), TempMe().recipe.rule)
     with pytest.raises(
         ValueError, match="weights must be in a module called encoder, aligner, captioner, head, got reach"
     ):
@@ -277,6 +278,32 @@ def test_weight_without_gradient_is_unchanged() -> None:
     assert weights[0].tolist() == pytest.approx([0.98, 0.98])
     assert weights[1].tolist() == [1.0, 1.0]
     assert len(optimizer.state) == 1
+
+
+def test_number_of_operations_does_not_grow_with_the_number_of_weights() -> None:
+    counts = []
+    for num in (3, 300):
+        weights = [nn.Parameter(torch.randn(4)) for _ in range(num)]
+        optimizer = BertAdam([{"params": weights}])
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.randn(4)
+            with CountOperations() as counter:
+                optimizer.step()
+        counts.append(counter.num)
+    assert counts[0] == counts[1] < 30
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts the operations of PyTorch in its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num += 1
+        return operation(*args, **(kwargs or {}))
 
 
 def test_step_calls_the_closure() -> None:
@@ -419,7 +446,7 @@ def train_a_step(model: Small, optimizer: Optimizer, schedule: LambdaLR, number:
 
 Recipe = Callable[[nn.Module], tuple[Optimizer, LambdaLR]]
 RECIPES: dict[str, Recipe] = {
-    "tempme": lambda model: adamw_optimizer(model, TempMe.recipe.rule, num_steps=6),
+    "tempme": lambda model: adamw_optimizer(model, TempMe().recipe.rule, num_steps=6),
     "prompt switch": lambda model: adamw_optimizer(model, PromptSwitch.recipe.rule, num_steps=6),
     "clip4clip": lambda model: bert_optimizer(model, clip4clip_rule, num_steps=6, warm_up=0.3),
     "glscl": lambda model: bert_optimizer(model, Glscl.recipe.rule, num_steps=6, warm_up=0.3),
@@ -489,4 +516,4 @@ def test_recipes_have_their_published_settings() -> None:
     assert schedule.get_last_lr() == pytest.approx([5e-4 * 0.001])
     for settings in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
         with pytest.raises(ValueError, match="num_steps must be at least 1 and warm_up in"):
-            adamw_optimizer(Small(), TempMe.recipe.rule, **settings)
+            adamw_optimizer(Small(), TempMe().recipe.rule, **settings)

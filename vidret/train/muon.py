@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -115,22 +115,22 @@ class Muon(AdamW):
         for weight in weights:
             by_shape[weight.shape].append(weight)
         for (rows, columns), alike in by_shape.items():
-            directions = torch.stack([self._move(weight) for weight in alike])
+            directions = torch.stack(self._move(alike))
             height = rows // group["matrix_parts"]
             matrices = directions.to(self._matrix_dtype).view(-1, height, columns)
             steps = orthogonalize(matrices).to(directions.dtype).view_as(directions)
-            size = group["lr"] * max(1.0, height / columns) ** 0.5
-            for weight, step in zip(alike, steps, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
+            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(alike, list(steps.unbind()), alpha=-group["lr"] * max(1.0, height / columns) ** 0.5)
 
-    def _move(self, weight: Tensor) -> Tensor:
-        """Update the momentum of a weight, and return where it goes with its gradient (Nesterov)."""
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        assert weight.grad is not None
-        momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-        return weight.grad.add(momentum, alpha=MOMENTUM)
+    def _move(self, weights: list[Tensor]) -> list[Tensor]:
+        """Update the momenta of weights, and return where they go with their gradients (Nesterov)."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta, grads = [self.state[weight]["momentum"] for weight in weights], [weight.grad for weight in weights]
+        torch._foreach_mul_(momenta, MOMENTUM)
+        torch._foreach_add_(momenta, cast(list[Tensor], grads))
+        return list(torch._foreach_add(cast(list[Tensor], grads), momenta, alpha=MOMENTUM))
 
 
 def with_muon(recipe: Recipe, lr: float, cool_down: float | None = None) -> Recipe:

@@ -200,21 +200,29 @@ class BertAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._update(weights, [weight.grad for weight in weights], group)
         return loss
 
-    def _update(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
-        if not state:
-            state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
+    def _update(self, weights: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        """Update weights, all of them in each operation: a GPU would wait for hundreds of small ones."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight] |= {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
+        means, squares = ([self.state[weight][name] for weight in weights] for name in ("mean", "square"))
         first, second = group["betas"]
-        grad = grad * (group["max_norm"] / (torch.linalg.vector_norm(grad) + 1e-6)).clamp(max=1)
-        state["mean"].lerp_(grad, 1 - first)
-        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
-        change = state["mean"] / state["square"].sqrt().add_(group["eps"])
-        weight.add_(change.add_(weight, alpha=group["weight_decay"]), alpha=-group["lr"])
+        norms = torch.stack(torch._foreach_norm(grads))
+        scales = (group["max_norm"] / (norms + 1e-6)).clamp(max=1)
+        grads = list(torch._foreach_mul(grads, list(scales.unbind())))
+        torch._foreach_lerp_(means, grads, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - second)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, group["eps"])
+        changes = torch._foreach_div(means, roots)
+        torch._foreach_add_(changes, weights, alpha=group["weight_decay"])
+        torch._foreach_add_(weights, changes, alpha=-group["lr"])
 
 
 def warm_then_cosine(step: int, *, num_steps: int, warm_up: float = 0.1, rescaled: bool) -> float:
