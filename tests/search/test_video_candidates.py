@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidret.channels.base import EncodedQuery, Match
-from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, lower_pictures
+from vidret.channels.picture.evidence import (
+    VideoPictures,
+    collect_frames,
+    collect_segments,
+    lower_pictures,
+    merge_segments,
+)
 from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
@@ -45,6 +51,7 @@ def draw_ranked(rng: np.random.Generator, stored: SegmentFeatures) -> tuple[Rank
     scores = rng.standard_normal(len(stored.segments))
     order = sorted(seen, key=lambda row: -scores[row])
     ranked = RankedSegments(
+        ids=np.array(order, np.int64),
         segments=[stored.segments[row] for row in order],
         scores=scores[order],
         positive_scores=scores[order],
@@ -52,6 +59,44 @@ def draw_ranked(rng: np.random.Generator, stored: SegmentFeatures) -> tuple[Rank
         levels={"frames": scores[order] + 1},
     )
     return ranked, 3 * scores[order] - 1
+
+
+@given(seeds)
+@settings(max_examples=30)
+def test_two_readings_are_merged_as_if_they_were_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stored = draw_segments(rng)
+    ranked, evidence = draw_ranked(rng, stored)
+    kept = {int(key) for key in ranked.ids if rng.random() < 0.7}
+    is_first = rng.random(len(ranked.ids)) < 0.5
+    whole = _collect_rows(ranked, evidence, np.isin(ranked.ids, list(kept)))
+    known, fresh = _collect_rows(ranked, evidence, is_first), _collect_rows(ranked, evidence, ~is_first)
+    for video_id, expected in whole.items():
+        parts = [part[video_id] for part in (known, fresh) if video_id in part]
+        if any(part.best_id not in kept for part in parts):
+            continue
+        merged = merge_segments(parts, kept)
+        assert merged.ids.tolist() == expected.ids.tolist()
+        assert list(merged.segments) == list(expected.segments)
+        assert (merged.times.tolist(), merged.scores.tolist()) == (expected.times.tolist(), expected.scores.tolist())
+        assert (merged.best, merged.levels) == (list(expected.best), expected.levels)
+        assert merged.best_id == expected.best_id
+
+
+def _collect_rows(ranked: RankedSegments, evidence: np.ndarray, chosen: np.ndarray) -> dict[int, VideoPictures]:
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        return {}
+    own = replace(
+        ranked,
+        ids=ranked.ids[rows],
+        segments=[ranked.segments[row] for row in rows.tolist()],
+        scores=ranked.scores[rows],
+        positive_scores=ranked.positive_scores[rows],
+        times=ranked.times[rows],
+        levels={name: level[rows] for name, level in ranked.levels.items()},
+    )
+    return collect_segments([own], [evidence[rows]])
 
 
 @given(seeds, st.integers(1, 3))

@@ -137,17 +137,20 @@ class Fusion:
         ranked = self._fuse(question, found)
         if not question.structure.is_joint:
             if "picture" in asked.sources and not asked.clauses[0].phrases and not asked.options.refine:
-                ranked.complete = partial(self._complete, question)  # others do not depend on the nearest segments
+                # Others do not depend on the nearest segments.
+                ranked.complete = partial(self._complete, question, found)
             return ranked
         if not found:
             return ranked
         placed = self._choose_placed(ranked.list_best(MAX_PLACED))
         return ranked.replace_pictures(self._lower(question, self.pictures.score(asked, placed)))
 
-    def _complete(self, question: Question, video_ids: Sequence[int]) -> VideoCandidates:
+    def _complete(
+        self, question: Question, known: Mapping[int, VideoPictures], video_ids: Sequence[int]
+    ) -> VideoCandidates:
         """Return some videos with the segments and texts that set their scores, whatever number of candidates."""
         texts = {video_id: question.texts[video_id] for video_id in video_ids if video_id in question.texts}
-        pictures = self.pictures.find_in_videos(question.asked, video_ids)
+        pictures = self.pictures.find_in_videos(question.asked, video_ids, known)
         return self._fuse(replace(question, texts=texts), pictures)
 
     def score_video(self, question: Question, video_id: int) -> VideoScores | None:

@@ -120,7 +120,9 @@ def test_search_for_more_videos_than_exist_stops_when_all_are_found(
     write_index(tmp_path, [0.5] * 4, num_segments=400)
     search = RecordedSearch(tmp_path, monkeypatch)
     assert sorted(search(50)) == [0, 1, 2, 3]
-    assert (search.depths, search.num_read) == ([CANDIDATES], [CANDIDATES, 4 * NEAREST_SEGMENTS])
+    assert search.depths == [CANDIDATES]
+    assert search.num_read[0] == CANDIDATES
+    assert sum(search.num_read[1:]) < 4 * NEAREST_SEGMENTS, "what was read is not read again"
     search.store.close()
 
 
@@ -132,7 +134,7 @@ def test_filter_limits_the_number_of_videos_to_find(search: RecordedSearch) -> N
 
 def test_few_segments_are_read_of_videos_behind_many_segments_of_others(search: RecordedSearch) -> None:
     assert search(1) == [0]
-    assert search.num_read == [CANDIDATES, NEAREST_SEGMENTS]
+    assert search.num_read == [CANDIDATES]
     search.num_read.clear()
     assert search(4) == [0, 1, 2, 3]
     assert max(search.num_read) == CANDIDATES + 3 * SEGMENTS_PER_VIDEO

@@ -6,7 +6,7 @@ The coarse search chooses the segments that are reranked by the inner product of
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,13 @@ from jaxtyping import Float
 from vidret.align.baseline import UNRELATED
 from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.evidence import VideoPictures, collect_frames, collect_segments, weigh_points
+from vidret.channels.picture.evidence import (
+    VideoPictures,
+    collect_frames,
+    collect_segments,
+    merge_segments,
+    weigh_points,
+)
 from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels, widen
@@ -73,14 +79,24 @@ class PictureChannel:
         ids = [also, *find_candidates(self.store, free, query.options, query.depth, query.excluded)]
         return self._rate(query, np.unique(np.concatenate(ids)), refine=query.options.refine)
 
-    def find_in_videos(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
+    def find_in_videos(
+        self, query: ChannelQuery, video_ids: Sequence[int], known: Mapping[int, VideoPictures]
+    ) -> dict[int, VideoPictures]:
         """Return what ``find`` does of some videos, whatever finds them, for a query of one clause.
 
-        All of their segments are compared, or of a long video those nearest to the clause, and the covered ones.
+        All of their segments are compared, or of a long video those nearest to the clause, and the covered ones; what
+        ``find`` has read of them is ``known``.
         """
         chosen = set(video_ids)
         also = self.store.overlapping_segments(span for span in query.covered if span[0] in chosen)
-        return self._rate(query, np.union1d(choose_segments(self.store, query.encoded[0], video_ids), also))
+        ids = np.union1d(choose_segments(self.store, query.encoded[0], video_ids), also).tolist()
+        kept = set(ids)
+        parts = {key: [known[key]] for key in video_ids if key in known and known[key].best_id in kept}
+        read = {key for (part,) in parts.values() for key in part.ids.tolist()}
+        if new := [key for key in ids if key not in read]:
+            for video_id, part in self._rate(query, np.array(new, np.int64)).items():
+                parts.setdefault(video_id, []).append(part)
+        return {video_id: merge_segments(own, kept) for video_id, own in parts.items()}
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoPictures]:
         """Return the evidence of all frames of some videos for each clause."""

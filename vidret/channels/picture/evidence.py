@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.channels.base import EncodedQuery
-from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
+from vidret.channels.picture.reranking import Ids, RankedSegments, SegmentFeatures
 from vidret.types import Segment, Vector
 
 
@@ -45,6 +45,7 @@ class VideoPictures:
         scores: Their evidence by clause.
         best: The evidence of the video for each clause.
         segments: The segments that hold them, by time.
+        ids: Their ids.
         levels: What the score of the best segment is made of, by name; empty for several clauses.
         line: Offset and slope of the evidence as a function of the similarity of frames, for the first clause; None if
             the points are the best frames of segments.
@@ -54,8 +55,14 @@ class VideoPictures:
     scores: Float[np.ndarray, "clause point"]
     best: Sequence[float]
     segments: Sequence[Segment]
+    ids: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
     levels: Mapping[str, float] = field(default_factory=dict)
     line: tuple[float, float] | None = None
+
+    @property
+    def best_id(self) -> int:
+        """The id of the best segment for the first clause, where the points are the best frames of segments."""
+        return int(self.ids[self.scores[0].argmax()])
 
 
 def collect_segments(
@@ -70,7 +77,7 @@ def collect_segments(
     first: dict[int, int] = {}  # the row of the best segment of each video
     owners = np.array([first.setdefault(segment.video, row) for row, segment in enumerate(ranked[0].segments)])
     order = np.lexsort((ranked[0].times, owners))
-    segments = [ranked[0].segments[row] for row in order.tolist()]
+    ids, segments = ranked[0].ids[order], [ranked[0].segments[row] for row in order.tolist()]
     rows = [{segment: row for row, segment in enumerate(each.segments)} for each in ranked[1:]]
     orders = [order, *(np.array([own[segment] for segment in segments]) for own in rows)]
     scores = np.stack([each[own] for each, own in zip(evidence, orders, strict=True)])
@@ -83,6 +90,7 @@ def collect_segments(
             times=times[start:end],
             scores=scores[:, start:end],
             best=own_best,
+            ids=ids[start:end],
             segments=segments[start:end],
             levels={name: float(level[row]) for name, level in levels.items()},
         )
@@ -90,6 +98,23 @@ def collect_segments(
             first.items(), starts.tolist(), [*starts[1:].tolist(), len(segments)], best, strict=True
         )
     }
+
+
+def merge_segments(parts: Sequence[VideoPictures], ids: Set[int]) -> VideoPictures:
+    """Return those segments of a video that have some ids, given in one or several parts; each part's best has one."""
+    kept = np.flatnonzero([key in ids for part in parts for key in part.ids.tolist()])
+    times = np.concatenate([part.times for part in parts])
+    order = kept[np.argsort(times[kept], kind="stable")]
+    scores = np.concatenate([part.scores for part in parts], axis=1)[:, order]
+    segments = [segment for part in parts for segment in part.segments]
+    return VideoPictures(
+        times=times[order],
+        scores=scores,
+        best=scores.max(axis=1).tolist(),
+        ids=np.concatenate([part.ids for part in parts])[order],
+        segments=[segments[row] for row in order.tolist()],
+        levels=max(parts, key=lambda part: part.best[0]).levels,
+    )
 
 
 def collect_frames(
@@ -121,6 +146,7 @@ def collect_frames(
             segments[video_id],
             times=np.concatenate([stored.times[row] for row in own]),
             scores=best[:, None] - below,
+            ids=stored.ids[own],
             segments=[stored.segments[row] for row in own],
             line=(float(best[0] - slope * similarities[0].max()), slope),
         )

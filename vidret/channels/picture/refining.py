@@ -47,6 +47,7 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     refined = np.concatenate([scores[order], scores_below])
     return replace(
         ranked,
+        ids=ranked.ids[taken],
         segments=[ranked.segments[index] for index in taken],
         scores=refined,
         positive_scores=ranked.positive_scores[taken],

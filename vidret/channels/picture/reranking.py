@@ -25,6 +25,7 @@ class RankedSegments:
     """The candidates of one query, best first.
 
     Attributes:
+        ids: Ids of the segments.
         segments: The segments.
         scores: Their scores.
         positive_scores: Their scores for the positive part of the query alone.
@@ -32,6 +33,7 @@ class RankedSegments:
         levels: What the scores are made of, by name.
     """
 
+    ids: Ids
     segments: Sequence[Segment]
     scores: Float[np.ndarray, " segment"]
     positive_scores: Float[np.ndarray, " segment"]
@@ -39,7 +41,14 @@ class RankedSegments:
     levels: Mapping[str, Float[np.ndarray, " segment"]]
 
 
-NO_SEGMENTS = RankedSegments(segments=(), scores=np.empty(0), positive_scores=np.empty(0), times=np.empty(0), levels={})
+NO_SEGMENTS = RankedSegments(
+    ids=np.zeros(0, np.int64),
+    segments=(),
+    scores=np.empty(0),
+    positive_scores=np.empty(0),
+    times=np.empty(0),
+    levels={},
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -110,6 +119,7 @@ class Reranker:
         times = np.array([times[best] for times, best in zip(stored.times, levels.best[0], strict=True)])
         order = np.argsort(-scores, kind="stable")
         return RankedSegments(
+            ids=stored.ids[order],
             segments=[stored.segments[index] for index in order],
             scores=scores[order],
             positive_scores=positive_scores[order],
