@@ -30,6 +30,10 @@ _IS_PLAYLIST = "is a playlist, not a video"
 NO_OFFSETS = np.zeros(0, dtype=np.int64)
 
 
+class DamagedPacketError(Exception):
+    """A packet failed to decode."""
+
+
 def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
     """Open a container from its beginning. A playlist is rejected, and nothing that it refers to is opened.
 
@@ -94,11 +98,15 @@ def decode_all(
     return decode_packets(stream, packets())
 
 
-def decode_packets(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
-    """Yield the decoded frames of a stream's packets, skipping packets that fail to decode."""
+def decode_packets(stream: Any, packets: Iterable[Any], *, skip_damaged: bool = True) -> Iterator[Any]:
+    """Yield the decoded frames of a stream's packets, skipping packets that fail to decode.
+
+    Raises:
+        DamagedPacketError: A packet fails to decode and ``skip_damaged`` is false.
+    """
     for packet in packets:
-        yield from _decode(stream, packet)
-    yield from _decode(stream, None)
+        yield from _decode(stream, packet, skip_damaged=skip_damaged)
+    yield from _decode(stream, None, skip_damaged=skip_damaged)
 
 
 def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS) -> Iterator[Any]:
@@ -120,11 +128,16 @@ def _demux(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
-def _decode(stream: Any, packet: Any) -> list[Any]:
+def _decode(stream: Any, packet: Any, *, skip_damaged: bool = True) -> list[Any]:
     try:
-        return list(stream.codec_context.decode(packet))
-    except (av.FFmpegError, ValueError):
-        return []
+        frames = list(stream.codec_context.decode(packet))
+    except (av.FFmpegError, ValueError) as error:
+        if skip_damaged:
+            return []
+        raise DamagedPacketError from error
+    if not skip_damaged and any(frame.is_corrupt for frame in frames):
+        raise DamagedPacketError
+    return frames
 
 
 def scan_packets(

@@ -127,9 +127,9 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
     path = write_slides(tmp_path / "slides.mp4")
     num_decoded = 0
 
-    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    def count(stream: Any, packets: Iterable[Any], **options: bool) -> Iterator[Any]:
         nonlocal num_decoded
-        for frame in decode_packets(stream, packets):
+        for frame in decode_packets(stream, packets, **options):
             num_decoded += 1
             yield frame
 

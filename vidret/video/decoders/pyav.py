@@ -12,7 +12,7 @@ from av.video.frame import PictureType
 from jaxtyping import Bool, UInt8
 
 from vidret.types import Picture
-from vidret.video.container import ONE_THREAD, decode_packets, open_container, read_packets
+from vidret.video.container import ONE_THREAD, DamagedPacketError, decode_packets, open_container, read_packets
 from vidret.video.decoders.base import SamplingMode, StreamedFrame
 from vidret.video.files import open_file
 from vidret.video.geometry import orient
@@ -48,7 +48,7 @@ class PyavDecoder:
             info: The probed file.
             heartbeat: Called for every packet that is read.
             mode: Which frames ``stream`` decodes. A file whose frames are known only by their order is decoded whole.
-            num_threads: Threads of the decoder.
+            num_threads: Threads of the decoder. Frames do not depend on them, since a damaged file gets one.
 
         Raises:
             DecodeError: The file cannot be opened.
@@ -175,11 +175,14 @@ class PyavDecoder:
         self._stream = self._container.streams[self._info.stream]
         context = self._stream.codec_context
         context.thread_count = self._num_threads
+        options = {}
         if self._num_threads > 1:
             context.thread_type = "FRAME"
+            options["err_detect"] = "explode"
         if self._mode != "exact":
-            context.options = {"skip_loop_filter": "all"}
+            options["skip_loop_filter"] = "all"
             context.skip_frame = "NONREF"
+        context.options = options
         self._read_from_here()
 
     def _read_from_here(self) -> None:
@@ -188,7 +191,8 @@ class PyavDecoder:
         self._decode_from(self._packets)
 
     def _decode_from(self, packets: Iterable[Any]) -> None:
-        self._frames: Any = decode_packets(self._stream, self._observe(packets))
+        skip_damaged = self._num_threads == 1
+        self._frames: Any = decode_packets(self._stream, self._observe(packets), skip_damaged=skip_damaged)
         self._position = -1
         self._frame: Any = None
         self._last_keyframe_pts: int | None = None
@@ -264,7 +268,10 @@ class PyavDecoder:
     def _walk(self, index: int) -> bool:
         """Decode up to ``index``, and return whether that frame was decoded."""
         while self._position < index:
-            frame = next(self._frames, None)
+            try:
+                frame = next(self._frames, None)
+            except DamagedPacketError:
+                return self._walk_on_one_thread(index)
             if frame is None:
                 self._position, self._frame = self._info.num_frames, None
                 return False
@@ -272,6 +279,15 @@ class PyavDecoder:
             if position > self._position:
                 self._position, self._frame = position, frame
         return self._position == index and self._frame is not None
+
+    def _walk_on_one_thread(self, index: int) -> bool:
+        """Decode up to ``index``, from here on with one thread: what several make of damage depends on chance."""
+        self._num_threads, position, leaves_still_out = 1, self._position, self._leaves_still_out
+        self._restart()
+        if position >= 0:
+            self._advance_to(position)
+            self._leaves_still_out = leaves_still_out
+        return self._walk(index)
 
     def _find_index(self, pts: int | None) -> int:
         """Return the index of the frame with a timestamp, -1 for a frame that is not shown."""
