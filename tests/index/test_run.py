@@ -7,8 +7,9 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,11 @@ from tests.rankers import make_ranker
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.options import Progress
+from vidret.index.run import choose_workers
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
+from vidret.video.workers.messages import Message
+from vidret.video.workers.pool import DecodePool
 
 
 def test_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
@@ -35,6 +39,43 @@ def test_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     report = engine.index([tmp_path / "films"])
     assert (report.unchanged, report.encoded, report.num_segments) == (1, 0, 0)
     assert encoder.num_frames == before, "not even the start-up check runs the model"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_jobs", "expected"),
+    [
+        (None, 100, "64 files at once: one for each of 64 cores"),
+        (200, 300, "200 files at once: as requested"),
+        (200, 1, "1 file at once: all that there are to read"),
+        (1, 5, "1 file at once: as requested"),
+    ],
+)
+def test_as_many_files_as_cores_or_as_requested_are_read_at_once(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, num_jobs: int, expected: str
+) -> None:
+    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 64)
+    assert choose_workers(wanted, num_jobs) == (int(expected.split()[0]), expected)
+
+
+@pytest.mark.parametrize(("workers", "num_threads"), [(1, 5), (2, 2)])
+def test_cores_that_files_leave_decode_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, num_threads: int
+) -> None:
+    chosen: list[int] = []
+    stream, both = DecodePool.stream, threading.Barrier(workers)
+
+    def watch(pool: DecodePool, path: str, **options: Any) -> Iterator[Message]:
+        both.wait(30)
+        chosen.append(options["num_threads"])
+        return stream(pool, path, **options)
+
+    monkeypatch.setattr(DecodePool, "stream", watch)
+    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 5)
+    for name, colour in (("a", "red"), ("b", "blue")):
+        write_film(tmp_path / "films" / f"{name}.mp4", (colour, 2))
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=workers)
+    assert chosen == [num_threads, num_threads]
+    assert report.workers.startswith(f"{workers} file")
 
 
 def test_model_is_not_used_if_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

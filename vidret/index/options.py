@@ -75,6 +75,7 @@ class IndexReport:
             any video contains them: their drive may be unmounted.
         junk: See ``Listing``.
         texts: Number of texts that were read, by source of words; empty if none was read.
+        workers: How many files were read at once, and why; empty if none had to be read.
         speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
 
@@ -94,6 +95,7 @@ class IndexReport:
     unpruned: list[str] = field(default_factory=list)
     junk: list[str] = field(default_factory=list)
     texts: dict[TextSource, int] = field(default_factory=dict)
+    workers: str = ""
     speeds: dict[str, float] = field(default_factory=dict)
 
 

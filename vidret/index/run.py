@@ -34,8 +34,6 @@ from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 from vidret.video.workers.pool import DecodePool
 
-MAX_WORKERS = 16
-
 
 def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
     """Index the files that are new or changed.
@@ -60,7 +58,7 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
 def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
     if not run_state.prepare(files, options.check):
         return run_state.close(prune_below=options.prune_below)
-    num_workers = max(1, min(options.workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
+    num_workers, run_state.workers = choose_workers(options.workers, len(run_state.jobs))
     num_layers = 0 if options.moments is None else options.moments.num_layers
     encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
     num_threads = torch.get_num_threads()
@@ -73,7 +71,6 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
             device=options.device,
             timeout=options.timeout,
             shot_sampling=options.shot_sampling,
-            num_threads=max(1, count_cores() // num_workers),
         ) as pool,
         EncodingThread(encode) if options.device != CPU else contextlib.nullcontext() as encoding,
     ):
@@ -85,6 +82,17 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
         finally:
             torch.set_num_threads(num_threads)
     return run_state.close(prune_below=options.prune_below)
+
+
+def choose_workers(wanted: int | None, num_jobs: int) -> tuple[int, str]:
+    """Return how many of the files to read at once, and that with its reason in words."""
+    num_cores = count_cores()
+    num_workers = min(wanted or num_cores, num_jobs)
+    if num_workers == num_jobs:
+        reason = "all that there are to read"
+    else:
+        reason = "as requested" if wanted else f"one for each of {num_cores} cores"
+    return num_workers, f"{num_workers} {'file' if num_workers == 1 else 'files'} at once: {reason}"
 
 
 def count_cores() -> int:
@@ -116,13 +124,20 @@ class WorkerThreads:
         self._moments = moments
         self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
+        self._num_workers = self._num_busy = 0
         self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
         for job in run_state.jobs:
             self._jobs.put(job)
 
-    def make(self, num_threads: int) -> list[threading.Thread]:
+    def make(self, num_workers: int) -> list[threading.Thread]:
         """Return threads that are not started yet."""
-        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_threads)]
+        self._num_workers = num_workers
+        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_workers)]
+
+    def _count_threads(self) -> int:
+        """Return how many threads decode the next file: the cores that the files read beside it leave to it."""
+        num_files = min(self._num_workers, self._num_busy + self._jobs.qsize())
+        return max(1, count_cores() // max(1, num_files))
 
     def _run(self) -> None:
         torch.set_num_threads(1)  # there is a worker for each core
@@ -132,6 +147,8 @@ class WorkerThreads:
                     job = self._jobs.get_nowait()
                 except queue.Empty:
                     return
+                with self._lock:
+                    self._num_busy += 1
                 try:
                     self._index_file(job)
                 except DecodeError as error:
@@ -139,6 +156,8 @@ class WorkerThreads:
                         self._run_state.end_words(job, error)
                     else:
                         self._run_state.fail(job.path, error, job)
+                with self._lock:
+                    self._num_busy -= 1
         except StopRun:
             return
         except BaseException as error:
@@ -224,7 +243,9 @@ class WorkerThreads:
         skip, start = partial(self._find_stored, reading), partial(self._find_start, reading)
         words = partial(self._request_words, reading)
         try:
-            for message in self._pool.stream(job.path, skip=skip, start=start, words=words, words_reader=READER):
+            for message in self._pool.stream(
+                job.path, skip=skip, start=start, words=words, words_reader=READER, num_threads=self._count_threads()
+            ):
                 if not isinstance(message, OpenedVideo):
                     reading.identity = check_unchanged(job.path, reading.identity)
                 match message:

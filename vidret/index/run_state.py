@@ -34,6 +34,7 @@ class RunState:
         self.store, self.retry_failed, self.words = store, retry_failed, words
         self.jobs: list[FileJob] = []
         self.interrupted = False
+        self.workers = ""
         self.stop = threading.Event()
         self.started = time.monotonic()
         self._broken: BaseException | None = None
@@ -289,6 +290,7 @@ class RunState:
             pruned=pruned,
             unpruned=unpruned,
             texts={} if self.words is None else self.words.counts(),
+            workers=self.workers,
         )
 
     def _progress(self) -> Progress:

@@ -36,7 +36,6 @@ def open_decoders(
     device: str,
     timeout: float,
     shot_sampling: SamplingMode | None,
-    num_threads: int = 1,
 ) -> DecodePool:
     """Return a pool of processes that decode frames for an encoder with this resizing and sampling."""
     return DecodePool(
@@ -45,7 +44,6 @@ def open_decoders(
         device=device,
         resize=resize,
         shot_sampling=shot_sampling,
-        num_threads=num_threads,
         timeout=timeout,
         **asdict(sampling),
     )

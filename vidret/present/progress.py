@@ -184,6 +184,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     if report.texts:
         counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")
+    if report.workers:
+        print_message(f"  {report.workers}.")
     for stage, rate in report.speeds.items():
         print_message(f"  {stage}: {rate:.3g}")
     _print_files("moved", [(old, f"now {display_path(new)}") for old, new in report.moved], "")

@@ -56,7 +56,6 @@ class DecodePool:
         fps: float = 1.0,
         whole: bool = False,
         shot_sampling: SamplingMode | None = None,
-        num_threads: int = 1,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
         **whole_rule: Any,
@@ -75,7 +74,6 @@ class DecodePool:
             **whole_rule: How a whole video is sampled: further fields of ``Sampling``.
             shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
                 cuts them on a grid.
-            num_threads: Threads of a decoder that follows shots.
             timeout: Seconds that a decoder may stay silent.
             memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
                 maps more address space than any useful limit allows.
@@ -102,7 +100,6 @@ class DecodePool:
             "resize": asdict(resize) if resize else None,
             "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **whole_rule},
             "shot_sampling": shot_sampling,
-            "num_threads": num_threads,
         }
         self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
         self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
@@ -119,6 +116,7 @@ class DecodePool:
         start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
         words: Callable[[OpenedVideo], WordsRequest] | None = None,
         words_reader: str = "",
+        num_threads: int = 1,
     ) -> Iterator[Message]:
         """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
 
@@ -135,6 +133,7 @@ class DecodePool:
                 of a segment at or before that time; ``model`` for speech; ``sidecars`` for subtitles, the paths of
                 subtitle files.
             words_reader: What reads them in the decoding process, a ``WordsReader``, as "module:class".
+            num_threads: Threads that decode the file, where segments follow shots.
 
         Raises:
             DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
@@ -150,7 +149,8 @@ class DecodePool:
                 process.end()  # native libraries leak memory
             process.ensure_running()
             process.num_files += 1
-            process.send(self._request | {"device": process.device}, os.fsencode(name))
+            own = {"device": process.device, "num_threads": num_threads}
+            process.send(self._request | own, os.fsencode(name))
             while True:
                 header, payload = process.receive(self._timeout)
                 match header["kind"]:
