@@ -1,6 +1,5 @@
 """Layer outputs of the towers, against open_clip and the published code, and which token is whose."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
+from tests.encode.tiny import HARSH, MERGING, TEXT, VISION, make_images, make_open_clip, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel
@@ -34,7 +33,6 @@ from vidret.types import Frames, LayerTokens, Sampling
 CPU = torch.device("cpu")
 NAME = "vidret-layers"
 TEXTS = ["a dog on a beach", "", "two people ride bikes past a parked car", "Dog!"]
-HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "merging": {"merging": MERGING},
@@ -71,11 +69,6 @@ def naive_view(trunk: Trunk, joined: int, per_video: int, num_frames: int, back:
                 FrameTokens(torch.stack([trunk.x[row, token] for token in order]), torch.tensor(sizes) * mask, mask)
             )
     return views
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def make_tower(**settings: Any) -> VisionTower:
@@ -123,16 +116,8 @@ def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torc
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return an open_clip model with random weights."""
     name = f"{NAME}-{'quick' if request.param else 'plain'}"
-    vision = {"image_size": 32, "layers": 5, "width": 48, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 36, "heads": 3, "layers": 4}
-    config = {"embed_dim": 28, "vision_cfg": vision, "text_cfg": text, "quick_gelu": request.param}
-    folder = tmp_path_factory.mktemp("architectures")
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(3)
-    model = open_clip.create_model(name).eval()
-    stir(model)
-    return model
+    folder, text = tmp_path_factory.mktemp("architectures"), {"context_length": 77, "vocab_size": 49408}
+    return make_open_clip(name, folder, layers=(5, 4), text=text, quick_gelu=request.param)
 
 
 def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:

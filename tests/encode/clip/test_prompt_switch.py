@@ -47,11 +47,6 @@ def naive_aggregate(attention: Attention, classes: Tensor, prompts: Tensor, clip
     return torch.stack(rows)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("num_prompts", [1, 2, 3])
 def test_the_switch_equals_loops_and_is_its_own_inverse(num_prompts: int) -> None:
     tokens = torch.randn(12, 7, 4)

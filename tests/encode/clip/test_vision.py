@@ -1,18 +1,16 @@
 """The CLIP towers: against open_clip, against loops and properties, and against TempMe's published code."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import open_clip
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
+from tests.encode.tiny import HARSH, MERGING, TEXT, VISION, make_images, make_open_clip, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
@@ -40,11 +38,6 @@ def naive_shift(x: Tensor, num_frames: int, mask: list[bool] | None = None) -> T
                 for token in range(first, x.shape[1], fold):
                     out[frame, token] = x[other, token]
     return out
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @contextmanager
@@ -75,15 +68,8 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Return an open_clip model, and a ``ClipModel`` with its weights."""
     quick_gelu: bool = request.param
     name = f"vidret-towers-{'quick' if quick_gelu else 'plain'}"
-    vision = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 12, "vocab_size": 40, "width": 36, "heads": 3, "layers": 2}
-    config = {"embed_dim": 28, "vision_cfg": vision, "text_cfg": text, "quick_gelu": quick_gelu}
-    folder = tmp_path_factory.mktemp("architectures")
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(3)
-    other = open_clip.create_model(name).eval()
-    stir(other)
+    folder, text = tmp_path_factory.mktemp("architectures"), {"context_length": 12, "vocab_size": 40}
+    other = make_open_clip(name, folder, layers=(3, 2), text=text, quick_gelu=quick_gelu)
     card = Card(
         "clip",
         name,
@@ -275,7 +261,6 @@ def test_frames_do_not_depend_on_requesting_tokens(settings: dict[str, Any], num
 
 
 MASKS = {"end": [10, 11], "middle": [0, 5, 6, 7], "all but one": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]}
-HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
 
 
 @torch.no_grad()

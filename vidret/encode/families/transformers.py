@@ -30,6 +30,8 @@ from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
+logger = logging.getLogger(__name__)
+
 
 class TextSide:
     """The tokenizer and text tower of a model of transformers."""
@@ -188,8 +190,6 @@ def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
     constants = loaded.preprocessing.mean, loaded.preprocessing.std
     return loaded.model_type.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)
 
-
-logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

@@ -17,6 +17,8 @@ from vidret.store.records import DEAD_STATES, SEGMENTS
 from vidret.store.snapshots.changes import LOG
 from vidret.types import NO_TIME, Filters
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Ids = Int64[np.ndarray, " _id"]
 
@@ -174,8 +176,6 @@ def find_schema_checksum(database: Database) -> int:
     sql = f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE {own} ORDER BY type, name"
     return zlib.crc32(json.dumps(database.rows(sql)).encode())
 
-
-logger = logging.getLogger(__name__)
 
 MAX_DIM = 1 << 16
 

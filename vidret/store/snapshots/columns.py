@@ -24,6 +24,8 @@ from vidret.errors import StoreError
 from vidret.store.disk import remove_closed, sync_folder
 from vidret.store.snapshots.changes import Position
 
+logger = logging.getLogger(__name__)
+
 MIN_ROOM = 1024
 
 
@@ -78,8 +80,6 @@ class Columns:
             self._columns[name] = self._columns[name].copy()
         self._columns[name][first : self._num_rows] = values
 
-
-logger = logging.getLogger(__name__)
 
 FILE_NAME, KEY = "snapshot.columns", "columns"  # in the folder of the index, and in the catalog
 VERSION = 3

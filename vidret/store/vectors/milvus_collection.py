@@ -24,6 +24,8 @@ from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import MissingExtraError, StoreError
 
+logger = logging.getLogger(__name__)
+
 MILVUS = "milvus://"
 DEFAULT_FILE = "vectors.milvus.db"  # in the index folder, for an address without a file or server
 FORMS = "milvus://, milvus://FILE.db, milvus://HOST:PORT, milvus://http(s)://HOST:PORT[/DATABASE]"
@@ -97,7 +99,6 @@ STRONG = "Strong"
 PATH_BYTES = WORDS_BYTES = 65_535  # maximum size of a text field
 ANALYZERS = ("whitespace", "standard")  # of stems; milvus-lite has the second one only
 BM25 = {"bm25_k1": 1.2, "bm25_b": 0.75}  # as FTS5
-logger = logging.getLogger(__name__)
 
 Ids = Int64[np.ndarray, " _id"]
 
