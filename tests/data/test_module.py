@@ -17,6 +17,7 @@ from torch import Tensor
 from tests.data.captioned import write_captioned, write_moments, write_numbered
 from tests.data.layered import LayeredFake
 from tests.video.films import read_numbers
+from vidret.data import stages
 from vidret.data.dataset import RetrievalBatch
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import GroundingData, RetrievalData
@@ -363,6 +364,31 @@ def test_grounding_batches_have_queries_into_different_videos(moments: Path, tmp
     again = LayeredFake()
     ready(make_moments(moments, tmp_path, encoder=again))
     assert again.num_frames == again.num_texts == 0
+
+
+def test_grounding_knows_the_bytes_of_its_samples(moments: Path, tmp_path: Path) -> None:
+    data = ready(make_moments(moments, tmp_path))
+    opened = data._opened["train"]
+    read = {sample.query: sample.video for sample in (opened.dataset[row] for row in range(len(data.train.queries)))}
+    for row, query in enumerate(data.train.queries):
+        own = sum(layer.nbytes for layer in read[row].layers)
+        assert own <= opened.sizes[data.train.videos.index(query.video)] < own + 200, "arrays are aligned"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_that_shared_memory_cannot_hold_are_refused_before_the_start(
+    moments: Path, tmp_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ready(make_moments(moments, tmp_path, num_workers=num_workers))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2000))
+    monkeypatch.setattr(stages, "SHARED_MEMORY", tmp_path)
+    if num_workers:
+        with pytest.raises(
+            VidretError, match=r"num_workers or batch_size must be lower: .* up to 0\.0 GB, got 0\.0 GB free"
+        ):
+            data.train_dataloader()
+    else:
+        assert len(data.train_dataloader()) > 0, "nothing is shared"
 
 
 def test_named_encoder_is_loaded_on_the_trainers_device(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from itertools import combinations, combinations_with_replacement, islice
+from itertools import combinations, combinations_with_replacement, islice, pairwise
 
 import numpy as np
 import pytest
@@ -10,15 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vidret.data.sampler import (
-    EvalBatches,
-    Key,
-    TrainBatches,
-    TrainLoader,
-    assign_batches,
-    can_assign,
-    plan_batch_sizes,
-)
+from vidret.data.batch_plans import MAX_BUCKETS, assign_batches, can_assign, plan_batch_sizes, plan_buckets
+from vidret.data.sampler import EvalBatches, Key, TrainBatches, TrainLoader
 from vidret.errors import VidretError
 
 
@@ -135,6 +128,52 @@ def test_processes_get_equal_parts_of_each_batch(num_rows: int, num_ranks: int) 
         assert len(used) == len(set(used)) == num_rows - num_rows % num_ranks
         skipped |= set(range(num_rows)) - set(used)
     assert len(skipped) >= (num_rows % num_ranks > 0) * 2  # different rows in each epoch
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=40),
+    batch_size=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_buckets_hold_each_video_once_in_order_of_length(counts: list[int], batch_size: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 1000, len(counts))
+    buckets = plan_buckets(np.array(counts), lengths, batch_size, 1)
+    assert sorted(np.concatenate(buckets).tolist()) == list(range(len(counts)))
+    assert len(buckets) <= MAX_BUCKETS
+    for shorter, longer in pairwise(buckets):
+        assert lengths[shorter].max() <= lengths[longer].min()
+    if len(buckets) > 1:
+        assert all(len(bucket) >= batch_size for bucket in buckets)
+        rows = sum(sum(counts[video] for video in bucket) * lengths[bucket].max() for bucket in buckets)
+        assert rows < 0.9 * sum(counts) * lengths.max()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_batches_of_buckets_are_padded_little(num_ranks: int) -> None:
+    """As in TACoS: few videos of very different lengths, with a hundred queries each."""
+    rng = np.random.default_rng(0)
+    videos = rng.permutation(np.repeat(np.arange(75), 40)).tolist()
+    lengths = np.sort(rng.lognormal(5, 0.7, 75).astype(int))[rng.permutation(75)]
+    padding = []
+    for given_lengths in (None, lengths.tolist()):
+        samplers = [
+            TrainBatches(videos, 32, lengths=given_lengths, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)
+        ]
+        batches = [[row for part in parts for row in part] for parts in zip(*map(rows, samplers), strict=True)]
+        assert len(batches) == len(samplers[0]) <= 3000 // 32 + 2
+        used = [row for batch in batches for row in batch]
+        assert len(used) == len(set(used)) >= 3000 - 2 * num_ranks
+        assert all(len({videos[row] for row in batch}) == len(batch) for batch in batches)
+        padding.append(sum(len(batch) * max(lengths[videos[row]] for row in batch) for batch in batches))
+        samplers[0].epoch = 1
+        assert rows(samplers[0]) != [batch[: len(part)] for batch, part in zip(batches, rows(samplers[0]), strict=True)]
+    assert padding[1] < 0.7 * padding[0]
+
+
+def test_videos_of_one_length_are_in_one_bucket() -> None:
+    videos = shuffled_videos(*(3,) * 90)
+    equal = TrainBatches(videos, 8, lengths=[100 + video % 7 for video in range(90)])
+    assert rows(equal) == rows(TrainBatches(videos, 8))
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])

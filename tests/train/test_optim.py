@@ -294,11 +294,11 @@ def test_number_of_operations_does_not_grow_with_the_number_of_weights() -> None
     assert counts[0] == counts[1] < 30
 
 
-class CountOperations(TorchDispatchMode):
+class CountOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of PyTorch in its context."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.num = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,11 +10,13 @@ training split. The loaders shard their data over processes themselves, and chec
 from dataclasses import replace
 from pathlib import Path
 
+from torch.utils.data import Dataset
+
 from vidret.data.augment import Augmentation
 from vidret.data.benchmarks.splits import drop_unreadable, find_video_spans
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
-from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset
+from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, Sample
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
 from vidret.data.records import Split
@@ -146,10 +148,11 @@ class RetrievalData(SplitData):
             num_words=self._num_words,
             first_sentences=self._first_sentences and training,
         )
+        sizes = [3 * sampling.num_frames * self._resize.crop**2] * len(kept.videos)
+        dataset: Dataset[Sample] = GalleryDataset(kept, source)
         if training:
             dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed)
-            return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions)
-        return OpenedSplit(split=kept, dataset=GalleryDataset(kept, source), collate=collate_captions)
+        return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions, sizes=sizes)
 
     def _open_cache(self, folder: str, training: bool) -> FramesCache:
         return FramesCache(folder, self._sampling if training else self._eval_sampling, self._resize)
@@ -158,7 +161,8 @@ class RetrievalData(SplitData):
 class GroundingData(SplitData):
     """Labelled queries into long videos in ``GroundingBatch``, with cached layers of a frozen encoder.
 
-    No training batch has two queries into one video, since a contrastive loss may treat them as negatives.
+    No training batch has two queries into one video, since a contrastive loss may treat them as negatives. Videos of
+    very different lengths are in different batches, which are padded to the longest; see ``plan_buckets``.
 
     Args:
         name: A benchmark, or ``moments`` for custom moments; see ``read_split``.
@@ -255,7 +259,8 @@ class GroundingData(SplitData):
             long_enough = {video_id for video_id, known in facts.items() if known["duration"] >= self._min_seconds}
             kept = self._keep_trainable(kept, long_enough)
         dataset = LabelledVideos(kept, cache, keys, fps=self._fps, saliency_range=self._range)
-        return OpenedSplit(split=kept, dataset=dataset, collate=collate)
+        sizes = [cache.shards.num_bytes(keys[video_id]) for video_id in kept.videos]
+        return OpenedSplit(split=kept, dataset=dataset, collate=collate, sizes=sizes)
 
     def _keep_trainable(self, split: Split, long_enough: set[str]) -> Split:
         """Return a split without queries into videos that are too short. Queries without labels are refused."""

@@ -14,78 +14,8 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import DataLoader
 
+from vidret.data.batch_plans import assign_batches, plan_batch_sizes, plan_buckets
 from vidret.errors import VidretError
-
-
-def plan_batch_sizes(
-    counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
-) -> Int64[np.ndarray, " batch"]:
-    """Return the sizes of the smallest possible number of batches.
-
-    Sizes are at most ``batch_size``, multiples of ``num_ranks``, and nearly equal. Rows can be assigned to them without
-    two of one video in a batch (Gale-Ryser theorem).
-
-    Raises:
-        VidretError: No sizes satisfy these conditions.
-    """
-    units = int(counts.sum()) // num_ranks
-    largest = int(counts.max())
-    for num_batches in range(max(-(-units * num_ranks // batch_size), min(largest, units)), units + 1):
-        quotient, remainder = divmod(units, num_batches)
-        sizes = num_ranks * np.where(np.arange(num_batches) < remainder, quotient + 1, quotient)
-        if can_assign(counts, sizes):
-            return sizes.astype(np.int64)
-    raise VidretError(
-        f"rows must come from more videos for {num_ranks} processes, got {largest} of {counts.sum()} rows from one"
-    )
-
-
-def can_assign(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
-    """Whether rows can be assigned to batches of these sizes, regardless of which rows are skipped (Gale-Ryser)."""
-    num_rows = np.cumsum(np.sort(counts)[::-1])  # of the k videos with the most rows
-    num_videos = np.arange(1, len(counts) + 1)
-    ascending = np.sort(sizes)
-    # The sum over batches of min(size, k), for each number k of videos.
-    num_small = np.searchsorted(ascending, num_videos, side="right")
-    capacity = np.concatenate([[0], np.cumsum(ascending)])[num_small] + num_videos * (len(sizes) - num_small)
-    return bool((np.minimum(num_rows, sizes.sum()) <= capacity).all())
-
-
-def assign_batches(
-    counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"], rng: np.random.Generator
-) -> Int64[np.ndarray, " row"]:
-    """Return a batch for each row, video by video, with different batches for the rows of a video.
-
-    Each row goes to a batch with the most free slots, chosen at random among equals. This greedy choice succeeds
-    whenever an assignment exists.
-
-    Raises:
-        ValueError: There is no such assignment.
-    """
-    # pools[n] holds the batches with n free slots, in random order.
-    pools: list[list[int]] = [np.flatnonzero(sizes == num_free).tolist() for num_free in range(int(sizes.max()) + 1)]
-    for pool in pools:
-        rng.shuffle(pool)
-    draws = iter(rng.random(int(counts.sum())).tolist())
-    assigned: list[int] = []
-    for count in counts.tolist():
-        num_free, chosen = len(pools) - 1, list[tuple[int, int]]()
-        while len(chosen) < count:
-            while num_free > 0 and not pools[num_free]:
-                num_free -= 1
-            if num_free == 0:
-                raise ValueError(f"counts and sizes must allow an assignment, got {counts.tolist()}, {sizes.tolist()}")
-            chosen.append((pools[num_free].pop(), num_free))
-        for batch, num_free in chosen:  # each has one slot less now: insert it at random into the pool below
-            pool = pools[num_free - 1]
-            position = int(next(draws) * (len(pool) + 1))
-            pool.append(batch)
-            pool[position], pool[-1] = pool[-1], pool[position]
-        while len(pools) > 1 and not pools[-1]:
-            pools.pop()
-        assigned += [batch for batch, _ in chosen]
-    return np.array(assigned, dtype=np.int64)
-
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +34,8 @@ class TrainBatches:
     own. They are hard negatives where neighbours are cut from one film or are made to differ in little. The neighbour
     with the fewest rows determines how many of each are used per epoch, and incomplete groups are skipped.
 
+    Videos of very different lengths are in different batches, if ``lengths`` are given.
+
     The order depends only on the seed and the epoch. Iteration starts at ``position`` and does not move it, since
     workers prefetch; ``advance`` does.
 
@@ -117,6 +49,7 @@ class TrainBatches:
         videos: Sequence[int],
         batch_size: int,
         *,
+        lengths: Sequence[int] | None = None,
         neighbours: int = 1,
         seed: int = 0,
         rank: int = 0,
@@ -127,6 +60,8 @@ class TrainBatches:
         Args:
             videos: Index of the video of each row.
             batch_size: Rows per batch, over all processes.
+            lengths: Length of each video, in any unit; videos of very different ones are in different batches, which
+                are padded to the longest. See ``plan_buckets``. None: they all have one length.
             neighbours: Number of consecutive videos that share a batch, always within one process.
             seed: Seed of the order.
             rank: Index of this process.
@@ -144,20 +79,27 @@ class TrainBatches:
         self._videos = np.asarray(videos, dtype=np.int64)
         self._neighbours, self._seed, self._rank, self._num_ranks = neighbours, seed, rank, num_ranks
         self._settings = [len(videos), batch_size, num_ranks, seed, neighbours]
-        counts = np.bincount(group_neighbours(self._videos, neighbours, np.random.default_rng(seed))[0])
+        groups, rows = group_neighbours(self._videos, neighbours, np.random.default_rng(seed))
+        counts, size = np.bincount(groups), batch_size // neighbours
         if counts.sum() < num_ranks:
             raise VidretError(f"rows must be at least one for each of {num_ranks} processes, got {counts.sum()}")
-        self._sizes = plan_batch_sizes(counts, batch_size // neighbours, num_ranks)
-        if len(self._sizes) > -(-int(counts.sum()) // (batch_size // neighbours)):
+        self._buckets = [np.arange(len(counts))]
+        if lengths is not None:
+            longest = np.zeros(len(counts), dtype=np.int64)
+            np.maximum.at(longest, groups, np.asarray(lengths, dtype=np.int64)[self._videos[rows]].max(axis=1))
+            self._buckets = [np.sort(bucket) for bucket in plan_buckets(counts, longest, size, num_ranks)]
+        self._settings.append(len(self._buckets))
+        self._sizes = [plan_batch_sizes(counts[bucket], size, num_ranks) for bucket in self._buckets]
+        if len(self._buckets) == 1 and len(self) > -(-int(counts.sum()) // size):
             logger.warning(
                 "batches have %d rows, not %d, because one video has %d of the %d rows",
-                *(self._sizes.max() * neighbours, batch_size, counts.max(), len(videos)),
+                *(self._sizes[0].max() * neighbours, batch_size, counts.max(), len(videos)),
             )
         self.epoch = self.position = 0
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
-        return len(self._sizes)
+        return sum(map(len, self._sizes))
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield this process's part of each remaining batch of the epoch."""
@@ -183,16 +125,29 @@ class TrainBatches:
             VidretError: The position is within an epoch whose order would be different now.
         """
         if state["position"] and state["of"] != self._settings:
-            names = ("rows", "batch_size", "processes", "seed", "neighbours")
+            names = ("rows", "batch_size", "processes", "seed", "neighbours", "buckets")
             saved, current = (", ".join(map("{} {}".format, names, values)) for values in (state["of"], self._settings))
             raise VidretError(f"training stopped within an epoch must resume with {saved}, got {current}")
         self.epoch, self.position = state["epoch"], state["position"]
 
-    def _assign_rows(self, epoch: int) -> list[Int64[np.ndarray, "unit neighbour"]]:
+    def _assign_rows(self, epoch: int) -> list[Int64[np.ndarray, "_unit neighbour"]]:
         """Return the rows of each batch."""
         rng = np.random.default_rng((self._seed, epoch))
         groups, rows = group_neighbours(self._videos, self._neighbours, rng)
-        sizes = rng.permutation(self._sizes)
+        batches: list[Int64[np.ndarray, "_unit neighbour"]] = []
+        for bucket, sizes in zip(self._buckets, self._sizes, strict=True):
+            own = np.flatnonzero(np.isin(groups, bucket))
+            batches += self._assign_units(np.searchsorted(bucket, groups[own]), rows[own], rng.permutation(sizes), rng)
+        return batches if len(self._buckets) == 1 else [batches[index] for index in rng.permutation(len(batches))]
+
+    def _assign_units(
+        self,
+        groups: Int64[np.ndarray, " unit"],
+        rows: Int64[np.ndarray, "unit neighbour"],
+        sizes: Int64[np.ndarray, " batch"],
+        rng: np.random.Generator,
+    ) -> list[Int64[np.ndarray, "_unit neighbour"]]:
+        """Return the rows of batches of some sizes, given units whose groups are numbered without gaps."""
         num_skipped = len(groups) - int(sizes.sum())
         used = np.sort(rng.permutation(len(groups))[num_skipped:])
         counts = np.bincount(groups[used], minlength=int(groups.max()) + 1)
@@ -216,7 +171,7 @@ def group_neighbours(
     """
     order = np.lexsort((rng.random(len(videos)), videos))
     rows_by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1)
-    units: list[Int64[np.ndarray, "unit neighbour"]] = []
+    units: list[Int64[np.ndarray, "_unit neighbour"]] = []
     for _, group in groupby(rows_by_video, key=lambda rows: videos[rows[0]] // neighbours):
         members = list(group)
         if len(members) == neighbours:

@@ -1,7 +1,9 @@
 """Lightning data module base: the splits of each stage, their loaders, and the state for resuming."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -13,14 +15,38 @@ from vidret.data.sampler import EvalBatches, ShardLoader, TrainBatches, TrainLoa
 from vidret.devices import choose_device
 from vidret.errors import VidretError
 
+PREFETCH = 2  # batches per worker
+SHARED_MEMORY = Path("/dev/shm")  # in which workers leave batches, on Linux
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenedSplit:
-    """A split whose videos can all be read, with its samples and their collate function."""
+    """A split whose videos can all be read, with its samples and their collate function.
+
+    Attributes:
+        split: The split.
+        dataset: Its samples.
+        collate: Makes a batch of samples.
+        sizes: Bytes that each video takes in a batch, without padding.
+    """
 
     split: Split
     dataset: Dataset[Any]
     collate: Callable[[Any], Any]
+    sizes: Sequence[int]
+
+
+def check_shared_memory(num_bytes: int) -> None:
+    """Check that shared memory has room for the batches that workers load ahead; without, a worker would be killed.
+
+    Raises:
+        VidretError: It has too little.
+    """
+    if SHARED_MEMORY.is_dir() and num_bytes > (free := shutil.disk_usage(SHARED_MEMORY).free):
+        raise VidretError(
+            f"num_workers or batch_size must be lower: the batches that are loaded ahead take up to "
+            f"{num_bytes / 1e9:.1f} GB, got {free / 1e9:.1f} GB free in {SHARED_MEMORY}"
+        )
 
 
 class SplitData(lightning.LightningDataModule):
@@ -119,6 +145,7 @@ class SplitData(lightning.LightningDataModule):
         batches = TrainBatches(
             [index_of_video[row.video] for row in rows],
             self._batch_size,
+            lengths=opened.sizes,
             neighbours=self._neighbours,
             seed=self._seed,
             rank=rank,
@@ -126,7 +153,7 @@ class SplitData(lightning.LightningDataModule):
         )
         if self._loader_state is not None:
             batches.load_state_dict(self._loader_state)
-        self._loader = TrainLoader(self._make_loader(opened, batches), batches)
+        self._loader = TrainLoader(self._make_loader(opened, batches, self._batch_size // num_ranks), batches)
         self._open_loaders.append(self._loader)
         return self._loader
 
@@ -179,15 +206,20 @@ class SplitData(lightning.LightningDataModule):
         rank, num_ranks = self._find_rank()
         num_items = len(opened.dataset)  # type: ignore[arg-type]
         batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
-        self._open_loaders.append(ShardLoader(self._make_loader(opened, batches)))
+        self._open_loaders.append(ShardLoader(self._make_loader(opened, batches, self._eval_batch_size)))
         return self._open_loaders[-1]
 
-    def _make_loader(self, opened: OpenedSplit, batches: TrainBatches | EvalBatches) -> DataLoader[Any]:
+    def _make_loader(
+        self, opened: OpenedSplit, batches: TrainBatches | EvalBatches, batch_size: int
+    ) -> DataLoader[Any]:
+        if self._num_workers:
+            check_shared_memory(PREFETCH * self._num_workers * batch_size * max(opened.sizes, default=0))
         return DataLoader(
             opened.dataset,
             batch_sampler=batches,
             collate_fn=opened.collate,
             num_workers=self._num_workers,
+            prefetch_factor=PREFETCH if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
             pin_memory=self.find_device().startswith("cuda"),
         )

@@ -83,6 +83,10 @@ class ArrayShards:
         """Return the JSON values stored with an entry."""
         return self._entries[key].facts
 
+    def num_bytes(self, key: str) -> int:
+        """Return the size of an entry's arrays."""
+        return self._entries[key].num_bytes
+
     def read(self, key: str) -> dict[str, np.ndarray]:
         """Return an entry's arrays as read-only views of the memory-mapped data.
 
