@@ -319,3 +319,12 @@ def test_dual_softmax_ranks_equal_published_code(retrieval: Retrieval) -> None:
     retrieval.check(dual_softmax(logits), expected["t2v"])
     retrieval.check(dual_softmax(logits.T), expected["v2t"])
     retrieval.check(dual_softmax(logits).T, expected["v2t_if_transposed_t2v"])
+
+
+def test_a_video_is_active_if_enough_queries_rank_it_first() -> None:
+    bank = torch.from_numpy(np.random.default_rng(0).standard_normal((12, 5)))
+    firsts = [int(row.argmax()) for row in bank]
+    for min_queries in (1, 3, 5):
+        active = qb_norm(bank, beta=70.0, min_queries=min_queries).active
+        assert active is not None
+        assert active.tolist() == [firsts.count(video) >= min_queries for video in range(5)]

@@ -116,8 +116,8 @@ def test_page_has_the_content_of_the_report(pages: dict[str, str], searched: tup
     assert f"torch {facts['versions']['torch']}" in texts
     plain = facts["results"]["rows"][0]
     row = texts.index("plain")
-    numbers = [text for text in texts[row + 1 :] if text.strip()][:5]
-    assert numbers == [f"{plain[name]:.1f}" for name in ("R@1", "R@5", "R@10", "MdR", "MnR")]
+    numbers = [text for text in texts[row + 1 :] if text.strip()][:6]
+    assert numbers == [f"{plain[name]:.1f}" for name in ("R@1", "R@5", "R@10", "R-Sum", "MdR", "MnR")]
 
 
 # Worst queries

@@ -13,18 +13,21 @@ import torch
 
 from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run, write_rows
-from tests.fakes import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import find_videos
+from vidret.encode.encoder import Encoder
+from vidret.encode.names import WHOLE
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate import retrieval
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
 from vidret.metrics.retrieval import Row, evaluate, evaluate_calibrated, evaluate_dual_softmax
+from vidret.types import Sampling
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments, nearest
@@ -96,10 +99,14 @@ def test_rows_equal_the_metrics_of_the_matrix(report: dict[str, Any], matrix: np
     def balance(bank_scores: torch.Tensor) -> Any:
         return sk_norm(bank_scores, temperature=0.05)
 
+    def as_glscl(bank_scores: torch.Tensor) -> Any:
+        return qb_norm(bank_scores, beta=70.0, min_queries=3)
+
     expected = [
         *evaluate(scores, truth),
         evaluate_calibrated("SK-norm", "t2v", [(scores, bank_scores)], balance, truth, bank=label),
         evaluate_calibrated("QB-norm", "t2v", [(scores, bank_scores)], qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm, as GLSCL has it", "t2v", [(scores, bank_scores)], as_glscl, truth, bank=label),
         *(evaluate_dual_softmax(direction, 100 * scores, truth) for direction in ("t2v", "v2t")),
     ]
     assert sum(text in {text for _, _, text in QUERIED} for text in BANK) == 3
@@ -143,6 +150,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
     assert (model["name"], model["fingerprint"], model["dim"], model["card"]) == ("colours", "colours-cut", 3, None)
     assert (model["num_frames"], model["fps"], model["segments"]) == (4, 1.0, "following shots")
     assert model["num_segments"] == 7, "copies are stored once"
+    assert report["settings"].pop("seconds_per_pair") > 0
     assert report["settings"] == {
         "rerank": "none",
         "levels": {"frames": 1.0},
@@ -321,7 +329,7 @@ def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
     for levels in (scores, bank_scores):
         levels[TOTAL] = levels["coarse"] + np.float32(0.5) * levels["fine"]
     truth = np.sort(rng.integers(0, 6, 9))
-    row, other = correct(cast(Ranker, Weighted()), scores, bank_scores, truth, "a bank")
+    row, coarse, fine, *others = correct(cast(Ranker, Weighted()), scores, bank_scores, truth, "a bank")
     expected = []
     for text in range(9):
         corrected = []
@@ -334,4 +342,36 @@ def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
         expected.append(rank_naively(corrected, int(truth[text])))
     assert row.metrics.ranks.mean.tolist() == expected
     assert expected != [rank_naively(list(line), int(own)) for line, own in zip(scores[TOTAL], truth, strict=True)]
-    assert (row.label, row.bank, other.label, other.bank) == ("SK-norm", "a bank", "QB-norm", "a bank")
+    assert [each.label for each in (row, *others)] == ["SK-norm", "QB-norm", "QB-norm, as GLSCL has it"]
+    for level, name in ((coarse, "coarse"), (fine, "fine")):
+        assert level.label == f"SK-norm, level {name}"
+        balanced = sk_norm(torch.from_numpy(bank_scores[name]), temperature=0.2).correct(torch.from_numpy(scores[name]))
+        assert level.metrics.ranks.mean.tolist() == [
+            rank_naively(line, int(own)) for line, own in zip(balanced.tolist(), truth, strict=True)
+        ]
+    assert {each.bank for each in (row, coarse, fine, *others)} == {"a bank"}
+
+
+def test_a_trained_ranker_has_a_row_for_each_level_and_for_poolings(
+    searched: Searched, world: Path, tmp_path: Path
+) -> None:
+    index = ("--index", tmp_path / "index", "--rerank", "ucofia", "--out", tmp_path / "out", "--workers", 1)
+    answer = run("eval", "retrieval", "--videos", world, *index, load=load_patches)
+    assert answer.code == 0, answer.err
+    report = read(tmp_path / "out" / "report.json")
+    labels = [row["label"] for row in report["results"]["rows"] if row["direction"] == "t2v"]
+    levels = [f"plain, level {name}" for name in report["settings"]["levels"]]
+    assert len(levels) > 1
+    assert labels == ["plain", *levels, "plain, rerank mean", "plain, rerank none", "dual softmax"]
+    assert report["settings"]["seconds_per_pair"] > 0
+    alone = run("eval", "retrieval", "--videos", world, *index[:2], "--rerank", "mean", *index[4:], load=load_patches)
+    assert alone.code == 0, alone.err
+    rows = {row["label"]: row for row in report["results"]["rows"] if row["direction"] == "t2v"}
+    mean = read(tmp_path / "out" / "report.json")["results"]["rows"][0]
+    assert {**rows["plain, rerank mean"], "label": "plain"} == mean
+
+
+def load_patches(name: str = "starter", **_: Any) -> Encoder:
+    encoder = PatchEncoder()
+    encoder.sampling = Sampling(num_frames=4, fps=1.0, whole=name.endswith(WHOLE))
+    return encoder

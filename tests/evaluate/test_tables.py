@@ -33,7 +33,7 @@ def test_rows_are_sorted_by_direction_with_bounds_of_ties() -> None:
     rows = [row.to_dict() for row in evaluate(scores)]
     corrected = {**rows[0], "label": "SK-norm", "bank": "9 queries of train"}
     columns, lines = tabulate_rows([rows[1], rows[0], corrected])
-    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "MdR", "MnR", "bank"]
+    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "R-Sum", "MdR", "MnR", "bank"]
     assert [line[:3] for line in lines] == [
         ["text to video", "plain", "66.7"],
         ["", "  optimistic ties", "100.0"],
@@ -47,8 +47,8 @@ def test_rows_are_sorted_by_direction_with_bounds_of_ties() -> None:
     ]
     assert [line[-1] for line in lines] == ["", "", "", "9 queries of train", *[""] * 5]
     columns, lines = tabulate_rows([evaluate(np.eye(60))[0].to_dict()])
-    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "R@50", "MdR", "MnR"]
-    assert lines == [["text to video", "plain", "100.0", "100.0", "100.0", "100.0", "1.0", "1.0"]]
+    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "R@50", "R-Sum", "MdR", "MnR"]
+    assert lines == [["text to video", "plain", "100.0", "100.0", "100.0", "100.0", "300.0", "1.0", "1.0"]]
 
 
 def test_moments_have_a_line_per_length_range() -> None:

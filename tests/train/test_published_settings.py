@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,10 @@ from vidret.align.glscl import ConceptAligner
 from vidret.data.benchmarks.splits import keep_domain
 from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
 from vidret.data.records import LabelledQuery, Split
+from vidret.encode.clip.model import Card, measure_cost
 from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.clip.text import TextShape
+from vidret.encode.clip.vision import VisionShape
 from vidret.errors import VidretError
 from vidret.train.optim import parameter_groups
 from vidret.types import Resize, Sampling
@@ -108,3 +111,14 @@ def test_a_whole_video_ends_where_its_captions_do(tmp_path: Path) -> None:
             (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
         assert segment.end == 5.0
         assert segment.frames.times.max() < 5.0
+
+
+def test_the_cost_of_tempme_is_the_published_one() -> None:
+    vision = VisionShape(image_size=224, patch=32, width=768, layers=12, heads=12, dim=512)
+    text = TextShape(context=77, vocabulary=49408, width=512, layers=12, heads=8, dim=512)
+    plain = Card("clip", "ViT-B-32", vision, text)
+    tempme = replace(plain, merging=MergeSchedule(), lora_rank=8)
+    costs = [measure_cost(card) for card in (plain, tempme)]
+    assert [cost.output_tokens for cost in costs] == [600, 97]
+    assert [cost.num_added for cost in costs] == [0, 507_648]
+    assert [cost.video_gmacs for cost in costs] == pytest.approx([52.9, 34.8], rel=0.005)

@@ -91,7 +91,9 @@ def balance_columns(
     return potentials
 
 
-def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1) -> HubnessCorrection:
+def qb_norm(
+    bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1, min_queries: int = 1
+) -> HubnessCorrection:
     """Compute the dynamic inverted softmax.
 
     The published score of a corrected query is exp(beta * score) / sum over the bank of exp(beta * bank score). This is
@@ -101,7 +103,8 @@ def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 
     Args:
         bank: Scores of the bank's queries for the videos.
         beta: Inverse temperature; 20 as published, for cosines.
-        k: A video is active if it is among the top k of some query, ties included.
+        k: A video is active if it is among the top k of enough queries, ties included.
+        min_queries: How many queries are enough; GLSCL's published results are with 3, and with a beta of 70.
 
     Raises:
         ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
@@ -114,7 +117,7 @@ def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 
         raise ValueError(f"beta must be positive and finite, got {beta}")
     if not 1 <= k <= bank.shape[1]:
         raise ValueError(f"k must be in 1..{bank.shape[1]}, the number of videos, got {k}")
-    active = (bank >= bank.topk(k, dim=1).values[:, -1:]).any(0)
+    active = (bank >= bank.topk(k, dim=1).values[:, -1:]).sum(0) >= min_queries
     return HubnessCorrection(-(beta * bank).logsumexp(0) / beta, active, len(bank))
 
 

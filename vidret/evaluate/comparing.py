@@ -226,8 +226,8 @@ PROTOCOL = (
     "Each video is one segment. Its frames are the closest to the start of each second, reduced evenly to the model's "
     "number; each is resized as the model was trained. A video's vector is the mean of its frames' vectors, or the "
     "model's own for videos. Captions are encoded as they are, besides the model's own prompts. A score is a cosine; "
-    "nothing is reranked, and no hubness is corrected. Of ties, the mean rank counts; a tie for first place is no hit "
-    "at 1. From video to text, the best caption of a video counts."
+    "nothing is reranked, and no hubness is corrected. Of ties, the mean rank counts. "
+    "From video to text, the best caption of a video counts."
 )
 MAIN = "R@1"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.data.records import Split, find_videos
+from vidret.encode.clip.model import measure_cost
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery
@@ -96,6 +97,7 @@ def describe_model(engine: Engine) -> Mapping[str, Any]:
         "dim": encoder.dim,
         "method": getattr(card, "method", encoder.name),
         "card": asdict(card) if card is not None else None,
+        "cost": asdict(measure_cost(card)) if card is not None else None,
         "num_frames": sampling.num_frames,
         "fps": sampling.fps,
         "segments": _describe_cuts(sampling, info),

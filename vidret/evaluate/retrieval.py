@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from vidret.align.calibration import qb_norm, sk_norm
-from vidret.channels.picture.ranking import Ranker
+from vidret.channels.picture.ranking import MEAN, NONE, Ranker
 from vidret.channels.picture.reranking import TOTAL, sum_levels
 from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
@@ -22,6 +23,7 @@ from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import (
     CUTS,
+    PLAIN,
     Direction,
     Row,
     evaluate,
@@ -33,6 +35,7 @@ from vidret.video.scan import scan
 
 SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10
+DIRECTIONS: tuple[Direction, ...] = ("t2v", "v2t")
 MEMORY = 16 << 30  # limit in bytes for scores and the copies that corrections make of them
 AT_ONCE = 4096  # texts whose embeddings are in memory at a time
 
@@ -107,10 +110,13 @@ def evaluate_retrieval(
     ranker = engine.choose_ranker(rerank)
     texts = [caption.text for caption in captions] + list(bank.texts if bank is not None else ())
     paths = [gallery.files[video_id] for video_id in video_ids]
+    scoring = time.perf_counter()
     scores = score_texts(engine, texts, paths, rerank, on_progress)
+    pair_s = (time.perf_counter() - scoring) / (len(texts) * len(paths))
     truth = np.array([columns[caption.video] for caption in captions])
     own = {name: level[: len(captions)] for name, level in scores.items()}
     rows = list(evaluate(own[TOTAL], truth))
+    rows += rate_parts(engine, ranker, own, truth, texts[: len(captions)], paths)
     if bank is not None:
         bank_scores = {name: level[len(captions) :] for name, level in scores.items()}
         rows += correct(ranker, own, bank_scores, truth, bank.describe({caption.text for caption in captions}))
@@ -131,7 +137,7 @@ def evaluate_retrieval(
         split=note_partial_captions(split, captions, engine.encoder.sampling.until_s),
         gallery=gallery,
         model=describe_model(engine),
-        settings=_describe_settings(ranker, bank, video_bank),
+        settings=_describe_settings(ranker, bank, video_bank) | {"seconds_per_pair": pair_s},
         results=results,
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
@@ -158,6 +164,29 @@ def check_banks(ranker: Ranker, split: Split, videos: Path, *, bank: Bank | None
 def _check_memory(ranker: Ranker, num_texts: int, num_videos: int) -> None:
     if 4 * 2 * (len(ranker.weights) + 1) * num_texts * num_videos > MEMORY:
         raise VidretError(f"scores must fit into {MEMORY >> 30} GiB, got {num_texts} texts and {num_videos} videos")
+
+
+POOLINGS = (MEAN, NONE)  # rerankers without weights, whose rows stand beside those of a trained one
+
+
+def rate_parts(
+    engine: Engine,
+    ranker: Ranker,
+    scores: Levels,
+    truth: Int64[np.ndarray, " text"],
+    texts: Sequence[str],
+    paths: Sequence[Path],
+) -> list[Row]:
+    """Return the plain rows of each level of a ranker without the others, and of poolings without a trained ranker."""
+    found = {f"level {name}": scores[name] for name in ranker.weights if len(ranker.weights) > 1}
+    for name in POOLINGS:
+        if name != ranker.name and len(ranker.weights) > 1:
+            found[f"rerank {name}"] = score_texts(engine, texts, paths, name)[TOTAL]
+    rows = []
+    for name, level in found.items():
+        ranks = rank_matrix(level, truth)
+        rows += [make_row(f"{PLAIN}, {name}", direction, ranks, CUTS) for direction in DIRECTIONS]
+    return rows
 
 
 def choose_captions(split: Split, gallery: Gallery) -> tuple[list[str], list[Caption]]:
@@ -214,6 +243,8 @@ def correct(
 ) -> list[Row]:
     """Return the rows with hubness correction: SK-norm of each level, as in a calibrated search, and QB-norm of all.
 
+    GLSCL's QB-norm has a beta of 70, and corrects videos (texts) that are the best of 3 (5) queries of the bank.
+
     Args:
         ranker: The ranker of the scores.
         scores: (text, video) by level, and in total.
@@ -222,7 +253,7 @@ def correct(
         label: Description of the bank.
         direction: "t2v" corrects videos, "v2t" texts.
     """
-    levels = {}
+    levels, rows = {}, []
     for name in ranker.weights:
         bank_level, level = (
             torch.from_numpy(by_level[name] if direction == "t2v" else by_level[name].T)
@@ -230,11 +261,16 @@ def correct(
         )
         corrected = sk_norm(bank_level, temperature=ranker.temperature).correct(level).numpy()
         levels[name] = corrected if direction == "t2v" else corrected.T
+        if len(ranker.weights) > 1:
+            rows.append(make_row(f"SK-norm, level {name}", direction, rank_matrix(levels[name], truth), CUTS, label))
     ranks = rank_matrix(sum_levels(levels, ranker), truth)
     totals = [(scores[TOTAL], bank_scores[TOTAL])]
+    glscl_qb_norm = partial(qb_norm, beta=70.0, min_queries=3 if direction == "t2v" else 5)
     return [
         make_row("SK-norm", direction, ranks, CUTS, label),
+        *rows,
         evaluate_calibrated("QB-norm", direction, totals, qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm, as GLSCL has it", direction, totals, glscl_qb_norm, truth, bank=label),
     ]
 
 

@@ -13,7 +13,7 @@ OWN = ("captions", "moments", "queries")
 NUM_LISTED = 5  # missing videos listed by name
 
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
-RETRIEVAL = ("R@1", "R@5", "R@10", "R@50", "MdR", "MnR")
+RETRIEVAL = ("R@1", "R@5", "R@10", "R@50", "R-Sum", "MdR", "MnR")
 BY_KIND = ("R@1", "R@10", "R1@0.5", "hit@1", "nothing")
 CORPUS = {"VCMR": "correct span of the correct video", "SVMR": "correct span, among those of the correct video"}
 VERDICTS = {
@@ -32,11 +32,22 @@ def describe_report(report: Facts) -> Iterator[str]:
     yield f"{texts}, {data['num_found']} of {data['num_videos']} videos"
     by = f"scored by {settings['rerank']}" if "rerank" in settings else f"found by {settings.get('by')}"
     yield f"model {model['name']}, segments {model['segments']}, {by}"
+    if cost := model.get("cost"):
+        yield describe_cost(cost, settings.get("seconds_per_pair"))
     if report["seconds"]:
         yield ", ".join(f"{step} {format_time(seconds)}" for step, seconds in report["seconds"].items())
     yield from describe_missing(data)
     for note in data["notes"]:
         yield f"note: {note}"
+
+
+def describe_cost(cost: Facts, pair_s: float | None) -> str:
+    """Return a line about what a model computes, how large it is, and how long it takes to score a pair."""
+    millions = f"{cost['num_parameters'] / 1e6:.1f} M parameters"
+    added = f", {cost['num_added'] / 1e6:.2f} M of them added to CLIP" if cost["num_added"] else ""
+    pair = f", {1e6 * pair_s:.3g} us a pair" if pair_s is not None else ""
+    tokens = f"{cost['output_tokens']} output tokens"
+    return f"{cost['video_gmacs']:.1f} billion multiply-adds and {tokens} a video, {millions}{added}{pair}"
 
 
 def name_data(data: Facts) -> str:

@@ -23,9 +23,10 @@ Direction: TypeAlias = Literal["t2v", "v2t"]
 CUTS = (1, 5, 10, 50)
 PLAIN = "plain"
 TIES = (
-    "Equal scores share their mean rank. R@K: percentage of ranks below K + 1; R@1: percentage of ranks equal to 1, so "
-    "a tie for first place is not a hit. For an even number of ranks, MdR is the mean of the middle two and MdR_lower "
-    "the lower one. Ranks count from 1."
+    "Ties by mean rank: equal scores share their mean rank. R@K: percentage of ranks of at most K, for each K, so that "
+    "two answers that share the places K and K + 1 are misses. R-Sum: R@1 + R@5 + R@10. nDCG@10: mean of 100 / log2(1 "
+    "+ rank) of the ranks up to 10, with one correct answer. For an even number of ranks, MdR is the mean of the "
+    "middle two and MdR_lower the lower one. Ranks count from 1."
 )
 
 
@@ -40,6 +41,8 @@ class Summary:
             multi-caption code.
         mean_rank: The mean.
         geometric_mean: The cube root of R@1 * R@5 * R@10.
+        recall_sum: R@1 + R@5 + R@10 (R-Sum).
+        gain: nDCG@10 in percent, the main score of MTEB, with one correct answer for each query.
     """
 
     recalls: dict[int, float]
@@ -47,6 +50,8 @@ class Summary:
     lower_median_rank: float
     mean_rank: float
     geometric_mean: float
+    recall_sum: float
+    gain: float
 
     def to_dict(self) -> dict[str, float]:
         """Return the metrics by the names used in papers."""
@@ -56,6 +61,8 @@ class Summary:
             "MdR_lower": self.lower_median_rank,
             "MnR": self.mean_rank,
             "geometric_mean": self.geometric_mean,
+            "R-Sum": self.recall_sum,
+            "nDCG@10": self.gain,
         }
 
 
@@ -101,11 +108,11 @@ class Row:
     bank: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that corrected rows name their bank, and plain rows have none."""
-        if not self.label or (self.label == PLAIN) != (self.bank is None) or self.bank == "":
+        """Check that corrected rows name their bank, and plain rows have none, such as those of one level."""
+        if not self.label or self.label.startswith(PLAIN) != (self.bank is None) or self.bank == "":
             raise ValueError(
-                f"bank must be None for the label {PLAIN!r} and named for any other, got {self.label!r} and "
-                f"{self.bank!r}"
+                f"bank must be None for a label that begins with {PLAIN!r} and named for any other, got {self.label!r} "
+                f"and {self.bank!r}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,8 +121,8 @@ class Row:
 
 
 def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query"]:
-    """Return True for queries with the correct answer in the top k; a tie for first place is not a hit at 1."""
-    is_hit: Bool[np.ndarray, " query"] = ranks < k + 1 if k > 1 else ranks == 1
+    """Return True for queries with the correct answer in the top k: those whose mean rank is at most k."""
+    is_hit: Bool[np.ndarray, " query"] = ranks <= k
     return is_hit
 
 
@@ -131,6 +138,8 @@ def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) ->
         lower_median_rank=float(ordered[(len(ranks) - 1) // 2]),
         mean_rank=float(ranks.mean()),
         geometric_mean=float(np.cbrt(recalls[1] * recalls[5] * recalls[10])),
+        recall_sum=recalls[1] + recalls[5] + recalls[10],
+        gain=100 * float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean()),
     )
 
 

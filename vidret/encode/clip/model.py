@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vidret.types import Resize, Sampling
 FORMAT = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+ADDED = re.compile(r"\.lora\.|^vision\.(temporal|prompts)\.")  # names of weights that CLIP does not have
 MAX_MACS_RATIOS: dict[MergeLevel, float] = {"gentle": 0.75, "half": 0.5}
 
 
@@ -164,6 +166,44 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], source: str
             names = [f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in names]
         raise EncoderError(f"{source}: {len(names)} weights {kind}: {', '.join(names)}")
     model.load_state_dict(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a model computes, and how large it is.
+
+    Attributes:
+        video_gmacs: Billions of multiply-adds of the vision tower for one video of the card's number of frames, which
+            papers call GFLOPs; a factor of 4 is assumed between the widths of an MLP and its block.
+        output_tokens: Tokens of a video that the last layer leaves.
+        num_parameters: Parameters of both towers.
+        num_added: Those of them that CLIP does not have: low-rank updates, temporal positions, prompts. These are what
+            TempMe trains.
+    """
+
+    video_gmacs: float
+    output_tokens: int
+    num_parameters: int
+    num_added: int
+
+
+def measure_cost(card: Card) -> Cost:
+    """Return the cost of a model by its card; no weights are made."""
+    vision, num_frames = card.vision, card.sampling.num_frames
+    schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
+    num_prompts = card.prompts.num_prompts if card.prompts is not None else 0
+    shape = {"num_frames": num_frames, "num_patches": vision.num_patches, "num_layers": vision.layers}
+    last = schedule.steps(**shape, num_prompts=num_prompts)[-1]
+    patches = num_frames * vision.num_patches * 3 * vision.patch**2 * vision.width
+    with torch.device("meta"):
+        sizes = {name: weight.numel() for name, weight in ClipModel(card).named_parameters()}
+    added = (size for name, size in sizes.items() if ADDED.search(name))
+    return Cost(
+        video_gmacs=(patches + schedule.macs(width=vision.width, **shape, num_prompts=num_prompts)) / 1e9,
+        output_tokens=last.clips * last.left,
+        num_parameters=sum(sizes.values()),
+        num_added=sum(added),
+    )
 
 
 def _as_tuple(value: Any) -> Any:
