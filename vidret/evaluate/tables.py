@@ -89,6 +89,9 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
             yield f"{title}, without a judge", tabulate_kinds(results["kinds_unjudged"])
             title += f", judged by {judge}" + (f" ({failed} not judged, since it failed)" if failed else "")
         yield title, tabulate_kinds(results["kinds"])
+    if "known_items" in results:
+        title = f"known items by the rank that the text leaves, each in {results['num_videos']} videos"
+        yield title, tabulate_known_items(results["known_items"])
     if "highlights" in results:
         yield "highlights", tabulate_highlights(results["highlights"])
 
@@ -161,6 +164,22 @@ def tabulate_kinds(rows: Sequence[Facts]) -> Table:
         auc = row.get("AUC")
         lines.append([kind, str(row["num_queries"]), *values, "" if auc is None else f"{auc:.3f}"])
     return ["kind", "queries", *BY_KIND, "AUC"], lines
+
+
+def tabulate_known_items(rows: Sequence[Facts]) -> Table:
+    """Return a line for each band: median ranks by text and after each round, the share found, and points."""
+    rounds = [f"round {step}" for step in range(len(rows[0]["ranks"]))]
+    lines = [
+        [
+            row["band"],
+            str(row["num_tasks"]),
+            *(f"{rank:g}" for rank in (row["text_rank"], *row["ranks"])),
+            *(f"{value:.1f}" for value in (row["found"][0], row["found"][-1], row["paging"])),
+            f"{row['points']:.0f}",
+        ]
+        for row in rows
+    ]
+    return ["rank", "tasks", "text only", *rounds, "found at once", "found", "paging", "points"], lines
 
 
 def tabulate_highlights(facts: Facts) -> Table:

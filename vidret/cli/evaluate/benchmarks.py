@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.commands.index import parse_words
 from vidret.cli.evaluate.scores import compare_command, score_command
 from vidret.cli.evaluate.steps import (
     DATA,
@@ -34,9 +35,19 @@ from vidret.cli.language_model import (
     LlmTimeoutOption,
 )
 from vidret.cli.opening import choose_model
-from vidret.cli.options import MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, argument, option, with_fields
+from vidret.cli.options import (
+    ADVANCED,
+    MODEL,
+    OUTPUT,
+    DeviceOption,
+    HeadOption,
+    PrecisionOption,
+    argument,
+    option,
+    with_fields,
+)
 from vidret.errors import VidretError
-from vidret.present.progress import show_count
+from vidret.present.progress import show_count, show_progress
 
 group = CommandApp(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
 app.add_typer(group, name="eval")
@@ -173,6 +184,60 @@ def highlights_command(run: LocateRun) -> None:
     with show_count("scoring", "queries") as on_count:
         report, predictions = evaluate_highlights(engine, split, gallery, on_progress=on_count)
     finish(report, run.target, indexing_s, predictions, html=run.html)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownItemRun(EvalRun):
+    """The options of an evaluation of known-item search."""
+
+    user_model: Annotated[
+        str, option("Encoder by which the simulated user judges; another one than the search's.", MODEL, "NAME|FILE")
+    ] = "vidret.evaluate.simulated_user:PictureFeatures"
+    rounds: Annotated[int, option("Rounds of feedback.", ADVANCED, "N", min=0, max=20)] = 3
+    shown: Annotated[int, option("Results that the user looks at in a round.", ADVANCED, "N", min=2)] = 20
+    hints: Annotated[
+        int, option("Steps in which the text is revealed; 1: all of it at once.", ADVANCED, "N", min=1)
+    ] = 3
+    tasks: Annotated[int | None, option("Tasks to draw; default: all.", ADVANCED, "N", min=1)] = None
+
+
+@group.command("known-item")
+@with_fields()
+def known_item_command(run: KnownItemRun) -> None:
+    """Evaluate the search for scenes that are remembered, with feedback of a simulated user, as in the VBS."""
+    from vidret.engine import Engine
+    from vidret.evaluate.known_item import evaluate_known_items
+    from vidret.evaluate.queries import read_queries_folder
+    from vidret.evaluate.simulated_user import SimulatedUser
+
+    if run.data == QUERIES:
+        split, videos = read_queries_folder(run.videos)
+        run = replace(run, videos=videos)
+        words = parse_words("auto", None, run.index or run.target / "index")
+    else:
+        split, words = run.read_split(), False
+    engine = run.open_index(split)
+    gallery, indexing_s = run.fill_index(engine, split, words)
+    with (
+        Engine.open(run.target / "user-index", encoder=run.user_model, rerank="none") as seeing,
+        show_progress() as bar,
+    ):
+        paths = [video.paths[0] for video in engine.videos()]  # an index may hold videos of other folders
+        seconds = seeing.index(paths, workers=run.workers, words=False, on_progress=bar).elapsed
+        user = SimulatedUser(seeing)
+    with show_count("searching", "tasks") as on_count:
+        report = evaluate_known_items(
+            engine,
+            user,
+            split,
+            gallery,
+            num_rounds=run.rounds,
+            num_shown=run.shown,
+            num_hints=run.hints,
+            max_tasks=run.tasks,
+            on_progress=on_count,
+        )
+    finish(report, run.target, indexing_s + seconds, html=False)
 
 
 @group.command("folder")

@@ -1,0 +1,37 @@
+"""The command vidret eval known-item."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vidret.engine
+from tests.cli.runner import Runner
+from tests.evaluate.world import read, write_rows
+from tests.fakes import ColourEncoder, PatchEncoder, write_film
+
+
+def test_the_command_searches_for_captions_and_for_moments(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = {"colours": ColourEncoder, "patches": PatchEncoder}
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda name, **_: encoders[name]())
+    for colour in ("red", "green", "blue"):
+        write_film(tmp_path / f"{colour}.mp4", (colour, 3), ("black", 3))
+    captions: list[dict[str, Any]] = [
+        {"video": f"{colour}.mp4", "captions": [colour]} for colour in ("red", "green", "blue")
+    ]
+    write_rows(tmp_path / "captions.jsonl", captions)
+    queries = [{"query": "green", "kind": "picture", "file": "green.mp4", "relevant_windows": [[0, 3]]}]
+    write_rows(tmp_path / "queries.jsonl", queries)
+    models = ("--model", "colours", "--user-model", "patches")
+    for data in ("captions", "queries"):
+        out = tmp_path / "out" / data
+        code, printed, err = run("eval", "known-item", "--videos", tmp_path, "--data", data, "--out", out, *models)
+        assert code == 0, err
+        assert printed.startswith("known items by the rank that the text leaves, each in 3 videos\n")
+        assert read(out / "report.json")["results"]["known_items"][0]["num_tasks"] == (3 if data == "captions" else 1)
+    same = ("--model", "colours", "--user-model", "colours")
+    code, _, err = run("eval", "known-item", "--videos", tmp_path, "--out", tmp_path / "out" / "same", *same)
+    assert code == 1
+    assert "user_model must be another encoder" in err

