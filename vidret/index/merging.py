@@ -55,15 +55,6 @@ class AlignerSettings:
     fingerprint: str = ""
     tokens: str = "none"
 
-    @classmethod
-    def read(cls, fact: str) -> "AlignerSettings":
-        """Return the settings stored in an index, the defaults if the string is empty."""
-        return cls(**json.loads(fact)) if fact else cls()
-
-    def is_compatible(self, other: "AlignerSettings") -> bool:
-        """Return whether tokens packed with both settings can be used together; names may differ."""
-        return (self.fingerprint, self.tokens) == (other.fingerprint, other.tokens)
-
     def __str__(self) -> str:
         """Return a short description."""
         return f"{self.name} ({self.fingerprint[:8] or 'no aligner'}, tokens {self.tokens})"
@@ -118,14 +109,14 @@ def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
     """Return notes on aligners with different names."""
     # An empty index that was not prepared for an aligner is compatible with all.
     settings = [
-        (index, AlignerSettings.read(get_fact(index, RANKER)))
+        (index, AlignerSettings(**json.loads(get_fact(index, RANKER) or "{}")))
         for index in indexes
         if get_fact(index, RANKER) or index.videos.fingerprints()
     ]
     notes = []
     for index, aligner in settings[1:]:
         first, first_aligner = settings[0]
-        if not aligner.is_compatible(first_aligner):
+        if (aligner.fingerprint, aligner.tokens) != (first_aligner.fingerprint, first_aligner.tokens):
             conflict = f"cannot be merged with {first.path}, prepared for {first_aligner}"
             raise StoreError(f"{index.path}: prepared for {aligner}, {conflict}")
         if aligner.name != first_aligner.name:

@@ -124,11 +124,7 @@ class Upkeep:
     def continue_ids(self, other: Path) -> None:
         """Let the ids of new videos and segments go on after those of another index."""
         own, sql = self._catalog.database, "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
-        with (
-            self._access,
-            contextlib.closing(Database(other / CATALOG, write=False)) as database,
-            own.transaction(),
-        ):
+        with self._access, contextlib.closing(Database(other / CATALOG, write=False)) as database, own.transaction():
             for table in ("videos", "segments"):
                 last = max(int(catalog.value(sql, table)) for catalog in (own, database))
                 own.run("DELETE FROM sqlite_sequence WHERE name = ?", table)

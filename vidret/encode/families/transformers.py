@@ -17,12 +17,7 @@ from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
-from vidret.encode.families.transformers_models import (
-    MODEL_TYPES,
-    ModelType,
-    Preprocessing,
-    read_preprocessing,
-)
+from vidret.encode.families.transformers_models import MODEL_TYPES, ModelType, Preprocessing, read_preprocessing
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
