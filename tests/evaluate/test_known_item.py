@@ -21,7 +21,7 @@ from vidret.evaluate.known_item import (
     reveal,
     score_answer,
     search_item,
-    summarise,
+    summarise_bands,
 )
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.simulated_user import PictureFeatures, SimulatedUser
@@ -85,7 +85,7 @@ def test_feedback_brings_scenes_to_the_front(
     engine, user = pair
     split, gallery = make_split(engine, tmp_path)
     ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr("vidret.evaluate.known_item.read_contents", lambda _engine, _gallery: ids)
+    monkeypatch.setattr("vidret.evaluate.known_item.find_contents", lambda _engine, _gallery: ids)
     report = evaluate_known_items(engine, user, split, gallery, num_shown=8, num_hints=1)
     rows = {row["band"]: row for row in report.results["known_items"]}
     assert rows["all"]["num_tasks"] == rows["1 to 9"]["num_tasks"] + rows["10 to 1000"]["num_tasks"] == NUM_VIDEOS
@@ -107,7 +107,7 @@ def test_one_search_is_as_it_is_told(
     engine, user = pair
     split, gallery = make_split(engine, tmp_path)
     ids = {video.paths[0]: video.id for video in engine.videos()}
-    monkeypatch.setattr("vidret.evaluate.known_item.read_contents", lambda _engine, _gallery: ids)
+    monkeypatch.setattr("vidret.evaluate.known_item.find_contents", lambda _engine, _gallery: ids)
     plain = engine.search(TEXT, NUM_VIDEOS)
     item = next(each for each in list_items(engine, split, gallery, num_hints=1) if each.video == plain[14].video)
     assert find_rank(plain, item) == 15
@@ -131,7 +131,7 @@ def test_one_search_is_as_it_is_told(
 
 def test_bands_are_those_of_the_text() -> None:
     outcomes = [Outcome(text_rank=rank, ranks=(rank, 1), found=1) for rank in (2, 40, 60)]
-    rows = {row["band"]: row for row in summarise(outcomes, 20)}
+    rows = {row["band"]: row for row in summarise_bands(outcomes, 20)}
     assert [rows[band]["num_tasks"] for band in ("all", "1 to 9", "10 to 1000")] == [3, 1, 2]
     assert rows["10 to 1000"]["ranks"] == [50.0, 1.0]
     assert rows["10 to 1000"]["paging"] == 50.0  # 40 results were looked at

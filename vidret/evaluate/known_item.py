@@ -16,7 +16,7 @@ from vidret.data.records import Split, Times
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.queries import read_contents
+from vidret.evaluate.queries import find_contents
 from vidret.evaluate.report import Gallery, Report
 from vidret.evaluate.simulated_user import SimulatedUser
 from vidret.types import Hit, TimePoint
@@ -108,7 +108,7 @@ def list_items(engine: Engine, split: Split, gallery: Gallery, *, num_hints: int
     Raises:
         VidretError: There is none.
     """
-    contents, videos = read_contents(engine, gallery), {video.id: video for video in engine.videos()}
+    contents, videos = find_contents(engine, gallery), {video.id: video for video in engine.videos()}
     rows: list[tuple[str, str, str | None, tuple[Times, ...]]] = [
         *((each.id, each.text, each.video, _list_span(each.start, each.end)) for each in split.captions),
         *((each.id, each.text, each.video, each.spans) for each in split.queries),
@@ -193,7 +193,7 @@ def evaluate_known_items(
             "num_hints": num_hints,
             "protocol": PROTOCOL,
         },
-        results={"known_items": summarise(outcomes, num_shown), "num_videos": num_videos},
+        results={"known_items": summarise_bands(outcomes, num_shown), "num_videos": num_videos},
         per_query=rows,
         seconds={"searching": time.monotonic() - started},
     )
@@ -239,7 +239,7 @@ def is_judged(hit: Hit, point: TimePoint) -> bool:
     return hit.video == point[0] and hit.segment.start <= point[1] <= hit.segment.end
 
 
-def summarise(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[str, Any]]:
+def summarise_bands(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[str, Any]]:
     """Return a row for all scenes, and one for each band of their ranks by text only."""
     rows = []
     for band, (low, high) in BANDS.items():

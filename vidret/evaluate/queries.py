@@ -72,7 +72,7 @@ def evaluate_queries(
         VidretError: No query is left, or a video is not in the index.
     """
     started = time.monotonic()
-    contents = read_contents(engine, gallery)
+    contents = find_contents(engine, gallery)
     queries = [query for query in split.corpus_queries if query.video is None or query.video in contents]
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with an available video or none, got none")
@@ -164,7 +164,7 @@ def _best_overlap(moment: Moment, query: CorpusQuery) -> float:
     return float(temporal_iou(span, truths).max())
 
 
-def read_contents(engine: Engine, gallery: Gallery) -> dict[str, int]:
+def find_contents(engine: Engine, gallery: Gallery) -> dict[str, int]:
     """Return the ids in the index of the available videos, by their ids in the gallery."""
     contents = {}
     for video_id, path in gallery.files.items():
