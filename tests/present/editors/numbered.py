@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def write_films(folder: Path) -> dict[str, Path]:
     }
 
 
+@cache
 def read_shown(path: Path) -> list[tuple[int, float]]:
     """Return the number that each frame shows, and its time on a player's clock."""
     with av.open(str(path)) as container:

@@ -105,7 +105,7 @@ def test_ffmpeg_finds_the_frames_at_the_source_times(
         assert event[2] == ("B" if audio else "V")
         start, end = (parse_timecode(code, rate)[0] - zero for code in event[4:6])
         seek = ["-ss", f"{float((start - Fraction(1, 4)) / rate):.6f}"] if start else []
-        clip = tmp_path / "clip.mkv"
+        clip = tmp_path / f"{start}.mkv"
         command = [ffmpeg, "-v", "error", "-y", "-i", str(numbered[name]), *seek, "-frames:v", str(end - start), "-an"]
         subprocess.run([*command, "-c:v", "ffv1", str(clip)], check=True)
         assert [number for number, _ in read_shown(clip)] == list_wanted(shown, moment.start, moment.end)
