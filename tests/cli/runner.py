@@ -1,6 +1,8 @@
 """Runs command lines in the process of the test."""
 
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -19,11 +21,10 @@ class Runner:
         code, out, err = self.run_raw(*arguments)
         return code, out, " ".join(err.split())
 
-    def check_refusal(self, arguments: Sequence[object], code: int, message: str) -> None:
-        """Check that a command fails with an exit code and a message, without a traceback or output."""
-        actual, out, err = self(*arguments)
-        assert (actual, out) == (code, "")
-        assert message in err
+    def check_refusal(self, command: str | Sequence[object], code: int, message: str) -> None:
+        """Check that a command line fails with an exit code and a message, without a traceback or output."""
+        actual, out, err = self(*(shlex.split(command) if isinstance(command, str) else command))
+        assert (actual, out, message in err) == (code, "", True), f"{command}: {err}"
         assert "Traceback" not in err
 
     def run_raw(self, *arguments: object) -> tuple[int, str, str]:
@@ -37,3 +38,13 @@ class Runner:
             signal.signal(signal.SIGTERM, handler)
         out, err = self.capsys.readouterr()
         return int(ended.value.code or 0), out, err
+
+
+def run_without_torch(*arguments: object) -> str:
+    """Run a command line in a process of its own, check that it loads no torch, and return what it prints."""
+    words = ["vidret", *map(str, arguments)]
+    code = f"import sys; from vidret import cli; sys.argv = {words}; cli.app(standalone_mode=False)"
+    code += "; sys.exit(3 * ('torch' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout

@@ -67,61 +67,34 @@ def test_training_has_a_help_without_its_extra(run: Runner, monkeypatch: pytest.
     run.check_refusal(("train", "fit", "--config", "a.yaml"), 1, 'pip install "vidret[train]"')
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        (("search", "red", "--index", "nowhere"), 1, "there is no index here; make one with"),
-        (("index", "nowhere.mp4"), 1, "no such file"),
-        (("search",), 2, "give a query, --image FILE, both, or only --clip FILE or --queries FILE"),
-        (
-            ("search", "red", "--queries", "red.jsonl"),
-            2,
-            "give a query, --image FILE, both, or only --clip FILE or --queries FILE",
-        ),
-        (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as an image"),
-        (("search", "red", "--after", "tomorrow"), 2, "--after"),
-        (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),
-        (("search", "red", "--server", "here:80"), 2, "--server: url must be like http://127.0.0.1:8000, got here:80"),
-        (("search", "red", "--token", "T"), 2, "needs --server URL, got none"),
-        (
-            ("search", "red", "--server", "http://here", "--index", "a"),
-            2,
-            "--index: needs a local index, got --server URL",
-        ),
-        (
-            ("search", "red", "--server", "http://here", "--device", "cpu"),
-            2,
-            "--device: needs a local index, got --server URL",
-        ),
-        (
-            ("search", "red", "--server", "http://here", "--sheet", "a.png"),
-            2,
-            "--sheet: needs a local index, got --server URL",
-        ),
-        (
-            ("locate", "red", "--server", "http://here", "--head", "none"),
-            2,
-            "--head: needs a local index, got --server URL",
-        ),
-        (
-            ("locate", "red", "--server", "http://here", "--export", "a"),
-            2,
-            "--export: needs a local index, got --server URL",
-        ),
-        (("index",), 2, "Missing argument"),
-        (("index", ".", "--decoder", "magic"), 2, "must be one of auto, decord, pyav, torchcodec"),
-        (("search", "red", "-k", "0"), 2, "-k"),
-        (("search", "red", "--folder", "nowhere"), 2, "--folder: must be an existing folder, got /"),
-        (("search", "-dog"), 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
-        (("locate", "-a dog"), 2, "after --: vidret locate -- '-a dog'"),
-        (("ask", '-"hot dog"?', "--context"), 2, "after --: vidret ask -- '-\"hot dog\"?'"),
-    ],
-)
 def test_wrong_use_exits_with_a_code_and_one_sentence(
-    run: Runner, arguments: tuple[str, ...], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run.check_refusal(arguments, code, sentence)
+    for command, code, sentence in (
+        ("search red --index nowhere", 1, "there is no index here; make one with"),
+        ("index nowhere.mp4", 1, "no such file"),
+        ("search", 2, "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"),
+        ("search red --queries red.jsonl", 2, "give a query, --image FILE, both, or only --clip FILE"),
+        ("search --image nowhere.png", 1, "nowhere.png: cannot be read as an image"),
+        ("search red --after tomorrow", 2, "--after"),
+        ("locate red --min-seconds -1", 2, "--min-seconds"),
+        ("search red --server here:80", 2, "--server: url must be like http://127.0.0.1:8000, got here:80"),
+        ("search red --token T", 2, "needs --server URL, got none"),
+        ("search red --server http://here --index a", 2, "--index: needs a local index, got --server URL"),
+        ("search red --server http://here --device cpu", 2, "--device: needs a local index, got --server URL"),
+        ("search red --server http://here --sheet a.png", 2, "--sheet: needs a local index, got --server URL"),
+        ("locate red --server http://here --head none", 2, "--head: needs a local index, got --server URL"),
+        ("locate red --server http://here --export a", 2, "--export: needs a local index, got --server URL"),
+        ("index", 2, "Missing argument"),
+        ("index . --decoder magic", 2, "must be one of auto, decord, pyav, torchcodec"),
+        ("search red -k 0", 2, "-k"),
+        ("search red --folder nowhere", 2, "--folder: must be an existing folder, got /"),
+        ("search -dog", 2, "A query that starts with a minus goes last, after --: vidret search -- -dog"),
+        ("locate '-a dog'", 2, "after --: vidret locate -- '-a dog'"),
+        ("ask '-\"hot dog\"?' --context", 2, "after --: vidret ask -- '-\"hot dog\"?'"),
+    ):
+        run.check_refusal(command, code, sentence)
 
 
 WRONG_VALUES = {

@@ -89,5 +89,5 @@ def test_images_are_searched_with_words(run: Runner, index: Path, images: Path) 
     assert len({json.dumps([row["score"] for row in json.loads(out)]) for _, out, _ in (red, both, words)}) == 3
     (images.parent / "queries.jsonl").write_text('{"query": "red"}\n')
     wrong = ("search", "--image", images / "red.png", "--queries", images.parent / "queries.jsonl", *where)
-    run.check_refusal(wrong, 2, "give a query, --image FILE, both, or only --clip FILE or --queries FILE")
-    run.check_refusal(("search", *where), 2, "give a query, --image FILE, both, or only --clip FILE or --queries FILE")
+    run.check_refusal(wrong, 2, "give a query, --image FILE, both, or only --clip FILE")
+    run.check_refusal(("search", *where), 2, "give a query, --image FILE, both, or only --clip FILE")

@@ -93,9 +93,9 @@ def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path:
     assert facts == {"fps": None, "suppression": None, "threshold": None, "unit": None} | RECIPES[recipe]
     check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
     save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
-    code, _, err = run("convert", checkpoint, tmp_path / "no.safetensors", "--from", "r2tuning")
-    assert code == 1
-    assert "1 weights unknown: extra.weight" in err
+    run.check_refusal(
+        ("convert", checkpoint, tmp_path / "no.safetensors", "--from", "r2tuning"), 1, "1 weights unknown: extra.weight"
+    )
     assert not (tmp_path / "no.safetensors").exists()
 
 

@@ -90,9 +90,11 @@ def test_missing_ray_names_the_extra(run: Runner, films: Path, tmp_path: Path, m
     for name in [name for name in sys.modules if name.startswith("vidret.index.ray")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, err = run("index", films, "--index", tmp_path / "index", "--runner", "ray")
-    assert code == 1
-    assert 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"' in err
+    run.check_refusal(
+        ("index", films, "--index", tmp_path / "index", "--runner", "ray"),
+        1,
+        'indexing on Ray needs the extra "ray": pip install "vidret[ray]"',
+    )
 
 
 def test_report_in_json(run: Runner, films: Path, tmp_path: Path) -> None:
@@ -121,9 +123,9 @@ def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
 
 @pytest.mark.parametrize("text", ["8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB"])
 def test_invalid_size_is_refused(run: Runner, films: Path, tmp_path: Path, text: str) -> None:
-    code, _, err = run("index", films, "--index", tmp_path / "index", f"--memory={text}")
-    assert code == 2
-    assert "must be a number with KB, MB, GB or TB" in err
+    run.check_refusal(
+        ("index", films, "--index", tmp_path / "index", f"--memory={text}"), 2, "must be a number with KB, MB, GB or TB"
+    )
     assert not (tmp_path / "index").exists()
 
 
@@ -152,8 +154,11 @@ def test_prepare_moments_leaves_nothing_to_compute(run_grounded: Runner, grounde
 
 def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tmp_path / "index"
-    code, _, err = run("index", films, "--index", index, "--words", "subtitles,music")
-    assert (code, "must be auto, on, off or some of speech, screen, subtitles" in " ".join(err.split())) == (2, True)
+    run.check_refusal(
+        ("index", films, "--index", index, "--words", "subtitles,music"),
+        2,
+        "must be auto, on, off or some of speech, screen, subtitles",
+    )
     (films / "red.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
     code, _, err = run("index", films, "--index", index, "--words", "subtitles")
     assert (code, "texts read: 1 of subtitles." in err) == (0, True)
@@ -165,8 +170,7 @@ def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch:
         err.split()
     )
     assert not (tmp_path / "new" / "words").exists()
-    code, _, err = run("index", films, "--index", tmp_path / "third", "--words", "on")
-    assert (code, 'needs the extra "words"' in err) == (1, True)
+    run.check_refusal(("index", films, "--index", tmp_path / "third", "--words", "on"), 1, 'needs the extra "words"')
 
 
 def test_the_first_run_without_a_model_says_what_a_good_one_brings(

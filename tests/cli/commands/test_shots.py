@@ -1,15 +1,13 @@
 """Tests of vidret shots."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.runner import Runner
+from tests.cli.runner import Runner, run_without_torch
 from tests.followed import follow_shots
 from tests.scripted_server import VIDEO, Reply, serve
 from vidret.present import sheet
@@ -96,8 +94,5 @@ def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_no_model_is_loaded(followed: Path, films: Path) -> None:
-    arguments = ["vidret", "shots", str(films / "red.mp4"), "--index", str(followed), "--format", "csv"]
-    code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
-    code += "; sys.exit(3 * ('torch' in sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["2,3.0,6.0,3.0,cut"]), ran.stderr
+    out = run_without_torch("shots", films / "red.mp4", "--index", followed, "--format", "csv")
+    assert out.splitlines()[-1:] == ["2,3.0,6.0,3.0,cut"]

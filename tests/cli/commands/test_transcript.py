@@ -1,13 +1,11 @@
 """Tests of vidret transcript."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Runner
+from tests.cli.runner import Runner, run_without_torch
 from tests.indexed_texts import add_words, find_content
 from tests.scripted_server import TEXT, VIDEO, Reply, serve
 
@@ -47,9 +45,7 @@ def test_what_there_is_not_is_said(run: Runner) -> None:
 
 
 def test_an_index_without_words(run: Runner, index: Path, films: Path) -> None:
-    code, out, err = run("transcript", films / "red.mp4", "--index", index)
-    assert (code, out) == (1, "")
-    assert "the index has no words of this video" in err
+    run.check_refusal(("transcript", films / "red.mp4", "--index", index), 1, "the index has no words of this video")
 
 
 def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -62,8 +58,5 @@ def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_no_model_is_loaded(worded: Path, films: Path) -> None:
-    arguments = ["vidret", "transcript", str(films / "red.mp4"), "--index", str(worded)]
-    code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
-    code += "; sys.exit(3 * ('torch' in sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["0:02.0  speech  two pears"]), ran.stderr
+    out = run_without_torch("transcript", films / "red.mp4", "--index", worded)
+    assert out.splitlines()[-1:] == ["0:02.0  speech  two pears"]

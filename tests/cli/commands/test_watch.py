@@ -107,9 +107,7 @@ def test_matches_are_posted_and_kept_until_they_are_taken(run: Runner, index: Pa
     run("watch", "add", "reds", "red", "--index", index)
     add_film(films, "rose", "red")
     with listen(500) as (url, _):
-        code, _, err = run("index", films, "--index", index, "--webhook", url)
-        assert code == 1
-        assert "did not take the matches" in err
+        run.check_refusal(("index", films, "--index", index, "--webhook", url), 1, "did not take the matches")
     with listen() as (url, bodies):
         code, out, _ = run("index", films, "--index", index, "--json", "--webhook", url)
         assert code == 0
@@ -199,8 +197,6 @@ def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, fil
         assert code == 1
         assert rule in err
     assert "name must be that of a watch, got x" in run("watch", "remove", "x", "--index", index)[2]
-    code, _, err = run("index", films, "--index", index, "--webhook", "nowhere")
-    assert (code, "webhook must be a URL" in err) == (2, True)
+    run.check_refusal(("index", films, "--index", index, "--webhook", "nowhere"), 2, "webhook must be a URL")
     (index / "watches.json").write_text("[1]")
-    code, _, err = run("watch", "list", "--index", index)
-    assert (code, "cannot be read as watches" in err) == (1, True)
+    run.check_refusal(("watch", "list", "--index", index), 1, "cannot be read as watches")

@@ -50,7 +50,9 @@ def test_failing_endpoint_is_an_error_after_indexing(run: Runner, index: Path) -
     with Engine.open(index) as engine:
         films = Path(engine.videos()[0].paths[0]).parent
     with run_chat(lambda _: Reply(b"", 404)) as chat:
-        code, _, err = run("index", films, "--index", index, "--describe", chat.url, "--describe-model", "small")
-    assert code == 1
-    assert "error: descriptions ended early: " in err
+        run.check_refusal(
+            ("index", films, "--index", index, "--describe", chat.url, "--describe-model", "small"),
+            1,
+            "error: descriptions ended early: ",
+        )
     run.check_refusal(["index", films, "--index", index, "--describe", chat.url], 2, "--describe-model")
