@@ -17,7 +17,7 @@ from vidret.encode.clip.model import Card, ClipModel, describe_towers
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
-from vidret.encode.clip.vision import VisionShape
+from vidret.encode.clip.vision import VisionShape, compile_tower
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
@@ -115,7 +115,7 @@ class RetrievalModule(TrainedModule):
         encoder = self.model.encoder
         encoder.vision.checkpointing, self.model.chunk_size = checkpointing, chunk_size
         if compiled is not None:
-            encoder.vision.compile(backend=compiled)
+            compile_tower(encoder.vision, compiled)
             encoder.text.compile(backend=compiled)
         recipe = self.method.recipe
         self._recipe, self._warm_up = recipe.for_all(lr) if train_all else recipe.at_rate(lr), warm_up

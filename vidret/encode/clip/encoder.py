@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.outputs import FrameTokens, join_images, join_layers
-from vidret.encode.clip.vision import VisionTower
+from vidret.encode.clip.vision import VisionTower, compile_tower
 from vidret.encode.encoder import digest_weights, normalise_pixels
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.precision import quantize_tower
@@ -152,7 +152,7 @@ class ClipEncoder:
                 self._model.vision = quantize_tower(self._model.vision, self._int8_cosine)
                 self._int8_cosine = None
             if self._compiler is not None:
-                self._model.vision.compile(backend=self._compiler)
+                compile_tower(self._model.vision, self._compiler)
                 self._compiler = None
             return self._model.vision
 

@@ -1,7 +1,8 @@
 """CLIP's vision tower over the frames of videos, with optional token merging, prompts and token shift."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange, repeat
@@ -305,6 +306,21 @@ class VisionTower(nn.Module):
         projected = self.ln_post(patches) @ self.proj
         sources = None if trunk.sources is None else index_sources(trunk.sources, step, num_frames, stop)
         return VisionOutput(frames=frames, tokens=projected, sizes=sizes, mask=mask, sources=sources)
+
+
+def compile_tower(tower: VisionTower, backend: str | Callable[..., Any]) -> None:
+    """Compile a tower in place by ``torch.compile``, which happens when it is first used.
+
+    What exchanges or merges tokens between frames has other shapes in each layer and for each number of frames, and a
+    compilation of the whole for each of them does not end. There, attention and MLPs are compiled, once for all blocks
+    and shapes.
+    """
+    if tower.merging is None and tower.prompts is None and not tower.token_shift:
+        tower.compile(backend=backend)
+        return
+    for block in cast(list[Block], tower.blocks):
+        block.attn.compile(backend=backend, dynamic=True)
+        block.mlp.compile(backend=backend, dynamic=True)
 
 
 def shift_tokens(
