@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from harness import print_rows
 from pytorch_lightning.callbacks import Callback
 
 from vidret import Engine
@@ -296,13 +297,9 @@ def show_table(results: Mapping[str, Mapping[str, Any]]) -> None:
     for found in table.values():
         del found["val"], found["test"]
     columns = list(dict.fromkeys(name for found in table.values() for name in found))
-    lines = [
-        ["", *columns],
-        *([method, *(str(found.get(name, "")) for name in columns)] for method, found in table.items()),
-    ]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns) + 1)]
-    for line in lines:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    print_rows(
+        ["", *columns], ([method, *(found.get(name, "") for name in columns)] for method, found in table.items())
+    )
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ type; or read from FILE, such as ``ask_questions.jsonl``, whose 60 questions a p
 that none of the questions of four seeds is about, which retrieval was tuned on).
 
 The right moment is found if one in the context, of at most 12 s, is in the right film and covers half of the window
-(of 12 s, for a longer window). A budget of tokens holds as many of the best moments as fit: a token is four characters
-of their lines, and an image takes 200.
+(of 12 s, for a longer window).
 """
 
 import argparse
@@ -17,23 +16,16 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from harness import read_rows
 
 from vidret import Engine
-from vidret.language.answers import describe_moment
 from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
 
 SIZES = (1, 3, 5, 10)  # moments in the context
-BUDGETS = (500, 1000, 2000, 4000)  # tokens
-MOST = 30  # moments in a budget
-CHARACTERS, IMAGE = 4, 200  # of a token; tokens of an image of 512 pixels
-FRAMES = ContextOptions().frames
 TEMPLATES = {
     "speech": ("What is said about {}?", "When does someone mention {}?", "Who talks about {}, and when?"),
     "text": ("What is written about {}?", "When does the screen show {}?", "Which sign says {}, and where?"),
@@ -93,32 +85,6 @@ def is_found(context: QuestionContext, asked: Asked, max_s: float) -> bool:
     )
 
 
-def count_tokens(context: QuestionContext, num_images: int) -> int:
-    """Return about how many tokens the moments of a context take, with some images each."""
-    characters = sum(len(describe_moment(moment)) + 1 for moment in context.moments)
-    return -(-characters // CHARACTERS) + num_images * IMAGE * len(context.moments)
-
-
-def fill_budget(gather: Callable[[int], QuestionContext], budget: int, num_images: int) -> QuestionContext | None:
-    """Return the largest context that fits in a budget of tokens; None if not even one moment does."""
-    best = None
-    for size in range(1, MOST + 1):
-        larger = gather(size)
-        if count_tokens(larger, num_images) > budget:
-            break
-        best = larger
-    return best
-
-
-class RememberedSearches:
-    """An engine whose searches are made once, for contexts of several sizes."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Remember nothing yet."""
-        self.search_with, self.locate_with = cache(engine.search_with), cache(engine.locate_with)
-        self.transcript, self.shots, self.video = cache(engine.transcript), cache(engine.shots), cache(engine.video)
-
-
 def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> None:
     """Print the recall by type and number of moments, and the time of a context."""
     found: Counter[tuple[str, int]] = Counter()
@@ -143,35 +109,6 @@ def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> 
     print(f"CPU seconds of a context, p50: {sorted(took)[len(took) // 2]:.3f}")
 
 
-def measure_budgets(engine: Engine, asked: Sequence[Asked]) -> None:
-    """Print the recall by budget of tokens, of words without and with images."""
-    found: Counter[tuple[int, int]] = Counter()
-    sizes: dict[tuple[int, int], list[int]] = {}
-    for question in asked:
-        remembered: Any = RememberedSearches(engine)
-
-        def gather(size: int, question: str, engine: Any) -> QuestionContext:
-            return gather_context(engine, question, (), ContextOptions(moments=size))
-
-        gathered = cache(partial(gather, question=question.question, engine=remembered))
-        for num_images in (0, FRAMES):
-            for budget in BUDGETS:
-                context = fill_budget(gathered, budget, num_images)
-                found[num_images, budget] += context is not None and is_found(context, question, ContextOptions().max_s)
-                sizes.setdefault((num_images, budget), []).append(len(context.moments) if context else 0)
-    for num_images in (0, FRAMES):
-        shares = (
-            f"{budget}: {100 * found[num_images, budget] / len(asked):5.1f} ({count_median(sizes[num_images, budget])})"
-            for budget in BUDGETS
-        )
-        print(f"tokens (moments), {num_images} images each:", *shares)
-
-
-def count_median(numbers: list[int]) -> int:
-    """Return the median of numbers."""
-    return sorted(numbers)[len(numbers) // 2]
-
-
 def main() -> None:
     """Make or read the questions, gather their contexts, print the recall."""
     parser = argparse.ArgumentParser(description="Measure the context recall of questions.")
@@ -194,7 +131,6 @@ def main() -> None:
         asked = list(dict.fromkeys(drawn))
     with Engine.open(arguments.index) as engine:
         measure_sizes(engine, asked, is_shown=arguments.show)
-        measure_budgets(engine, asked)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_questions_are_about_events_of_one_film(tool: Any) -> None:
     hidden = {**make_event("picture", "p2", "a dog in the snow"), "visible": []}
     films = [{"file": "a.mp4", "events": [shared, own]}, {"file": "b.mp4", "events": [shared, picture, hidden]}]
     asked = tool.make_questions(films, 60, 0)
-    assert [(each.kind, each.file) for each in asked] == [("text", "a.mp4"), ("picture", "b.mp4")]
+    assert [(question.kind, question.file) for question in asked] == [("text", "a.mp4"), ("picture", "b.mp4")]
     assert "closed mondays public holidays" in asked[0].question
     assert "a cat on a roof" in asked[1].question
     assert tool.make_questions(films, 60, 0) == asked
@@ -50,25 +50,8 @@ def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
     assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)), 12.0)
 
 
-def test_budget_holds_the_moments_that_fit(tool: Any) -> None:
-    def gather(size: int) -> QuestionContext:
-        moments = [
-            ContextMoment(number=at + 1, video=1, path="/a.mp4", start=20.0 * at, end=20.0 * at + 9)
-            for at in range(min(size, 8))
-        ]
-        return QuestionContext(question="who", queries=(), moments=tuple(moments))
-
-    one, two = (tool.count_tokens(gather(size), 0) for size in (1, 2))
-    assert one == -(-len('[1] file "a.mp4" 00:00-00:09\n') // tool.CHARACTERS)
-    assert tool.count_tokens(gather(1), 2) == one + 2 * tool.IMAGE
-    assert len(tool.fill_budget(gather, two, 0).moments) == 2
-    assert len(tool.fill_budget(gather, two - 1, 0).moments) == 1
-    assert tool.fill_budget(gather, one - 1, 0) is None
-    assert len(tool.fill_budget(gather, 10_000, 2).moments) == 8
-
-
 def test_written_questions_are_as_many_of_each_type(tool: Any) -> None:
     asked = tool.read_questions(TOOL.with_name("ask_questions.jsonl"))
-    assert Counter(each.kind for each in asked) == dict.fromkeys(tool.TEMPLATES, 20)
-    assert len({each.question for each in asked}) == len(asked)
-    assert all(0 <= each.window[0] < each.window[1] for each in asked)
+    assert Counter(question.kind for question in asked) == dict.fromkeys(tool.TEMPLATES, 20)
+    assert len({question.question for question in asked}) == len(asked)
+    assert all(0 <= question.window[0] < question.window[1] for question in asked)
