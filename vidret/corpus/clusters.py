@@ -22,9 +22,7 @@ def choose_num_clusters(num_vectors: int) -> int:
     return max(1, min(MAX_CLUSTERS, round(math.sqrt(num_vectors / 2))))
 
 
-def cluster_vectors(
-    vectors: Float[np.ndarray, "row dim"], num_clusters: int, *, seed: int = 0
-) -> Int64[np.ndarray, " row"]:
+def cluster_vectors(vectors: Float[np.ndarray, "row dim"], num_clusters: int) -> Int64[np.ndarray, " row"]:
     """Return the cluster of each vector, the largest cluster first; there may be fewer than ``num_clusters``.
 
     The mean is subtracted first, since vectors of images and texts have most of their direction in common.
@@ -34,7 +32,7 @@ def cluster_vectors(
     """
     if not len(vectors) or num_clusters < 1:
         raise VidretError(f"clusters need a vector and a number of at least 1, got {len(vectors)} and {num_clusters}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     sample = np.sort(rng.permutation(len(vectors))[:SAMPLE])
     centres = _fit_centres(_centre(vectors[sample], mean), num_clusters, rng)
@@ -135,13 +133,11 @@ NUM_STEPS, NUM_EARLY_STEPS = 400, 100
 EARLY_EXAGGERATION = 6.0
 
 
-def project_to_plane(
-    vectors: Float[np.ndarray, "point dim"], *, perplexity: float = PERPLEXITY
-) -> Float64[np.ndarray, "point 2"]:
+def project_to_plane(vectors: Float[np.ndarray, "point dim"]) -> Float64[np.ndarray, "point 2"]:
     """Return positions in 0..1 of vectors; equal vectors give equal maps.
 
-    It starts from the two principal components, so that it needs no seed and keeps the large structure. ``perplexity``,
-    the effective number of neighbours of a point, is limited to a third of the points.
+    It starts from the two principal components, so that it needs no seed and keeps the large structure. The
+    perplexity, the effective number of neighbours of a point, is limited to a third of the points.
 
     Raises:
         VidretError: There are more than ``MAX_POINTS`` vectors, or a vector is not finite.
@@ -154,7 +150,7 @@ def project_to_plane(
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     positions = _find_components(centred)
     if num_points > 4:
-        positions = _move(positions, _compute_affinities(centred, min(perplexity, (num_points - 1) / 3)))
+        positions = _move(positions, _compute_affinities(centred, min(PERPLEXITY, (num_points - 1) / 3)))
     low, high = positions.min(axis=0), positions.max(axis=0)
     scaled: Float64[np.ndarray, "point 2"] = np.where(
         high > low, (positions - low) / np.maximum(high - low, 1e-12), 0.5

@@ -109,7 +109,6 @@ def make_overview(
     *,
     phrases: Sequence[str] | None = None,
     num_clusters: int | None = None,
-    seed: int = 0,
 ) -> FolderOverview:
     """Return an overview of a folder of an index.
 
@@ -119,7 +118,6 @@ def make_overview(
         folder: Folder of the videos.
         phrases: Phrases that name clusters; None for those of ``list_bank``.
         num_clusters: Maximum number of clusters; None for one that suits the number of segments.
-        seed: Seed of the clusters.
 
     Raises:
         VidretError: The folder is not in the index, or a vector is not finite.
@@ -127,7 +125,7 @@ def make_overview(
     content = _read_folder(store, folder)
     vectors = content.vectors
     num_segments = len(vectors.segments)
-    labels = cluster_vectors(vectors.segments, num_clusters or choose_num_clusters(num_segments), seed=seed)
+    labels = cluster_vectors(vectors.segments, num_clusters or choose_num_clusters(num_segments))
     names = name_clusters(vectors.segments, labels, encoder, list_bank() if phrases is None else phrases)
     lengths = _measure_lengths(content)
     clusters = tuple(

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from vidret.errors import VidretError
 
 ALPHA = 0.05
+NUM_BINS = 5  # of confidence
 MAX_EXACT = 100  # items of both sets up to which all permutations are counted
 
 
@@ -110,21 +111,21 @@ def correct_holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " te
     return adjusted
 
 
-def count_needed(num_phrases: int, alpha: float = ALPHA) -> int:
+def count_needed(num_phrases: int) -> int:
     """Return how many items each set needs at least, so that one phrase of ``num_phrases`` can be significant.
 
     A perfect separation of n from n items has the two-sided p-value 2 / C(2n, n), which Holm's correction multiplies by
     the number of phrases.
     """
     size = 1
-    while not can_be_significant(size, size, num_phrases, alpha):
+    while not can_be_significant(size, size, num_phrases):
         size += 1
     return size
 
 
-def can_be_significant(num_a: int, num_b: int, num_phrases: int, alpha: float = ALPHA) -> bool:
+def can_be_significant(num_a: int, num_b: int, num_phrases: int) -> bool:
     """Return whether a perfect separation of sets of these sizes is significant after Holm's correction."""
-    return 2 * num_phrases / alpha < math.comb(num_a + num_b, num_a)  # an int that may exceed all floats
+    return 2 * num_phrases / ALPHA < math.comb(num_a + num_b, num_a)  # an int that may exceed all floats
 
 
 def _rank_doubled(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,16 +232,16 @@ class ReliabilityBin:
 
 
 def measure_reliability(
-    confidences: Float[np.ndarray, " answer"], is_right: Bool[np.ndarray, " answer"], num_bins: int = 5
+    confidences: Float[np.ndarray, " answer"], is_right: Bool[np.ndarray, " answer"]
 ) -> tuple[tuple[ReliabilityBin, ...], float]:
-    """Return the bins of confidence that have answers, and the expected calibration error.
+    """Return the fifths of the range of confidence that have answers, and the expected calibration error.
 
     Raises:
         VidretError: A confidence is not in 0..1, or there is none.
     """
     if not len(confidences) or not ((confidences >= 0) & (confidences <= 1)).all():
         raise VidretError(f"confidences must be in 0..1 and at least 1, got {len(confidences)}")
-    bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
+    bins = np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)
     found = tuple(
         ReliabilityBin(
             num_answers=int((bins == bin_index).sum()),

@@ -114,33 +114,33 @@ def compare_spectra(real: Float64[np.ndarray, "real dim"], generated: Float64[np
 
 
 def compare_mean_signals(
-    real: Float64[np.ndarray, "real dim"], generated: Float64[np.ndarray, "generated dim"], nearest: int = NEAREST
+    real: Float64[np.ndarray, "real dim"], generated: Float64[np.ndarray, "generated dim"]
 ) -> SpatialScores:
     """Return STREAM-S of the mean signals of two sets.
 
     A point is near a set if it is strictly inside the sphere around one of its points whose radius is the distance to
-    that point's ``nearest``-th neighbour in the set.
+    that point's ``NEAREST``-th neighbour in the set.
 
     Raises:
         VidretError: A set has too few videos for such a neighbour.
     """
-    if min(len(real), len(generated)) <= nearest:
+    if min(len(real), len(generated)) <= NEAREST:
         sizes = f"{len(real)} real and {len(generated)} generated"
-        raise VidretError(f"both sets must have at least {nearest + 1} videos for STREAM-S, got {sizes}")
+        raise VidretError(f"both sets must have at least {NEAREST + 1} videos for STREAM-S, got {sizes}")
     return SpatialScores(
-        fidelity=_share_inside(generated, real, _find_radii(real, nearest)),
-        diversity=_share_inside(real, generated, _find_radii(generated, nearest)),
+        fidelity=_share_inside(generated, real, _find_radii(real)),
+        diversity=_share_inside(real, generated, _find_radii(generated)),
     )
 
 
-def _find_radii(points: np.ndarray, nearest: int) -> np.ndarray:
-    """Return the distance of each point to its ``nearest``-th neighbour, itself excluded."""
+def _find_radii(points: np.ndarray) -> np.ndarray:
+    """Return the distance of each point to its ``NEAREST``-th neighbour, itself excluded."""
     radii = []
     for start in range(0, len(points), ROWS):
         distances = _measure_distances(points[start : start + ROWS], points)
         rows = np.arange(len(distances))
         distances[rows, start + rows] = np.inf
-        radii.append(np.partition(distances, nearest - 1, axis=1)[:, nearest - 1])
+        radii.append(np.partition(distances, NEAREST - 1, axis=1)[:, NEAREST - 1])
     return np.concatenate(radii)
 
 

@@ -24,22 +24,8 @@ if TYPE_CHECKING:
 
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
-    "",
-    "video",
-    "file",
-    "reason",
-    "source",
-    "direction",
-    "scores",
-    "bank",
-    "true spans",
-    "metric",
-    "what",
-    "level",
-    "domain",
-    "and",
-    "match",
-    "found",
+    *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
+    *("domain", "and", "match", "found"),
 }
 NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"
