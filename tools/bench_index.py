@@ -7,7 +7,8 @@ process on one thread of PyTorch, medians, CPU seconds of this process and its d
 
 - ``indexing``: only decoding, only encoding (frames in memory), whole runs. ``busy`` is CPU / (cores x wall) of a
   whole run, ``overhead`` its CPU against the two parts.
-- ``modes``: runs on a grid, and following shots in each sampling mode.
+- ``modes``: a plain script (PyAV with frame threads, a frame a second, the same encoder, on all cores), runs on a grid,
+  and following shots in each sampling mode; ``wall_against_script`` is 2 where a run takes half as long.
 - ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
   random weights. Cosines are between the segments' vectors and those of ``off`` in fp32.
 - ``head``: runs without a grounding head, with one (one pass), and prepared for it in another pass. The head has the
@@ -52,6 +53,7 @@ from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
 from vidret.video.decoders.registry import Decoder
 from vidret.video.decoders.torchcodec import load_torchcodec
+from vidret.video.geometry import resize_image
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader
 from vidret.video.sampling import SampledFrames
@@ -63,6 +65,7 @@ NUM_COPIES = {"indexing": 12, "modes": 12, "head": 2}
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 MERGED, GROUNDED = "ViT-B-16/random", "ViT-B-32-quickgelu/random"
 HEAD_LAYERS, HEAD_FPS = 4, 0.5
+SCRIPT_BATCH = 12  # frames
 LOADED = """
 import time, {}
 print(time.process_time(), next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
@@ -110,12 +113,39 @@ def measure_indexing(files: list[str], repeats: int, scratch: Path) -> dict[str,
     }
 
 
+def run_script(files: list[str], encoder: Encoder) -> None:
+    """Decode and encode files as a script without vidret would: one after the other, a frame a second."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(count_cores())
+    for file in files:
+        images, next_s = list[np.ndarray](), 0.0
+        with av.open(file) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                if frame.time is not None and frame.time >= next_s:
+                    images.append(resize_image(frame.to_ndarray(format="rgb24"), encoder.resize))
+                    next_s += 1
+                    if len(images) == SCRIPT_BATCH:
+                        encoder.encode_frames([Frames(np.stack(images), np.arange(len(images)))])
+                        images = []
+        if images:
+            encoder.encode_frames([Frames(np.stack(images), np.arange(len(images)))])
+    torch.set_num_threads(num_threads)
+
+
 def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
-    """Time runs on a grid and in each sampling mode."""
+    """Time a plain script, and runs on a grid and in each sampling mode."""
     encoder = load_encoder()
-    runs = {"grid": run_index(scratch, encoder, files, shots=False)}
+    runs: dict[str, Callable[[], None]] = {"script": partial(run_script, files, encoder)}
+    runs["grid"] = run_index(scratch, encoder, files, shots=False)
     runs |= {mode: run_index(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
-    return compare(take_turns(runs, repeats, num_warm=0), "grid")
+    costs = take_turns(runs, repeats, num_warm=0)
+    rows = compare(costs, "grid")
+    return {
+        name: row | {"wall_against_script": round(costs["script"].wall_s / costs[name].wall_s, 3)}
+        for name, row in rows.items()
+    }
 
 
 def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
