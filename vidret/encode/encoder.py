@@ -9,8 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float64, Int64
-from torch.nn import functional
+from jaxtyping import Float32, Float64, Int64
 
 from vidret.devices import CPU
 from vidret.errors import EncoderError
@@ -135,16 +134,22 @@ def encode_each_frame(
         encode: From pixels (frame, height, width, 3) to unit vectors of frames (frame, dim), and of their patches
             (frame, patch, dim) or None, all on the CPU.
     """
-    pixels, lengths = torch.from_numpy(np.concatenate([frames.pixels for frames in batch])), list(map(len, batch))
+    pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
     vectors, patches = zip(*map(encode, torch.split(pixels, size)), strict=True)
-    rows = torch.split(torch.cat(vectors), lengths)
-    tokens = [None] * len(batch) if patches[0] is None else torch.split(torch.cat(patches), lengths)
-    embeddings = []
-    for frames, own, patch in zip(batch, rows, tokens, strict=True):
-        video = functional.normalize(own.mean(0), dim=0)
-        flat = None if patch is None else rearrange(patch, "frame patch dim -> (frame patch) dim").numpy()
-        embeddings.append(SegmentEmbedding(video.numpy(), own.numpy(), frames.times, flat))
+    rows, tokens = torch.cat(vectors).numpy(), None if patches[0] is None else torch.cat(patches).numpy()
+    embeddings, end = [], 0
+    for frames in batch:
+        own = slice(end, end := end + len(frames))
+        flat = None if tokens is None else rearrange(tokens[own], "frame patch dim -> (frame patch) dim")
+        embeddings.append(SegmentEmbedding(average_units(rows[own]), rows[own], frames.times, flat))
     return embeddings
+
+
+def average_units(units: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, " dim"]:
+    """Return the mean of vectors, scaled to unit length."""
+    mean = units.mean(axis=0)
+    unit: Float32[np.ndarray, " dim"] = mean / max(np.linalg.norm(mean), np.float32(1e-12))
+    return unit
 
 
 def digest_weights(named: Iterable[tuple[str, torch.Tensor]], *facts: object) -> str:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch.nn import functional
 
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.outputs import FrameTokens, join_images, join_layers
 from vidret.encode.clip.vision import VisionTower, compile_tower
-from vidret.encode.encoder import digest_weights, normalise_pixels
+from vidret.encode.encoder import average_units, digest_weights, normalise_pixels
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.precision import quantize_tower
 from vidret.errors import EncoderError
@@ -100,12 +99,10 @@ class ClipEncoder:
             )
         )
         layers = [join_images([output.layers[layer].by_frame() for output in outputs]) for layer in range(num_layers)]
-        start = 0
+        host, start = _Host(rows, tokens_of, sizes_of), 0
         for frames in batch:
             own = slice(start, start + len(frames))
-            flat = None if tokens_of is None else rearrange(tokens_of[own], "frame token dim -> (frame token) dim")
-            sizes = None if sizes_of is None else rearrange(sizes_of[own], "frame token -> (frame token)")
-            embedding = as_embedding(rows[own], frames, flat, sizes)
+            embedding = host.embed(own, frames)
             if layers:
                 rank = torch.arange(own.start, own.stop)
                 embedding = replace(embedding, layers=self._pick_layers(layers, 0, rank, frames))
@@ -126,12 +123,9 @@ class ClipEncoder:
                 )
                 layers = [layer.by_frame() for layer in output.layers]
                 rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
+                host = _Host(output.frames[:, rank], output.tokens, output.sizes, output.mask)
                 for index, frames in enumerate(chunk):
-                    real = None if output.mask is None else output.mask[index]
-                    patches, sizes = (
-                        None if whole is None else whole[index][real] for whole in (output.tokens, output.sizes)
-                    )
-                    embedding = as_embedding(output.frames[index, rank], frames, patches, sizes)
+                    embedding = host.embed(index, frames)
                     if layers:
                         embedding = replace(embedding, layers=self._pick_layers(layers, index, rank, frames))
                     yield embedding
@@ -263,21 +257,42 @@ def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list
     return ends
 
 
-def as_embedding(
-    rows: torch.Tensor, frames: Frames, tokens: torch.Tensor | None, sizes: torch.Tensor | None
-) -> SegmentEmbedding:
-    """Build an embedding from vectors of frames (frame, dim) and tokens (token, dim), scaled to unit length."""
-    units, lengths = as_units(rows)
-    video = functional.normalize(torch.from_numpy(units).mean(0), dim=0).numpy()
-    if tokens is None or sizes is None:
-        return SegmentEmbedding(video, units, frames.times, frame_lengths=lengths)
-    token_units, token_lengths = as_units(tokens)
-    return SegmentEmbedding(
-        video, units, frames.times, token_units, sizes.float().cpu().numpy(), lengths, token_lengths
-    )
+class _Host:
+    """The outputs of a batch, scaled to unit length and copied from the device once, and embeddings of their parts."""
+
+    def __init__(
+        self,
+        rows: Float[torch.Tensor, "*_row dim"],
+        tokens: Float[torch.Tensor, "part token dim"] | None,
+        sizes: Float[torch.Tensor, "part token"] | None,
+        mask: Bool[torch.Tensor, "part token"] | None = None,
+    ) -> None:
+        self._rows, self._row_lengths = as_units(rows)
+        self._tokens = None if tokens is None else as_units(tokens)
+        self._sizes = None if sizes is None else sizes.float().cpu().numpy()
+        self._mask = None if mask is None else mask.cpu().numpy()
+
+    def embed(self, own: slice | int, frames: Frames) -> SegmentEmbedding:
+        """Return the embedding of a segment, given which frames or which video of the batch it is."""
+        rows, lengths = self._rows[own], self._row_lengths[own]
+        if self._tokens is None or self._sizes is None:
+            return SegmentEmbedding(average_units(rows), rows, frames.times, frame_lengths=lengths)
+        real = ... if self._mask is None else self._mask[own]
+        tokens, token_lengths, sizes = (values[own][real] for values in (*self._tokens, self._sizes))
+        return SegmentEmbedding(
+            average_units(rows),
+            rows,
+            frames.times,
+            tokens.reshape(-1, tokens.shape[-1]),
+            sizes.reshape(-1),
+            lengths,
+            token_lengths.reshape(-1),
+        )
 
 
-def as_units(rows: torch.Tensor) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
+def as_units(
+    rows: Float[torch.Tensor, "*row dim"],
+) -> tuple[Float32[np.ndarray, "*row dim"], Float32[np.ndarray, "*row"]]:
     """Return rows scaled to unit length, and their original lengths."""
     rows = rows.float()
     units = functional.normalize(rows, dim=-1)

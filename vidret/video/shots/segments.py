@@ -22,8 +22,8 @@ Sample = TypeVar("Sample")
 
 WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
 _TIE_S = 1e-6
-# Frames that are compared at once hold their images meanwhile: so many pixels, that is 45 MB in 4:2:0, and frames.
-_PIXELS_AT_ONCE = 32 * 1280 * 720
+# Frames that are compared at once hold their images meanwhile: so many pixels, that is 17 MB in 4:2:0, and frames.
+_PIXELS_AT_ONCE = 12 * 1280 * 720
 _MIN_AT_ONCE, _MAX_AT_ONCE = 4, 32
 
 
