@@ -14,6 +14,7 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
+from vidret.encode.names import drop_sampling
 from vidret.train.grounding import GroundingModule
 from vidret.train.methods import list_methods
 from vidret.train.retrieval import RetrievalModule
@@ -102,3 +103,24 @@ def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:
     chosen: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     chosen |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0, "gradient_clip_val": 1.0}
     return lightning.Trainer(default_root_dir=folder, **(chosen | settings))
+
+
+# Twelve layers, as the schedules of merging are for; all else is small.
+CONFIG_VISION: dict[str, Any] = {"image_size": 32, "patch": 8, "width": 32, "layers": 12, "heads": 2, "dim": 32}
+CONFIG_TEXT: dict[str, Any] = {"context": 77, "vocabulary": 49408, "width": 32, "layers": 4, "heads": 2, "dim": 32}
+
+
+def shrink_config(config: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Return a configuration with small towers, batches and images, and the paths of made data."""
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    data |= {"annotations": str(folder), "videos": str(folder / "videos"), "cache": str(folder / "cache")}
+    data |= {"batch_size": 4, "num_workers": 0}
+    if "method" in model:
+        model |= {"weights": None, "vision": CONFIG_VISION, "text": CONFIG_TEXT, "out": str(out / "model.safetensors")}
+        data |= {"image_size": 32, "eval_batch_size": 2}
+    else:
+        tiny = str(folder / "tiny.safetensors")
+        model |= {"backbone": tiny, "width": 32, "text_width": 32, "dim": 16, "out": str(out / "head.safetensors")}
+        data["encoder"] = tiny + data["encoder"].removeprefix(drop_sampling(data["encoder"]))
+    config["trainer"] |= {"fast_dev_run": 1, "accelerator": "cpu", "enable_progress_bar": False, "logger": False}
+    return config

@@ -8,6 +8,7 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.made_benchmarks import write_benchmarks
 from tests.tool_loading import load_tool
+from tests.train.small import CONFIG_TEXT, CONFIG_VISION, shrink_config
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.text import TextShape
@@ -86,9 +87,6 @@ def test_every_configuration_names_its_source() -> None:
         assert "# Source: " in text or "synthetic" in path.stem or "joint" in path.stem or "longclip" in path.stem
 
 
-# Twelve layers, as the schedules of merging are for; all else is small.
-VISION: dict[str, Any] = {"image_size": 32, "patch": 8, "width": 32, "layers": 12, "heads": 2, "dim": 32}
-TEXT: dict[str, Any] = {"context": 77, "vocabulary": 49408, "width": 32, "layers": 4, "heads": 2, "dim": 32}
 QUICK = (
     "msrvtt_clip_b32",
     "msrvtt7k_promptswitch_b32",
@@ -108,25 +106,9 @@ QUICK = (
 @pytest.fixture(scope="module")
 def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
-    towers = ClipModel(Card("clip", "tiny", VisionShape(**VISION), TextShape(**TEXT)))
+    towers = ClipModel(Card("clip", "tiny", VisionShape(**CONFIG_VISION), TextShape(**CONFIG_TEXT)))
     save_model(towers, folder / "tiny.safetensors")
     return folder
-
-
-def shrink(config: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
-    """Return a configuration with small towers, batches and images, and the paths of made data."""
-    model, data = config["model"]["init_args"], config["data"]["init_args"]
-    data |= {"annotations": str(folder), "videos": str(folder / "videos"), "cache": str(folder / "cache")}
-    data |= {"batch_size": 4, "num_workers": 0}
-    if "method" in model:
-        model |= {"weights": None, "vision": VISION, "text": TEXT, "out": str(out / "model.safetensors")}
-        data |= {"image_size": 32, "eval_batch_size": 2}
-    else:
-        tiny = str(folder / "tiny.safetensors")
-        model |= {"backbone": tiny, "width": 32, "text_width": 32, "dim": 16, "out": str(out / "head.safetensors")}
-        data["encoder"] = tiny + data["encoder"].removeprefix(drop_sampling(data["encoder"]))
-    config["trainer"] |= {"fast_dev_run": 1, "accelerator": "cpu", "enable_progress_bar": False, "logger": False}
-    return config
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
@@ -139,7 +121,7 @@ def shrink(config: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     ],
 )
 def test_a_step_is_trained_with_the_configuration(path: Path, benchmarks: Path, tmp_path: Path) -> None:
-    config = shrink(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
+    config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     run(["fit", "--config", str(tmp_path / "small.yaml")])
     assert [file.suffix for file in tmp_path.glob("*.safetensors")] == [".safetensors"]
@@ -151,7 +133,7 @@ def test_holding_out_videos_can_be_switched_off(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = next(path for path in CONFIGS if path.stem == "msrvtt_clip_b32")
-    config = shrink(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
+    config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     config["data"]["init_args"]["val_share"] = 0.0
     config["trainer"] |= {"fast_dev_run": False, "max_epochs": 1}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
