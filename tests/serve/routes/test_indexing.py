@@ -113,8 +113,9 @@ def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Ga
     (root / "bad.mp4").write_text("no film")
     answer = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (answer.status_code, answer.json()["running"]) == (202, True)
-    while indexer.progress is None:  # the run waits at the gate, and prints progress
+    while indexer.running and indexer.progress is None:  # the run waits at the gate, and prints progress
         indexer.wait(0.01)
+    assert indexer.progress is not None, indexer.last
     assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     again = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (again.status_code, again.json()["detail"]) == (409, "a run is in progress")
