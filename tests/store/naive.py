@@ -1,21 +1,68 @@
-"""What a snapshot answers, by SQL over all rows."""
+"""What a snapshot answers, by SQL over all rows and loops over them."""
+
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+import numpy as np
 
 from vidret.store import Store
 from vidret.store.catalog.tables import LIVE, MATCHING, filter_values
 from vidret.types import ALL_VIDEOS, Filters
 
 
+def find_videos(store: Store, filters: Filters = ALL_VIDEOS) -> set[int]:
+    """Return the videos with a live path that matches, by loops over the files."""
+    sql = f"SELECT files.video, mtime_ns, facts {MATCHING}"
+    rows = store._catalog.database.rows(sql, *filter_values(filters))
+    return {video for video, mtime_ns, facts in rows if has_facts(json.loads(facts), mtime_ns, filters)}
+
+
+def has_facts(facts: dict[str, Any], mtime_ns: int | None, filters: Filters) -> bool:
+    """Return whether a file's video was filmed when, where and as filters ask."""
+    filmed = None if mtime_ns is None else mtime_ns / 1e9
+    if facts.get("filmed"):
+        filmed = datetime.fromisoformat(facts["filmed"]).timestamp()
+    if filters.filmed_after is not None and (filmed is None or filmed < filters.filmed_after):
+        return False
+    if filters.filmed_before is not None and (filmed is None or filmed >= filters.filmed_before):
+        return False
+    if filters.camera is not None and filters.camera.lower() not in facts.get("camera", "").lower():
+        return False
+    if filters.near is not None:
+        if "latitude" not in facts:
+            return False
+        latitude, longitude, km = map(float, filters.near.split(","))
+        here, there = (
+            np.array([math.cos(b) * math.cos(a), math.cos(b) * math.sin(a), math.sin(b)])
+            for b, a in (
+                (math.radians(latitude), math.radians(longitude)),
+                (math.radians(facts["latitude"]), math.radians(facts["longitude"])),
+            )
+        )
+        if math.degrees(math.acos(min(1.0, float(here @ there)))) * 111.2 > km:
+            return False
+    width, height = facts.get("width", 0), facts.get("height", -1)
+    shapes = {"landscape": width > height, "portrait": width < height, "square": width == height}
+    return (
+        (filters.min_height is None or height >= filters.min_height)
+        and (filters.min_fps is None or facts.get("average_rate", -1) >= filters.min_fps)
+        and (filters.sound is None or facts.get("has_audio") == filters.sound)
+        and (filters.hdr is None or facts.get("hdr") == filters.hdr)
+        and (filters.orientation is None or ("width" in facts and shapes[filters.orientation]))
+    )
+
+
 def matching(store: Store, filters: Filters = ALL_VIDEOS) -> list[int]:
     """Return the ids of the searchable segments of videos that match, ascending."""
-    sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
-    return [row[0] for row in store._catalog.database.rows(sql, *filter_values(filters))]
+    videos = find_videos(store, filters)
+    return [segment for segment, video in sorted(owners(store).items()) if video in videos]
 
 
 def count_videos(store: Store, filters: Filters = ALL_VIDEOS) -> int:
     """Return the number of matching videos with a stored segment."""
-    stored = "EXISTS (SELECT 1 FROM segments WHERE segments.video = videos.id)"
-    sql = f"SELECT count(*) FROM videos WHERE id IN (SELECT files.video {MATCHING}) AND {stored}"
-    return int(store._catalog.database.value(sql, *filter_values(filters)))
+    return len(find_videos(store, filters) & set(owners(store).values()))
 
 
 def owners(store: Store) -> dict[int, int]:

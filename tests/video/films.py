@@ -61,6 +61,7 @@ def write_video(
     sound_start: int = 0,
     pixel_ratio: Fraction | None = None,
     timecode: str = "",
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing.
 
@@ -70,6 +71,7 @@ def write_video(
         stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
+        container.metadata.update(metadata or {})
         stream.codec_context.time_base = 1 / Fraction(rate)
         if timecode:
             stream.metadata["timecode"] = timecode

@@ -45,7 +45,7 @@ def make_parameter(named: NamedOption) -> inspect.Parameter:
     is_list = named.option.holds == "times"
     hint: Any = datetime if named.option.holds == "date" else str if is_text else named.type
     hint = list[str] if is_list else hint
-    default = SWITCH[named.default] if is_switch(named) else named.default or None if is_list else named.default
+    default = SWITCH.get(named.default) if is_switch(named) else named.default or None if is_list else named.default
     return inspect.Parameter(
         named.name,
         inspect.Parameter.KEYWORD_ONLY,

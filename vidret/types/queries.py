@@ -100,6 +100,16 @@ class Filters:
         max_seconds: Maximum duration.
         after: Earliest modification time of that file, in seconds since 1970.
         before: Its modification time is earlier than this.
+        filmed_after: Earliest time at which the video was filmed, in seconds since 1970, as the file states it; the
+            modification time stands for it if the file does not.
+        filmed_before: It was filmed earlier than this.
+        camera: A part of the camera's make and model.
+        near: Where it was filmed: ``LAT,LON`` in degrees, or ``LAT,LON,KM``; 10 km around by default.
+        min_height: Minimum height in pixels.
+        min_fps: Minimum frame rate.
+        sound: Whether it has sound.
+        hdr: Whether it has a high dynamic range.
+        orientation: ``landscape``, ``portrait`` or ``square``.
     """
 
     folder: Annotated[
@@ -131,6 +141,55 @@ class Filters:
     before: Annotated[
         float | None,
         Option(help="Only files modified before this time.", panel="Filters", metavar="DATE", holds="date"),
+    ] = None
+    filmed_after: Annotated[
+        float | None,
+        Option(
+            help="Only videos filmed at this time or later, as their files say; if they do not, modified.",
+            panel="Filters",
+            metavar="DATE",
+            holds="date",
+        ),
+    ] = None
+    filmed_before: Annotated[
+        float | None,
+        Option(help="Only videos filmed before this time.", panel="Filters", metavar="DATE", holds="date"),
+    ] = None
+    camera: Annotated[
+        str | None,
+        Option(help="Only videos of this camera: a part of its make and model.", panel="Filters", metavar="NAME"),
+    ] = None
+    near: Annotated[
+        str | None,
+        Option(
+            help="Only videos filmed within 10 km, or a third number, of this place in degrees, such as 48.1,11.6.",
+            panel="Filters",
+            metavar="LAT,LON[,KM]",
+        ),
+    ] = None
+    min_height: Annotated[
+        int | None,
+        Option(help="Minimum height in pixels.", panel="Filters", metavar="PIXELS", minimum=0, maximum=10**6),
+    ] = None
+    min_fps: Annotated[
+        float | None,
+        Option(help="Minimum frame rate.", panel="Filters", metavar="FPS", minimum=0, maximum=10**6),
+    ] = None
+    sound: Annotated[
+        bool | None, Option(help="Only videos with (on) or without (off) sound.", panel="Filters", metavar="on|off")
+    ] = None
+    hdr: Annotated[
+        bool | None,
+        Option(help="Only videos with (on) or without (off) high dynamic range.", panel="Filters", metavar="on|off"),
+    ] = None
+    orientation: Annotated[
+        str | None,
+        Option(
+            help="Only videos of this shape.",
+            panel="Filters",
+            metavar="landscape|portrait|square",
+            choices=("landscape", "portrait", "square"),
+        ),
     ] = None
 
 

@@ -62,6 +62,8 @@ class VideoInfo:
         has_audio: The file has an audio stream.
         timecode: The timecode of the first frame, such as ``01:00:00:00``, as the container states it; empty if it does
             not.
+        filmed, camera, latitude, longitude: See ``Recording``.
+        hdr: The video has a high dynamic range: its transfer function is PQ or HLG.
         damage: A description of the damage, empty for an intact file.
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
@@ -96,6 +98,11 @@ class VideoInfo:
     num_streams: int
     has_audio: bool
     timecode: str
+    filmed: str
+    camera: str
+    latitude: float | None
+    longitude: float | None
+    hdr: bool
     damage: str
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
@@ -124,9 +131,9 @@ class VideoInfo:
         return timeline.first_gap_start(self.times, self.duration) - self.start
 
     def facts(self) -> dict[str, str | int | float | bool]:
-        """Return all fields except the arrays, ready for JSON."""
+        """Return all known fields except the arrays, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
+        return {name: value for name, value in values.items() if not isinstance(value, np.ndarray | None)}
 
 
 def probe(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> VideoInfo:
@@ -197,6 +204,11 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         num_streams=scan.num_streams,
         has_audio=scan.has_audio,
         timecode=scan.timecode,
+        filmed=scan.recording.filmed,
+        camera=scan.recording.camera,
+        latitude=scan.recording.latitude,
+        longitude=scan.recording.longitude,
+        hdr=scan.hdr,
         damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, gaps),
         times=times,
         pts=pts,

@@ -18,6 +18,7 @@ from vidret.video.container import decode_all, open_container, read_start, scan_
 from vidret.video.files import SourceFile, read_head
 from vidret.video.geometry import Display, read_display
 from vidret.video.ranges import RemoteFile
+from vidret.video.recording import HDR_TRANSFERS, Recording, read_recording
 from vidret.video.timeline import Packets, drop_last
 
 IS_IMAGE = "is a picture, not a video"
@@ -56,6 +57,8 @@ class StreamScan:
     num_streams: int
     has_audio: bool
     timecode: str
+    recording: Recording
+    hdr: bool
     container_start: float
     stream_start: float
     declared_frames: int
@@ -104,6 +107,8 @@ def scan_stream(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> S
             num_streams=len(container.streams.video),
             has_audio=bool(container.streams.audio),
             timecode=_read_timecode(container, stream),
+            recording=read_recording(container, stream),
+            hdr=int(stream.codec_context.color_trc) in HDR_TRANSFERS,
             container_start=container_start,
             stream_start=stream_start,
             declared_frames=int(stream.frames),

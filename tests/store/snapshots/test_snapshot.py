@@ -27,6 +27,7 @@ from vidret.store.vectors.flat import Flat
 from vidret.types import Filters
 
 from .. import naive
+from ..recorded import FACT_FILTERS, FACTS
 from ..samples import DIM, add_video, create, embedding
 
 FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", "/b"]
@@ -96,7 +97,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     def add(self, path: str, content: int, num_segments: int, *, finish: bool) -> None:
         """Index a video, perhaps not to its end; with another number of segments it starts over."""
         self.num_videos = max(self.num_videos, content)
-        store, facts = self.store, {"imported": content == 3}
+        store, facts = self.store, {"imported": content == 3, **FACTS[content]}
         video = store.writer.begin_video(
             f"v{content}", duration=10.0 * num_segments, facts=facts, num_segments=num_segments + (not finish)
         )
@@ -145,7 +146,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.readers[1].close()
         self.readers[1] = Store.open(self.folder)
 
-    @rule(filters=FILTERS, spans=st.tuples(st.floats(-5, 40), st.floats(-5, 40)))
+    @rule(filters=FILTERS | st.sampled_from(FACT_FILTERS), spans=st.tuples(st.floats(-5, 40), st.floats(-5, 40)))
     def ask(self, filters: Filters, spans: tuple[float, float]) -> None:
         for reader in self.readers:
             snapshot = reader.snapshot()
@@ -153,6 +154,7 @@ class SnapshotMachine(RuleBasedStateMachine):
             assert snapshot.select(filters).ids().tolist() == naive.matching(reader, filters)
             assert snapshot.select(filters).num_segments == len(naive.matching(reader, filters))
             assert snapshot.count_videos(filters) == naive.count_videos(reader, filters)
+            assert {video.id for video in reader.videos.find(filters)} == naive.find_videos(reader, filters)
             videos = snapshot.videos.ids.tolist()
             without = set(videos[::2])
             kept = [key for key in naive.matching(reader, filters) if naive.owners(reader)[key] not in without]

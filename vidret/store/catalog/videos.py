@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidret.errors import StoreError
+from vidret.store.catalog.facts import has_fact_filters, make_fact_rows, match_facts, to_seconds
 from vidret.store.catalog.tables import (
     COLUMNS,
     IN_IDS,
@@ -108,10 +109,13 @@ class Videos:
             values.append(ids_to_json(ids))
         videos: dict[int, StoredVideo] = {}
         intact = f"{INTACT['files']} AND {INTACT['videos']}"
-        rows = self._database.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
-        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in self._tables.drop_damaged(
-            "files", rows
-        ):
+        sql = f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path"
+        rows = list(self._tables.drop_damaged("files", self._database.rows(sql, *values)))
+        if has_fact_filters(filters):
+            known, times_ns = [json.loads(row[3]) for row in rows], [row[7] for row in rows]
+            matching = match_facts(filters, make_fact_rows(known), to_seconds(times_ns))
+            rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
+        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in rows:
             if (known := videos.get(video_id)) is not None:
                 videos[video_id] = replace(known, paths=(*known.paths, os.fsdecode(path)))
                 continue

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
+from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
@@ -38,7 +39,14 @@ SEGMENT = {
     "rows": np.int64,
     "row_sums": np.uint32,
 }
-VIDEO = {"ids": np.int64, "durations": np.float64, "complete": np.bool_, "imported": np.bool_, "stored": np.bool_}
+VIDEO = {
+    "ids": np.int64,
+    "durations": np.float64,
+    "complete": np.bool_,
+    "imported": np.bool_,
+    "stored": np.bool_,
+    "facts": FACT_ROW,
+}
 FILE = {"video_rows": np.int64, "mtimes_ns": np.int64, "states": np.uint8, "current": np.bool_}
 SEGMENT_ROW = np.dtype([*SEGMENT.items(), ("videos", np.int64)])
 VIDEO_ROW = np.dtype(list(VIDEO.items()))
@@ -225,7 +233,7 @@ class SnapshotBuilder:
             rows, fingerprints = np.concatenate([rows, missing]), [*fingerprints, *[b""] * len(gone)]
         order = np.argsort(rows["ids"])
         known = find_rows(self._videos["ids"], rows["ids"][order])
-        for name in ("durations", "complete", "imported", "stored"):
+        for name in ("durations", "complete", "imported", "stored", "facts"):
             self._videos.update(name, known[known >= 0], rows[name][order][known >= 0])
         fresh = order[known < 0]
         num_fresh = len(fresh)
@@ -394,10 +402,11 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
     if ids is not None and not ids:
         return np.zeros(0, VIDEO_ROW), []
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
-    found = database.rows(f"SELECT {VIDEO_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
+    found = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
     rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
-    for name, column in zip(VIDEO, columns[:-1], strict=False):
-        rows[name] = column
+    own = [rows[name] for name in VIDEO if name != "facts"] + [rows["facts"][name] for name in FACT_ROW.fields or ()]
+    for target, column in zip(own, columns[:-1], strict=False):
+        target[:] = np.array(column, target.dtype)  # NaN for NULL
     return rows, list(columns[-1]) if found else []
 
 

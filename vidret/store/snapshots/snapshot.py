@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
+from vidret.store.catalog.facts import has_fact_filters, match_facts, to_seconds
 from vidret.store.catalog.tables import filter_values
 from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, list_ids, make_bitmap
@@ -94,6 +95,7 @@ class VideoColumns:
         durations: In seconds.
         complete, imported: As in their records.
         stored: False for deleted ones.
+        facts: What filters ask for, of type ``FACT_ROW``.
         num_paths: Number of live paths.
         num_segments: Number of stored segments.
         first_segments, last_segments: The rows between which all segments of each lie; others may be there too.
@@ -106,6 +108,7 @@ class VideoColumns:
     complete: Videos
     imported: Videos
     stored: Videos
+    facts: np.ndarray
     num_paths: Int32[np.ndarray, " video"]
     num_segments: Int32[np.ndarray, " video"]
     first_segments: Int64[np.ndarray, " video"]
@@ -199,6 +202,9 @@ class Snapshot:
         for bound, compare in ((min_s, np.greater_equal), (max_s, np.less_equal)):
             if bound is not None and not np.isnan(bound):  # NaN means no bound, as NULL does in SQLite
                 rows[rows] = compare(self.videos.durations[files.video_rows[rows]], bound)
+        if has_fact_filters(filters):
+            facts = self.videos.facts[files.video_rows[rows]]
+            rows[rows] = match_facts(filters, facts, to_seconds(files.mtimes_ns[rows]))
         return rows
 
     def _find_in_folder(self, folder: bytes, inside: bytes) -> Bool[np.ndarray, " file"]:
@@ -267,7 +273,7 @@ class Snapshot:
         key = filters, frozenset(excluded)
         if key not in self._selections:
             _make_room(self._selections)
-            choice = Choice(filters, frozenset(excluded))
+            choice = None if has_fact_filters(filters) else Choice(filters, frozenset(excluded))
             self._selections[key] = self.select_videos(self.allow_videos(filters, excluded), choice)
         return self._selections[key]
 

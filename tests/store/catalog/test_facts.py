@@ -1,0 +1,55 @@
+"""Filters by facts: a snapshot and the catalog answer what loops over the files do; unknown facts match nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from vidret.errors import VidretError
+from vidret.store.catalog.facts import FACT_ROW, has_fact_filters, make_fact_rows, match_facts
+from vidret.store.snapshots.latest import read_video_rows
+from vidret.types import ALL_VIDEOS, Filters
+
+from .. import naive
+from ..recorded import FACT_FILTERS, FACTS
+from ..samples import create, embedding
+
+
+def test_filters_by_facts_are_those_of_loops_over_the_files(tmp_path: Path) -> None:
+    found = set()
+    with create(tmp_path) as store:
+        for content, facts in enumerate(FACTS):
+            video = store.writer.begin_video(f"v{content}", duration=10.0, facts=facts, num_segments=1)
+            for folder in "ab"[: 1 + content % 2]:
+                changed_ns = None if content == 5 else content * (5 + (folder == "b")) * 10**9
+                path = f"/{folder}/{content}.mp4"
+                store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed_ns)
+            store.writer.add_segment(video, 0, 0.0, 10.0, embedding(content), tokens=b"")
+            store.writer.finish_video(video)
+        for filters in FACT_FILTERS:
+            expected = naive.find_videos(store, filters)
+            assert {video.id for video in store.videos.find(filters)} == expected, filters
+            assert store.snapshot().select(filters).ids().tolist() == naive.matching(store, filters), filters
+            assert store.count_videos(filters) == len(expected)
+            found.add(frozenset(expected))
+        rows, _ = read_video_rows(store._catalog.database, None)
+    assert len(found) > 12, "filters differ"
+    for name in FACT_ROW.names:
+        assert rows["facts"][name].tolist() == pytest.approx(make_fact_rows(FACTS)[name].tolist(), nan_ok=True), name
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        *(Filters(near=near) for near in ("", "48", "a,b", "91,0", "0,181", "1,2,0", "1,2,-3", "1,2,nan", "1,2,3,4")),
+        Filters(orientation="tall"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(filters: Filters) -> None:
+    with pytest.raises(VidretError, match=r"^(near|orientation) must be .*, got "):
+        match_facts(filters, make_fact_rows(FACTS), make_fact_rows(FACTS)["filmed_s"])
+
+
+def test_filters_that_every_store_applies_are_no_facts() -> None:
+    assert not has_fact_filters(ALL_VIDEOS)
+    assert not has_fact_filters(Filters(folder="/a", min_seconds=1, max_seconds=2, after=3, before=4))
+    assert all(map(has_fact_filters, FACT_FILTERS))

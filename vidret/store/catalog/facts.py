@@ -1,0 +1,140 @@
+"""Filters by the facts of a video: when and where it was filmed, with what, and of which kind it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from vidret.errors import VidretError
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters
+
+KM_PER_DEGREE = 111.2
+NEAR_KM = 10.0  # around a place without a distance
+ORIENTATIONS = ("portrait", "square", "landscape")
+COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what catalog and vector stores apply
+CAMERA_BYTES = 60
+FACT_ROW = np.dtype(
+    [
+        *((name, np.float64) for name in ("filmed_s", "latitude", "longitude")),
+        *((name, np.float32) for name in ("width", "height", "average_rate", "has_audio", "hdr")),
+        ("camera", f"S{CAMERA_BYTES}"),
+    ]
+)
+
+
+def _read(name: str, kind: str) -> str:
+    """Return the SQL of a fact, NULL where it is unknown or the row is damaged."""
+    return f"CAST(CASE WHEN json_valid(facts) THEN json_extract(facts, '$.{name}') END AS {kind})"
+
+
+FACT_VALUES = ", ".join(
+    (
+        f"CAST(strftime('%s', {_read('filmed', 'TEXT')}) AS REAL)",
+        *(_read(str(name), "REAL") for name in FACT_ROW.names[1:-1]),
+        f"ifnull(substr({_read('camera', 'BLOB')}, 1, {CAMERA_BYTES}), x'')",
+    )
+)
+
+
+def has_fact_filters(filters: Filters) -> bool:
+    """Return whether filters ask for more than folder, duration and modification time."""
+    return replace(filters, **dict.fromkeys(COMMON)) != ALL_VIDEOS
+
+
+def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
+    """Return the facts of videos as ``FACT_ROW``, as SQL reads them."""
+    rows = np.zeros(len(known), FACT_ROW)
+    for row, facts in zip(rows, known, strict=True):
+        for name in FACT_ROW.names[1:-1]:
+            value = facts.get(name)
+            row[name] = value if isinstance(value, int | float) else np.nan
+        row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
+        try:
+            filmed = datetime.fromisoformat(str(facts.get("filmed", "")))
+            row["filmed_s"] = filmed.replace(tzinfo=filmed.tzinfo or UTC).timestamp()
+        except ValueError:
+            row["filmed_s"] = np.nan
+    return rows
+
+
+def to_seconds(times_ns: Sequence[int | None] | Int64[np.ndarray, " file"]) -> Float64[np.ndarray, " file"]:
+    """Return modification times in seconds, NaN for unknown ones."""
+    times = np.array(times_ns, np.float64)
+    return np.where(times > NO_TIME, times / 1e9, np.nan)
+
+
+def parse_near(near: str) -> tuple[float, float, float]:
+    """Return latitude and longitude in degrees, and a distance in kilometres.
+
+    >>> parse_near("48.1,11.6"), parse_near("-33.9,151.2,0.5")
+    ((48.1, 11.6, 10.0), (-33.9, 151.2, 0.5))
+
+    Raises:
+        VidretError: The text is not ``LAT,LON`` or ``LAT,LON,KM``, or a number is out of range.
+    """
+    try:
+        numbers = [float(part) for part in near.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) in (2, 3) and abs(numbers[0]) <= 90 and abs(numbers[1]) <= 180 and np.isfinite(numbers).all():
+        latitude, longitude, km = (*numbers, NEAR_KM)[:3]
+        if km > 0:
+            return latitude, longitude, km
+    raise VidretError(f"near must be LAT,LON or LAT,LON,KM in degrees and kilometres, got {near}")
+
+
+def match_facts(
+    filters: Filters, facts: np.ndarray, changed_s: Float64[np.ndarray, " file"]
+) -> Bool[np.ndarray, " file"]:
+    """Return which files have the facts that filters ask for; an unknown fact does not match.
+
+    Args:
+        filters: Filters, of which those by folder, duration and modification time are ignored.
+        facts: The facts of each file's video, of type ``FACT_ROW``.
+        changed_s: Modification time in seconds since 1970, NaN if unknown: of files that do not say when they were
+            filmed.
+
+    Raises:
+        VidretError: ``near`` or ``orientation`` cannot be understood.
+    """
+    matching = np.ones(len(facts), bool)
+    filmed_s = np.where(np.isnan(facts["filmed_s"]), changed_s, facts["filmed_s"])
+    if filters.filmed_after is not None:
+        matching &= filmed_s >= filters.filmed_after
+    if filters.filmed_before is not None:
+        matching &= filmed_s < filters.filmed_before
+    if filters.near is not None:
+        latitude, longitude, km = parse_near(filters.near)
+        matching &= measure_km(latitude, longitude, facts["latitude"], facts["longitude"]) <= km
+    for name, minimum in (("height", filters.min_height), ("average_rate", filters.min_fps)):
+        if minimum is not None:
+            matching &= facts[name] >= minimum
+    for name, wanted in (("has_audio", filters.sound), ("hdr", filters.hdr)):
+        if wanted is not None:
+            matching &= facts[name] == float(wanted)
+    if filters.orientation is not None:
+        if filters.orientation not in ORIENTATIONS:
+            rule = f"orientation must be {', '.join(ORIENTATIONS[:-1])} or {ORIENTATIONS[-1]}"
+            raise VidretError(f"{rule}, got {filters.orientation}")
+        matching &= np.sign(facts["width"] - facts["height"]) == ORIENTATIONS.index(filters.orientation) - 1
+    if filters.camera is not None:
+        names, codes = np.unique(facts["camera"], return_inverse=True)
+        wanted_name = filters.camera.strip().casefold()
+        found = [bool(name) and wanted_name in name.decode(errors="replace").casefold() for name in names.tolist()]
+        matching &= np.array(found, bool)[codes]
+    return matching
+
+
+def measure_km(
+    latitude: float,
+    longitude: float,
+    latitudes: Float64[np.ndarray, " place"],
+    longitudes: Float64[np.ndarray, " place"],
+) -> Float64[np.ndarray, " place"]:
+    """Return the great-circle distances of places in degrees from one, in kilometres; NaN for unknown places."""
+    here, there = np.radians(latitude), np.radians(latitudes)
+    half = np.radians(longitudes - longitude) / 2
+    square = np.sin((there - here) / 2) ** 2 + np.cos(here) * np.cos(there) * np.sin(half) ** 2
+    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(square, 0, 1)))) * KM_PER_DEGREE
