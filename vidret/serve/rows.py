@@ -82,6 +82,8 @@ class VideoRow(BaseModel):
     salvaged: str = Field(description="What could not be read of the file, if anything.")
     segments: int
     changed: str | None = Field(examples=["2026-01-31T18:30:00+00:00"])
+    filmed: str = Field(description="When, as the file states it; empty if it does not.")
+    camera: str = Field(description="Make and model; empty if unknown.", examples=["Apple iPhone 15"])
     missing: bool = Field(description="The file is gone.")
 
 
@@ -149,6 +151,8 @@ def video_row(video: StoredVideo) -> VideoRow:
         salvaged=video.salvaged,
         segments=video.num_segments,
         changed=changed,
+        filmed=str(video.facts.get("filmed", "")),
+        camera=sanitize(str(video.facts.get("camera", ""))),
         missing=find_file(video) is None,
     )
 

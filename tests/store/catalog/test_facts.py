@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import VidretError
-from vidret.store.catalog.facts import FACT_ROW, has_fact_filters, make_fact_rows, match_facts
+from vidret.store.catalog.facts import FACT_NAMES, has_fact_filters, make_fact_rows, match_facts
 from vidret.store.snapshots.latest import read_video_rows
 from vidret.types import ALL_VIDEOS, Filters
 
@@ -33,7 +33,7 @@ def test_filters_by_facts_are_those_of_loops_over_the_files(tmp_path: Path) -> N
             found.add(frozenset(expected))
         rows, _ = read_video_rows(store._catalog.database, None)
     assert len(found) > 12, "filters differ"
-    for name in FACT_ROW.names:
+    for name in FACT_NAMES:
         assert rows["facts"][name].tolist() == pytest.approx(make_fact_rows(FACTS)[name].tolist(), nan_ok=True), name
 
 

@@ -1,6 +1,6 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
-export const FIELDS = ["folder", "min_seconds", "max_seconds", "after", "before"];
+export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera"];
 export const FILTERS = [...FIELDS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
 export const JUDGED = ["like", "unlike"];
@@ -28,7 +28,7 @@ export const readSources = ({ sources }) => sources.match(/picture|speech|screen
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {
-  const times = { after: "T00:00:00", before: "T23:59:59" };
+  const times = { filmed_after: "T00:00:00", filmed_before: "T23:59:59" };
   const read = (name, said) => (times[name] ? toInstant(said, times[name]) : NUMBERS.includes(name) ? Number(said) : said);
   return Object.fromEntries(FIELDS.filter((name) => place[name]).map((name) => [name, read(name, place[name])]));
 }

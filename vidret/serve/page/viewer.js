@@ -105,9 +105,9 @@ async function describe(id) {
   shown.duration = video.duration;
   find("viewer-title").textContent = video.title;
   find("viewer-path").textContent = [video.path, ...video.copies].join("  =  ");
-  const { width, height, fps, duration, changed, salvaged } = video;
+  const { width, height, fps, duration, filmed, camera, changed, salvaged } = video;
   const facts = [width && `${width} × ${height}`, fps && `${fps.toFixed(2) * 1} fps`, clock(duration)];
-  facts.push(changed && `changed ${changed.slice(0, 10)}`, salvaged && `damaged: ${salvaged}`);
+  facts.push(filmed ? `filmed ${filmed.slice(0, 10)}` : changed && `changed ${changed.slice(0, 10)}`, camera, salvaged && `damaged: ${salvaged}`);
   const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
   find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
   drawTimeline(shown.curve, getDuration());

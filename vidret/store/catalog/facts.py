@@ -15,13 +15,11 @@ NEAR_KM = 10.0  # around a place without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
 COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what catalog and vector stores apply
 CAMERA_BYTES = 60
+NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")
 FACT_ROW = np.dtype(
-    [
-        *((name, np.float64) for name in ("filmed_s", "latitude", "longitude")),
-        *((name, np.float32) for name in ("width", "height", "average_rate", "has_audio", "hdr")),
-        ("camera", f"S{CAMERA_BYTES}"),
-    ]
+    [("filmed_s", np.float64), *((name, np.float64) for name in NUMBERS), ("camera", f"S{CAMERA_BYTES}")]
 )
+FACT_NAMES = ("filmed_s", *NUMBERS, "camera")
 
 
 def _read(name: str, kind: str) -> str:
@@ -32,7 +30,7 @@ def _read(name: str, kind: str) -> str:
 FACT_VALUES = ", ".join(
     (
         f"CAST(strftime('%s', {_read('filmed', 'TEXT')}) AS REAL)",
-        *(_read(str(name), "REAL") for name in FACT_ROW.names[1:-1]),
+        *(_read(name, "REAL") for name in NUMBERS),
         f"ifnull(substr({_read('camera', 'BLOB')}, 1, {CAMERA_BYTES}), x'')",
     )
 )
@@ -47,7 +45,7 @@ def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
     """Return the facts of videos as ``FACT_ROW``, as SQL reads them."""
     rows = np.zeros(len(known), FACT_ROW)
     for row, facts in zip(rows, known, strict=True):
-        for name in FACT_ROW.names[1:-1]:
+        for name in NUMBERS:
             value = facts.get(name)
             row[name] = value if isinstance(value, int | float) else np.nan
         row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
@@ -137,4 +135,5 @@ def measure_km(
     here, there = np.radians(latitude), np.radians(latitudes)
     half = np.radians(longitudes - longitude) / 2
     square = np.sin((there - here) / 2) ** 2 + np.cos(here) * np.cos(there) * np.sin(half) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(square, 0, 1)))) * KM_PER_DEGREE
+    distances: Float64[np.ndarray, " place"] = np.degrees(2 * np.arcsin(np.sqrt(np.clip(square, 0, 1)))) * KM_PER_DEGREE
+    return distances

@@ -5,12 +5,13 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES
+from vidret.store.catalog.facts import FACT_NAMES, FACT_ROW, FACT_VALUES
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
@@ -39,7 +40,7 @@ SEGMENT = {
     "rows": np.int64,
     "row_sums": np.uint32,
 }
-VIDEO = {
+VIDEO: dict[str, Any] = {
     "ids": np.int64,
     "durations": np.float64,
     "complete": np.bool_,
@@ -404,7 +405,7 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
     found = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
     rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
-    own = [rows[name] for name in VIDEO if name != "facts"] + [rows["facts"][name] for name in FACT_ROW.fields or ()]
+    own = [rows[name] for name in VIDEO if name != "facts"] + [rows["facts"][name] for name in FACT_NAMES]
     for target, column in zip(own, columns[:-1], strict=False):
         target[:] = np.array(column, target.dtype)  # NaN for NULL
     return rows, list(columns[-1]) if found else []
