@@ -260,6 +260,9 @@ def measure_searches(index: Path, small: Path, encoder: MadeEncoder) -> dict[str
         told["filters"] = measure_in_turn(
             {"none": search, "half": partial(search, filters=half), "thousandth": partial(search, filters=few)}, words
         )
+        judged = [(hit.video, hit.time) for hit in search(words[0])]
+        likes = {f"{number} likes": partial(search, like=judged[:number], seen=judged) for number in (1, 3)}
+        told["feedback"] = measure_in_turn({"none": search, **likes}, words)
         told["ready"] = measure(lambda _: engine.check_index(), words)
         told["two_threads"] = measure_threads(search, words)
         told["path"] = count_path(lambda: search("a dog runs on a beach"))

@@ -26,7 +26,7 @@ from vidret.types import TimePoint
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
 MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
-NUM_NEAREST = 4096  # segments to the query, and to each like, of which those that both together rate best are reranked
+NUM_RATED = 4096  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
 SAMPLE = 256  # segments from which the median distance is estimated
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
@@ -131,14 +131,14 @@ class SegmentSpace:
     def find_candidates(self, pictures: PictureChannel, query: ChannelQuery, feedback: Feedback) -> list[TimeSpan]:
         """Return the middles of the segments that a query and feedback together rate best, ``depth`` of them.
 
-        The evidence of a choice can only be added to what the query finds, or to what resembles a like: of an index
-        with more than ``NUM_NEAREST`` segments, that many of each are rated.
+        What both rate highly is near the query or near a like: of an index with more than ``NUM_RATED`` segments, as
+        many of each are rated, that many in all.
         """
         free = [own for clause, own in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
         if not free or "picture" not in query.sources:
             return []
         asked = np.concatenate([np.stack([each.positive.sentence for each in free]), feedback.liked])
-        num_nearest = min(max(NUM_NEAREST, query.depth), self._store.max_k or len(self._store))
+        num_nearest = min(max(NUM_RATED // len(asked), query.depth), self._store.max_k or len(self._store))
         _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
         ids, vectors = self.read(nearest[nearest >= 0])
         scale = pictures.find_scale(FrameRanker())

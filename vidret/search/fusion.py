@@ -102,7 +102,7 @@ class Fusion:
             found = texts.find(asked) if video_id is None else texts.score(asked, [video_id])
         if feedback is not None:
             asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
-            found = {video_id: self._weigh_texts(asked, own) for video_id, own in found.items()}
+            found = self._weigh_texts(asked, found)
         covered = _list_covered(structure, found)
         return Question(
             query=query, asked=replace(asked, covered=covered), texts=found, lowered=lowered, feedback=feedback
@@ -115,16 +115,24 @@ class Fusion:
             shares[list(step)] = 1 / math.sqrt(len(step) * len(structure.steps))
         return np.outer(shares, self.segments.weigh(feedback, ids))
 
-    def _weigh_texts(self, asked: ChannelQuery, texts: VideoTexts) -> VideoTexts:
-        """Return the texts of a video with what the segments add that are seen meanwhile, the best one of each text."""
+    def _weigh_texts(self, asked: ChannelQuery, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
+        """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
         assert asked.weigh is not None
-        matches: list[list[Match]] = []
-        for clause, own in enumerate(texts.matches):
-            seen = [self.pictures.store.overlapping_segments([(each.video_id, each.start, each.end)]) for each in own]
-            added = [float(asked.weigh(ids)[clause].max(initial=-math.inf)) if len(ids) else 0.0 for ids in seen]
-            weighed = [each._replace(evidence=each.evidence + nats) for each, nats in zip(own, added, strict=True)]
-            matches.append(sorted(weighed, key=lambda match: -match.evidence))
-        return VideoTexts(matches)
+        spans = {
+            (match.video_id, match.start, match.end) for own in found.values() for each in own.matches for match in each
+        }
+        seen = {span: self.pictures.store.overlapping_segments([span]) for span in spans}
+        ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
+        weights = asked.weigh(ids)
+        weighed = {}
+        for video_id, own in found.items():
+            matches: list[list[Match]] = [[] for _ in own.matches]
+            for clause, match in ((clause, match) for clause, each in enumerate(own.matches) for match in each):
+                rows = np.searchsorted(ids, seen[match.video_id, match.start, match.end])
+                nats = float(weights[clause, rows].max()) if len(rows) else 0.0
+                matches[clause].append(match._replace(evidence=match.evidence + nats))
+            weighed[video_id] = VideoTexts([sorted(each, key=lambda match: -match.evidence) for each in matches])
+        return weighed
 
     def rank(self, question: Question, depth: int) -> VideoCandidates:
         """Return the candidate videos, of which so many nearest segments are considered."""
