@@ -146,9 +146,14 @@ def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: In
     assert state["num_segments"] + stopped["num_segments"] == 10
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "sentence"),
-    [
+def test_paths_outside_the_roots_are_refused(allowed: TestClient, indexer: Indexer, tmp_path: Path, root: Path) -> None:
+    (tmp_path / "outside.mp4").write_text("secret")
+    (tmp_path / "root-and-more").mkdir()
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "films.csv").write_text(f"path\n{tmp_path / 'outside.mp4'}\n")
+    (root / "films.mp4").symlink_to(root / "films.csv")
+    for path, status, sentence in (
         ("outside.mp4", 403, "must lie under"),
         ("root/../outside.mp4", 403, "must lie under"),
         ("", 403, "must lie under"),
@@ -161,29 +166,17 @@ def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: In
         ("root/*.mp4", 422, "no such file or folder"),
         ("root/\0", 422, "no such file or folder"),
         ("root/" + "x" * 5000, 422, "no such file or folder"),
-    ],
-)
-def test_paths_outside_the_roots_are_refused(
-    allowed: TestClient, indexer: Indexer, tmp_path: Path, root: Path, path: str, status: int, sentence: str
-) -> None:
-    (tmp_path / "outside.mp4").write_text("secret")
-    (tmp_path / "root-and-more").mkdir()
-    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
-    (root / "folder").symlink_to(tmp_path)
-    (root / "films.csv").write_text(f"path\n{tmp_path / 'outside.mp4'}\n")
-    (root / "films.mp4").symlink_to(root / "films.csv")
-    answer = allowed.post("/api/index", json={"paths": [str(root), f"{tmp_path}/{path}"]})
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert sentence in answer.json()["detail"]
-    assert indexer.running is False, "allowed paths are not indexed either"
+    ):
+        answer = allowed.post("/api/index", json={"paths": [str(root), f"{tmp_path}/{path}"]})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path
+        assert sentence in answer.json()["detail"]
+        assert indexer.running is False, "allowed paths are not indexed either"
 
 
-@pytest.mark.parametrize("path", ["root", ".", "", "~", "--prune", "file:///"])
-def test_relative_paths_are_refused(
-    allowed: TestClient, root: Path, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_refused(allowed: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
-    assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422)
+    for path in ("root", ".", "", "~", "--prune", "file:///"):
+        assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422), path
 
 
 def test_searches_work_during_a_run(
