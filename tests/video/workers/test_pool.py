@@ -15,7 +15,7 @@ import pytest
 from tests.video.conftest import Film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
-from vidret.types import Resize
+from vidret.types import Frames, Resize
 from vidret.video.reader import read_frames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
@@ -103,6 +103,9 @@ class Listener:
     def send(self, *parts: bytes | memoryview) -> None:
         self.signs.append(0)
 
+    def send_frames(self, header: messages.Header, frames: Frames) -> None:
+        self.send()
+
     def send_heartbeat(self) -> None:
         self.signs[-1] += 1
 
@@ -111,7 +114,7 @@ class Listener:
 def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], name: str) -> None:
     listener = Listener(skip=list(range(8)))
     sampling = {"num_frames": 12, "fps": 25.0, "whole": False}
-    request = {"sampling": sampling, "decoder": "auto", "device": "cpu", "resize": None}
+    request: dict[str, Any] = {"sampling": sampling, "decoder": "auto", "device": "cpu", "resize": None}
     request |= {"gpu_decoders": [], "shot_sampling": None, "num_threads": 1}
     worker._serve(cast(Any, listener), request, os.fsencode(films[name].path))
     before_opening, before_the_segment = listener.signs[:2]

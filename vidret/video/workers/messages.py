@@ -118,8 +118,12 @@ def read_error(header: Header, path: str) -> DecodeError:
 
 def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:
     """Return the two buffers of a message that holds frames."""
-    frame_fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
-    return pack_message(header | frame_fields, np.ascontiguousarray(frames.pixels).reshape(-1).data)
+    return pack_message(header | describe_frames(frames), np.ascontiguousarray(frames.pixels).reshape(-1).data)
+
+
+def describe_frames(frames: Frames) -> Header:
+    """Return what a header says of frames."""
+    return {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
 
 
 def unpack_frames(header: Header, payload: memoryview) -> Frames:

@@ -121,7 +121,7 @@ class DecodePool:
         """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
 
         On-screen texts come between the segments, speech and subtitles after ``Finished``. The decoder works at most
-        about one segment ahead of the caller. Dropping the iterator stops it.
+        about three segments ahead of the caller. Dropping the iterator stops it.
 
         Args:
             path: The path or URL of the file.

@@ -1,6 +1,7 @@
 """The parent's side of one decoding process: start it, exchange messages with a time limit, end it."""
 
 import contextlib
+import math
 import os
 import select
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.video.workers import messages
+from vidret.video.workers.frame_ring import FrameRing
 
 # The folder that holds the package, so that the worker imports the same code as its parent.
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -19,7 +21,7 @@ _PROGRAM = """
 import sys
 if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
 from vidret.video.workers.worker import run_worker
-run_worker(int(sys.argv[2]))
+run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PIPE_BYTES = 1 << 20
@@ -37,6 +39,7 @@ class Process:
         """Set the limit to ``memory`` bytes, 0 for none, without starting the process."""
         self._memory, self.device = memory, device
         self._process: subprocess.Popen[bytes] | None = None
+        self._ring: FrameRing | None = None
         self._lock = threading.Lock()
         self._killed = False
         self.num_files = 0
@@ -59,14 +62,20 @@ class Process:
         with self._lock:
             if self._killed:
                 raise ProcessGoneError("the pool was closed")
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(self._memory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env=os.environ | _ONE_THREAD,
-                process_group=0,  # Ctrl-C is handled by the parent
-            )
+            self._ring, descriptor = FrameRing.create() or (None, -1)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(self._memory), str(descriptor)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    bufsize=0,
+                    env=os.environ | _ONE_THREAD,
+                    process_group=0,  # Ctrl-C is handled by the parent
+                    pass_fds=[] if descriptor < 0 else [descriptor],
+                )
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
             self.num_files = 0
             with contextlib.suppress(ImportError, AttributeError, OSError):  # only Linux has it
                 import fcntl
@@ -119,7 +128,10 @@ class Process:
                     unfilled = unfilled[num_read:]
                 return data
 
-            return messages.unpack_message(read)
+            header, payload = messages.unpack_message(read)
+            if self._ring is not None and "slot" in header:
+                payload = self._ring.take(header["slot"], math.prod(header["shape"]))
+            return header, payload
         except (EOFError, OSError, ValueError) as error:
             raise ProcessGoneError(self._describe_exit()) from error
 

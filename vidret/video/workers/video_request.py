@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from vidret.errors import DecodeError
-from vidret.types import Picture, Resize, Sampling
+from vidret.types import Frames, Picture, Resize, Sampling
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
@@ -30,6 +30,10 @@ class Parent(Protocol):
 
     def send(self, *buffers: bytes | memoryview) -> None:
         """Send the buffers of a message."""
+        ...
+
+    def send_frames(self, header: messages.Header, frames: Frames) -> None:
+        """Send a message that holds frames."""
         ...
 
     def send_heartbeat(self) -> None:
@@ -152,7 +156,7 @@ class _Answer:
             "rows": segment.frames.rows.tolist(),
             "shots": [(shot.start, shot.end, shot.kind) for shot in segment.shots],
         }
-        self._parent.send(*messages.pack_frames(header, segment.frames.pictures))
+        self._parent.send_frames(header, segment.frames.pictures)
 
     def _send_finished(self, lost: str, note: str = "") -> None:
         if self.words is not None:

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from vidret.errors import DecodeError, DecoderFailedError, VidretError
-from vidret.types import Resize
+from vidret.types import Frames, Resize
 from vidret.video.images import draw_frame, read_greys, read_image, read_times
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.workers import messages
+from vidret.video.workers.frame_ring import FrameRing
 from vidret.video.workers.video_request import answer_video
 
 _HEARTBEAT_S = 1.0
@@ -29,8 +30,8 @@ _HEARTBEAT_S = 1.0
 class _Parent:
     """The parent process: its requests arrive in a queue, and answers are sent at once."""
 
-    def __init__(self) -> None:
-        self._out = os.dup(1)
+    def __init__(self, ring: FrameRing | None) -> None:
+        self._out, self._ring = os.dup(1), ring
         self._requests: queue.SimpleQueue[tuple[messages.Header, bytes]] = queue.SimpleQueue()
         self._last_sent = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -44,6 +45,13 @@ class _Parent:
             remaining = memoryview(buffer)
             while remaining:
                 remaining = remaining[os.write(self._out, remaining) :]
+
+    def send_frames(self, header: messages.Header, frames: Frames) -> None:
+        slot = None if self._ring is None else self._ring.put(frames.pixels)
+        if slot is None:
+            self.send(*messages.pack_frames(header, frames))
+        else:
+            self.send(*messages.pack_message(header | messages.describe_frames(frames) | {"slot": slot}))
 
     def send_heartbeat(self) -> None:
         if time.monotonic() - self._last_sent > _HEARTBEAT_S:
@@ -61,8 +69,13 @@ class _Parent:
             self._requests.put((header, bytes(payload)))
 
 
-def run_worker(memory: int) -> None:
-    """Answer requests until stdin closes; ``memory`` is the limit of this process in bytes, 0 for none."""
+def run_worker(memory: int, ring: int) -> None:
+    """Answer requests until stdin closes.
+
+    Args:
+        memory: The limit of this process in bytes, 0 for none.
+        ring: The descriptor of the memory that it shares with its parent, -1 for none.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(ImportError):  # Windows has no such limits
         import resource
@@ -73,7 +86,7 @@ def run_worker(memory: int) -> None:
     with contextlib.suppress(OSError):
         # If the machine runs out of memory, the kernel kills this process first, not the run.
         Path("/proc/self/oom_score_adj").write_text("500")
-    parent = _Parent()
+    parent = _Parent(FrameRing(ring) if ring >= 0 else None)
     # Native code may print, which must not mix with messages; reasons travel in messages.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
