@@ -10,6 +10,7 @@ from vidret.video.sampling import (
     SampledFrames,
     at_rate,
     at_seconds,
+    choose_frames_of_whole,
     clip4clip,
     cut_segments,
     differs,
@@ -270,3 +271,17 @@ def test_different_frames_are_their_own_pictures() -> None:
     plain = SampledFrames.all_different(shared.pictures)
     assert len(plain) == len(shared) == 3
     assert (plain.repeat().pixels == np.stack([picture for _, picture in samples])).all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 15, 64, 65, 100, 2000])
+def test_protocols_of_video_embedders_take_their_own_frames(num_frames: int) -> None:
+    expected = list(range(num_frames)) if num_frames <= 64 else [i * num_frames // 64 for i in range(64)]
+    assert choose_frames_of_whole("mmeb", num_frames, 25.0, 64).tolist() == expected
+    wanted = min(max(1, int(num_frames / 25 * 2)), 64)
+    stepped = list(range(0, num_frames, max(1, num_frames // wanted)))[:wanted]
+    assert choose_frames_of_whole("mteb", num_frames, 25.0, 64, fps=2.0).tolist() == stepped
+
+
+def test_stepping_loses_the_end_of_long_videos() -> None:
+    assert choose_frames_of_whole("mteb", 2000, 10.0, 64, fps=2.0)[-1] == 1953
+    assert choose_frames_of_whole("mteb", 100, 1.0, 64, fps=2.0).tolist() == list(range(64))

@@ -1,7 +1,8 @@
 """Names of models: the parser of what ``--model`` accepts, and the short names of recommended models.
 
 A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
-then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#words=N`` and ``#whole``.
+then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#rule=RULE``, ``#words=N``, and
+last ``#whole``.
 """
 
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from vidret.errors import EncoderError
-from vidret.types import Sampling
+from vidret.types import FRAME_RULES, FrameRule, Sampling
 
 STARTER = "starter"
 WHOLE = "#whole"
@@ -18,13 +19,14 @@ RANDOM = "random"
 HUB, FOLDER = OPEN_CLIP_SCHEMES = ("hf-hub", "local-dir")
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
-NUMBERS: dict[str, tuple[str, type]] = {  # mark: field of ``ModelName`` and its type
+MARKS: dict[str, tuple[str, type]] = {  # mark: field of ``ModelName`` and its type
     "frames": ("frames", int),
     "fps": ("fps", float),
     "until": ("until_s", float),
+    "rule": ("rule", str),
     "words": ("words", int),
 }
-NUMBER = re.compile(rf"#(?P<mark>{'|'.join(NUMBERS)})=(?P<value>[^#]*)$")
+MARK = re.compile(rf"#(?P<mark>{'|'.join(MARKS)})=(?P<value>[^#]*)$")
 
 MergeLevel = Literal["off", "gentle", "half"]
 MERGE_LEVELS: tuple[MergeLevel, ...] = get_args(MergeLevel)
@@ -41,6 +43,7 @@ class ModelName:
         frames: Frames of a segment, instead of the model's own.
         fps: Frames per second, likewise.
         until_s: Where a whole video ends; None for its own end.
+        rule: How a whole video is sampled, instead of the model's own.
         words: Tokens that a text is cut to; None splits a text that is too long for the model.
         whole: Whether every video is one segment.
     """
@@ -51,12 +54,17 @@ class ModelName:
     frames: int | None = None
     fps: float | None = None
     until_s: float | None = None
+    rule: FrameRule | None = None
     words: int | None = None
 
     def __str__(self) -> str:
-        values = {mark: getattr(self, name) for mark, (name, _) in NUMBERS.items()}
-        numbers = "".join(f"#{mark}={value:g}" for mark, value in values.items() if value is not None)
-        return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{numbers}{WHOLE if self.whole else ''}"
+        values = {mark: getattr(self, name) for mark, (name, _) in MARKS.items()}
+        marks = "".join(
+            f"#{mark}={value if mark == 'rule' else format(value, 'g')}"
+            for mark, value in values.items()
+            if value is not None
+        )
+        return f"{self.base}{'' if self.merge == OFF else MERGE + self.merge}{marks}{WHOLE if self.whole else ''}"
 
     def sample(self, own: Sampling) -> Sampling:
         """Return the sampling of a model with what the marks say."""
@@ -65,6 +73,7 @@ class ModelName:
             num_frames=self.frames or own.num_frames,
             fps=self.fps or own.fps,
             until_s=self.until_s,
+            rule=self.rule or own.rule,
             whole=self.whole,
         )
 
@@ -93,30 +102,40 @@ def parse_model_name(name: str) -> ModelName:
     """Parse a name as it is: a short name stays short.
 
     Raises:
-        EncoderError: The level of merging is unknown, or a number is not positive.
+        EncoderError: The level of merging or the rule is unknown, or a number is not positive.
 
-    >>> parse_model_name("ViT-B-16/openai#merge=half#whole")
-    ModelName(base='ViT-B-16/openai', merge='half', whole=True, frames=None, fps=None, until_s=None, words=None)
+    >>> parsed = parse_model_name("ViT-B-16/openai#merge=half#frames=64#whole")
+    >>> parsed.base, parsed.merge, parsed.frames, parsed.whole
+    ('ViT-B-16/openai', 'half', 64, True)
     """
     unmarked, is_whole = name.removesuffix(WHOLE), name.endswith(WHOLE)
-    numbers: dict[str, Any] = {}
-    while match := NUMBER.search(unmarked):
-        field, number = NUMBERS[match["mark"]]
-        try:
-            numbers[field] = number(match["value"])
-        except ValueError:
-            numbers[field] = 0
-        if not numbers[field] > 0:
-            kind = "a positive integer" if number is int else "a positive number"
-            raise EncoderError(f"#{match['mark']} must be {kind}, got {match['value']}")
+    marks: dict[str, Any] = {}
+    while match := MARK.search(unmarked):
         unmarked = unmarked[: match.start()]
+        field, kind = MARKS[match["mark"]]
+        marks[field] = _read_mark(match["mark"], match["value"], kind)
     if MERGE not in unmarked:
-        return ModelName(unmarked, whole=is_whole, **numbers)
+        return ModelName(unmarked, whole=is_whole, **marks)
     base, _, level = unmarked.rpartition(MERGE)
     for known in MERGE_LEVELS:
         if level == known:
-            return ModelName(base, known, whole=is_whole, **numbers)
+            return ModelName(base, known, whole=is_whole, **marks)
     raise EncoderError(f"{MERGE} must be followed by {', '.join(MERGE_LEVELS)}, got {level}")
+
+
+def _read_mark(mark: str, text: str, kind: type) -> Any:
+    """Return the value of a mark: a rule, or a positive number."""
+    if kind is str:
+        if text not in FRAME_RULES:
+            raise EncoderError(f"#{mark} must be one of {', '.join(FRAME_RULES)}, got {text}")
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not value > 0:
+        raise EncoderError(f"#{mark} must be a positive {'integer' if kind is int else 'number'}, got {text}")
+    return value
 
 
 def set_merge(name: str, level: MergeLevel) -> str:

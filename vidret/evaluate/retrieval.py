@@ -19,6 +19,7 @@ from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
+from vidret.evaluate.published import CLASSIC, note_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import (
@@ -77,6 +78,7 @@ def evaluate_retrieval(
     gallery: Gallery,
     *,
     rerank: str | None,
+    protocol: str = CLASSIC,
     bank: Bank | None = None,
     video_bank: VideoBank | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -91,6 +93,7 @@ def evaluate_retrieval(
         split: The split of the benchmark.
         gallery: The videos that are available.
         rerank: The reranker that computes the scores; see ``Engine.search``.
+        protocol: Name of the protocol that the index was made for, one of ``PROTOCOLS``.
         bank: Adds rows of text to video with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual
             softmax, whose bank is the test set itself, are always included and labelled as such.
         video_bank: Adds rows of video to text in the same way.
@@ -134,10 +137,10 @@ def evaluate_retrieval(
         results["domains"] = domains
     return Report(
         task="retrieval",
-        split=note_partial_captions(split, captions, engine.encoder.sampling.until_s),
+        split=note_differences(split, captions, engine.encoder.sampling.until_s, protocol),
         gallery=gallery,
         model=describe_model(engine),
-        settings=_describe_settings(ranker, bank, video_bank) | {"seconds_per_pair": pair_s},
+        settings=_describe_settings(ranker, bank, video_bank) | {"protocol": protocol, "seconds_per_pair": pair_s},
         results=results,
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
@@ -274,11 +277,16 @@ def correct(
     ]
 
 
-def note_partial_captions(split: Split, captions: Sequence[Caption], until_s: float | None) -> Split:
-    """Return the split with a note if captions describe another part of their video than is scored, until ``until_s``.
+def note_differences(
+    split: Split, captions: Sequence[Caption], until_s: float | None, protocol: str = CLASSIC
+) -> Split:
+    """Return the split with notes on what is not as the benchmark or the protocol has it.
 
-    None for whole videos.
+    Captions may describe another part of their video than is scored, which is up to ``until_s``, None for all of it, or
+    be another number of queries.
     """
+    if note := note_rows(protocol, split.name, len(captions)):
+        split = replace(split, notes=(*split.notes, note))
     num_partial = sum(caption.end not in (None, until_s) for caption in captions)
     if not num_partial:
         return split

@@ -4,6 +4,7 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
+from vidret.types.media import FRAME_RULES as FRAME_RULES
 from vidret.types.media import NO_TIME as NO_TIME
 from vidret.types.media import SHOT_KINDS as SHOT_KINDS
 from vidret.types.media import SOURCES as SOURCES

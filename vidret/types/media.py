@@ -15,7 +15,8 @@ ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
-FrameRule = Literal["seconds", "clip4clip", "tempme", "segments"]  # see ``Sampling``
+FrameRule = Literal["seconds", "clip4clip", "tempme", "segments", "mmeb", "mteb"]  # see ``Sampling``
+FRAME_RULES: tuple[FrameRule, ...] = get_args(FrameRule)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
 
@@ -46,7 +47,8 @@ class Sampling:
         rule: Which frames of a whole video. ``seconds`` takes the frame closest to the start of every ``1 / fps``
             seconds, and thins them to ``num_frames``. The others count frames: ``clip4clip`` takes one per second,
             thinned likewise, so that a short video has fewer; ``tempme`` spreads ``num_frames`` over a short video;
-            ``segments`` takes equally many from each of ``num_segments`` equal parts (Prompt Switch).
+            ``segments`` takes equally many from each of ``num_segments`` equal parts (Prompt Switch); ``mmeb`` spreads
+            ``num_frames`` over all, and ``mteb`` takes every n-th, which may leave out the end of a long video.
         num_segments: Parts of a video, for ``segments``.
         until_s: Where a whole video ends; None for its own end.
     """

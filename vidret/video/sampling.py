@@ -68,7 +68,7 @@ def clip4clip(num_frames: int, rate: float, count: int) -> Int64[np.ndarray, " a
 
 
 def choose_frames_of_whole(
-    rule: FrameRule, num_frames: int, rate: float, count: int, *, num_segments: int = 6
+    rule: FrameRule, num_frames: int, rate: float, count: int, *, num_segments: int = 6, fps: float = 1.0
 ) -> Int64[np.ndarray, " sample"]:
     """Return the frames of a whole video by a rule that counts frames; see ``Sampling``. A short video repeats some.
 
@@ -76,9 +76,15 @@ def choose_frames_of_whole(
         rule: Any but ``seconds``.
         num_frames: Frames of the video.
         rate: Its frames per second.
-        count: How many to choose; ``clip4clip`` may return fewer.
+        count: How many to choose; ``clip4clip``, ``mmeb`` and ``mteb`` may return fewer.
         num_segments: Parts of the video, for ``segments``.
+        fps: Frames per second to choose, for ``mteb``.
     """
+    if rule == "mmeb":
+        return np.arange(count) * num_frames // count if num_frames > count else np.arange(num_frames)
+    if rule == "mteb":
+        wanted = min(max(1, int(num_frames / rate * fps)), count)
+        return np.arange(0, num_frames, max(1, num_frames // wanted))[:wanted]
     if rule == "clip4clip":
         return clip4clip(num_frames, rate, count)
     if rule == "tempme":
@@ -87,7 +93,7 @@ def choose_frames_of_whole(
             return uniform(num_frames, count)
         return np.take(seconds, uniform(len(seconds), count))
     if rule != "segments":
-        raise ValueError(f"rule must be clip4clip, tempme or segments, got {rule}")
+        raise ValueError(f"rule must be one that counts frames, got {rule}")
     starts, lengths = cut_equally(num_frames, num_segments)
     num_chunks = count // num_segments
     offsets = np.arange(1, num_chunks + 1) * (lengths[:, None] // (num_chunks + 1))
@@ -199,7 +205,9 @@ def cut_segments(
         else:
             num_begun = max(1, int(np.searchsorted(begins, end)))
             rate = rate or len(begins) / max(shown, _TIE_S)
-            chosen = begins[choose_frames_of_whole(rule, num_begun, rate, num_frames, num_segments=num_segments)]
+            chosen = begins[
+                choose_frames_of_whole(rule, num_begun, rate, num_frames, num_segments=num_segments, fps=fps)
+            ]
         cuts = [Cut(0, 0.0, end, tuple(chosen.tolist()))]
     elif shown <= num_frames / fps:
         cuts = [Cut(0, 0.0, shown, tuple((i + 0.5) * shown / num_frames for i in range(num_frames)))]

@@ -18,6 +18,7 @@ from vidret.cli.evaluate.steps import (
     EvalRun,
     EvalWordsOption,
     OutOption,
+    ProtocolOption,
     answer_queries,
     default_out,
     describe_segments,
@@ -95,6 +96,7 @@ class SearchRun(EvalRun):
     calibrate: CalibrateOption = None
     video_bank: VideoBankOption = None
     segments: SegmentsOption = "auto"
+    protocol: ProtocolOption = "classic"
     html: HtmlOption = False
 
 
@@ -127,7 +129,7 @@ def evaluate_search(run: SearchRun) -> None:
     split = run.read_split()
     bank = read_calibration(run.calibrate, run.data, run.source) if run.calibrate is not None else None
     whole = run.segments == "whole" or (run.segments == "auto" and run.data not in OWN)
-    engine = run.open_index(split, whole=whole, rerank=run.rerank)
+    engine = run.open_index(split, whole=whole, rerank=run.rerank, protocol=run.protocol)
     if run.segments != "auto" and engine.encoder.sampling.whole != (run.segments == "whole"):
         raise VidretError(
             f"{engine.path}: segments must be {run.segments}, got an index of {describe_segments(engine)}; "
@@ -141,7 +143,9 @@ def evaluate_search(run: SearchRun) -> None:
         banks["video_bank"], seconds = run.fill_bank(engine, run.video_bank)
         indexing_s += seconds
     with show_count("scoring", "segments") as on_count:
-        report = evaluate_retrieval(engine, split, gallery, rerank=run.rerank, **banks, on_progress=on_count)
+        report = evaluate_retrieval(
+            engine, split, gallery, rerank=run.rerank, protocol=run.protocol, **banks, on_progress=on_count
+        )
     finish(report, run.target, indexing_s, html=run.html)
 
 

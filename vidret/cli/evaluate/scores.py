@@ -46,6 +46,7 @@ def compare_command(
 ) -> None:
     """Test whether two reports differ by more than chance (paired bootstrap)."""
     from vidret.evaluate.comparing import compare_reports
+    from vidret.evaluate.published import CLASSIC, PROTOCOLS, list_published, tabulate_published
     from vidret.evaluate.report import read_report
     from vidret.evaluate.tables import tabulate_comparison
 
@@ -60,6 +61,11 @@ def compare_command(
         if name:
             print(f"\n{name}" if index else name)
         print_table(*tabulate_comparison(rows))
+        reports = {place: read_report(path) for place, path in zip(("first", "second"), pairs[name], strict=True)}
+        if reports["first"]["task"] == "retrieval" and list_published(reports["first"]):
+            metric = PROTOCOLS[reports["first"]["settings"].get("protocol", CLASSIC)].metric
+            print("\nwith published results of open models, of which each has frames of its own")
+            print_table(("model", f"{metric}, text to video", "video to text"), list(tabulate_published(reports)))
 
 
 def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:

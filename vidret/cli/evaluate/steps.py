@@ -63,6 +63,15 @@ TextWordsOption = Annotated[
         min=3,
     ),
 ]
+ProtocolOption = Annotated[
+    str,
+    option(
+        "Frames and main score: classic (the model's frames, R@1), mmeb (64 frames, R@1) or mteb (2 a second, at most "
+        "64, nDCG@10).",
+        MODEL,
+        "classic|mmeb|mteb",
+    ),
+]
 OutOption = Annotated[
     Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")
 ]
@@ -140,30 +149,41 @@ class EvalRun:
         """Return the split of the benchmark."""
         return read_data(self.data, self.source)
 
-    def open_index(self, split: "Split", *, whole: bool = False, rerank: str = "auto", head: str = "auto") -> "Engine":
+    def open_index(
+        self,
+        split: "Split",
+        *,
+        whole: bool = False,
+        rerank: str = "auto",
+        head: str = "auto",
+        protocol: str = "classic",
+    ) -> "Engine":
         """Open the index, or prepare a new one for the model, a reranker and a head.
 
         With ``whole``, each video of a new index is one segment, which ends where the captions of all videos do. A head
-        reads the frames that its benchmark's recipe asks for.
+        reads the frames that its benchmark's recipe asks for; a protocol may have its own.
 
         Raises:
-            VidretError: There is an index with other ``frames`` or ``words``.
+            VidretError: There is an index with other ``frames`` or ``words``, or of another protocol.
         """
         from vidret.encode.names import STARTER, parse_model_name
+        from vidret.evaluate.published import PROTOCOLS
         from vidret.store.store import Store
 
         path = self.index or self.target / "index"
         exists = Store.exists(path)
         model = choose_model(self.model, path)
-        name = None
+        name, chosen = None, PROTOCOLS[protocol]
+        frames = self.frames or chosen.frames
         if not exists or model is not None:
-            named = replace(parse_model_name(model or STARTER), whole=whole, frames=self.frames, words=self.words)
-            until_s, fps = find_end(split) if whole else None, self.find_rate(head)
-            name = str(replace(named, until_s=until_s, fps=fps or named.fps))
+            named = replace(parse_model_name(model or STARTER), whole=whole, frames=frames, words=self.words)
+            until_s, fps = find_end(split) if whole else None, self.find_rate(head) or chosen.fps
+            name = str(replace(named, until_s=until_s, fps=fps or named.fps, rule=chosen.rule))
         prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
         engine = open_engine(path, name, self.device, self.precision, rerank=prepared_for, head=head)
         made = parse_model_name(engine.encoder.name)
-        for option_name, wanted, own in (("frames", self.frames, made.frames), ("words", self.words, made.words)):
+        checks = (("frames", frames, made.frames), ("words", self.words, made.words), ("rule", chosen.rule, made.rule))
+        for option_name, wanted, own in checks:
             if wanted not in (None, own):
                 raise VidretError(f"{path}: {option_name} must be those of the index, {own}, got {wanted}")
         return engine

@@ -1,0 +1,105 @@
+"""Protocols of retrieval with their frames and main score, and what open models are published to score by them.
+
+Numbers by different protocols are not comparable: the classic R@1 over the 1,000 pairs of MSR-VTT 1k-A, MMEB-V2's over
+the same pairs with up to 64 frames, and MTEB's nDCG@10 over the 879 of its own list.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidret.types import FrameRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a benchmark is evaluated.
+
+    Attributes:
+        metric: The main score.
+        rule: How frames are sampled; None as the model's card has it.
+        frames: Most frames of a video; None likewise.
+        fps: Frames per second; None likewise.
+        rows: Number of queries of each benchmark that has others than its classic ones.
+    """
+
+    metric: str
+    rule: FrameRule | None = None
+    frames: int | None = None
+    fps: float | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+
+CLASSIC = "classic"
+# MMEB-V2: QwenLM/Qwen3-VL-Embedding, scripts/evaluation/mmeb_v2. MTEB: embeddings-benchmark/mteb, FramesCollator.
+PROTOCOLS: Mapping[str, Protocol] = {
+    CLASSIC: Protocol(metric="R@1"),
+    "mmeb": Protocol(metric="R@1", rule="mmeb", frames=64),
+    "mteb": Protocol(
+        metric="nDCG@10",
+        rule="mteb",
+        frames=64,
+        fps=2.0,
+        rows={"msrvtt-1k-a": 879, "msvd": 660, "didemo": 999},
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The main score of an open model in percent, from text to video and back, as its own repository has it."""
+
+    model: str
+    benchmark: str
+    t2v: float
+    v2t: float | None = None
+    protocol: str = CLASSIC
+
+
+PUBLISHED = (
+    Published("VideoPrism-LvT-B", "msrvtt-1k-a", 50.1, 49.8),
+    Published("VideoPrism-LvT-L", "msrvtt-1k-a", 50.1, 50.6),
+    Published("PE-Core-T", "msrvtt-1k-a", 28.8),
+    Published("PE-Core-S", "msrvtt-1k-a", 39.3),
+    Published("PE-Core-B", "msrvtt-1k-a", 47.6),
+    Published("PE-Core-L", "msrvtt-1k-a", 50.3),
+    Published("PE-Core-G", "msrvtt-1k-a", 51.2),
+    Published("InternVideo2-CLIP-S14", "msrvtt-1k-a", 35.6),
+    Published("InternVideo2-CLIP-B14", "msrvtt-1k-a", 40.3),
+    Published("InternVideo2-CLIP-L14", "msrvtt-1k-a", 42.1),
+    Published("InternVideo2-CLIP-1B", "msrvtt-1k-a", 50.0, 48.4),
+    Published("InternVideo2-CLIP-6B", "msrvtt-1k-a", 50.9, 50.6),
+    Published("VideoPrism-LvT-B", "vatex", 56.2),
+    Published("VideoPrism-LvT-L", "vatex", 57.2),
+    Published("VideoPrism-LvT-B", "activitynet", 48.8),
+    Published("VideoPrism-LvT-L", "activitynet", 51.3),
+    Published("InternVideo2-CLIP-1B", "activitynet", 49.4),
+)
+
+
+def list_published(report: Mapping[str, Any]) -> list[Published]:
+    """Return the published results on the data of a report of retrieval and by its protocol, the best first."""
+    name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
+    found = [each for each in PUBLISHED if name.startswith(f"{each.benchmark}-") and each.protocol == protocol]
+    return sorted(found, key=lambda each: -each.t2v)
+
+
+def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield a line for each report of one's own, by name, and then one for each published result.
+
+    A line has the model, and the main score of the protocol from text to video and from video to text.
+    """
+    for name, report in reports.items():
+        metric = PROTOCOLS[report["settings"].get("protocol", CLASSIC)].metric
+        rows = {row["direction"]: row for row in reversed(report["results"]["rows"]) if row["bank"] is None}
+        yield [f"{report['model']['name']} ({name})", *(f"{rows[way][metric]:.1f}" for way in ("t2v", "v2t"))]
+    for each in list_published(next(iter(reports.values()))):
+        yield [f"{each.model}, published", f"{each.t2v:.1f}", "" if each.v2t is None else f"{each.v2t:.1f}"]
+
+
+def note_rows(protocol: str, benchmark: str, num_queries: int) -> str:
+    """Return a note if an evaluation does not have the queries that the protocol has; empty if it may."""
+    wanted = next((rows for name, rows in PROTOCOLS[protocol].rows.items() if benchmark.startswith(f"{name}-")), None)
+    if wanted in (None, num_queries):
+        return ""
+    return f"{protocol} has {wanted} queries of this benchmark, got {num_queries}: not comparable with its results"
