@@ -104,6 +104,9 @@ PAIRS: Mapping[tuple[str, str], tuple[Settings, Settings, Settings]] = {
         for size in ("b32", "b16")
     },
 }
+# Videos that are encoded at a time, by whether patches are small and videos long, so that a step fits into 80 GB.
+CHUNKS = {(False, True): 32, (True, False): 32, (True, True): 8}
+NOT_CHUNKED = {"tempme_b16": (True, False)}  # merging saves enough; see tools/measure_memory.py
 R2 = "the released configuration, which validates on the reported split; here training videos are held out"
 
 
@@ -187,7 +190,9 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
                 own.pop("num_words", None)
             config = derive(base, {**variant.model, "out": f"models/{stem}.safetensors", **own}, on.data, NOTHING)
             header = f"{variant.title}, {on.title}.\n# Source: {variant.source}."
-            yield stem, header, derive(config, model, data, trainer)
+            config = derive(config, model, data, trainer)
+            config["model"]["init_args"] |= choose_chunk(variant_name, config["data"]["init_args"])
+            yield stem, header, config
     base = read("qvhighlights_r2_b32")
     for name, on in HEADS.items():
         stem = f"{name}_r2_b32"
@@ -204,6 +209,13 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
         config["trainer"]["callbacks"] = NO_VALIDATION
         header = f"R2-Tuning on the frozen CLIP ViT-B/32, {title}: one head for each domain, set domain and out.\n"
         yield stem, f"{header}# Source: the released configuration; the last weights are kept.", config
+
+
+def choose_chunk(variant: str, data: Settings) -> Settings:
+    """Return the chunk size of a model, nothing if a step fits into memory without."""
+    case = variant.endswith("b16"), data.get("num_frames", 12) > 12
+    size = CHUNKS.get(case, 0)
+    return {"chunk_size": size} if 0 < size < data["batch_size"] and NOT_CHUNKED.get(variant) != case else {}
 
 
 def read(name: str) -> dict[str, Any]:

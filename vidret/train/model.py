@@ -89,9 +89,10 @@ class RetrievalModel(nn.Module):
 
     def _encode(self, encode: Callable[..., Vectors], *inputs: Tensor | None) -> Vectors:
         """Return the vectors of rows, encoded in chunks in training if there is a ``chunk_size``."""
-        if not (self.chunk_size and self.training and torch.is_grad_enabled()):
+        size, num_rows = self.chunk_size, len(cast(Tensor, inputs[0]))
+        if not (0 < size < num_rows and self.training and torch.is_grad_enabled()):
             return encode(*inputs)
-        return encode_chunks(encode, *inputs, size=self.chunk_size)
+        return encode_chunks(encode, *inputs, size=size)
 
     def _see(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"] | None
