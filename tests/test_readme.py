@@ -67,7 +67,7 @@ def check_command(line: str) -> None:
 def check_values(options: dict[str, str], line: str) -> None:
     data = options.get("--data")
     names = {name: [name, *(f"{name}-{split}" for split in each.splits)] for name, each in DATASETS.items()}
-    assert data in (None, "my-folder") or any(data in each for each in names.values()), line
+    assert data in (None, "my-folder", "queries") or any(data in each for each in names.values()), line
     if data and "--calibrate" in options:
         assert options["--calibrate"] in DATASETS[data].splits, line
     if not re.match(r"[\d.]+$|METHOD$", source := options.get("--from", "r2tuning")):

@@ -26,7 +26,7 @@ from vidret.types import TimePoint
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
 MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
-NUM_RATED = 4096  # segments near the query and the likes; those that both together rate best are reranked
+NUM_RATED = 8192  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
 SAMPLE = 256  # segments from which the median distance is estimated
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
