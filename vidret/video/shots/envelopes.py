@@ -9,6 +9,7 @@ What is computed from one picture is computed for a batch of them, since numpy t
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -58,14 +59,8 @@ class _Batch:
         return _sum_pixels(self.sides[:, 2:])
 
     @cached_property
-    def textures(self) -> Float64[np.ndarray, " frame"]:
-        """The mean width of each envelope."""
-        textures: Float64[np.ndarray, " frame"] = _sum_pixels(self.sides[:, 2] - ~self.sides[:, 3]) / _NUM_PIXELS
-        return textures
-
-    @cached_property
     def vectors(self) -> Float64[np.ndarray, "frame pixel"]:
-        """The pictures as vectors, whose dot products are exact."""
+        """The pictures as vectors."""
         return self.greys.reshape(len(self.greys), _NUM_PIXELS).astype(np.float64)
 
     @cached_property
@@ -85,59 +80,41 @@ class _Batch:
         return distances
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class GreyFrame:
-    """A frame of a batch.
+    """A frame.
 
     Attributes:
+        batch: The pictures that it is one of.
+        row: Which one.
         time_s: When it begins, in seconds.
         cells: The means of its cells, row by row.
         difference: The mean difference to the frame before.
         near_difference: That to the frame ``NEAR`` frames before.
     """
 
-    def __init__(
-        self,
-        batch: _Batch,
-        row: int,
-        time_s: float,
-        cells: Float32[np.ndarray, " 48"],
-        difference: float,
-        near_difference: float,
-    ) -> None:
-        self._batch, self._row, self.time_s, self.cells = batch, row, time_s, cells
-        self.difference, self.near_difference = difference, near_difference
+    batch: _Batch
+    row: int
+    time_s: float
+    cells: Float32[np.ndarray, " 48"]
+    difference: float
+    near_difference: float
 
     @property
     def step(self) -> float:
         """The distance to the frame before."""
-        return float(self._batch.steps[self._row])
+        return float(self.batch.steps[self.row])
 
     @property
     def near_distance(self) -> float:
         """The distance to the frame ``NEAR`` frames before."""
-        return float(self._batch.near_distances[self._row])
+        return float(self.batch.near_distances[self.row])
 
     @property
     def sides(self) -> UInt8[np.ndarray, "4 36 64"]:
         """The picture, its negative and the bounds of its envelope; see ``_Batch``."""
-        sides: UInt8[np.ndarray, "4 36 64"] = self._batch.sides[self._row]
+        sides: UInt8[np.ndarray, "4 36 64"] = self.batch.sides[self.row]
         return sides
-
-    @property
-    def swapped_sides(self) -> UInt8[np.ndarray, "4 36 64"]:
-        """The bounds before the picture."""
-        swapped: UInt8[np.ndarray, "4 36 64"] = self._batch.swapped_sides[self._row]
-        return swapped
-
-    @property
-    def bounds_sum(self) -> int:
-        """The sum of both bounds."""
-        return int(self._batch.bounds_sums[self._row])
-
-    @property
-    def texture(self) -> float:
-        """The mean width of the envelope."""
-        return float(self._batch.textures[self._row])
 
     @property
     def width(self) -> Grey:
@@ -146,9 +123,14 @@ class GreyFrame:
         return width
 
     @property
+    def texture(self) -> float:
+        """The mean width of the envelope."""
+        return float(self.width.sum(dtype=np.uint32)) / _NUM_PIXELS
+
+    @property
     def vector(self) -> Float64[np.ndarray, " pixel"]:
-        """The picture as a vector."""
-        vector: Float64[np.ndarray, " pixel"] = self._batch.vectors[self._row]
+        """The picture as a vector, whose dot products are exact."""
+        vector: Float64[np.ndarray, " pixel"] = self.batch.vectors[self.row]
         return vector
 
 
@@ -205,15 +187,21 @@ def measure_residual(start: GreyFrame, middle: GreyFrame, end: GreyFrame, share:
     return float(np.abs(rest).mean() / np.abs(difference).mean())
 
 
+def _leave(one: GreyFrame, other: GreyFrame) -> UInt8[np.ndarray, "4 36 64"]:
+    """Return the upper ones of each picture's sides and the other's bounds."""
+    upper: UInt8[np.ndarray, "4 36 64"] = np.maximum(one.sides, other.batch.swapped_sides[other.row])
+    return upper
+
+
 def envelope_distance(one: GreyFrame, other: GreyFrame) -> float:
     """Return by how much each picture leaves the envelope of the other on average, in grey levels."""
-    total = int(np.maximum(one.sides, other.swapped_sides).sum(dtype=np.uint32)) - one.bounds_sum - other.bounds_sum
-    return total / (2 * _NUM_PIXELS)
+    bounds_sum = one.batch.bounds_sums[one.row] + other.batch.bounds_sums[other.row]
+    return float(_leave(one, other).sum(dtype=np.uint32) - bounds_sum) / (2 * _NUM_PIXELS)
 
 
 def leave_envelopes(one: GreyFrame, other: GreyFrame) -> UInt16[np.ndarray, "36 64"]:
     """Return by how much each picture leaves the envelope of the other, added up for every pixel."""
-    left = np.maximum(one.sides, other.swapped_sides)
+    left = _leave(one, other)
     left[:2] -= other.sides[2:]
     left[2:] -= one.sides[2:]
     # A picture is above its envelope or below it, so that the sum of both stays within eight bits.
