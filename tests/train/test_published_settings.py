@@ -1,18 +1,25 @@
 """Settings of the papers: what a method can be told beyond its defaults, and the numbers that a setting stands for."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from torch import Tensor
 
+from tests.cli.runner import Runner
+from tests.encode.tiny import stir
 from tests.fakes import write_film
-from tests.train.small import make_module
+from tests.made_benchmarks import TRAIN, VAL, list_stems, write_captions
+from tests.train.small import make_module, make_trainer
 from vidret.align.glscl import ConceptAligner
 from vidret.data.benchmarks.splits import keep_domain
 from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
+from vidret.data.module import RetrievalData
 from vidret.data.records import LabelledQuery, Split
 from vidret.encode.clip.model import Card, measure_cost
 from vidret.encode.clip.tempme import MergeSchedule
@@ -122,3 +129,49 @@ def test_the_cost_of_tempme_is_the_published_one() -> None:
     assert [cost.output_tokens for cost in costs] == [600, 97]
     assert [cost.num_added for cost in costs] == [0, 507_648]
     assert [cost.video_gmacs for cost in costs] == pytest.approx([52.9, 34.8], rel=0.005)
+
+
+@pytest.fixture(scope="module")
+def msvd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("msvd")
+    write_captions(folder)
+    for index, stem in enumerate(list_stems([*TRAIN, *VAL])):
+        write_film(folder / "videos" / f"{stem}.mp4", ("red", 1.4 + index / 5), ("blue", 2), salt=index)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+@pytest.mark.parametrize(
+    ("method", "rule"), [("tempme", "tempme"), ("clip", "clip4clip"), ("promptswitch", "segments")]
+)
+def test_an_evaluation_has_the_scores_of_validation(
+    method: str,
+    rule: SamplingKind,
+    msvd: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = make_module(method, num_frames=12, sampling=rule, fps=1.0)
+    stir(module.model)
+    settings: dict[str, Any] = {"train_split": "train", "val_split": "val", "sampling": rule, "image_size": 32}
+    data = RetrievalData("msvd", str(msvd), str(msvd / "videos"), **settings, num_workers=0)
+    found: list[np.ndarray] = []
+    score = module.score
+
+    def keep(batches: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+        found.append(score(batches)[0])
+        return score(batches)
+
+    monkeypatch.setattr(module, "score", keep)
+    make_trainer(tmp_path).validate(module, datamodule=data)
+    module.export(tmp_path / "model.safetensors")
+    run = Runner(monkeypatch, capsys)
+    options = ("--data", "msvd-val", "--annotations", msvd, "--videos", msvd / "videos", "--words", 32)
+    more = ("--model", tmp_path / "model.safetensors", "--rerank", "mean", "--precision", "fp32", "--workers", 1)
+    code, _, err = run("eval", "retrieval", *options, *more, "--out", tmp_path / "out")
+    assert code == 0, err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    columns = {video_id: column for column, video_id in enumerate(list_stems(VAL))}
+    for row, query in enumerate(report["per_query"]):
+        assert query["score"] == pytest.approx(found[0][row, columns[query["video"]]], abs=2e-3)  # stored in 16 bits
