@@ -10,9 +10,12 @@ from safetensors.torch import load_file, save_file
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
 from tests.grounded import write_head
+from tests.published_checkpoints import SMALL, make_checkpoint
 from tests.rankers import make_published_weights
 from tests.train.small import make_module
 from vidret.data.benchmarks.registry import RECIPES
+from vidret.encode.clip.model import read_card
+from vidret.encode.clip.tempme import MergeSchedule
 from vidret.ground.checkpoint import load_head, read_head_card
 from vidret.model_files import read_part_cards
 from vidret.store.store import Store
@@ -138,3 +141,16 @@ def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
         assert code != 0
         assert reason in " ".join(err.replace("│", " ").split())
         assert not out.exists()
+
+
+def test_attention_of_tempme_may_ignore_the_sizes_of_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(make_checkpoint("tempme", SMALL), tmp_path / "published.safetensors")
+    for options, proportional in (((), True), (("--not-proportional",), False)):
+        out = tmp_path / "model.safetensors"
+        convert = ("convert", tmp_path / "published.safetensors", out, "--from", "tempme", *options)
+        assert Runner(monkeypatch, capsys)(*convert)[0] == 0
+        card = read_card(out)
+        assert card is not None
+        assert card.merging == MergeSchedule(proportional=proportional)

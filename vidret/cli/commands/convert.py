@@ -53,6 +53,14 @@ LayersOption = Annotated[str, option("Layers that merge clips.", TEMPME, "N-N-N"
 FactorsOption = Annotated[str, option("Number of clips merged by each of these layers.", TEMPME, "N-N-N")]
 MergedOption = Annotated[int, option("Tokens merged per frame in each earlier layer.", TEMPME, "N")]
 SharesOption = Annotated[str, option("Percentage of tokens merged across clips and within clips.", TEMPME, "N-N")]
+ProportionalOption = Annotated[
+    bool,
+    option(
+        "Whether attention counts the sizes of merged tokens (tome_propattn).",
+        TEMPME,
+        flag="--proportional/--not-proportional",
+    ),
+]
 ClipFramesOption = Annotated[int | None, option("Frames that are aggregated together.", PROMPT_SWITCH, "N")]
 SharedQueriesOption = Annotated[
     bool | None,
@@ -85,6 +93,7 @@ def convert_command(
     factors: FactorsOption = "2-2-3",
     r: MergedOption = 2,
     shares: SharesOption = "30-10",
+    proportional: ProportionalOption = True,
     clip_frames: ClipFramesOption = None,
     shared_queries: SharedQueriesOption = None,
     recipe: RecipeOption = "qvhighlights",
@@ -113,7 +122,7 @@ def convert_command(
     if source == "r2tuning":
         convert_head_file(checkpoint, out, recipe, backbone)
         return
-    schedule = parse_schedule(layers, factors, r, shares)
+    schedule = parse_schedule(layers, factors, r, shares, proportional=proportional)
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
     model = merge_tokens(model, level, name=str(checkpoint))
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
@@ -145,13 +154,13 @@ def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLe
     print_message(f"{out}: use it as --model {out}")
 
 
-def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSchedule":
+def parse_schedule(layers: str, factors: str, r: int, shares: str, *, proportional: bool) -> "MergeSchedule":
     """Return the schedule that TempMe's options describe."""
     from vidret.encode.clip.tempme import MergeSchedule
 
     try:
         joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
-        return MergeSchedule(joins, times, r, cross / 100, intra / 100)
+        return MergeSchedule(joins, times, r, cross / 100, intra / 100, proportional)
     except ValueError as error:
         raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
 

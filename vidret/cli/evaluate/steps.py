@@ -189,10 +189,11 @@ class EvalRun:
         return engine
 
     def find_rate(self, head: str) -> float | None:
-        """Return the frames per second of the benchmark's recipe for heads; None without a head or a recipe."""
+        """Return the frames per second of the benchmark's recipe for heads, or else of the head; None without them."""
         from vidret.channels.picture.joint import find_model_parts
         from vidret.data.benchmarks.registry import DATASETS
         from vidret.data.benchmarks.splits import resolve_split
+        from vidret.ground.checkpoint import read_head_card
         from vidret.model_files import HEAD
 
         model = choose_model(self.model)
@@ -202,7 +203,9 @@ class EvalRun:
         if not has_head or self.data == QUERIES:
             return None
         recipe = DATASETS[resolve_split(self.data)[0]].recipe
-        return None if recipe is None else recipe.get("fps")
+        if recipe is None or recipe.get("fps") is not None or not Path(head).is_file():
+            return None if recipe is None else recipe.get("fps")
+        return read_head_card(Path(head)).fps
 
     def fill_index(
         self,
