@@ -91,7 +91,7 @@ def count_saved(run: Callable[[], object], model: nn.Module, *, half: bool) -> i
     def drop(x: Tensor) -> Tensor:
         nonlocal count
         storage, pointer = x.untyped_storage(), x.untyped_storage().data_ptr()
-        is_weight = pointer in own or (x.ndim == 2 and x.dtype == torch.bfloat16 and x.shape in casts)
+        is_weight = pointer in own or (x.dtype == torch.bfloat16 and x.shape in casts)
         if not is_weight and (pointer not in seen or seen[pointer].expired()):
             seen[pointer] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
             count += storage.nbytes()

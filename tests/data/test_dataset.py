@@ -1,11 +1,16 @@
 """Batches of captioned videos: padding, tokens, and randomness from seed, epoch and row alone."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from tests.data.captioned import write_captioned
 from vidret.data.augment import Augmentation
 from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, read_sample_frames
+from vidret.data.module import RetrievalData
 from vidret.data.records import Caption, Split
 from vidret.errors import DecodeError, VidretError
 
@@ -100,3 +105,31 @@ def test_errors_are_reduced_to_one_picklable_message() -> None:
     with pytest.raises(VidretError, match=r"^a\.mp4: is empty$") as caught:
         read_sample_frames(Broken(), "a", np.random.default_rng(0))
     assert caught.value.args == ("a.mp4: is empty",)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_augmentation_on_the_device_equals_that_of_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is a CPU that is called otherwise."""
+    world = write_captioned(tmp_path, (2, 1, 2))
+    found = []
+    for device in ("cpu", "cuda:0"):
+        settings: dict[str, Any] = {
+            "cache": str(tmp_path / "cache"),
+            "val_share": 0.0,
+            "batch_size": 3,
+            "num_workers": 0,
+        }
+        data = RetrievalData(
+            "captions", str(world), str(world / "videos"), image_size=32, policy=True, crop=0.5, **settings
+        )
+        monkeypatch.setattr(data, "find_device", lambda device=device: device)
+        data.prepare_data()
+        data.setup("fit")
+        loaded = list(data.train_dataloader())
+        assert all((batch.keys is None) == (device == "cpu") for batch in loaded)
+        found.append([data.on_after_batch_transfer(batch, 0) for batch in loaded])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert torch.equal(one.ids, other.ids)
+        assert other.keys is None
+    assert len({tuple(batch.pixels.flatten().tolist()) for batch in found[0]}) == len(found[0])

@@ -63,7 +63,13 @@ class Augmentation:
         """Return the augmented frames of a video, with all randomness from ``rng``."""
         if self == Augmentation():
             return pixels
-        images = rearrange(torch.from_numpy(np.array(pixels)), "frame height width rgb -> frame rgb height width")
+        return self.apply(torch.from_numpy(np.array(pixels)), rng).numpy()
+
+    def apply(
+        self, pixels: UInt8[Tensor, "frame height width 3"], rng: np.random.Generator
+    ) -> UInt8[Tensor, "frame height width 3"]:
+        """Return augmented frames, on the device that they are on."""
+        images = rearrange(pixels, "frame height width rgb -> frame rgb height width")
         if self.policy:
             images = rand_augment(images, rng)
         if self.crop < 1:
@@ -73,7 +79,7 @@ class Augmentation:
         if self.colour:
             for adjust in COLOUR_ADJUSTMENTS:
                 images = adjust(images, float(rng.uniform(1 - self.colour, 1 + self.colour)))
-        return rearrange(images, "frame rgb height width -> frame height width rgb").contiguous().numpy()
+        return rearrange(images, "frame rgb height width -> frame height width rgb").contiguous()
 
 
 def random_resized_crop(images: Images, min_area: float, rng: np.random.Generator) -> Images:

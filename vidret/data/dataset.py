@@ -35,6 +35,7 @@ class RetrievalBatch(NamedTuple):
         captions: Indices into the split's ``captions``.
         text_videos: Index, into the split's ``videos``, of the video that each text describes.
         first_sentences: Token ids of the first sentence of each text; None unless they are wanted.
+        keys: Epoch and row of each training sample, whose videos are not augmented yet; None if they are.
     """
 
     pixels: UInt8[Tensor, "video frame height width 3"]
@@ -44,15 +45,17 @@ class RetrievalBatch(NamedTuple):
     captions: Int[Tensor, " text"]
     text_videos: Int[Tensor, " text"]
     first_sentences: Int[Tensor, "text word"] | None = None
+    keys: Int[Tensor, "video 2"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The frames of one video, its index in the split, and the indices of its captions in the batch."""
+    """The frames of one video, its index in the split, its captions, and its key if it is to be augmented later."""
 
     video: int
     pixels: Pixels
     captions: Sequence[int]
+    key: Key | None = None
 
 
 class CaptionedVideos(Dataset[Sample]):
@@ -61,8 +64,11 @@ class CaptionedVideos(Dataset[Sample]):
     Randomness depends only on the seed and on these two, not on the worker or on earlier samples.
     """
 
-    def __init__(self, split: Split, source: FrameSource, *, augmentation: Augmentation, seed: int) -> None:
-        """Wrap a split whose videos can all be read."""
+    def __init__(
+        self, split: Split, source: FrameSource, *, augmentation: Augmentation, seed: int, later: bool = False
+    ) -> None:
+        """Wrap a split whose videos can all be read; ``later`` leaves the augmentation to ``augment_batch``."""
+        self._later = later
         self._split, self._source, self._augmentation, self._seed = split, source, augmentation, seed
         self._index_of_video = {video_id: index for index, video_id in enumerate(split.videos)}
 
@@ -74,9 +80,29 @@ class CaptionedVideos(Dataset[Sample]):
         """Return a caption with its augmented video."""
         caption_index = key[1]
         video_id = self._split.captions[caption_index].video
-        rng = np.random.default_rng((self._seed, *key))
-        pixels = self._augmentation(read_sample_frames(self._source, video_id, rng), rng)
-        return Sample(video=self._index_of_video[video_id], pixels=pixels, captions=(caption_index,))
+        pixels = read_sample_frames(self._source, video_id, np.random.default_rng((self._seed, *key)))
+        if not self._later:
+            pixels = self._augmentation(pixels, seed_augmentation(self._seed, key))
+        index = self._index_of_video[video_id]
+        return Sample(video=index, pixels=pixels, captions=(caption_index,), key=key if self._later else None)
+
+
+def seed_augmentation(seed: int, key: Sequence[int]) -> np.random.Generator:
+    """Return the generator of a sample's augmentation, in a worker as on a device."""
+    return np.random.default_rng((seed, *key, 1))
+
+
+def augment_batch(batch: RetrievalBatch, augmentation: Augmentation, seed: int) -> RetrievalBatch:
+    """Return a batch with augmented videos, on the device that it is on: a GPU takes a hundredth of a worker's time.
+
+    Padding frames stay black. A batch without keys is returned as it is.
+    """
+    if batch.keys is None:
+        return batch
+    pixels = batch.pixels.clone()
+    for video, key, num_frames in zip(pixels, batch.keys.tolist(), batch.frame_mask.sum(dim=1).tolist(), strict=True):
+        video[:num_frames] = augmentation.apply(video[:num_frames], seed_augmentation(seed, key))
+    return batch._replace(pixels=pixels, keys=None)
 
 
 class GalleryDataset(Dataset[Sample]):
@@ -128,6 +154,7 @@ class Collate:
             first_sentences=clip_words([find_first_sentence(text) for text in texts], self._num_words)
             if self._first_sentences
             else None,
+            keys=torch.tensor([sample.key for sample in samples]) if samples[0].key is not None else None,
         )
 
 

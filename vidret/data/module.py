@@ -16,11 +16,12 @@ from vidret.data.augment import Augmentation
 from vidret.data.benchmarks.splits import drop_unreadable, find_video_spans
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
-from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, Sample
+from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, RetrievalBatch, Sample, augment_batch
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
 from vidret.data.records import Split
 from vidret.data.stages import OpenedSplit, SplitData
+from vidret.devices import CPU
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
@@ -151,8 +152,13 @@ class RetrievalData(SplitData):
         sizes = [3 * sampling.num_frames * self._resize.crop**2] * len(kept.videos)
         dataset: Dataset[Sample] = GalleryDataset(kept, source)
         if training:
-            dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed)
+            later = self._augmentation != Augmentation() and self.find_device() != CPU
+            dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed, later=later)
         return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions, sizes=sizes)
+
+    def on_after_batch_transfer(self, batch: RetrievalBatch, dataloader_idx: int) -> RetrievalBatch:
+        """Augment training videos on a GPU; workers do it for a CPU."""
+        return augment_batch(batch, self._augmentation, self._seed)
 
     def _open_cache(self, folder: str, training: bool) -> FramesCache:
         return FramesCache(folder, self._sampling if training else self._eval_sampling, self._resize)
