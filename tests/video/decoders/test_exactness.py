@@ -178,8 +178,8 @@ def test_what_lies_before_the_last_keyframe_is_not_decoded(
 ) -> None:
     decoded = []
 
-    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
-        for frame in decode_packets(stream, packets):
+    def count(stream: Any, packets: Iterable[Any], *, skip_damaged: bool) -> Iterator[Any]:
+        for frame in decode_packets(stream, packets, skip_damaged=skip_damaged):
             decoded.append(frame.pts)
             yield frame
 
