@@ -31,6 +31,7 @@ FENCES = {
         "vidret/video/audio.py",
         "vidret/channels/texts/subtitle_tracks.py",
         "vidret/video/container.py",
+        "vidret/video/rendering.py",
         "vidret/video/stream_scan.py",
         "vidret/video/decoders/pyav.py",
         "vidret/data/synthetic/world.py",

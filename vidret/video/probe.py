@@ -40,6 +40,7 @@ class VideoInfo:
         container: FFmpeg's names of the format, separated by commas.
         codec: The name of the codec.
         pixel_format: FFmpeg's name of the pixel format.
+        rendering: What only PyAV does with its frames, see ``describe_rendering``; empty if nothing.
         width: The displayed width in pixels.
         height: The displayed height in pixels.
         rotation: Degrees by which frames are rotated clockwise, after they are stretched and mirrored.
@@ -78,6 +79,7 @@ class VideoInfo:
     container: str
     codec: str
     pixel_format: str
+    rendering: str
     width: int
     height: int
     rotation: int
@@ -184,6 +186,7 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         container=scan.kind,
         codec=scan.codec,
         pixel_format=scan.pixel_format,
+        rendering=scan.rendering,
         width=scan.display.width,
         height=scan.display.height,
         rotation=scan.display.rotation,

@@ -12,7 +12,6 @@ DATE_KEYS = ("com.apple.quicktime.creationdate", "creation_time", "date", "date_
 PLACE_KEYS = ("com.apple.quicktime.location.iso6709", "location", "location-eng")
 MAKE_KEYS = ("com.apple.quicktime.make", "com.android.manufacturer", "make")
 MODEL_KEYS = ("com.apple.quicktime.model", "com.android.model", "model", "camera_model_name")
-HDR_TRANSFERS = frozenset((16, 18))  # PQ and HLG in ITU-T H.273
 MAX_CAMERA = 60  # characters
 
 

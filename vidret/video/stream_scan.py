@@ -17,8 +17,10 @@ from vidret.errors import DecodeError
 from vidret.video.container import decode_all, open_container, read_start, scan_packets
 from vidret.video.files import SourceFile, read_head
 from vidret.video.geometry import Display, read_display
+from vidret.video.hdr import HDR_TRANSFERS
 from vidret.video.ranges import RemoteFile
-from vidret.video.recording import HDR_TRANSFERS, Recording, read_recording
+from vidret.video.recording import Recording, read_recording
+from vidret.video.rendering import describe_rendering
 from vidret.video.timeline import Packets, drop_last
 
 IS_IMAGE = "is a picture, not a video"
@@ -49,6 +51,7 @@ class StreamScan:
     brand: str
     codec: str
     pixel_format: str
+    rendering: str
     display: Display
     average_rate: float
     real_rate: float
@@ -99,6 +102,7 @@ def scan_stream(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> S
             brand=container.metadata.get("major_brand", "").strip(),
             codec=_name_codec(stream),
             pixel_format=frame.format.name,
+            rendering=describe_rendering(frame, int(stream.codec_context.color_trc)),
             display=read_display(frame, stream.sample_aspect_ratio),
             average_rate=average_rate,
             real_rate=float(stream.base_rate or 0) or average_rate,

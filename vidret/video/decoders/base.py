@@ -56,6 +56,7 @@ def read_fault(error: Exception) -> str:
 def list_doubts(info: VideoInfo) -> dict[str, bool]:
     """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
     return {
+        f"only PyAV {info.rendering}": info.rendering != "",
         "frames are known by order only": info.by_order,
         "timestamps start late": info.reordered and bool(info.pts[0] != 0),
         "its pixels are not square": info.stretched,

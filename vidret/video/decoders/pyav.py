@@ -18,6 +18,7 @@ from vidret.video.files import open_file
 from vidret.video.geometry import orient
 from vidret.video.grey import Grey, grey_from_luma
 from vidret.video.probe import VideoInfo
+from vidret.video.rendering import Renderer
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class PyavDecoder:
         self._file = open_file(info.path)
         try:
             self._restart()
+            self._renderer = Renderer(int(self._stream.codec_context.color_trc))
         except BaseException:
             self._file.close()
             raise
@@ -303,7 +305,7 @@ class PyavDecoder:
         """Return a frame as it is displayed, None if it is too damaged to convert."""
         info = self._info
         width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
-        image = _read_damaged(partial(frame.to_ndarray, format="rgb24", width=width, height=height, **ONE_THREAD))
+        image = _read_damaged(partial(self._renderer.render, frame, width, height))
         return None if image is None else orient(image, info.rotation, mirrored=info.mirrored)
 
 
