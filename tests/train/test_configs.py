@@ -120,7 +120,10 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "synthetic" not in path.stem
     ],
 )
-def test_a_step_is_trained_with_the_configuration(path: Path, benchmarks: Path, tmp_path: Path) -> None:
+def test_a_step_is_trained_with_the_configuration(
+    path: Path, benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # checkpoints
     config = shrink_config(yaml.safe_load(path.read_text("utf-8")), benchmarks, tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     run(["fit", "--config", str(tmp_path / "small.yaml")])
