@@ -25,6 +25,8 @@ PATHS = [
     "FAISS, flat, 2,500 results",
     "FAISS, lists",
     "FAISS, lists, filtered",
+    "rerank, UCoFiA",
+    "rerank, GLSCL",
     "head",
     "index, search, locate",
     "train, CLIP",

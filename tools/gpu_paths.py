@@ -14,6 +14,9 @@ import av
 import numpy as np
 import torch
 
+from vidret.align.batches import TextBatch, VideoBatch, move_batch
+from vidret.align.glscl import ConceptAligner
+from vidret.align.ucofia import Aligner
 from vidret.devices import CPU, cuda_index
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.prompt_switch import PromptShape
@@ -300,6 +303,22 @@ def check_head(setup: Setup) -> Outcome:
     return Outcome(cpu_s, device_s, float(np.abs(here - there).max()), 0.01)
 
 
+def check_aligner(setup: Setup, aligner: Aligner | ConceptAligner) -> Outcome:
+    """Compare the scores of a bank of queries against videos."""
+    num, dim, generator = (20, 32, torch.Generator().manual_seed(0)) if setup.tiny else (500, 512, torch.Generator())
+    words = torch.randn(num, 20, dim, generator=generator)
+    texts = TextBatch(words[:, 0], words)
+    videos = VideoBatch(torch.randn(num, NUM_FRAMES, dim, generator=generator))
+
+    def score(device: str) -> np.ndarray:
+        own = aligner.to(device)
+        prepared: Any = own.prepare(move_batch(videos, device))
+        return cast(Any, own.score(move_batch(texts, device), prepared))[0].cpu().numpy()  # type: ignore[no-any-return]
+
+    here, there, cpu_s, device_s = run_both(setup, score)
+    return Outcome(cpu_s, device_s, float(np.abs(here - there).max() / np.abs(here).max()), 1e-3)
+
+
 def check_engine(setup: Setup) -> Outcome:
     """Index films, search, and ask a head: 1 - the least cosine of stored frames; 1 where another film comes first."""
     from vidret.engine import Engine
@@ -353,6 +372,8 @@ INFERENCE: dict[str, Callable[[Setup], Outcome]] = {
     "FAISS, flat, 2,500 results": lambda setup: check_faiss(setup, "flat", k=2500),
     "FAISS, lists": lambda setup: check_faiss(setup, "ivf"),
     "FAISS, lists, filtered": lambda setup: check_faiss(setup, "ivf", filtered=True),
+    "rerank, UCoFiA": lambda setup: check_aligner(setup, Aligner()),
+    "rerank, GLSCL": lambda setup: check_aligner(setup, ConceptAligner()),
     "head": check_head,
     "index, search, locate": check_engine,
 }
