@@ -244,12 +244,24 @@ def test_images_without_a_block_do_not_comb(size: tuple[int, int]) -> None:
     assert not is_combed(np.indices(size)[0].astype(np.uint8) % 2 * 255)
 
 
-def test_combs_are_told_from_edges_lines_and_noise() -> None:
+def weave(image: Picture, other: Picture) -> Picture:
+    """Return an image whose odd rows are those of another."""
+    woven = image.copy()
+    woven[1::2] = other[1::2]
+    return woven
+
+
+@pytest.mark.parametrize("line", range(8, 26))  # at every height in a block
+def test_combs_are_told_from_edges_and_lines(line: int) -> None:
     plane = np.full((64, 64), 100, np.uint8)
-    noise = np.random.default_rng(0).normal(0, 2.5, plane.shape)
-    assert not is_combed((plane + noise).astype(np.uint8))
-    plane[30:, :] = 200  # an edge
-    plane[10, 20:50] = 30  # a line
+    plane[line, 20:50] = 250
     assert not is_combed(plane)
-    plane[31:63:2, 40:44] = 100
-    assert is_combed(plane)
+    plane[line + 8 :] = 0  # an edge
+    assert not is_combed(plane)
+    assert is_combed(weave(plane, np.roll(plane, 4, axis=0)))
+    assert is_combed(weave(plane.T, np.roll(plane.T, 2, axis=1)))
+
+
+def test_noise_does_not_comb() -> None:
+    noise = np.random.default_rng(0).normal(128, 10, (288, 352))
+    assert not is_combed(noise.astype(np.uint8))

@@ -24,9 +24,9 @@ _UNSPECIFIED, _FULL_RANGE = 2, 2  # of matrices in ITU-T H.273, and of ranges in
 _HD_HEIGHT, _HD_WIDTH = 720, 1280  # pixels
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m"}  # of H.273, as FFmpeg names them
 _TABLE_SIZE = 65  # colours on each axis
-# A pixel combs if it is brighter or darker than those above and below by more than this. In a frame that combs, a block
-# of 16 x 16 pixels has at least so many; an edge that moves by 3 pixels from field to field has 48.
-_MIN_STEP, _MIN_COMBED, _BLOCK = 10, 40, 16
+# In a block that combs, rows differ from both neighbours more than these from each other, by so many grey levels on
+# average. Of real films, it is so in none of 90 frames, and in four of five that were woven of two successive frames.
+_MIN_EXCESS, _BLOCK = 0.5, 16
 
 
 class Renderer:
@@ -80,14 +80,13 @@ def describe_rendering(frame: Any, transfer: int) -> str:
 
 
 def is_combed(plane: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether rows of an image alternate between two moments somewhere."""
+    """Return whether the rows of an image alternate between two moments somewhere, as the fields of a frame do."""
     height, width = max(plane.shape[0] - 2, 0) // _BLOCK, plane.shape[1] // _BLOCK
     rows = plane[: height * _BLOCK + 2, : width * _BLOCK].astype(np.int16)
-    steps = np.diff(rows, axis=0)
-    up, down = steps[:-1], -steps[1:]  # to a row, from those above and below
-    combed = (np.minimum(up, down) > _MIN_STEP) | (np.maximum(up, down) < -_MIN_STEP)
-    counts = combed.reshape(height, _BLOCK, width, _BLOCK).sum(axis=(1, 3))
-    return bool((counts >= _MIN_COMBED).any())
+    steps = np.abs(rows[1:] - rows[:-1])
+    excess = np.minimum(steps[1:], steps[:-1]) - np.abs(rows[2:] - rows[:-2])
+    totals = excess.reshape(height, _BLOCK, width, _BLOCK).sum(axis=(1, 3))
+    return bool((totals > _MIN_EXCESS * _BLOCK**2).any())
 
 
 def _assumes_bt709(frame: Any) -> bool:
