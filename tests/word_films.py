@@ -46,7 +46,7 @@ class QuickReader(ScreenReader):
         return chr(97 + round(float(np.ptp(box[:, 0])) * 20)) * 6, 0.9
 
 screen._load_reader = QuickReader
-worker.run_worker(int(sys.argv[2]))
+worker.run_worker(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 
