@@ -112,6 +112,7 @@ def write_videos(setup: Setup) -> list[str]:
             options = {"g": "25", "bf": "2", "preset": "ultrafast"}
             stream = cast(Any, container.add_stream("libx264", rate=FPS, options=options))
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.colorspace = 6  # BT.601 in H.273; GPUs do not decode untagged high definition
             for frame in range(seconds * FPS):
                 shift = frame * width // (seconds * FPS)
                 grey = (columns + (2 + number) * rows // 2 + 3 * shift) * 255 // (width + 2 * height) % 256
