@@ -217,7 +217,7 @@ def test_what_resembles_a_like_is_found_however_far_from_the_query(
     like, seen = points(plain)[24:25], points(plain)[:20]
     every = engine.search(QUERY, 1, like=like, seen=seen, candidates=1)
     assert every[0].video not in [hit.video for hit in plain[:10]]
-    monkeypatch.setattr(feedback, "NUM_RATED", 8)
+    monkeypatch.setattr(feedback, "NUM_RATED", 12)
     assert engine.search(QUERY, 1, like=like, seen=seen, candidates=1) == every
 
 

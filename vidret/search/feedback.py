@@ -26,7 +26,7 @@ from vidret.types import TimePoint
 TEMPERATURE, MEDIAN_DISTANCE = 0.1, 0.7  # of a choice, where this is the median distance of two segments
 MAX_NATS = 4.0  # that one choice adds or takes: one wrong click must not end a search
 MAX_LOGIT = 50.0  # more changes nothing within ``MAX_NATS``
-NUM_RATED = 8192  # segments near the query and the likes; those that both together rate best are reranked
+NUM_RATED = 6000  # segments near the query and the likes; those that both together rate best are reranked
 MAX_OTHERS = 64  # that a like is compared with; of more, as many are drawn
 SAMPLE = 256  # segments from which the median distance is estimated
 KIND = 0.5  # share of the median distance within which segments show one kind of thing
@@ -55,6 +55,14 @@ class Feedback:
     def temperature(self) -> float:
         """The temperature of a choice, in units of similarity."""
         return TEMPERATURE * max(1 - self.typical, 1e-3) / MEDIAN_DISTANCE
+
+    @property
+    def direction(self) -> Float[np.ndarray, " dim"]:
+        """The direction in which the evidence rises where a segment resembles all that was shown alike."""
+        others = np.concatenate([self.unliked, self.seen])
+        away = others.mean(axis=0) if len(others) else np.zeros(self.liked.shape[1], np.float32)
+        total: Float[np.ndarray, " dim"] = (self.liked - away).sum(axis=0) / self.temperature
+        return total
 
     def rate(self, vectors: Float32[np.ndarray, "segment dim"]) -> Float[np.ndarray, " segment"]:
         """Return the evidence of all choices for segments, in nats, given their unit vectors.
@@ -131,17 +139,18 @@ class SegmentSpace:
     def find_candidates(self, pictures: PictureChannel, query: ChannelQuery, feedback: Feedback) -> list[TimeSpan]:
         """Return the middles of the segments that a query and feedback together rate best, ``depth`` of them.
 
-        What both rate highly is near the query or near a like: of an index with more than ``NUM_RATED`` segments, as
-        many of each are rated, that many in all.
+        Of an index with more than ``NUM_RATED`` segments, that many are rated: those nearest to the query, to each
+        like, and to the direction in which the evidence of all of them rises.
         """
         free = [own for clause, own in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
         if not free or "picture" not in query.sources:
             return []
-        asked = np.concatenate([np.stack([each.positive.sentence for each in free]), feedback.liked])
+        scale = pictures.find_scale(FrameRanker())
+        texts = np.stack([each.positive.sentence for each in free])
+        asked = np.concatenate([texts, scale.slope * texts + feedback.direction, feedback.liked]).astype(np.float32)
         num_nearest = min(max(NUM_RATED // len(asked), query.depth), self._store.max_k or len(self._store))
         _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
         ids, vectors = self.read(nearest[nearest >= 0])
-        scale = pictures.find_scale(FrameRanker())
         own = [scale.rate(vectors @ each.positive.sentence + each.positive.offset) for each in free]
         evidence = np.max(own, axis=0) + feedback.rate(vectors)
         best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
