@@ -160,14 +160,14 @@ def test_damaged_packets_leave_silence(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_sound(tmp_path / "a.mp4", chirp(3.0, clicks=[0.5, 1.5, 2.5]))
     original = container._decode
 
-    def decode(stream: Any, packet: Any) -> list[Any]:
+    def decode(stream: Any, packet: Any, **options: bool) -> list[Any]:
         is_damaged = packet is not None and 1.2 < float(packet.pts * packet.time_base) < 2.0
-        return [] if is_damaged else original(stream, packet)
+        return [] if is_damaged else original(stream, packet, **options)
 
     monkeypatch.setattr(container, "_decode", decode)
     begin_s, sound = read(path)
     assert clicks(begin_s, sound) == pytest.approx([0.5, 2.5], abs=0.03)
-    monkeypatch.setattr(container, "_decode", lambda _stream, _packet: [])
+    monkeypatch.setattr(container, "_decode", lambda _stream, _packet, **_options: [])
     with pytest.raises(DecodeError, match="no sound"):
         read(path)
 
