@@ -6,7 +6,7 @@ first field is shown; one whose fields match, as of progressive video in interla
 """
 
 import tempfile
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Renderer:
     def __init__(self, transfer: int) -> None:
         """Convert frames with a transfer function of ITU-T H.273."""
         self._transfer = transfer
-        self._open_tone_mapper = lru_cache(maxsize=2)(_open_tone_mapper)  # one for frames, and one for their fields
+        # One for frames, and one for their fields.
+        self._open_tone_mapper = lru_cache(maxsize=2)(partial(_open_tone_mapper, transfer))
 
     def render(self, frame: Any, width: int, height: int) -> Picture:
         """Return an RGB image of some size.
@@ -57,15 +58,9 @@ class Renderer:
         return image
 
     def _map_tones(self, frame: Any, width: int, height: int) -> Picture:
-        graph = self._open_tone_mapper(
-            (frame.width, frame.height),
-            frame.format.name,
-            _MATRICES.get(frame.colorspace, "bt2020"),
-            is_full=frame.color_range == _FULL_RANGE,
-            transfer=self._transfer,
-            width=width,
-            height=height,
-        )
+        matrix = _MATRICES.get(frame.colorspace, "bt2020")
+        levels = "full" if frame.color_range == _FULL_RANGE else "limited"
+        graph = self._open_tone_mapper(frame.width, frame.height, frame.format.name, matrix, levels, width, height)
         image: Picture = _pass(graph, frame).to_ndarray()
         return image
 
@@ -98,26 +93,25 @@ def _assumes_bt709(frame: Any) -> bool:
 
 def _read_first_field(frame: Any) -> Any:
     """Return the field of an interlaced frame that is shown first, as a frame of half the height."""
-    graph = _link((frame.width, frame.height), frame.format.name, [("separatefields", {})])
-    return _pass(graph, frame)
+    return _pass(_link(frame.width, frame.height, frame.format.name, [("separatefields", {})]), frame)
 
 
 def _open_tone_mapper(
-    size: tuple[int, int], pixel_format: str, matrix: str, *, is_full: bool, transfer: int, width: int, height: int
+    transfer: int, width: int, height: int, pixel_format: str, matrix: str, levels: str, new_width: int, new_height: int
 ) -> Any:
-    """Return a graph that converts frames of a high dynamic range to RGB of some width and height by a table."""
-    scale = {"in_color_matrix": matrix, "in_range": "full" if is_full else "limited", "flags": "bilinear"}
+    """Return a graph that converts frames of a high dynamic range to RGB of another size by a table."""
+    size = {"width": str(new_width), "height": str(new_height), "flags": "bilinear"}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.cube"
         table.write_text(_write_table(transfer), encoding="ascii")
         filters = [
-            ("scale", scale | {"width": str(width), "height": str(height), "threads": "1"}),
+            ("scale", size | {"in_color_matrix": matrix, "in_range": levels, "threads": "1"}),
             ("format", {"pix_fmts": "gbrp16le"}),
             ("lut3d", {"file": str(table), "interp": "tetrahedral", "threads": "1"}),
             ("scale", {"threads": "1"}),
             ("format", {"pix_fmts": "rgb24"}),
         ]
-        return _link(size, pixel_format, filters)
+        return _link(width, height, pixel_format, filters)
 
 
 @cache
@@ -129,12 +123,11 @@ def _write_table(transfer: int) -> str:
     return "\n".join([f"LUT_3D_SIZE {_TABLE_SIZE}", *lines, ""])
 
 
-def _link(size: tuple[int, int], pixel_format: str, filters: list[tuple[str, dict[str, str]]]) -> Any:
+def _link(width: int, height: int, pixel_format: str, filters: list[tuple[str, dict[str, str]]]) -> Any:
     """Return a graph through which frames pass the filters in this order."""
     graph: Any = av.filter.Graph()
     if hasattr(graph, "threads"):
         graph.threads = 1  # filters of older versions have an option only
-    width, height = size
     source = {"video_size": f"{width}x{height}", "pix_fmt": pixel_format, "time_base": "1/1000", "pixel_aspect": "1/1"}
     links = [("buffer", source), *filters, ("buffersink", {})]
     for one, following in pairwise([graph.add(name, **options) for name, options in links]):
