@@ -65,6 +65,17 @@ def test_method_trains_in_half_precision(method: str, precision: Any, world: Pat
     load_encoder(str(tmp_path / "model.safetensors"))
 
 
+@pytest.mark.parametrize("method", ["clip", "joint"])
+@lightnings_own
+def test_chunks_train_in_half_precision_as_the_whole_batch(method: str, world: Path, tmp_path: Path) -> None:
+    losses = []
+    for chunk_size in (0, 3):
+        trainer = make_trainer(tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-mixed")
+        trainer.fit(make_module(method, chunk_size=chunk_size), datamodule=open_data(world))
+        losses.append(float(trainer.callback_metrics["loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 @lightnings_own
 def test_muon_trains_with_clipped_gradients_in_half_precision(world: Path, tmp_path: Path) -> None:
     module = make_module("joint", matrix_lr=0.02)
