@@ -17,7 +17,8 @@ from vidret.align.glscl_checkpoint import convert_concepts
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_checkpoint import convert_aligner
 from vidret.align.ucofia_selection import PatchSelector
-from vidret.channels.picture.ranking import Levels, Ranker, load_ranker
+from vidret.channels.picture.ranker_loading import load_ranker
+from vidret.channels.picture.ranking import Levels, Ranker
 from vidret.encode.encoder import Encoder
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Ids

@@ -110,7 +110,7 @@ def test_every_component_of_an_engine_gets_the_device(
         got["head"] = device
 
     monkeypatch.setattr(vidret.engine, "load_encoder", load)
-    monkeypatch.setattr(vidret.engine, "load_moment_head", ground)
+    monkeypatch.setattr("vidret.search.heads.loading.load_moment_head", ground)
     with gpu_faiss() as faiss, Engine.open(tmp_path / "index", device=asked, head="head.safetensors") as engine:
         assert engine.device == wanted
         engine.index([tmp_path / "films"], run=run)

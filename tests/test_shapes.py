@@ -9,7 +9,7 @@ from jaxtyping import Float32, TypeCheckError
 
 from tests.shapes import is_shaped
 from vidret.align.sinkhorn import sinkhorn
-from vidret.channels.picture.ranking import check_ranker
+from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.types import Frames
 
 Rows = Float32[np.ndarray, "row dim"]

@@ -13,7 +13,7 @@ import pytest
 import vidret.engine
 from tests.spoken import NamedColours, make_films
 from tests.tool_loading import load_tool
-from vidret.channels.picture.ranking import load_ranker
+from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.store.records import RANKER
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore

@@ -24,7 +24,9 @@ from vidret.align.ucofia import MEMORY, Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
-from vidret.channels.picture.ranking import TOKENS, GlsclRanker, Ranker, UcofiaRanker
+from vidret.channels.picture.aligner_rankers import GlsclRanker, UcofiaRanker
+from vidret.channels.picture.ranker_loading import TOKENS
+from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import widen
 from vidret.encode.families.registry import load_encoder
 from vidret.store.store import Store

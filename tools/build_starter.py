@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from timm.data.imagenet_info import ImageNetInfo
 
 from vidret.encode.families.starter import CLASS_TEXTS, StarterEncoder
-from vidret.encode.sentences import SENTENCES, embed_words, find_weights, load_sentence_model, pool_words
+from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model, pool_words
 
 TEMPLATES = ("a photo of a {name}", "a video of a {name}", "a video of a scene with a {name}, {definition}")
 
@@ -27,16 +27,15 @@ def read_classes() -> list[tuple[str, str]]:
     return list(zip(open_clip.IMAGENET_CLASSNAMES, definitions, strict=True))
 
 
-@torch.inference_mode()
 def embed_classes(classes: list[tuple[str, str]]) -> torch.Tensor:
     """Average the unit vectors of each class's sentences: (class, dim)."""
-    tokenizer, model = load_sentence_model(find_weights(SENTENCES))
+    model = load_sentence_model(find_weights(SENTENCES))
     total = torch.zeros(len(classes), StarterEncoder.dim)
     for template in TEMPLATES:
         texts = [template.format(name=name, definition=definition) for name, definition in classes]
         for start in range(0, len(texts), 50):
-            words, mask = embed_words(tokenizer, model, texts[start : start + 50])
-            total[start : start + 50] += pool_words(words, mask) / len(TEMPLATES)
+            vectors = pool_words(*model.embed(texts[start : start + 50]))
+            total[start : start + 50] += torch.from_numpy(vectors) / len(TEMPLATES)
     return total
 
 

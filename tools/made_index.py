@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.channels.picture.query_bank import SENTENCES
-from vidret.channels.picture.ranking import AUTO, load_ranker
+from vidret.channels.picture.ranker_loading import load_ranker
+from vidret.channels.picture.ranking import AUTO
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, _load_ranks, find_word_share, load_sentence_encoder
 from vidret.store.records import RANKER, NewSegment

@@ -4,7 +4,9 @@ A device's full name is ``cpu``, ``cuda:N``, ``xpu:N`` or ``mps``. Encoders and 
 training all but ``xpu``; decoding and FAISS support ``cpu`` and ``cuda`` only.
 """
 
+import glob
 import logging
+import sys
 
 from vidret.errors import DeviceError
 
@@ -12,6 +14,8 @@ _log = logging.getLogger(__name__)
 
 AUTO, CPU = "auto", "cpu"
 ACCELERATORS = ("cuda", "xpu", "mps")
+# Of NVIDIA, AMD, Intel and others, and of Windows's subsystem for Linux.
+DEVICE_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri/render*", "/dev/accel*", "/dev/davinci*", "/dev/dxg")
 
 
 def choose_device(name: str = AUTO) -> str:
@@ -20,9 +24,11 @@ def choose_device(name: str = AUTO) -> str:
     Raises:
         DeviceError: The name is not a device name, or this machine has no such device.
     """
-    import torch  # imported late: decoding processes load this module and must start fast
-
     kind, number = parse_device(name)
+    if name == CPU or (kind == AUTO and not may_have_accelerator()):
+        return CPU
+    import torch  # imported late: decoding processes and searches on a CPU need none, and must start fast
+
     if kind == AUTO:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         kind = CPU if accelerator is None else accelerator.type
@@ -33,6 +39,15 @@ def choose_device(name: str = AUTO) -> str:
     if number >= count:
         raise DeviceError(f"device must exist, got {name} on a machine with {count} {kind.upper()} devices")
     return kind if kind in (CPU, "mps") else f"{kind}:{number}"
+
+
+def may_have_accelerator() -> bool:
+    """Return whether PyTorch is to be asked for an accelerator.
+
+    Importing it to ask takes longer than a search. On Linux the system has no accelerator without one of their device
+    files.
+    """
+    return "torch" in sys.modules or not sys.platform.startswith("linux") or any(map(glob.glob, DEVICE_FILES))
 
 
 def parse_device(name: str) -> tuple[str, int]:

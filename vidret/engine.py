@@ -1,4 +1,7 @@
-"""``Engine``: index videos, search them, and locate moments in them."""
+"""``Engine``: index videos, search them, and locate moments in them.
+
+What a search does not need is imported by the methods that do: a search from the command line starts in half the time.
+"""
 
 import logging
 import os
@@ -7,42 +10,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from typing_extensions import override
 
-from vidret.channels.picture.calibration import Calibration
 from vidret.channels.picture.channel import TYPICAL_SHARE
-from vidret.channels.picture.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
-from vidret.channels.texts.options import WordsOptions
-from vidret.channels.texts.run import choose_words
-from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
-from vidret.copies.duplicates import find_duplicates
+from vidret.channels.picture.ranker_loading import UNTRAINED, check_ranker
+from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
-from vidret.index.frame_arrays import check_frames, index_arrays
-from vidret.index.importing import ImportReport, check_embeddings, import_videos
-from vidret.index.options import IndexOptions, IndexReport, Progress, record_rule
-from vidret.index.run import index_files
-from vidret.index.stages import encode_clip
-from vidret.language.answers import CitedAnswer, answer_question
-from vidret.language.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
-from vidret.language.endpoint import ChatEndpoint, ReplyCache
-from vidret.language.judging import FileFrames
-from vidret.language.questions import CACHE, plan_with_model
-from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.search.concepts.storage import forget_concept, list_concepts
-from vidret.search.concepts.teaching import teach_concept
-from vidret.search.heads.base import MomentHead
-from vidret.search.heads.layers import Grounder, forget_others
-from vidret.search.heads.loading import load_moment_head
-from vidret.search.judge_fitting import JudgeReport, choose_judge, score_answers
-from vidret.search.judging import DEFAULT_JUDGE, save_judge
 from vidret.search.models import (
     allow_encoder,
     check_models,
@@ -54,14 +36,6 @@ from vidret.search.models import (
     record_ranker,
 )
 from vidret.search.open_index import OpenIndex
-from vidret.search.preparation import (
-    calibrate_index,
-    calibrate_with_bank,
-    leave_uncalibrated,
-    prepare_videos,
-    save_scales,
-    save_text_background,
-)
 from vidret.search.query.grammar import Interpretation
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
@@ -95,14 +69,27 @@ from vidret.types import (
     VideoName,
 )
 from vidret.types import Sequence as EventSequence
-from vidret.video.decoders.base import SamplingMode
-from vidret.video.decoders.registry import Decoder
 from vidret.video.files import may_exist
-from vidret.video.scan import list_videos
+
+if TYPE_CHECKING:
+    from vidret.channels.picture.calibration import Calibration
+    from vidret.channels.texts.options import WordsOptions
+    from vidret.copies.clips import Clip, ClipFinder
+    from vidret.index.importing import ImportReport
+    from vidret.index.options import IndexOptions, IndexReport, Progress
+    from vidret.language.answers import CitedAnswer
+    from vidret.language.describing import DescribeOptions, DescribeReport
+    from vidret.language.endpoint import ChatEndpoint
+    from vidret.language.retrieval import ContextOptions
+    from vidret.search.heads.base import MomentHead
+    from vidret.search.heads.layers import Grounder
+    from vidret.search.judge_fitting import JudgeReport
+    from vidret.video.decoders.base import SamplingMode
+    from vidret.video.decoders.registry import Decoder
 
 logger = logging.getLogger(__name__)
 
-IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
+IndexRunner = Callable[[Store, Encoder, Sequence[str], "IndexOptions"], "IndexReport"]
 Result = TypeVar("Result", Hit, Moment)
 
 DEFAULT_LOCATING = LocateOptions()
@@ -213,7 +200,7 @@ class Engine(VideoLibrary):
         self.__dict__.pop("grounder", None)  # a cached property
 
     @cached_property
-    def grounder(self) -> MomentHead | None:
+    def grounder(self) -> "MomentHead | None":
         """The trained grounding head, loaded on first use; None if there is none.
 
         Raises:
@@ -222,6 +209,8 @@ class Engine(VideoLibrary):
         models = self._models
         if models.head == NONE:
             return None
+        from vidret.search.heads.loading import load_moment_head
+
         folder = self.paths[0] / MOMENTS
         return load_moment_head(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
 
@@ -264,18 +253,18 @@ class Engine(VideoLibrary):
         paths: Sequence[str | os.PathLike[str]],
         *,
         workers: int | None = None,
-        decoder: Decoder = "auto",
+        decoder: "Decoder" = "auto",
         timeout: float = 120.0,
         retry_failed: bool = False,
         prune: bool = False,
         exclude: Sequence[str] = (),
         memory: int | None = None,
-        words: bool | WordsOptions | None = None,
+        words: "bool | WordsOptions | None" = None,
         shots: bool | None = None,
-        sampling: SamplingMode | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        run: IndexRunner = index_files,
-    ) -> IndexReport:
+        sampling: "SamplingMode | None" = None,
+        on_progress: "Callable[[Progress], None] | None" = None,
+        run: IndexRunner | None = None,
+    ) -> "IndexReport":
         """Update the index with files, folders, globs or manifests, local or at URLs.
 
         Args:
@@ -296,13 +285,18 @@ class Engine(VideoLibrary):
                 filter; ``fast`` only keyframes, of videos with six or more. None goes on as the index does, and means
                 ``exact`` for a new one. ``decord`` and ``torchcodec`` decode all, so they are refused with the others.
             on_progress: See ``IndexOptions``.
-            run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
+            run: None for ``index_files``, on threads of this process; or ``index_on_ray`` with its own arguments bound.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Unreadable files are not an error: the
                 report and the index contain them with their reasons.
             MissingExtraError: The extra ``words`` is not installed, and words are to be read.
         """
+        from vidret.channels.texts.run import choose_words
+        from vidret.index.options import IndexOptions, record_rule
+        from vidret.index.run import index_files
+        from vidret.video.scan import list_videos
+
         words = choose_words(self.path, words)
         if words is not None:
             words.check_installed()
@@ -332,7 +326,7 @@ class Engine(VideoLibrary):
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )
-            report = replace(run(store, self.encoder, listing.files, options), junk=listing.junk)
+            report = replace((run or index_files)(store, self.encoder, listing.files, options), junk=listing.junk)
         self._update_derived(report)
         return report
 
@@ -359,6 +353,9 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: An argument is invalid, or the index cannot be written.
         """
+        from vidret.index.frame_arrays import check_frames, index_arrays
+        from vidret.index.options import record_rule
+
         arrays = check_frames(name, np.asarray(frames), np.asarray(times_s), duration_s)
         self._check_models()
         with self._write() as store:
@@ -373,12 +370,12 @@ class Engine(VideoLibrary):
                 moments=self._choose_recorder(),
             )
             store.upkeep.save_vectors()
-        self._update_derived(IndexReport())
+        self._update_derived()
         return self.video(video_id)
 
     def import_embeddings(
         self, embeddings: Embeddings, *, on_progress: Callable[[int, int], None] | None = None
-    ) -> ImportReport:
+    ) -> "ImportReport":
         """Index videos by vectors that another program made, as far as their content is not stored already.
 
         The vectors must be of the encoder of the index, which is not run, and are normalised. Files are read for their
@@ -393,6 +390,9 @@ class Engine(VideoLibrary):
             VidretError: A vector or time is invalid, or the index cannot be written or is prepared for a trained
                 aligner, which reads more than vectors. Unreadable files are not an error: the report has their reasons.
         """
+        from vidret.index.importing import check_embeddings, import_videos
+        from vidret.index.options import record_rule
+
         if self.ranker.name not in UNTRAINED:
             raise VidretError(f"rerank must be {', '.join(UNTRAINED)} to import vectors, got {self.ranker.name}")
         unit, num_rescaled = check_embeddings(embeddings, self.encoder.dim)
@@ -401,7 +401,7 @@ class Engine(VideoLibrary):
             record_rule(store, shots=None, mode=None, whole=sampling.whole, decoder="auto")
             report = import_videos(store, sampling, unit, num_rescaled=num_rescaled, on_progress=on_progress)
             store.upkeep.save_vectors()
-        self._update_derived(IndexReport())
+        self._update_derived()
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -417,6 +417,9 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The engine has no head. Unreadable videos are logged.
         """
+        from vidret.search.heads.layers import Grounder
+        from vidret.search.preparation import prepare_videos
+
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
         if isinstance(self.grounder, Grounder):  # any other reads what the index has
@@ -433,7 +436,7 @@ class Engine(VideoLibrary):
         """
         with self._write():
             pass  # which measures the scales at its end
-        self._update_derived(IndexReport())
+        self._update_derived()
 
     def calibrate(
         self,
@@ -443,7 +446,7 @@ class Engine(VideoLibrary):
         rerank: str | None = AUTO,
         temperature: float | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> Calibration:
+    ) -> "Calibration":
         """Measure the hubness correction (SK-norm) of segments on a bank of queries, and apply it to searches.
 
         The correction is one number per segment and level, stored in the index, so that it works for single queries.
@@ -459,17 +462,21 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The bank or the index is empty, or both together are too large.
         """
+        from vidret.search.preparation import calibrate_index
+
         return calibrate_index(
             self._index.pictures, bank, name=name, rerank=rerank, temperature=temperature, on_progress=on_progress
         )
 
     def forget_calibration(self, *, rerank: str | None = AUTO) -> None:
         """Take the hubness correction of a ranker back; later runs do not calibrate by themselves."""
+        from vidret.search.preparation import leave_uncalibrated
+
         leave_uncalibrated(self._index.pictures, rerank)
 
     def calibrate_judge(
         self, answers: Mapping[str, Collection[VideoName]], *, on_progress: Callable[[int, int], None] | None = None
-    ) -> JudgeReport:
+    ) -> "JudgeReport":
         """Fit the probabilities of results to queries whose answers are known, and keep that in the index if it helps.
 
         Each query is searched once. The ranking of results stays as it is. What an earlier call stored is replaced if
@@ -483,6 +490,9 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: There are too few queries, one is invalid, or the index does not have a video.
         """
+        from vidret.search.judge_fitting import choose_judge, score_answers
+        from vidret.search.judging import save_judge
+
         report = choose_judge(score_answers(self._index, answers, on_progress))
         if report.helps:
             with Store.open(self.path, write=True) as store:
@@ -491,6 +501,8 @@ class Engine(VideoLibrary):
 
     def forget_judge(self) -> None:
         """Go back to the probabilities of an index that was fitted to no answers."""
+        from vidret.search.judging import DEFAULT_JUDGE, save_judge
+
         with Store.open(self.path, write=True) as store:
             save_judge(store, DEFAULT_JUDGE)
 
@@ -607,11 +619,11 @@ class Engine(VideoLibrary):
     def ask(
         self,
         question: str,
-        llm: ChatEndpoint | None = None,
+        llm: "ChatEndpoint | None" = None,
         *,
         videos: Sequence[VideoName] = (),
-        options: ContextOptions = DEFAULT_CONTEXT,
-    ) -> CitedAnswer:
+        options: "ContextOptions | None" = None,
+    ) -> "CitedAnswer":
         """Answer a question from moments that a search finds, by a language model that cites them.
 
         Args:
@@ -625,8 +637,15 @@ class Engine(VideoLibrary):
             VidretError: The question is invalid, a video is not in the index, or there is no endpoint.
             EndpointError: The endpoint does not answer.
         """
+        from vidret.language.answers import answer_question
+        from vidret.language.endpoint import ReplyCache
+        from vidret.language.judging import FileFrames
+        from vidret.language.questions import CACHE, plan_with_model
+        from vidret.language.retrieval import DEFAULT_CONTEXT, gather_context
+
         if llm is None:
             raise VidretError("llm must be a chat endpoint, got none")
+        options = options or DEFAULT_CONTEXT
         plan = plan_with_model(question, llm, ReplyCache(self.paths[0] / CACHE)) if options.llm_queries else None
         with FileFrames() as frames:
             context = gather_context(self, question, videos, options, plan=plan, draw=frames.draw)
@@ -634,11 +653,11 @@ class Engine(VideoLibrary):
 
     def describe_segments(
         self,
-        llm: ChatEndpoint,
-        options: DescribeOptions = DEFAULT_DESCRIBING,
+        llm: "ChatEndpoint",
+        options: "DescribeOptions | None" = None,
         *,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> DescribeReport:
+    ) -> "DescribeReport":
         """Let a model that sees describe the segments of all videos, as the source ``generated`` of timed text.
 
         What it has described already is not described again.
@@ -654,8 +673,14 @@ class Engine(VideoLibrary):
         Raises:
             StoreError: There is no index, or another process is writing its texts.
         """
+        from vidret.language.describing import DEFAULT_DESCRIBING, describe_index
+        from vidret.language.judging import FileFrames
+        from vidret.search.preparation import save_text_background
+
         with FileFrames() as frames:
-            report = describe_index(self._index.store, llm, frames.draw, options, on_progress=on_progress)
+            report = describe_index(
+                self._index.store, llm, frames.draw, options or DEFAULT_DESCRIBING, on_progress=on_progress
+            )
         save_text_background(self._index.store)
         return report
 
@@ -690,6 +715,8 @@ class Engine(VideoLibrary):
     def duplicates(
         self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
     ) -> list[CopyGroup]:
+        from vidret.copies.duplicates import find_duplicates
+
         self._check_frames()
         wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None
         return find_duplicates(self._index.store, wanted, on_progress=on_progress)
@@ -707,6 +734,8 @@ class Engine(VideoLibrary):
         replace: bool = False,
         add: bool = False,
     ) -> Concept:
+        from vidret.search.concepts.teaching import teach_concept
+
         return teach_concept(
             self._index.store,
             self.encoder,
@@ -788,13 +817,18 @@ class Engine(VideoLibrary):
     # Internals
 
     @property
-    def _clips(self) -> ClipFinder:
+    def _clips(self) -> "ClipFinder":
+        from vidret.copies.clips import ClipFinder
+
         if self._clip_finder is None:
             self._clip_finder = ClipFinder(self._index.store)
         return self._clip_finder
 
-    def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> Clip:
+    def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
         """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""
+        from vidret.copies.clips import Clip, read_stored_clip
+        from vidret.index.stages import encode_clip
+
         store = self._index.store
         if not isinstance(clip, int):
             path = absolute_path(clip)
@@ -814,12 +848,15 @@ class Engine(VideoLibrary):
             rule = "footage can be found only with an encoder that sees segments"
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
 
-    def _update_derived(self, report: IndexReport) -> None:
+    def _update_derived(self, report: "IndexReport | None" = None) -> None:
         """Compute again what depends on all segments, after a run."""
-        if not report.interrupted:
+        from vidret.search.heads.layers import forget_others
+        from vidret.search.preparation import calibrate_with_bank, save_text_background
+
+        if report is None or not report.interrupted:
             calibrate_with_bank(self._index.pictures, self._models.bank)
         save_text_background(self._index.store)
-        if report.pruned is not None:
+        if report is not None and report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))
 
     def _check_models(self) -> None:
@@ -827,7 +864,7 @@ class Engine(VideoLibrary):
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
 
-    def _choose_recorder(self) -> Grounder | None:
+    def _choose_recorder(self) -> "Grounder | None":
         """Return the grounding head if it needs something of each video that indexing must store; else None.
 
         A recorded head that cannot be loaded does not prevent indexing.
@@ -837,11 +874,17 @@ class Engine(VideoLibrary):
         except VidretError as error:
             logger.warning("nothing is stored for the grounding head: %s", error)
             return None
-        return grounder if isinstance(grounder, Grounder) and not self.encoder.sampling.whole else None
+        if grounder is None or self.encoder.sampling.whole:
+            return None
+        from vidret.search.heads.layers import Grounder
+
+        return grounder if isinstance(grounder, Grounder) else None
 
     @contextmanager
     def _write(self) -> Iterator[Store]:
         """Open the index for writing, created if it is new; record its models, and at the end its scales."""
+        from vidret.search.preparation import save_scales
+
         encoder = self.encoder
         with Store.create(
             self.path,

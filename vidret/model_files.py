@@ -8,13 +8,14 @@ would hold.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from vidret.errors import VidretError
+
+if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
+    from torch import Tensor
 
 CARD = "vidret"  # key of the card in the metadata
 JOINT_FORMAT = 2  # format of a card with parts
@@ -25,7 +26,7 @@ class Part(NamedTuple):
     """A part of a model: its card, which is JSON, and its weights under its own names."""
 
     card: Mapping[str, Any]
-    weights: Mapping[str, Tensor]
+    weights: "Mapping[str, Tensor]"
 
 
 def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
@@ -60,7 +61,7 @@ def read_part(path: Path, name: str) -> Part | None:
         return Part(card, {key.removeprefix(prefix): file.get_tensor(key) for key in names})
 
 
-def read_towers(path: Path) -> dict[str, Tensor]:
+def read_towers(path: Path) -> "dict[str, Tensor]":
     """Return the weights of a file that belong to none of its parts.
 
     Raises:
@@ -86,4 +87,6 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
     if parts:
         card |= {"format": JOINT_FORMAT, "parts": {name: part.card for name, part in parts.items()}}
     contiguous = {name: weight.detach().contiguous() for name, weight in weights.items()}
+    from safetensors.torch import save_file
+
     save_file(contiguous, path, metadata={CARD: json.dumps(card)})

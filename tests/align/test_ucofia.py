@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import prepared
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
-from vidret.align.packing import pack_arrays, pack_video, unpack_stacked, unpack_videos
+from vidret.align.packing import pack_video, unpack_stacked, unpack_videos
 from vidret.align.prepared import PreparedVideos, flushed_denormals
+from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import LevelScores, aggregate, compare_words
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet

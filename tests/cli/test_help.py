@@ -93,3 +93,11 @@ def test_help_imports_no_command_and_no_numpy() -> None:
     num_own, num_modules, *heavy = json.loads(ran.stderr.replace("'", '"'))
     assert (num_own, heavy) == (3, [])
     assert num_modules < 400
+
+
+def test_help_of_a_command_imports_no_torch_and_opens_no_index() -> None:
+    code = "import sys; from vidret.cli import app; app(['search', '--help'], standalone_mode=False); "
+    code += "sys.exit(str({'torch', 'faiss', 'av', 'PIL', 'sqlite3', 'vidret.engine'} & {*sys.modules} or ''))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "--rerank" in ran.stdout
+    assert ran.stderr.strip() == ""

@@ -1,13 +1,22 @@
-"""MiniLM on torch's layers: states equal to loops and to transformers."""
+"""MiniLM on torch's layers and in NumPy: states equal to loops and to transformers."""
 
+import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidret.encode.sentences import SENTENCES, MiniLM, embed_words, find_weights, load_minilm, load_sentence_model
+from vidret.encode.minilm import MiniLM, load_minilm
+from vidret.encode.sentences import FEW, SENTENCES, find_weights, gelu, load_sentence_model, map_weights
 
 TEXTS = ["a dog on a beach", "", "two people ride their bicycles through a busy street in the rain", "x"]
 
@@ -38,12 +47,34 @@ def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def test_states_equal_loops_and_ignore_padding(folder: Path) -> None:
-    tokenizer, model = load_sentence_model(folder / "model.safetensors")
-    words, mask = embed_words(tokenizer, model, TEXTS)
-    for text, row, real in zip(TEXTS, words, mask, strict=True):
-        alone = naive_states(model, tokenizer.encode(text).ids)
-        torch.testing.assert_close(row[real], alone, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_states_equal_loops_and_ignore_padding(folder: Path, repeats: int) -> None:
+    texts = repeats * TEXTS
+    assert (len(texts) <= FEW) == (repeats == 1)  # in NumPy, and on torch
+    model, naive = load_sentence_model(folder / "model.safetensors"), load_minilm(folder)
+    words, mask = model.embed(texts)
+    for text, row, real in zip(texts, words, mask, strict=True):
+        alone = naive_states(naive, model.tokenizer.encode(text).ids)
+        np.testing.assert_allclose(row[real], alone, atol=1e-5, rtol=0)
+
+
+def test_few_texts_need_no_torch() -> None:
+    code = "import sys; from vidret.encode.families.starter import StarterEncoder\n"
+    code += "StarterEncoder().encode_text(['a dog on a beach']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(arrays(np.float32, st.integers(1, 50), elements=st.floats(-30, 30, width=32)))
+def test_gelu_equals_that_of_the_error_function(x: np.ndarray) -> None:
+    expected = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in x.astype(np.float64).tolist()]
+    np.testing.assert_allclose(gelu(x), expected, atol=2e-6, rtol=1e-6)
+
+
+def test_mapped_weights_equal_those_that_are_read(folder: Path) -> None:
+    mapped, read = map_weights(folder / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert mapped.keys() == {name for name, tensor in read.items() if tensor.dtype == torch.float32}
+    for name, values in mapped.items():
+        np.testing.assert_array_equal(values, read[name].numpy())
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from tests.train.small import draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
-from vidret.channels.picture.ranking import choose_ranker, load_ranker
+from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.packing import pack_arrays, stack_rows, unpack_stacked
+from vidret.align.packing import stack_rows, unpack_stacked
 from vidret.align.prepared import run_tasks
+from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import EPS, TemporalTransformer
 
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10

@@ -4,16 +4,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Float32, Float64, Int64
 
 from vidret.devices import CPU
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Encoder(Protocol):
@@ -124,7 +126,7 @@ def has_frame_vectors(encoder: Encoder) -> bool:
 
 
 def encode_each_frame(
-    batch: Sequence[Frames], size: int, encode: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+    batch: Sequence[Frames], size: int, encode: "Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]"
 ) -> list[SegmentEmbedding]:
     """Return the embeddings of segments whose frames are encoded one by one, in chunks that cross segments.
 
@@ -134,6 +136,8 @@ def encode_each_frame(
         encode: From pixels (frame, height, width, 3) to unit vectors of frames (frame, dim), and of their patches
             (frame, patch, dim) or None, all on the CPU.
     """
+    import torch
+
     pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
     vectors, patches = zip(*map(encode, torch.split(pixels, size)), strict=True)
     rows, tokens = torch.cat(vectors).numpy(), None if patches[0] is None else torch.cat(patches).numpy()
@@ -152,11 +156,13 @@ def average_units(units: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, 
     return unit
 
 
-def digest_weights(named: Iterable[tuple[str, torch.Tensor]], *facts: object) -> str:
+def digest_weights(named: "Iterable[tuple[str, torch.Tensor]]", *facts: object) -> str:
     """Return a hex digest of the names, shapes and sampled values of all weights, and of ``facts``.
 
     An even sample of values keeps this fast; any training step changes nearly every value.
     """
+    import torch
+
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     for name, weight in named:
         flat = weight.detach().flatten()
@@ -167,12 +173,14 @@ def digest_weights(named: Iterable[tuple[str, torch.Tensor]], *facts: object) ->
 
 
 def normalise_pixels(
-    pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
-) -> torch.Tensor:
+    pixels: "torch.Tensor", mean: Sequence[float], std: Sequence[float], dtype: "torch.dtype"
+) -> "torch.Tensor":
     """Normalise uint8 pixels (frame, height, width, 3) to (frame, 3, height, width) of ``dtype``.
 
     ``mean`` and ``std`` are per channel, on the scale 0..1.
     """
+    import torch
+
     centre, spread = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (mean, std))
     images = (
         pixels.permute(0, 3, 1, 2).contiguous().float()

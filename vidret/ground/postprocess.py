@@ -16,15 +16,18 @@ Ego4D-NLQ and TACoS, R2-Tuning      duration=its own                            
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vidret.ground.checkpoint import HeadCard
 from vidret.ground.curve import find_spans, mean_inside
-from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span, overlap
 from vidret.types import Curve
+
+if TYPE_CHECKING:
+    from vidret.ground.checkpoint import HeadCard
+    from vidret.ground.head import GroundingResult
 
 Decay = Callable[[Float[np.ndarray, " span"]], Float[np.ndarray, " span"]]
 """A function from a span's overlap with a better one, in 0..1, to the factor of its score."""
@@ -148,7 +151,7 @@ def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, durati
     ]
 
 
-def postprocess_spans(result: GroundingResult, card: HeadCard, *, duration: float) -> list[Span]:
+def postprocess_spans(result: "GroundingResult", card: "HeadCard", *, duration: float) -> list[Span]:
     """Return a head's spans clamped to ``duration`` seconds, rounded and suppressed as its card says, best first.
 
     Empty spans and spans with score 0 are dropped.
@@ -190,7 +193,7 @@ def weigh_by_similarity(spans: Sequence[Span], curve: Curve, weight: float) -> l
     return [Span(spans[index].start, spans[index].end, float(scores[index])) for index in order]
 
 
-def choose_decay(card: HeadCard) -> Decay | None:
+def choose_decay(card: "HeadCard") -> Decay | None:
     """Return the decay of soft-NMS that a card names, or None for no suppression.
 
     Raises:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts
 from vidret.channels.picture.query_bank import choose_bank
-from vidret.channels.picture.ranking import AUTO, NONE, Ranker, load_ranker
+from vidret.channels.picture.ranker_loading import load_ranker
+from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import describe_class, is_elsewhere
 from vidret.encode.names import STARTER

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,6 @@ from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
 from vidret.search.concepts.encoder import ConceptEncoder
-from vidret.search.edges import EdgeRefiner
 from vidret.search.found_videos import FoundVideo
 from vidret.search.fused_results import FusedResults
 from vidret.search.heads.base import MomentHead
@@ -29,6 +29,9 @@ from vidret.text import strip_query
 from vidret.types import SOURCES, Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence
 
+if TYPE_CHECKING:
+    from vidret.search.edges import EdgeRefiner
+
 logger = logging.getLogger(__name__)
 
 MAX_TOGETHER = 16  # queries that are asked of a video at a time
@@ -39,9 +42,9 @@ class OpenIndex:
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store = store
-        self.encoder = ConceptEncoder(encoder, store)
+        self.encoder, self._plain_encoder = ConceptEncoder(encoder, store), encoder
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
-        self._refiner = EdgeRefiner(encoder)
+        self._refiner: EdgeRefiner | None = None
         self._wordless = FusedResults(self.pictures, None, self.encoder)
         self._words: FusedResults | None = None
 
@@ -65,7 +68,8 @@ class OpenIndex:
         """Close the index and its words, and end the process that decodes frames for edges."""
         if self._words is not None:
             self._words.close()
-        self._refiner.close()
+        if self._refiner is not None:
+            self._refiner.close()
         self.store.close()
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
@@ -126,6 +130,10 @@ class OpenIndex:
             read = read_curve(self.pictures, clauses[0], video_id)
             if read is not None:
                 curves[video_id] = read
+        if self._refiner is None:
+            from vidret.search.edges import EdgeRefiner
+
+            self._refiner = EdgeRefiner(self._plain_encoder)
         return self._refiner.refine(moments, curves, self._sizes(moments))
 
     def _sizes(self, moments: Sequence[Moment]) -> dict[str, int]:

@@ -402,7 +402,7 @@ def test_later_segments_are_corrected(index: Path, tmp_path: Path, caplog: pytes
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vidret.engine.calibrate_with_bank", lambda *_: None)  # as while a run goes on
+            patch.setattr("vidret.search.preparation.calibrate_with_bank", lambda *_: None)  # as while a run goes on
             writer.index([tmp_path / "more"])
         expected = extended_scores(index, "rain")
         assert expected["late.mp4"] != pytest.approx(naive_scores(index, "rain")["late.mp4"], abs=1e-3)

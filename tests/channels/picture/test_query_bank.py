@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-import vidret.engine
 from tests.fakes import PatchEncoder, write_film
 from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.query_bank import LEVELS, NAME, SENTENCES, choose_bank
@@ -39,7 +38,7 @@ def test_a_run_calibrates_a_starter_index_until_that_is_taken_back(
         assert find() == (NAME, 1, list(LEVELS))
         write_film(films / "b.mp4", ("blue", 2))
         assert find() == (NAME, 2, list(LEVELS))
-        monkeypatch.setattr(vidret.engine, "calibrate_with_bank", lambda *_: None)  # as if the run was interrupted
+        monkeypatch.setattr("vidret.search.preparation.calibrate_with_bank", lambda *_: None)  # as if interrupted
         write_film(films / "late.mp4", ("white", 2))
         engine.index([films])
         engine.search("a dog")

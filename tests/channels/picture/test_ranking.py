@@ -14,7 +14,8 @@ from tests.fakes import DIM, PatchEncoder, make_segment, make_text, normalize
 from tests.goldens import find_cases
 from tests.rankers import convert_golden, make_ranker, save_aligner, score_directly, score_stored, store_all
 from vidret.align.ucofia import Aligner
-from vidret.channels.picture.ranking import choose_ranker, load_ranker
+from vidret.channels.picture.aligner_rankers import UcofiaRanker
+from vidret.channels.picture.ranker_loading import FEW, UNTRAINED_UCOFIA, choose_ranker, load_ranker
 from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
 
@@ -102,6 +103,20 @@ def test_score_depends_only_on_the_segment_and_the_text(kind: str, tmp_path: Pat
             for name, level in whole.scores.items():
                 assert float(alone.scores[name][0, 0]) == pytest.approx(float(level[row, column]), abs=2e-6)
             assert alone.best[0, 0] == whole.best[row, column]
+
+
+@pytest.mark.parametrize("tokens", ["float16", "int8"])
+def test_a_few_texts_score_without_torch_as_with_it(tokens: str, tmp_path: Path) -> None:
+    texts, segments = make_all()
+    ranker, twin = make_ranker("ucofia", tmp_path, tokens=tokens), UcofiaRanker("ucofia", Aligner(), tokens=tokens)
+    assert ranker.fingerprint == twin.fingerprint == UNTRAINED_UCOFIA
+    assert (ranker.temperature, ranker.weights) == (twin.temperature, twin.weights)
+    packed, frames = [ranker.pack(segment) for segment in segments], [segment.frames for segment in segments]
+    for own in (packed, [b"", *packed[1:]]):
+        few, many = ranker.score(texts[:FEW], own, frames), twin.score(texts[:FEW], own, frames)
+        assert np.array_equal(few.best, many.best)
+        for name, level in many.scores.items():
+            np.testing.assert_allclose(few.scores[name], level, atol=2e-6, rtol=0)
 
 
 def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
 from vidret.align.baseline import UNRELATED
-from vidret.channels.picture.ranking import FrameRanker, MeanRanker, Ranker
+from vidret.channels.picture.aligner_rankers import MeanRanker
+from vidret.channels.picture.ranking import FrameRanker, Ranker
 from vidret.channels.picture.scales import (
     MIN_DEVIATION,
     PICTURE_OFFSET,

@@ -1,6 +1,7 @@
 """The starter encoder: closed forms against sums, invariances, weight files, and retrieval on a real video."""
 
 import importlib.util
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -13,13 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.cli.runner import run_without_torch
+from tests.fakes import write_film
 from tests.tool_loading import load_tool
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families import starter
 from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder, clipped_normal, make_standardiser
+from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder
+from vidret.encode.families.starter_images import clipped_normal, make_standardiser
+from vidret.encode.minilm import load_minilm
 from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
+from vidret.engine import Engine
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
 from vidret.video.reader import read_frames
@@ -148,7 +154,7 @@ def test_features_of_a_class_are_close_to_its_text(
     standardised, rows = make_standardiser(weights), weights.tensors["_fc.weight"]
     for index in (1, 207, 340, 417, 609, 817, 963):
         row = rows[index]
-        mixture = encoder._mix(standardised(row / row.norm() * 20)[None])[0]
+        mixture = encoder._images._mix(standardised(row / row.norm() * 20)[None])[0]
         assert int((table @ mixture.double().numpy()).argmax()) == index
         names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[other]}" for other in (index, 5, 150, 500, 760, 930)]
         scores = [float(text.sentence @ mixture.numpy()) for text in encoder.encode_text(names)]
@@ -157,7 +163,8 @@ def test_features_of_a_class_are_close_to_its_text(
 
 @torch.no_grad()
 def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
-    tokenizer, model = load_sentence_model(find_weights(SENTENCES))
+    path = find_weights(SENTENCES)
+    tokenizer, model = load_sentence_model(path).tokenizer, load_minilm(path.parent)
     middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
         ids = torch.tensor([tokenizer.encode(text).ids])
@@ -231,3 +238,14 @@ def test_frames_retrieve_their_descriptions(encoder: StarterEncoder) -> None:
     assert cartoon @ bunny > cartoon @ bikes
     assert riders @ bikes > cartoon @ bikes
     assert cartoon @ bunny > riders @ bunny
+
+
+def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path: Path) -> None:
+    """Neither the image tower nor the aligner is built: both need torch, whose import takes longer than the search."""
+    films = [write_film(tmp_path / f"{colour}.mp4", (colour, 4)) for colour in ("red", "blue")]
+    with Engine.open(tmp_path / "index", encoder=encoder) as engine:
+        engine.index(films)
+        hits = engine.search("a red balloon -water")
+    found = json.loads(run_without_torch("search", "a red balloon -water", "--index", tmp_path / "index", "--json"))
+    assert [row["path"] for row in found] == [hit.path for hit in hits]
+    np.testing.assert_allclose([row["score"] for row in found], [hit.score for hit in hits], atol=1e-6)

@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
-from vidret.align.calibration import balance_columns, sk_norm
 from vidret.channels.picture.ranking import FrameRows, Levels, Packed, Ranker
 from vidret.errors import StoreError, VidretError
 from vidret.store.joined.ids import STRIDE
@@ -90,6 +88,10 @@ class Calibration:
 
         The potentials of the queries stay, so that each segment costs the same in an index of any size.
         """
+        import torch
+
+        from vidret.align.calibration import balance_columns
+
         potentials = {}
         for name in self.potentials:
             bank, queries = torch.from_numpy(scores[name]), torch.from_numpy(self.queries[name])
@@ -240,6 +242,10 @@ def measure_calibration(
     Raises:
         VidretError: As in ``check_calibration``.
     """
+    import torch
+
+    from vidret.align.calibration import balance_columns, sk_norm
+
     temperature, ids = check_calibration(store, ranker, temperature)
     max_segments = max(1, MEMORY // (4 * (len(ranker.weights) + COPIES) * len(texts)))
     measured = ids

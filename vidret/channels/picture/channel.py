@@ -22,7 +22,8 @@ from vidret.channels.picture.evidence import (
     merge_segments,
     weigh_points,
 )
-from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
+from vidret.channels.picture.ranker_loading import load_ranker
+from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker
 from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels, widen
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted

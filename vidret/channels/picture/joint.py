@@ -4,19 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
-from vidret.align.files import CARD as ALIGNER_CARD
-from vidret.align.files import describe_aligner, load_aligner
-from vidret.encode.clip.model import Card, ClipModel, describe_towers, load_model, merge_tokens, read_card
 from vidret.encode.names import OFF, MergeLevel, parse_model_name
 from vidret.errors import VidretError
-from vidret.ground.checkpoint import read_head_card
 from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint
+
+if TYPE_CHECKING:
+    from vidret.encode.clip.model import Card, ClipModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +89,8 @@ def join_files(
     Raises:
         VidretError: A file cannot be read, a part does not fit the towers, or the model has it already.
     """
+    from vidret.encode.clip.model import describe_towers, load_model, merge_tokens
+
     card, parts = _read_model(base)
     if card is None:
         raise VidretError(f"{base}: must be a model of vidret, as vidret convert writes, got a part of one")
@@ -116,8 +115,15 @@ def join_files(
     return notes
 
 
-def _read_model(path: Path) -> tuple[Card | None, dict[str, Part]]:
+def _read_model(path: Path) -> "tuple[Card | None, dict[str, Part]]":
     """Return the card of the towers in a file, None if it has none, and its parts."""
+    from safetensors.torch import load_file
+
+    from vidret.align.files import CARD as ALIGNER_CARD
+    from vidret.align.files import describe_aligner, load_aligner
+    from vidret.encode.clip.model import read_card
+    from vidret.ground.checkpoint import read_head_card
+
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -133,8 +139,12 @@ def _read_model(path: Path) -> tuple[Card | None, dict[str, Part]]:
         raise VidretError(f"{path}: {error}") from error
 
 
-def _add_to_towers(model: ClipModel, base: Path, other: Path, added: Card) -> tuple[ClipModel, str]:
+def _add_to_towers(model: "ClipModel", base: Path, other: Path, added: "Card") -> "tuple[ClipModel, str]":
     """Return the towers with the merging, the low-rank updates and the prompts of another model."""
+    import torch
+
+    from vidret.encode.clip.model import ClipModel, load_model
+
     own = model.card
     if (own.vision, own.text) != (added.vision, added.text):
         raise VidretError(f"{other}: its towers must have the shapes of those of {base}, got {added.vision}")
@@ -162,7 +172,7 @@ def _add_to_towers(model: ClipModel, base: Path, other: Path, added: Card) -> tu
     return joined.eval(), f"{', '.join(what)}: of {other}, which {fit}"
 
 
-def _check_part(path: Path, name: str, part: Part, towers: Card) -> str:
+def _check_part(path: Path, name: str, part: Part, towers: "Card") -> str:
     """Return a line about a part that fits the towers.
 
     Raises:

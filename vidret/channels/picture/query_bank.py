@@ -1,6 +1,5 @@
 """Typical queries, written for vidret, that starter indexes are calibrated with unless they are given others."""
 
-from vidret.align.ucofia import Aligner
 from vidret.channels.picture.joint import QueryBank
 from vidret.encode.names import STARTER, parse_model_name
 
@@ -340,6 +339,6 @@ LEVELS, TEMPERATURE = ("frames",), 0.02
 
 def choose_bank(encoder: str, ranker: str) -> QueryBank | None:
     """Return the bank for an encoder and a ranker by name; None where none was shown to help."""
-    if parse_model_name(encoder).base != STARTER or ranker != Aligner.kind:
+    if parse_model_name(encoder).base != STARTER or ranker != "ucofia":
         return None
     return QueryBank(name=NAME, queries=SENTENCES, temperature=TEMPERATURE, levels=LEVELS)

@@ -114,7 +114,8 @@ def msrvtt_command(run: SearchRun) -> None:
 
     Scores are those of the trained aligner in or beside the model file, or else of the mean of all frames.
     """
-    from vidret.channels.picture.ranking import MEAN, find_aligner
+    from vidret.channels.picture.ranker_loading import find_aligner
+    from vidret.channels.picture.ranking import MEAN
 
     model = choose_model(run.model) or ZERO_SHOT
     rerank = str(find_aligner(model) or MEAN) if run.rerank == "auto" else run.rerank
@@ -123,7 +124,7 @@ def msrvtt_command(run: SearchRun) -> None:
 
 def evaluate_search(run: SearchRun) -> None:
     """Evaluate retrieval, and write the report."""
-    from vidret.channels.picture.ranking import load_ranker
+    from vidret.channels.picture.ranker_loading import load_ranker
     from vidret.evaluate.retrieval import check_banks, evaluate_retrieval
 
     split = run.read_split()

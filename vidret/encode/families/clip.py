@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 COMPILE_VARIABLE = "VIDRET_COMPILE"
 
 
-def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encoder:
+def load_clip(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs
@@ -37,12 +37,13 @@ def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encod
             fit the architecture; or the precision is int8, and the device not the CPU or the model not a ViT with
             CLIP's standard blocks; or the model cannot merge tokens.
     """
-    chosen = choose_precision(precision, device)
+    place = torch.device(device)
+    chosen = choose_precision(precision, place)
     if precision == "auto":
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
     settings: dict[str, Any] = {
-        "device": device,
+        "device": place,
         "dtype": DTYPES[chosen],
         "int8_cosine": int8_cosine,
         "compiler": read_compiler(),
@@ -63,9 +64,9 @@ def load_clip(name: ModelName, *, device: torch.device, precision: str) -> Encod
     card, full_name = derive_card(other, source.architecture), str(replace(name, base=source.name))
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         refuse_marks(name)
-        dtype = DTYPES[choose_float_precision(name.base, precision, device)]
+        dtype = DTYPES[choose_float_precision(name.base, precision, place)]
         sampling = name.sample(Sampling())
-        return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
+        return OpenClipEncoder(full_name, other, tokenizer, device=place, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=name.sample(card.sampling))
     if name.words is not None:
         tokenizer = open_clip.SimpleTokenizer(context_length=name.words)

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
@@ -182,7 +181,7 @@ class EndpointEncoder:
             self._budget -= count
 
 
-def load_endpoint(name: ModelName, *, device: torch.device, precision: str) -> EndpointEncoder:
+def load_endpoint(name: ModelName, *, device: str, precision: str) -> EndpointEncoder:
     """Connect to an endpoint, which chooses its own device.
 
     Raises:

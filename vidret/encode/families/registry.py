@@ -10,8 +10,6 @@ import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
-import torch
-
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder
 from vidret.encode.names import (
@@ -21,11 +19,11 @@ from vidret.encode.names import (
     STARTER,
     WHOLE,
     ModelName,
+    check_precision,
     parse_model_name,
     refuse_marks,
     resolve_name,
 )
-from vidret.encode.precision import check_precision
 from vidret.errors import EncoderError
 
 Family = Literal["starter", "hf", "st", "endpoint", "custom", "clip"]
@@ -35,7 +33,7 @@ SCHEMES: tuple[Family, ...] = ("hf", "st", "endpoint")  # families whose names b
 class Loader(Protocol):
     """Loads the encoders of a family."""
 
-    def __call__(self, name: ModelName, *, device: torch.device, precision: str) -> Encoder:
+    def __call__(self, name: ModelName, *, device: str, precision: str) -> Encoder:
         """Load an encoder, whose name loads it again from any folder; see ``load_encoder``."""
         ...
 
@@ -120,7 +118,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         MissingExtraError: The packages of the starter, transformers or sentence-transformers, are not installed.
     """
     check_precision(precision)
-    chosen = torch.device(choose_device(device))
+    chosen = choose_device(device)
     parsed = resolve_name(parse_model_name(name))
     family = find_family(parsed)
     if family != "clip":
@@ -147,7 +145,7 @@ def is_class_name(name: str) -> bool:
     return CLASS_NAME.fullmatch(name) is not None
 
 
-def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Encoder:
+def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
     """Load an encoder by ``package.module:Class`` or the name of an entry point.
 
     The class is called without arguments, or with those of ``device``, ``precision`` and ``whole`` that it has. Its
@@ -161,7 +159,7 @@ def load_custom(name: ModelName, *, device: torch.device, precision: str) -> Enc
     if not isinstance(made_by, type) or not all(hasattr(made_by, method) for method in ATTRIBUTES[-2:]):
         raise EncoderError(f"{base} must be a class with the methods encode_frames and encode_text, got {made_by!r}")
     accepted = inspect.signature(made_by).parameters
-    settings = {"device": str(device), "precision": precision, "whole": name.whole}
+    settings = {"device": device, "precision": precision, "whole": name.whole}
     if name.whole and "whole" not in accepted:
         raise EncoderError(f"{base} must accept whole for {WHOLE}, got only {', '.join(accepted) or 'no parameters'}")
     try:

@@ -86,7 +86,7 @@ class EmbeddingModelEncoder:
         return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
 
 
-def load_embedding_model(name: ModelName, *, device: torch.device, precision: str) -> EmbeddingModelEncoder:
+def load_embedding_model(name: ModelName, *, device: str, precision: str) -> EmbeddingModelEncoder:
     """Load ``st:org/name`` or ``st:FOLDER``. Code that comes with a model is never run.
 
     Raises:
@@ -95,13 +95,13 @@ def load_embedding_model(name: ModelName, *, device: torch.device, precision: st
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise MissingExtraError(f"the model {name.base}", "st")
-    chosen = choose_float_precision(name.base, precision, device)
+    chosen = choose_float_precision(name.base, precision, torch.device(device))
     source, is_local = find_source(name, CONFIGURATIONS)
     library: Any = importlib.import_module("sentence_transformers")
     try:
         model = library.SentenceTransformer(
             source,
-            device=str(device),
+            device=device,
             trust_remote_code=False,
             local_files_only=is_local,
             model_kwargs={"dtype": DTYPES[chosen]},

@@ -191,7 +191,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 
 def load_transformers(
-    name: ModelName, *, device: torch.device, precision: str
+    name: ModelName, *, device: str, precision: str
 ) -> TransformersEncoder | TransformersVideoEncoder:
     """Load ``hf:org/name`` or ``hf:FOLDER``. Code that comes with a model is never run.
 
@@ -202,7 +202,7 @@ def load_transformers(
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError(f"the model {name.base}", "hf")
-    chosen = choose_float_precision(name.base, precision, device)
+    chosen = choose_float_precision(name.base, precision, torch.device(device))
     source, is_local = find_source(name, [CONFIG], WEIGHTS)
     options = {"trust_remote_code": False, "local_files_only": is_local}
     config, model, tokenizer, processor = _read_parts(name.base, source, options)
@@ -216,7 +216,7 @@ def load_transformers(
         model_type=model_type,
         preprocessing=read_preprocessing(name.base, processor),
         sampling=sampling,
-        device=device,
+        device=torch.device(device),
         dtype=DTYPES[chosen],
     )
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)

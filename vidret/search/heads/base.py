@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from vidret.channels.picture.reranking import SegmentFeatures
-from vidret.ground.checkpoint import HeadCard
-from vidret.ground.head import GroundingResult
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.spans import Span
 from vidret.types import LayerWords
-from vidret.video.decoders.base import SamplingMode
+
+if TYPE_CHECKING:
+    from vidret.ground.checkpoint import HeadCard
+    from vidret.ground.head import GroundingResult
+    from vidret.video.decoders.base import SamplingMode
 
 FPS = 0.5  # for a head whose card has no rate
 
@@ -38,7 +39,7 @@ class GroundedVideo:
     content: str
     duration: float
     start: float = 0.0
-    shot_sampling: SamplingMode | None = None
+    shot_sampling: "SamplingMode | None" = None
     read: Callable[[], SegmentFeatures] | None = None
 
 
@@ -52,7 +53,7 @@ class MomentHead(Protocol):
     """
 
     path: Path
-    card: HeadCard
+    card: "HeadCard"
     fps: float
 
     def read(self, query: str) -> LayerWords:
@@ -72,7 +73,9 @@ class MomentHead(Protocol):
         ...
 
 
-def shape_spans(result: GroundingResult, card: HeadCard, video: GroundedVideo, *, has_boundaries: bool) -> list[Span]:
+def shape_spans(
+    result: "GroundingResult", card: "HeadCard", video: GroundedVideo, *, has_boundaries: bool
+) -> list[Span]:
     """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time."""
     fps = card.fps or FPS
     # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
@@ -91,6 +94,8 @@ def one_torch_thread() -> Iterator[None]:
     The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s
     instead of 0.5 s.
     """
+    import torch
+
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

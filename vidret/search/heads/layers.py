@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from vidret.channels.picture.ranking import TOKENS
+from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.devices import choose_device
 from vidret.encode.encoder import Encoder, LayeredEncoder
 from vidret.encode.names import drop_sampling
@@ -87,7 +87,7 @@ class Grounder:
         except ValueError as error:
             raise VidretError(f"{head}: {error}") from error
         self._projector = Projector(
-            self._head, encoder, path=self.path, fps=self.fps, dtype=TOKENS[tokens], device=self._device
+            self._head, encoder, path=self.path, fps=self.fps, dtype=getattr(torch, tokens), device=self._device
         )
         if self.card.backbone != drop_sampling(encoder.name):
             logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)

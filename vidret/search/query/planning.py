@@ -20,7 +20,6 @@ from vidret.search.query.grammar import Interpretation, interpret, make_plain
 from vidret.search.query.mentions import find_mentions
 from vidret.types import SOURCES, TEXT_SOURCES, ComposedQuery, Frames, Picture, Query, Source, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
-from vidret.video.geometry import resize_image
 
 VERBATIM = "exactly this is said or shown in a video"
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
@@ -186,6 +185,8 @@ def encode_image(image: Picture, encoder: Encoder) -> TextEmbedding:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise VidretError(f"image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+    from vidret.video.geometry import resize_image
+
     frames = Frames(resize_image(np.ascontiguousarray(image), encoder.resize)[None], np.zeros(1))
     vector = encoder.encode_frames([frames])[0].video
     return TextEmbedding("an image", vector, vector[None])

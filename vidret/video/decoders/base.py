@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +10,9 @@ from jaxtyping import UInt8
 from vidret.text import is_utf8
 from vidret.types import Picture, Resize
 from vidret.video.grey import Grey
-from vidret.video.probe import VideoInfo
+
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo
 
 # Which frames are decoded: all; those that others refer to, without the loop filter; or only keyframes.
 SamplingMode = Literal["exact", "balanced", "fast"]
@@ -53,7 +55,7 @@ def read_fault(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def list_doubts(info: VideoInfo) -> dict[str, bool]:
+def list_doubts(info: "VideoInfo") -> dict[str, bool]:
     """Return what no decoder but PyAV was measured on, and whether it is so in a file."""
     return {
         f"only PyAV {info.rendering}": info.rendering != "",
@@ -114,7 +116,7 @@ class ExactDecoder(FrameDecoder, Protocol):
 
     title: str
 
-    def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
+    def __init__(self, info: "VideoInfo", gpu: int | None = None) -> None:
         """Open a file on the CPU, or on the GPU with this CUDA index.
 
         Raises:
@@ -124,12 +126,12 @@ class ExactDecoder(FrameDecoder, Protocol):
         ...
 
     @staticmethod
-    def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
+    def find_doubt(info: "VideoInfo", *, on_gpu: bool = False) -> str:
         """Return why the decoder may not read a file exactly; empty if there is no doubt."""
         ...
 
     @staticmethod
-    def find_gpu_doubt(info: VideoInfo) -> str:
+    def find_gpu_doubt(info: "VideoInfo") -> str:
         """Return why a GPU may not decode a file, even if the decoder is requested; empty if it may."""
         ...
 

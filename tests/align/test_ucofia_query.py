@@ -1,0 +1,79 @@
+"""The training-free UCoFiA of a query in NumPy: equal to loops over words and tokens, and to the aligner on torch."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidret.align.batches import TextBatch
+from vidret.align.packing import pack_video
+from vidret.align.prepared import PreparedVideos
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_query import TAU, score_queries
+from vidret.types import TextEmbedding
+
+DIM = 8
+
+
+def naive_isa(similarities: Sequence[float], sizes: Sequence[float]) -> float:
+    """Return the sum weighted by softmax(softmax(s / tau) / tau), every item as often as its size says."""
+    listed = [value for value, size in zip(similarities, sizes, strict=True) for _ in range(int(size))]
+    weights = softmax([value / TAU for value in listed])
+    weights = softmax([weight / TAU for weight in weights])
+    return sum(weight * value for weight, value in zip(weights, listed, strict=True))
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    powers = [math.exp(logit - max(logits)) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def draw_units(random: np.random.Generator, num: int) -> np.ndarray:
+    vectors = random.standard_normal((num, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@given(
+    st.integers(0, 1000),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7)), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([torch.int8, torch.float16]),
+)
+def test_levels_equal_loops_and_the_aligner(
+    seed: int, lengths: list[tuple[int, int]], is_merged: bool, dtype: torch.dtype
+) -> None:
+    random = np.random.default_rng(seed)
+    text = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 1 + seed % 4))
+    frames = [draw_units(random, num) for num, _ in lengths]
+    packed, tokens, sizes = [], [], []
+    for own, (_, num_tokens) in zip(frames, lengths, strict=True):
+        size = random.integers(1, 5, num_tokens).astype(np.float32) if is_merged else np.ones(num_tokens, np.float32)
+        whole, rows = torch.from_numpy(own.mean(0)[None]), torch.from_numpy(draw_units(random, num_tokens)[None])
+        counts = torch.from_numpy(size[None]) if is_merged else None
+        video = PreparedVideos(whole, torch.from_numpy(own[None]), rows, sizes=counts).packed(dtype)
+        packed.append(pack_video(video, whole=False))
+        tokens.append(video.unpacked().tokens[0].double().numpy())
+        sizes.append(size)
+    (levels,) = score_queries([text], packed, frames)
+    for index, (own, rows) in enumerate(zip(frames, tokens, strict=True)):
+        middle = own.mean(0) / np.linalg.norm(own.mean(0))
+        cosines = [float(frame @ text.sentence) for frame in own]
+        by_word = [naive_isa([float(row @ word) for row in rows], sizes[index]) for word in text.words]
+        assert abs(levels.segment[index] - middle @ text.sentence) < 1e-5
+        assert abs(levels.frames[index] - naive_isa(cosines, [1] * len(cosines))) < 1e-4
+        assert abs(levels.words[index] - sum(by_word) / len(by_word)) < 1e-4
+        assert levels.best[index] == int(np.argmax(cosines))
+
+
+def test_an_aligner_on_torch_gives_the_same_where_frames_are_the_tokens() -> None:
+    random = np.random.default_rng(0)
+    text, frames = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 3)), draw_units(random, 6)
+    (levels,) = score_queries([text], [b""], [frames])
+    rows = torch.from_numpy(frames[None])
+    batch = TextBatch(torch.from_numpy(text.sentence[None]), torch.from_numpy(text.words[None]))
+    theirs = Aligner().score(batch, PreparedVideos(torch.from_numpy(frames.mean(0)[None]), rows, rows))
+    np.testing.assert_allclose(levels.frames, theirs.frame_sentence[0] / 100, atol=1e-5)
+    np.testing.assert_allclose(levels.words, theirs.patch_word[0] / 100, atol=1e-5)
