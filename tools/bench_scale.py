@@ -48,7 +48,8 @@ from vidret.engine import Engine
 from vidret.search.models import choose_models
 from vidret.search.open_index import OpenIndex
 from vidret.search.preparation import save_scales, save_text_background
-from vidret.store import NewSegment, Store
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.store.upkeep import folder_size
 from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.flat import load_faiss

@@ -9,6 +9,7 @@ has that many timed texts, so that a search compares pictures and words. The par
   from stored tokens, and without rerank.
 - ``questions``: events in order and at the same time, negative terms, images, images with words, taught concepts; and
   moments of them.
+- ``start``: what commands cost from the start of Python to their end: help, a search here, and one by a server.
 - ``describe``: the overview of a folder, a comparison of two and the diversity of the index, as commands: cold, without
   the vectors of phrases that an index keeps, and warm, with them.
 
@@ -17,15 +18,19 @@ Milliseconds have text encoding in them. Files are in the page cache after the w
 
 import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import PREFIX, measure, print_json, run_vidret, time_queries
+from bench_serve import run_server
+from harness import PREFIX, VIDRET, measure, print_json, run_vidret, take_turns, time_queries
 from made_index import build_index, make_texts
 
 from vidret.align.baseline import UNRELATED
@@ -37,6 +42,7 @@ from vidret.store.texts.store import TextStore
 from vidret.types import ComposedQuery, Query
 
 CONCEPT, NUM_EXAMPLES = "benched", 5
+START_REPEATS = 15
 LOCATED = ("plain", "ordered", "while", "negative", "image", "concept")
 
 
@@ -96,6 +102,23 @@ def measure_questions(engine: Engine, num_queries: int) -> dict[str, Any]:
     return report
 
 
+def measure_start(index: Path) -> dict[str, Any]:
+    """Run short commands by turns, each in a process of its own."""
+    with run_server(index, index / "server.log") as (url, _):
+        commands: dict[str, tuple[object, ...]] = {
+            "python": (sys.executable, "-c", "pass"),
+            "help": (*VIDRET, "--help"),
+            "help of search": (*VIDRET, "search", "--help"),
+            "search": (*VIDRET, "search", "a dog on a beach", "--index", index),
+            "search --server": (*VIDRET, "search", "a dog on a beach", "--server", url),
+        }
+        runs = {
+            name: partial(subprocess.run, [str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+            for name, command in commands.items()
+        }
+        return {name: cost.to_dict() for name, cost in take_turns(runs, START_REPEATS).items()}
+
+
 def measure_describe(index: Path) -> dict[str, Any]:
     """Run each command cold and warm."""
     one, other = index / "files" / "a", index / "files" / "b"
@@ -122,7 +145,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=0)
     parser.add_argument("--index", type=Path, default=None)
     parser.add_argument("--queries", type=int, default=len(UNRELATED), help="of each kind")
-    parser.add_argument("--only", nargs="+", choices=("search", "questions", "describe"), default=["search"])
+    parser.add_argument("--only", nargs="+", choices=("search", "questions", "start", "describe"), default=["search"])
     arguments = parser.parse_args()
     encoder = load_encoder()
     encoder.encode_text(["warm"])
@@ -143,6 +166,7 @@ def main() -> None:
             parts: dict[str, Callable[[], dict[str, Any]]] = {
                 "search": lambda: measure_search(engine, index, arguments.queries),
                 "questions": lambda: measure_questions(engine, arguments.queries),
+                "start": lambda: measure_start(index),
                 "describe": lambda: measure_describe(index),
             }
             report |= {name: parts[name]() for name in arguments.only}

@@ -33,7 +33,8 @@ def softmax(logits: Sequence[float]) -> list[float]:
 
 def draw_units(random: np.random.Generator, num: int) -> np.ndarray:
     vectors = random.standard_normal((num, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return units
 
 
 @given(
@@ -58,10 +59,10 @@ def test_levels_equal_loops_and_the_aligner(
         tokens.append(video.unpacked().tokens[0].double().numpy())
         sizes.append(size)
     (levels,) = score_queries([text], packed, frames)
-    for index, (own, rows) in enumerate(zip(frames, tokens, strict=True)):
+    for index, (own, stored) in enumerate(zip(frames, tokens, strict=True)):
         middle = own.mean(0) / np.linalg.norm(own.mean(0))
         cosines = [float(frame @ text.sentence) for frame in own]
-        by_word = [naive_isa([float(row @ word) for row in rows], sizes[index]) for word in text.words]
+        by_word = [naive_isa([float(row @ word) for row in stored], sizes[index].tolist()) for word in text.words]
         assert abs(levels.segment[index] - middle @ text.sentence) < 1e-5
         assert abs(levels.frames[index] - naive_isa(cosines, [1] * len(cosines))) < 1e-4
         assert abs(levels.words[index] - sum(by_word) / len(by_word)) < 1e-4

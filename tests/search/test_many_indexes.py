@@ -15,7 +15,8 @@ from tests.spoken import FILMS, WORDS, NamedColours, fake_sentences, say
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.merging import merge_indexes
-from vidret.store import NewSegment, Store
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions, SegmentEmbedding
 from vidret.types import Sequence as EventSequence
 

@@ -16,8 +16,9 @@ from tests.fakes import unit
 from tests.spoken import FakeSentences, NamedColours, fake_sentences, open_texts
 from vidret.engine import Engine
 from vidret.search.query.clauses import AnalysedQuery
-from vidret.store import NewSegment, Store
 from vidret.store.catalog.texts import TextTables
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.store.texts.index import TextIndex
 from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, SearchOptions, SegmentEmbedding, TextSource, TimedText

@@ -7,7 +7,7 @@ import pytest
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
 from vidret.engine import Engine
-from vidret.store import Store
+from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import ALL_VIDEOS, Filters, Source
 

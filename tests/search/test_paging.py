@@ -13,7 +13,8 @@ from tests.spoken import word_vector
 from vidret.engine import Engine
 from vidret.search.query.planning import encode_queries
 from vidret.search.video_candidates import BLOCK
-from vidret.store import NewSegment, Store
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.types import Sequence as EventSequence
 

@@ -11,7 +11,8 @@ from tests.store.samples import DIM, add_video, create, damage
 from vidret.errors import StoreError
 from vidret.search import recall
 from vidret.search.recall import BEST, QUERIES, Recall, measure_recall, sample_vectors
-from vidret.store import NewSegment, Store
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, SegmentEmbedding
 
 SearchResult = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vidret.store import Store
 from vidret.store.catalog.tables import LIVE, MATCHING, filter_values
+from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters
 
 

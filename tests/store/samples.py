@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.store import Store
+from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, ShotChange
 
 DIM = 8

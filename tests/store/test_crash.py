@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store import Store
 from vidret.store.catalog.catalog import Catalog
+from vidret.store.store import Store
 
 from . import samples
 
@@ -131,7 +131,7 @@ def test_segment_is_never_stored_without_its_shots(tmp_path: Path) -> None:
 
 FORKING_WRITER = """
 import os, signal, sys
-from vidret.store import Store
+from vidret.store.store import Store
 store = Store.create(sys.argv[1], encoder_name="tower", encoder_fingerprint="tower-1", dim=8)
 if os.fork() == 0:
     print("ready", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.store import samples
-from vidret.store import Store
+from vidret.store.store import Store
 
 # Windows has neither fcntl nor positioned writes; it locks bytes by msvcrt, here with the lock that both programs know.
 WINDOWS = """

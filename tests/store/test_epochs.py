@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store import Store, upkeep
+from vidret.store import upkeep
 from vidret.store.catalog.segments import Segments
 from vidret.store.features import feature_paths
 from vidret.store.snapshots.latest import Snapshots
+from vidret.store.store import Store
 
 from .samples import create, embedding, index_all, seeds
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
 from vidret.store.catalog.tables import FORMAT
 from vidret.store.records import NewSegment, StoredVideo
+from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
@@ -182,7 +182,7 @@ def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> Non
             create(tmp_path)
         with pytest.raises(StoreError, match=f"process {os.getpid()} is writing this index"):
             Store.open(tmp_path, write=True)
-        code = f"from vidret.store import Store; Store.open({str(tmp_path)!r}, write=True)"
+        code = f"from vidret.store.store import Store; Store.open({str(tmp_path)!r}, write=True)"
         command = [sys.executable, "-c", code]
         run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
         assert f"process {os.getpid()} is writing this index" in run.stderr

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.store import samples
 from vidret.index.merging import merge_indexes
-from vidret.store import Store
 from vidret.store.catalog.database import Database
+from vidret.store.store import Store
 
 NUM_SEGMENTS = 2
 PATHS = st.sampled_from(["/a.mp4", "/b.mp4", "/c.mp4"])

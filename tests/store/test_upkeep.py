@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store, upkeep
+from vidret.store import upkeep
 from vidret.store.catalog.catalog import find_bad_rows
 from vidret.store.catalog.database import Database
 from vidret.store.features import Features
+from vidret.store.store import Store
 
 from .samples import DIM, add_video, create, damage, embedding, index_all, seeds, tokens
 

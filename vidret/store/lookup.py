@@ -4,19 +4,22 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.records import KEPT, MOMENTS, PROJECTED, StoredVideo
-from vidret.store.store import Store
 from vidret.text import absolute_path, compose, strip_query
 from vidret.types import ALL_VIDEOS, EmbeddingLevel, Embeddings, Filters, Shot, ShotChange, ShotKind, VideoName
+
+if TYPE_CHECKING:  # a client has no store
+    from vidret.store.store import Store
 
 MAX_NAMED = 3  # paths in a message
 
 
-def look_up_video(store: Store, video: str | os.PathLike[str] | int) -> int:
+def look_up_video(store: "Store", video: str | os.PathLike[str] | int) -> int:
     """Return the id of a video by its id, its path, or a unique ending of its path.
 
     Raises:
@@ -91,7 +94,7 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
 BATCH = 4096  # segments that are read together
 
 
-def read_embeddings(store: Store, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
+def read_embeddings(store: "Store", level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
     """Read the vectors of the searchable videos that match, in the order of their paths and times.
 
     A segment's vector is the mean of those of its frames. Damaged segments are left out, with a note in the log.
@@ -122,7 +125,7 @@ def read_embeddings(store: Store, level: EmbeddingLevel = "segment", filters: Fi
     )
 
 
-def read_shots(store: Store, video_id: int) -> list[Shot]:
+def read_shots(store: "Store", video_id: int) -> list[Shot]:
     """Return the shots of the stored part of a video, by time; none if it was indexed without shots.
 
     Raises:
@@ -161,7 +164,7 @@ class MomentCounts:
         return 3600 * self.num_bytes / max(self.seconds, 1.0)
 
 
-def count_moments(store: Store) -> MomentCounts:
+def count_moments(store: "Store") -> MomentCounts:
     """Count the files that are kept for the grounding heads of an index."""
     paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
     contents = store.videos.contents([path.stem for path in paths]) if paths else {}

@@ -17,7 +17,8 @@ from vidret.channels.picture.scales import UNKNOWN
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.fused_results import FusedResults
 from vidret.search.locating import read_curve
-from vidret.store import NewSegment, Store
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.types import (
     ALL_VIDEOS,
     CANDIDATES,

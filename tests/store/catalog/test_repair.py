@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
 from vidret.store.catalog import catalog as catalog_module
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
 from vidret.store.disk import WriterLock
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
+from vidret.store.store import Store
 
 from ..samples import NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, tokens
 

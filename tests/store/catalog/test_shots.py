@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment
+from vidret.store.store import Store
 from vidret.types import ShotChange
 
 from ..samples import DIM, add_video, create, damage, embedding, index_all, shots

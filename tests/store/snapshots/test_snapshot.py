@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vidret.errors import StoreError
-from vidret.store import NewSegment, Store
 from vidret.store.catalog.database import Database
+from vidret.store.records import NewSegment
 from vidret.store.snapshots.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.columns import FILE_NAME, KEY
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
 from vidret.store.snapshots.snapshot import Snapshot
+from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat
 from vidret.types import Filters
 

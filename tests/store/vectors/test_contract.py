@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store import Store
 from vidret.store.snapshots.snapshot import Selection
+from vidret.store.store import Store
 from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import KINDS as SHARDS
 from vidret.types import ALL_VIDEOS, Filters

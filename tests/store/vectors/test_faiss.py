@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
 from vidret.store.catalog.catalog import Catalog
+from vidret.store.store import Store
 from vidret.store.vectors.faiss import FaissVectors
 from vidret.store.vectors.ivf import Shard
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, ManifestEntry

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store import Store
 from vidret.store.catalog.tables import CHECKSUM, COLUMNS
 from vidret.store.features import checksum_array
 from vidret.store.snapshots.bitmap import make_bitmap
+from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
 from vidret.store.vectors.milvus_collection import Collection
@@ -350,7 +350,7 @@ def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
 KILLED_MOVER = """
 import os, signal, sys
 from pathlib import Path
-from vidret.store import Store
+from vidret.store.store import Store
 from vidret.store.vectors import milvus
 from vidret.store.vectors.mirror import Mirror
 method, remaining = sys.argv[2], int(sys.argv[3])

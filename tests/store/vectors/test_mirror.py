@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidret.store import Store
+from vidret.store.store import Store
 from vidret.store.vectors.milvus_rows import UNKNOWN_TIME, PictureRows, to_milvus_filter
 from vidret.store.vectors.mirror import Mirror, PushTask
 from vidret.types import ALL_VIDEOS, Filters
