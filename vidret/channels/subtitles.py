@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind, as_note
 from vidret.channels.texts.subtitle_files import MAX_BYTES, find_language, parse_subtitles
 from vidret.errors import VidretError
-from vidret.video.files import read_content
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo
@@ -18,6 +17,7 @@ MAX_PROBLEMS = 5  # in a note
 def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat) -> str:
     """Read the text tracks of a video and the subtitle files in ``sidecars`` of the options; see ``TextKind.read``."""
     from vidret.channels.texts.subtitle_tracks import read_tracks
+    from vidret.video.files import read_content
 
     found = read_tracks(info.path, heartbeat, video_end_s=info.duration)
     texts, problems = found.texts, found.problems
