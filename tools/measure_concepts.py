@@ -4,7 +4,9 @@
 
 DATA holds captions.jsonl (video, captions; files under videos/). A video is of the first category of ``CATEGORIES``
 with a word in its captions. Concepts: examples are drawn from a category, and the others are to be found among all
-other videos, by only the text, by only the examples, and by both as ``vidret teach`` weighs them. Images with words:
+other videos, by only the text, by only the examples, and by both as ``vidret teach`` weighs them. Classes: examples of
+all categories are drawn, and each is to be found among all other videos, by ``vidret classify`` and by a search for the
+concept that it saves. Images with words:
 the videos of a category whose captions name a detail are to be found, by the frame of another video of the category and
 the detail. Refinement: the videos of the category of a frame, or of its name, are to be found. All numbers are means of
 the average precision, if not stated otherwise.
@@ -13,6 +15,7 @@ the average precision, if not stated otherwise.
 import argparse
 import re
 import tempfile
+import time
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -22,6 +25,8 @@ import numpy as np
 from harness import print_json, read_rows
 
 from vidret import Engine
+from vidret.align.gda import soften
+from vidret.search.concepts.classifying import classify_videos, name_concepts, save_classes
 from vidret.search.concepts.storage import TaughtConcept, choose_share, find_direction
 from vidret.search.concepts.teaching import read_examples
 from vidret.types import Concept, Picture, Resize
@@ -122,6 +127,45 @@ def measure_taught(
     return report
 
 
+def measure_classes(
+    engine: Engine, gallery: Gallery, labels: np.ndarray, paths: list[str], num_draws: int
+) -> dict[int, dict[str, float]]:
+    """Return by number of examples how well categories are found, as means over draws, and how often a tag is right."""
+    video_rows = {path: row for row, path in enumerate(paths)}
+    report: dict[int, dict[str, float]] = {}
+    for shots in SHOTS:
+        results = defaultdict[str, list[float]](list)
+        rng = np.random.default_rng(shots)
+        for _ in range(num_draws):
+            drawn = {name: rng.choice(np.flatnonzero(labels == name), shots, replace=False) for name in CATEGORIES}
+            classes = {name: [paths[row] for row in rows] for name, rows in drawn.items()}
+            rest = np.setdiff1d(np.arange(len(paths)), np.concatenate(list(drawn.values())))
+            start = time.process_time()
+            found = classify_videos(engine._index.store, engine.encoder, classes)
+            results["CPU s"].append(time.process_time() - start)
+            order = [video_rows[engine.video(key).paths[0]] for key in found.video_ids.tolist()]
+            logits = np.empty_like(found.logits)
+            logits[order] = found.logits
+            probabilities = soften(logits)
+            known = np.intersect1d(rest, np.flatnonzero(labels != None))  # noqa: E711
+            is_right = np.array(found.names, dtype=object)[logits.argmax(axis=1)] == labels
+            results["log loss"].append(
+                float(-np.log(1e-12 + probabilities[known, [found.names.index(name) for name in labels[known]]]).mean())
+            )
+            results["right tags"].append(100 * is_right[known].mean())
+            results["probability of tags"].append(100 * probabilities.max(axis=1)[known].mean())
+            save_classes(engine._index.store, engine._index.encoder.composer, found, "measured")
+            for name, scores, concept in zip(
+                found.names, logits.T, name_concepts("measured", found.names), strict=True
+            ):
+                relevant = labels[rest] == name
+                results["classify"].append(average_precision(scores[rest], relevant))
+                results["search"].append(average_precision(gallery.rank(f"@{concept}")[rest], relevant))
+                engine.forget(concept)
+        report[shots] = {key: float(np.mean(values)) for key, values in results.items()}
+    return report
+
+
 def measure_composed(
     gallery: Gallery, rows: list[dict[str, Any]], labels: np.ndarray, paths: list[str]
 ) -> dict[str, float]:
@@ -192,6 +236,7 @@ def main() -> None:
         report = {
             "videos by category": {name: int((labels == name).sum()) for name in CATEGORIES},
             "concepts by number of examples, AP": measure_taught(engine, gallery, labels, paths, arguments.draws),
+            "classes by number of examples, AP": measure_classes(engine, gallery, labels, paths, arguments.draws),
             "images with words": measure_composed(gallery, rows, labels, paths),
             "refinement": measure_refined(gallery, labels, paths),
         }

@@ -63,6 +63,7 @@ from vidret.types import (
     SharedFootage,
     Shot,
     Source,
+    TaggedVideo,
     TextSource,
     TimedText,
     VideoLibrary,
@@ -747,6 +748,29 @@ class Engine(VideoLibrary):
             replace_old=replace,
             add=add,
         )
+
+    def classify(self, classes: Mapping[str, Sequence[ExampleLike]], *, save: str | None = None) -> list[TaggedVideo]:
+        """Return the class of every video of the index, by a few examples of each class and its name.
+
+        Args:
+            classes: Two or more classes by name, with examples as ``teach`` takes them. Every video gets one of them,
+                so there should be one for what fits no other.
+            save: Prefix of the concepts under which the classes are kept in the index: ``@save-class`` then stands for
+                a class in any text query. Those of an earlier call are replaced.
+
+        Raises:
+            VidretError: There are fewer than two classes, one has no example, an example cannot be read, or a name is
+                invalid or taken.
+            StoreError: Another process is writing the index.
+        """
+        from vidret.search.concepts.classifying import classify_videos, name_concepts, save_classes
+
+        if save is not None:
+            name_concepts(save, list(classes))
+        found = classify_videos(self._index.store, self.encoder, classes)
+        if save is not None:
+            save_classes(self._index.store, self._index.encoder.composer, found, save)
+        return found.tag(self._index.store)
 
     @override
     def concepts(self) -> list[Concept]:

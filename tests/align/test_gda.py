@@ -7,7 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.goldens import Case, find_cases
-from vidret.align.gda import TEXT_SCALE, choose_alpha, estimate_precision, fit_gaussians
+from vidret.align.gda import (
+    ALPHAS,
+    ROUNDS,
+    UNLABELLED,
+    UNTUNED,
+    cross_validate,
+    fit_gaussians,
+    fit_with_unlabelled,
+    ranking_precision,
+)
+
+TEXT_SCALE = 100.0  # of cosines of text, as published
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    hot: np.ndarray = np.eye(int(labels.max()) + 1)[labels]
+    return hot
 
 
 def sample(num_classes: int, shots: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +55,7 @@ def test_equals_loops(num_classes: int, shots: int, dim: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(num_classes), shots)
     vectors = rng.standard_normal((len(labels), dim))
-    classifier = fit_gaussians(vectors, labels)
+    classifier = fit_gaussians(vectors, one_hot(labels))
     for item in rng.standard_normal((3, dim)):
         np.testing.assert_allclose(
             classifier.classify(item[None])[0], naive_logits(vectors, labels, item), rtol=1e-6, atol=1e-6
@@ -50,60 +66,130 @@ def test_equals_loops(num_classes: int, shots: int, dim: int, seed: int) -> None
 def test_a_shift_of_all_vectors_changes_no_difference_of_classes(seed: int) -> None:
     vectors, labels = sample(3, 4, 6, seed)
     shift = np.random.default_rng(seed).standard_normal(6)
-    found, shifted = fit_gaussians(vectors, labels), fit_gaussians(vectors + shift, labels)
+    found, shifted = fit_gaussians(vectors, one_hot(labels)), fit_gaussians(vectors + shift, one_hot(labels))
     differences, moved = (np.diff(logits) for logits in (found.classify(vectors), shifted.classify(vectors + shift)))
     np.testing.assert_allclose(moved, differences, atol=1e-8)
 
 
 def test_precision_is_the_inverse_of_the_shrunk_covariance() -> None:
-    deviations = np.random.default_rng(0).standard_normal((4, 7))  # fewer vectors than dimensions
+    vectors, labels = np.random.default_rng(0).standard_normal((4, 7)), np.zeros(4, np.int64)  # fewer than dimensions
+    deviations = vectors - vectors.mean(axis=0)
     covariance = deviations.T @ deviations / 3
     shrunk = (3 * covariance + np.trace(covariance) * np.eye(7)) / 7
-    np.testing.assert_allclose(estimate_precision(deviations) @ shrunk, np.eye(7), atol=1e-10)
+    np.testing.assert_allclose(fit_gaussians(vectors, one_hot(labels)).precision @ shrunk, np.eye(7), atol=1e-10)
 
 
 def test_every_class_has_the_same_prior() -> None:
     vectors, labels = sample(2, 6, 4)
     few = np.concatenate([np.arange(6), [6, 7, 8]])
-    assert fit_gaussians(vectors[few], labels[few]).bias.shape == (2,)
-    twice = fit_gaussians(np.concatenate([vectors, vectors]), np.concatenate([labels, labels]))
-    np.testing.assert_allclose(twice.means, fit_gaussians(vectors, labels).means, atol=1e-12)
+    assert fit_gaussians(vectors[few], one_hot(labels[few])).bias.shape == (2,)
+    twice = fit_gaussians(np.concatenate([vectors, vectors]), one_hot(np.concatenate([labels, labels])))
+    np.testing.assert_allclose(twice.means, fit_gaussians(vectors, one_hot(labels)).means, atol=1e-12)
 
 
-def test_the_first_of_equal_alphas_is_chosen() -> None:
-    text, gaussian = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 5.0], [0.0, -5.0]])
-    alpha, accuracies = choose_alpha(text, gaussian, np.array([1, 0]))
-    assert accuracies.tolist() == [0.5, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
-    assert alpha == 1.0
+@given(seed=st.integers(0, 99))
+def test_a_vector_that_belongs_to_two_classes_counts_by_halves(seed: int) -> None:
+    vectors, labels = sample(2, 4, 3, seed)
+    memberships = one_hot(labels)
+    memberships[0] = 0.5
+    doubled = np.repeat(vectors, 2, axis=0)
+    halves = np.repeat(memberships, 2, axis=0)
+    halves[0], halves[1] = [1, 0], [0, 1]
+    np.testing.assert_allclose(
+        fit_gaussians(vectors, memberships).means, fit_gaussians(doubled, halves).means, atol=1e-12
+    )
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
     vectors = np.eye(3)
-    with pytest.raises(ValueError, match=r"each class must have an example, got \[1, 0, 2\]"):
-        fit_gaussians(vectors, np.array([0, 2, 2]))
-    with pytest.raises(ValueError, match="must be two or more that differ, got 3 with the variance 0"):
-        fit_gaussians(np.ones((3, 2)), np.zeros(3, np.int64))
-    with pytest.raises(ValueError, match="must be two or more that differ, got 1 with"):
-        estimate_precision(vectors[:1])
+    with pytest.raises(ValueError, match=r"each class must have an example, got \[1.0, 0.0, 2.0\]"):
+        fit_gaussians(vectors, one_hot(np.array([0, 2, 2])))
+    with pytest.raises(ValueError, match="must be two or more that differ within a class, got 3"):
+        fit_gaussians(np.ones((3, 2)), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="must be two or more that differ within a class, got 1"):
+        fit_gaussians(vectors[:1], np.ones((1, 1)))
+
+
+def naive_expectation(
+    vectors: np.ndarray, labels: np.ndarray, text: np.ndarray, alpha: float, share: float
+) -> np.ndarray:
+    """Return the logits of all vectors after expectation maximisation, by loops and densities."""
+    dim, num_classes = vectors.shape[1], text.shape[1]
+    logits = text
+    for _ in range(ROUNDS):
+        belongs = np.zeros_like(text)
+        for row, label in enumerate(labels):
+            powers = np.exp(logits[row] - logits[row].max())
+            belongs[row] = share * powers / powers.sum() if label == UNLABELLED else np.eye(num_classes)[label]
+        means = [sum(belongs[:, c][:, None] * vectors) / belongs[:, c].sum() for c in range(num_classes)]
+        scatter, num = np.zeros((dim, dim)), belongs.sum()
+        for row, vector in enumerate(vectors):
+            for c in range(num_classes):
+                scatter += belongs[row, c] * np.outer(vector - means[c], vector - means[c])
+        precision = np.linalg.inv((scatter + np.trace(scatter) / (num - 1) * np.eye(dim)) / (num - 1))
+        logits = text.copy()
+        for row, vector in enumerate(vectors):
+            for c in range(num_classes):
+                logits[row, c] += alpha * (-0.5 * (vector - means[c]) @ precision @ (vector - means[c]))
+                logits[row, c] += alpha * 0.5 * vector @ precision @ vector  # the same for all classes
+    return logits
+
+
+@given(seed=st.integers(0, 99), alpha=st.floats(0.1, 3), num_unlabelled=st.integers(0, 30))
+def test_expectation_maximisation_equals_loops(seed: int, alpha: float, num_unlabelled: int) -> None:
+    vectors, labels = sample(2, 2, 3, seed)
+    rng = np.random.default_rng(seed)
+    vectors = np.concatenate([vectors, rng.standard_normal((num_unlabelled, 3))])
+    labels = np.concatenate([labels, np.full(num_unlabelled, UNLABELLED)])
+    text = rng.standard_normal((len(vectors), 2))
+    classifier = fit_with_unlabelled(vectors, labels, text, alpha=alpha)
+    density = alpha * (4 + min(num_unlabelled, 16) - 1) / 3
+    logits = text + classifier.classify(vectors) + alpha * np.log(2) * density / alpha  # less the prior
+    expected = naive_expectation(vectors, labels, text, alpha, min(1.0, 16 / max(1, num_unlabelled)))
+    np.testing.assert_allclose(np.diff(logits), np.diff(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_unlabelled_vectors_show_how_classes_vary() -> None:
+    rng = np.random.default_rng(0)
+    centres, wide = np.array([[0.0, 1.0], [0.0, -1.0]]), np.array([4.0, 0.3])
+    truth = rng.integers(0, 2, 200)
+    unlabelled = centres[truth] + wide * rng.standard_normal((200, 2))
+    examples = centres + np.array([[3.0, 0.1], [-3.0, 0.0]])
+    vectors, labels = np.concatenate([examples, unlabelled]), np.array([0, 1, *[UNLABELLED] * 200])
+    text = np.concatenate([np.zeros((2, 2)), 2 * np.eye(2)[truth]])
+    logits = fit_with_unlabelled(vectors, labels, text, alpha=1.0).classify(unlabelled)
+    nearest = np.linalg.norm(unlabelled[:, None] - examples, axis=2).argmin(axis=1)
+    assert (logits.argmax(axis=1) == truth).mean() > 0.9 > 0.7 > (nearest == truth).mean()
+
+
+def test_cross_validation_looks_at_held_out_examples_only() -> None:
+    vectors, labels = sample(3, 5, 6)
+    noise = np.random.default_rng(1).standard_normal((20, 6))
+    vectors, labels = np.concatenate([vectors, noise]), np.concatenate([labels, np.full(20, UNLABELLED)])
+    text = np.zeros((35, 3))
+    alpha, temperature = cross_validate(vectors, labels, text)
+    assert alpha in ALPHAS
+    shuffled = labels.copy()
+    shuffled[:15] = np.random.default_rng(2).permutation(labels[:15])
+    assert cross_validate(vectors, shuffled, text)[1] > temperature, "labels without a reason are less sure"
+    single = np.where(np.arange(35) % 5 == 0, labels, UNLABELLED)
+    assert cross_validate(vectors, single, text) == UNTUNED
+
+
+def test_average_precision_is_the_mean_of_precisions_at_hits() -> None:
+    assert ranking_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx((1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)
 def test_equals_published_code(case: Case) -> None:
     inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
-    classifier = fit_gaussians(inputs["train_features"], inputs["train_labels"])
+    classifier = fit_gaussians(inputs["train_features"], one_hot(inputs["train_labels"]))
     for name in ("means", "precision", "weight", "bias"):
         check_relative(getattr(classifier, name), outputs[name])
-    test, val = inputs["test_features"], inputs["val_features"]
+    test = inputs["test_features"]
     gaussian = classifier.classify(test)
     check_relative(gaussian, outputs["gda_logits_test"])
-    alpha, accuracies = choose_alpha(
-        TEXT_SCALE * val @ inputs["text"].T,
-        classifier.classify(val),
-        inputs["val_labels"],
-        alphas=case.config["alphas"],
-    )
-    assert alpha == pytest.approx(float(outputs["alpha"]))
-    np.testing.assert_allclose(100 * accuracies, outputs["val_acc_by_alpha"], atol=1e-4)
+    alpha = float(outputs["alpha"])
     logits = TEXT_SCALE * test @ inputs["text"].T + alpha * gaussian
     check_relative(logits, outputs["test_logits"])
     assert 100 * (logits.argmax(axis=1) == inputs["test_labels"]).mean() == pytest.approx(float(outputs["test_acc"]))

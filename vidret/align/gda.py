@@ -1,19 +1,24 @@
 """Gaussian discriminant analysis: a linear classifier of vectors from a few examples, in closed form.
 
 Each class is a Gaussian around the mean of its examples. All share one covariance, which is shrunk so much that fewer
-examples than dimensions suffice. Its logits are added to those of text.
+examples than dimensions suffice. Its logits are added to those of text. Vectors without a label help: each belongs to
+the classes as probably as the classifier says, which is fitted again with them (expectation maximisation).
 
 Reference: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation".
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-TEXT_SCALE = 100.0  # of cosines of text, as published
-ALPHAS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # weights of the Gaussians' logits that are tried
+UNLABELLED = -1  # in place of a class
+ALPHAS = (0.7, 1.0, 1.4)  # weights of the log densities that are tried
+TEMPERATURES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # by which logits are divided, to be probabilities
+UNTUNED = (1.0, 6.0)  # the weight and the temperature without held-out vectors
+ROUNDS = 3  # of expectation maximisation
+MAX_FOLDS = 5
+MAX_UNLABELLED = 4.0  # vectors without a label per example; more count as many as these
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -22,7 +27,7 @@ class GaussianClassifier:
 
     Attributes:
         means: Mean of each class.
-        precision: Inverse of the shrunk covariance, up to a factor that depends on the number of examples.
+        precision: Inverse of the shrunk covariance, up to a factor.
         weight: Weights of the logits.
         bias: Biases of the logits.
     """
@@ -37,70 +42,134 @@ class GaussianClassifier:
         logits: Float[np.ndarray, "vector class_"] = vectors @ self.weight + self.bias
         return logits
 
+    def scale(self, factor: float) -> "GaussianClassifier":
+        """Return the classifier whose logits are as many times larger."""
+        scaled = {name: factor * getattr(self, name) for name in ("precision", "weight", "bias")}
+        return replace(self, **scaled)
 
-def fit_gaussians(vectors: Float[np.ndarray, "vector dim"], labels: Int64[np.ndarray, " vector"]) -> GaussianClassifier:
-    """Fit a Gaussian to each class, with equal priors however many examples each has.
+
+def fit_gaussians(
+    vectors: Float[np.ndarray, "vector dim"], memberships: Float[np.ndarray, "vector class_"]
+) -> GaussianClassifier:
+    """Fit a Gaussian to each class, with equal priors however many vectors each has.
+
+    The scale of the precision falls with the number of vectors, as in the published code.
 
     Args:
         vectors: Examples.
-        labels: Class of each example: 0 and so on, without a gap.
+        memberships: How much each belongs to each class; 1 and 0 for an example of one class.
 
     Raises:
-        ValueError: A class has no example, or all examples of each class are equal.
+        ValueError: A class has no vector, there are fewer than two, or those of each class are equal.
     """
-    counts = np.bincount(labels)
-    if not counts.size or not counts.all():
+    counts = memberships.sum(axis=0)
+    if not counts.size or not (counts > 0).all():
         raise ValueError(f"each class must have an example, got {counts.tolist()}")
     exact = vectors.astype(np.float64)
-    means = np.stack([exact[labels == label].mean(axis=0) for label in range(len(counts))])
-    precision = estimate_precision(exact - means[labels])
+    means = memberships.T @ exact / counts[:, None]
+    num_vectors = float(counts.sum())
+    scatter = exact.T @ (memberships.sum(axis=1, keepdims=True) * exact) - means.T @ (counts[:, None] * means)
+    if num_vectors < 2 or np.trace(scatter) < 1e-12 * np.square(exact).sum():
+        raise ValueError(f"vectors must be two or more that differ within a class, got {num_vectors:g}")
+    precision = invert_shrunk(scatter / (num_vectors - 1), num_vectors)
     projected = means @ precision
     bias = -np.log(len(counts)) - (projected * means).sum(axis=1) / 2
     return GaussianClassifier(means=means, precision=precision, weight=projected.T, bias=bias)
 
 
-def estimate_precision(deviations: Float[np.ndarray, "vector dim"]) -> Float[np.ndarray, "dim dim"]:
+def invert_shrunk(covariance: Float[np.ndarray, "dim dim"], num_vectors: float) -> Float[np.ndarray, "dim dim"]:
     """Return the inverse of the covariance of vectors, shrunk towards a sphere: dim ((n - 1) S + trace(S) I)^-1.
-
-    Its scale falls with the number of vectors n, as in the published code; the weight of the logits makes up for it.
-
-    Args:
-        deviations: Vectors minus the mean of their class.
-
-    Raises:
-        ValueError: There are fewer than two vectors, or all are 0.
 
     Reference:
         Kubokawa and Srivastava 2008, "Estimation of the precision matrix of a singular Wishart distribution".
     """
-    num_vectors = len(deviations)
-    covariance = deviations.T @ deviations / max(num_vectors - 1, 1)
-    if num_vectors < 2 or not np.trace(covariance) > 0:
-        got = f"{num_vectors} with the variance {np.trace(covariance):g}"
-        raise ValueError(f"vectors must be two or more that differ, got {got}")
-    return invert_shrunk(covariance, num_vectors)
-
-
-def invert_shrunk(covariance: Float[np.ndarray, "dim dim"], num_vectors: float) -> Float[np.ndarray, "dim dim"]:
-    """Return the inverse of a covariance, shrunk as much as that of ``num_vectors`` vectors; see above."""
     dim = len(covariance)
     shrunk = (num_vectors - 1) * covariance + np.trace(covariance) * np.eye(dim)
     precision: Float[np.ndarray, "dim dim"] = dim * np.linalg.inv(shrunk)
     return precision
 
 
-def choose_alpha(
-    text_logits: Float[np.ndarray, "vector class_"],
-    gaussian_logits: Float[np.ndarray, "vector class_"],
+def fit_with_unlabelled(
+    vectors: Float[np.ndarray, "vector dim"],
     labels: Int64[np.ndarray, " vector"],
+    text_logits: Float[np.ndarray, "vector class_"],
     *,
-    alphas: Sequence[float] = ALPHAS,
-) -> tuple[float, Float[np.ndarray, " alpha"]]:
-    """Choose the weight of the Gaussians' logits by the accuracy on held-out vectors; the first of equal ones.
+    alpha: float,
+) -> GaussianClassifier:
+    """Fit Gaussians to labelled and unlabelled vectors, so that their logits can be added to those of text.
+
+    The text says at first to which classes the unlabelled ones belong, and then text and Gaussians together.
+
+    Args:
+        vectors: Examples and other vectors.
+        labels: Class of each, or ``UNLABELLED``; each class has an example.
+        text_logits: Logits of text of each.
+        alpha: Weight of the log densities.
+
+    Raises:
+        ValueError: The vectors of each class are equal.
+    """
+    known = labels != UNLABELLED
+    share = min(1.0, MAX_UNLABELLED * known.sum() / max(1, (~known).sum()))
+    logits = text_logits
+    for _ in range(ROUNDS):
+        memberships = share * soften(logits)
+        memberships[known] = np.eye(text_logits.shape[1])[labels[known]]
+        density = (memberships.sum() - 1) / vectors.shape[1]  # what makes the precision that of a density
+        classifier = fit_gaussians(vectors, memberships).scale(alpha * density)
+        logits = text_logits + classifier.classify(vectors)
+    return classifier
+
+
+def cross_validate(
+    vectors: Float[np.ndarray, "vector dim"],
+    labels: Int64[np.ndarray, " vector"],
+    text_logits: Float[np.ndarray, "vector class_"],
+) -> tuple[float, float]:
+    """Choose the weight of the log densities, and the temperature of the logits, on held-out labelled vectors.
+
+    Vectors are less independent than Gaussians assume, so that undivided logits are too sure.
 
     Returns:
-        The weight, and the accuracy with each, 0..1.
+        The one of ``ALPHAS`` with the highest mean average precision of the classes, and then the one of
+        ``TEMPERATURES`` with the lowest log loss; the first of equal ones. If a class has only one vector, ``UNTUNED``.
     """
-    predicted = [(text_logits + alpha * gaussian_logits).argmax(axis=1) for alpha in alphas]
-    accuracies = np.array([float((labelled == labels).mean()) for labelled in predicted])
-    return alphas[int(accuracies.argmax())], accuracies
+    num_classes = text_logits.shape[1]
+    members = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    num_folds = min(MAX_FOLDS, *map(len, members))
+    if num_folds < 2:
+        return UNTUNED
+    known = np.concatenate(members)
+    targets = labels[known]
+    folds = np.full(len(labels), -1)
+    for rows in members:
+        folds[rows] = np.arange(len(rows)) % num_folds
+    best, chosen, held_out_logits = -1.0, ALPHAS[0], text_logits[known]
+    for alpha in ALPHAS:
+        logits = text_logits.copy()
+        for fold in range(num_folds):
+            held_out = folds == fold
+            shown = np.where(held_out, UNLABELLED, labels)
+            classifier = fit_with_unlabelled(vectors, shown, text_logits, alpha=alpha)
+            logits[held_out] += classifier.classify(vectors[held_out])
+        precision = np.mean([ranking_precision(logits[known, each], targets == each) for each in range(num_classes)])
+        if precision > best:
+            best, chosen, held_out_logits = float(precision), alpha, logits[known]
+    losses = [
+        -np.log(soften(held_out_logits / temperature)[np.arange(len(known)), targets] + 1e-12).mean()
+        for temperature in TEMPERATURES
+    ]
+    return chosen, TEMPERATURES[int(np.argmin(losses))]
+
+
+def ranking_precision(scores: Float[np.ndarray, " row"], relevant: np.ndarray) -> float:
+    """Return the average precision of a ranking, 0..1; equal scores keep their order."""
+    ranks = np.flatnonzero(relevant[np.argsort(-scores, kind="stable")]) + 1
+    return float((np.arange(1, len(ranks) + 1) / ranks).mean())
+
+
+def soften(logits: Float[np.ndarray, "vector class_"]) -> Float[np.ndarray, "vector class_"]:
+    """Return the probabilities of classes."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Float[np.ndarray, "vector class_"] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities

@@ -77,6 +77,7 @@ COMMANDS = (
         modules="commands.look",
     ),
     Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
+    Entry("classify", TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
     Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),
     Entry("forget", TEACH, "Forget a taught concept.", modules="commands.teach"),
     Entry("watch", TEACH, "Queries that vidret index asks of every new video."),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
     *("", "video", "file", "reason", "source", "direction", "scores", "bank", "true spans", "metric", "what", "level"),
-    *("domain", "and", "match", "found"),
+    *("domain", "and", "match", "found", "tag"),
 }
 NO_VIDEOS = "No matching videos in this index."
 NOTHING_MATCHES = "Nothing matches well. The nearest are:"

@@ -197,6 +197,25 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedVideo:
+    """A video and the class that it most probably belongs to.
+
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        tag: Name of the class.
+        probability: Probability that it belongs to this class, if it belongs to one of them.
+        copies: Further paths of the same content.
+    """
+
+    video: VideoId
+    path: VideoPath
+    tag: Annotated[str, Shown(example="animals")]
+    probability: Annotated[float, Shown(example=0.8)]
+    copies: Copies = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedFootage:
     """A stretch of a video that shows the same footage as a clip.
 

@@ -140,7 +140,7 @@ def _read_path(path: str) -> Iterator[ConceptExample]:
     elif suffix in IMAGE_SUFFIXES:
         yield ConceptExample(path=absolute_path(file), image=read_image_file(file))
     elif suffix in MOMENT_SUFFIXES:
-        yield from _read_moments(file)
+        yield from (example for _, example in read_moments(file))
     else:
         yield ConceptExample(path=absolute_path(file))
 
@@ -156,7 +156,12 @@ def _read_folder(folder: Path) -> Iterator[ConceptExample]:
         yield from _read_path(str(file))
 
 
-def _read_moments(file: Path) -> Iterator[ConceptExample]:
+def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[str, Any], ConceptExample]]:
+    """Return the objects of a list of moments with their examples; ``or_whole`` takes whole files, without times, too.
+
+    Raises:
+        VidretError: The file is no such list.
+    """
     from vidret.video.files import read_content
 
     try:
@@ -168,7 +173,7 @@ def _read_moments(file: Path) -> Iterator[ConceptExample]:
         )
         rows = json.loads(text) if rows is None else rows
         for row in rows if isinstance(rows, list) else [rows]:
-            yield from _read_row(row, file.parent)
+            yield from ((row, example) for example in _read_row(row, file.parent, or_whole))
     except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.reason if isinstance(error, DecodeError) else error
         if isinstance(error, KeyError | TypeError | AttributeError):
@@ -176,9 +181,12 @@ def _read_moments(file: Path) -> Iterator[ConceptExample]:
         raise VidretError(f"{file}: cannot be read as a list of moments: {reason}") from error
 
 
-def _read_row(row: dict[str, Any], folder: Path) -> Iterator[ConceptExample]:
+def _read_row(row: dict[str, Any], folder: Path, or_whole: bool) -> Iterator[ConceptExample]:
     name = row["path"] if "path" in row else row["file"]
     path = name if is_url(name) else absolute_path(folder / name)
+    if or_whole and not {"start", "segment", "relevant_windows"} & row.keys():
+        yield from _read_path(path)
+        return
     where = row.get("segment", row)  # of a hit
     windows = row["relevant_windows"] if "relevant_windows" in row else [(where["start"], where["end"])]
     for start, end in windows:

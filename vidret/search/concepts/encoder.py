@@ -91,6 +91,7 @@ class ConceptEncoder:
         sample, parts = self.composer.sample, [] if text is None else [(text, 1.0)]
         for taught, meaning in concepts:
             share = taught.concept.share
-            direction = sample.standardise(find_direction(taught.yes, taught.no, sample))
-            parts.append(((1 - share) * sample.standardise(meaning) + share * direction, 1.0))
+            shown = find_direction(taught.yes, taught.no, sample) if taught.direction is None else taught.direction
+            mixed = (1 - share) * sample.standardise(meaning) + share * sample.standardise(shown)
+            parts.append((mixed, 1.0))
         return self.composer.compose(parts)

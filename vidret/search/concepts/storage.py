@@ -34,11 +34,19 @@ Counterexamples = Float[np.ndarray, "counterexample dim"]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TaughtConcept:
-    """A concept with the vectors of its examples, each of unit length."""
+    """A concept with the vectors of its examples, each of unit length.
+
+    Attributes:
+        concept: The concept.
+        yes: Vectors of examples that show it.
+        no: Vectors of examples that do not.
+        direction: What the examples of a class mean beside those of other classes; None for a concept of its own.
+    """
 
     concept: Concept
     yes: Float32[np.ndarray, "example dim"]
     no: Float32[np.ndarray, "counterexample dim"]
+    direction: Float32[np.ndarray, " dim"] | None = None
 
 
 def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> Vector:
@@ -82,7 +90,10 @@ def choose_share(
 def save_concept(store: Store, taught: TaughtConcept) -> None:
     """Store a concept in its index, which must be open for writing, in place of any of that name."""
     file = io.BytesIO()
-    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), yes=taught.yes, no=taught.no)
+    arrays = {"yes": taught.yes, "no": taught.no}
+    if taught.direction is not None:
+        arrays["direction"] = taught.direction
+    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), **arrays)  # type: ignore[arg-type]
     store.metadata.set(_key(taught.concept.name), file.getvalue())
 
 
@@ -94,7 +105,9 @@ def load_concept(store: Store, name: str) -> TaughtConcept | None:
     with np.load(io.BytesIO(stored)) as file:
         facts: dict[str, Any] = json.loads(str(file["facts"]))
         shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(each)) for each in ("yes", "no"))
-        return TaughtConcept(concept=Concept(**facts, yes=shown, no=hidden), yes=file["yes"], no=file["no"])
+        concept = Concept(**facts, yes=shown, no=hidden)
+        direction = file.get("direction")
+        return TaughtConcept(concept=concept, yes=file["yes"], no=file["no"], direction=direction)
 
 
 def list_concepts(store: Store) -> list[Concept]:

@@ -1,0 +1,126 @@
+"""Tags: the classes of all videos from a few examples, and the concepts that they are kept as."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import COLOURS, ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.concepts.classifying import average_segments, classify_videos
+from vidret.search.concepts.storage import load_concept
+from vidret.store.store import Store
+from vidret.types import Concept, ConceptExample, ExampleLike, Picture
+
+FILMS = ("red", "green", "blue", "yellow", "white", "black")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coloured")
+    for name in FILMS:
+        write_film(folder / "films" / f"{name}.mp4", (name, 3))
+    write_film(folder / "films" / "both.mp4", ("blue", 14), ("red", 4))
+    return folder / "films"
+
+
+@pytest.fixture
+def engine(films: Path, tmp_path: Path) -> Iterator[Engine]:
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([films], shots=False)
+        yield engine
+
+
+def paint(colour: str) -> Picture:
+    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
+
+
+def test_every_video_gets_the_class_that_its_examples_show(engine: Engine, films: Path) -> None:
+    classes: dict[str, list[ExampleLike]] = {
+        "red": [paint("red"), films / "red.mp4"],
+        "blue": [paint("blue"), films / "blue.mp4"],
+    }
+    tagged = engine.classify(classes)
+    tags = {Path(video.path).stem: video.tag for video in tagged}
+    assert set(tags) == {*FILMS, "both"}
+    assert (tags["red"], tags["blue"], tags["both"]) == ("red", "blue", "blue"), "most of both is blue"
+    keys = [(list(classes).index(video.tag), -video.probability) for video in tagged]
+    assert keys == sorted(keys)
+    assert all(0.5 <= video.probability <= 1 for video in tagged)
+
+
+def test_classes_without_words_follow_their_examples(engine: Engine, films: Path) -> None:
+    classes: dict[str, list[ExampleLike]] = {
+        "a": [films / "red.mp4", paint("red")],
+        "b": [films / "blue.mp4", paint("blue")],
+    }
+    tags = {Path(video.path).stem: video.tag for video in engine.classify(classes)}
+    assert (tags["red"], tags["blue"]) == ("a", "b")
+
+
+def test_the_vector_of_a_video_is_the_mean_of_its_segments(engine: Engine) -> None:
+    with Store.open(engine.path) as store:
+        video_ids, vectors = average_segments(store)
+        assert video_ids.tolist() == sorted(video.id for video in engine.videos())
+        for video_id, vector in zip(video_ids.tolist(), vectors, strict=True):
+            _, rows = store.features.intact_vectors(np.array(store.segments.ids_of_video(video_id)))
+            mean = sum(rows.astype(np.float64)) / len(rows)
+            np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_saved_classes_are_searched_as_they_were_found_and_replaced(engine: Engine, films: Path) -> None:
+    classes: dict[str, list[ExampleLike]] = {
+        "Red things": [paint("red"), films / "red.mp4"],
+        "blue": [paint("blue"), films / "blue.mp4"],
+    }
+    engine.classify(classes, save="kind")
+    assert [concept.name for concept in engine.concepts()] == ["kind-blue", "kind-red-things"]
+    concept = engine.concepts()[1]
+    assert (concept.text, len(concept.yes)) == ("Red things", 2)
+    with Store.open(engine.path) as store:
+        found = classify_videos(store, ColourEncoder(), classes)
+        for row, name in enumerate(("red-things", "blue")):
+            assert engine.search(f"@kind-{name}", 1)[0].video == found.video_ids[found.logits[:, row].argmax()]
+        taught = load_concept(store, "kind-red-things")
+        assert taught is not None
+        assert taught.direction is not None
+        np.testing.assert_allclose(taught.direction, found.directions[0], rtol=1e-4, atol=1e-4)
+        sample = engine._index.encoder.composer.sample
+        text = ColourEncoder().encode_text(["Red things"])[0].sentence
+        vector, _ = engine._index.encoder.compose_concepts([(taught, text)])
+        spread = 1 if not sample.measure_spread(text) else 2 / sample.measure_spread(text)
+        expected = spread * text + found.directions[0]
+        cosine = vector @ expected / np.linalg.norm(vector) / np.linalg.norm(expected)
+        assert cosine > 0.99, "the weights of the class's logits"
+    engine.classify({"red things": [paint("red")], "blue": [paint("blue")]}, save="@Kind")
+    assert len(engine.concepts()[1].yes) == 1
+
+
+def test_a_class_to_which_examples_are_added_is_taught_from_then_on(engine: Engine, films: Path) -> None:
+    engine.classify({"red": [paint("red")], "blue": [paint("blue")]}, save="kind")
+    concept: Concept = engine.teach("kind-red", [films / "yellow.mp4"], add=True)
+    assert len(concept.yes) == 2
+    with pytest.raises(VidretError, match="@kind-red is taught already: forget it"):
+        engine.classify({"red": [paint("red")], "blue": [paint("blue")]}, save="kind")
+    assert [len(each.yes) for each in engine.concepts()] == [1, 2], "nothing was replaced"
+
+
+def test_wrong_classes_are_refused(engine: Engine, films: Path, tmp_path: Path) -> None:
+    red, blue = [paint("red")], [paint("blue")]
+    with pytest.raises(VidretError, match="classes must be two or more, got red"):
+        engine.classify({"red": red})
+    with pytest.raises(VidretError, match="class blue must have an example, got none"):
+        engine.classify({"red": red, "blue": []})
+    with pytest.raises(VidretError, match="name must be a letter"):
+        engine.classify({"red": red, "blue": blue}, save="1")
+    with pytest.raises(VidretError, match="classes must have different names, got a b, a-b"):
+        engine.classify({"a b": red, "a-b": blue}, save="kind")
+    with pytest.raises(VidretError, match="the index has no frame from 50 to 60 s"):
+        engine.classify({"red": [ConceptExample(path=str(films / "red.mp4"), start=50, end=60)], "blue": blue})
+    (tmp_path / "bad.mp4").write_text("no video")
+    with Engine(tmp_path / "empty", ColourEncoder()) as empty:
+        empty.index([tmp_path / "bad.mp4"])
+        with pytest.raises(VidretError, match="the index must hold a video, got none"):
+            empty.classify({"red": red, "blue": blue})

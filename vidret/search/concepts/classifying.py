@@ -1,0 +1,168 @@
+"""Tags: every video of an index belongs to one of some classes, of which there are a few examples each.
+
+A class is a Gaussian of video vectors plus the text of its name. The videos of the index that are no examples are
+unlabelled vectors, which tell how the classes vary. Each class is a direction, so that it can be kept as a concept.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from vidret.align.gda import UNLABELLED, cross_validate, fit_with_unlabelled, soften
+from vidret.encode.encoder import Encoder
+from vidret.errors import VidretError
+from vidret.search.concepts.composing import Composer
+from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
+from vidret.search.concepts.teaching import ReadExamples, read_examples
+from vidret.search.query.mentions import check_concept_name
+from vidret.store.store import Store
+from vidret.types import Concept, ExampleLike, TaggedVideo
+
+TEXT_SPREAD = 2.0  # standard deviation of the logits of a class's text over the videos
+SAMPLE_SIZE = 1024  # videos that are fitted to, besides the examples
+BLOCK = 1 << 16  # segments that are read at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Classification:
+    """Classes, and how well each video fits them.
+
+    Attributes:
+        names: Names of the classes.
+        examples: Their examples.
+        video_ids: Ids of the videos, ascending.
+        logits: Log odds of each video's classes, up to a constant for each.
+        directions: The part of the examples in the weights of the logits, one row per class.
+    """
+
+    names: tuple[str, ...]
+    examples: tuple[ReadExamples, ...]
+    video_ids: Int64[np.ndarray, " video"]
+    logits: Float64[np.ndarray, "video class_"]
+    directions: Float64[np.ndarray, "class_ dim"]
+
+    def tag(self, store: Store) -> list[TaggedVideo]:
+        """Return the most probable class of each video, by class and with the most probable videos first."""
+        probabilities = soften(self.logits)
+        labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        paths = store.files.paths_of(self.video_ids.tolist())
+        tagged = []
+        for row in sorted(range(len(labels)), key=lambda row: (labels[row], -best[row])):
+            video_id, name = int(self.video_ids[row]), self.names[labels[row]]
+            if own := paths[video_id]:
+                path, *copies = own
+                probability = float(best[row])
+                tagged.append(
+                    TaggedVideo(video=video_id, path=path, tag=name, probability=probability, copies=tuple(copies))
+                )
+        return tagged
+
+
+def classify_videos(store: Store, encoder: Encoder, classes: Mapping[str, Sequence[ExampleLike]]) -> Classification:
+    """Classify all videos of an index by examples of each class and its name; see ``Engine.classify``.
+
+    Raises:
+        VidretError: There are fewer than two classes, one has no example, an example cannot be read or all are equal,
+            or the index is empty.
+    """
+    if len(classes) < 2:
+        raise VidretError(f"classes must be two or more, got {', '.join(classes) or 'none'}")
+    examples = tuple(read_examples(store, encoder, shown) for shown in classes.values())
+    for name, shown in zip(classes, examples, strict=True):
+        if not shown.examples:
+            raise VidretError(f"class {name} must have an example, got none")
+    video_ids, videos = average_segments(store)
+    if not len(videos):
+        raise VidretError(f"{store.path}: the index must hold a video, got none")
+    texts = np.stack([text.sentence for text in encoder.encode_text([make_class_text(name) for name in classes])])
+    by_text = videos @ texts.T.astype(np.float64)
+    spread = by_text.std(axis=0)
+    scale = TEXT_SPREAD / np.where(spread > 0, spread, 1)
+    shown_ids = np.array(sorted(frozenset().union(*(shown.video_ids for shown in examples))), np.int64)
+    others = videos[~np.isin(video_ids, shown_ids)]
+    others = others[np.unique(np.linspace(0, len(others) - 1, min(len(others), SAMPLE_SIZE)).astype(np.int64))]
+    vectors = np.concatenate([*(shown.vectors for shown in examples), others])
+    counts = [len(shown.examples) for shown in examples]
+    labels = np.repeat([*range(len(counts)), UNLABELLED], [*counts, len(others)])
+    text_logits = scale * (vectors @ texts.T - by_text.mean(axis=0))
+    try:
+        alpha, temperature = cross_validate(vectors, labels, text_logits)
+        gaussians = fit_with_unlabelled(vectors, labels, text_logits, alpha=alpha)
+    except ValueError as error:
+        raise VidretError(f"examples cannot tell the classes apart: {error}") from error
+    return Classification(
+        names=tuple(classes),
+        examples=examples,
+        video_ids=video_ids,
+        logits=(scale * (by_text - by_text.mean(axis=0)) + gaussians.classify(videos)) / temperature,
+        directions=gaussians.weight.T,
+    )
+
+
+def average_segments(store: Store) -> tuple[Int64[np.ndarray, " video"], Float[np.ndarray, "video dim"]]:
+    """Return the ids of the videos of an index, ascending, and the mean of each one's segments, of unit length."""
+    ids = store.searchable()
+    owners = store.owners(ids)
+    video_ids = np.unique(np.fromiter(owners.values(), np.int64, len(owners)))
+    sums = np.zeros((len(video_ids), store.dim))
+    for start in range(0, len(ids), BLOCK):
+        intact, vectors = store.features.intact_vectors(ids[start : start + BLOCK])
+        rows = np.searchsorted(video_ids, [owners[segment_id] for segment_id in intact.tolist()])
+        np.add.at(sums, rows, vectors)
+    lengths = np.linalg.norm(sums, axis=1)
+    return video_ids[lengths > 0], sums[lengths > 0] / lengths[lengths > 0, None]
+
+
+def make_class_text(name: str) -> str:
+    """Return the text of a class: the words of its name."""
+    return re.sub("[_-]", " ", name).strip() or name
+
+
+def name_concepts(prefix: str, names: Sequence[str]) -> list[str]:
+    """Return the names of the concepts that classes are kept as.
+
+    >>> name_concepts("kind", ["Sport", "home videos"])
+    ['kind-sport', 'kind-home-videos']
+
+    Raises:
+        VidretError: The prefix is not the name of a concept, or two classes would have one.
+    """
+    prefix = check_concept_name(prefix)
+    bare = (re.sub(r"[^\w-]+", "-", name).strip("-") for name in names)
+    concepts = [check_concept_name(f"{prefix}-{name}") for name in bare]
+    if len(set(concepts)) < len(concepts):
+        raise VidretError(f"classes must have different names, got {', '.join(names)}")
+    return concepts
+
+
+def save_classes(store: Store, composer: Composer, found: Classification, prefix: str) -> None:
+    """Keep classes as concepts ``@prefix-class``, in place of those of an earlier classification.
+
+    Raises:
+        VidretError: A concept that was taught has one of these names, or a name is invalid.
+        StoreError: Another process is writing the index.
+    """
+    rows = list(zip(name_concepts(prefix, found.names), found.names, found.examples, found.directions, strict=True))
+    with Store.open(store.path, write=True) as writer:
+        for name, *_ in rows:
+            old = load_concept(writer, name)
+            if old is not None and old.direction is None:
+                raise VidretError(f"@{name} is taught already: forget it, or choose another name")
+        for name, label, shown, direction in rows:
+            spread = composer.sample.measure_spread(direction)
+            concept = Concept(
+                name=name,
+                text=make_class_text(label),
+                share=round(spread / (TEXT_SPREAD + spread), 4),
+                yes=shown.examples,
+            )
+            taught = TaughtConcept(
+                concept=concept,
+                yes=shown.vectors,
+                no=stack_vectors([], store.dim),
+                direction=direction.astype(np.float32),
+            )
+            save_concept(writer, taught)
