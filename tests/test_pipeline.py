@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from tests.tool_loading import load_tool
 
@@ -48,16 +46,6 @@ def test_a_failed_step_is_named_with_its_reason_and_tried_again_and_others_go_on
         assert bad.read_text() == "x" * times
     assert good.read_text() == "x"
     assert not (tmp_path / "after").exists()
-
-
-def test_averaged_weights_lie_between_and_keep_the_card(tool: Any, tmp_path: Path) -> None:
-    before, after, out = (tmp_path / name for name in ("before", "after", "out"))
-    save_file({"w": torch.tensor([1.0, 2.0])}, before, {"card": "old"})
-    save_file({"w": torch.tensor([3.0, 6.0])}, after, {"card": "new"})
-    tool.average_weights(before, after, out)
-    assert load_file(out)["w"].tolist() == [2.0, 4.0]
-    with tool.safe_open(out, "pt") as file:
-        assert file.metadata() == {"card": "new"}
 
 
 def test_methods_train_in_equal_shares_of_the_time_and_a_resumed_run_keeps_its_plan(

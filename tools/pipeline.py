@@ -29,8 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.stats import t
 
 from vidret.data.dataset import RetrievalBatch
@@ -48,7 +46,6 @@ TOOLS = Path(__file__).parent
 CONFIGS = TOOLS.parent / "configs"
 METHODS = ("clip", "tempme", "promptswitch", "ucofia", "joint")
 AFTER, AVERAGED, RERANKED = "clip after B", "clip, B averaged", "clip, reranked"
-FACTOR = 0.5  # of the weights after world B, in the average
 KS = (1, 5, 10)
 NUM_TIMELINES = 4
 # At 60 minutes and three seeds, on two cores.
@@ -112,9 +109,9 @@ def plan_steps(plan: Plan) -> Iterator[Step]:
         yield plan_evaluation(plan, RERANKED, seed, "clip", "--rerank", "ucofia")
         steps_on_b = max(1, round(SHARE_ON_B * plan.steps.get("clip", 1)))
         yield plan_training(plan, AFTER, seed, plan.out / "b", steps_on_b, config="clip")
-        average = [sys.executable, __file__, "--average"]
-        average += [str(plan.model(name, seed)) for name in ("clip", AFTER, AVERAGED)]
-        yield Step(f"average, seed {seed}", average, plan.model(AVERAGED, seed))
+        before, after, averaged = (plan.model(name, seed) for name in ("clip", AFTER, AVERAGED))
+        average = vidret("convert", before, averaged, "--from", "vidret", "--average", after)
+        yield Step(f"average, seed {seed}", average, averaged)
         yield from (plan_evaluation(plan, name, seed) for name in (AFTER, AVERAGED))
         yield from plan_moments(plan, seed)
     yield from plan_pictures(plan)
@@ -293,16 +290,6 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def average_weights(before: Path, after: Path, out: Path) -> None:
-    """Write the weights between two models of one card, ``FACTOR`` of the way (WiSE-FT)."""
-    with safe_open(before, "pt") as first, safe_open(after, "pt") as second:
-        weights = {}
-        for name in first.keys():  # noqa: SIM118, for it is no mapping
-            old, new = first.get_tensor(name), second.get_tensor(name)
-            weights[name] = old.lerp(new, FACTOR) if old.is_floating_point() else new
-        save_file(weights, out, second.metadata())
-
-
 def read_scores(plan: Plan, names: Sequence[str], kind: str) -> dict[str, list[Mapping[str, Any]]]:
     """Return the scores of each name and seed for which there is a report."""
     found: dict[str, list[Mapping[str, Any]]] = {}
@@ -395,11 +382,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=Path("pipeline"))
     parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="about how long it may take on two cores")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--average", type=Path, nargs=3, metavar="FILE", help="only average two models into a third")
     given = parser.parse_args()
-    if given.average:
-        average_weights(*given.average)
-        return
     if given.minutes <= 0:
         parser.error(f"--minutes must be positive, got {given.minutes:g}")
     scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)

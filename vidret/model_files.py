@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from vidret.errors import VidretError
 
@@ -71,6 +71,46 @@ def read_towers(path: Path) -> "dict[str, Tensor]":
     prefixes = tuple(f"{name}." for name in read_part_cards(path))
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys() if not name.startswith(prefixes)}  # noqa: SIM118
+
+
+def average_files(first: Path, second: Path, out: Path, weight: float = 0.5) -> None:
+    """Write a model whose weights are averages of those of two, such as before and after it was trained further.
+
+    The average knows much of what both know. Its card is that of the second model.
+
+    Args:
+        first: A model file of vidret.
+        second: Another one, with weights of the same names and shapes.
+        out: The file to write.
+        weight: Share of the second model, 0..1.
+
+    Raises:
+        VidretError: A file cannot be read or is not of vidret, the weights differ in names or shapes, or the share is
+            out of range.
+
+    Reference: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+    """
+    if not 0 <= weight <= 1:
+        raise VidretError(f"weight must be from 0 to 1, got {weight}")
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    try:
+        models = [load_file(path) for path in (first, second)]
+        with safe_open(second, "pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise VidretError(f"{first}, {second}: {error}") from error
+    shapes = [{name: tuple(tensor.shape) for name, tensor in model.items()} for model in models]
+    if CARD not in metadata:
+        raise VidretError(f"{second}: must be a model of vidret, as vidret convert writes")
+    if unlike := sorted(name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name)):
+        raise VidretError(f"{second}: must have the weights of {first}, got others at {len(unlike)}: {unlike[0]}")
+    old, averages = models
+    for name, new in averages.items():
+        if new.is_floating_point():
+            averages[name] = torch.lerp(old[name].float(), new.float(), weight).to(new.dtype)
+    save_file(averages, out, metadata=metadata)
 
 
 def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:

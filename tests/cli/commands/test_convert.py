@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.cli.runner import Runner
@@ -115,6 +116,38 @@ def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
     assert f"{out}: use it as --model {out}" in err
     assert list(read_part_cards(out)) == ["aligner", "head", "bank"]
     assert read_part_cards(out)["bank"]["queries"][-1] == "query 698", "an even sample"
+
+
+def test_weights_of_two_models_are_averaged(run: Runner, tmp_path: Path) -> None:
+    before, after, out = (tmp_path / f"{name}.safetensors" for name in ("before", "after", "out"))
+    make_module("clip").export(before)
+    weights = load_file(before)
+    with safe_open(before, "pt") as file:
+        metadata = file.metadata()
+    changed = {name: weight + 1 for name, weight in weights.items()}
+    save_file(changed, after, metadata=metadata)
+    for options, share in (((), 0.5), (("--weight", "0.25"), 0.25)):
+        code, _, err = run("convert", before, out, "--from", "vidret", "--average", after, *options)
+        assert code == 0, err
+        assert f"{share:g} of {after}" in err
+        assert read_card(out) == read_card(after)
+        for name, weight in load_file(out).items():
+            torch.testing.assert_close(weight, weights[name] + share)
+
+
+def test_what_cannot_be_averaged_is_refused(run: Runner, tmp_path: Path) -> None:
+    model, other, plain, out = (tmp_path / f"{name}.safetensors" for name in ("model", "other", "plain", "out"))
+    make_module("clip").export(model)
+    make_module("promptswitch").export(other)
+    save_file(load_file(model), plain)
+    average = ("convert", model, out, "--from", "vidret", "--average")
+    run.check_refusal((*average, other), 1, "must have the weights of")
+    run.check_refusal((*average, plain), 1, "must be a model of vidret")
+    run.check_refusal((*average, tmp_path / "gone.safetensors"), 1, "gone.safetensors")
+    run.check_refusal((*average, model, "--weight", "2"), 1, "weight must be from 0 to 1, got 2")
+    tempme = ("convert", model, out, "--from", "tempme", "--average", model)
+    run.check_refusal(tempme, 2, "needs --from vidret, without --with and --merge")
+    assert not out.exists()
 
 
 def test_a_text_is_no_checkpoint(run: Runner, tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ WithOption = Annotated[
         flag="--with",
     ),
 ]
+AverageOption = Annotated[
+    Path | None,
+    option(
+        "Model to average the weights with, with --from vidret: trained further, it keeps half of what it knew.",
+        JOIN,
+        "FILE",
+        flag="--average",
+    ),
+]
+WeightOption = Annotated[float, option("Share of the model of --average, 0 to 1.", JOIN, "SHARE", flag="--weight")]
 LayersOption = Annotated[str, option("Layers that merge clips.", TEMPME, "N-N-N")]
 FactorsOption = Annotated[str, option("Number of clips merged by each of these layers.", TEMPME, "N-N-N")]
 MergedOption = Annotated[int, option("Tokens merged per frame in each earlier layer.", TEMPME, "N")]
@@ -88,6 +98,8 @@ def convert_command(
     out: OutArgument,
     source: MethodOption,
     others: WithOption = None,
+    average: AverageOption = None,
+    weight: WeightOption = 0.5,
     merge: MergeOption = None,
     layers: LayersOption = "8-9-10",
     factors: FactorsOption = "2-2-3",
@@ -107,11 +119,17 @@ def convert_command(
     from vidret.encode.clip.model import describe_towers, merge_tokens
     from vidret.encode.clip.weights import convert_file
     from vidret.encode.names import MERGE_LEVELS, OFF
-    from vidret.model_files import ALIGNER, save_joint
+    from vidret.model_files import ALIGNER, average_files, save_joint
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
     level = OFF if merge is None else parse_choice(merge, MERGE_LEVELS, option="--merge")
+    if average is not None and (source != "vidret" or others or level != OFF):
+        raise typer.BadParameter("needs --from vidret, without --with and --merge", param_hint="--average")
+    if average is not None:
+        average_files(checkpoint, average, out, weight)
+        print_message(f"{out}: {1 - weight:g} of {checkpoint} and {weight:g} of {average}; use it as --model {out}")
+        return
     if source == "vidret":
         join_model_files(checkpoint, out, others or [], level)
         return
