@@ -89,6 +89,27 @@ def test_schedule_needs_an_end(world: Path, tmp_path: Path) -> None:
         trainer.fit(make_module("clip"), datamodule=open_data(world))
 
 
+def test_what_is_kept_is_averaged_into_the_exported_towers(world: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    make_module("clip").export(start)
+    module = make_module("tempme", weights=str(start), keep=0.25, vision=None, text=None)
+    trainer = make_trainer(tmp_path, max_steps=3, limit_val_batches=0)
+    trainer.fit(module, datamodule=open_data(world))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    module.export(tmp_path / "kept.safetensors")
+    before, kept = load_file(start), load_file(tmp_path / "kept.safetensors")
+    trained = module.model.encoder.state_dict()
+    assert any(not torch.equal(trained[name], weight) for name, weight in before.items())
+    for name, weight in kept.items():
+        expected = 0.75 * trained[name] + 0.25 * before[name] if name in before else trained[name]
+        torch.testing.assert_close(weight, expected)
+    again = export_checkpoint(tmp_path / "a.ckpt", tmp_path / "again.safetensors")
+    assert again.read_bytes() == (tmp_path / "kept.safetensors").read_bytes()
+    for wrong in ({"keep": 0.5}, {"keep": 1.0, "weights": str(start)}, {"keep": 0.5, "weights": "x", "lora_rank": 2}):
+        with pytest.raises(VidretError, match="keep must be from 0 to below 1, with weights and without lora_rank"):
+            make_module("clip", **wrong)
+
+
 @pytest.mark.parametrize("method", ["ucofia", "longclip"])
 def test_checkpoint_exports_what_its_run_would_have(method: str, world: Path, tmp_path: Path) -> None:
     module = make_module(method, out=str(tmp_path / "told.safetensors"))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidret.channels.picture.joint import join_files
+from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.model_files import Part, save_joint
 
@@ -27,12 +28,14 @@ class ModelDescription(TypedDict):
         weights: Prefix of its weights in the state of the module.
         parts: Cards of the further parts, whose weights have ``model.`` and their name as prefix.
         backbone: File whose copy the model is joined to; left out if it has a file of its own.
+        kept: The towers that training began with, and the share of their weights in the file; left out for none.
     """
 
     card: Mapping[str, Any]
     weights: str
     parts: Mapping[str, Mapping[str, Any]]
     backbone: NotRequired[str]
+    kept: NotRequired[tuple[str, float]]
 
 
 class TrainedModule(lightning.LightningModule):
@@ -91,7 +94,12 @@ def write_model(description: ModelDescription, state: Mapping[str, Tensor], path
         path: The file, in a folder that is made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = Part(description["card"], _take(state, description["weights"]))
+    weights = _take(state, description["weights"])
+    if "kept" in description:
+        name, share = description["kept"]
+        for key, start in load_towers(name).state_dict().items():
+            weights[key] = torch.lerp(weights[key].float().cpu(), start, share)
+    model = Part(description["card"], weights)
     parts = {name: Part(card, _take(state, f"model.{name}.")) for name, card in description["parts"].items()}
     if "backbone" not in description:
         save_joint(path, model, parts)

@@ -36,6 +36,8 @@ class RetrievalModule(TrainedModule):
     Args:
         method: Name of a method, such as ``clip``; see ``vidret.train.methods``.
         weights: Pretrained towers: an open_clip name or a file, as for ``load_encoder``; None for random towers.
+        keep: Share of these weights in those of the exported towers (WiSE-FT), which then keep more of what they knew;
+            checkpoints are selected, and go on, without it.
         vision: Shape of a random vision tower.
         text: Shape of a random text tower.
         num_frames: Frames per video, in validation and in an index made with the exported model.
@@ -70,6 +72,7 @@ class RetrievalModule(TrainedModule):
         method: str,
         *,
         weights: str | None = None,
+        keep: float = 0.0,
         vision: VisionShape | None = None,
         text: TextShape | None = None,
         num_frames: int = 12,
@@ -99,11 +102,15 @@ class RetrievalModule(TrainedModule):
 
         Raises:
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
-                suit the method, ``matrix_lr`` is given without ``train_all``, or ``cool_down`` without ``matrix_lr``.
+                suit the method, ``keep`` is given without ``weights`` or with ``lora_rank``, ``matrix_lr`` without
+                ``train_all``, or ``cool_down`` without ``matrix_lr``.
         """
         super().__init__(seed=seed, out=out)
         if chunk_size < 0:
             raise VidretError(f"chunk_size must be at least 0, got {chunk_size}")
+        if not 0 <= keep < 1 or (keep and (weights is None or lora_rank)):
+            raise VidretError(f"keep must be from 0 to below 1, with weights and without lora_rank, got {keep}")
+        self._kept = (str(weights), keep) if keep else None
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
         self.method = load_method(method, shared=shared, options=options or {})
         plain = None if weights is None else load_towers(weights)
@@ -235,7 +242,9 @@ class RetrievalModule(TrainedModule):
         """Return the cards of the towers and of the aligner, for ``vidret index --model``."""
         aligner = self.model.aligner
         parts = {} if aligner is None else {ALIGNER: describe_aligner(aligner).card}
-        return {"card": describe_towers(self.model.encoder).card, "weights": "model.encoder.", "parts": parts}
+        card = describe_towers(self.model.encoder).card
+        description: ModelDescription = {"card": card, "weights": "model.encoder.", "parts": parts}
+        return description if self._kept is None else {**description, "kept": self._kept}
 
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
