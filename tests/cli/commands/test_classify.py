@@ -21,13 +21,13 @@ def classes(tmp_path: Path) -> list[Path]:
 
 
 def test_all_videos_are_tagged_and_classes_are_kept(run: Runner, index: Path, classes: list[Path]) -> None:
-    code, out, err = run("classify", *classes, "--save", "Kind", "--index", index)
+    code, out, err = run("classify", *classes, "--save", "@Kind", "--index", index)
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
     assert lines[0] == ["tag", "probability", "video"]
     tags = {Path(line[-1]).stem: line[0] for line in lines[1:]}
     assert tags["red"] == "red"
-    assert "The classes are kept as @kind-blue @kind-red" in err
+    assert "The classes are kept as @kind-red @kind-blue" in err
     _, out, _ = run("search", "@kind-red", "--json", "--index", index)
     assert Path(json.loads(out)[0]["path"]).stem == "red"
     assert [row["name"] for row in json.loads(run("concepts", "--json", "--index", index)[1])] == [

@@ -54,9 +54,9 @@ def classify_command(
     else:
         show_tagged(tagged)
     if save is not None:
-        kept = " ".join(
-            f"@{concept.name}" for concept in engine.concepts() if concept.name.startswith(f"{save.lower()}-")
-        )
+        from vidret.search.concepts.classifying import name_concepts
+
+        kept = " ".join(f"@{name}" for name in name_concepts(save, list(classes)))
         print_message(f"The classes are kept as {kept}")
 
 
