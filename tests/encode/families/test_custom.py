@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.fakes import ColourEncoder, write_film
 from vidret.encode.families.registry import describe_class, load_custom, load_encoder
@@ -77,7 +76,7 @@ def test_the_example_is_short() -> None:
 
 def test_a_class_gets_the_settings_that_it_has() -> None:
     name = f"{__name__}:Plain"
-    encoder: Any = load_custom(ModelName(name, whole=True), device=torch.device("cuda:1"), precision="bf16")
+    encoder: Any = load_custom(ModelName(name, whole=True), device="cuda:1", precision="bf16")
     assert (encoder.device, encoder.whole, encoder.name) == ("cuda:1", True, f"{name}#whole")
     assert load_encoder(name, device="cpu").name == name
 
