@@ -112,8 +112,8 @@ class Videos:
         sql = f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path"
         rows = list(self._tables.drop_damaged("files", self._database.rows(sql, *values)))
         if has_fact_filters(filters):
-            known, times_ns = [json.loads(row[3]) for row in rows], [row[7] for row in rows]
-            matching = match_facts(filters, make_fact_rows(known), to_seconds(times_ns))
+            facts_of, times_ns = [json.loads(row[3]) for row in rows], [row[7] for row in rows]
+            matching = match_facts(filters, make_fact_rows(facts_of), to_seconds(times_ns))
             rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
         for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in rows:
             if (known := videos.get(video_id)) is not None:
