@@ -282,6 +282,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "calibrate_judge",
     "check_index",
     "choose_ranker",
+    "classify",
     "count_videos",
     "describe_segments",
     "embeddings",

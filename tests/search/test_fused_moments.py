@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
@@ -253,6 +253,7 @@ TEXTS = st.lists(st.tuples(TIME, TIME, st.floats(-9, 9)).map(lambda row: (*sorte
 
 
 @given(TEXTS, TEXTS, st.sampled_from([ONE, TOGETHER, THEN]), st.booleans(), st.integers(1, 4))
+@example(first=[(0.0, 10.0, -5.0)], second=[], steps=ONE, seen=True, k=2)
 def test_spans_are_ordered_within_the_video_and_do_not_overlap(
     first: Sequence[Text], second: Sequence[Text], steps: Steps, seen: bool, k: int
 ) -> None:

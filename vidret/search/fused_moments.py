@@ -7,6 +7,7 @@ are placed by :mod:`vidret.search.placed_moments`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -65,11 +66,14 @@ def find_fused_spans(
     scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, weak: bool, snap: bool
 ) -> list[FusedSpan]:
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
-    spans = find_clause_spans(
-        scores, 0, k=max(k, 5), expects_words=expects_words, overlapping=overlapping, weak=weak, snap=snap
-    )
-    spans = _join_channels(sorted(spans, key=lambda span: -span.score), _find_breaks(scores))
-    return (spans if overlapping else drop_overlapping_spans(spans))[:k]
+    find = partial(find_clause_spans, scores, 0, k=max(k, 5), expects_words=expects_words, weak=weak, snap=snap)
+    best_first = sorted(find(overlapping=False), key=lambda span: -span.score)
+    spans = _join_channels(best_first, _find_breaks(scores))
+    if not overlapping:
+        return drop_overlapping_spans(spans)[:k]
+    known = {(span.start, span.end) for span in spans}
+    more = [span for span in find(overlapping=True) if (span.start, span.end) not in known]
+    return sorted([*spans, *more], key=lambda span: -span.score)[:k]
 
 
 def find_clause_spans(
