@@ -632,7 +632,7 @@ class Engine(VideoLibrary):
             llm: The endpoint that gets the frames, words and times of these moments; only a ``RemoteEngine`` can do
                 without, and then asks the server, which may have one.
             videos: Paths or ids of the videos to look in; none for all.
-            options: How much is retrieved.
+            options: How much is retrieved; None for the defaults of ``ContextOptions``.
 
         Raises:
             VidretError: The question is invalid, a video is not in the index, or there is no endpoint.

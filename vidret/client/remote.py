@@ -98,7 +98,7 @@ class RemoteEngine(VideoLibrary):
         llm: ChatEndpoint | None = None,
         *,
         videos: Sequence[VideoName] = (),
-        options: ContextOptions = DEFAULT_CONTEXT,
+        options: ContextOptions | None = None,
     ) -> CitedAnswer:
         """Answer a question from moments that a search finds, by a language model that cites them.
 
@@ -106,12 +106,13 @@ class RemoteEngine(VideoLibrary):
             question: As in ``Engine.ask``.
             llm: The endpoint to ask from here; None for the one that the server was started with.
             videos: As in ``Engine.ask``.
-            options: How much is retrieved.
+            options: How much is retrieved; None for the defaults of ``ContextOptions``.
 
         Raises:
             RemoteError: As in ``locate``; or the server was started without an endpoint, or its endpoint failed.
             EndpointError: The given endpoint does not answer.
         """
+        options = options or DEFAULT_CONTEXT
         if llm is not None:
             plan = plan_with_model(question, llm) if options.llm_queries else None
             context = gather_context(self, question, videos, options, plan=plan, draw=self._draw_frame)
