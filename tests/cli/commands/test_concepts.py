@@ -72,7 +72,7 @@ def test_wrong_examples_are_refused(run: Runner, index: Path, films: Path, tmp_p
         empty: "empty: must hold an image or a video, got none",
         bad: "bad.json: cannot be read as a list of moments: each must be an object with path, start and end",
         tmp_path / "no.jpg": "no.jpg: cannot be read as an image",
-        films / "bad.mp4": "bad.mp4: must be an image or a video of the index: image must be a complete image file",
+        films / "bad.mp4": "bad.mp4: must be an image or a video of the index: index this video first",
     }
     for path, message in cases.items():
         run.check_refusal(("teach", "mascot", "--yes", path, "--index", index), 1, message)

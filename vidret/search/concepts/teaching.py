@@ -25,6 +25,7 @@ from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
 from vidret.video.images import read_image_at
+from vidret.video.scan import VIDEO_SUFFIXES
 
 HALF_FRAME_S = 0.5  # half the distance of two frames: how far outside a stretch a frame may lie
 
@@ -166,7 +167,9 @@ def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
     try:
         image = read_image_at(example.path)
     except DecodeError as error:
-        raise VidretError(f"{example.path}: must be an image or a video of the index: {error.reason}") from error
+        is_video = Path(example.path).suffix.lower() in VIDEO_SUFFIXES
+        reason = "index this video first" if is_video else error.reason
+        raise VidretError(f"{example.path}: must be an image or a video of the index: {reason}") from error
     return _scale(encode_image(image, encoder).sentence)
 
 
