@@ -127,9 +127,7 @@ def _expand_url(url: str, folders: dict[str, None], exclude: Sequence[str], junk
     if files == [url]:
         yield url
         return
-    wildcard = urls.find_wildcard(url)
-    root = url if wildcard is None else url[: wildcard.start()].rpartition("/")[0]
-    files = list(_select(files, root, exclude, junk))
+    files = list(_select(files, urls.find_root(url), exclude, junk))
     if files and all(is_below(file, url) for file in files):
         folders[url] = None
     yield from files

@@ -113,10 +113,9 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
     check_url(url)
     store, path = open_store(url)
     store.invalidate_cache()
-    wildcard = find_wildcard(url)
-    root = url
-    if wildcard is not None:
-        root = url[: wildcard.start()].rpartition("/")[0] + "/"
+    root = find_root(url)
+    has_wildcard = root != url
+    if has_wildcard:
         matches = call_store(url, lambda: store.glob(path, detail=True), LISTING_TIMEOUT_S)
         lists = [
             _list_folder(url, store, name) if info["type"] == "directory" else [name] for name, info in matches.items()
@@ -131,12 +130,18 @@ def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
         names = _list_folder(url, store, path)
     root_path = open_store(root)[1]
     videos = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
-    if wildcard is not None and not videos:
+    if has_wildcard and not videos:
         raise VidretError(f"{strip_query(url)}: no file matches this URL")
     yield from (join(root, root_path, name) for name in videos if not name.rpartition("/")[2].startswith("._"))
 
 
-def find_wildcard(url: str) -> re.Match[str] | None:
+def find_root(url: str) -> str:
+    """Return the folder of the first wildcard of a URL, with a slash at its end; a URL without one as it is."""
+    wildcard = _find_wildcard(url)
+    return url if wildcard is None else url[: wildcard.start()].rpartition("/")[0] + "/"
+
+
+def _find_wildcard(url: str) -> re.Match[str] | None:
     """Return the first wildcard of a URL: after the host, and on the web before the query string."""
     start = url.index("://") + 3
     start = max(start, url.find("/", start))
