@@ -1,5 +1,11 @@
 """What files say of how they were filmed, and filters that tell them apart."""
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from vidret.store.catalog.facts import CAMERA_BYTES, FACT_ROW, NUMBERS
 from vidret.types import Filters
 
 # By content: filmed in Munich, 1.2 km from there, and on both sides of the date line; others say less or nothing.
@@ -24,3 +30,19 @@ FACT_FILTERS = [
     *(Filters(sound=wanted) for wanted in (False, True)),
     *(Filters(hdr=wanted) for wanted in (False, True)),
 ]
+
+
+def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
+    """Return the facts of videos as ``FACT_ROW``, as SQL reads them."""
+    rows = np.zeros(len(known), FACT_ROW)
+    for row, facts in zip(rows, known, strict=True):
+        for name in NUMBERS:
+            value = facts.get(name)
+            row[name] = value if isinstance(value, int | float) else np.nan
+        row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
+        try:
+            filmed = datetime.fromisoformat(str(facts.get("filmed", "")))
+            row["filmed_s"] = filmed.replace(tzinfo=filmed.tzinfo or UTC).timestamp()
+        except ValueError:
+            row["filmed_s"] = np.nan
+    return rows

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import VidretError
-from vidret.store.catalog.facts import FACT_NAMES, has_fact_filters, make_fact_rows, match_facts
+from vidret.store.catalog.facts import FACT_NAMES, has_fact_filters, match_facts
 from vidret.store.snapshots.latest import read_video_rows
 from vidret.types import ALL_VIDEOS, Filters
 
 from .. import naive
-from ..recorded import FACT_FILTERS, FACTS
+from ..recorded import FACT_FILTERS, FACTS, make_fact_rows
 from ..samples import create, embedding
 
 

@@ -1,8 +1,7 @@
 """Filters by the facts of a video: when and where it was filmed, with what, and of which kind it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -41,19 +40,11 @@ def has_fact_filters(filters: Filters) -> bool:
     return replace(filters, **dict.fromkeys(COMMON)) != ALL_VIDEOS
 
 
-def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
-    """Return the facts of videos as ``FACT_ROW``, as SQL reads them."""
-    rows = np.zeros(len(known), FACT_ROW)
-    for row, facts in zip(rows, known, strict=True):
-        for name in NUMBERS:
-            value = facts.get(name)
-            row[name] = value if isinstance(value, int | float) else np.nan
-        row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
-        try:
-            filmed = datetime.fromisoformat(str(facts.get("filmed", "")))
-            row["filmed_s"] = filmed.replace(tzinfo=filmed.tzinfo or UTC).timestamp()
-        except ValueError:
-            row["filmed_s"] = np.nan
+def stack_facts(values: Sequence[Sequence[object]]) -> np.ndarray:
+    """Return rows of ``FACT_VALUES`` as ``FACT_ROW``, with NaN for NULL."""
+    rows = np.zeros(len(values), FACT_ROW)
+    for name, column in zip(FACT_NAMES, zip(*values, strict=True), strict=False):  # no column of no rows
+        rows[name] = np.array(column, FACT_ROW[name])
     return rows
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidret.errors import StoreError
-from vidret.store.catalog.facts import has_fact_filters, make_fact_rows, match_facts, to_seconds
+from vidret.store.catalog.facts import FACT_VALUES, has_fact_filters, match_facts, stack_facts, to_seconds
 from vidret.store.catalog.tables import (
     COLUMNS,
     IN_IDS,
@@ -109,13 +109,15 @@ class Videos:
             values.append(ids_to_json(ids))
         videos: dict[int, StoredVideo] = {}
         intact = f"{INTACT['files']} AND {INTACT['videos']}"
-        sql = f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path"
-        rows = list(self._tables.drop_damaged("files", self._database.rows(sql, *values)))
-        if has_fact_filters(filters):
-            facts_of, times_ns = [json.loads(row[3]) for row in rows], [row[7] for row in rows]
-            matching = match_facts(filters, make_fact_rows(facts_of), to_seconds(times_ns))
+        asks_facts = has_fact_filters(filters)
+        facts_asked = f"{FACT_VALUES}, " if asks_facts else ""
+        sql = f"SELECT {columns}, {facts_asked}{intact} {MATCHING} {one} ORDER BY path"
+        rows = self._tables.drop_damaged("files", self._database.rows(sql, *values))
+        if asks_facts:
+            known_facts = stack_facts([row[8:-1] for row in rows])
+            matching = match_facts(filters, known_facts, to_seconds([row[7] for row in rows]))
             rows = [row for row, matches in zip(rows, matching.tolist(), strict=True) if matches]
-        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in rows:
+        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, *_ in rows:
             if (known := videos.get(video_id)) is not None:
                 videos[video_id] = replace(known, paths=(*known.paths, os.fsdecode(path)))
                 continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.facts import FACT_NAMES, FACT_ROW, FACT_VALUES
+from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
@@ -405,9 +405,10 @@ def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.n
     where, values = ("", ()) if ids is None else (f" WHERE id IN {IN_IDS}", (ids_to_json(ids),))
     found = database.rows(f"SELECT {VIDEO_VALUES}, {FACT_VALUES}, {FINGERPRINT} FROM videos{where}", *values)
     rows, columns = np.zeros(len(found), VIDEO_ROW), list(zip(*found, strict=True))
-    own = [rows[name] for name in VIDEO if name != "facts"] + [rows["facts"][name] for name in FACT_NAMES]
-    for target, column in zip(own, columns[:-1], strict=False):
-        target[:] = np.array(column, target.dtype)  # NaN for NULL
+    own = [name for name in VIDEO if name != "facts"]
+    for name, column in zip(own, columns, strict=False):
+        rows[name] = column
+    rows["facts"] = stack_facts([row[len(own) : -1] for row in found])
     return rows, list(columns[-1]) if found else []
 
 
