@@ -110,9 +110,12 @@ def list_items(engine: Engine, split: Split, gallery: Gallery, *, num_hints: int
     """
     contents, videos = find_contents(engine, gallery), {video.id: video for video in engine.videos()}
     rows: list[tuple[str, str, str | None, tuple[Times, ...]]] = [
-        *((each.id, each.text, each.video, _list_span(each.start, each.end)) for each in split.captions),
-        *((each.id, each.text, each.video, each.spans) for each in split.queries),
-        *((each.id, each.text, each.video, each.spans) for each in split.corpus_queries),
+        *(
+            (caption.id, caption.text, caption.video, _list_span(caption.start, caption.end))
+            for caption in split.captions
+        ),
+        *((query.id, query.text, query.video, query.spans) for query in split.queries),
+        *((query.id, query.text, query.video, query.spans) for query in split.corpus_queries),
     ]
     items = []
     for item_id, text, video, spans in rows:
@@ -223,7 +226,7 @@ def search_item(
         spent_s += len(shown) * LOOK_S + JUDGE_S
         others = [(float(value), index) for index, value in enumerate(alike) if not item.is_shown_by(shown[index])]
         if others:
-            best = shown[max(others, key=lambda each: each[0])[1]]
+            best = shown[max(others, key=lambda other: other[0])[1]]
             like.append((best.video, best.time))
         seen += [(hit.video, hit.time) for hit in shown if not item.is_shown_by(hit)]
     return Outcome(text_rank=text_rank, ranks=tuple(ranks), found=found, found_s=found_s, num_wrong=num_wrong)
@@ -243,7 +246,7 @@ def summarise_bands(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[st
     """Return a row for all scenes, and one for each band of their ranks by text only."""
     rows = []
     for band, (low, high) in BANDS.items():
-        own = [each for each in outcomes if low <= each.text_rank <= high or band == "all"]
+        own = [outcome for outcome in outcomes if low <= outcome.text_rank <= high or band == "all"]
         if not own:
             continue
         num_rounds = len(own[0].ranks) - 1
@@ -252,14 +255,14 @@ def summarise_bands(outcomes: Sequence[Outcome], num_shown: int) -> list[dict[st
             {
                 "band": band,
                 "num_tasks": len(own),
-                "text_rank": float(np.median([each.text_rank for each in own])),
-                "ranks": [float(np.median([each.ranks[step] for each in own])) for step in range(num_rounds + 1)],
+                "text_rank": float(np.median([outcome.text_rank for outcome in own])),
+                "ranks": [float(np.median([outcome.ranks[step] for outcome in own])) for step in range(num_rounds + 1)],
                 "found": [
-                    100 * float(np.mean([each.found is not None and each.found <= step for each in own]))
+                    100 * float(np.mean([outcome.found is not None and outcome.found <= step for outcome in own]))
                     for step in range(num_rounds + 1)
                 ],
-                "paging": 100 * float(np.mean([each.text_rank <= looked_at for each in own])),
-                "points": float(np.mean([each.points for each in own])),
+                "paging": 100 * float(np.mean([outcome.text_rank <= looked_at for outcome in own])),
+                "points": float(np.mean([outcome.points for outcome in own])),
             }
         )
     return rows

@@ -73,7 +73,7 @@ class Feedback:
         if not len(self.liked):
             unliked = vectors @ self.unliked.T
             reference = np.full(len(vectors), self.typical, np.float32)
-            choices = [rate_choice(reference, each[:, None], self.temperature) for each in unliked.T]
+            choices = [rate_choice(reference, other[:, None], self.temperature) for other in unliked.T]
         else:
             others = vectors @ np.concatenate([self.unliked, self.seen]).T
             choices = [rate_choice(vectors @ liked, others, self.temperature) for liked in self.liked]
@@ -146,15 +146,16 @@ class SegmentSpace:
         if not free or "picture" not in query.sources:
             return []
         scale = pictures.find_scale(FrameRanker())
-        texts = np.stack([each.positive.sentence for each in free])
+        texts = np.stack([clause.positive.sentence for clause in free])
         asked = np.concatenate([texts, scale.slope * texts + feedback.direction, feedback.liked]).astype(np.float32)
         num_nearest = min(max(NUM_RATED // len(asked), query.depth), self._store.max_k or len(self._store))
         _, nearest = self._store.search(asked, max(num_nearest, 1), query.options.filters, excluded=query.excluded)
         ids, vectors = self.read(nearest[nearest >= 0])
-        own = [scale.rate(vectors @ each.positive.sentence + each.positive.offset) for each in free]
+        own = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
         evidence = np.max(own, axis=0) + feedback.rate(vectors)
         best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
-        middles = [(each.video, (each.start + each.end) / 2) for each in self._store.segments.intact(best).values()]
+        segments = self._store.segments.intact(best).values()
+        middles = [(segment.video, (segment.start + segment.end) / 2) for segment in segments]
         return [(video_id, time_s, time_s) for video_id, time_s in middles]
 
     def find_at(self, video_id: int, time_s: float) -> int | None:

@@ -12,7 +12,15 @@ from vidret.align.packing import pack_video, stack_rows, unpack_videos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_temporal import pool_frames
-from vidret.channels.picture.ranking import MEAN, FrameRanker, FrameRows, Levels, Packed
+from vidret.channels.picture.ranking import (
+    MEAN,
+    UCOFIA_WEIGHTS,
+    UNTRAINED_TEMPERATURE,
+    FrameRanker,
+    FrameRows,
+    Levels,
+    Packed,
+)
 from vidret.devices import CPU
 from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
@@ -39,7 +47,7 @@ class UcofiaRanker:
     Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
     """
 
-    weights: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
+    weights = UCOFIA_WEIGHTS
     wants_tokens = True
 
     def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8", device: str = CPU) -> None:
@@ -47,8 +55,8 @@ class UcofiaRanker:
         self.name, self._dtype, self._device = name, getattr(torch, tokens), device
         self._aligner = aligner.to(device).eval()
         self.fingerprint = _digest(aligner)
-        # Trained: one unit of its logits, as published. Training-free: measured, since cosines spread wider.
-        self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else 0.05
+        # Trained: one unit of its logits, as published.
+        self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else UNTRAINED_TEMPERATURE
 
     @torch.no_grad()
     def pack(self, embedding: SegmentEmbedding) -> bytes:

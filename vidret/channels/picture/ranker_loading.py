@@ -1,6 +1,6 @@
 """Rankers by their names: the default of an encoder, the training-free ones, and those of trained aligners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +8,18 @@ import numpy as np
 from safetensors import SafetensorError
 
 from vidret.align.ucofia_query import score_queries
-from vidret.channels.picture.ranking import AUTO, MEAN, NONE, FrameRanker, FrameRows, Levels, Packed, Ranker
+from vidret.channels.picture.ranking import (
+    AUTO,
+    MEAN,
+    NONE,
+    UCOFIA_WEIGHTS,
+    UNTRAINED_TEMPERATURE,
+    FrameRanker,
+    FrameRows,
+    Levels,
+    Packed,
+    Ranker,
+)
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.encode.names import STARTER, parse_model_name
@@ -30,8 +41,7 @@ class QueryUcofia:
     """
 
     name, fingerprint = UCOFIA, UNTRAINED_UCOFIA
-    weights: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
-    temperature = 0.05
+    weights, temperature = UCOFIA_WEIGHTS, UNTRAINED_TEMPERATURE
     wants_tokens = True
 
     def __init__(self, *, tokens: str, device: str, apart: bool) -> None:

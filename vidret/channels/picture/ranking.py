@@ -12,6 +12,8 @@ from vidret.types import SegmentEmbedding, TextEmbedding
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
+UCOFIA_WEIGHTS: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
+UNTRAINED_TEMPERATURE = 0.05  # measured: cosines spread wider than trained logits
 
 
 Packed = Sequence[bytes | memoryview]
