@@ -11,7 +11,7 @@ import numpy as np
 from einops import rearrange
 
 from vidret.encode.encoder import Encoder
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, Picture, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 from vidret.video.sampling import cut_segments
@@ -34,6 +34,11 @@ def write_film(path: Path, *scenes: tuple[str, float], salt: int = 0) -> Path:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def paint(colour: str) -> Picture:
+    """Return an image of one colour."""
+    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
 
 
 class ColourEncoder:

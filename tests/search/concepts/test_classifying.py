@@ -1,18 +1,17 @@
 """Tags: the classes of all videos from a few examples, and the concepts that they are kept as."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.fakes import ColourEncoder, paint, write_film
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.concepts.classifying import average_segments, classify_videos
 from vidret.search.concepts.storage import load_concept
 from vidret.store.store import Store
-from vidret.types import Concept, ConceptExample, ExampleLike, Picture
+from vidret.types import Concept, ConceptExample, ExampleLike
 
 FILMS = ("red", "green", "blue", "yellow", "white", "black")
 
@@ -24,17 +23,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_film(folder / "films" / f"{name}.mp4", (name, 3))
     write_film(folder / "films" / "both.mp4", ("blue", 14), ("red", 4))
     return folder / "films"
-
-
-@pytest.fixture
-def engine(films: Path, tmp_path: Path) -> Iterator[Engine]:
-    with Engine(tmp_path / "index", ColourEncoder()) as engine:
-        engine.index([films], shots=False)
-        yield engine
-
-
-def paint(colour: str) -> Picture:
-    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
 
 
 def test_every_video_gets_the_class_that_its_examples_show(engine: Engine, films: Path) -> None:

@@ -1,6 +1,5 @@
 """Taught concepts: the direction against loops, the weight of examples, storage, and searches by them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.fakes import ColourEncoder, paint, write_film
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.search.concepts.composing import SHRINKAGE, Composer, VectorSample
 from vidret.search.concepts.storage import choose_share, find_direction, load_concept
 from vidret.store.store import Store
-from vidret.types import ComposedQuery, ConceptExample, Hit, Moment, Picture
+from vidret.types import ComposedQuery, ConceptExample, Hit, Moment
 
 NONE = np.empty((0, 3))
 
@@ -85,17 +84,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_film(folder / "films" / f"{name}.mp4", (name, 3))
     write_film(folder / "films" / "both.mp4", ("blue", 4), ("red", 4))
     return folder / "films"
-
-
-@pytest.fixture
-def engine(films: Path, tmp_path: Path) -> Iterator[Engine]:
-    with Engine(tmp_path / "index", ColourEncoder()) as engine:
-        engine.index([films], shots=False)
-        yield engine
-
-
-def paint(colour: str) -> Picture:
-    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
 
 
 def names(hits: list[Hit]) -> list[str]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.fakes import COLOURS
+from tests.fakes import paint
 from tests.index_server import run_app
 from tests.serve.conftest import find_id
 from vidret.client import RemoteEngine, RemoteError
@@ -19,10 +18,6 @@ from vidret.engine import Engine
 from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Picture, Query
-
-
-def paint(colour: str) -> Picture:
-    return np.full((40, 40, 3), COLOURS[colour], np.uint8)
 
 
 def encode(picture: Picture) -> str:
