@@ -27,6 +27,7 @@ FILES = (
     "watches.tmp",
     "catalog.sqlite",
     "catalog.sqlite-wal",
+    "identities.sqlite",
     "features/video.f16",
     "features/tokens.bin",
     "vectors/unfinished",

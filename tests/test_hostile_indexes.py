@@ -16,6 +16,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.watches import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
+from vidret.store.identities.upkeep import find_damaged_identities
 from vidret.store.store import Store
 from vidret.store.watch_list import Watch, change_watches
 
@@ -49,6 +50,7 @@ def check(index: Path, _films: Path) -> None:
         store.info()
         print_damage(store, repair=False)
     print_damaged_words(index, repair=False)
+    find_damaged_identities(index, repair=False)
 
 
 def repair(index: Path, _films: Path) -> None:
@@ -56,6 +58,7 @@ def repair(index: Path, _films: Path) -> None:
     with Store.open(index, write=True) as store:
         print_damage(store, repair=True)
     print_damaged_words(index, repair=True)
+    find_damaged_identities(index, repair=True)
 
 
 def keep_thumbnails(index: Path, _films: Path) -> None:

@@ -19,6 +19,7 @@ from vidret.channels.picture.calibration import is_automatic
 from vidret.errors import StoreError
 from vidret.index.copying import ContentCopier, TextMerge, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
+from vidret.store.identities.upkeep import copy_identities
 from vidret.store.records import (
     CALIBRATION,
     HEAD,
@@ -163,6 +164,7 @@ class MergeReport:
         texts: Number of copied timed texts.
         concepts: Number of copied taught concepts.
         watches: Number of copied watches.
+        identities: Number of copied tracks of faces and voices.
         damaged: Paths whose content could not be copied completely, with reasons.
         disagreed: Paths about which indexes disagree, with the index that is believed.
         notes: Other differences between the merged index and its sources.
@@ -180,6 +182,7 @@ class MergeReport:
     texts: int = 0
     concepts: int = 0
     watches: int = 0
+    identities: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
     disagreed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -281,6 +284,7 @@ class Merge:
         }.items():
             self._counts[name] = num_copied
             self._notes += notes
+        self._counts["identities"] = copy_identities(self.target.path, [own.path for own in self.sources], wanted)
 
     def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
         """Return the report of the merge."""

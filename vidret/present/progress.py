@@ -256,8 +256,13 @@ def print_import_summary(report: "ImportReport", index: Path) -> None:
 
 
 def _describe_kept(report: "MergeReport") -> str:
-    """Return the numbers of copied texts, concepts and watches, as far as there are any."""
-    numbers = {"texts": report.texts, "concepts": report.concepts, "watches": report.watches}
+    """Return the numbers of copied texts, concepts, watches and tracks of identities, as far as there are any."""
+    numbers = {
+        "texts": report.texts,
+        "concepts": report.concepts,
+        "watches": report.watches,
+        "tracks of faces and voices": report.identities,
+    }
     return "".join(f", {number} {name}" for name, number in numbers.items() if number)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from vidret.language.judging import JudgedHit
     from vidret.search.query.grammar import Interpretation
+    from vidret.store.identities.upkeep import IdentityCounts
     from vidret.store.lookup import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.texts.store import TextCounts
@@ -184,10 +185,16 @@ def mark_words(evidence: "Evidence") -> str:
     return f"... {line}" if start else line
 
 
-def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "MomentCounts | None" = None) -> None:
+def show_info(
+    info: "StoreInfo",
+    words: "Sequence[TextCounts]" = (),
+    moments: "MomentCounts | None" = None,
+    identities: "Sequence[IdentityCounts]" = (),
+) -> None:
     """Print the contents of an index as numbers.
 
-    ``words`` are the counts of its timed texts by source, ``moments`` those of what grounding heads need.
+    ``words`` are the counts of its timed texts by source, ``moments`` those of what grounding heads need, and
+    ``identities`` those of faces and voices.
     """
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     rows = [
@@ -203,6 +210,7 @@ def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "M
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
         *([("moments", describe_moments(moments))] if moments is not None and moments.videos else []),
         *[(word.source, f"{word.texts} texts, of {word.tracks} videos; {word.complete} complete") for word in words],
+        *[(f"{own.kind}s", f"{own.tracks}, of {own.persons} persons, in {own.videos} videos") for own in identities],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)

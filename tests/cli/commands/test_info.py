@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.cli.runner import Runner
 from tests.indexed_texts import add_words, find_content
+from tests.made_identities import FACES, make_tracks
+from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
@@ -126,3 +128,20 @@ def test_lost_words_are_found(run: Runner, index: Path, films: Path) -> None:
     assert run("info", "--index", index, "--check")[0] == 0
     assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
     assert "one red apple" in run("transcript", "red.mp4", "--index", index)[1]
+
+
+def test_info_counts_identities_and_repairs_them(run: Runner, index: Path) -> None:
+    assert "persons" not in run("info", "--index", index)[1]
+    assert "identities" not in json.loads(run("info", "--index", index, "--json")[1])
+    with IdentityStore.create(index) as identities:
+        identities.write_tracks("a", FACES, make_tracks([0, 1]))
+    assert "faces 2, of 0 persons, in 1 videos" in " ".join(run("info", "--index", index)[1].split())
+    counts = {"kind": "face", "videos": 1, "tracks": 2, "persons": 0}
+    assert json.loads(run("info", "--index", index, "--json")[1])["identities"] == [counts]
+    assert run("info", "--index", index, "--check")[0] == 0
+    (index / FILE).write_bytes(b"no database" * 1000)
+    code, out, _ = run("info", "--index", index, "--check")
+    assert code == 1
+    assert FILE in out
+    assert run("info", "--index", index, "--repair")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0

@@ -82,6 +82,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
+    from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.lookup import count_moments
     from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
@@ -112,10 +113,10 @@ def info_command(
         if check or repair:
             is_damaged = print_damage(store, repair=repair)
             is_damaged |= print_damaged_words(index, repair=repair)
-            for lost in (find_lost_texts(store, repair=repair), find_damaged_watches(index, repair=repair)):
-                if lost:
-                    print(sanitize(lost))
-                    is_damaged = True
+            lost = (find_lost_texts(store, repair=repair), find_damaged_watches(index, repair=repair))
+            for reason in filter(None, (*lost, *find_damaged_identities(index, repair=repair))):
+                print(sanitize(reason))
+                is_damaged = True
             raise typer.Exit(1 if is_damaged and not repair else 0)
         facts, moments = store.info(), count_moments(store)
     print_facts(facts, index, moments, as_json=as_json)
@@ -123,15 +124,18 @@ def info_command(
 
 def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
     """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
+    from vidret.store.identities.upkeep import count_identities
     from vidret.store.texts.upkeep import count_texts
 
-    words = count_texts(index)
+    words, identities = count_texts(index), count_identities(index)
     if not as_json:
-        show_info(facts, words, moments)
+        show_info(facts, words, moments, identities)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     if words:
         row["words"] = [dataclasses.asdict(counts) for counts in words]
+    if identities:
+        row["identities"] = [dataclasses.asdict(counts) for counts in identities]
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     print(json.dumps(row, indent=2))

@@ -1,0 +1,254 @@
+"""Tracks of an index: written, read, replaced, pruned, copied; damaged and hostile files."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.made_identities import FACES, OTHER_FACES, VOICES, make_track, make_tracks, make_voice
+from vidret.errors import StoreError
+from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.tracks import Track, match_tracks
+from vidret.store.identities.upkeep import (
+    copy_identities,
+    count_identities,
+    find_damaged_identities,
+    prune_identities,
+)
+
+
+@pytest.fixture
+def identities(tmp_path: Path) -> Iterator[IdentityStore]:
+    with IdentityStore.create(tmp_path) as opened:
+        yield opened
+
+
+def assign(store: IdentityStore, track: int, name: str = "", *, by_user: bool = False) -> int:
+    """Assign a track to a new person, and return the person."""
+    with store.change():
+        store.database.run("INSERT INTO persons (name) VALUES (?)", name)
+        person = int(store.database.value("SELECT max(id) FROM persons"))
+        store.database.run("INSERT INTO assignments VALUES (?, ?, ?, 0)", int(track), person, by_user)
+    return person
+
+
+def read_all_bytes(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_what_is_written_is_read(identities: IdentityStore) -> None:
+    given = [make_track(0, 1.5, 4.0), make_track(1, 2.0, 9.0)]
+    ids = identities.write_tracks("film", FACES, given)
+    voice = identities.write_tracks("film", VOICES, [make_voice(0, 0.0, 3.0)])
+    read = identities.tracks("film", "face")
+    assert list(read) == ids
+    for one, other in zip(given, read.values(), strict=True):
+        assert (one.start_s, one.end_s, one.quality, one.thumbnail) == (
+            other.start_s, other.end_s, other.quality, other.thumbnail,
+        )  # fmt: skip
+        np.testing.assert_array_equal(one.vector, other.vector)
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+    columns = identities.columns(kind="face")
+    assert columns.ids.tolist() == ids
+    assert columns.contents.tolist() == ["film", "film"]
+    assert columns.starts.tolist() == [1.5, 2.0]
+    assert columns.persons.tolist() == [0, 0]
+    np.testing.assert_array_equal(identities.vectors(ids[::-1]), np.stack([track.vector for track in given[::-1]]))
+    assert identities.columns(model=VOICES.digest).ids.tolist() == voice
+    assert identities.thumbnail(ids[0]) == given[0].thumbnail
+    assert identities.models() == [FACES, VOICES]
+
+
+def test_a_video_without_a_track_is_read_too(identities: IdentityStore) -> None:
+    assert not identities.is_read("film", FACES)
+    identities.write_tracks("film", FACES, [])
+    assert identities.is_read("film", FACES)
+    assert not identities.is_read("film", OTHER_FACES)
+    assert not identities.is_read("film", VOICES)
+    assert len(identities.columns().ids) == 0
+
+
+def test_writing_again_replaces_the_tracks_and_keeps_their_persons(identities: IdentityStore) -> None:
+    old = identities.write_tracks("film", FACES, [make_track(0, 0, 10), make_track(1, 0, 10), make_track(0, 20, 30)])
+    voice = identities.write_tracks("film", VOICES, [make_voice(0, 0, 10)])
+    mum, unnamed = assign(identities, old[0], "mum", by_user=True), assign(identities, old[2])
+    for _ in range(2):
+        new = identities.write_tracks("film", OTHER_FACES, [make_track(1, 0, 10), make_track(0, 1, 10)])
+        columns = identities.columns(kind="face")
+        assert columns.ids.tolist() == new
+        assert columns.persons.tolist() == [0, mum]
+        assert columns.by_user.tolist() == [False, True]
+    assert identities.columns(kind="voice").ids.tolist() == voice
+    assert identities.models() == [OTHER_FACES, VOICES]
+    assert identities.database.value("SELECT count(*) FROM persons WHERE id = ?", unnamed) == 0
+    assert set(new).isdisjoint(old)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start_s": -1.0},
+        {"start_s": 5.0},
+        {"end_s": np.inf},
+        {"quality": np.nan},
+        {"vector": np.full(4, np.nan, np.float32)},
+        {"vector": np.zeros(0, np.float32)},
+        {"boxes": np.zeros((2, 4), np.float32)},
+    ],
+)
+@pytest.mark.wrong_shapes
+def test_an_invalid_track_is_refused_and_nothing_is_written(identities: IdentityStore, changes: dict) -> None:
+    with pytest.raises(StoreError, match="must"):
+        identities.write_tracks("film", FACES, [make_track(0, 0, 1), replace(make_track(1, 0, 4), **changes)])
+    assert not identities.is_read("film", FACES)
+
+
+def test_a_voice_has_no_picture(identities: IdentityStore) -> None:
+    with pytest.raises(StoreError, match="must"):
+        identities.write_tracks("film", VOICES, [make_track(0, 0, 1)])
+
+
+def test_tracks_are_matched_by_time_and_place() -> None:
+    old = [make_track(0, 0, 10), make_track(1, 0, 10), make_track(0, 20, 22)]
+    new = [make_track(1, 1, 9), make_track(0, 0, 9), make_track(2, 0, 10), make_track(0, 21.5, 26)]
+    assert match_tracks(old, new) == {0: 1, 1: 0}
+    assert match_tracks([make_voice(0, 0, 4)], [make_voice(1, 0, 4)]) == {0: 0}
+    assert match_tracks([], new) == {}
+
+
+def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
+    gone, kept = make_track(0, 0, 2), make_track(1, 0, 2)
+    with IdentityStore.create(tmp_path) as identities:
+        identities.write_tracks("gone", FACES, [gone])
+        identities.write_tracks("kept", FACES, [kept])
+        assign(identities, identities.columns().ids[0], "Aunt Ermintrude")
+    prune_identities(tmp_path, ["gone", "kept"])
+    assert gone.vector.tobytes() in read_all_bytes(tmp_path)
+    with IdentityStore.open(tmp_path):  # an idle reader must not keep the log
+        prune_identities(tmp_path, ["kept"])
+        content = read_all_bytes(tmp_path)
+    assert gone.thumbnail is not None
+    for piece in (gone.vector.tobytes(), gone.thumbnail, b"Aunt Ermintrude", b"gone"):
+        assert piece not in content
+    assert kept.vector.tobytes() in content
+    with IdentityStore.open(tmp_path) as identities:
+        assert identities.columns().contents.tolist() == ["kept"]
+        assert not identities.is_read("gone", FACES)
+
+
+def test_an_index_without_identities_gets_no_file(tmp_path: Path) -> None:
+    prune_identities(tmp_path, [])
+    assert count_identities(tmp_path) == find_damaged_identities(tmp_path, repair=True) == []
+    assert copy_identities(tmp_path, [tmp_path], {"a"}) == 0
+    with pytest.raises(StoreError, match="no people"):
+        IdentityStore.open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counts(identities: IdentityStore, tmp_path: Path) -> None:
+    ids = identities.write_tracks("a", FACES, make_tracks([0, 1, 0]))
+    identities.write_tracks("b", FACES, [])
+    identities.write_tracks("b", VOICES, [make_voice(0, 0, 2)])
+    assign(identities, ids[0])
+    counts = [(each.kind, each.videos, each.tracks, each.persons) for each in count_identities(tmp_path)]
+    assert counts == [("face", 2, 3, 1), ("voice", 1, 1, 0)]
+
+
+def test_copies_keep_named_persons_and_add_nothing_twice(tmp_path: Path) -> None:
+    for name, contents in (("one", "ab"), ("two", "bcd")):
+        with IdentityStore.create(make_folder(tmp_path / name)) as source:
+            for content in contents:
+                source.write_tracks(content, FACES, make_tracks([0, 1]))
+            ids = source.columns().ids.tolist()
+            mum = assign(source, ids[0], "Mum" if name == "one" else "mum", by_user=True)
+            assign(source, ids[1])
+            source.database.run("INSERT INTO rejections VALUES (?, ?)", ids[3], mum)
+    target, sources = make_folder(tmp_path / "out"), [tmp_path / "one", tmp_path / "two"]
+    assert copy_identities(target, sources, {"a", "b", "c"}) == 6
+    assert copy_identities(target, sources, {"a", "b", "c"}) == 0
+    with IdentityStore.open(target) as copied:
+        columns = copied.columns()
+        assert columns.contents.tolist() == ["a", "a", "b", "b", "c", "c"]
+        assert columns.persons.tolist() == [1, 0, 0, 0, 0, 0]  # the track of mum in two is of b, which one has
+        assert copied.database.rows("SELECT id, name FROM persons") == [(1, "Mum")]
+        assert copied.database.rows("SELECT track, person FROM rejections") == [(4, 1)]
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_damaged_track_is_left_out_and_its_video_is_read_again(tmp_path: Path) -> None:
+    with IdentityStore.create(tmp_path) as identities:
+        ids = identities.write_tracks("a", FACES, make_tracks([0, 1]))
+        identities.write_tracks("b", FACES, make_tracks([0]))
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        connection.execute("UPDATE tracks SET end_s = 7 WHERE id = ?", (ids[0],))
+    assert len(find_damaged_identities(tmp_path, repair=False)) == 1
+    with IdentityStore.open(tmp_path) as identities:
+        assert len(identities.columns().ids) == 2
+    assert len(find_damaged_identities(tmp_path, repair=True)) == 1
+    assert find_damaged_identities(tmp_path, repair=True) == []
+    with IdentityStore.open(tmp_path) as identities:
+        assert not identities.is_read("a", FACES)
+        assert identities.is_read("b", FACES)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER endless AFTER UPDATE ON meta BEGIN SELECT 1; END",
+        "CREATE VIEW sight AS SELECT 1",
+        "ALTER TABLE persons RENAME TO people",
+        "PRAGMA user_version = 7",
+        "DROP TABLE changes",
+    ],
+)
+def test_a_file_with_other_statements_is_refused(tmp_path: Path, statement: str) -> None:
+    with IdentityStore.create(tmp_path) as identities:
+        ids = identities.write_tracks("a", FACES, make_tracks([0, 1]))
+        assign(identities, ids[0], "mum", by_user=True)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        connection.execute(statement)
+    for write in (False, True):
+        with pytest.raises(StoreError, match="must"):
+            IdentityStore.open(tmp_path, write=write)
+    assert len(find_damaged_identities(tmp_path, repair=True)) == 1
+    assert find_damaged_identities(tmp_path, repair=False) == []
+    with IdentityStore.open(tmp_path) as identities:
+        assert identities.columns().ids.tolist() == ids
+        assert not identities.is_read("a", FACES)
+
+
+def test_a_file_that_is_no_database_is_replaced_only_on_repair(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database, but many words" * 1000)
+    for write in (False, True):
+        with pytest.raises(StoreError, match="repair"):
+            IdentityStore.open(tmp_path, write=write)
+    assert len(find_damaged_identities(tmp_path, repair=False)) == 1
+    find_damaged_identities(tmp_path, repair=True)
+    with IdentityStore.open(tmp_path) as identities:
+        assert len(identities.columns().ids) == 0
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "index")
+    (tmp_path / "own").write_bytes(b"mine")
+    (tmp_path / "index" / FILE).symlink_to(tmp_path / "own")
+    with pytest.raises(StoreError, match="link"):
+        IdentityStore.create(tmp_path / "index")
+    assert (tmp_path / "own").read_bytes() == b"mine"
+
+
+def test_generation_counts_changes(identities: IdentityStore) -> None:
+    before = identities.generation
+    identities.write_tracks("a", FACES, make_tracks([0]))
+    assert identities.generation == before + 1
+    with pytest.raises(StoreError):
+        identities.write_tracks("a", FACES, [Track(start_s=2, end_s=1, vector=np.ones(3, np.float32))])
+    assert identities.generation == before + 1

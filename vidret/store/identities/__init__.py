@@ -1,0 +1,1 @@
+"""Who is seen and heard in the videos of an index."""

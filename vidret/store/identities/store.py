@@ -1,0 +1,337 @@
+"""The identities of an index: tracks of faces and voices, and the persons to whom they are assigned, in one file.
+
+The file exists only in an index in which people or speakers were read. Videos are named by the fingerprint of their
+content, so that identities survive moved files and another encoder. What is deleted is overwritten with zeros.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from vidret.errors import StoreError
+from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.tables import IN_IDS, ids_to_json
+from vidret.store.folder import check_entries
+from vidret.store.identities.tracks import (
+    IDENTITY_KINDS,
+    IdentityKind,
+    IdentityModel,
+    Track,
+    TrackColumns,
+    check_track,
+    match_tracks,
+)
+
+FILE, FORMAT = "identities.sqlite", 1
+SECURE = ("PRAGMA secure_delete = ON",)
+# A rejection is a track that the user said is not of a person. A change is what the user changed, to undo it.
+SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+    """CREATE TABLE models (
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, link_distance REAL NOT NULL, maybe_distance REAL NOT NULL)""",
+    "CREATE TABLE readings (content TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, UNIQUE (content, kind))",
+    """CREATE TABLE tracks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL, model TEXT NOT NULL REFERENCES models,
+    start_s REAL NOT NULL, end_s REAL NOT NULL, quality REAL NOT NULL, vector BLOB NOT NULL, thumbnail BLOB, boxes BLOB,
+    checksum INTEGER NOT NULL)""",
+    "CREATE INDEX tracks_by_content ON tracks (content)",
+    """CREATE TABLE persons (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL DEFAULT '', hidden INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE assignments (
+    track INTEGER PRIMARY KEY REFERENCES tracks ON DELETE CASCADE, person INTEGER NOT NULL REFERENCES persons
+    ON DELETE CASCADE, by_user INTEGER NOT NULL, score REAL NOT NULL)""",
+    "CREATE INDEX assignments_by_person ON assignments (person)",
+    """CREATE TABLE rejections (
+    track INTEGER NOT NULL REFERENCES tracks ON DELETE CASCADE, person INTEGER NOT NULL REFERENCES persons
+    ON DELETE CASCADE, UNIQUE (track, person))""",
+    "CREATE TABLE changes (id INTEGER PRIMARY KEY AUTOINCREMENT, before TEXT NOT NULL)",
+)
+TABLES = {statement: statement.split()[2] for statement in SCHEMA if statement.startswith("CREATE TABLE")}
+CHECKSUM = """crc('qddd', id, start_s, end_s, quality, vector, ifnull(thumbnail, x''), ifnull(boxes, x''),
+    CAST(content AS BLOB), CAST(model AS BLOB))"""
+INTACT = f"ifnull(tracks.checksum = {CHECKSUM}, 0)"
+OF_KIND = "model IN (SELECT digest FROM models WHERE kind = ?)"
+
+
+class IdentityStore:
+    """The identities of one index, for any number of readers and writers; a context manager."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        """Open the file; use ``create`` or ``open``."""
+        self.path = path
+        try:
+            self.database = Database(path, write=write, create=write, prepare=SECURE)
+        except StoreError as error:
+            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
+        try:
+            if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
+                with self.database.transaction():
+                    _create_tables(self.database)
+            _check_statements(self.database)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, index: str | os.PathLike[str]) -> Self:
+        """Open the identities of an index for writing; make them if there are none.
+
+        Raises:
+            StoreError: They cannot be read, or the folder holds a link.
+        """
+        check_entries(Path(index))
+        return cls(Path(index) / FILE, write=True)
+
+    @classmethod
+    def open(cls, index: str | os.PathLike[str], *, write: bool = False) -> Self:
+        """Open the identities of an index.
+
+        Raises:
+            StoreError: There are none, they cannot be read, or the folder holds a link.
+        """
+        check_entries(Path(index))
+        if not cls.exists(index):
+            raise StoreError(f"{index}: no people and no speakers were read in this index")
+        return cls(Path(index) / FILE, write=write)
+
+    @staticmethod
+    def exists(index: str | os.PathLike[str]) -> bool:
+        """Return whether people or speakers were ever read in an index."""
+        return (Path(index) / FILE).is_file()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def generation(self) -> int:
+        """The number of changes so far."""
+        return int(self.database.value("SELECT value FROM meta WHERE key = 'generation'"))
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Commit everything in the block, or nothing, as the next generation."""
+        with self.database.transaction():
+            yield
+            self.database.run("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+
+    # Reading
+
+    def models(self) -> list[IdentityModel]:
+        """Return the models whose vectors are stored."""
+        rows = self.database.rows(
+            "SELECT kind, digest, link_distance, maybe_distance FROM models ORDER BY kind, digest"
+        )
+        return [
+            IdentityModel(kind=kind, digest=digest, link_distance=link, maybe_distance=maybe)
+            for kind, digest, link, maybe in rows
+            if kind in IDENTITY_KINDS
+        ]
+
+    def readings(self) -> list[tuple[str, IdentityModel]]:
+        """Return which videos were read, each with its model of each kind."""
+        models = {model.digest: model for model in self.models()}
+        rows = self.database.rows("SELECT content, model FROM readings ORDER BY content, kind")
+        return [(content, models[digest]) for content, digest in rows if digest in models]
+
+    def is_read(self, content: str, model: IdentityModel) -> bool:
+        """Return whether a video was read with a model, whatever was found."""
+        sql = "SELECT 1 FROM readings WHERE content = ? AND kind = ? AND model = ?"
+        return self.database.value(sql, content, model.kind, model.digest) is not None
+
+    def columns(
+        self, *, kind: IdentityKind | None = None, model: str | None = None, person: int | None = None
+    ) -> TrackColumns:
+        """Return the intact tracks as columns: of one kind, one model by its digest, one person, or all."""
+        sql = f"""SELECT id, content, start_s, end_s, quality, ifnull(person, 0), ifnull(by_user, 0), ifnull(score, 0)
+            FROM tracks LEFT JOIN assignments ON track = id WHERE {INTACT}"""
+        conditions = {OF_KIND: kind, "model = ?": model, "person = ?": person}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        rows = self.database.rows(f"{sql} {''.join(f'AND {each} ' for each in given)} ORDER BY id", *given.values())
+        columns = tuple(zip(*rows, strict=True)) or ((),) * 8
+        return TrackColumns(
+            ids=np.array(columns[0], np.int64),
+            contents=np.array(columns[1], str),
+            starts=np.array(columns[2], np.float64),
+            ends=np.array(columns[3], np.float64),
+            qualities=np.array(columns[4], np.float64),
+            persons=np.array(columns[5], np.int64),
+            by_user=np.array(columns[6], bool),
+            scores=np.array(columns[7], np.float64),
+        )
+
+    def vectors(self, ids: Sequence[int] | Int64[np.ndarray, " track"]) -> Float32[np.ndarray, "track dim"]:
+        """Return the vectors of tracks of one model, in the order of ids.
+
+        Raises:
+            StoreError: A track does not exist, or they have different lengths.
+        """
+        rows = self.database.rows(f"SELECT id, vector FROM tracks WHERE id IN {IN_IDS}", ids_to_json(ids))
+        found = {key: np.frombuffer(blob, np.float32) for key, blob in rows if len(blob) % 4 == 0}
+        try:
+            vectors = np.stack([found[int(key)] for key in ids]) if len(ids) else np.zeros((0, 0), np.float32)
+        except (KeyError, ValueError) as error:
+            raise StoreError(f"{self.path}: vectors of tracks cannot be read ({error}); {REPAIR}") from error
+        return vectors
+
+    def tracks(self, content: str, kind: IdentityKind) -> dict[int, Track]:
+        """Return the tracks of a video with all that is stored of them, by id."""
+        sql = f"""SELECT id, start_s, end_s, vector, quality, thumbnail, boxes FROM tracks
+            WHERE content = ? AND {OF_KIND} AND {INTACT} ORDER BY id"""
+        return {
+            key: Track(
+                start_s=start_s,
+                end_s=end_s,
+                vector=np.frombuffer(vector, np.float32),
+                quality=quality,
+                thumbnail=thumbnail,
+                boxes=None if boxes is None else np.frombuffer(boxes, np.float32).reshape(-1, 5),
+            )
+            for key, start_s, end_s, vector, quality, thumbnail, boxes in self.database.rows(sql, content, kind)
+        }
+
+    def thumbnail(self, track_id: int) -> bytes | None:
+        """Return the best crop of a track as JPEG, None if it has none."""
+        thumbnail: bytes | None = self.database.value(
+            f"SELECT thumbnail FROM tracks WHERE id = ? AND {INTACT}", track_id
+        )
+        return thumbnail
+
+    # Writing
+
+    def write_tracks(self, content: str, model: IdentityModel, tracks: Sequence[Track]) -> list[int]:
+        """Store what a model found in a whole video, in place of what was stored of that kind; return the new ids.
+
+        A track that was stored before, at the same time and place, keeps its person and what the user said of it.
+
+        Args:
+            content: The fingerprint of the video.
+            model: What made the vectors.
+            tracks: All tracks of that kind; none marks the video as read too.
+
+        Raises:
+            StoreError: A track is invalid, or the file cannot be written.
+        """
+        for track in tracks:
+            check_track(track, model.kind)
+        old = self.tracks(content, model.kind)
+        with self.change():
+            values = (model.digest, model.kind, model.link_distance, model.maybe_distance)
+            self.database.run(
+                "REPLACE INTO models (digest, kind, link_distance, maybe_distance) VALUES (?, ?, ?, ?)", *values
+            )
+            ids = [self._add(content, model, track) for track in tracks]
+            matches = match_tracks(list(old.values()), tracks)
+            for row, old_id in enumerate(old):
+                if row in matches:
+                    self._carry_over(old_id, ids[matches[row]])
+            self.delete([key for key in self._list_ids(content, model.kind) if key not in ids])
+            reading = (content, model.kind, model.digest)
+            self.database.run("REPLACE INTO readings (content, kind, model) VALUES (?, ?, ?)", *reading)
+            self._drop_unused_models()
+            self.drop_empty_persons(named=False)
+        return ids
+
+    def _add(self, content: str, model: IdentityModel, track: Track) -> int:
+        sql = """INSERT INTO tracks (content, model, start_s, end_s, quality, vector, thumbnail, boxes, checksum)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)"""
+        vector = np.ascontiguousarray(track.vector, np.float32).tobytes()
+        boxes = None if track.boxes is None else np.ascontiguousarray(track.boxes, np.float32).tobytes()
+        times = (float(track.start_s), float(track.end_s), float(track.quality))
+        self.database.run(sql, content, model.digest, *times, vector, track.thumbnail, boxes)
+        track_id = int(self.database.value("SELECT last_insert_rowid()"))
+        self.database.run(f"UPDATE tracks SET checksum = {CHECKSUM} WHERE id = ?", track_id)
+        return track_id
+
+    def _carry_over(self, old_id: int, new_id: int) -> None:
+        """Let a track have the person and the rejections of the one that it replaces."""
+        for table in ("assignments", "rejections"):
+            self.database.run(f"UPDATE {table} SET track = ? WHERE track = ?", new_id, old_id)
+
+    def _list_ids(self, content: str, *kinds: IdentityKind) -> list[int]:
+        """Return the tracks of a video, of all kinds unless some are given, whether or not they are intact."""
+        rows = self.database.rows(
+            "SELECT id, kind FROM tracks JOIN models ON digest = model WHERE content = ?", content
+        )
+        return [key for key, kind in rows if not kinds or kind in kinds]
+
+    def delete(self, ids: Collection[int]) -> int:
+        """Delete tracks, within a change, and return how many there were; see ``erase``."""
+        return self.database.run(f"DELETE FROM tracks WHERE id IN {IN_IDS}", ids_to_json(sorted(ids)))
+
+    def drop_empty_persons(self, *, named: bool) -> None:
+        """Delete the persons without a track, within a change; those with a name only if ``named``."""
+        condition = "" if named else "AND name = ''"
+        self.database.run(f"DELETE FROM persons WHERE id NOT IN (SELECT person FROM assignments) {condition}")
+
+    def _drop_unused_models(self) -> None:
+        used = "SELECT model FROM readings UNION SELECT model FROM tracks"
+        self.database.run(f"DELETE FROM models WHERE digest NOT IN ({used})")
+
+    def prune(self, contents: Iterable[str]) -> int:
+        """Delete what is stored of all videos except these, and the persons whom no track shows any more.
+
+        Returns:
+            The number of deleted tracks.
+        """
+        kept = set(contents)
+        gone = [own for (own,) in self.database.rows("SELECT DISTINCT content FROM readings") if own not in kept]
+        if not gone:
+            return 0
+        with self.change():
+            self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])
+        return self.erase([key for content in gone for key in self._list_ids(content)])
+
+    def erase(self, ids: Collection[int]) -> int:
+        """Delete tracks so that no byte of them is left in the file or its log, and persons whom no track shows then.
+
+        What can be undone is forgotten with them.
+
+        Returns:
+            The number of deleted tracks.
+
+        Raises:
+            StoreError: Another process reads at this moment, so that its log must stay.
+        """
+        with self.change():
+            num_tracks = self.delete(ids)
+            self._drop_unused_models()
+            self.drop_empty_persons(named=True)
+            self.database.run("DELETE FROM changes")
+        self.database.run("VACUUM")
+        if self.database.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+            raise StoreError(f"{self.path}: another process reads it, so that deleted data stays in its log; try again")
+        return num_tracks
+
+
+def _create_tables(database: Database) -> None:
+    for statement in SCHEMA:
+        database.run(statement)
+    database.run("INSERT INTO meta (key, value) VALUES ('generation', 0)")
+    database.run(f"PRAGMA user_version = {FORMAT}")
+
+
+def _check_statements(database: Database) -> None:
+    """Check that a file holds the tables of this format and nothing else, such as a trigger that takes for ever.
+
+    Raises:
+        StoreError: It does not.
+    """
+    found = database.value("PRAGMA user_version")
+    if found > FORMAT:
+        raise StoreError(f"{database.path}: format must be at most {FORMAT}, got {found}; update vidret")
+    own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"
+    statements = [sql for (sql,) in database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
+    if sorted(statements) != sorted(SCHEMA):
+        raise StoreError(f"{database.path}: must hold the tables of identities only; {REPAIR}")

@@ -1,0 +1,158 @@
+"""Upkeep of the identities of an index: counts, pruning, damage and its repair, copies into another index."""
+
+from collections.abc import Container, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidret.errors import StoreError
+from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.identities.store import FILE, INTACT, SCHEMA, TABLES, IdentityStore
+from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind
+
+# A person whom clustering alone would not make again as it is.
+SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
+    OR id IN (SELECT person FROM rejections))"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCounts:
+    """Counts of one kind: videos that were read, tracks in them, and persons with one."""
+
+    kind: IdentityKind
+    videos: int
+    tracks: int
+    persons: int
+
+
+def count_identities(index: Path) -> list[IdentityCounts]:
+    """Return the counts of each kind that was read; empty for an index without identities."""
+    if not IdentityStore.exists(index):
+        return []
+    with IdentityStore.open(index) as identities:
+        read = [model.kind for _, model in identities.readings()]
+        columns = {kind: identities.columns(kind=kind) for kind in IDENTITY_KINDS if kind in read}
+    return [
+        IdentityCounts(
+            kind=kind,
+            videos=read.count(kind),
+            tracks=len(tracks.ids),
+            persons=len({*tracks.persons.tolist()} - {0}),
+        )
+        for kind, tracks in columns.items()
+    ]
+
+
+def prune_identities(index: Path, contents: Iterable[str]) -> None:
+    """Delete the identities of all videos that are no longer in an index."""
+    if IdentityStore.exists(index):
+        with IdentityStore.open(index, write=True) as identities:
+            identities.prune(contents)
+
+
+def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str]) -> int:
+    """Copy the identities of the wanted videos that the target lacks, and return how many tracks were copied.
+
+    Persons whom the user named or changed are copied with them: those of one name become one. Others are found again
+    by clustering.
+    """
+    num_copied = 0
+    with ExitStack() as stack:
+        own: IdentityStore | None = None
+        for path in sources:
+            if not IdentityStore.exists(path):
+                continue
+            source = stack.enter_context(IdentityStore.open(path))
+            own = own or stack.enter_context(IdentityStore.create(target))
+            known = {(content, model.kind) for content, model in own.readings()}
+            new_ids: dict[int, int] = {}
+            for content, model in source.readings():
+                if content in wanted and (content, model.kind) not in known:
+                    tracks = source.tracks(content, model.kind)
+                    written = own.write_tracks(content, model, list(tracks.values()))
+                    new_ids |= zip(tracks, written, strict=True)
+            _copy_persons(own, source, new_ids)
+            num_copied += len(new_ids)
+    return num_copied
+
+
+def _copy_persons(own: IdentityStore, source: IdentityStore, new_ids: dict[int, int]) -> None:
+    """Copy the persons whom the user named or changed, given the new ids of tracks by their ids in the source."""
+    people = {
+        person: (name, hidden)
+        for person, name, hidden in source.database.rows(f"SELECT id, name, hidden FROM persons WHERE {SAID_BY_USER}")
+    }
+    assigned = source.database.rows("SELECT track, person, by_user, score FROM assignments")
+    rejected = source.database.rows("SELECT track, person FROM rejections")
+    copied: dict[int, int] = {}
+    with own.change():
+        for track, person, by_user, score in assigned:
+            if track in new_ids and person in people:
+                if person not in copied:
+                    copied[person] = _find_or_add(own, *people[person])
+                values = (new_ids[track], copied[person], by_user, score)
+                own.database.run("INSERT OR IGNORE INTO assignments VALUES (?, ?, ?, ?)", *values)
+        kept = [(new_ids[track], copied[person]) for track, person in rejected if track in new_ids and person in copied]
+        own.database.run_many("INSERT OR IGNORE INTO rejections VALUES (?, ?)", kept)
+
+
+def _find_or_add(own: IdentityStore, name: str, hidden: int) -> int:
+    """Return the person of a name, or a new one."""
+    known = {own_name.casefold(): key for key, own_name in own.database.rows("SELECT id, name FROM persons")}
+    if name and name.casefold() in known:
+        return int(known[name.casefold()])
+    own.database.run("INSERT INTO persons (name, hidden) VALUES (?, ?)", name, hidden)
+    return int(own.database.value("SELECT last_insert_rowid()"))
+
+
+def find_damaged_identities(index: Path, *, repair: bool) -> list[str]:
+    """Verify the identities of an index; return what is damaged. ``repair`` keeps what is intact.
+
+    Videos with a damaged track are read again by the next run. Of a file that SQLite cannot read, nothing is kept.
+    """
+    path = index / FILE
+    if not path.exists():
+        return []
+    try:
+        with IdentityStore.open(index, write=repair) as identities:
+            database = identities.database
+            bad = [message for (message,) in database.rows("PRAGMA integrity_check") if message != "ok"]
+            damaged = database.rows(f"SELECT id, content FROM tracks WHERE NOT {INTACT}")
+            if repair and damaged and not bad:
+                with identities.change():
+                    identities.delete([key for key, _ in damaged])
+                    database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for _, content in damaged])
+            reasons = [f"{path}: {message}" for message in bad[:1]]
+            reasons += [f"{path}: track {key} of {content} is damaged (checksum)" for key, content in damaged]
+    except StoreError as error:
+        bad, reasons = [str(error)], [str(error).removesuffix(f"; {REPAIR}")]
+    if bad and repair:
+        _rebuild(path)
+    return reasons
+
+
+def _rebuild(path: Path) -> None:
+    """Replace a damaged file by one with the rows that can be read. All videos are read again by the next run."""
+    rows: dict[str, tuple[list[str], list[Any]]] = {}
+    try:
+        with closing(Database(path, write=False, lenient=True)) as old:
+            intact = {sql for (sql,) in old.rows("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+            for table in (TABLES[statement] for statement in SCHEMA if statement in intact & TABLES.keys()):
+                names = [row[1] for row in old.rows(f"PRAGMA table_info({table})")]
+                condition = INTACT if table == "tracks" else "1"
+                rows[table] = names, old.rows(f"SELECT {', '.join(names)} FROM {table} WHERE {condition}")
+    except StoreError:
+        rows = {}
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    with IdentityStore.create(path.parent) as fresh, fresh.change():
+        fresh.database.run("PRAGMA defer_foreign_keys = ON")
+        for table, (names, values) in rows.items():
+            sql = f"REPLACE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+            fresh.database.run_many(sql, values)
+        fresh.database.run("DELETE FROM readings")
+        fresh.database.run("DELETE FROM tracks WHERE model NOT IN (SELECT digest FROM models)")
+        for table in ("assignments", "rejections"):
+            lost = "track NOT IN (SELECT id FROM tracks) OR person NOT IN (SELECT id FROM persons)"
+            fresh.database.run(f"DELETE FROM {table} WHERE {lost}")
