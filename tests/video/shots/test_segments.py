@@ -1,7 +1,9 @@
 """One pass over a video: segments that follow its shots, with the frames that reading them by time would give."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -73,6 +75,51 @@ def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
         assert segment.frames.times.tolist() == expected.times.tolist()
         repeated = segment.frames.repeat().pixels.astype(np.int16)
         assert np.abs(repeated - expected.pixels).mean() < 2  # of those that hardly differ, one is shown
+
+
+def test_segments_do_not_depend_on_the_threads_that_decode_and_resize(film: Path) -> None:
+    with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
+        one, several = (
+            [part for part in pool.stream(film, num_threads=number) if isinstance(part, DecodedSegment)]
+            for number in (1, 3)
+        )
+    assert [(part.start, part.end, part.shots) for part in one] == [
+        (part.start, part.end, part.shots) for part in several
+    ]
+    for part, other in zip(one, several, strict=True):
+        assert part.frames.times.tolist() == other.frames.times.tolist()
+        assert part.frames.rows.tolist() == other.frames.rows.tolist()
+        assert (part.frames.pictures.pixels == other.frames.pictures.pixels).all()
+
+
+def test_few_full_size_images_wait_to_be_resized(film: Path) -> None:
+    """However slow resizing is: here nothing is resized before its result is asked for."""
+
+    class Lazy(Future[Any]):
+        run: Callable[[], Any]
+
+        def result(self, timeout: float | None = None) -> Any:
+            if not self.done():
+                waiting.remove(self)
+                self.set_result(self.run())
+            return super().result(timeout)
+
+    class Last(Executor):
+        def submit(self, run: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+            future = Lazy()
+            future.run = partial(run, *arguments, **options)
+            waiting.append(future)
+            counts.append(len(waiting))
+            return future
+
+    waiting, counts = list[Future[Any]](), list[int]()
+    info = probe(film)
+    with open_reader(info, for_streaming=True) as reader:
+        lazy = SegmentReader(info, Sampling(), Resize(32, 32), start_s=0.0, executor=Last())
+        segments = list(lazy.read(reader.stream()))
+    assert max(counts) == 4
+    for segment, expected in zip(segments, read(film), strict=True):
+        assert (segment.frames.pictures.pixels == expected.frames.pictures.pixels).all()
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

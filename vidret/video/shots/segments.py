@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
@@ -25,6 +26,7 @@ _TIE_S = 1e-6
 # Frames that are compared at once hold their images meanwhile: so many pixels, that is 17 MB in 4:2:0, and frames.
 _PIXELS_AT_ONCE = 12 * 1280 * 720
 _MIN_AT_ONCE, _MAX_AT_ONCE = 4, 32
+_MAX_RESIZING = 4  # full-size images that wait for other threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ class SegmentReader:
         start_s: float,
         first_number: int = 0,
         observe: Callable[[int, Picture], None] | None = None,
+        executor: Executor | None = None,
     ) -> None:
         """Start at the beginning of a video, or where an interrupted run ended.
 
@@ -271,14 +274,17 @@ class SegmentReader:
             start_s: Where the first segment begins, in seconds.
             first_number: The number of that segment.
             observe: Called with the index and the full-size image of every sampled frame.
+            executor: Resizes frames while the next ones are decoded; None to resize them here.
         """
         self._info, self._resize, self._start_s, self._observe = info, resize, start_s, observe
+        self._executor = executor
         step_s = min(1 / sampling.fps, max(info.shown_seconds, _TIE_S) / sampling.num_frames)
-        self._segmenter: Segmenter[StreamedFrame, tuple[float, Picture]] = Segmenter(
+        self._segmenter: Segmenter[StreamedFrame, _Sample] = Segmenter(
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
         # As on a grid, a remainder of less than half a step does not count.
-        self._resized: tuple[Picture, Picture] | None = None  # the last image, and how it was resized
+        self._resized: tuple[Picture, Future[Picture]] | None = None  # the last image, and how it is resized
+        self._resizing: deque[Future[Picture]] = deque()
         self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
         num_at_once = min(max(_PIXELS_AT_ONCE // info.num_pixels, _MIN_AT_ONCE), _MAX_AT_ONCE)
         self._follower, self._num_reported = ShotFollower(num_at_once), 0
@@ -303,25 +309,42 @@ class SegmentReader:
             for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=begins_segment):
                 yield self._make(stretch)
 
-    def _make(self, stretch: Stretch[tuple[float, Picture]], *, is_last: bool = False) -> DecodedSegment:
+    def _make(self, stretch: "Stretch[_Sample]", *, is_last: bool = False) -> DecodedSegment:
         new = self._follower.changes[self._num_reported :]
         changes = list(takewhile(lambda change: change.start < stretch.end or is_last, new))
         self._num_reported += len(changes)
         changes = [change for change in changes if change.end >= self._start_s]
-        frames = share_pictures(stretch.samples)
+        frames = share_pictures([(time_s, picture.result()) for time_s, picture in stretch.samples])
         return DecodedSegment(stretch.number, stretch.start, stretch.end, frames, changes)
 
-    def _sample(self, frame: StreamedFrame) -> tuple[float, Picture] | None:
+    def _sample(self, frame: StreamedFrame) -> "_Sample | None":
         if frame.read_resized is not None and self._resize is not None and self._observe is None:
-            return frame.time_s, frame.read_resized(self._resize)
+            return frame.time_s, _finished(frame.read_resized(self._resize))
         image = frame.read_image()
         if image is None:
             self.num_lost += 1
             return None
         if self._observe is not None:
             self._observe(frame.index, image)
-        if self._resize is None:
-            return frame.time_s, image
         if self._resized is None or self._resized[0] is not image:  # frames that stand still share one
-            self._resized = image, resize_image(image, self._resize)
+            self._resized = image, self._start_resizing(image)
         return frame.time_s, self._resized[1]
+
+    def _start_resizing(self, image: Picture) -> Future[Picture]:
+        if self._resize is None:
+            return _finished(image)
+        if self._executor is None:
+            return _finished(resize_image(image, self._resize))
+        if len(self._resizing) == _MAX_RESIZING:
+            self._resizing.popleft().result()
+        self._resizing.append(self._executor.submit(resize_image, image, self._resize))
+        return self._resizing[-1]
+
+
+_Sample = tuple[float, Future[Picture]]  # when a frame begins in seconds, and its picture
+
+
+def _finished(picture: Picture) -> Future[Picture]:
+    future: Future[Picture] = Future()
+    future.set_result(picture)
+    return future

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import takewhile
@@ -84,20 +85,24 @@ def answer_video(parent: Parent, request: messages.Header, path: str) -> None:
     sampling = Sampling(**request["sampling"])
     resize = Resize(**request["resize"]) if request["resize"] else None
     follows_shots = request["shot_sampling"] is not None and not sampling.whole
-    with open_reader(
-        info,
-        decoder=request["decoder"],
-        device=request["device"],
-        gpu_decoders=request["gpu_decoders"],
-        resize=None if follows_shots else resize,
-        heartbeat=parent.send_heartbeat,
-        mode=request["shot_sampling"] if follows_shots else "exact",
-        num_threads=request["num_threads"] if follows_shots else 1,
-        for_streaming=follows_shots,
-    ) as reader:
+    num_threads = request["num_threads"] if follows_shots else 1
+    with (
+        open_reader(
+            info,
+            decoder=request["decoder"],
+            device=request["device"],
+            gpu_decoders=request["gpu_decoders"],
+            resize=None if follows_shots else resize,
+            heartbeat=parent.send_heartbeat,
+            mode=request["shot_sampling"] if follows_shots else "exact",
+            num_threads=num_threads,
+            for_streaming=follows_shots,
+        ) as reader,
+        ThreadPoolExecutor(num_threads) as executor,
+    ):
         answer: _Answer
         if follows_shots:
-            answer = _ShotsAnswer(parent, info, reader, sampling, resize)
+            answer = _ShotsAnswer(parent, info, reader, sampling, resize, executor if num_threads > 1 else None)
         else:
             answer = _GridAnswer(parent, info, reader, sampling)
         answer.send()
@@ -204,10 +209,16 @@ class _ShotsAnswer(_Answer):
     """The segments that follow shots, from where the parent has them."""
 
     def __init__(
-        self, parent: Parent, info: VideoInfo, reader: Reader, sampling: Sampling, resize: Resize | None
+        self,
+        parent: Parent,
+        info: VideoInfo,
+        reader: Reader,
+        sampling: Sampling,
+        resize: Resize | None,
+        executor: Executor | None,
     ) -> None:
         super().__init__(parent, info, reader, sampling)
-        self._resize = resize
+        self._resize, self._executor = resize, executor
         self._num_frames_read = 0
 
     def send(self) -> None:
@@ -244,7 +255,13 @@ class _ShotsAnswer(_Answer):
     def _open_segments(self, number: int, start_s: float, words: WordsReader | None) -> SegmentReader:
         observe = None if words is None else words.observe
         return SegmentReader(
-            self._info, self._sampling, self._resize, start_s=start_s, first_number=number, observe=observe
+            self._info,
+            self._sampling,
+            self._resize,
+            start_s=start_s,
+            first_number=number,
+            observe=observe,
+            executor=self._executor,
         )
 
     def _read_text_before(self, until_s: float, words: WordsReader) -> None:
