@@ -23,6 +23,7 @@ from pathlib import Path
 from harness import read_rows
 
 from vidret import Engine
+from vidret.language.questions import QueryPlan
 from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
 
 SIZES = (1, 3, 5, 10)  # moments in the context
@@ -109,6 +110,23 @@ def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> 
     print(f"CPU seconds of a context, p50: {sorted(took)[len(took) // 2]:.3f}")
 
 
+def measure_rounds(engine: Engine, asked: Sequence[Asked]) -> None:
+    """Print the recall of two rounds of 5 moments by type, if a judge knows that the first does not show the answer."""
+    found: Counter[str] = Counter()
+    for question in asked:
+        first = gather_context(engine, question.question)
+        hit = is_found(first, question, ContextOptions().max_s)
+        if not hit:
+            plan = QueryPlan(queries=first.queries)
+            more = gather_context(engine, question.question, plan=plan, known=first.moments)
+            hit = is_found(more, question, ContextOptions().max_s)
+        found[question.kind] += hit
+        found["all"] += hit
+    totals = Counter(question.kind for question in asked)
+    shares = (f"{kind} {100 * found[kind] / total:.1f}" for kind, total in totals.items())
+    print("two rounds of 5:", *shares, f"all {100 * found['all'] / len(asked):.1f}")
+
+
 def main() -> None:
     """Make or read the questions, gather their contexts, print the recall."""
     parser = argparse.ArgumentParser(description="Measure the context recall of questions.")
@@ -131,6 +149,7 @@ def main() -> None:
         asked = list(dict.fromkeys(drawn))
     with Engine.open(arguments.index) as engine:
         measure_sizes(engine, asked, is_shown=arguments.show)
+        measure_rounds(engine, asked)
 
 
 if __name__ == "__main__":

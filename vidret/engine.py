@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -628,7 +628,8 @@ class Engine(VideoLibrary):
         """Answer a question from moments that a search finds, by a language model that cites them.
 
         Args:
-            question: In English. It becomes one or several queries by rules, and by the model.
+            question: In English. It becomes one or several queries by rules, and by the model; others are tried once if
+                the model says that what these find does not show it.
             llm: The endpoint that gets the frames, words and times of these moments; only a ``RemoteEngine`` can do
                 without, and then asks the server, which may have one.
             videos: Paths or ids of the videos to look in; none for all.
@@ -641,16 +642,16 @@ class Engine(VideoLibrary):
         from vidret.language.answers import answer_question
         from vidret.language.endpoint import ReplyCache
         from vidret.language.judging import FileFrames
-        from vidret.language.questions import CACHE, plan_with_model
-        from vidret.language.retrieval import DEFAULT_CONTEXT, gather_context
+        from vidret.language.questions import CACHE
+        from vidret.language.retrieval import DEFAULT_CONTEXT, gather_context, make_rounds
 
         if llm is None:
             raise VidretError("llm must be a chat endpoint, got none")
-        options = options or DEFAULT_CONTEXT
-        plan = plan_with_model(question, llm, ReplyCache(self.paths[0] / CACHE)) if options.llm_queries else None
+        options, cache = options or DEFAULT_CONTEXT, ReplyCache(self.paths[0] / CACHE)
         with FileFrames() as frames:
-            context = gather_context(self, question, videos, options, plan=plan, draw=frames.draw)
-        return answer_question(context, llm)
+            gather = partial(gather_context, self, question, videos, options, draw=frames.draw)
+            context, find_more = make_rounds(question, options, llm, cache, gather)
+            return answer_question(context, llm, find_more)
 
     def describe_segments(
         self,

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from vidret.language.answers import (
     write_messages,
 )
 from vidret.language.endpoint import MAX_ANSWER_BYTES, ChatEndpoint, EndpointError
-from vidret.language.questions import plan_queries
-from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context
+from vidret.language.questions import plan_queries, plan_with_model
+from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context, make_rounds
 from vidret.language.spans import widen_span
 from vidret.store.records import StoredVideo
 from vidret.types import (
@@ -266,6 +267,42 @@ def test_no_model_is_asked_without_moments() -> None:
         answer = answer_question(gather_context(engine, "who is it"), ChatEndpoint(url=chat.url, model="m"))
     assert answer.text == NOTHING
     assert chat.requests == []
+
+
+def test_a_second_round_shows_other_moments_if_the_first_do_not_show_it() -> None:
+    engine, question, options = SmallEngine(), "who opens the door", ContextOptions(moments=1)
+    replies = [say('["a door opens"]'), say(NOT_SHOWN), say('["a hand on a handle"]'), say("A man [2], not [1].")]
+    with run_chat(lambda number: replies[number]) as chat:
+        llm = ChatEndpoint(url=chat.url, model="m")
+        gather = partial(gather_context, engine, question, (), options)
+        first, find_more = make_rounds(question, options, llm, None, gather)
+        answer = answer_question(first, llm, find_more)
+    assert [(moment.number, moment.video) for moment in answer.context.moments] == [(1, 2), (2, 1)]
+    assert (answer.text, [moment.number for moment in answer.cited]) == ("A man [2], not.", [2])
+    assert answer.notes == ("removed citations of moments that were not retrieved: 1",)
+    again = chat.requests[2]["messages"][1]["content"]
+    assert question in again
+    assert "a door opens" in again
+    assert "a hand on a handle" in {query for query, _, _ in engine.asked}
+    moments = [part["text"][:3] for part in chat.requests[3]["messages"][1]["content"] if part["text"].startswith("[")]
+    assert moments == ["[2]"]
+
+
+def test_two_rounds_that_show_nothing_say_so(context: QuestionContext) -> None:
+    with run_chat(lambda _: say(NOT_SHOWN)) as chat:
+        llm = ChatEndpoint(url=chat.url, model="m")
+        answer = answer_question(context, llm, lambda first: replace(first, moments=(), notes=("none is left",)))
+        assert len(chat.requests) == 1
+    assert (answer.text, answer.is_shown, answer.cited) == (NOTHING, False, ())
+    assert answer.context.moments == context.moments
+    assert answer.notes == ("none is left",)
+
+
+def test_queries_that_a_second_round_cannot_get_are_noted(context: QuestionContext) -> None:
+    with run_chat(lambda _: say("no list")) as chat:
+        plan = plan_with_model("who is it", ChatEndpoint(url=chat.url, model="m"), tried=context.queries)
+    assert plan.queries == context.queries
+    assert plan.notes == ("the queries are those before: m: must write a JSON list of queries, got none",)
 
 
 def test_answer_grows_without_wrong_or_open_citations(context: QuestionContext) -> None:

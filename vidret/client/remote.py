@@ -29,8 +29,7 @@ from vidret.client.server import RemoteError, Server
 from vidret.errors import StoreError
 from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
-from vidret.language.questions import plan_with_model
-from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
+from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
@@ -114,9 +113,9 @@ class RemoteEngine(VideoLibrary):
         """
         options = options or DEFAULT_CONTEXT
         if llm is not None:
-            plan = plan_with_model(question, llm) if options.llm_queries else None
-            context = gather_context(self, question, videos, options, plan=plan, draw=self._draw_frame)
-            return answer_question(context, llm)
+            gather = partial(gather_context, self, question, videos, options, draw=self._draw_frame)
+            context, find_more = make_rounds(question, options, llm, None, gather)
+            return answer_question(context, llm, find_more)
         body = {"question": question, "videos": [self._find_video(video) for video in videos]}
         return self._server.follow("/api/ask", parse_answer, body | dataclasses.asdict(options))
 

@@ -7,8 +7,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,28 +166,57 @@ class CitedAnswer:
     notes: tuple[str, ...] = ()
 
 
-def answer_question(context: QuestionContext, endpoint: ChatEndpoint) -> CitedAnswer:
+FindMore = Callable[[QuestionContext], QuestionContext]
+
+
+def answer_question(context: QuestionContext, endpoint: ChatEndpoint, find_more: FindMore | None = None) -> CitedAnswer:
     """Ask a model about what was retrieved, and check what it cites. Without moments no model is asked.
+
+    Args:
+        context: What was retrieved.
+        endpoint: The model.
+        find_more: Returns further moments, about which the model is asked once more if those of ``context`` do not show
+            an answer by its account; None to ask once.
 
     Raises:
         EndpointError: The endpoint does not answer.
     """
-    if not context.moments:
-        return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=context.notes)
-    return check_citations(context, endpoint.complete(write_messages(context)))
+    rounds = stream_answer(context, endpoint, find_more, is_streamed=False)
+    return next(part for part in rounds if isinstance(part, CitedAnswer))
 
 
-def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[str | CitedAnswer]:
+def stream_answer(
+    context: QuestionContext, endpoint: ChatEndpoint, find_more: FindMore | None = None, *, is_streamed: bool = True
+) -> Iterator[str | QuestionContext | CitedAnswer]:
     """Ask a model as ``answer_question`` does, and yield the text as it grows, then the answer.
 
-    A text that grows has no wrong citation, and ends before one that is not complete.
+    A text that grows has no wrong citation, and ends before one that is not complete. Before a second round, what was
+    retrieved for both is yielded.
 
     Raises:
         EndpointError: As in ``answer_question``.
     """
+    answer = yield from _ask(context, endpoint, is_streamed=is_streamed)
+    if find_more is not None and context.moments and not answer.is_shown:
+        more = find_more(context)
+        both = replace(more, moments=context.moments + more.moments, notes=_unite(context.notes, more.notes))
+        yield both
+        answer = yield from _ask(more, endpoint, is_streamed=is_streamed)
+        answer = replace(answer, context=both, notes=_unite(both.notes, answer.notes))
+    yield answer
+
+
+def _unite(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes of two rounds, each once."""
+    return tuple(dict.fromkeys(first + second))
+
+
+def _ask(context: QuestionContext, endpoint: ChatEndpoint, *, is_streamed: bool) -> Generator[str, None, CitedAnswer]:
+    """Yield the text of one reply as it grows, and return the answer; without moments no model is asked."""
     if not context.moments:
-        yield answer_question(context, endpoint)
-        return
+        return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=context.notes)
+    if not is_streamed:
+        return check_citations(context, endpoint.complete(write_messages(context)))
     reply, shown, checked = "", "", 0
     for piece in endpoint.stream(write_messages(context)):
         reply += piece
@@ -200,7 +229,7 @@ def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[
             if grown != shown:
                 shown = grown
                 yield shown
-    yield check_citations(context, reply)
+    return check_citations(context, reply)
 
 
 def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:

@@ -5,7 +5,7 @@ If the model fails, the queries by rules remain.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,9 +143,9 @@ def strip_interrogatives(question: str) -> str:
     return shorter if _WORD.search(shorter) else text
 
 
-VERSION = 1  # of the prompt, in the keys of the cache
+VERSION = 2  # of the prompts, in the keys of the cache
 CACHE = "planned"  # a folder of the index
-MAX_WRITTEN = 4  # queries by the model
+MAX_WRITTEN = 4  # queries by the model in one request
 MAX_QUERY = 200  # characters
 MAX_LIST = 4000  # characters of a reply in which a list is looked for
 TIMEOUT_S = 20.0  # the request is not repeated: the rules are there
@@ -154,6 +154,7 @@ You prepare a search of videos. It compares a query with what is seen, said and 
 Reply to a question with a JSON list of one to {MAX_WRITTEN} strings and nothing else: queries in plain English that
 find the moments that answer it. A query says in at most 12 words what is seen, said or written at such a moment; it is
 not the question, and has no quotation marks and no signs. Use several only if they look for different things."""
+TRIED = "These queries found no moment that answers it; write other ones, with other words: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,37 +165,41 @@ class QueryPlan:
     notes: tuple[str, ...] = ()
 
 
-def plan_with_model(question: str, llm: ChatEndpoint, cache: ReplyCache | None = None) -> QueryPlan:
+def plan_with_model(
+    question: str, llm: ChatEndpoint, cache: ReplyCache | None = None, *, tried: Sequence[RetrievalQuery] = ()
+) -> QueryPlan:
     """Return the queries of a question by rules, and those that a model writes in one request.
 
     Args:
         question: See ``plan_queries``.
         llm: Gets the question.
         cache: Where replies are kept; None to keep none.
+        tried: Queries that found no answer: the model gets their texts and writes others, which join them.
 
     Raises:
         VidretError: The question has no word, or is too long; nothing is sent.
     """
-    queries = plan_queries(question)
-    try:
-        written = write_queries(question, llm, cache)
-    except EndpointError as error:
-        return QueryPlan(queries=tuple(queries), notes=(f"the queries are those of the rules only: {error}",))
+    queries = list(tried) or plan_queries(question)
     known = {query.text.casefold() for query in queries}
+    try:
+        written = write_queries(question, llm, cache, [query.text for query in tried])
+    except EndpointError as error:
+        kept = "those before" if tried else "those of the rules only"
+        return QueryPlan(queries=tuple(queries), notes=(f"the queries are {kept}: {error}",))
     queries += [RetrievalQuery(text) for text in written if text.casefold() not in known]
     return QueryPlan(queries=tuple(queries))
 
 
-def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache | None) -> list[str]:
+def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache | None, tried: Sequence[str] = ()) -> list[str]:
     """Return the queries that a model writes.
 
     Raises:
         EndpointError: The endpoint does not answer in time, or its answer is no list of queries.
     """
-    key = json.dumps([VERSION, llm.url, llm.model, question])
+    key = json.dumps([VERSION, llm.url, llm.model, question, *tried])
     kept = None if cache is None else cache.get(key)
     brief = replace(llm, timeout_s=min(llm.timeout_s, TIMEOUT_S), retries=0)
-    reply = kept or brief.complete(write_planning(question))
+    reply = kept or brief.complete(write_planning(question, tried))
     written = read_written_queries(reply)
     if not written:
         raise EndpointError(f"{llm.model}: must write a JSON list of queries, got none")
@@ -203,9 +208,10 @@ def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache | None) ->
     return written
 
 
-def write_planning(question: str) -> list[dict[str, Any]]:
+def write_planning(question: str, tried: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the messages of a chat."""
-    return [{"role": "system", "content": RULES}, {"role": "user", "content": question}]
+    content = "\n\n".join([question, *([TRIED + json.dumps(list(dict.fromkeys(tried)))] if tried else [])])
+    return [{"role": "system", "content": RULES}, {"role": "user", "content": content}]
 
 
 def read_written_queries(reply: str) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 from vidret.errors import VidretError
-from vidret.language.questions import QueryPlan, RetrievalQuery, plan_queries
+from vidret.language.endpoint import ChatEndpoint, ReplyCache
+from vidret.language.questions import QueryPlan, RetrievalQuery, plan_queries, plan_with_model
 from vidret.language.spans import overlap_largely, spread_times, widen_span
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
@@ -62,7 +63,8 @@ class ContextOptions:
         frames: Frames of each moment.
         width: Maximum width of a frame in pixels.
         characters: Maximum characters of what is said and shown, in all moments together.
-        llm_queries: Whether the model that answers also writes queries, in one more request.
+        llm_queries: Whether the model that answers also writes queries, in one more request, and others in another one
+            if what they find does not show an answer.
     """
 
     moments: int = 5
@@ -149,6 +151,7 @@ def gather_context(
     *,
     plan: QueryPlan | None = None,
     draw: DrawFrame | None = None,
+    known: Sequence[ContextMoment] = (),
 ) -> QuestionContext:
     """Retrieve the moments that may answer a question. No model is asked.
 
@@ -159,6 +162,7 @@ def gather_context(
         options: How much is retrieved.
         plan: The queries of the question; None for those by rules.
         draw: Draws the frames; None for none.
+        known: Moments that were retrieved before: others are, and their numbers follow.
 
     Raises:
         VidretError: The question is invalid, or a video is not in the index.
@@ -184,16 +188,44 @@ def gather_context(
         for group in (candidates, further)
         for candidate in sorted(group, key=lambda candidate: -candidate.score)
     ]
-    best = _choose(engine, ranked, options)
+    best = _choose(engine, ranked, options, known)
     first = {moment.video: index for index, moment in reversed(list(enumerate(best)))}
     ordered = sorted(best, key=lambda moment: (first[moment.video], moment.start))
     left, moments = options.characters, []
-    for number, unnumbered in enumerate(ordered, start=1):
+    for number, unnumbered in enumerate(ordered, start=1 + len(known)):
         moment = replace(unnumbered, number=number)
         lines, left = _read_lines(engine, moment, left)
         frames = _draw_frames(engine, moment, options, draw, notes)
         moments.append(replace(moment, lines=lines, frames=frames))
     return QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
+
+
+def make_rounds(
+    question: str,
+    options: ContextOptions,
+    llm: ChatEndpoint,
+    cache: ReplyCache | None,
+    gather: Callable[..., QuestionContext],
+) -> tuple[QuestionContext, Callable[[QuestionContext], QuestionContext] | None]:
+    """Return what is retrieved for a question, and what retrieves more if that does not show an answer.
+
+    Args:
+        question: See ``plan_queries``.
+        options: Without ``llm_queries`` there is one round.
+        llm: Writes queries: one to four, and others for the second round.
+        cache: Where its replies are kept; None to keep none.
+        gather: ``gather_context`` of an index; gets ``plan`` and ``known``.
+
+    Raises:
+        VidretError: As in ``gather_context``.
+    """
+    if not options.llm_queries:
+        return gather(), None
+
+    def find_more(first: QuestionContext) -> QuestionContext:
+        return gather(plan=plan_with_model(question, llm, cache, tried=first.queries), known=first.moments)
+
+    return gather(plan=plan_with_model(question, llm, cache)), find_more
 
 
 def _locate(
@@ -250,14 +282,17 @@ def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
     return start, start + max_s
 
 
-def _choose(engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions) -> list[ContextMoment]:
-    """Return the best moments, widened; one that shows largely what a better one shows is left out."""
+def _choose(
+    engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions, known: Sequence[ContextMoment]
+) -> list[ContextMoment]:
+    """Return the best moments, widened; one that shows largely what a better or known one shows is left out."""
     chosen: list[ContextMoment] = []
     for candidate in ranked:
         duration_s = max(engine.video(candidate.video).duration, candidate.end)
         shots, margin_s, max_s = engine.shots(candidate.video), options.margin_s, options.max_s
         start, end = widen_span((candidate.start, candidate.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
-        if any(candidate.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
+        shown = ((one.start, one.end) for one in (*known, *chosen) if one.video == candidate.video)
+        if any(overlap_largely((start, end), span) for span in shown):
             continue
         probability = candidate.probability
         chosen.append(

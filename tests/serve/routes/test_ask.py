@@ -65,6 +65,18 @@ def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engin
     assert events[-1][1]["notes"] == []
 
 
+def test_a_second_round_sends_the_moments_of_both(serve: Serve, engine: Engine) -> None:
+    replies = [say('["blue"]'), stream("NOT SHOWN"), say('["green"]'), stream("Green [2].")]
+    with run_chat(lambda number: replies[number]) as chat:
+        events = ask(serve(engine, llm=make_llm(chat)), llm_queries=True, moments=1, frames=1)
+    assert [name for name, _ in events] == ["moments", "moments", "text", "answer"]
+    first, both = ([moment["number"] for moment in event["moments"]] for _, event in events[:2])
+    assert (first, both) == ([1], [1, 2])
+    assert events[-1][1] == {"text": "Green [2].", "shown": True, "cited": [2], "notes": []}
+    images = [part for part in chat.requests[3]["messages"][1]["content"] if part["type"] == "image_url"]
+    assert len(images) == 1
+
+
 def test_server_without_an_endpoint_asks_nobody(client: TestClient) -> None:
     answer = client.post("/api/ask", json={"question": QUESTION})
     assert answer.status_code == 403

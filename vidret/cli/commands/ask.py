@@ -47,7 +47,7 @@ FramesOption = Annotated[int, option("Frames of each moment.", SCOPE, "N", min=0
 LlmQueriesOption = Annotated[
     bool,
     option(
-        "Also let the model write queries, in one more request whose answer is kept.",
+        "Also let the model write queries, in one more request, and others if these find no answer.",
         LANGUAGE_MODEL,
         flag="--llm-queries/--no-llm-queries",
     ),

@@ -21,7 +21,7 @@ export async function showAnswerTo(place) {
   try {
     for await (const { moments, text = "Answering …", notes = [], detail } of await put(place.q)) {
       if (detail) throw new Error(detail);
-      found ??= moments;
+      found = moments ?? found; // a second round sends those of both
       show(...linkCitations(text, found, place), ...notes.map((note) => make("span", { className: "soft" }, `\nNote: ${note}.`)));
     }
   } catch (error) {

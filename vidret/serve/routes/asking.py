@@ -5,10 +5,10 @@ It exists for a server that was started with an endpoint. Nothing is sent to it 
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.language.answers import CitedAnswer, stream_answer
-from vidret.language.endpoint import ChatEndpoint, ReplyCache
-from vidret.language.questions import CACHE, MAX_QUESTION, plan_with_model
+from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache
+from vidret.language.questions import CACHE, MAX_QUESTION
 from vidret.language.retrieval import (
     DEFAULT_CONTEXT,
     ContextMoment,
     ContextOptions,
     QuestionContext,
     gather_context,
+    make_rounds,
     note_missing_frame,
 )
 from vidret.language.spans import spread_times
@@ -69,7 +70,7 @@ class AskedMoment(LinkedRow):
 
 
 class MomentsEvent(BaseModel):
-    """The first event, ``moments``: what was retrieved, by video and time."""
+    """The first event, ``moments``: what was retrieved, by video and time; again, with more, before a second round."""
 
     question: str
     moments: list[AskedMoment]
@@ -93,8 +94,10 @@ class AnswerEvent(BaseModel):
 
 MAX_ASKED = 4  # answers of the endpoint at a time
 NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
-EVENTS = document_events("Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails.")
-Gather = Callable[[], Coroutine[None, None, QuestionContext]]
+EVENTS = document_events(
+    "Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails. "
+    "A second round sends moments and text again."
+)
 
 
 def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: ChatEndpoint | None) -> APIRouter:
@@ -115,17 +118,27 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
                 503, f"the server is busy: {MAX_ASKED} questions are being answered", {"Retry-After": "5"}
             )
         try:
-            cache = ReplyCache(engine.path / CACHE)
-            plan = await run_in_threadpool(plan_with_model, body.question, llm, cache) if options.llm_queries else None
-            found = await worker.call(
-                lambda engine: gather_context(engine, body.question, body.videos, options, plan=plan)
-            )
-            moments = await run_in_threadpool(write_moments_event, engine, found)
+            cache, loop = ReplyCache(engine.path / CACHE), asyncio.get_running_loop()
+            search = partial(gather_context, question=body.question, videos=body.videos, options=options)
+
+            def gather(**settings: Any) -> QuestionContext:
+                return asyncio.run_coroutine_threadsafe(worker.call(partial(search, **settings)), loop).result()
+
+            first, find_more = await run_in_threadpool(make_rounds, body.question, options, llm, cache, gather)
+            moments = await run_in_threadpool(write_moments_event, engine, first)
         except BaseException:
             free.release()
             raise
-        frames = partial(add_frames, engine, thumbnails, found, options)
-        events = follow(moments, frames, llm, on_end=free.release)
+
+        def draw(context: QuestionContext) -> QuestionContext:
+            drawn = add_frames(engine, thumbnails, context, options)
+            return asyncio.run_coroutine_threadsafe(drawn, loop).result()
+
+        def answer() -> Iterator[str | QuestionContext | CitedAnswer]:
+            more = None if find_more is None else lambda context: draw(find_more(context))
+            return stream_answer(draw(first), llm, more)
+
+        events = stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release)
         return StreamingResponse(events, media_type="text/event-stream")
 
     return router
@@ -149,34 +162,24 @@ async def add_frames(
     return replace(context, moments=tuple(moments), notes=tuple(notes))
 
 
-def follow(moments: str, gather: Gather, llm: ChatEndpoint, *, on_end: Callable[[], object]) -> AsyncIterator[str]:
-    """Ask the endpoint in a thread, and return the events.
-
-    Args:
-        moments: The first event.
-        gather: Returns what is sent to the endpoint; it is called after the first event.
-        llm: The endpoint.
-        on_end: Called when the endpoint is done, also if nobody waits for its answer any more.
-    """
-    loop = asyncio.get_running_loop()
-
-    def work(send: Send, is_left: threading.Event) -> str:
-        context = asyncio.run_coroutine_threadsafe(gather(), loop).result()
-        return "" if is_left.is_set() else send_answer(context, llm, send, is_left)
-
-    return stream_events(work, first=moments, on_end=on_end)
-
-
-def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> str:
+def send_answer(
+    engine: Engine,
+    answer: Callable[[], Iterator[str | QuestionContext | CitedAnswer]],
+    send: Send,
+    is_left: threading.Event,
+) -> str:
     """Send the text of an answer as it grows, and return the last event; empty if nobody waits for it."""
     try:
-        for part in stream_answer(context, llm):
-            if is_left.is_set():
-                break
-            if not isinstance(part, str):
+        parts = answer()  # draws frames; the endpoint is asked by the first part
+        while not is_left.is_set():
+            part = next(parts)
+            if isinstance(part, CitedAnswer):
                 return write_event("answer", make_answer_event(part))
-            send(write_event("text", TextEvent(text=part)))
-    except VidretError as error:
+            if isinstance(part, str):
+                send(write_event("text", TextEvent(text=part)))
+            else:
+                send(write_moments_event(engine, part))
+    except EndpointError as error:
         return write_problem(502, "Bad Gateway", error)
     return ""
 
