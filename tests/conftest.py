@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VIDRET_WORDS"] = "off"
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="vidret-state-")  # not that of who runs the tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vidret-cache-")
 
 import pytest
 import torch
@@ -44,10 +45,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session", autouse=True)
 def state() -> Iterator[None]:
-    """Remove what the tests have allowed indexes to use."""
-    folder = os.environ["XDG_STATE_HOME"]
+    """Remove what the tests have allowed indexes to use, and the vectors of texts."""
+    folders = [os.environ["XDG_STATE_HOME"], os.environ["XDG_CACHE_HOME"]]
     yield
-    shutil.rmtree(folder)
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.joint import QueryBank
 from vidret.channels.picture.ranking import AUTO, NONE
 from vidret.channels.texts.channel import TextChannel
+from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError
 from vidret.search.heads.layers import Grounder
 from vidret.search.locating import choose_path, describe_video
@@ -70,7 +71,7 @@ def calibrate_index(
         raise VidretError("bank must hold a query, got none")
     ranker = pictures.get_ranker(rerank)
     check_calibration(pictures.store, ranker, temperature)
-    embeddings = pictures.encoder.encode_text(texts)
+    embeddings = encode_once(pictures.encoder, texts) if is_automatic else pictures.encoder.encode_text(texts)
     with Store.open(pictures.store.path, write=True) as store:
         calibration = measure_calibration(
             store,
@@ -121,7 +122,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
         return
     if known is None:
         return
-    texts = pictures.encoder.encode_text(list(known.texts))
+    texts = encode_once(pictures.encoder, known.texts)
     extended = extend_calibration(
         known, ranker, known.find_unknown(ids), lambda part: pictures.reranker.score(ranker, texts, part)
     )

@@ -7,7 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,7 @@ from vidret.channels.picture.refining import refine_ranking
 from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels, widen
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
+from vidret.encode.text_cache import encode_once
 from vidret.store.store import Store
 from vidret.types import SearchOptions, TextEmbedding
 
@@ -48,7 +49,7 @@ class PictureChannel:
         """Set the parts; ``tokens`` is the format in which the index stores the tokens of UCoFiA."""
         self.store, self.encoder, self.ranker = store, encoder, ranker
         self.scales = PictureScales(self._score_unrelated)
-        self.calibrations = Calibrations(store, encoder.encode_text)
+        self.calibrations = Calibrations(store, partial(encode_once, encoder))
         self.reranker = Reranker(store, ranker, self.calibrations)
         self._tokens = tokens
         self._rankers = {ranker.name: ranker}
@@ -180,7 +181,7 @@ class PictureChannel:
 
     @cached_property
     def _unrelated(self) -> list[TextEmbedding]:
-        return self.encoder.encode_text(UNRELATED)
+        return encode_once(self.encoder, UNRELATED)
 
 
 def find_candidates(

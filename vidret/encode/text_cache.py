@@ -1,0 +1,105 @@
+"""Vectors of texts that stay the same, such as a model's bank of queries: encoded once on a machine, and kept in files.
+
+A file is named after the encoder and the texts, begins with a digest of the rest, and is used only while the encoder
+still gives its first text the same vectors. Files that are missing, damaged or cannot be written cost time only.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from vidret.encode.encoder import Encoder
+from vidret.types import TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES, MAX_FILES = 64 << 20, 32
+TOLERANCE = 1e-4  # of a vector's values, which differ by 1e-5 between batches
+_DIGEST_BYTES = 32
+
+
+def encode_once(encoder: Encoder, texts: Sequence[str]) -> list[TextEmbedding]:
+    """Return the embeddings of texts, from a file if this encoder has encoded them before.
+
+    Texts with @, which may mention the concepts of an index, are always encoded.
+    """
+    if not texts or any("@" in text for text in texts):
+        return encoder.encode_text(texts)
+    key = repr((encoder.fingerprint, tuple(texts))).encode("utf-8", "surrogatepass")
+    path = locate_folder() / hashlib.blake2b(key, digest_size=16).hexdigest()
+    known = _read(path, texts)
+    if known and _are_close(known[0], encoder.encode_text(texts[:1])[0]):
+        return known
+    embeddings = encoder.encode_text(texts)
+    _write(path, embeddings)
+    return embeddings
+
+
+def locate_folder() -> Path:
+    """Return the folder of the files, in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vidret" / "texts"
+
+
+def _read(path: Path, texts: Sequence[str]) -> list[TextEmbedding]:
+    """Return the embeddings of a file; none if there is no sound one."""
+    try:
+        content = path.read_bytes()
+        if content[:_DIGEST_BYTES] != _digest(content[_DIGEST_BYTES:]):
+            return []
+        os.utime(path)  # the files used last are kept
+        tensors = load(content[_DIGEST_BYTES:])
+    except (OSError, SafetensorError):
+        return []
+
+    def split(name: str) -> Sequence[Any]:
+        """Return the rows of each text; None for all if the encoder has none."""
+        if name not in tensors:
+            return [None] * len(texts)
+        return np.split(tensors[name], np.cumsum(tensors[f"num_{name}"])[:-1])
+
+    parts = zip(texts, tensors["sentences"], split("words"), split("states"), strict=True)
+    return [TextEmbedding(text, sentence, words, states) for text, sentence, words, states in parts]
+
+
+def _write(path: Path, embeddings: Sequence[TextEmbedding]) -> None:
+    tensors = {"sentences": np.stack([embedding.sentence for embedding in embeddings])}
+    for name in ("words", "states"):
+        values = [getattr(embedding, name) for embedding in embeddings]
+        if values[0] is not None:
+            tensors[name] = np.concatenate(values)
+            tensors[f"num_{name}"] = np.array([len(rows) for rows in values])
+    content = save(tensors)
+    if len(content) > MAX_BYTES:
+        return
+    draft = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(_digest(content) + content)
+        draft.replace(path)
+        for old in sorted(path.parent.iterdir(), key=lambda file: -file.stat().st_mtime)[MAX_FILES:]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        logger.info("%s: cannot be written, so that texts will be encoded again (%s)", path, error.strerror)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+def _are_close(one: TextEmbedding, other: TextEmbedding) -> bool:
+    """Return whether two embeddings of a text are of the same model and code."""
+    same_shape = one.sentence.shape == other.sentence.shape and one.words.shape == other.words.shape
+    return same_shape and bool(
+        np.allclose(one.sentence, other.sentence, atol=TOLERANCE)
+        and np.allclose(one.words, other.words, atol=TOLERANCE)
+    )
