@@ -15,7 +15,8 @@ VOICES = IdentityModel(kind="voice", digest="voices-1", link_distance=0.5, maybe
 
 def place_person(number: int) -> Float32[np.ndarray, " dim"]:
     """Return the vector of a person; those of two are at a distance of 1.4."""
-    return np.eye(DIM, dtype=np.float32)[number]
+    vector: Float32[np.ndarray, " dim"] = np.eye(DIM, dtype=np.float32)[number]
+    return vector
 
 
 def make_track(person: int, start_s: float, end_s: float, *, seed: int = 0, spread: float = 0.02) -> Track:

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 # At least two letters: a single one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+MENTION_NAME = r"[^\W\d_][\w-]{0,63}"  # what follows an @ in a query
 _FILE_SCHEMES = ("file", "local")
 FRAMES_SCHEME = "frames"  # of videos that were indexed from memory, and have no file
 NO_FILE = "was indexed from frames in memory, and has no file"
@@ -97,6 +98,15 @@ def is_utf8(path: str) -> bool:
 def compose(path: str) -> str:
     """Return a path as people type it: each accented letter is one character (NFC), where macOS stores two (NFD)."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def make_handle(name: str) -> str:
+    """Return what stands for a name after an @ in a query.
+
+    >>> make_handle(" Anna  Maria")
+    'anna-maria'
+    """
+    return "-".join(name.casefold().split())
 
 
 def escape_formula(text: str) -> str:

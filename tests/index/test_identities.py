@@ -6,6 +6,7 @@ from tests.fakes import ColourEncoder, write_film
 from tests.made_identities import FACES, make_tracks
 from vidret.engine import Engine
 from vidret.index.merging import merge_indexes
+from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.store import Store
 
@@ -44,5 +45,7 @@ def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:
             identities.write_tracks(content, FACES, make_tracks([0]))
     report = merge_indexes([tmp_path / "red index", tmp_path / "blue index"], tmp_path / "both")
     assert report.identities == 2
+    (person,) = Persons(tmp_path / "both").list_persons()
+    assert person.videos == 2
     with Store.open(tmp_path / "both") as store, IdentityStore.open(tmp_path / "both") as identities:
         assert {*identities.columns().contents.tolist()} == {*store.videos.fingerprints().values()}

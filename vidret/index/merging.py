@@ -19,6 +19,7 @@ from vidret.channels.picture.calibration import is_automatic
 from vidret.errors import StoreError
 from vidret.index.copying import ContentCopier, TextMerge, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
+from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
 from vidret.store.records import (
     CALIBRATION,
@@ -285,6 +286,7 @@ class Merge:
             self._counts[name] = num_copied
             self._notes += notes
         self._counts["identities"] = copy_identities(self.target.path, [own.path for own in self.sources], wanted)
+        Persons(self.target.path).group()
 
     def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
         """Return the report of the merge."""

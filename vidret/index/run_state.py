@@ -14,6 +14,7 @@ from dataclasses import replace
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress, Workload
+from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import prune_identities
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
@@ -275,6 +276,7 @@ class RunState:
             pruned = self.store.upkeep.prune(set(missing).difference(unpruned))
             prune_words(self.store, self.words)
             prune_identities(self.store.path, self.store.videos.fingerprints().values())
+        Persons(self.store.path).group()
         self.store.upkeep.save_vectors()
         return IndexReport(
             encoded=self._counts["encoded"],

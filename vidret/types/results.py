@@ -298,3 +298,28 @@ class CopyGroup:
     def best(self) -> CopiedFile:
         """Of the undamaged files, and of the longest, that with the largest picture, and then the highest bit rate."""
         return self.files[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody who is seen or heard in the videos of an index.
+
+    Attributes:
+        id: Number of the person.
+        name: Name that the user gave; empty without one.
+        handle: What stands for the person after an @ in a query.
+        hidden: Whether the user hid the person.
+        tracks: Number of stretches in which a face or a voice was followed.
+        videos: Number of videos.
+        seconds: Their length together.
+        best_tracks: Ids of the tracks that show the person best.
+    """
+
+    id: Annotated[int, Shown(example=7)]
+    name: Annotated[str, Shown(example="Mum")]
+    handle: Annotated[str, Shown(example="mum")]
+    hidden: bool
+    tracks: Annotated[int, Shown(example=12)]
+    videos: Annotated[int, Shown(example=3)]
+    seconds: Annotated[float, Shown(example=95.5)]
+    best_tracks: tuple[int, ...]

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from vidret.errors import VidretError
 from vidret.search.query.exclusions import straighten_quotes
+from vidret.text import MENTION_NAME
 
-NAME = r"[^\W\d_][\w-]{0,63}"
-MENTION = re.compile(rf"(?<![^\s(])@({NAME})")
+MENTION = re.compile(rf"(?<![^\s(])@({MENTION_NAME})")
 QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -36,6 +36,6 @@ def check_concept_name(name: str) -> str:
         VidretError: It is not a letter followed by up to 63 letters, digits, _ or -.
     """
     bare = name.removeprefix("@")
-    if not re.fullmatch(NAME, bare):
+    if not re.fullmatch(MENTION_NAME, bare):
         raise VidretError(f"name must be a letter and up to 63 letters, digits, _ or -, got {name!r}")
     return bare.casefold()

@@ -236,7 +236,7 @@ class IdentityStore:
             for row, old_id in enumerate(old):
                 if row in matches:
                     self._carry_over(old_id, ids[matches[row]])
-            self.delete([key for key in self._list_ids(content, model.kind) if key not in ids])
+            self.delete([key for key in self.list_ids(content, model.kind) if key not in ids])
             reading = (content, model.kind, model.digest)
             self.database.run("REPLACE INTO readings (content, kind, model) VALUES (?, ?, ?)", *reading)
             self._drop_unused_models()
@@ -259,7 +259,7 @@ class IdentityStore:
         for table in ("assignments", "rejections"):
             self.database.run(f"UPDATE {table} SET track = ? WHERE track = ?", new_id, old_id)
 
-    def _list_ids(self, content: str, *kinds: IdentityKind) -> list[int]:
+    def list_ids(self, content: str, *kinds: IdentityKind) -> list[int]:
         """Return the tracks of a video, of all kinds unless some are given, whether or not they are intact."""
         rows = self.database.rows(
             "SELECT id, kind FROM tracks JOIN models ON digest = model WHERE content = ?", content
@@ -291,7 +291,7 @@ class IdentityStore:
             return 0
         with self.change():
             self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])
-        return self.erase([key for content in gone for key in self._list_ids(content)])
+        return self.erase([key for content in gone for key in self.list_ids(content)])
 
     def erase(self, ids: Collection[int]) -> int:
         """Delete tracks so that no byte of them is left in the file or its log, and persons whom no track shows then.

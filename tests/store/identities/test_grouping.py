@@ -1,0 +1,171 @@
+"""Grouping: equal to average linkage written with loops, stable when repeated, and never against what is apart."""
+
+from itertools import combinations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float32, Int64
+
+from tests.made_identities import make_track, place_person
+from vidret.store.identities import grouping
+from vidret.store.identities.grouping import (
+    find_overlaps,
+    group_tracks,
+    link_by_average,
+    measure_distances,
+    score_tracks,
+    split_components,
+)
+
+LINK = 0.5
+NO_PAIRS = np.zeros((0, 2), np.int64)
+Rows = Int64[np.ndarray, " track"]
+points = st.lists(st.tuples(*[st.integers(0, 6)] * 2), min_size=1, max_size=14)
+
+
+def partition(labels: Rows) -> set[frozenset[int]]:
+    return {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels.tolist())}
+
+
+def link_slowly(
+    vectors: Float32[np.ndarray, "track dim"], apart: set[frozenset[int]], limit: float
+) -> set[frozenset[int]]:
+    """Return the groups of average linkage, each step from all pairs of vectors; only if no two steps tie."""
+    groups = [frozenset([row]) for row in range(len(vectors))]
+    while True:
+        best: list[tuple[float, frozenset[int], frozenset[int]]] = []
+        for one, other in combinations(groups, 2):
+            if any(frozenset((i, j)) in apart for i in one for j in other):
+                continue
+            distances = [float(np.linalg.norm(vectors[i] - vectors[j])) for i in one for j in other]
+            best.append((sum(distances) / len(distances), one, other))
+        best.sort(key=lambda each: each[0])
+        if not best or best[0][0] >= limit:
+            return set(groups)
+        _, one, other = best[0]
+        groups = [group for group in groups if group not in (one, other)] + [one | other]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    places=points,
+    seed=st.integers(0, 99),
+    pairs=st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=6),
+)
+def test_average_linkage_equals_loops(places: list[tuple[int, int]], seed: int, pairs: list[tuple[int, int]]) -> None:
+    noise = np.random.default_rng(seed).normal(0, 0.02, (len(places), 2))  # so that no two distances are equal
+    vectors = (np.array(places) / 5 + noise).astype(np.float32)
+    apart = {frozenset(pair) for pair in pairs if pair[0] != pair[1] and max(pair) < len(places)}
+    distances = measure_distances(vectors, vectors)
+    for i, j in map(sorted, apart):
+        distances[i, j] = distances[j, i] = np.inf
+    assert partition(link_by_average(distances, LINK)) == link_slowly(vectors, apart, LINK)
+
+
+@settings(deadline=None)
+@given(places=points)
+def test_components_hold_together_what_is_near(places: list[tuple[int, int]]) -> None:
+    vectors = (np.array(places) / 4).astype(np.float32)
+    components = [set(rows.tolist()) for rows in split_components(vectors, LINK)]
+    owner = {row: number for number, rows in enumerate(components) for row in rows}
+    assert sum(map(len, components)) == len(owner)
+    near = measure_distances(vectors, vectors) < LINK
+    for i, j in combinations(range(len(places)), 2):
+        if near[i, j]:
+            assert owner[i] == owner[j]
+    for rows in components:
+        assert len(rows) > 1
+        for part in ({min(rows)}, rows - {max(rows)}):
+            assert near[np.ix_(sorted(part), sorted(rows - part))].any()
+
+
+def make_people(counts: tuple[int, ...], *, noise: int = 0) -> tuple[Float32[np.ndarray, "track dim"], Rows]:
+    """Return the vectors of tracks of people and of strangers, mixed, and who is whom; 0 for strangers."""
+    truth = np.array([person + 1 for person, count in enumerate(counts) for _ in range(count)] + [0] * noise, np.int64)
+    vectors = [make_track(person - 1, row, row + 1).vector for row, person in enumerate(truth.tolist()) if person]
+    strangers = np.random.default_rng(5).normal(0, 1, (noise, 16)).astype(np.float32) * 3
+    order = np.random.default_rng(3).permutation(len(truth))
+    return np.concatenate([np.stack(vectors), strangers])[order], truth[order]
+
+
+def test_three_people_and_noise() -> None:
+    vectors, truth = make_people((5, 4, 2), noise=6)
+    labels = group_tracks(vectors, np.zeros(17, np.int64), NO_PAIRS, set(), LINK)
+    assert (labels[truth == 0] == 0).all()
+    assert partition(labels) == partition(truth)
+    assert set(labels.tolist()) == {0, -1, -2, -3}
+
+
+def test_grouping_again_changes_nothing_and_new_tracks_join_who_is_there() -> None:
+    vectors, truth = make_people((5, 4, 3), noise=3)
+    first = group_tracks(vectors[:10], np.zeros(10, np.int64), NO_PAIRS, set(), LINK)
+    first = np.where(first < 0, first + 100, first)  # as they are stored
+    again = group_tracks(vectors[:10], first, NO_PAIRS, set(), LINK)
+    np.testing.assert_array_equal(again, first)
+    labels = group_tracks(vectors, np.r_[first, np.zeros(5, np.int64)], NO_PAIRS, set(), LINK)
+    np.testing.assert_array_equal(labels[:10][first > 0], first[first > 0])
+    assert partition(labels) == partition(truth)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 999), spread=st.floats(0.05, 0.3))
+def test_whatever_the_tracks_a_second_time_changes_nothing(seed: int, spread: float) -> None:
+    chance = np.random.default_rng(seed)
+    vectors = (np.repeat(np.stack([place_person(each) for each in range(3)]), 8, 0)).astype(np.float32)
+    vectors += chance.normal(0, spread, vectors.shape).astype(np.float32) / 2
+    apart = chance.integers(0, 24, (5, 2))
+    apart = apart[apart[:, 0] != apart[:, 1]]
+    rejected = {(int(row), 7) for row in chance.integers(0, 24, 3)}
+    persons = np.zeros(24, np.int64)
+    persons[20:22] = 7
+    apart = apart[~((apart >= 20) & (apart < 22)).all(1)]
+    rejected = {pair for pair in rejected if not 20 <= pair[0] < 22}
+    labels = group_tracks(vectors, persons, apart, rejected, LINK)
+    assert (labels[20:22] == 7).all()
+    for one, other in apart.tolist():
+        assert labels[one] != labels[other] or labels[one] == 0
+    assert all(labels[row] != 7 for row, _ in rejected)
+    stored = np.where(labels < 0, 50 - labels, labels)
+    np.testing.assert_array_equal(group_tracks(vectors, stored, apart, rejected, LINK), stored)
+
+
+def test_tracks_of_one_frame_are_two_people_however_alike() -> None:
+    vectors = np.stack([make_track(0, start, start + 1).vector for start in range(6)])
+    together = group_tracks(vectors, np.zeros(6, np.int64), NO_PAIRS, set(), LINK)
+    assert set(together.tolist()) == {-1}
+    labels = group_tracks(vectors, np.zeros(6, np.int64), np.array([[0, 1]]), set(), LINK)
+    assert labels[0] != labels[1]
+    mum = group_tracks(vectors, np.array([9, 0, 0, 0, 0, 0]), np.array([[0, 1]]), {(3, 9)}, LINK)
+    assert mum[0] == 9
+    assert mum[[1, 3]].tolist() == [-1, -1]
+    assert (mum[[2, 4, 5]] == 9).all()
+
+
+def test_many_tracks_are_linked_in_turns(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    vectors, truth = make_people((9, 7, 5), noise=4)
+    monkeypatch.setattr(grouping, "MAX_LINKED", 4)
+    monkeypatch.setattr(grouping, "BLOCK", 20)
+    labels = group_tracks(vectors, np.zeros(len(truth), np.int64), NO_PAIRS, set(), LINK)
+    assert partition(labels) == partition(truth)
+
+
+def test_a_score_is_the_mean_distance_of_the_nearest_three() -> None:
+    others = np.array([[0, 1], [0, 2], [0, 4], [0, 100]], np.float32)
+    np.testing.assert_allclose(score_tracks(np.zeros((1, 2), np.float32), others), [7 / 3])
+    np.testing.assert_allclose(score_tracks(np.zeros((1, 2), np.float32), others[:2]), [1.5])
+    assert score_tracks(np.zeros((1, 2), np.float32), others[:0]).tolist() == [np.inf]
+
+
+@settings(deadline=None)
+@given(spans=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(0, 4)), max_size=12))
+def test_overlaps_equal_loops(spans: list[tuple[str, int, int]]) -> None:
+    contents = np.array([content for content, _, _ in spans], str)
+    starts = np.array([start for _, start, _ in spans], np.float64)
+    ends = starts + np.array([length for _, _, length in spans], np.float64)
+    expected = {
+        frozenset((i, j))
+        for i, j in combinations(range(len(spans)), 2)
+        if contents[i] == contents[j] and min(ends[i], ends[j]) > max(starts[i], starts[j])
+    }
+    assert {frozenset(pair) for pair in find_overlaps(contents, starts, ends).tolist()} == expected

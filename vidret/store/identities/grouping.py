@@ -1,0 +1,173 @@
+"""Grouping tracks into persons: by their nearest tracks, then by average linkage.
+
+Persons that exist stay as they are: they only gain tracks, so that ids and names survive new videos. Two tracks that
+are ``apart``, such as two faces in one frame, are never of one person.
+"""
+
+from collections.abc import Iterator, Sequence, Set
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+
+NEAREST = 3  # tracks of a person that a new one is compared with: one wrong one must not decide
+MAX_LINKED = 8192  # tracks linked at once, whose distances take a quarter of a GB
+BLOCK = 1 << 24  # distances computed at once
+Labels = Int64[np.ndarray, " track"]
+
+
+def group_tracks(
+    vectors: Float32[np.ndarray, "track dim"],
+    persons: Labels,
+    apart: Int64[np.ndarray, "pair 2"],
+    rejected: Set[tuple[int, int]],
+    link_distance: float,
+) -> Labels:
+    """Return the person of each track: one that exists, 0 for none, or -1, -2, ... for new ones of two tracks or more.
+
+    Grouping again changes nothing.
+
+    Args:
+        vectors: Of each track; Euclidean distances count.
+        persons: The person of each track so far, 0 for none. These stay.
+        apart: Rows of tracks that must not be of one person.
+        rejected: Rows of tracks and persons that they are not of.
+        link_distance: Mean distance below which tracks are of one person.
+    """
+    labels = persons.copy()
+    rivals: dict[int, set[int]] = {}
+    for one, other in apart.tolist():
+        rivals.setdefault(one, set()).add(other)
+        rivals.setdefault(other, set()).add(one)
+    last = 0  # the label of the last new person
+    while True:
+        while _join(labels, vectors, rivals, rejected, link_distance):
+            pass
+        alone, known = np.flatnonzero(labels == 0), last
+        for component in split_components(vectors[alone], link_distance):
+            rows = alone[component[:MAX_LINKED]]
+            for group in _link(vectors[rows], [rivals.get(row, set()) for row in rows.tolist()], rows, link_distance):
+                last -= 1
+                labels[group] = last
+        if last == known:
+            return labels
+
+
+def score_tracks(
+    vectors: Float32[np.ndarray, "track dim"], others: Float32[np.ndarray, "other dim"]
+) -> Float64[np.ndarray, " track"]:
+    """Return the mean distance of tracks from the nearest of a person's others; infinite if there are none."""
+    if not len(others):
+        return np.full(len(vectors), np.inf)
+    distances = measure_distances(vectors, others)
+    num_nearest = min(NEAREST, len(others))
+    means: Float64[np.ndarray, " track"] = np.partition(distances, num_nearest - 1, 1)[:, :num_nearest].mean(1)
+    return means
+
+
+def measure_distances(
+    one: Float32[np.ndarray, "row dim"], other: Float32[np.ndarray, "column dim"]
+) -> Float64[np.ndarray, "row column"]:
+    """Return the Euclidean distances of vectors."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2 * one @ other.T
+    distances: Float64[np.ndarray, "row column"] = np.sqrt(np.maximum(squares, 0))
+    return distances
+
+
+def _join(
+    labels: Labels,
+    vectors: Float32[np.ndarray, "track dim"],
+    rivals: dict[int, set[int]],
+    rejected: Set[tuple[int, int]],
+    link_distance: float,
+) -> bool:
+    """Let tracks join the persons to whom they are nearest, the nearest first; return whether any did."""
+    alone, held = np.flatnonzero(labels == 0), np.flatnonzero(labels)
+    held = held[np.argsort(labels[held], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels[held], prepend=0))
+    pairs: list[tuple[float, int, int]] = []
+    for rows in np.array_split(alone, -(-len(alone) * len(held) // BLOCK)) if len(alone) and len(held) else ():
+        distances = measure_distances(vectors[rows], vectors[held])
+        near = np.argwhere(np.minimum.reduceat(distances, starts, axis=1) < link_distance)
+        bounds = [*starts.tolist(), len(held)]
+        for row, place in near.tolist():
+            own = np.sort(distances[row, bounds[place] : bounds[place + 1]])[:NEAREST]
+            pairs.append((float(own.mean()), int(rows[row]), int(labels[held[bounds[place]]])))
+    joined = False
+    for score, row, person in sorted(pairs):
+        is_free = labels[row] == 0 and (row, person) not in rejected
+        if score < link_distance and is_free and all(labels[rival] != person for rival in rivals.get(row, ())):
+            labels[row], joined = person, True
+    return joined
+
+
+def split_components(
+    vectors: Float32[np.ndarray, "track dim"], link_distance: float
+) -> Iterator[Int64[np.ndarray, " _row"]]:
+    """Yield the rows of each set of two tracks or more that a chain of distances below the limit holds together.
+
+    Average linkage never joins tracks of different sets, so that each can be linked by itself.
+    """
+    left = np.arange(len(vectors))
+    while len(left):
+        found, frontier, left = [left[:1]], left[:1], left[1:]
+        while len(frontier) and len(left):
+            near = np.zeros(len(left), bool)
+            for rows in np.array_split(frontier, -(-len(frontier) * len(left) // BLOCK)):
+                near |= (measure_distances(vectors[left], vectors[rows]) < link_distance).any(1)
+            frontier, left = left[near], left[~near]
+            found.append(frontier)
+        if len(component := np.sort(np.concatenate(found))) > 1:
+            yield component
+
+
+def _link(
+    vectors: Float32[np.ndarray, "track dim"], rivals: Sequence[Set[int]], rows: Labels, link_distance: float
+) -> list[Int64[np.ndarray, " _row"]]:
+    """Return the groups of two rows or more that average linkage makes of some tracks."""
+    distances = measure_distances(vectors, vectors)
+    places = {row: place for place, row in enumerate(rows.tolist())}
+    for place, own in enumerate(rivals):
+        distances[place, [places[rival] for rival in own if rival in places]] = np.inf
+    labels = link_by_average(distances, link_distance)
+    groups = [rows[labels == label] for label in np.unique(labels)]
+    return [group for group in groups if len(group) > 1]
+
+
+def link_by_average(distances: Float[np.ndarray, "row row"], link_distance: float) -> Int64[np.ndarray, " row"]:
+    """Return the group of each row: the two groups with the least mean distance become one while it is below a limit.
+
+    The mean of an infinite distance is infinite: rows at one are never in one group. ``distances`` is overwritten.
+    """
+    labels, sizes = np.arange(len(distances)), np.ones(len(distances))
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.argmin(1)
+    least = distances[labels, nearest]
+    while len(distances) and least[i := int(least.argmin())] < link_distance:
+        j = int(nearest[i])
+        merged = (sizes[i] * distances[i] + sizes[j] * distances[j]) / (sizes[i] + sizes[j])
+        merged[[i, j]] = np.inf
+        distances[i], distances[:, i], distances[j], distances[:, j] = merged, merged, np.inf, np.inf
+        sizes[i] += sizes[j]
+        labels[labels == j] = i
+        stale = np.flatnonzero((nearest == i) | (nearest == j))  # means never come nearer than what they are of
+        nearest[stale] = distances[stale].argmin(1)
+        least[stale] = distances[stale, nearest[stale]]
+        least[j] = np.inf
+    return labels
+
+
+def find_overlaps(
+    contents: np.ndarray, starts: Float64[np.ndarray, " track"], ends: Float64[np.ndarray, " track"]
+) -> Int64[np.ndarray, "pair 2"]:
+    """Return the rows of the pairs of tracks of one video that share some time."""
+    order = np.lexsort((starts, contents))
+    pairs: list[tuple[int, int]] = []
+    new_video = np.flatnonzero(contents[order][1:] != contents[order][:-1]) + 1
+    for rows in np.split(order, new_video):
+        for place, row in enumerate(rows.tolist()):
+            later = rows[place + 1 : np.searchsorted(starts[rows], ends[row])]
+            pairs += [
+                (row, other) for other in later.tolist() if ends[other] > starts[other] and ends[row] > starts[row]
+            ]
+    return np.array(pairs, np.int64).reshape(-1, 2)

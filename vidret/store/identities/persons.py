@@ -1,0 +1,311 @@
+"""The persons of an index: what they are called, and which tracks are theirs, by clustering and by the user's word.
+
+What the user says stays: a person keeps the tracks that he gave it, and never gets back one that he took away.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret.errors import VidretError
+from vidret.store.catalog.tables import IN_IDS, ids_to_json
+from vidret.store.identities.grouping import find_overlaps, group_tracks, score_tracks
+from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
+from vidret.store.records import CONCEPT
+from vidret.store.store import Store
+from vidret.text import MENTION_NAME, make_handle
+from vidret.types import Person
+
+MIN_TRACKS = 2  # of a person without a name that is listed
+UNNAMED = re.compile(r"person-\d+")
+NO_ROWS = np.zeros(0, np.int64)
+MAX_BEST = 12  # tracks that are shown of a person
+MAX_UNDONE = 50  # changes that can be undone
+TABLES_OF_PERSONS = {"persons": "id", "assignments": "person", "rejections": "person"}
+
+
+class Persons:
+    """The persons of one index. Each method opens the identities, so that any threads and processes may call them."""
+
+    def __init__(self, index: str | os.PathLike[str]) -> None:
+        """Set the folder of an index."""
+        self._index = Path(index)
+
+    def list_persons(self, kind: IdentityKind | None = None, *, hidden: bool = False) -> list[Person]:
+        """Return the persons who are seen or heard, those with a name first, then by their time in videos.
+
+        Those without a name are listed from two tracks on, and those that are hidden only if ``hidden``.
+        """
+        if not IdentityStore.exists(self._index):
+            return []
+        with IdentityStore.open(self._index) as identities:
+            columns = identities.columns(kind=kind)
+            rows = identities.database.rows("SELECT id, name, hidden FROM persons")
+        order = np.lexsort((-columns.qualities, columns.persons))
+        held, firsts = np.unique(columns.persons[order], return_index=True)
+        own = dict(zip(held.tolist(), np.split(order, firsts[1:]), strict=True)) if len(held) else {}
+        persons = [
+            Person(
+                id=key,
+                name=name,
+                handle=make_handle(name) or f"person-{key}",
+                hidden=bool(is_hidden),
+                tracks=len(tracks),
+                videos=len(np.unique(columns.contents[tracks])),
+                seconds=float((columns.ends - columns.starts)[tracks].sum()),
+                best_tracks=tuple(columns.ids[tracks[:MAX_BEST]].tolist()),
+            )
+            for key, name, is_hidden in rows
+            if len(tracks := own.get(key, NO_ROWS)) >= (1 if name else MIN_TRACKS) and (hidden or not is_hidden)
+        ]
+        return sorted(persons, key=lambda person: (not person.name, -person.seconds, person.id))
+
+    def find(self, name: str | int) -> int:
+        """Return the id of a person by id, name or handle.
+
+        Raises:
+            VidretError: There is none.
+        """
+        text = str(name).removeprefix("@")
+        with self._open() as identities:
+            found = list_handles(identities).get(f"person-{text}" if text.isdigit() else make_handle(text))
+        if found is None:
+            raise VidretError(f"{name}: must be the number or the name of a person; to list them: vidret people")
+        return found
+
+    def rename(self, person: str | int, name: str) -> None:
+        """Give a person a name; an empty one takes it away.
+
+        Raises:
+            VidretError: The name is invalid, or that of another person or of a taught concept.
+        """
+        key, handle = self.find(person), make_handle(name)
+        if name and (not re.fullmatch(MENTION_NAME, handle) or UNNAMED.fullmatch(handle)):
+            rule = "words of letters, digits, _ or -, up to 64 characters, the first one a letter"
+            raise VidretError(f"name must be {rule}, got {name!r}")
+        with Store.open(self._index) as store:
+            if handle and store.metadata.get(f"{CONCEPT}.{handle}"):
+                raise VidretError(
+                    f"@{handle} is a taught concept: name the person otherwise, or vidret forget {handle}"
+                )
+        with self._change([key]) as identities:
+            if handle and list_handles(identities).get(handle, key) != key:
+                raise VidretError(f"@{handle} is another person: vidret people merge {handle} {key} makes them one")
+            identities.database.run("UPDATE persons SET name = ? WHERE id = ?", " ".join(name.split()), key)
+
+    def hide(self, person: str | int, *, hidden: bool = True) -> None:
+        """Hide a person from lists, or show it again."""
+        key = self.find(person)
+        with self._change([key]) as identities:
+            identities.database.run("UPDATE persons SET hidden = ? WHERE id = ?", hidden, key)
+
+    def merge(self, person: str | int, others: Sequence[str | int]) -> None:
+        """Make several persons one, who keeps the id of the first, and the first name that there is."""
+        keys = list(dict.fromkeys([self.find(person), *map(self.find, others)]))
+        kept, gone = keys[0], ids_to_json(keys[1:])
+        with self._change(keys) as identities:
+            database = identities.database
+            names = dict(database.rows(f"SELECT id, name FROM persons WHERE id IN {IN_IDS}", ids_to_json(keys)))
+            database.run(f"UPDATE assignments SET person = ? WHERE person IN {IN_IDS}", kept, gone)
+            database.run(f"UPDATE OR IGNORE rejections SET person = ? WHERE person IN {IN_IDS}", kept, gone)
+            database.run(f"DELETE FROM persons WHERE id IN {IN_IDS}", gone)
+            database.run("UPDATE persons SET name = ? WHERE id = ?", next(filter(None, map(names.get, keys)), ""), kept)
+            own = "SELECT track FROM assignments WHERE person = ?1"
+            database.run(f"DELETE FROM rejections WHERE person = ?1 AND track IN ({own})", kept)
+
+    def split(self, person: str | int, tracks: Collection[int]) -> int:
+        """Make tracks of a person another one, and return its id. Neither gets a track of the other one again."""
+        key = self.find(person)
+        with self._change([key]) as identities:
+            database, moved = identities.database, self._check_own(identities, key, tracks)
+            database.run("INSERT INTO persons (name) VALUES ('')")
+            new = int(database.value("SELECT last_insert_rowid()"))
+            sql = f"UPDATE assignments SET person = ?, by_user = 1, score = 0 WHERE track IN {IN_IDS}"
+            database.run(sql, new, moved)
+            for own, other in ((key, new), (new, key)):
+                tracks_of = "SELECT track, ? FROM assignments WHERE person = ?"
+                database.run(f"INSERT OR IGNORE INTO rejections {tracks_of}", other, own)
+        return new
+
+    def reject(self, person: str | int, tracks: Collection[int]) -> None:
+        """Take tracks from a person for ever, and with them those that only they held with it."""
+        key = self.find(person)
+        with self._change([key]) as identities:
+            database, moved = identities.database, self._check_own(identities, key, tracks)
+            database.run(f"DELETE FROM assignments WHERE track IN {IN_IDS}", moved)
+            database.run_many("INSERT OR IGNORE INTO rejections VALUES (?, ?)", [(track, key) for track in tracks])
+            for model in identities.models():
+                columns = identities.columns(model=model.digest)
+                own = np.flatnonzero(columns.persons == key)
+                vectors = identities.vectors(columns.ids[own])
+                lost = [
+                    track
+                    for row, track in enumerate(columns.ids[own].tolist())
+                    if not columns.by_user[own[row]]
+                    and score_tracks(vectors[row : row + 1], np.delete(vectors, row, 0))[0] >= model.link_distance
+                ]
+                database.run(f"DELETE FROM assignments WHERE track IN {IN_IDS}", ids_to_json(lost))
+        self.group()
+
+    def undo(self) -> bool:
+        """Take back the last change that the user made; return whether there was one."""
+        with self._open(write=True) as identities, identities.change():
+            database = identities.database
+            last = database.rows("SELECT id, before FROM changes ORDER BY id DESC LIMIT 1")
+            if not last:
+                return False
+            before = json.loads(last[0][1])
+            database.run("DELETE FROM changes WHERE id = ?", last[0][0])
+            concerned = ids_to_json(before["concerned"])
+            for table in ("assignments", "rejections"):
+                database.run(f"DELETE FROM {table} WHERE person IN {IN_IDS}", concerned)
+            for table in TABLES_OF_PERSONS:
+                for row in before[table]:
+                    exists = "" if table == "persons" else "WHERE ?1 IN (SELECT id FROM tracks)"
+                    marks = ", ".join(f"?{number + 1}" for number in range(len(row)))
+                    database.run(f"INSERT OR REPLACE INTO {table} SELECT {marks} {exists}", *row)
+            identities.drop_empty_persons(named=False)
+        self.group()
+        return True
+
+    def forget(self, person: str | int) -> int:
+        """Delete all that is stored of a person, so that no byte is left; return the number of tracks."""
+        key = self.find(person)
+        with self._open(write=True) as identities:
+            own = identities.database.rows("SELECT track FROM assignments WHERE person = ?", key)
+            return identities.erase([track for (track,) in own])
+
+    def forget_video(self, content: str) -> int:
+        """Delete what is stored of a video, by its fingerprint; it is not read again. Return the number of tracks."""
+        with self._open(write=True) as identities:
+            return identities.erase(identities.list_ids(content))
+
+    def forget_all(self) -> int:
+        """Delete the identities of the index with their file; return the number of tracks."""
+        with self._open(write=True) as identities:
+            num_tracks = identities.erase(identities.columns().ids.tolist())
+        for suffix in ("", "-wal", "-shm"):
+            (self._index / f"{FILE}{suffix}").unlink(missing_ok=True)
+        return num_tracks
+
+    def export(self, person: str | int) -> dict[str, Any]:
+        """Return all that is stored of a person, as JSON can represent it; videos by their fingerprints."""
+        key = self.find(person)
+        with self._open() as identities:
+            columns = identities.columns(person=key)
+            name, hidden = identities.database.rows("SELECT name, hidden FROM persons WHERE id = ?", key)[0]
+            rows = []
+            for content in np.unique(columns.contents).tolist():
+                for kind in IDENTITY_KINDS:
+                    for track_id, track in identities.tracks(content, kind).items():
+                        if track_id in columns.ids:
+                            row = int(np.flatnonzero(columns.ids == track_id)[0])
+                            rows.append(
+                                {
+                                    "content": content,
+                                    "kind": kind,
+                                    "start": track.start_s,
+                                    "end": track.end_s,
+                                    "quality": track.quality,
+                                    "by_user": bool(columns.by_user[row]),
+                                    "vector": track.vector.tolist(),
+                                    "boxes": [] if track.boxes is None else track.boxes.tolist(),
+                                    "jpeg": base64.b64encode(track.thumbnail or b"").decode(),
+                                }
+                            )
+        return {"id": key, "name": name, "hidden": bool(hidden), "tracks": rows}
+
+    def thumbnail(self, track_id: int) -> bytes | None:
+        """Return the best crop of a track as JPEG, None if it has none."""
+        with self._open() as identities:
+            return identities.thumbnail(track_id)
+
+    def group(self) -> None:
+        """Assign the tracks that have no person yet. Again, it changes nothing."""
+        if not IdentityStore.exists(self._index):
+            return
+        with self._open(write=True) as identities:
+            if identities.database.value("SELECT value FROM meta WHERE key = 'grouped'") == identities.generation:
+                return
+            for model in identities.models():
+                while not _group_model(identities, model):
+                    pass
+            identities.database.run("REPLACE INTO meta (key, value) VALUES ('grouped', ?)", identities.generation)
+
+    @contextmanager
+    def _open(self, *, write: bool = False) -> Iterator[IdentityStore]:
+        with IdentityStore.open(self._index, write=write) as identities:
+            yield identities
+
+    @contextmanager
+    def _change(self, persons: Sequence[int]) -> Iterator[IdentityStore]:
+        """Commit what the block changes of persons, or nothing, so that it can be undone."""
+        with self._open(write=True) as identities, identities.change():
+            database, keys = identities.database, ids_to_json(persons)
+            before: dict[str, Any] = {
+                table: database.rows(f"SELECT * FROM {table} WHERE {column} IN {IN_IDS}", keys)
+                for table, column in TABLES_OF_PERSONS.items()
+            }
+            last = database.value("SELECT max(id) FROM persons")
+            yield identities
+            new = [key for (key,) in database.rows("SELECT id FROM persons WHERE id > ?", last)]
+            before["concerned"] = [*persons, *new]
+            database.run("INSERT INTO changes (before) VALUES (?)", json.dumps(before))
+            database.run("DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?", MAX_UNDONE)
+
+    def _check_own(self, identities: IdentityStore, person: int, tracks: Collection[int]) -> str:
+        own = identities.columns(person=person).ids.tolist()
+        if not tracks or not set(tracks) <= set(own):
+            wanted = f"tracks of the person ({', '.join(map(str, own[:MAX_BEST]))} ...)"
+            raise VidretError(f"tracks must be {wanted}, got {', '.join(map(str, sorted(tracks))) or 'none'}")
+        return ids_to_json(sorted(tracks))
+
+
+def list_handles(identities: IdentityStore) -> dict[str, int]:
+    """Return the persons by what may stand for them after an @: ``person-7``, and the name."""
+    rows = identities.database.rows("SELECT id, name FROM persons")
+    return {f"person-{key}": key for key, _ in rows} | {make_handle(name): key for key, name in rows if name}
+
+
+def _group_model(identities: IdentityStore, model: IdentityModel) -> bool:
+    """Assign the tracks of one model that have no person yet; return False if others wrote meanwhile."""
+    generation, columns = identities.generation, identities.columns(model=model.digest)
+    places = {track: row for row, track in enumerate(columns.ids.tolist())}
+    rejected = identities.database.rows("SELECT track, person FROM rejections")
+    vectors = identities.vectors(columns.ids)
+    labels = group_tracks(
+        vectors,
+        columns.persons,
+        # Two faces in one frame are two people; voices may be heard in one stretch.
+        find_overlaps(columns.contents, columns.starts, columns.ends)
+        if model.kind == "face"
+        else NO_ROWS.reshape(0, 2),
+        {(places[track], person) for track, person in rejected if track in places},
+        model.link_distance,
+    )
+    joined = np.flatnonzero(labels != columns.persons)
+    if not len(joined):
+        return True
+    with identities.change():
+        if identities.generation != generation:
+            return False
+        for label in np.unique(labels[joined])[::-1].tolist():
+            person, rows = label, joined[labels[joined] == label]
+            if label < 0:
+                identities.database.run("INSERT INTO persons (name) VALUES ('')")
+                person = int(identities.database.value("SELECT last_insert_rowid()"))
+            scores = np.linalg.norm(vectors[rows] - vectors[labels == label].mean(0), axis=1)
+            values = [
+                (track, person, 0, score)
+                for track, score in zip(columns.ids[rows].tolist(), scores.tolist(), strict=True)
+            ]
+            identities.database.run_many("INSERT INTO assignments VALUES (?, ?, ?, ?)", values)
+    return True
