@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from vidret.channels.picture.calibration import Calibration
     from vidret.channels.texts.options import WordsOptions
     from vidret.copies.clips import Clip, ClipFinder
+    from vidret.copies.folding import CopyFolder
     from vidret.index.importing import ImportReport
     from vidret.index.options import IndexOptions, IndexReport, Progress
     from vidret.language.answers import CitedAnswer
@@ -132,6 +133,7 @@ class Engine(VideoLibrary):
             check_models(other, encoder, self._models)
         self._opened: OpenIndex | None = None
         self._clip_finder: ClipFinder | None = None
+        self._copy_folder: CopyFolder | None = None
         self._retired: list[OpenIndex | ClipFinder] = []
         if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
@@ -196,7 +198,7 @@ class Engine(VideoLibrary):
         encoder = _load_encoder(self.paths[0], device=self.device, precision=self._precision)
         models = choose_models(self.paths[0], encoder, rerank=AUTO, tokens="int8", head=AUTO)
         self._retired += [store for store in (self._opened, self._clip_finder) if store is not None]
-        self._opened = self._clip_finder = None
+        self._opened = self._clip_finder = self._copy_folder = None
         self.encoder, self._models, self.ranker = encoder, models, models.ranker
         self.__dict__.pop("grounder", None)  # a cached property
 
@@ -238,7 +240,7 @@ class Engine(VideoLibrary):
         for opened in (*self._retired, self._clip_finder, self._opened):
             if opened is not None:
                 opened.close()
-        self._opened = self._clip_finder = None
+        self._opened = self._clip_finder = self._copy_folder = None
         self._retired.clear()
 
     def __enter__(self) -> Self:
@@ -546,9 +548,23 @@ class Engine(VideoLibrary):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
         found = self._index.search(queries, whole)
-        return [
-            keep_probable(hits, option.at_least)[option.offset :] for hits, option in zip(found, options, strict=True)
+        unique = [
+            self._fold_hits(query, option, hits) if option.copies == "fold" else hits
+            for query, option, hits in zip(queries, whole, found, strict=True)
         ]
+        return [
+            keep_probable(hits, option.at_least)[option.offset :] for hits, option in zip(unique, options, strict=True)
+        ]
+
+    def _fold_hits(self, query: Query, options: SearchOptions, hits: list[Hit]) -> list[Hit]:
+        """Return hits of which no two show the same footage; further ones fill the places of those that do."""
+        k = options.k
+        while True:
+            unique = self._copies.fold_results(hits)
+            if len(unique) >= options.k or len(hits) < k:
+                return unique[: options.k]
+            k += 2 * (options.k - len(unique))
+            hits = self._index.search([query], [replace(options, k=k)])[0]
 
     def score_videos(
         self,
@@ -578,10 +594,11 @@ class Engine(VideoLibrary):
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         check_locating(options)
         wanted = k = options.k + options.offset
-        while True:  # the moments of an improbable video may stand between those of a probable one
+        while True:  # improbable moments and copies may stand between the others
             whole = replace(options, k=k, offset=0)
             moments = self._index.locate(query, whole, video=video, grounder=self.grounder)
-            kept = keep_probable(moments, options.at_least)
+            unique = self._copies.fold_results(moments) if video is None and options.copies == "fold" else moments
+            kept = keep_probable(unique, options.at_least)
             if len(kept) >= wanted or len(moments) < k:
                 return kept[options.offset : wanted]
             k *= 4
@@ -848,6 +865,14 @@ class Engine(VideoLibrary):
         if self._clip_finder is None:
             self._clip_finder = ClipFinder(self._index.store)
         return self._clip_finder
+
+    @property
+    def _copies(self) -> "CopyFolder":
+        from vidret.copies.folding import CopyFolder
+
+        if self._copy_folder is None:
+            self._copy_folder = CopyFolder(self._index.store)
+        return self._copy_folder
 
     def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> "Clip":
         """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""

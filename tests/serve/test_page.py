@@ -48,7 +48,7 @@ from vidret.video.reader import read_frames
 pytestmark = pytest.mark.browser
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
-LARGEST_PAGE = 90_000  # bytes, all files together
+LARGEST_PAGE = 120_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
 SIGN = "\N{BICYCLE}\N{BICYCLE} <b>EMERGENCY</b> EXIT"  # two letters beyond the first plane of Unicode, and markup
 CALL = "Every line is busy now, so the caller shall please hold the line until the harbour office answers."
@@ -314,6 +314,26 @@ def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) 
     page.get_by_label("Minimum length").blur()
     assert page.get_by_label("Minimum length").evaluate("field => !field.validity.valid")
     assert "min_seconds" not in place_of(page)
+
+
+def test_copies_of_a_result_are_listed_behind_a_click(look: Look, bikes: int) -> None:
+    page = look()
+    copy = {"video": bikes, "path": "/small/bikes.mp4", "time": 2.5}
+
+    def add_copies(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["hits"][0] |= {"near_copies": [copy], "copies": ["/twin/bikes.mp4"]}
+        route.fulfill(json=answer)
+
+    page.route("**/api/search", add_copies)
+    ask(page, BIKES)
+    folded = page.locator("#results .copies")
+    expect(folded).to_have_count(1)
+    expect(folded.get_by_role("link")).to_be_hidden()
+    folded.get_by_text("3 copies").click()
+    expect(folded).to_contain_text("/twin/bikes.mp4 (same content)")
+    page.get_by_role("link", name="/small/bikes.mp4").click()
+    assert place_of(page) == {"q": BIKES, "v": str(bikes), "t": "2.5"}
 
 
 def test_more_results_are_shown_on_request(look: Look) -> None:

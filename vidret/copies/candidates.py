@@ -141,6 +141,32 @@ def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.nd
     return float(np.quantile(similarities[differ], 1 - UNRELATED_SHARE)) if differ.any() else 0.0
 
 
+SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
+
+
+class IndexWhitening:
+    """The whitening of an index, fitted to a sample of its frames, and again after it has changed."""
+
+    def __init__(self, store: Store) -> None:
+        """Set the index."""
+        self._store = store
+        self._fitted: tuple[int, Whitening] | None = None
+
+    def fit(self) -> Whitening:
+        """Return the whitening of the index as it is now."""
+        generation = self._store.generation
+        if self._fitted is None or self._fitted[0] != generation:
+            ids = self._store.searchable()
+            chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
+            stored = self._store.features.read(np.sort(chosen), tokens=False)
+            owners = [
+                np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
+            ]
+            whitening = fit_whitening(np.concatenate(stored.frames), np.concatenate(owners))
+            self._fitted = generation, whitening
+        return self._fitted[1]
+
+
 SAMPLE = 20_000  # frames to which the whitening is fitted
 NEIGHBOURS = 48  # of each frame, among which those of other videos count
 DISTINCT = 0.85  # similarity up to which a frame is kept besides the last kept one of its video

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
-from vidret.copies.candidates import Whitening, fit_whitening, read_frame_table
+from vidret.copies.candidates import IndexWhitening, read_frame_table
 from vidret.copies.checking import NUM_WORKERS, FootageReader
 from vidret.copies.pairs import LEAST_SHARE, Extent, confirm_alignment, is_worth_decoding, measure_extent
 from vidret.copies.verdict import judge_footage
@@ -22,7 +22,6 @@ from vidret.video.files import may_exist
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
 NEAREST = 100  # segments of each clip frame
 MAX_VIDEOS = 60  # that the clip is aligned with
 MAX_CHECKED = 24  # alignments that are checked on decoded frames
@@ -52,7 +51,7 @@ class ClipFinder:
 
     def __init__(self, store: Store) -> None:
         self._store, self._reader = store, FootageReader()
-        self._fitted: tuple[int, Whitening] | None = None
+        self._whitening = IndexWhitening(store)
 
     def close(self) -> None:
         """End the processes that decode frames."""
@@ -112,7 +111,7 @@ class ClipFinder:
         self, clip: Clip, chosen: Sequence[int], videos: dict[int, StoredVideo], *, repeated: bool
     ) -> list[tuple[int, Alignment]]:
         """Return the alignments of a clip with some videos, most alike first."""
-        whitening, table = self._fit(), read_frame_table(self._store, chosen)
+        whitening, table = self._whitening.fit(), read_frame_table(self._store, chosen)
         own = whitening.apply(clip.vectors)
         found: list[tuple[int, Alignment]] = []
         for index, key in enumerate(table.video_ids.tolist()):
@@ -126,20 +125,6 @@ class ClipFinder:
                 aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
                 found += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment.gain, shorter)]
         return sorted(found, key=lambda item: -item[1].gain)
-
-    def _fit(self) -> Whitening:
-        """Return the whitening of the index, fitted again after it has changed."""
-        generation = self._store.generation
-        if self._fitted is None or self._fitted[0] != generation:
-            ids = self._store.searchable()
-            chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
-            stored = self._store.features.read(np.sort(chosen), tokens=False)
-            owners = [
-                np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
-            ]
-            whitening = fit_whitening(np.concatenate(stored.frames), np.concatenate(owners))
-            self._fitted = generation, whitening
-        return self._fitted[1]
 
 
 def are_one_stretch(one: SharedFootage, other: SharedFootage | Clip) -> bool:

@@ -118,7 +118,7 @@ def score_prompts(engine: Engine, prompts: Sequence[str], paths: Sequence[str]) 
     rows = {path: row for row, path in enumerate(paths)}
     scores, pictures = (np.full((len(paths), len(prompts)), np.nan) for _ in range(2))
     texts: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    options = SearchOptions(k=len(paths), candidates=max(1, engine.info().segments))
+    options = SearchOptions(k=len(paths), candidates=max(1, engine.info().segments), copies="show")
     for column, prompt in enumerate(prompts):
         for hit in engine.search_with(prompt, options):
             for row in (rows[path] for path in (hit.path, *hit.copies) if path in rows):

@@ -206,14 +206,14 @@ def search_item(
     engine: Engine, user: SimulatedUser, item: KnownItem, num_videos: int, *, num_rounds: int, num_shown: int
 ) -> Outcome:
     """Return how a simulated user searches for a scene."""
-    text_rank = find_rank(engine.search(item.hints[-1], num_videos), item)
+    text_rank = find_rank(engine.search(item.hints[-1], num_videos, copies="show"), item)
     like: list[TimePoint] = []
     seen: list[TimePoint] = []
     ranks: list[int] = []
     found, found_s, spent_s, num_wrong = None, 0.0, 0.0, 0
     for step in range(num_rounds + 1):
         hint = item.hints[min(step, len(item.hints) - 1)]
-        hits = engine.search(hint, num_videos, like=like, seen=seen)
+        hits = engine.search(hint, num_videos, like=like, seen=seen, copies="show")
         left = [hit for hit in hits if not any(is_judged(hit, point) for point in like)]
         ranks.append(find_rank(left, item))
         shown = left[:num_shown]

@@ -84,7 +84,7 @@ def evaluate_queries(
         answered = answer_query(engine, query.text)
         if judge is not None:
             unjudged.append(judge_answer(query, answered, content))
-            hits = engine.search(query.text, max(NUM_HITS, judging.top))
+            hits = engine.search(query.text, max(NUM_HITS, judging.top), copies="show")
             judged = judge_hits(engine, query.text, hits, judge, judging)
             answered = replace(answered, hits=[hit.hit for hit in judged.hits[:NUM_HITS]])
             num_failed += bool(judged.note)
@@ -135,7 +135,7 @@ def read_queries_folder(folder: Path) -> tuple[Split, Path]:
 def answer_query(engine: Engine, text: str) -> AnsweredQuery:
     """Return the first hits and moments of a query among all videos."""
     started = time.perf_counter()
-    hits = engine.search(text, NUM_HITS)
+    hits = engine.search(text, NUM_HITS, copies="show")
     search_s = time.perf_counter() - started
     return AnsweredQuery(hits, engine.locate(text, NUM_MOMENTS, videos=NUM_VIDEOS, weak=True), search_s)
 

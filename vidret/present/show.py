@@ -95,6 +95,7 @@ def show_hits(
         if was and judged[rank - 1].reason:
             rows.append((*blank, "", f"  judged: {judged[rank - 1].reason}"))
         rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
+        rows += [(*blank, format_time(copy.time), f"~ {display_path(copy.path)}") for copy in hit.near_copies]
         rows += [(*blank, format_time(event.start), f"  {line}") for event, line in describe_events(hit.events)]
         rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
     was_column = ["was"] if explain and judged else []
@@ -121,6 +122,7 @@ def show_moments(moments: "Sequence[Moment]") -> None:
             for event, line in describe_events(moment.events)
         ]
         rows += [(*blank, "", *line) for line in describe_evidence(moment.evidence)]
+        rows += [(*blank, format_time(copy.time), "", f"~ {display_path(copy.path)}") for copy in moment.near_copies]
     show_table(("rank", *match_column, "score", *found_column, "start", "end", "video"), rows, NO_VIDEOS)
 
 

@@ -15,7 +15,7 @@ from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
-from vidret.types import EventSpan, Evidence, Hit, Moment, Query, Source, to_row
+from vidret.types import EventSpan, Evidence, Hit, Moment, NearCopy, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
 
 
@@ -35,6 +35,11 @@ class EvidenceRow(BaseModel):
 @with_rows_of(EventSpan)
 class EventRow(BaseModel):
     """Where one event of a query was found."""
+
+
+@with_rows_of(NearCopy)
+class NearCopyRow(BaseModel):
+    """A video that shows the footage of a result."""
 
 
 class StepRow(BaseModel):

@@ -61,6 +61,7 @@ from vidret.types.results import Evidence as Evidence
 from vidret.types.results import Hit as Hit
 from vidret.types.results import Likelihood as Likelihood
 from vidret.types.results import Moment as Moment
+from vidret.types.results import NearCopy as NearCopy
 from vidret.types.results import Person as Person
 from vidret.types.results import SharedFootage as SharedFootage
 from vidret.types.results import TaggedVideo as TaggedVideo

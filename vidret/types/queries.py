@@ -78,6 +78,16 @@ SourcesField = Annotated[
     ),
 ]
 
+CopiesField = Annotated[
+    str,
+    Option(
+        help="Whether results that show the same footage are one, or each is a result of its own.",
+        panel="Output",
+        metavar="fold|show",
+        choices=("fold", "show"),
+    ),
+]
+
 OffsetField = Annotated[
     int,
     Option(
@@ -213,6 +223,8 @@ class SearchOptions:
         unlike: Times of videos that do not.
         seen: Times of the videos that were shown besides; None for the first 20 of the query without feedback.
         display: ``best`` first, or ``diverse``: the best one of each kind.
+        copies: ``fold``: results that show the same footage are one, as far as frame vectors tell; ``show``: each is a
+            result.
     """
 
     sources: SourcesField = None
@@ -283,6 +295,7 @@ class SearchOptions:
             choices=("best", "diverse"),
         ),
     ] = "best"
+    copies: CopiesField = "fold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +314,7 @@ class LocateOptions:
         snap: Whether moments that are found by the curve begin and end at cuts where they can.
         refine_edges: Whether to decode a few frames more around the other edges, which makes these precise to about
             0.1 s.
+        copies: As in ``SearchOptions``.
     """
 
     videos: Annotated[
@@ -344,6 +358,7 @@ class LocateOptions:
             panel="Output",
         ),
     ] = False
+    copies: CopiesField = "fold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

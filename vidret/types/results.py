@@ -67,6 +67,22 @@ class EventSpan:
     score: Annotated[float, Shown(example=4.2)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearCopy:
+    """A video that shows the footage of a result, and is not repeated as a result of its own.
+
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        time: Where the footage that was found is in it, in seconds.
+    """
+
+    video: VideoId
+    path: VideoPath
+    time: Annotated[float, Shown(told=True, digits=2, example=30.5)]
+
+
+FoundCopies = Annotated[tuple[NearCopy, ...], Shown(is_sparse=True)]
 FoundEvidence = Annotated[tuple[Evidence, ...], Shown(told=True, limit=3, is_sparse=True)]
 FoundEvents = Annotated[tuple[EventSpan, ...], Shown(is_sparse=True)]
 Probability = Annotated[float | None, Shown(told=True, column=5, digits=3, example=0.82)]
@@ -89,6 +105,7 @@ class Hit:
         evidence: What matches, best first; empty in an index without words.
         events: Where each event of a query of several was found; empty for all others.
         probability: How likely the video answers the query, in 0..1; None for images and vectors.
+        near_copies: Videos of other content that show the same footage, such as in another resolution.
     """
 
     video: VideoId
@@ -102,6 +119,7 @@ class Hit:
     evidence: FoundEvidence = ()
     events: FoundEvents = ()
     probability: Probability = None
+    near_copies: FoundCopies = ()
 
     @property
     @show_property(LIKELIHOOD)
@@ -127,6 +145,7 @@ class Moment:
         evidence: What matches, best first; empty in an index without words.
         events: As in ``Hit``.
         probability: How likely the video answers the query; in a video that was named, by itself.
+        near_copies: As in ``Hit``.
     """
 
     video: VideoId
@@ -140,6 +159,7 @@ class Moment:
     evidence: FoundEvidence = ()
     events: FoundEvents = ()
     probability: Probability = None
+    near_copies: FoundCopies = ()
 
     @property
     @show_property(LIKELIHOOD)

@@ -46,6 +46,7 @@ class Searchable(ABC):
         unlike: Sequence[TimePoint] = (),
         seen: Sequence[TimePoint] | None = None,
         display: str = "best",
+        copies: str = "fold",
     ) -> list[Hit]:
         """Find the videos that match a query.
 
@@ -73,6 +74,8 @@ class Searchable(ABC):
             unlike: Results that differ from what you look for.
             seen: Results that were shown besides; None for the first 20 of the query without feedback.
             display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
+            copies: ``fold``: results that show the same footage are one, with ``near_copies``, where frame vectors
+                leave no doubt (``duplicates`` finds more); ``show``: each is a result.
 
         Returns:
             Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. A
@@ -97,6 +100,7 @@ class Searchable(ABC):
             unlike=tuple(unlike),
             seen=None if seen is None else tuple(seen),
             display=display,
+            copies=copies,
         )
         return self.search_with(query, options)
 
@@ -115,6 +119,7 @@ class Searchable(ABC):
         snap: bool = True,
         refine_edges: bool = False,
         sources: Sequence[Source] | None = None,
+        copies: str = "fold",
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all.
 
@@ -132,6 +137,7 @@ class Searchable(ABC):
             refine_edges: Whether to decode and encode a few frames more around their other edges, which makes these
                 precise to about 0.1 s. A message says where that is not possible.
             sources: As in ``search``.
+            copies: As in ``search``.
 
         Returns:
             Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
@@ -153,6 +159,7 @@ class Searchable(ABC):
             snap=snap,
             refine_edges=refine_edges,
             sources=chosen,
+            copies=copies,
         )
         return self.locate_with(query, options, video=video)
 

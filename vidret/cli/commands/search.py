@@ -226,6 +226,7 @@ def show_moments_by_video(
         k=options.k,
         offset=options.offset,
         at_least=options.at_least,
+        copies=options.copies,
     )
     moments = engine.locate_with(query, wanted)
     if as_json:

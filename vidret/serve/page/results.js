@@ -11,7 +11,7 @@ const PREVIEW_LENGTH = 10; // seconds, without a segment
 
 const grid = find("results");
 let onJudge = () => {};
-const listCards = () => [...grid.querySelectorAll("a:first-child")];
+const listCards = () => [...grid.querySelectorAll(":scope > li > a:first-child")];
 
 /** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
 export function showHits(hits, place) {
@@ -54,7 +54,7 @@ export function listenToGrid(judge) {
 }
 
 function makeHit(hit, place) {
-  const { start, end, time = start, duration = end - start, copies = [], why = {}, score, probability, likelihood } = hit; // a moment has a span alone
+  const { start, end, time = start, duration = end - start, copies = [], near_copies: nearCopies = [], why = {}, score, probability, likelihood } = hit; // a moment has a span alone
   const parts = { ...(likelihood && { probability }), score, ...why };
   const levels = Object.entries(parts).map(([level, value]) => `${level} ${value.toFixed(3)}`);
   const meter = likelihood ? make("meter", { value: probability, ariaHidden: true }) : "score";
@@ -62,9 +62,10 @@ function makeHit(hit, place) {
   const when = hit.time === undefined ? `${clock(start, true)} – ${clock(end, true)}` : `at ${clock(time)}`;
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
   const found = nameChannels(hit.evidence);
-  const about = [make("span", {}, found && `${found} `, when, copies.length ? `, ${copies.length + 1} copies` : ""), rating];
+  const about = [make("span", {}, found && `${found} `, when), rating];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
   card.append(makeJudging({ ...hit, time }, onJudge));
+  if (copies.length + nearCopies.length) card.append(makeCopies(copies, nearCopies, place));
   const concept = findConcept(place.q);
   if (concept) card.append(makeMarks(concept, hit));
   const words = findWords(hit.evidence);
@@ -72,6 +73,14 @@ function makeHit(hit, place) {
   const label = make("span", { className: "label" }, `${labelOf(words.source)} ${clock(words.start)}`);
   card.append(make("a", { className: "said", href: linkTo(words.start), title: words.text }, label, " ", ...markMatches(words, true)));
   return card;
+}
+
+/** Create the list of what shows the same footage, which a click unfolds. */
+function makeCopies(copies, nearCopies, place) {
+  const links = nearCopies.map(({ video, path, time }) => make("li", {}, make("a", { href: writePlace({ ...place, v: video, t: time.toFixed(1) }) }, path)));
+  const same = copies.map((path) => make("li", {}, `${path} (same content)`));
+  const number = copies.length + nearCopies.length + 1;
+  return make("details", { className: "copies soft" }, make("summary", {}, `${number} copies`), make("ul", { className: "path" }, ...links, ...same));
 }
 
 /** Find the first concept of a query. */

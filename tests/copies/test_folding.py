@@ -1,0 +1,151 @@
+"""Results of the same footage are one, those of look-alikes are not, and folding changes no other result."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float64
+
+from tests.copies.films import draw_footage, fade, write_frames
+from tests.fakes import PatchEncoder
+from vidret.copies.folding import ORDER_OF_WHOLE, VideoFrames, find_part, measure_order
+from vidret.engine import Engine
+from vidret.types import Hit, LocateOptions, Moment, SearchOptions
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Index a film with a faded copy, a second take of its place and length, a still, and others."""
+    root = tmp_path_factory.mktemp("folding") / "films"
+    film = draw_footage(1, 16)
+    write_frames(root / "film.mp4", film)
+    write_frames(root / "faded.mp4", film, change=fade)
+    write_frames(root / "take.mp4", draw_footage(2, 16, place=1))
+    for seed in (3, 4):
+        write_frames(root / f"other{seed}.mp4", draw_footage(seed, 9))
+    write_frames(root / "still1.mp4", film[:1] * 90)
+    write_frames(root / "still2.mp4", film[:1] * 90, change=fade)
+    with Engine(root.parent / "index", PatchEncoder()) as engine:
+        engine.index([root])
+        yield engine
+
+
+def query(engine: Engine) -> Float64[np.ndarray, " dim"]:
+    """Return the vector of a moment of the film."""
+    found = engine.embeddings("segment")
+    row = next(row for row, path in enumerate(found.paths) if "film.mp4" in path)
+    return np.asarray(found.vectors[row], np.float64)
+
+
+def name(result: Hit | Moment) -> str:
+    return Path(result.path).stem
+
+
+def test_a_copy_is_folded_and_another_take_is_not(engine: Engine) -> None:
+    shown = engine.search(query(engine), copies="show")
+    assert len(shown) == 7
+    assert not any(hit.near_copies for hit in shown)
+    folded = engine.search(query(engine))
+    names = {name(hit): [Path(copy.path).stem for copy in hit.near_copies] for hit in folded}
+    first = "film" if "film" in names else "faded"
+    second = {"film": "faded", "faded": "film"}[first]
+    assert names == {each: [second] if each == first else [] for each in map(name, shown) if each != second}
+    assert [hit.score for hit in folded] == [hit.score for hit in shown if name(hit) != second]
+    (copy,) = next(hit for hit in folded if hit.near_copies).near_copies
+    own = next(hit for hit in shown if hit.video == copy.video)
+    assert (copy.path, copy.time) == (own.path, own.time)
+
+
+def test_other_results_take_the_place_of_copies(engine: Engine) -> None:
+    every = [name(hit) for hit in engine.search(query(engine))]
+    for k, offset in itertools.product((1, 2, 3), (0, 1, 2)):
+        page = engine.search_with(query(engine), SearchOptions(k=k, offset=offset))
+        assert [name(hit) for hit in page] == every[offset : offset + k]
+
+
+def test_moments_are_folded_where_they_show_the_same(engine: Engine) -> None:
+    shown = engine.locate_with(query(engine), LocateOptions(k=20, copies="show"))
+    folded = engine.locate_with(query(engine), LocateOptions(k=20))
+    copies = [copy for moment in folded for copy in moment.near_copies]
+    assert copies
+    assert {Path(copy.path).stem for copy in copies} <= {"film", "faded"}
+    for moment in (moment for moment in folded if moment.near_copies):
+        for copy in moment.near_copies:
+            own = [other for other in shown if other.video == copy.video]
+            assert any(other.start <= moment.end and moment.start <= other.end for other in own)
+    assert {name(moment) for moment in shown} - {"film", "faded"} == {name(m) for m in folded} - {"film", "faded"}
+    within = engine.locate(query(engine), video=copies[0].video)
+    assert not any(moment.near_copies for moment in within)
+
+
+# The measure
+
+RNG = np.random.default_rng(0)
+Frames = Float64[np.ndarray, "frame 24"]
+
+
+def draw_video(num_frames: int) -> Frames:
+    """Return frames of one place in which things change."""
+    place = RNG.normal(size=24)
+    return normalize(4 * place / np.linalg.norm(place) + 0.3 * RNG.normal(size=(num_frames, 24)))
+
+
+def normalize(rows: Frames) -> Frames:
+    unit: Frames = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
+def as_video(vectors: Frames, segments: Sequence[int] = ()) -> VideoFrames:
+    times = np.arange(len(vectors), dtype=np.float64)
+    return VideoFrames(vectors, times, np.array(segments or [0] * len(vectors)))
+
+
+def measure(one: Frames, other: Frames, segments: Sequence[int] = ()) -> tuple[float, float]:
+    return measure_order(as_video(one, segments), as_video(other), 0.0)
+
+
+def test_the_measure_is_that_of_all_orders() -> None:
+    one, other = draw_video(6), draw_video(6)
+    line = np.stack([np.ones(6), np.arange(6)], axis=1)
+    ours, theirs = (rows - line @ np.linalg.lstsq(line, rows, rcond=None)[0] for rows in (one, other))
+    totals = [
+        sum(float(ours[row] @ theirs[column]) for row, column in enumerate(order))
+        for order in itertools.permutations(range(6))
+    ]
+    order, agreement = measure(one, other)
+    total = sum(float(ours[row] @ theirs[row]) for row in range(6))
+    # The trend takes one degree of freedom more than the mean, which is all that permutations know of.
+    assert order == pytest.approx(total / np.std(totals) * np.sqrt(4 / 5), abs=1e-6)
+    assert agreement == pytest.approx(total / np.sqrt((ours**2).sum() * (theirs**2).sum()))
+
+
+def test_only_the_right_order_counts() -> None:
+    film = draw_video(20)
+    copy = film + 0.03 * RNG.normal(size=film.shape)
+    assert measure(film, copy)[0] > ORDER_OF_WHOLE
+    assert abs(measure(film, copy[::-1])[0]) < 3
+    assert abs(measure(film, draw_video(20))[0]) < 3
+    still = np.repeat(film[:1], 20, axis=0)
+    assert measure(still, still) == (0.0, 0.0)
+    assert measure(film[:5], copy[:5]) == (0.0, 0.0)  # too few frames
+
+
+def test_neither_dusk_nor_a_schedule_of_places_makes_a_copy() -> None:
+    drift = np.outer(np.arange(30) / 30, RNG.normal(size=24))
+    assert abs(measure(draw_video(30) + drift, draw_video(30) + drift)[0]) < 3
+    segments = [row // 10 for row in range(30)]
+    places = 3 * RNG.normal(size=(3, 24))[segments]
+    one, other = (normalize(places + 0.3 * RNG.normal(size=(30, 24))) for _ in range(2))
+    assert measure(one, other)[0] > ORDER_OF_WHOLE
+    assert abs(measure(one, other, segments)[0]) < 3
+
+
+def test_a_part_is_found_between_frames() -> None:
+    film = normalize(np.cumsum(RNG.normal(size=(40, 24)), axis=0))
+    between = np.arange(12.25, 36)
+    shares = (between % 1)[:, None]
+    part = normalize((1 - shares) * film[between.astype(int)] + shares * film[between.astype(int) + 1])
+    assert find_part(as_video(part), as_video(film), 16.25) == 12.25
+    assert find_part(as_video(part[::-1]), as_video(film), 16.25) is None

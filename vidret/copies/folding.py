@@ -1,0 +1,236 @@
+"""Results of one search that show the same footage, by stored frame vectors only.
+
+No frame is decoded, so that a search stays fast, and a verdict must be sure. Vectors of two takes of one place are as
+close as those of a copy, at any two times; but only in a copy do they change at the same times. The evidence is how
+much the changes of both videos agree in their order, in standard deviations of what a random order would give. Dusk,
+or a camera that turns on a schedule, makes any two takes agree: only changes within segments count, less their trend.
+Reference: Daniels 1944, "The relation between measures of correlation in the universe of sample permutations".
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from vidret.copies.candidates import IndexWhitening
+from vidret.store.store import Store
+from vidret.types import Hit, Moment, NearCopy
+
+Result = TypeVar("Result", Hit, Moment)
+
+MAX_FRAMES = 128  # of the shorter video that are compared, spread evenly
+MIN_FRAMES = 6
+SAME_LENGTH_S, SAME_LENGTH_SHARE = 0.15, 0.002  # by which copies of a whole video may differ
+LEAST_SHARE = 0.5  # of the longer video, that a part must fill
+LEAST_ALIKE = 0.75  # similarity of the mean vectors; of copies, nearly all have more
+# Of 6,600 pairs of look-alikes of 3 to 30 s that share no frame, none has this much.
+ORDER_OF_WHOLE, AGREEMENT_OF_WHOLE = 3.3, 0.2
+ORDER_OF_PART, AGREEMENT_OF_PART = 5.0, 0.35  # the best of many offsets must be surer
+STEP_S = 0.25  # between offsets of a part
+MAX_VERDICTS = 100_000  # that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSpan:
+    """Where a search has found something: a video, and from when to when in seconds."""
+
+    video: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFrames:
+    """The frames of a video, in time order.
+
+    Attributes:
+        vectors: Unit vectors.
+        times: Times in seconds.
+        segments: Index of the segment of each.
+    """
+
+    vectors: Float[np.ndarray, "frame dim"]
+    times: Float64[np.ndarray, " frame"]
+    segments: Int64[np.ndarray, " frame"]
+
+
+class CopyFolder:
+    """Folds results that show the same footage; verdicts on pairs of videos are kept until the index changes."""
+
+    def __init__(self, store: Store) -> None:
+        """Set the index."""
+        self._store, self._whitening = store, IndexWhitening(store)
+        self._generation = -1
+        self._offsets: dict[tuple[int, int], float | None] = {}
+
+    def fold_results(self, results: Sequence[Result]) -> list[Result]:
+        """Return the results that show no footage of an earlier one; those that do are ``near_copies`` of that."""
+        if len({result.video for result in results}) < 2:
+            return list(results)
+        by_hits = isinstance(results[0], Hit)
+        spans = [
+            FoundSpan(each.video, each.time, each.time)
+            if isinstance(each, Hit)
+            else FoundSpan(each.video, each.start, each.end)
+            for each in results
+        ]
+        copies: dict[int, dict[int, NearCopy]] = {}
+        for index, leader in enumerate(self.fold(spans, whole=by_hits)):
+            own = copies.setdefault(leader, {})
+            if leader != index:
+                result, span = results[index], spans[index]
+                own.setdefault(span.video, NearCopy(video=span.video, path=result.path, time=span.start))
+        return [
+            replace(results[index], near_copies=tuple(own.values())) if own else results[index]
+            for index, own in copies.items()
+        ]
+
+    def fold(self, spans: Sequence[FoundSpan], *, whole: bool) -> list[int]:
+        """Return for each of some results, best first, the index of the first one of the same footage, perhaps itself.
+
+        Args:
+            spans: Where the results are.
+            whole: Whether a result stands for its video: then copies of whole videos are one whatever was found where.
+        """
+        if self._generation != self._store.generation or len(self._offsets) > MAX_VERDICTS:
+            self._generation, self._offsets = self._store.generation, {}
+        lengths = {video.id: video.duration for video in self._store.videos.find(ids=[span.video for span in spans])}
+        pairs = {
+            (spans[one].video, spans[other].video)
+            for one in range(len(spans))
+            for other in range(one)
+            if may_be_copies(*(lengths.get(spans[index].video, 0.0) for index in (one, other)))
+        }
+        self._judge({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}, lengths)
+        leaders: list[int] = []
+        for index, span in enumerate(spans):
+            firsts = (other for other in range(index) if leaders[other] == other)
+            leaders.append(next((each for each in firsts if self._shows(spans[each], span, lengths, whole)), index))
+        return leaders
+
+    def _shows(self, one: FoundSpan, other: FoundSpan, lengths: Mapping[int, float], whole: bool) -> bool:
+        """Return whether a result shows the footage of another one."""
+        offset = self._offsets.get((min(one.video, other.video), max(one.video, other.video)))
+        if offset is None or one.video == other.video:
+            return False
+        if whole and is_same_length(lengths[one.video], lengths[other.video]):
+            return True
+        moved = -offset if one.video < other.video else offset  # from the times of ``other`` to those of ``one``
+        return other.start + moved <= one.end and one.start <= other.end + moved
+
+    def _judge(self, pairs: set[tuple[int, int]], lengths: Mapping[int, float]) -> None:
+        """Find the offsets of pairs of videos that are not known yet, None where they are no copies."""
+        new = sorted(pairs - self._offsets.keys())
+        if not new:
+            return
+        videos = {video: self._read(video) for video in {video for pair in new for video in pair}}
+        means = {video: frames.vectors.mean(axis=0) for video, frames in videos.items() if len(frames.times)}
+        for one, other in new:
+            self._offsets[one, other] = None
+            if one in means and other in means and _compare(means[one], means[other]) >= LEAST_ALIKE:
+                self._offsets[one, other] = self._align(videos[one], videos[other], lengths[one], lengths[other])
+
+    def _read(self, video: int) -> VideoFrames:
+        stored = self._store.features.read(self._store.segments.ids_of_video(video), tokens=False)
+        return VideoFrames(
+            np.concatenate([np.empty((0, self._store.dim), np.float32), *stored.frames]).astype(np.float32),
+            np.concatenate([np.empty(0), *stored.times]),
+            np.repeat(np.arange(len(stored.times)), [len(times) for times in stored.times]),
+        )
+
+    def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:
+        """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
+        whitening = self._whitening.fit()
+        one, other = (replace(frames, vectors=whitening.apply(frames.vectors)) for frames in (one, other))
+        if is_same_length(one_s, other_s):
+            order, agreement = measure_order(one, other, 0.0)
+            return 0.0 if order >= ORDER_OF_WHOLE and agreement >= AGREEMENT_OF_WHOLE else None
+        if one_s < other_s:
+            return find_part(one, other, other_s - one_s)
+        offset = find_part(other, one, one_s - other_s)
+        return None if offset is None else -offset
+
+
+def is_same_length(one_s: float, other_s: float) -> bool:
+    """Return whether two videos are as long as a video and its copy."""
+    return abs(one_s - other_s) <= max(SAME_LENGTH_S, SAME_LENGTH_SHARE * one_s)
+
+
+def may_be_copies(one_s: float, other_s: float) -> bool:
+    """Return whether one of two lengths is a large enough part of the other."""
+    return min(one_s, other_s) >= LEAST_SHARE * max(one_s, other_s) > 0
+
+
+def find_part(part: VideoFrames, film: VideoFrames, room_s: float) -> float | None:
+    """Return where a film shows a part of it, in seconds; None if it does not, for sure.
+
+    Args:
+        part: Whitened frames of the part.
+        film: Whitened frames of the film.
+        room_s: How much longer the film is.
+    """
+    nearest = (part.vectors @ film.vectors.T).argmax(axis=1)
+    steps = np.round((film.times[nearest] - part.times) / STEP_S)[:, None] + np.arange(-2, 3)
+    offsets = STEP_S * np.unique(steps)
+    offsets = offsets[(offsets >= -STEP_S) & (offsets <= room_s + STEP_S)]
+    if not len(offsets):
+        return None
+    likeness = [float((part.vectors * _read_at(film, part.times + offset)).sum()) for offset in offsets]
+    best = float(offsets[int(np.argmax(likeness))])
+    order, agreement = measure_order(part, film, best)
+    return best if order >= ORDER_OF_PART and agreement >= AGREEMENT_OF_PART else None
+
+
+def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tuple[float, float]:
+    """Return how much two videos change at the same times: against a random order, and as a correlation.
+
+    Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change.
+
+    Args:
+        one: Frames of a video.
+        other: Frames of the other one.
+        offset_s: Time of the other video at time 0 of the first, in seconds.
+    """
+    rows = np.unique(np.linspace(0, len(one.times) - 1, min(len(one.times), MAX_FRAMES)).astype(np.int64))
+    times = one.times[rows]
+    known = make_basis(times, one.segments[rows])
+    num_free = len(rows) - known.shape[1]
+    if num_free < MIN_FRAMES - 2:
+        return 0.0, 0.0
+    ours, theirs = (
+        vectors - known @ (known.T @ vectors) for vectors in (one.vectors[rows], _read_at(other, times + offset_s))
+    )
+    products = ours @ theirs.T
+    spread = math.sqrt(float((products**2).sum()) / num_free)
+    size = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+    total = float(np.trace(products))
+    return (total / spread, total / size) if spread > 0 and size > 1e-6 * len(rows) else (0.0, 0.0)
+
+
+def make_basis(
+    times: Float64[np.ndarray, " frame"], segments: Int64[np.ndarray, " frame"]
+) -> Float64[np.ndarray, "frame known"]:
+    """Return an orthonormal basis of what does not count as a change: a level for each segment, and a trend."""
+    levels = (segments[:, None] == np.unique(segments)).astype(np.float64)
+    columns = np.concatenate([levels, (times - times.mean())[:, None]], axis=1)
+    basis, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return basis[:, values > 1e-9 * values[0]]
+
+
+def _read_at(frames: VideoFrames, wanted: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, "time dim"]:
+    """Return unit vectors at some times, between the frames around each; the first or the last outside of them."""
+    times, vectors = frames.times, frames.vectors
+    after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1))
+    before, after = after - 1, np.minimum(after, len(times) - 1)
+    gaps = np.maximum(times[after] - times[before], 1e-9)
+    shares = ((wanted - times[before]) / gaps).clip(0, 1)[:, None]
+    mixed: Float64[np.ndarray, "time dim"] = (1 - shares) * vectors[before] + shares * vectors[after]
+    mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-9)
+    return mixed
+
+
+def _compare(one: Float[np.ndarray, " dim"], other: Float[np.ndarray, " dim"]) -> float:
+    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-9))
