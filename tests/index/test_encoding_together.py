@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tests.fakes import ColourEncoder, PatchEncoder, write_film, write_mosaic
 from tests.index.samples import read_contents, read_states, read_tokens
 from vidret.engine import Engine
 from vidret.errors import DecodeError
-from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThread
+from vidret.index.stages import SEGMENTS_AT_ONCE, EncodingThreads
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
@@ -38,13 +40,13 @@ class SlowEncoder(CountingEncoder):
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self._submitted: list[SampledFrames] = []
-        submit = EncodingThread.submit
+        submit = EncodingThreads.submit
 
-        def count(thread: EncodingThread, frames: SampledFrames) -> Future[SegmentEmbedding]:
+        def count(threads: EncodingThreads, frames: SampledFrames) -> Future[SegmentEmbedding]:
             self._submitted.append(frames)
-            return submit(thread, frames)
+            return submit(threads, frames)
 
-        patch.setattr(EncodingThread, "submit", count)
+        patch.setattr(EncodingThreads, "submit", count)
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         deadline = time.monotonic() + 20
@@ -113,21 +115,53 @@ def test_segments_decoded_before_a_failure_are_stored(tmp_path: Path, monkeypatc
     assert report.num_segments == 6
 
 
-def test_encoding_thread_takes_batches_up_to_its_limit_and_ends() -> None:
+def encode_counting(sizes: list[int], batch: Sequence[SampledFrames]) -> list[SegmentEmbedding]:
+    sizes.append(len(batch))
+    return PatchEncoder().encode_frames([frames.pictures for frames in batch])
+
+
+SEGMENT = SampledFrames.all_different(Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1)))
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_threads_take_batches_up_to_their_limit_and_end(num_threads: int) -> None:
     sizes: list[int] = []
-
-    def encode(batch: Sequence[SampledFrames]) -> list[SegmentEmbedding]:
-        sizes.append(len(batch))
-        return PatchEncoder().encode_frames([frames.pictures for frames in batch])
-
-    with EncodingThread(encode) as thread:
-        pass
-    thread._thread.join(timeout=5)
-    assert not thread._thread.is_alive()
-    waiting = EncodingThread(encode)
-    segment = SampledFrames.all_different(Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1)))
-    futures = [waiting.submit(segment) for _ in range(SEGMENTS_AT_ONCE + 3)]
+    waiting = EncodingThreads([partial(encode_counting, sizes)] * num_threads, at_once=4)
+    futures = [waiting.submit(SEGMENT) for _ in range(4 * 5 + 3)]
     with waiting:
         for future in futures:
             future.result(timeout=10)
-    assert sizes == [SEGMENTS_AT_ONCE, 3]
+    for thread in waiting._threads:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+    assert sorted(sizes) == [3, 4, 4, 4, 4, 4]
+
+
+def test_every_thread_encodes_with_its_own() -> None:
+    """As on several devices: each waits for the other here."""
+    barrier, used = Barrier(2, timeout=10), list[int]()
+
+    def encode(number: int, batch: Sequence[SampledFrames]) -> list[SegmentEmbedding]:
+        barrier.wait()
+        used.append(number)
+        return encode_counting([], batch)
+
+    with EncodingThreads([partial(encode, 0), partial(encode, 1)], at_once=1) as threads:
+        for future in [threads.submit(SEGMENT) for _ in range(6)]:
+            future.result(timeout=10)
+    assert sorted(used) == [0, 0, 0, 1, 1, 1]
+
+
+def test_segments_of_one_film_are_encoded_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 2)
+    barrier = Barrier(2, timeout=30)
+
+    class Meeting(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            if len(batch[0].pixels) > 1:  # not the check before the run
+                barrier.wait()
+            return super().encode_frames(batch, tokens=tokens)
+
+    film = write_film(tmp_path / "films" / "film.mp4", ("red", 4), ("blue", 4), ("green", 4), ("white", 4))
+    with Engine(tmp_path / "index", Meeting()) as engine:
+        assert engine.index([film]).num_segments == 4

@@ -1,11 +1,11 @@
 """Index files with threads of this process: see what changed, decode, encode, store; stop and resume at any time.
 
-There is one worker per core. A worker takes a file, has a process of its own decode it ahead, encodes each segment on
-one thread and commits it. So decoding and encoding share the cores as their loads require, and there is no queue to
-tune. An accelerator is faster with many segments at once: one thread encodes the segments that all workers have ready.
+There is one worker per core. A worker takes a file, has a process of its own decode it ahead, and commits its segments,
+which a thread for each core encodes one by one. So decoding and encoding share the cores as their loads require, also
+where there are few files. An accelerator is faster with many segments at once: one thread encodes the segments that all
+workers have ready.
 """
 
-import contextlib
 import os
 import queue
 import threading
@@ -25,11 +25,18 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder, Pack
 from vidret.index.run_state import RunState
-from vidret.index.stages import Encode, EncodingThread, encode_segments, find_fault, make_segment, open_decoders
+from vidret.index.stages import (
+    SEGMENTS_AT_ONCE,
+    Encode,
+    EncodingThreads,
+    encode_segments,
+    find_fault,
+    make_segment,
+    open_decoders,
+)
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
-from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 from vidret.video.workers.pool import DecodePool
@@ -72,12 +79,12 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
             timeout=options.timeout,
             shot_sampling=options.shot_sampling,
         ) as pool,
-        EncodingThread(encode) if options.device != CPU else contextlib.nullcontext() as encoding,
+        EncodingThreads([encode] * count_cores(), at_once=1)
+        if options.device == CPU
+        else EncodingThreads([encode], at_once=SEGMENTS_AT_ONCE) as encoding,
     ):
         try:
-            workers = WorkerThreads(
-                run_state, encode, pool, pack=options.pack, moments=options.moments, encoding=encoding
-            )
+            workers = WorkerThreads(run_state, encoding, pool, pack=options.pack, moments=options.moments)
             run_state.watch(workers.make(num_workers), options.on_progress)
         finally:
             torch.set_num_threads(num_threads)
@@ -100,7 +107,7 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
+MAX_PENDING = 2  # segments of a worker that may wait to be encoded while it decodes ahead
 
 
 class StopRun(Exception):  # noqa: N818  a request, not an error
@@ -113,14 +120,13 @@ class WorkerThreads:
     def __init__(
         self,
         run_state: RunState,
-        encode: Encode,
+        encoding: EncodingThreads,
         pool: DecodePool,
         *,
         pack: Pack | None,
         moments: MomentRecorder | None = None,
-        encoding: EncodingThread | None = None,
     ) -> None:
-        self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
+        self._run_state, self._encoding, self._pool, self._pack = run_state, encoding, pool, pack
         self._moments = moments
         self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
@@ -250,8 +256,8 @@ class WorkerThreads:
                     reading.identity = check_unchanged(job.path, reading.identity)
                 match message:
                     case DecodedSegment():
-                        pending.append((message, self._submit(message.frames)))
-                        store(0 if self._encoding is None else MAX_PENDING)
+                        pending.append((message, self._encoding.submit(message.frames)))
+                        store(MAX_PENDING)
                     case Finished():
                         store(0)
                         reading.is_decoding = False
@@ -317,13 +323,6 @@ class WorkerThreads:
             )
             request[source] = {**request[source], "segment": first}
         return request
-
-    def _submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
-        if self._encoding is not None:
-            return self._encoding.submit(frames)
-        future: Future[SegmentEmbedding] = Future()
-        future.set_result(self._encode([frames])[0])
-        return future
 
 
 @dataclass(slots=True)

@@ -128,16 +128,14 @@ def make_segment(
 Encode = Callable[[Sequence[SampledFrames]], list[SegmentEmbedding]]
 
 
-class EncodingThread:
-    """A thread that encodes the waiting segments of all workers together, up to ``SEGMENTS_AT_ONCE``.
+class EncodingThreads:
+    """Threads that encode the waiting segments of all workers, each several at once. Use them as a context manager."""
 
-    Use it as a context manager.
-    """
-
-    def __init__(self, encode: Encode) -> None:
-        self._encode = encode
+    def __init__(self, encoders: Sequence[Encode], *, at_once: int) -> None:
+        """Start nothing yet; there is a thread for each of ``encoders``, which takes up to ``at_once`` segments."""
+        self._at_once = at_once
         self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._threads = [threading.Thread(target=self._run, args=(encode,), daemon=True) for encode in encoders]
 
     def submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
         """Return a future for the embedding of a segment."""
@@ -146,19 +144,20 @@ class EncodingThread:
         return future
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._waiting.put(None)
 
-    def _run(self) -> None:
+    def _run(self, encode: Encode) -> None:
         import torch  # not above: decoding processes import this module
 
         torch.set_num_threads(1)
         while batch := self._next_batch():
             try:
-                embeddings = self._encode([frames for frames, _ in batch])
+                embeddings = encode([frames for frames, _ in batch])
             except BaseException as error:
                 for _, future in batch:
                     future.set_exception(error)
@@ -169,11 +168,13 @@ class EncodingThread:
     def _next_batch(self) -> list[tuple[SampledFrames, Future[SegmentEmbedding]]]:
         """Wait for a segment, and return it with the others that are waiting; an empty batch ends the thread."""
         batch: list[tuple[SampledFrames, Future[SegmentEmbedding]]] = []
-        while not batch or (len(batch) < SEGMENTS_AT_ONCE and not self._waiting.empty()):
-            segment = self._waiting.get()
+        while len(batch) < self._at_once:
+            try:
+                segment = self._waiting.get(block=not batch)
+            except queue.Empty:
+                break
             if segment is None:
-                if batch:
-                    self._waiting.put(None)  # for the next call
+                self._waiting.put(None)  # for the next call, and the other threads
                 break
             batch.append(segment)
         return batch
