@@ -856,6 +856,10 @@ class Engine(VideoLibrary):
         """Return the paths of files that could not be indexed, with reasons."""
         return [(record.path, record.reason) for record in self._index.store.files.find(state="failed")]
 
+    def missing(self) -> list[str]:
+        """Return the paths of files of the index that are gone."""
+        return [record.path for record in self._index.store.files.find(state="missing")]
+
     # Internals
 
     @property

@@ -36,7 +36,8 @@ TOUR = (
 )  # concatenated sample films, and their durations in seconds
 OLD = 1_500_000_000.0  # modification time of the tour: 14 July 2017
 REPORT = asdict(IndexReport(encoded=1, failed=[("a", "b")], elapsed=3.0, interrupted=True))
-PROGRESS = {"share": 0.25, "done": 1, "files": 4, "failed": 1, "elapsed": 20.0, "left": 60.0}
+PROGRESS: dict[str, Any] = {"share": 0.25, "done": 1, "files": 4, "failed": 1, "elapsed": 20.0, "left": 60.0}
+PROGRESS["file"] = "/films/bikes.mp4"
 # A run of ``vidret index`` that prints its progress, and ends when it is interrupted.
 STEADY_RUN = f"""
 import signal, sys

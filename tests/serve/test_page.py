@@ -913,19 +913,51 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     paths.fill("/nowhere/at/all")
     page.get_by_role("button", name="Start indexing").click()
     expect(page.locator("#index-notice")).to_have_text("/nowhere/at/all: no such file or folder")
-    paths.fill(str(films))
+    paths.fill("")
+    page.get_by_text("Choose a folder").click()
+    page.get_by_role("button", name=str(films).removeprefix("/")).click()
+    expect(page.get_by_role("button", name="people")).to_be_visible()
+    page.get_by_role("button", name="Add this folder (5 videos in it)").click()
+    expect(paths).to_have_value(str(films))
+    shoot(page, "picker")
     page.get_by_role("button", name="Start indexing").click()
     progress = page.locator("#progress-status")
     expect(progress).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.25)
     expect(page.get_by_role("img", name="indexing now")).to_be_visible()
     expect(page.locator("#add")).to_be_hidden()
+    expect(page.locator("#progress-file")).to_have_text("/films/bikes.mp4")
     shoot(page, "indexing")
+    held: list[Route] = []
+    page.route(
+        "**/api/index", lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_()
+    )
     page.get_by_role("button", name="Stop").click()
+    expect(progress).to_have_text("Stopping: what is in progress is finished first")
+    expect(page.get_by_role("button", name="Stop now")).to_be_visible()
+    held[0].continue_()
     expect(page.locator("#last")).to_have_text(
         "The last run was stopped: 1 file encoded, 0 unchanged, 1 failed, in 0:03."
     )
     expect(page.locator("#add")).to_be_visible()
+
+
+def test_missing_files_are_listed_and_what_needs_ffmpeg_says_so(look: Look, bikes: int) -> None:
+    page = look()
+
+    def lose_files(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["info"]["files"]["missing"] = 3
+        answer |= {"missing": ["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"], "no_clips": "cutting needs ffmpeg"}
+        route.fulfill(json=answer)
+
+    page.route("**/api/index", lose_files)
+    page.goto(f"/?tab=index&v={bikes}")
+    page.get_by_role("button", name="Nothing can be saved: cutting needs ffmpeg").click(force=True)
+    expect(page.locator("#viewer-announcement")).to_have_text("Nothing can be saved: cutting needs ffmpeg")
+    page.keyboard.press("Escape")
+    page.get_by_text("Missing files: 3").click()
+    expect(page.locator("#missing-list li")).to_have_text(["/films/a.mp4", "/films/b.mp4", "/films/c.mp4"])
 
 
 def test_empty_index_and_lost_token_have_instructions(look: Look, empty_url: str, refusals: list[str]) -> None:

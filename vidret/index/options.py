@@ -41,6 +41,7 @@ class Progress:
         share: The fraction of the work that is done, by segments; see ``Workload``. It never falls.
         elapsed: Seconds since the run started.
         interrupted: Whether the run only finishes what is in progress.
+        file: The path that is being read; the first one of several, and empty if none is.
     """
 
     num_files: int
@@ -51,6 +52,7 @@ class Progress:
     share: float
     elapsed: float
     interrupted: bool = False
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,11 @@ class Workload:
             self._known += 1
             self._done += 1
         self._done += self._remaining.pop(path, 0)
+
+    @property
+    def file(self) -> str:
+        """The path that has been open longest; empty if none is."""
+        return next(iter(self._remaining), "")
 
     def share(self) -> float:
         """Return the fraction of the work that is done, 0..1; it never falls."""

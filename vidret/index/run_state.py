@@ -308,4 +308,5 @@ class RunState:
                 share=self._work.share(),
                 elapsed=time.monotonic() - self.started,
                 interrupted=self.interrupted,
+                file=self._work.file,
             )

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 
 from vidret.channels.registry import KINDS
 from vidret.present.terminal import console, print_message, shows_bars
-from vidret.text import display_path, format_time
+from vidret.text import display_path, format_time, show_path
 
 if TYPE_CHECKING:
     from vidret.index.importing import ImportReport
@@ -147,6 +147,7 @@ class _JsonLines:
                 "failed": progress.failed,
                 "elapsed": progress.elapsed,
                 "left": left_s,
+                "file": show_path(progress.file),
             }
             print(json.dumps(row), file=sys.stderr, flush=True)
             self._next_s = progress.elapsed + JSON_INTERVAL_S

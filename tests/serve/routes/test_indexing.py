@@ -1,6 +1,7 @@
 """Tests of indexing over HTTP: permissions, one run at a time, and searches during a run."""
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +87,10 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
         "running": False,
         "progress": None,
         "last": None,
+        "stopping": False,
         "failures": [],
+        "missing": [],
+        "no_clips": "",
         "allow_index": False,
         "roots": [],
     }
@@ -202,3 +206,32 @@ def test_searches_work_during_a_run(
     assert [answer.json()["hits"][0]["title"] for _, answer in answers] == [best[query] for query, _ in answers]
     assert indexer.last is not None
     assert indexer.last["encoded"] == 4
+
+
+def test_folders_are_listed_below_the_roots_only(allowed: TestClient, root: Path) -> None:
+    for name in ("beach", "alps/day 1", ".hidden", "@eaDir"):
+        (root / name).mkdir(parents=True)
+    (root / "a.mp4").touch()
+    (root / "b.txt").touch()
+    assert allowed.get("/api/index/folders").json() == {"path": "", "parent": None, "folders": [str(root)], "videos": 0}
+    answer = allowed.get("/api/index/folders", params={"path": str(root)}).json()
+    assert answer["folders"] == [str(root / "alps"), str(root / "beach")]
+    assert (answer["parent"], answer["videos"]) == (None, 1)
+    answer = allowed.get("/api/index/folders", params={"path": str(root / "alps")}).json()
+    assert (answer["parent"], answer["folders"]) == (str(root), [str(root / "alps/day 1")])
+    assert allowed.get("/api/index/folders", params={"path": str(root.parent)}).status_code == 403
+    assert allowed.get("/api/index/folders", params={"path": str(root / "a.mp4")}).status_code == 422
+
+
+def test_missing_files_and_the_lack_of_ffmpeg_are_told(
+    serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    film = write_film(tmp_path / "library" / "short.mp4", ("red", 1), salt=9)
+    engine.index([film.parent])
+    film.unlink()
+    engine.index([film.parent])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    state = serve(engine).get("/api/index").json()
+    assert state["missing"] == [str(film)]
+    assert "ffmpeg" in state["no_clips"]

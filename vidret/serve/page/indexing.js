@@ -33,7 +33,12 @@ export function listenToIndexTab(whenDone) {
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
     if (await change("POST", { paths, retry_failed: find("retry").checked })) find("add").reset();
   });
-  on("stop", "click", () => change("DELETE"));
+  on("stop", "click", () => {
+    showStopping();
+    change("DELETE");
+  });
+  on("pick", "toggle", () => find("pick").open && showFolder(""));
+  on("missing-files", "toggle", showMissing);
   on("failures-filter", "input", showFailures);
 }
 
@@ -62,18 +67,23 @@ async function look() {
     if (isDropped(error)) return;
     tell("index-notice", error.message);
   }
-  if (wasRunning && !known.running) onEnd();
+  if (wasRunning && !known?.running) onEnd();
   if (visible || known?.running) timer = setTimeout(look, known?.running ? BUSY_PAUSE : CALM_PAUSE);
 }
 
 function show() {
-  const { info, running, progress, last, allow_index: allowed, roots } = known;
+  const { info, running, stopping, progress, last, allow_index: allowed, roots } = known;
   find("at-work").hidden = !running;
   find("index-path").textContent = info.path;
   find("numbers").replaceChildren(...listNumbers(info).map(([name, value]) => make("div", {}, make("dt", { className: "soft" }, name), make("dd", {}, value))));
   find("progress").hidden = !running;
   find("stop").hidden = !allowed;
+  find("stop").textContent = "Stop";
   if (running) showProgress(progress);
+  if (stopping) showStopping();
+  showMissing();
+  find("save").ariaDisabled = known.no_clips ? "true" : null;
+  if (known.no_clips) find("save").title = `Nothing can be saved: ${known.no_clips}`;
   tell("last", ...(last && !running ? [describeRun(last)] : []));
   find("add").hidden = !allowed || running;
   find("roots").textContent = `They must be in ${roots.join(" or ")}.`;
@@ -96,10 +106,46 @@ function showProgress(progress) {
     bar.removeAttribute("value"); // no progress is known yet
     return tell("progress-status", "Finding files");
   }
-  const { share, done, files, failed, elapsed, left } = progress;
+  const { share, done, files, failed, elapsed, left, file } = progress;
   bar.value = share;
   const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`, left !== null && `about ${clock(left)} left`];
   tell("progress-status", told.filter(Boolean).join(", "));
+  tell("progress-file", ...(file ? [file] : []));
+}
+
+/** Answer a click at once: the run may need seconds to finish its segments. */
+function showStopping() {
+  find("stop").textContent = "Stop now";
+  tell("progress-status", "Stopping: what is in progress is finished first");
+}
+
+const askFolder = latest((signal, path) => ask(`/api/index/folders?${new URLSearchParams({ path })}`, { signal }));
+
+/** Show a folder of the server, to add it or to look into those in it. */
+async function showFolder(path) {
+  try {
+    const { path: here, parent, folders, videos } = await askFolder(path);
+    const makeButton = (text, act) => make("li", {}, make("button", { type: "button", onclick: act }, text));
+    const add = () => {
+      const said = find("paths").value.trim();
+      find("paths").value = said ? `${said}\n${here}` : here;
+      find("paths").focus();
+    };
+    const up = here ? [makeButton("↑ Up", () => showFolder(parent ?? ""))] : [];
+    const own = here ? [makeButton(`Add this folder (${count(videos, "video")} in it)`, add)] : [];
+    find("pick-path").textContent = here;
+    find("pick-folders").replaceChildren(...up, ...own, ...folders.map((each) => makeButton(each.slice(here.length).replace(/^\//, ""), () => showFolder(each))));
+    if (path) find("pick-folders").querySelector("button")?.focus();
+  } catch (error) {
+    if (!isDropped(error)) tell("index-notice", error.message);
+  }
+}
+
+function showMissing() {
+  const { missing, info } = known;
+  find("missing-files").hidden = !missing.length;
+  find("missing-title").textContent = `Missing files: ${info.files.missing ?? 0}`;
+  if (find("missing-files").open) find("missing-list").replaceChildren(...missing.map((path) => make("li", {}, path)));
 }
 
 function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {

@@ -239,6 +239,7 @@ function copyLink() {
 
 /** Save the moment at the time shown as a file; else its shot; else the ten seconds around it. */
 async function saveClip() {
+  if (find("save").ariaDisabled) return say(find("save").title);
   const time = now();
   const moment = shown.curve?.moments.find(({ start, end }) => start <= time + 0.01 && time < end);
   const around = { start: Math.max(0, time - 5), end: Math.min(time + 5, getDuration()) };

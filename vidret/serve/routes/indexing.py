@@ -9,19 +9,22 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.present.ffmpeg import find_ffmpeg
 from vidret.search.suggestions import suggest_from_words
+from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
 from vidret.text import sanitize, show_path
-from vidret.video.scan import MANIFEST_SUFFIXES
+from vidret.video.scan import MANIFEST_SUFFIXES, VIDEO_SUFFIXES, is_junk_folder
 
 
 class IndexRequest(BaseModel):
@@ -34,7 +37,10 @@ class IndexRequest(BaseModel):
 
 
 class ProgressRow(BaseModel):
-    """Progress of a run: ``share`` of the segments that are encoded, ``elapsed`` and ``left`` in seconds."""
+    """Progress of a run: ``share`` of the segments that are encoded, ``elapsed`` and ``left`` in seconds.
+
+    ``file`` is the one that is being read, empty if none is.
+    """
 
     share: float
     done: int
@@ -42,6 +48,16 @@ class ProgressRow(BaseModel):
     failed: int
     elapsed: float
     left: float | None
+    file: str = ""
+
+
+class FolderAnswer(BaseModel):
+    """A folder whose videos may be indexed, and the folders in it; without a path those that are allowed."""
+
+    path: str
+    parent: str | None = Field(description="Null for a folder that is not in an allowed one.")
+    folders: list[str] = Field(description="Paths, at most 1,000.")
+    videos: int = Field(description="Number of video files in the folder itself.")
 
 
 class FailureRow(BaseModel):
@@ -58,9 +74,12 @@ class IndexAnswer(BaseModel):
     words: list[TextCounts] = Field(description="Counts by source; empty in an index without words.")
     examples: list[str] = Field(description="Phrases that videos say or show, to try as queries.")
     running: bool
+    stopping: bool = Field(description="Whether the run finishes the segments in progress and ends.")
     progress: ProgressRow | None
     last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")
     failures: list[FailureRow]
+    missing: list[str] = Field(description="Paths of files that are gone.")
+    no_clips: str = Field(description="Why clips cannot be cut here; empty if they can.")
     asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
     allow_index: bool
     roots: list[str]
@@ -68,6 +87,7 @@ class IndexAnswer(BaseModel):
 
 SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
 MAX_FAILURES = 1000
+MAX_FOLDERS = 1000
 # Restores the handler of interrupts, which the parent of the server may have disabled.
 PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vidret.cli import main; main()"
 
@@ -90,6 +110,7 @@ class Indexer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self.stopping = False
         self.progress: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
 
@@ -106,7 +127,7 @@ class Indexer:
         """
         if not self.roots:
             raise RefusedError(403, "indexing must be allowed by vidret serve --allow-index FOLDER, got none")
-        checked = [self._check(path) for path in paths]
+        checked = [self.check(path) for path in paths]
         flags = ["--retry-failed"] if retry_failed else []
         with self._lock:
             if self._process is not None:
@@ -121,7 +142,7 @@ class Indexer:
                 env=os.environ | {"PYTHONPATH": _search_path()},
                 process_group=0,  # the server handles Ctrl-C
             )
-            self.progress = self.last = None
+            self.progress, self.last, self.stopping = None, None, False
             self._reader = threading.Thread(target=self._read, args=(self._process, report), daemon=True)
             self._reader.start()
 
@@ -134,6 +155,7 @@ class Indexer:
         with self._lock:
             if self._process is None:
                 raise RefusedError(409, "no run is in progress")
+            self.stopping = True
             self._process.send_signal(signal.SIGINT)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -150,8 +172,12 @@ class Indexer:
             process.kill()
             self.wait()
 
-    def _check(self, path: str) -> str:
-        """Return the absolute path, with links kept."""
+    def check(self, path: str) -> str:
+        """Return the absolute path of what may be indexed, with links kept.
+
+        Raises:
+            RefusedError: There is no such file or folder, or it is not allowed.
+        """
         shown = sanitize(path)
         try:
             name = Path(os.path.abspath(path))  # noqa: PTH100
@@ -225,10 +251,46 @@ def as_printable(value: Any) -> Any:
     return value
 
 
+def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
+    """Return the folders in a folder that may be indexed, by name; of '' those that are allowed.
+
+    Raises:
+        RefusedError: The path is not allowed, or no folder that can be read.
+    """
+    if not path:
+        return FolderAnswer(path="", parent=None, folders=[sanitize(str(root)) for root in indexer.roots], videos=0)
+    folder = indexer.check(path)
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+            folders = [
+                each for each in found if each.is_dir() and not is_junk_folder(each.name) and each.name[0] != "."
+            ]
+            videos = [each for each in found if Path(each.name).suffix.lower() in VIDEO_SUFFIXES]
+    except OSError as error:
+        raise RefusedError(422, f"{sanitize(path)}: {error.strerror}") from None
+    above = str(Path(folder).parent)
+    return FolderAnswer(
+        path=sanitize(folder),
+        parent=None if Path(folder) in indexer.roots else sanitize(above),
+        folders=[sanitize(each.path) for each in folders[:MAX_FOLDERS]],
+        videos=len(videos),
+    )
+
+
+def explain_no_clips() -> str:
+    """Return why clips cannot be cut; empty if ffmpeg is here."""
+    try:
+        find_ffmpeg()
+    except VidretError as error:
+        return str(error)
+    return ""
+
+
 def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> APIRouter:
     """Return the routes under ``/api/index``; ``asks`` is whether the server answers questions."""
     router = APIRouter(prefix="/api/index", tags=["index"])
-    words = WordSummary(engine.path)
+    words, no_clips = WordSummary(engine.path), explain_no_clips()
 
     @router.get("")
     def describe_index() -> IndexAnswer:
@@ -240,15 +302,23 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
             words=words.counts,
             examples=words.examples,
             running=indexer.running,
+            stopping=indexer.running and indexer.stopping,
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,
             failures=[
                 FailureRow(path=show_path(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
             ],
+            missing=[show_path(path) for path in engine.missing()[:MAX_FAILURES]],
+            no_clips=no_clips,
             asks=asks,
             allow_index=bool(indexer.roots),
             roots=[sanitize(str(root)) for root in indexer.roots],
         )
+
+    @router.get("/folders", responses=refusals(403))
+    def browse_folders(path: Annotated[str, Query(max_length=MAX_PATH_LENGTH)] = "") -> FolderAnswer:
+        """List the folders in one that may be indexed."""
+        return list_folder(indexer, path)
 
     @router.post("", status_code=202, responses=refusals(400, 403, 409, 413))
     def start_run(body: IndexRequest) -> IndexAnswer:
