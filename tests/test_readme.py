@@ -51,7 +51,7 @@ def check_command(line: str) -> None:
     assert words[0] in commands, line
     command: Any = commands[words[0]]
     words = words[1:]
-    while hasattr(command, "commands") and words and words[0] != "...":
+    while hasattr(command, "commands") and words and words[0] != "..." and not words[0].startswith("--"):
         assert words[0] in command.commands, line
         command, words = command.commands[words[0]], words[1:]
     if line.startswith("vidret train") and words[:1] != ["head"]:

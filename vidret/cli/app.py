@@ -76,6 +76,8 @@ COMMANDS = (
         "Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames.",
         modules="commands.look",
     ),
+    Entry("people", LOOK, "List and name the people who are seen in videos."),
+    Entry("speakers", LOOK, "List and name the people who are heard in videos.", modules="commands.people"),
     Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
     Entry("classify", TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
     Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),

@@ -13,7 +13,8 @@ from vidret.present.chart import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.present.terminal import print_message, show_status
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot
+from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
+from vidret.video.images import read_image
 from vidret.video.probe import probe
 from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import nearest
@@ -30,13 +31,17 @@ MAX_SHOTS = 240  # of a storyboard: sixty rows
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The frame of a video at ``time`` seconds, with two lines of text below it, and a third if words matched."""
+    """The frame of a video at ``time`` seconds, with two lines of text below it, and a third if words matched.
+
+    If there is a ``jpeg``, that is shown instead of the frame.
+    """
 
     path: str
     time: float
     title: str
     line: str
     words: str = ""
+    jpeg: bytes | None = None
 
 
 def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
@@ -192,6 +197,9 @@ def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
     """Yield the frame of each tile, scaled to its size; a file is opened once for all tiles of it that follow."""
     for path, group in groupby(tiles, key=lambda tile: tile.path):
         own, images = list(group), list[Image.Image]()
+        if all(tile.jpeg is not None for tile in own):
+            yield from (_draw_jpeg(tile.jpeg or b"") for tile in own)
+            continue
         try:
             info = probe(path)
             with open_reader(info) as reader:
@@ -206,7 +214,18 @@ def _draw_frame(reader: Reader, index: int) -> Image.Image:
     frames = reader.read([index])
     if not len(frames):
         return _draw_reason("no frame could be decoded")
-    image, frame = Image.new("RGB", TILE, TILE_PAPER), Image.fromarray(np.asarray(frames.pixels[0]))
+    return _fit(frames.pixels[0])
+
+
+def _draw_jpeg(jpeg: bytes) -> Image.Image:
+    try:
+        return _fit(read_image(jpeg))
+    except VidretError as error:
+        return _draw_reason(str(error))
+
+
+def _fit(pixels: Picture) -> Image.Image:
+    image, frame = Image.new("RGB", TILE, TILE_PAPER), Image.fromarray(np.asarray(pixels))
     frame.thumbnail(TILE)
     image.paste(frame, ((TILE[0] - frame.width) // 2, (TILE[1] - frame.height) // 2))
     return image

@@ -63,6 +63,7 @@ from vidret.types.results import Likelihood as Likelihood
 from vidret.types.results import Moment as Moment
 from vidret.types.results import NearCopy as NearCopy
 from vidret.types.results import Person as Person
+from vidret.types.results import PersonTrack as PersonTrack
 from vidret.types.results import SharedFootage as SharedFootage
 from vidret.types.results import TaggedVideo as TaggedVideo
 from vidret.types.results import rate_probability as rate_probability

@@ -343,3 +343,24 @@ class Person:
     videos: Annotated[int, Shown(example=3)]
     seconds: Annotated[float, Shown(example=95.5)]
     best_tracks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonTrack:
+    """A stretch of a video in which a person is seen or heard.
+
+    Attributes:
+        id: Number of the track.
+        video: Id of the video.
+        path: Path of its file.
+        start: In seconds.
+        end: In seconds.
+        by_user: Whether the user said whose it is.
+    """
+
+    id: Annotated[int, Shown(example=12)]
+    video: VideoId
+    path: VideoPath
+    start: Annotated[float, Shown(digits=2, example=12.0)]
+    end: Annotated[float, Shown(digits=2, example=20.0)]
+    by_user: bool = False

@@ -9,7 +9,7 @@ import pytest
 from tests.made_identities import FACES, VOICES, make_track, make_tracks, make_voice
 from tests.store.samples import create
 from vidret.errors import VidretError
-from vidret.store.identities.persons import Persons
+from vidret.store.identities.persons import Persons, check_no_person
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
@@ -236,12 +236,16 @@ def test_forgetting_a_person_leaves_no_byte(index: Path) -> None:
 
 def test_forgetting_a_video_and_all(index: Path) -> None:
     persons = Persons(index)
-    assert persons.forget_video("b") == 2
+    assert persons.forget_video("b", "voice") == 0
+    assert persons.forget_video("b", "face") == 2
     assert make_tracks([1, 0])[1].vector.tobytes() not in read_all_bytes(index)
     with IdentityStore.open(index) as identities:
         assert identities.is_read("b", FACES)
         assert set(identities.columns().contents.tolist()) == {"a"}
-    assert persons.forget_all() == 4
+    with IdentityStore.open(index, write=True) as identities:
+        identities.write_tracks("a", VOICES, [make_voice(0, 0, 4)])
+    assert persons.forget_all("voice") == 1
+    assert persons.forget_all("face") == 4
     assert not any(path.name.startswith(FILE) for path in index.iterdir())
     assert make_tracks([0])[0].vector.tobytes() not in read_all_bytes(index)
     assert persons.list_persons() == []
@@ -259,3 +263,11 @@ def test_export_is_all_that_is_stored(index: Path) -> None:
     assert (first["start"], first["end"], first["by_user"]) == (3.0, 5.0, False)
     assert len(first["boxes"]) == 3
     assert persons.thumbnail(2) == expected.thumbnail
+
+
+def test_a_concept_is_not_called_like_a_person(index: Path) -> None:
+    Persons(index).rename(1, "Anna Maria")
+    check_no_person(index, "mascot")
+    for name in ("anna-maria", "person-2"):
+        with pytest.raises(VidretError, match="is a person"):
+            check_no_person(index, name)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32
 from vidret.errors import VidretError
 from vidret.search.concepts.composing import VectorSample
 from vidret.search.query.mentions import check_concept_name
+from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.types import Concept, ConceptExample, Vector
@@ -88,7 +89,12 @@ def choose_share(
 
 
 def save_concept(store: Store, taught: TaughtConcept) -> None:
-    """Store a concept in its index, which must be open for writing, in place of any of that name."""
+    """Store a concept in its index, which must be open for writing, in place of any of that name.
+
+    Raises:
+        VidretError: A person has the name.
+    """
+    check_no_person(store.path, taught.concept.name)
     file = io.BytesIO()
     arrays = {"yes": taught.yes, "no": taught.no}
     if taught.direction is not None:

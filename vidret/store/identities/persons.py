@@ -22,7 +22,7 @@ from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, Identit
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.text import MENTION_NAME, make_handle
-from vidret.types import Person
+from vidret.types import Person, PersonTrack
 
 MIN_TRACKS = 2  # of a person without a name that is listed
 UNNAMED = re.compile(r"person-\d+")
@@ -67,6 +67,27 @@ class Persons:
             if len(tracks := own.get(key, NO_ROWS)) >= (1 if name else MIN_TRACKS) and (hidden or not is_hidden)
         ]
         return sorted(persons, key=lambda person: (not person.name, -person.seconds, person.id))
+
+    def list_tracks(self, person: str | int, kind: IdentityKind) -> list[PersonTrack]:
+        """Return the tracks of a person, those that are farthest from the others first."""
+        key = self.find(person)
+        with self._open() as identities:
+            own = identities.columns(person=key, kind=kind)
+        return self.read_tracks(own.ids[np.argsort(-own.scores, kind="stable")].tolist())
+
+    def read_tracks(self, ids: Sequence[int]) -> list[PersonTrack]:
+        """Return tracks by their ids, without those whose video has no file any more."""
+        sql = f"""SELECT id, content, start_s, end_s, ifnull(by_user, 0) FROM tracks LEFT JOIN assignments ON track = id
+            WHERE id IN {IN_IDS}"""
+        with self._open() as identities, Store.open(self._index) as store:
+            rows = {row[0]: row for row in identities.database.rows(sql, ids_to_json(ids))}
+            videos = store.find_contents({row[1] for row in rows.values()})
+            paths = store.files.paths_of(list(videos.values()))
+        return [
+            PersonTrack(id=key, video=video, path=paths[video][0], start=start, end=end, by_user=bool(said))
+            for key, content, start, end, said in (rows[each] for each in ids if each in rows)
+            if paths.get(video := videos.get(content, 0))
+        ]
 
     def find(self, name: str | int) -> int:
         """Return the id of a person by id, name or handle.
@@ -146,6 +167,8 @@ class Persons:
                 columns = identities.columns(model=model.digest)
                 own = np.flatnonzero(columns.persons == key)
                 vectors = identities.vectors(columns.ids[own])
+                if len(own) < MIN_TRACKS:
+                    continue  # nothing is left to compare it with
                 lost = [
                     track
                     for row, track in enumerate(columns.ids[own].tolist())
@@ -183,16 +206,19 @@ class Persons:
             own = identities.database.rows("SELECT track FROM assignments WHERE person = ?", key)
             return identities.erase([track for (track,) in own])
 
-    def forget_video(self, content: str) -> int:
+    def forget_video(self, content: str, kind: IdentityKind) -> int:
         """Delete what is stored of a video, by its fingerprint; it is not read again. Return the number of tracks."""
         with self._open(write=True) as identities:
-            return identities.erase(identities.list_ids(content))
+            return identities.erase(identities.list_ids(content, kind))
 
-    def forget_all(self) -> int:
-        """Delete the identities of the index with their file; return the number of tracks."""
+    def forget_all(self, kind: IdentityKind) -> int:
+        """Delete all tracks of a kind, and the file once it holds no other; return the number of tracks."""
         with self._open(write=True) as identities:
-            num_tracks = identities.erase(identities.columns().ids.tolist())
-        for suffix in ("", "-wal", "-shm"):
+            with identities.change():
+                identities.database.run("DELETE FROM readings WHERE kind = ?", kind)
+            num_tracks = identities.erase(identities.columns(kind=kind).ids.tolist())
+            is_empty = not identities.readings()
+        for suffix in ("", "-wal", "-shm") if is_empty else ():
             (self._index / f"{FILE}{suffix}").unlink(missing_ok=True)
         return num_tracks
 
@@ -273,6 +299,20 @@ def list_handles(identities: IdentityStore) -> dict[str, int]:
     """Return the persons by what may stand for them after an @: ``person-7``, and the name."""
     rows = identities.database.rows("SELECT id, name FROM persons")
     return {f"person-{key}": key for key, _ in rows} | {make_handle(name): key for key, name in rows if name}
+
+
+def check_no_person(index: Path, handle: str) -> None:
+    """Check that no person of an index is called like a concept that is to be taught.
+
+    Raises:
+        VidretError: One is.
+    """
+    if IdentityStore.exists(index):
+        with IdentityStore.open(index) as identities:
+            if handle in list_handles(identities):
+                raise VidretError(
+                    f"@{handle} is a person: name the concept otherwise, or vidret people name {handle} ''"
+                )
 
 
 def _group_model(identities: IdentityStore, model: IdentityModel) -> bool:

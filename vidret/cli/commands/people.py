@@ -1,0 +1,190 @@
+"""The commands ``vidret people ...`` and ``vidret speakers ...``: the persons who are seen and heard in an index."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.opening import is_on_command_line
+from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+from vidret.text import display_path, file_name, format_time, show_path
+from vidret.types import Person, PersonTrack, to_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vidret.store.identities.persons import Persons
+    from vidret.store.identities.tracks import IdentityKind
+
+INDEX = Path(DEFAULT_INDEX)
+PeopleIndexOption = Annotated[Path, index_option()]
+PersonArgument = Annotated[str, argument("Number or name of a person.", "PERSON")]
+TracksArgument = Annotated[list[int], argument("Numbers of tracks, as vidret people show prints them.", "TRACK...")]
+SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metavar="FILE")]
+HiddenOption = Annotated[bool, option("Also list those that were hidden.", flag="--hidden")]
+
+
+def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
+    """Return the commands for one kind of track."""
+    group = CommandApp(cls=CommandGroup, help=f"List and name {seen}.", invoke_without_command=True)
+
+    @group.callback()
+    def list_command(
+        context: typer.Context,
+        index: PeopleIndexOption = INDEX,
+        hidden: HiddenOption = False,
+        sheet: SheetOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        if context.invoked_subcommand is not None:
+            if given := [each for each in ("index", "hidden", "sheet", "as_json") if is_on_command_line(context, each)]:
+                raise typer.BadParameter(f"must follow {context.invoked_subcommand}", param_hint=f"--{given[0]}")
+            return
+        choose_index(context)
+        persons = open_persons(context.params["index"])
+        listed = persons.list_persons(kind, hidden=hidden)
+        if as_json:
+            print(json.dumps([to_row(person, "json", show_path) for person in listed], indent=2))
+        else:
+            columns = ("number", "name", "tracks", "videos", "time")
+            show_table(columns, [describe_person(person) for person in listed], f"No {name} were found.")
+        if sheet is not None:
+            draw_tracks(persons, {each.best_tracks[0]: f"{each.id}. {each.name}" for each in listed}, name, sheet)
+
+    @group.command("show")
+    def show_command(
+        person: PersonArgument, index: PeopleIndexOption = INDEX, sheet: SheetOption = None, as_json: JsonOption = False
+    ) -> None:
+        """List the tracks of a person: where it is seen or heard, the least certain first."""
+        persons = open_persons(index)
+        own = persons.list_tracks(person, kind)
+        if as_json:
+            print(json.dumps([to_row(track, "json", show_path) for track in own], indent=2))
+        else:
+            lines = [(str(each.id), display_path(each.path), *describe_span(each)) for each in own]
+            show_table(("track", "file", "start", "end", "said by"), lines)
+        if sheet is not None:
+            draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{name}: {person}", sheet)
+
+    @group.command("name")
+    def name_command(
+        person: PersonArgument,
+        new_name: Annotated[str, argument("Its name; '' for none.", "NAME")],
+        index: PeopleIndexOption = INDEX,
+    ) -> None:
+        """Name a person: @NAME then stands for it in queries."""
+        open_persons(index).rename(person, new_name)
+
+    @group.command("merge")
+    def merge_command(
+        person: PersonArgument,
+        others: Annotated[list[str], argument("Who is the same person.", "PERSON...")],
+        index: PeopleIndexOption = INDEX,
+    ) -> None:
+        """Make several persons one."""
+        open_persons(index).merge(person, others)
+
+    @group.command("split")
+    def split_command(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+        """Make some tracks of a person another person."""
+        print(open_persons(index).split(person, tracks))
+
+    @group.command("not")
+    def not_command(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+        """Take tracks from a person that are not of it, for ever."""
+        open_persons(index).reject(person, tracks)
+
+    @group.command("hide")
+    def hide_command(
+        person: PersonArgument,
+        index: PeopleIndexOption = INDEX,
+        show: Annotated[bool, option("Show it again.", flag="--show")] = False,
+    ) -> None:
+        """Leave a person out of lists."""
+        open_persons(index).hide(person, hidden=not show)
+
+    @group.command("undo")
+    def undo_command(index: PeopleIndexOption = INDEX) -> None:
+        """Take back the last change of a name, merge, split, not or hide."""
+        print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
+
+    @group.command("forget")
+    def forget_command(
+        person: Annotated[str | None, argument("Number or name of a person.", "[PERSON]")] = None,
+        index: PeopleIndexOption = INDEX,
+        video: Annotated[str | None, option("Forget all in this video instead.", metavar="VIDEO")] = None,
+        everybody: Annotated[bool, option("Forget everybody instead.", flag="--all")] = False,
+    ) -> None:
+        """Delete every vector, picture and name of a person, of a video or of all, so that no byte is left."""
+        if (person is not None) + (video is not None) + everybody != 1:
+            raise typer.BadParameter("must be one of PERSON, --video and --all", param_hint="PERSON")
+        persons = open_persons(index)
+        if person is not None:
+            num_tracks = persons.forget(person)
+        elif video is not None:
+            num_tracks = persons.forget_video(find_content(index, video), kind)
+        else:
+            num_tracks = persons.forget_all(kind)
+        print_message(f"{num_tracks} tracks were deleted")
+
+    @group.command("export")
+    def export_command(person: PersonArgument, index: PeopleIndexOption = INDEX) -> None:
+        """Print all that is stored of a person, as JSON."""
+        print(json.dumps(open_persons(index).export(person), indent=2))
+
+    return group
+
+
+def open_persons(index: Path) -> "Persons":
+    """Return the persons of an index, which must exist."""
+    from vidret.store.identities.persons import Persons
+    from vidret.store.store import Store
+
+    Store.open(index).close()
+    return Persons(index)
+
+
+def describe_person(person: Person) -> tuple[str, ...]:
+    """Return the row of a person in the table."""
+    name = f"{person.name} (hidden)".strip() if person.hidden else person.name
+    return str(person.id), name, str(person.tracks), str(person.videos), format_time(person.seconds)
+
+
+def describe_span(track: PersonTrack) -> tuple[str, str, str]:
+    """Return when a track begins and ends, and whether the user said whose it is."""
+    return format_time(track.start), format_time(track.end), "you" if track.by_user else ""
+
+
+def find_content(index: Path, video: str) -> str:
+    """Return the fingerprint of a video."""
+    from vidret.store.lookup import look_up_video
+    from vidret.store.store import Store
+
+    with Store.open(index) as store:
+        return store.videos.get(look_up_video(store, video)).fingerprint
+
+
+def draw_tracks(persons: "Persons", titles: "Mapping[int, str]", heading: str, out: Path) -> None:
+    """Write a contact sheet of tracks with their titles, by id: the crop of a face, the frame at a voice."""
+    from vidret.present.sheet import Tile, write_sheet
+
+    tiles = [
+        Tile(
+            track.path,
+            track.start,
+            titles[track.id],
+            " to ".join(describe_span(track)[:2]),
+            file_name(track.path),
+            jpeg=persons.thumbnail(track.id),
+        )
+        for track in persons.read_tracks(list(titles))
+    ]
+    write_sheet(tiles, heading, out)
+
+
+app.add_typer(make_group("people", "face", "the people who are seen in videos"), name="people")
+app.add_typer(make_group("speakers", "voice", "the people who are heard in videos"), name="speakers")
