@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.corpus.clusters import find_topics, rank_topics
 from vidret.corpus.diversity import compute_vendi
 from vidret.corpus.stream import CORRECTED_EXPONENT, NEAREST, compare_mean_signals, compare_spectra, measure_signals
+from vidret.corpus.topics import find_topics, rank_topics
 from vidret.corpus.vectors import encode_phrases
 from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder

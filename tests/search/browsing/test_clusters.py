@@ -1,10 +1,16 @@
-"""Clusters of vectors, and maps of them in two dimensions."""
+"""Clusters and the map of vectors."""
 
 import numpy as np
 import pytest
 
-from vidret.corpus.clusters import MAX_CLUSTERS, MAX_POINTS, choose_num_clusters, cluster_vectors, project_to_plane
 from vidret.errors import VidretError
+from vidret.search.browsing.clusters import (
+    MAX_CLUSTERS,
+    MAX_POINTS,
+    choose_num_clusters,
+    cluster_vectors,
+    project_to_plane,
+)
 
 SIZES = (40, 25, 15)
 
