@@ -802,8 +802,11 @@ class Engine(VideoLibrary):
     # Contents
 
     @override
-    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
-        return read_transcript(self._index.store, look_up_video(self._index.store, video), sources)
+    def transcript(
+        self, video: VideoName, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
+    ) -> list[TimedText]:
+        store = self._index.store
+        return read_transcript(store, look_up_video(store, video), sources, unnamed=unnamed)
 
     @override
     def shots(self, video: VideoName) -> list[Shot]:

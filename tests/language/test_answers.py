@@ -23,6 +23,7 @@ from vidret.language.answers import (
     check_citations,
     context_to_text,
     describe_citation,
+    describe_moment,
     stream_answer,
     write_images,
     write_messages,
@@ -391,6 +392,20 @@ def test_unsafe_endpoint_is_refused(settings: dict[str, Any], rule: str) -> None
     with pytest.raises(VidretError, match=rule) as refused:
         ChatEndpoint(**{"url": "http://127.0.0.1/v1", "model": "m", **settings})
     assert "secret-key" not in str(refused.value)
+
+
+def test_lines_and_citations_name_the_speaker(context: QuestionContext) -> None:
+    second = context.moments[1]
+    said = replace(second.lines[0], text="come in", speaker=f'Anna" {ATTACK}')
+    named = replace(second, lines=(said, replace(said, speaker="Bob"), second.lines[1]))
+    assert describe_citation(named).endswith(f'00:40-00:51 Anna" {ATTACK}, Bob')
+    lines = describe_moment(named).splitlines()
+    assert lines[1] == f"00:44 speech by {json.dumps(said.speaker.replace('[1]', '(1)'))}: {json.dumps('come in')}"
+    assert lines[2] == '00:44 speech by "Bob": "come in"'
+    assert lines[3].startswith('00:45 screen: "')
+    written = context_to_text(replace(context, moments=(named,)), "md", {})
+    assert "- 00:44 speech by Bob: “come in”" in written
+    assert "OWNED \\[1\\]: “come in”" in written
 
 
 def test_context_is_written_as_markdown_and_json(context: QuestionContext, tmp_path: Path) -> None:

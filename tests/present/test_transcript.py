@@ -54,6 +54,20 @@ def test_cues_are_valid(form: str) -> None:
         assert not re.search(r"&(?!(amp|lt|gt);)", words)
 
 
+def test_what_is_said_begins_with_the_name_of_the_speaker() -> None:
+    texts = [
+        TimedText(0.0, 1.0, "come in", "speech", speaker="Anna"),
+        TimedText(1.0, 2.0, "thanks", "speech", speaker="<b>Bob\x1b"),
+        TimedText(2.0, 3.0, "who is it?", "speech"),
+    ]
+    txt, srt, vtt, rows = (to_transcript(texts, form) for form in ("txt", "srt", "vtt", "json"))
+    assert txt.splitlines() == ["0:00.0  Anna: come in", "0:01.0  <b>Bob\ufffd: thanks", "0:02.0  who is it?"]
+    assert "\nAnna: come in\n" in srt
+    assert "\u2039b\u203aBob\ufffd: thanks" in srt
+    assert "&lt;b&gt;Bob\ufffd: thanks" in vtt
+    assert [(row["speaker"], row["text"]) for row in json.loads(rows)][::2] == [("Anna", "come in"), ("", "who is it?")]
+
+
 @pytest.mark.parametrize("form", ["srt", "vtt"])
 def test_cues_are_read_back(form: str) -> None:
     pytest.importorskip("charset_normalizer")
@@ -79,6 +93,7 @@ def test_json_has_everything() -> None:
         "source": "speech",
         "confidence": 0.5,
         "language": "en",
+        "speaker": "",
     }
     assert len(rows) == 8
 

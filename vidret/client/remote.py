@@ -214,9 +214,12 @@ class RemoteEngine(VideoLibrary):
         return encode_example(given, video_id)
 
     @override
-    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+    def transcript(
+        self, video: VideoName, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
+    ) -> list[TimedText]:
         path = f"/api/videos/{self._find_video(video)}/transcript"
-        query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
+        asked = {"sources": list(sources or ()), "unnamed": ["true"] * unnamed}
+        query = f"?{urlencode(asked, doseq=True)}" if sources or unnamed else ""
         return self._server.ask("GET", path + query, parse_rows("texts", TimedText))
 
     @override

@@ -16,7 +16,7 @@ from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, image_part
 from vidret.language.retrieval import ContextMoment, QuestionContext
 from vidret.text import sanitize, show_path
-from vidret.types import to_row
+from vidret.types import TimedText, to_row
 
 NOT_SHOWN = "NOT SHOWN"
 RULES = """\
@@ -47,7 +47,7 @@ def write_messages(
 def describe_moment(moment: ContextMoment) -> str:
     """Return a moment as lines, in which everything that a video or a file name says is a JSON string."""
     head = f"[{moment.number}] file {_quote(moment.name)} {format_span(moment.start, moment.end)}"
-    lines = [f"{format_clock(line.start)} {line.source}: {_quote(line.text)}" for line in moment.lines]
+    lines = [f"{_name_line(line, _quote)}: {_quote(line.text)}" for line in moment.lines]
     times = ", ".join(format_clock(time_s) for time_s, _ in moment.frames)
     return "\n".join([head, *lines, *([f"images at {times}:"] if times else [])])
 
@@ -70,6 +70,12 @@ def format_span(start: float, end: float) -> str:
     '00:42-00:51'
     """
     return f"{format_clock(start)}-{format_clock(-(-end // 1))}"
+
+
+def _name_line(line: TimedText, escape: Callable[[str], str]) -> str:
+    """Return when a line is said or shown, and by whom it is said, if that is known."""
+    speaker = f" by {escape(line.speaker)}" if line.speaker else ""
+    return f"{format_clock(line.start)} {line.source}{speaker}"
 
 
 def _quote(text: str) -> str:
@@ -111,7 +117,7 @@ def _to_markdown(context: QuestionContext, images: dict[tuple[int, int], str]) -
     for moment in context.moments:
         match = f" ({moment.likelihood})" if moment.likelihood else ""
         lines += [f"## [{moment.number}] {_escape(moment.name)} {format_span(moment.start, moment.end)}{match}", ""]
-        lines += [f"- {format_clock(line.start)} {line.source}: “{_escape(line.text)}”" for line in moment.lines]
+        lines += [f"- {_name_line(line, _escape)}: “{_escape(line.text)}”" for line in moment.lines]
         lines += [f"![{format_clock(time_s)}](<{path}>)" for time_s, path in _list_images(moment, images)]
         lines.append("")
     lines += [f"> {_escape(note)}" for note in context.notes]
@@ -264,8 +270,10 @@ def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
 
 
 def describe_citation(moment: ContextMoment) -> str:
-    """Return a line such as ``[1] door.mp4 00:42-00:51``."""
-    return f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
+    """Return a line such as ``[1] door.mp4 00:42-00:51 Anna``, with those who speak, as far as they have names."""
+    speakers = sorted({sanitize(line.speaker) for line in moment.lines if line.speaker})
+    place = f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
+    return f"{place} {', '.join(speakers)}".rstrip()
 
 
 def _drop_open_citation(text: str) -> str:

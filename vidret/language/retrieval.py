@@ -314,7 +314,7 @@ def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tup
         if not words:
             continue
         left -= len(words)
-        lines.append(TimedText(text.start, text.end, words, text.source, text.confidence, text.language))
+        lines.append(replace(text, text=words))
     return tuple(lines), left
 
 

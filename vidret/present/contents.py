@@ -226,10 +226,16 @@ Lines = Sequence[tuple[TimedText, str]]
 def to_transcript(texts: Sequence[TimedText], form: str) -> str:
     """Return a transcript in one of ``TRANSCRIPT_FORMATS``, by time, each text on one line.
 
-    In SubRip, which cannot represent ``<`` and ``>``, characters that look alike replace them.
+    What is said begins with the name of the speaker, if it is known. In SubRip, which cannot represent ``<`` and ``>``,
+    characters that look alike replace them.
     """
-    lines = [(text, line) for text in sorted(texts, key=lambda text: (text.start, text.end)) if (line := _clean(text))]
-    return {"srt": _to_srt, "vtt": _to_vtt, "json": _to_json}.get(form, _to_txt)(lines)
+    lines = [
+        (text, line) for text in sorted(texts, key=lambda text: (text.start, text.end)) if (line := _clean(text.text))
+    ]
+    if form == "json":
+        return _to_json(lines)
+    spoken = [(text, f"{_clean(text.speaker)}: {line}" if text.speaker else line) for text, line in lines]
+    return {"srt": _to_srt, "vtt": _to_vtt}.get(form, _to_txt)(spoken)
 
 
 def _to_srt(lines: Lines) -> str:
@@ -264,8 +270,8 @@ def _to_txt(lines: Lines) -> str:
     return "".join(rows)
 
 
-def _clean(text: TimedText) -> str:
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.text.split()))
+def _clean(text: str) -> str:
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 
 def _mark(text: TimedText) -> str:

@@ -157,6 +157,7 @@ class TimedText:
         source: Where they come from.
         confidence: Of the model, in 0..1; 1 for subtitles.
         language: ISO 639-1 code, empty if unknown.
+        speaker: Name of the person who says it, empty if unknown.
     """
 
     start: Annotated[float, Shown(told=True, digits=2, example=12.5)]
@@ -165,6 +166,7 @@ class TimedText:
     source: Annotated[TextSource, Shown(told=True)]
     confidence: Annotated[float, Shown(example=0.9)] = 1.0
     language: Annotated[str, Shown(example="en")] = ""
+    speaker: Annotated[str, Shown(told=True, example="Anna")] = ""
 
 
 EmbeddingLevel = Literal["segment", "frame"]

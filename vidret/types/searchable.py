@@ -263,12 +263,15 @@ class VideoLibrary(Searchable):
         """
 
     @abstractmethod
-    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+    def transcript(
+        self, video: VideoName, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
+    ) -> list[TimedText]:
         """Return what is said and shown in a video, by time; empty if the index has no words of it.
 
         Args:
             video: Path or id of the video.
             sources: ``speech``, ``screen`` and ``subtitles``; None for all.
+            unnamed: Whether speakers who have no name are told apart, as ``person-7``.
 
         Raises:
             VidretError: The index does not have the video, or there is no such source.

@@ -7,7 +7,10 @@ import pytest
 
 from tests.cli.runner import Runner, run_without_torch
 from tests.indexed_texts import add_words, find_content
+from tests.made_identities import VOICES, make_voice
 from tests.scripted_server import TEXT, VIDEO, Reply, serve
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
 
 
 @pytest.fixture
@@ -27,6 +30,18 @@ def test_words_are_printed_by_time(run: Runner) -> None:
     assert run("transcript", "red.mp4", "--source", "screen")[1] == "0:00.0  EXIT\n"
     assert len(json.loads(run("transcript", "red.mp4", "--source", "speech,subtitles", "--format", "json")[1])) == 2
     assert run("transcript", "red.mp4", "--format", "vtt")[1].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+
+
+def test_speakers_are_named_and_others_told_apart_only_if_asked(run: Runner, worded: Path) -> None:
+    with IdentityStore.create(worded) as identities:
+        voices = [make_voice(who, at, at + 1.0) for who, at in ((0, 0.0), (1, 2.0), (0, 4.0), (1, 6.0))]
+        identities.write_tracks(find_content(worded, "red.mp4"), VOICES, voices)
+    Persons(worded).group()
+    first = min(person.id for person in Persons(worded).list_persons("voice"))
+    Persons(worded).rename(first, "Anna Lee")
+    asked = ("transcript", "red.mp4", "--source", "speech")
+    assert run(*asked)[1] == "0:00.0  Anna Lee: one red apple\n0:02.0  two pears\n"
+    assert run(*asked, "--speakers")[1].endswith(f"person-{first + 1}: two pears\n")
 
 
 @pytest.mark.usefixtures("worded")
@@ -53,8 +68,11 @@ def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_pat
     with serve() as server:
         server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply({"texts": [TEXT]})]
         code, out, _ = run("transcript", "/films/red.mp4", "--server", server.url, "--source", "speech")
+        server.replies = [Reply({"videos": [VIDEO], "next": None}), Reply({"texts": [TEXT]})]
+        run("transcript", "/films/red.mp4", "--server", server.url, "--speakers")
     assert (code, out) == (0, "0:12.5  Welcome.\n")
     assert server.asked[1].line == "GET /api/videos/7/transcript?sources=speech"
+    assert server.asked[3].line == "GET /api/videos/7/transcript?unnamed=true"
 
 
 def test_no_model_is_loaded(worded: Path, films: Path) -> None:

@@ -55,6 +55,10 @@ TranscriptFormatOption = Annotated[
     str, option("Format of stdout.", OUTPUT, "|".join(TRANSCRIPT_FORMATS), flag="--format")
 ]
 
+SpeakersOption = Annotated[
+    bool, option("Also tell speakers without a name apart, as person-7.", OUTPUT, flag="--speakers")
+]
+
 
 @app.command("transcript")
 def transcript_command(
@@ -65,8 +69,9 @@ def transcript_command(
     token: TokenOption = None,
     source: SourceOption = None,
     form: TranscriptFormatOption = "txt",
+    speakers: SpeakersOption = False,
 ) -> None:
-    """Print the words of a video with their times: what is said and shown in it."""
+    """Print the words of a video with their times: what is said and shown in it, and the names of those who speak."""
     from vidret.store.lookup import look_up_video
     from vidret.store.texts.upkeep import read_transcript
 
@@ -76,8 +81,8 @@ def transcript_command(
         server,
         token,
         index,
-        lambda store: read_transcript(store, look_up_video(store, video), sources),
-        lambda client: client.transcript(video, sources),
+        lambda store: read_transcript(store, look_up_video(store, video), sources, unnamed=speakers),
+        lambda client: client.transcript(video, sources, unnamed=speakers),
     )
     if not texts:
         raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")

@@ -17,8 +17,8 @@ export function showTranscript(texts) {
   find("transcript").hidden = !texts.length;
 }
 
-function makeLine({ start, source, text }) {
-  const about = make("span", { className: "label" }, `${clock(start)} ${labelOf(source)}`);
+function makeLine({ start, source, speaker, text }) {
+  const about = make("span", { className: "label" }, `${clock(start)} ${speaker || labelOf(source)}`);
   return make("li", {}, make("button", { type: "button", tabIndex: -1 }, about, make("span", {}, text)));
 }
 

@@ -115,9 +115,10 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     def read_transcript(
         video_id: fields.VideoId,
         sources: Annotated[list[TextSource] | None, Query(description="Default: all.", examples=[["speech"]])] = None,
+        unnamed: Annotated[bool, Query(description="Tell speakers without a name apart, as person-7.")] = False,
     ) -> TranscriptAnswer:
-        """Return what is said and shown in a video, by time."""
-        texts = engine.transcript(find_video(engine, video_id).id, sources)
+        """Return what is said and shown in a video, by time, with the names of those who speak."""
+        texts = engine.transcript(find_video(engine, video_id).id, sources, unnamed=unnamed)
         return TranscriptAnswer(texts=[write_row(TextRow, text) for text in texts])
 
     @router.get("/{id}/shots", responses=refusals(404))

@@ -151,12 +151,17 @@ class IdentityStore:
         return self.database.value(sql, content, model.kind, model.digest) is not None
 
     def columns(
-        self, *, kind: IdentityKind | None = None, model: str | None = None, person: int | None = None
+        self,
+        *,
+        kind: IdentityKind | None = None,
+        model: str | None = None,
+        person: int | None = None,
+        content: str | None = None,
     ) -> TrackColumns:
-        """Return the intact tracks as columns: of one kind, one model by its digest, one person, or all."""
+        """Return the intact tracks as columns: of one kind, one model by its digest, one person, one video, or all."""
         sql = f"""SELECT id, content, start_s, end_s, quality, ifnull(person, 0), ifnull(by_user, 0), ifnull(score, 0)
             FROM tracks LEFT JOIN assignments ON track = id WHERE {INTACT}"""
-        conditions = {OF_KIND: kind, "model = ?": model, "person = ?": person}
+        conditions = {OF_KIND: kind, "model = ?": model, "person = ?": person, "content = ?": content}
         given = {condition: value for condition, value in conditions.items() if value is not None}
         rows = self.database.rows(f"{sql} {''.join(f'AND {each} ' for each in given)} ORDER BY id", *given.values())
         columns = tuple(zip(*rows, strict=True)) or ((),) * 8

@@ -12,6 +12,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.folder import FEATURES
+from vidret.store.identities.speakers import name_speakers
 from vidret.store.joined.texts import open_texts
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
@@ -52,8 +53,12 @@ def list_notes(store: Store) -> list[TextNote]:
     return sorted(notes, key=lambda note: (note.path, note.source))
 
 
-def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
-    """Return the texts of a video by time, of all sources unless some are given.
+def read_transcript(
+    store: Store, video_id: int, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
+) -> list[TimedText]:
+    """Return the texts of a video by time, of all sources unless some are given, with the names of those who speak.
+
+    ``unnamed`` also tells speakers without a name apart.
 
     Raises:
         VidretError: There is no such source or video.
@@ -72,7 +77,8 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
             tracks[track.source] = max(old, track, key=lambda track: (track.complete, track.until_s))
         wanted = [track for source, track in tracks.items() if source in (sources or TEXT_SOURCES)]
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
-    return sorted(found, key=lambda text: (text.start, text.end))
+    named = name_speakers([part.path for part in store.parts.values()], fingerprint, found, unnamed=unnamed)
+    return sorted(named, key=lambda text: (text.start, text.end))
 
 
 def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[str]:
