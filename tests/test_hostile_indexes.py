@@ -18,7 +18,7 @@ from vidret.search.watches import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.identities.upkeep import find_damaged_identities
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch, change_watches
+from vidret.store.watch_list import WATCHES, Watch
 
 MAX_S = 20.0
 
@@ -74,7 +74,7 @@ def watch(index: Path, _films: Path) -> None:
 
 
 def change_watch(index: Path, _films: Path) -> None:
-    with change_watches(index) as watches:
+    with WATCHES.change(index) as watches:
         watches[:] = [Watch(name="red", query="red", last_video=len(watches))]
 
 

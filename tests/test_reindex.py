@@ -26,7 +26,7 @@ from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
 from vidret.store.store import Store
-from vidret.store.watch_list import read_watches
+from vidret.store.watch_list import WATCHES
 from vidret.types import Frames, Moment, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +90,7 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
         assert not old_ids & {video.id for video in videos}, "ids only grow"
         info = engine.info()
         assert (info.dim, info.memory, info.segments) == (6, 10**9, 3)
-    (watch,) = read_watches(index)
+    (watch,) = WATCHES.read(index)
     assert not any(watch.is_new(video.id) for video in videos)
     with Store.open(index) as store:
         assert (store.upkeep.verify(), store.upkeep.verify_vectors()) == ([], [])
@@ -119,7 +119,7 @@ def test_probabilities_are_those_of_no_answers_after_a_move(index: Path) -> None
 
 def find_unreported(index: Path) -> list[str]:
     """Return the names of the videos that the watch of an index has still to report."""
-    (watch,) = read_watches(index)
+    (watch,) = WATCHES.read(index)
     with Store.open(index) as store:
         return sorted(Path(video.paths[0]).stem for video in store.videos.find() if watch.is_new(video.id))
 

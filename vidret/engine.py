@@ -37,6 +37,7 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
+from vidret.store.collections import pick_collection, run_collection
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
 from vidret.store.lookup import find_below, find_by_ending, look_up_video, read_embeddings, read_shots
@@ -59,6 +60,7 @@ from vidret.types import (
     LocateOptions,
     Moment,
     Query,
+    SavedCollection,
     SearchOptions,
     SharedFootage,
     Shot,
@@ -798,6 +800,42 @@ class Engine(VideoLibrary):
     def forget(self, name: str) -> None:
         with Store.open(self.path, write=True) as store:
             forget_concept(store, name)
+
+    # Collections
+
+    @override
+    def collections(self) -> list[SavedCollection]:
+        from vidret.search.collections import list_collections
+
+        return list_collections(self._index.store, self.path)
+
+    @override
+    def collection(self, name: str) -> SavedCollection:
+        return pick_collection(self.collections(), name)
+
+    @override
+    def collect(self, name: str) -> list[Hit] | list[Moment]:
+        return run_collection(self, self.collection(name))
+
+    @override
+    def save_collection(self, collection: SavedCollection) -> SavedCollection:
+        from vidret.search.collections import store_collection
+
+        store_collection(self._index.store, self.path, collection)
+        return self.collection(collection.name)
+
+    @override
+    def add_to_list(self, name: str, results: Sequence[Hit | Moment]) -> SavedCollection:
+        from vidret.search.collections import extend_list
+
+        extend_list(self._index.store, self.path, name, results)
+        return self.collection(name)
+
+    @override
+    def remove_collection(self, name: str) -> None:
+        from vidret.search.collections import delete_collection
+
+        delete_collection(self.path, name)
 
     # Contents
 

@@ -75,6 +75,10 @@ class MovedError(StoreError):
     """An index that another process has moved to another encoder."""
 
 
+class ConflictError(VidretError):
+    """A change of something that somebody else has changed meanwhile."""
+
+
 class MissingExtraError(VidretError):
     """A feature whose optional dependency is not installed."""
 

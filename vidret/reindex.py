@@ -23,7 +23,7 @@ from vidret.search.models import allow_encoder
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
-from vidret.store.watch_list import change_watches, read_watches, write_watches
+from vidret.store.watch_list import WATCHES
 from vidret.text import has_file
 from vidret.video.decoders.base import choose_mode
 
@@ -202,15 +202,15 @@ def _move_watches(store: Store, index: Path, folder: Path) -> None:
         contents, target = (
             {key: video for video, key in opened.videos.fingerprints().items()} for opened in (store, new)
         )
-    write_watches(folder, [watch.move(contents, target) for watch in read_watches(index)])
+    WATCHES.write(folder, [watch.move(contents, target) for watch in WATCHES.read(index)])
 
 
 def _take_watches(index: Path, folder: Path) -> None:
     """Let the watches of an index go on with what they have reported of its new content, once."""
-    moved = {(watch.name, watch.query): watch for watch in read_watches(folder)}
-    with change_watches(index) as watches:
+    moved = {(watch.name, watch.query): watch for watch in WATCHES.read(folder)}
+    with WATCHES.change(index) as watches:
         watches[:] = [moved.get((watch.name, watch.query), watch) for watch in watches]
-    write_watches(folder, [])
+    WATCHES.write(folder, [])
 
 
 def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:

@@ -15,9 +15,12 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.index import copying
 from vidret.index.merging import MergeReport, merge_indexes
+from vidret.search.collections import list_collections
+from vidret.store.collections import COLLECTIONS
 from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, JUDGE, RANKER, SEGMENTS, FileRecord
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch, read_watches, write_watches
+from vidret.store.watch_list import WATCHES, Watch
+from vidret.types import ListedMoment, SavedCollection, SearchOptions
 
 FOLDER = Path("moments") / "head-1" / "kept"
 
@@ -408,8 +411,8 @@ def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> N
 
 def test_watches_are_copied_and_still_report_what_they_have_not_seen(tmp_path: Path) -> None:
     one, two = write_index(tmp_path / "1", [0]), write_index(tmp_path / "2", [1, 2])
-    write_watches(one, [Watch(name="reds", query="red", last_video=1)])
-    write_watches(
+    WATCHES.write(one, [Watch(name="reds", query="red", last_video=1)])
+    WATCHES.write(
         two, [Watch(name="reds", query="rose", last_video=2), Watch(name="blues", query="blue", last_video=1)]
     )
     report = merge(tmp_path / "out", one, two)
@@ -417,10 +420,29 @@ def test_watches_are_copied_and_still_report_what_they_have_not_seen(tmp_path: P
     assert (report.watches, report.notes) == (2, [taken])
     with Store.open(tmp_path / "out") as merged:
         ids = {content: video_id for video_id, content in merged.videos.fingerprints().items()}
-    assert read_watches(tmp_path / "out") == [
+    assert WATCHES.read(tmp_path / "out") == [
         Watch(name="reds", query="red", last_video=max(ids.values())),
         Watch(name="blues", query="blue", last_video=max(ids.values()), unreported=(ids["v2"],)),
     ]
+
+
+def test_collections_are_copied_and_find_their_videos_by_content(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0]), write_index(tmp_path / "2", [1, 2])
+    best = SavedCollection(
+        name="best", moments=(ListedMoment(content="v2", path="/old.mp4", start=1, end=2, note="n"),)
+    )
+    saved = SavedCollection.of_search("reds", "red", SearchOptions(k=3))
+    COLLECTIONS.write(one, [saved])
+    COLLECTIONS.write(two, [best, replace(saved, query="rose"), replace(saved, name="more")])
+    report = merge(tmp_path / "out", one, two)
+    taken = f"{two}: its collection reds is not copied: {one} has another of that name"
+    assert (report.collections, report.notes) == (3, [taken])
+    with Store.open(tmp_path / "out") as merged:
+        kept = {each.name: each for each in list_collections(merged, tmp_path / "out")}
+        (moment,) = kept["best"].moments
+        assert merged.videos.get(moment.video or 0).fingerprint == "v2"
+    assert (moment.note, kept["reds"], set(kept)) == ("n", saved, {"best", "reds", "more"})
+    assert merge(tmp_path / "out", two).collections == 0
 
 
 def test_kept_projected_tokens_are_copied_with_their_contents(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from vidret.types import (
     CopiedFile,
     CopyGroup,
     Filters,
+    ListedMoment,
     LocateOptions,
     Picture,
     Query,
+    SavedCollection,
     SearchOptions,
     Sequence,
     Vector,
@@ -80,6 +82,19 @@ def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, A
         return {"image": encode_picture(example.image), "name": example.path}
     span = {"start": example.start, "end": example.end}
     return {"video": video_id} | {name: value for name, value in span.items() if value is not None}
+
+
+def encode_collection(collection: SavedCollection) -> dict[str, Any]:
+    """Return the fields of a collection."""
+    fields = {name: getattr(collection, name) for name in ("finds", "query", "revision")}
+    options = {name: "none" if value is None else value for name, value in collection.options.items()}
+    return {**fields, "options": options, "moments": [encode_listed(moment) for moment in collection.moments]}
+
+
+def encode_listed(moment: ListedMoment) -> dict[str, Any]:
+    """Return the fields of a moment of a list, which names its video by the id, or by the content if it was removed."""
+    fields = {name: getattr(moment, name) for name in ("start", "end", "note")}
+    return fields | ({"content": moment.content} if moment.video is None else {"video": moment.video})
 
 
 def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from urllib.parse import quote, urlencode
 from typing_extensions import override
 
 from vidret.client.messages import (
+    encode_collection,
     encode_example,
     encode_fields,
+    encode_listed,
     encode_options,
     encode_query,
     parse_answer,
@@ -30,6 +32,7 @@ from vidret.errors import StoreError
 from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
+from vidret.store.collections import pick_collection, run_collection
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
@@ -41,9 +44,11 @@ from vidret.types import (
     ExampleLike,
     Filters,
     Hit,
+    ListedMoment,
     LocateOptions,
     Moment,
     Query,
+    SavedCollection,
     SearchOptions,
     SharedFootage,
     Shot,
@@ -205,6 +210,35 @@ class RemoteEngine(VideoLibrary):
     @override
     def forget(self, name: str) -> None:
         self._server.ask("DELETE", f"/api/concepts/{quote(name, safe='')}", lambda _answer: None)
+
+    @override
+    def collections(self) -> list[SavedCollection]:
+        return self._server.ask("GET", "/api/collections", parse_rows("collections", SavedCollection))
+
+    @override
+    def collection(self, name: str) -> SavedCollection:
+        return pick_collection(self.collections(), name)
+
+    @override
+    def collect(self, name: str) -> list[Hit] | list[Moment]:
+        return run_collection(self, self.collection(name))
+
+    @override
+    def save_collection(self, collection: SavedCollection) -> SavedCollection:
+        return self._change_collection("PUT", collection.name, "", encode_collection(collection))
+
+    @override
+    def add_to_list(self, name: str, results: Sequence[Hit | Moment]) -> SavedCollection:
+        moments = [encode_listed(ListedMoment.of_result(result)) for result in results]
+        return self._change_collection("POST", name, "/moments", {"moments": moments})
+
+    @override
+    def remove_collection(self, name: str) -> None:
+        self._server.ask("DELETE", f"/api/collections/{quote(name, safe='')}", lambda _answer: None)
+
+    def _change_collection(self, method: str, name: str, part: str, body: dict[str, Any]) -> SavedCollection:
+        path = f"/api/collections/{quote(name, safe='')}{part}"
+        return self._server.ask(method, path, partial(from_row, SavedCollection), body)
 
     def _encode_example(self, example: ExampleLike) -> dict[str, Any]:
         video_id = example.video if isinstance(example, Hit | Moment) else None

@@ -19,10 +19,11 @@ from jaxtyping import Float32
 from vidret.channels.texts.run import OPTIONS
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import TextTrack
+from vidret.store.collections import COLLECTIONS
 from vidret.store.records import CONCEPT, NewSegment, VideoRecord
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.store.watch_list import change_watches, read_watches
+from vidret.store.watch_list import WATCHES
 from vidret.types import SegmentEmbedding, TimedText
 
 BATCH = 1024  # segments copied at once: about 100 MB if there are tokens
@@ -229,13 +230,13 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
         How many were copied, and a note for each that is not: another watch has its name.
     """
     notes, last = list[str](), max(video_ids.values(), default=0)
-    with change_watches(target.path) as watches:
+    with WATCHES.change(target.path) as watches:
         origins = {watch.name: (target.path, watch.query) for watch in watches}
         num_known = len(watches)
         for source in sources:
             contents = {content: video_id for video_id, content in source.videos.fingerprints().items()}
             shared = {content: video_ids[content] for content in contents.keys() & video_ids.keys()}
-            for watch in read_watches(source.path):
+            for watch in WATCHES.read(source.path):
                 rival, query = origins.setdefault(watch.name, (source.path, watch.query))
                 if rival == source.path:
                     watches.append(replace(watch.move(contents, shared), last_video=last))
@@ -243,6 +244,28 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
                     note = f"its watch {watch.name} is not copied: {rival} has another of that name"
                     notes.append(f"{source.path}: {note}")
     return len(watches) - num_known, notes
+
+
+def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
+    """Copy the saved searches and lists of moments that the target lacks; they name videos by their content.
+
+    Returns:
+        How many were copied, and a note for each that is not: another collection has its name.
+    """
+    notes = list[str]()
+    with COLLECTIONS.change(target.path) as kept:
+        known = {each.name: (target.path, each) for each in kept}
+        num_known = len(kept)
+        for source in sources:
+            for each in COLLECTIONS.read(source.path):
+                rival, other = known.setdefault(each.name, (source.path, each))
+                if rival == source.path:
+                    kept.append(each)
+                elif replace(other, revision=each.revision) != each:
+                    notes.append(
+                        f"{source.path}: its collection {each.name} is not copied: {rival} has another of that name"
+                    )
+    return len(kept) - num_known, notes
 
 
 TEXTS_AT_ONCE = 4096  # texts copied at once

@@ -17,7 +17,7 @@ from typing import cast
 
 from vidret.channels.picture.calibration import is_automatic
 from vidret.errors import StoreError
-from vidret.index.copying import ContentCopier, TextMerge, copy_concepts, copy_watches
+from vidret.index.copying import ContentCopier, TextMerge, copy_collections, copy_concepts, copy_watches
 from vidret.store.consent import allow, is_allowed
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.upkeep import copy_identities
@@ -166,6 +166,7 @@ class MergeReport:
         concepts: Number of copied taught concepts.
         watches: Number of copied watches.
         identities: Number of copied tracks of faces and voices.
+        collections: Number of copied saved searches and lists.
         damaged: Paths whose content could not be copied completely, with reasons.
         disagreed: Paths about which indexes disagree, with the index that is believed.
         notes: Other differences between the merged index and its sources.
@@ -184,6 +185,7 @@ class MergeReport:
     concepts: int = 0
     watches: int = 0
     identities: int = 0
+    collections: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
     disagreed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -282,6 +284,7 @@ class Merge:
         for name, (num_copied, notes) in {
             "concepts": copy_concepts(self.target, self.sources),
             "watches": copy_watches(self.target, self.sources, self._copier.video_ids),
+            "collections": copy_collections(self.target, self.sources),
         }.items():
             self._counts[name] = num_copied
             self._notes += notes

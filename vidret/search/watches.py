@@ -13,7 +13,7 @@ from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.search.query.exclusions import has_word, split_exclusions
 from vidret.search.query.mentions import find_mentions
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch, change_watches
+from vidret.store.watch_list import WATCHES, Watch
 from vidret.types import Moment
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,8 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     """
     if not _NAME.fullmatch(name):
         raise VidretError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
-    text, excluded = split_exclusions(query)
-    if not has_word(text) or not all(excluded):
-        raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
-    check_exclusions(parse_structure(query))
-    for mention in find_mentions(query):
-        if load_concept(store, mention) is None:
-            raise unknown_concept(store, mention)
-    with change_watches(store.path) as watches:
+    check_kept_query(store, query)
+    with WATCHES.change(store.path) as watches:
         taken = next((each for each in watches if each.name == name), None)
         if taken is not None:
             raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
@@ -57,13 +51,28 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     return watch
 
 
+def check_kept_query(store: Store, query: str) -> None:
+    """Check a query that an index is to keep.
+
+    Raises:
+        VidretError: It has no positive word, or mentions an unknown concept.
+    """
+    text, excluded = split_exclusions(query)
+    if not has_word(text) or not all(excluded):
+        raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
+    check_exclusions(parse_structure(query))
+    for mention in find_mentions(query):
+        if load_concept(store, mention) is None:
+            raise unknown_concept(store, mention)
+
+
 def remove_watch(index: Path, name: str) -> None:
     """Remove a watch.
 
     Raises:
         VidretError: There is none of this name.
     """
-    with change_watches(index) as watches:
+    with WATCHES.change(index) as watches:
         named = next((each for each in watches if each.name == name), None)
         if named is None:
             raise VidretError(f"name must be that of a watch, got {name}")
@@ -113,7 +122,7 @@ def mark_reported(
         reported: Ids of those that need no further report.
         left_out: Names of the watches that were not asked.
     """
-    with change_watches(index) as watches:
+    with WATCHES.change(index) as watches:
         for position, watch in enumerate(watches):
             if watch.name not in left_out:
                 unreported = tuple(sorted(video for video in known if watch.is_new(video) and video not in reported))

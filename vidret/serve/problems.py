@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import MissingExtraError, StoreError, VidretError
+from vidret.errors import ConflictError, MissingExtraError, StoreError, VidretError
 from vidret.text import sanitize
 
 Responses = dict[int | str, dict[str, Any]]  # responses of a route, for the OpenAPI document
@@ -98,7 +98,8 @@ def _handle_vidret_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RefusedError):
         return problem_response(error.status, str(error), error.headers)
     is_server_error = isinstance(error, StoreError | MissingExtraError)
-    return problem_response(503 if is_server_error else 422, str(error))
+    status = 409 if isinstance(error, ConflictError) else 503 if is_server_error else 422
+    return problem_response(status, str(error))
 
 
 def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -111,11 +112,14 @@ def _handle_http(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(error.status_code, error.detail, error.headers)
 
 
-def describe_invalid(errors: Any) -> str:
-    """Return pydantic's errors in one sentence: field, rule and value of each."""
+def describe_invalid(errors: Any, *, within: int = 1) -> str:
+    """Return pydantic's errors in one sentence: field, rule and value of each.
+
+    ``within`` is the number of names before that of the field, such as ``body``.
+    """
     sentences = []
     for error in errors[:MAX_ERRORS]:
-        field = ".".join(str(name) for name in error["loc"][1:]) or "the body"
+        field = ".".join(str(name) for name in error["loc"][within:]) or "the body"
         rule = str(error["msg"]).removeprefix("Value error, ")
         value = repr(error.get("input"))
         shortened = value if len(value) <= MAX_VALUE_LENGTH else value[:MAX_VALUE_LENGTH] + "..."

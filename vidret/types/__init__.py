@@ -4,6 +4,11 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
+from vidret.types.collections import LISTED as LISTED
+from vidret.types.collections import OPTIONS as OPTIONS
+from vidret.types.collections import ListedMoment as ListedMoment
+from vidret.types.collections import SavedCollection as SavedCollection
+from vidret.types.collections import as_moments as as_moments
 from vidret.types.media import FRAME_RULES as FRAME_RULES
 from vidret.types.media import NO_TIME as NO_TIME
 from vidret.types.media import SHOT_KINDS as SHOT_KINDS

@@ -140,12 +140,13 @@ class Moment:
         score: Evidence in nats, as of ``Hit``, for the best moment of a video; of others as much less as they match or
             stand out less, for ``head`` the logarithm of how much less probable they are.
         weak: Whether the video is unlikely to answer the query.
-        by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
+        by: ``curve`` (training-free), ``head`` (a trained grounding head), ``words``, or ``list``: somebody picked it.
         similarity: Mean of the curve inside the span, for ``curve`` and one event; None otherwise.
         evidence: What matches, best first; empty in an index without words.
         events: As in ``Hit``.
         probability: How likely the video answers the query; in a video that was named, by itself.
         near_copies: As in ``Hit``.
+        note: What somebody wrote about a moment of a list; empty for what a search finds.
     """
 
     video: VideoId
@@ -160,6 +161,7 @@ class Moment:
     events: FoundEvents = ()
     probability: Probability = None
     near_copies: FoundCopies = ()
+    note: Annotated[str, Shown(column=9, is_sparse=True)] = ""
 
     @property
     @show_property(LIKELIHOOD)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from vidret.types.collections import SavedCollection
 from vidret.types.media import Shot, Source, TextSource, TimedText
 from vidret.types.queries import (
     ALL_VIDEOS,
@@ -260,6 +261,55 @@ class VideoLibrary(Searchable):
         Raises:
             VidretError: There is none of that name.
             StoreError: Another process is writing the index.
+        """
+
+    @abstractmethod
+    def collections(self) -> list[SavedCollection]:
+        """Return the saved searches and the lists of moments, by name."""
+
+    @abstractmethod
+    def collection(self, name: str) -> SavedCollection:
+        """Return a collection.
+
+        Raises:
+            VidretError: There is none of this name.
+        """
+
+    @abstractmethod
+    def collect(self, name: str) -> list[Hit] | list[Moment]:
+        """Return what a collection holds now: the results of a saved search, or the moments of a list, in its order.
+
+        Moments whose videos are not in the index are left out here; ``collection`` has them.
+
+        Raises:
+            VidretError: There is none of this name, or the search fails.
+        """
+
+    @abstractmethod
+    def save_collection(self, collection: SavedCollection) -> SavedCollection:
+        """Keep a list, or a search by ``SavedCollection.of_search``, in the index; return it as it is there.
+
+        It takes the place of the one of that name whose ``revision`` it has; a new one has revision 0.
+
+        Raises:
+            ConflictError: There is one of that name with another revision.
+            VidretError: The name, the query, an option or a moment is invalid.
+        """
+
+    @abstractmethod
+    def add_to_list(self, name: str, results: Sequence[Hit | Moment]) -> SavedCollection:
+        """Add moments to the end of a list, which is made if there is none; of a hit, its best segment.
+
+        Raises:
+            VidretError: The name is invalid or that of a saved search, or the index does not have a video.
+        """
+
+    @abstractmethod
+    def remove_collection(self, name: str) -> None:
+        """Remove a saved search or a list; videos stay.
+
+        Raises:
+            VidretError: There is none of this name.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ from vidret.errors import VidretError
 from vidret.search import watches
 from vidret.search.watches import add_watch, mark_reported, remove_watch
 from vidret.store.store import Store
-from vidret.store.watch_list import read_watches
+from vidret.store.watch_list import WATCHES
 from vidret.types import UNLIKELY
 
 
@@ -163,12 +163,12 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
     with ThreadPoolExecutor(16) as threads, Store.open(index) as store:
         list(threads.map(lambda number: add_watch(store, f"watch{number}", "red"), range(16)))
         videos = store.videos.completeness()
-    assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(16)}
+    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(16)}
     with ThreadPoolExecutor(8) as threads:
         removals = [threads.submit(remove_watch, index, f"watch{number}") for number in range(8)]
         reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
         assert [job.result() for job in (*removals, *reports)] == [None] * 16
-    assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(8, 16)}
+    assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(8, 16)}
 
 
 def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, index: Path, films: Path) -> None:

@@ -82,11 +82,12 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
+    from vidret.store.collections import COLLECTIONS
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.lookup import count_moments
     from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
-    from vidret.store.watch_list import find_damaged_watches
+    from vidret.store.watch_list import WATCHES
 
     if diversity:
         from vidret.cli.commands.info import print_diversity
@@ -113,7 +114,8 @@ def info_command(
         if check or repair:
             is_damaged = print_damage(store, repair=repair)
             is_damaged |= print_damaged_words(index, repair=repair)
-            lost = (find_lost_texts(store, repair=repair), find_damaged_watches(index, repair=repair))
+            kept = [rows.find_damage(index, repair=repair) for rows in (WATCHES, COLLECTIONS)]
+            lost = (find_lost_texts(store, repair=repair), *kept)
             for reason in filter(None, (*lost, *find_damaged_identities(index, repair=repair))):
                 print(sanitize(reason))
                 is_damaged = True

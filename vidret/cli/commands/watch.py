@@ -43,9 +43,9 @@ def add_command(
 @group.command("list")
 def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
     """List the watches of an index."""
-    from vidret.store.watch_list import read_watches
+    from vidret.store.watch_list import WATCHES
 
-    watches = read_watches(index)
+    watches = WATCHES.read(index)
     if as_json:
         print(json.dumps([{"name": watch.name, "query": watch.query} for watch in watches], indent=2))
     else:
@@ -64,10 +64,10 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     """Report which new videos match the watches of an index; return whether any does."""
     from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.store import Store
-    from vidret.store.watch_list import read_watches
+    from vidret.store.watch_list import WATCHES
     from vidret.types import LocateOptions
 
-    watches = read_watches(index)
+    watches = WATCHES.read(index)
     if not watches:
         return False
     with Store.open(index) as store:

@@ -175,9 +175,7 @@ class ToolBox:
         try:
             arguments = card.arguments.model_validate(dict(values))
         except ValidationError as error:
-            raise VidretError(
-                describe_invalid([{**problem, "loc": ("", *problem["loc"])} for problem in error.errors()])
-            ) from None
+            raise VidretError(describe_invalid(error.errors(), within=0)) from None
         try:
             return self._tools[name](arguments)
         except MovedError as error:

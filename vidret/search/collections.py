@@ -1,0 +1,112 @@
+"""Saved searches and lists of moments, and the videos that the moments are of, wherever their files are now."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vidret.errors import ConflictError, VidretError
+from vidret.search.watches import check_kept_query
+from vidret.store.collections import COLLECTIONS
+from vidret.store.store import Store
+from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
+
+MAX_MOMENTS = 2000  # of a list
+MAX_NOTE = 2000  # characters
+FEEDBACK = ("like", "unlike", "seen")
+_NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?")
+
+
+def list_collections(store: Store, index: Path) -> list[SavedCollection]:
+    """Return the collections of an index by name, with the ids and the paths that videos have now."""
+    kept = sorted(COLLECTIONS.read(index), key=lambda each: each.name.casefold())
+    contents = store.videos.contents({moment.content for each in kept for moment in each.moments})
+    paths = {video.id: video.paths[0] for video in store.videos.find(ids=list(contents.values()))} if contents else {}
+
+    def look_up(moment: ListedMoment) -> ListedMoment:
+        video = contents.get(moment.content)
+        return replace(moment, video=video, path=paths[video]) if video in paths else moment
+
+    return [replace(each, moments=tuple(map(look_up, each.moments))) for each in kept]
+
+
+def store_collection(store: Store, index: Path, collection: SavedCollection) -> None:
+    """Keep a collection in place of the one whose revision it has.
+
+    Raises:
+        ConflictError: There is one of that name with another revision.
+        VidretError: The name, the query, an option or a moment is invalid.
+    """
+    check_collection(store, collection)
+    with COLLECTIONS.change(index) as rows:
+        at = next((place for place, row in enumerate(rows) if row.name == collection.name), len(rows))
+        known = rows[at] if at < len(rows) else SavedCollection(name=collection.name)
+        if known.revision != collection.revision:
+            if not collection.revision:
+                raise ConflictError(f"name must be new, got {known.name}, which is a collection already")
+            raise ConflictError(f"revision of {known.name} must be {known.revision}, got {collection.revision}")
+        kept = {moment.content: moment for moment in known.moments}
+        moments = tuple(_keep_moment(store, moment, kept) for moment in collection.moments)
+        rows[at : at + 1] = [replace(collection, moments=moments, revision=known.revision + 1)]
+
+
+def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Moment]) -> None:
+    """Add moments to the end of a list, which is made if there is none.
+
+    Raises:
+        VidretError: The name is invalid or that of a saved search, or a moment is invalid.
+    """
+    added = [ListedMoment.of_result(result) for result in results]
+    with COLLECTIONS.change(index) as rows:
+        at = next((place for place, row in enumerate(rows) if row.name == name), len(rows))
+        known = rows[at] if at < len(rows) else SavedCollection(name=name)
+        if known.finds:
+            raise VidretError(f"name must be that of a list, got {name}, which is a saved search")
+        check_collection(store, replace(known, moments=(*known.moments, *added)))
+        moments = (*known.moments, *(_keep_moment(store, moment, {}) for moment in added))
+        rows[at : at + 1] = [replace(known, moments=moments, revision=known.revision + 1)]
+
+
+def delete_collection(index: Path, name: str) -> None:
+    """Remove a collection.
+
+    Raises:
+        VidretError: There is none of this name.
+    """
+    with COLLECTIONS.change(index) as rows:
+        left = [row for row in rows if row.name != name]
+        if len(left) == len(rows):
+            raise VidretError(f"name must be that of a collection, got {name}")
+        rows[:] = left
+
+
+def check_collection(store: Store, collection: SavedCollection) -> None:
+    """Check all of a collection but the videos of its moments."""
+    if not _NAME.fullmatch(collection.name):
+        rule = "name must be up to 64 letters, digits, spaces, dots, dashes and underscores"
+        raise VidretError(f"{rule}, got {collection.name!r}")
+    if len(collection.moments) > MAX_MOMENTS:
+        raise VidretError(f"a list must have at most {MAX_MOMENTS} moments, got {len(collection.moments)}")
+    for moment in collection.moments:
+        if not (0 <= moment.start < moment.end < math.inf):
+            raise VidretError(f"moments must have 0 <= start < end, got {moment.start:g} and {moment.end:g}")
+        if len(moment.note) > MAX_NOTE:
+            raise VidretError(f"note must have at most {MAX_NOTE} characters, got {len(moment.note)}")
+    if not collection.finds:
+        return
+    check_kept_query(store, collection.query)
+    for name in collection.options:
+        if name in FEEDBACK:
+            raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
+        if name not in {option.name for option in list_options(OPTIONS[collection.finds])}:
+            raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
+
+
+def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedMoment]) -> ListedMoment:
+    """Return a moment as it is kept: named by its content, which ``known`` has of videos that were removed."""
+    if moment.video is not None:
+        return replace(moment, content=store.videos.get(moment.video).fingerprint, video=None)
+    if moment.content not in known:
+        raise VidretError(f"moments must be of videos of the index, got one of {moment.path}")
+    return replace(moment, path=known[moment.content].path)

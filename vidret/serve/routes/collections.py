@@ -1,0 +1,231 @@
+"""Routes for saved searches and lists of moments, and their export."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidret.engine import Engine
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.present.export import FORMATS
+from vidret.present.html import POLICY
+from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
+from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
+from vidret.serve.files import open_video
+from vidret.serve.problems import RefusedError, Responses, describe_invalid, refusals
+from vidret.serve.routes.search import LocateRequest, SearchRequest
+from vidret.serve.rows import find_video, write_row
+from vidret.serve.worker import Worker
+from vidret.store.collections import pick_collection
+from vidret.text import sanitize
+from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
+
+REQUESTS: dict[str, type[BaseModel]] = {"videos": SearchRequest, "moments": LocateRequest}
+Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])]
+MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "html": "text/html", "fcpxml": "application/xml"}
+SUFFIXES = {"chapters": "ffmeta", "markers": "edl"}
+TEXT = {"schema": {"type": "string"}}
+FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT)}}
+EXPORT_S = 120.0
+# Reads the videos, which may be malicious, in a process of its own.
+EXPORT = """
+import json, sys
+from vidret.present.export import format_moments
+from vidret.types import Moment, from_row
+asked = json.load(sys.stdin)
+text = format_moments([from_row(Moment, row) for row in asked.pop("moments")], **asked)
+sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+"""
+
+
+class PickedRequest(BaseModel):
+    """A moment to add to a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video: Id
+    start: Seconds
+    end: Seconds
+    note: str = Field("", max_length=MAX_NOTE)
+
+
+class AddRequest(BaseModel):
+    """Moments to add to a list."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"moments": [{"video": 1, "start": 3, "end": 8}]}]}
+    )
+
+    moments: list[PickedRequest] = Field(max_length=MAX_MOMENTS)
+
+
+class ListedRequest(PickedRequest):
+    """A moment of a list: of a video of the index, or of one that was removed, by its content."""
+
+    video: Id | None = None  # type: ignore[assignment]
+    content: str = Field("", max_length=200)
+
+
+class CollectionRequest(BaseModel):
+    """A collection as it is to be: a saved search with its query and options, or a list with its moments."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"finds": "videos", "query": "a dog", "options": {"k": 20}}]}
+    )
+
+    finds: Literal["", "videos", "moments"] = Field("", description="What a saved search finds; empty for a list.")
+    query: str = ""
+    options: dict[str, Any] = Field({}, description="Fields of /api/search or /api/locate.")
+    moments: list[ListedRequest] = Field([], max_length=MAX_MOMENTS)
+    revision: int = Field(0, ge=0, description="That of the collection that it replaces; 0 for a new one.")
+
+
+@with_rows_of(ListedMoment)
+class ListedRow(BaseModel):
+    """A moment of a list; video is null while the index does not have it."""
+
+
+@with_rows_of(SavedCollection)
+class CollectionRow(BaseModel):
+    """A saved search or a list of moments."""
+
+
+class CollectionsAnswer(BaseModel):
+    """The collections, by name."""
+
+    collections: list[CollectionRow]
+
+
+def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
+    """Return the routes under ``/api/collections``."""
+    router = APIRouter(prefix="/api/collections", tags=["collections"])
+    exporting = threading.BoundedSemaphore(1)
+
+    @router.get("")
+    def list_kept() -> CollectionsAnswer:
+        """List the saved searches and the lists of moments."""
+        return CollectionsAnswer(collections=[write_row(CollectionRow, kept) for kept in engine.collections()])
+
+    @router.get("/{name}", responses=refusals(404))
+    def show(name: Name) -> CollectionRow:
+        """Return a saved search, or a list with its moments."""
+        return write_row(CollectionRow, find_kept(engine, name))
+
+    @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413))
+    def save(name: Name, body: CollectionRequest) -> CollectionRow:
+        """Keep a saved search or a list, in place of the one whose revision is given."""
+        return write_row(CollectionRow, engine.save_collection(read_collection(engine, name, body)))
+
+    @router.post("/{name}/moments", responses=refusals(400, 403, 404, 413))
+    def add(name: Name, body: AddRequest) -> CollectionRow:
+        """Add moments to the end of a list, which is made if there is none."""
+        moments = [read_moment(engine, moment).as_moment() for moment in body.moments]
+        return write_row(CollectionRow, engine.add_to_list(name, moments))
+
+    @router.delete("/{name}", responses=refusals(403, 404))
+    def remove(name: Name) -> CollectionsAnswer:
+        """Remove a saved search or a list, and list those that remain; videos stay."""
+        find_kept(engine, name)
+        engine.remove_collection(name)
+        return list_kept()
+
+    @router.get("/{name}/export", response_class=Response, responses=FILE | refusals(404))
+    async def export(
+        name: Name,
+        form: Annotated[Literal[FORMATS], Query(alias="format", description="Of the file.")],  # type: ignore[valid-type]
+        fps: Annotated[float | None, Query(gt=0, le=1000, description="Frame rate of a timeline.")] = None,
+        handles: Annotated[float, Query(ge=0, le=3600, description="Seconds around each moment in a timeline.")] = 0.0,
+    ) -> Response:
+        """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
+        await run_in_threadpool(find_kept, engine, name)
+        moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
+        if not exporting.acquire(blocking=False):
+            raise RefusedError(503, "the server is busy: it exports another collection", {"Retry-After": "2"})
+        asked = {"form": form, "query": name, "fps": fps, "handles_s": handles}
+        try:
+            text = await run_in_threadpool(export_apart, engine, moments, asked)
+        finally:
+            exporting.release()
+        file = quote(f"{name}.{SUFFIXES.get(form, form)}", safe="")
+        place = "inline" if form == "html" else "attachment"
+        headers = {"Content-Disposition": f"{place}; filename*=UTF-8''{file}"}
+        headers |= {"Content-Security-Policy": POLICY} if form == "html" else {}
+        return Response(text, media_type=MEDIA_TYPES.get(form, "text/plain"), headers=headers)
+
+    return router
+
+
+def find_kept(engine: Engine, name: str) -> SavedCollection:
+    """Return the collection of a name.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    kept = engine.collections()
+    try:
+        return pick_collection(kept, name)
+    except VidretError as error:
+        raise RefusedError(404, str(error)) from error
+
+
+def read_collection(engine: Engine, name: str, body: CollectionRequest) -> SavedCollection:
+    """Return the collection of a request.
+
+    Raises:
+        RefusedError: A moment is of no video of the index.
+        VidretError: An option of the search is invalid.
+    """
+    if not body.finds:
+        moments = tuple(read_moment(engine, moment) for moment in body.moments)
+        return SavedCollection(name=name, moments=moments, revision=body.revision)
+    try:
+        asked = REQUESTS[body.finds].model_validate({"query": body.query, **body.options})
+    except ValidationError as error:
+        raise VidretError(describe_invalid(error.errors(), within=0)) from None
+    options: Any = collect_options(asked, OPTIONS[body.finds])
+    return replace(SavedCollection.of_search(name, body.query, options), revision=body.revision)
+
+
+def read_moment(engine: Engine, asked: PickedRequest) -> ListedMoment:
+    """Return the moment of a request; its video must be in the index, unless its content is given."""
+    path = "" if asked.video is None else find_video(engine, asked.video).paths[0]
+    return ListedMoment(path=path, **{"content": "", **asked.model_dump()})
+
+
+def export_apart(engine: Engine, moments: Sequence[Moment], asked: dict[str, Any]) -> bytes:
+    """Return moments in the format that is asked for; those whose files may not be read now are left out.
+
+    Raises:
+        VidretError: The format cannot represent these moments, or it takes too long.
+    """
+    rows = [to_row(moment, "json", str) for moment in moments if may_read(engine, moment.video)]
+    command = [sys.executable, "-c", EXPORT]
+    document = json.dumps({"moments": rows, **asked}).encode()
+    try:
+        done = subprocess.run(command, input=document, capture_output=True, timeout=EXPORT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise VidretError(f"the export takes longer than {EXPORT_S:g} s") from None
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise VidretError(sanitize(reason.partition(": ")[2] or reason))
+    return done.stdout
+
+
+def may_read(engine: Engine, video_id: int) -> bool:
+    """Return whether the file of a video may be read; see ``open_video``."""
+    try:
+        file = open_video(engine, engine.video(video_id))[1]
+    except (DecodeError, StoreError):
+        return False
+    if file is not None:
+        file.close()
+    return True

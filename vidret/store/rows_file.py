@@ -1,0 +1,104 @@
+"""Files of an index beside its catalog: rows of one kind, replaced as a whole, also while another process indexes."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from vidret.errors import StoreError
+from vidret.store.disk import open_handle, unlock, wait_for_lock
+from vidret.store.folder import check_entries
+
+Row = TypeVar("Row")
+
+
+class RowsFile(Generic[Row]):
+    """A JSON file of dataclasses in the folder of an index, with a checksum."""
+
+    def __init__(self, kind: str, parse: Callable[[dict[str, Any]], Row]) -> None:
+        """Set what the rows are, which names the file, and how one is read."""
+        self.kind, self._parse = kind, parse
+
+    def path(self, index: Path) -> Path:
+        """Return where the rows of an index are, if it has any."""
+        return index / f"{self.kind}.json"
+
+    def read(self, index: Path) -> list[Row]:
+        """Return the rows of an index, in the order in which they were added.
+
+        Raises:
+            StoreError: The file cannot be read, or the folder holds a link.
+        """
+        check_entries(index)
+        path = self.path(index)
+        if not path.exists():
+            return []
+        try:
+            document = json.loads(path.read_text("utf-8"))
+            rows = document[self.kind]
+            if document["checksum"] != _checksum(rows):
+                raise ValueError("the checksum does not match; run vidret info --repair, and add them again")
+            return [self._parse(row) for row in rows]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path}: cannot be read as {self.kind}: {error}") from error
+
+    @contextmanager
+    def change(self, index: Path) -> Iterator[list[Row]]:
+        """Yield the rows of an index as a list to change, which is written at the end. Others wait meanwhile.
+
+        Raises:
+            StoreError: The file cannot be read or written; the old one stays.
+        """
+        check_entries(index)
+        lock = index / f"{self.kind}.lock"
+        try:
+            handle = open_handle(lock, write=True)
+        except OSError as error:
+            raise StoreError(f"{lock}: cannot be written: {error.strerror}") from error
+        try:
+            wait_for_lock(handle)
+            rows = self.read(index)
+            known = list(rows)
+            yield rows
+            if rows != known:
+                self.write(index, rows)
+        finally:
+            unlock(handle)
+            os.close(handle)
+
+    def write(self, index: Path, rows: Sequence[Row]) -> None:
+        """Replace the rows of an index, which others must not change meanwhile; see ``change``.
+
+        Raises:
+            StoreError: The file cannot be written; the old one stays.
+        """
+        path = self.path(index)
+        draft = path.with_suffix(".tmp")
+        try:
+            draft.unlink(missing_ok=True)
+            with draft.open("x", encoding="utf-8") as file:  # never through a link
+                listed = [asdict(row) for row in rows]  # type: ignore[call-overload]
+                json.dump({"checksum": _checksum(listed), self.kind: listed}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)  # noqa: PTH105  a run that is killed leaves the old file
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error}") from error
+
+    def find_damage(self, index: Path, *, repair: bool) -> str:
+        """Return why the rows of an index cannot be read, '' if they can; ``repair`` deletes them."""
+        try:
+            self.read(index)
+        except StoreError as error:
+            if repair:
+                self.path(index).unlink()
+            return str(error)
+        return ""
+
+
+def _checksum(rows: object) -> int:
+    return zlib.crc32(json.dumps(rows, sort_keys=True).encode())

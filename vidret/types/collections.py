@@ -1,0 +1,97 @@
+"""Collections: searches that an index keeps, and lists of moments that were picked by hand."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from vidret.types.options import build_options, flatten_options, list_options
+from vidret.types.queries import LocateOptions, SearchOptions
+from vidret.types.results import Hit, Moment
+from vidret.types.rows import Shown
+
+Finds = Literal["", "videos", "moments"]
+LISTED = "list"  # what found a moment that was picked by hand
+OPTIONS: Mapping[str, type[SearchOptions] | type[LocateOptions]] = {"videos": SearchOptions, "moments": LocateOptions}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedMoment:
+    """A moment of a list, which stays in it when its video is removed.
+
+    Attributes:
+        content: Fingerprint of the video, by which it is found when its file was moved or indexed again.
+        path: Path of its file; the last one known if the index does not have it.
+        start: In seconds; less than ``end``.
+        end: In seconds.
+        note: What somebody wrote about it.
+        video: Id of the video; None while the index does not have it.
+    """
+
+    content: Annotated[str, Shown(example="7f3c0a")]
+    path: Annotated[str, Shown(holds="path", example="/videos/beach.mp4")]
+    start: Annotated[float, Shown(example=25.0)]
+    end: Annotated[float, Shown(example=31.5)]
+    note: Annotated[str, Shown(example="use this take")] = ""
+    video: Annotated[int | None, Shown(example=7)] = None
+
+    @classmethod
+    def of_result(cls, result: Hit | Moment) -> "ListedMoment":
+        """Return a result as a moment to be listed: of a hit its best segment."""
+        span, note = (result.segment, "") if isinstance(result, Hit) else (result, result.note)
+        return cls(content="", path=result.path, start=span.start, end=span.end, note=note, video=result.video)
+
+    def as_moment(self) -> Moment:
+        """Return what exports show of it, if its video is in the index."""
+        assert self.video is not None
+        return Moment(self.video, self.path, self.start, self.end, 0.0, by=LISTED, note=self.note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCollection:
+    """A saved search, which is run again whenever it is opened, or a list of moments in the order of somebody's choice.
+
+    Attributes:
+        name: Its name.
+        finds: What a saved search finds: ``videos`` or ``moments``; empty for a list.
+        query: The text of a saved search.
+        options: Its options other than the defaults, those of ``SearchOptions`` or ``LocateOptions``, by name.
+        moments: Those of a list.
+        revision: How often it was changed.
+    """
+
+    name: Annotated[str, Shown(example="highlights")]
+    finds: Annotated[Finds, Shown(example="")] = ""
+    query: Annotated[str, Shown(example="a dog on a beach")] = ""
+    options: Annotated[Mapping[str, Any], Shown(example={"k": 20})] = field(default_factory=dict)
+    moments: tuple[ListedMoment, ...] = ()
+    revision: Annotated[int, Shown(example=1)] = 0
+
+    @classmethod
+    def of_search(cls, name: str, query: str, options: SearchOptions | LocateOptions) -> "SavedCollection":
+        """Return a saved search."""
+        values = flatten_options(options)
+        changed = {
+            each.name: values[each.name] for each in list_options(type(options)) if values[each.name] != each.default
+        }
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
+        finds: Finds = "videos" if isinstance(options, SearchOptions) else "moments"
+        return cls(name=name, finds=finds, query=query, options=plain)
+
+    def list_moments(self) -> list[Moment]:
+        """Return the moments of a list whose videos are in the index."""
+        return [moment.as_moment() for moment in self.moments if moment.video is not None]
+
+    def read_options(self) -> SearchOptions | LocateOptions:
+        """Return the options of a saved search."""
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
+        return build_options(OPTIONS[self.finds], values)
+
+
+def as_moments(results: Iterable[Hit | Moment]) -> list[Moment]:
+    """Return results as moments, for exports: of a hit its best segment."""
+    return [result if isinstance(result, Moment) else _as_moment(result) for result in results]
+
+
+def _as_moment(hit: Hit) -> Moment:
+    facts = {"weak": hit.weak, "evidence": hit.evidence, "events": hit.events, "probability": hit.probability}
+    return Moment(hit.video, hit.path, hit.segment.start, hit.segment.end, hit.score, **facts)  # type: ignore[arg-type]
