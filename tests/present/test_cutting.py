@@ -17,7 +17,7 @@ from tests.present.moments import assert_refused, make_moment
 from tests.video.films import read_number, write_audio, write_video
 from vidret.errors import VidretError
 from vidret.present import cutting
-from vidret.present.cutting import cut_moments
+from vidret.present.cutting import cut_moments, find_copies
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.video.probe import probe
 
@@ -321,3 +321,25 @@ def test_urls_are_not_cut(tmp_path: Path) -> None:
         "https://host/My film.mp4: only local files can be cut",
     )
     assert not (tmp_path / "clips").exists()
+
+
+def test_pictures_are_copied_where_that_is_exact(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    """Keyframes are at every 30th frame; frames are stored in another order, so that an end must be before one too."""
+    spans = [(30, 90), (37, 60), (210, 250), (60, 75)]
+    plain = [make_moment(str(films / "plain.mp4"), first / 25, last / 25) for first, last in spans]
+    copies = find_copies(plain)
+    assert [frames.count if frames else None for frames in copies] == [60, None, 40, None]
+    for clip, (first, last) in zip(cut_moments(plain, tmp_path, copies=copies), spans, strict=True):
+        found = read_timed(clip)
+        assert [number for number, _ in found] == list(range(first, last))
+        assert [time for _, time in found] == pytest.approx([k / 25 for k in range(last - first)], abs=1e-3)
+        with av.open(str(clip)) as container:
+            lengths = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams]
+        assert lengths == pytest.approx([(last - first) / 25] * 2, abs=0.08)
+    with av.open(str(films / "plain.mp4")) as source, av.open(str(tmp_path / "01_plain_1.20-3.60.mp4")) as clip:
+        wanted = [bytes(packet) for packet in source.demux(video=0) if packet.size][30:90]
+        assert [bytes(packet) for packet in clip.demux(video=0) if packet.size] == wanted
+
+
+def test_open_groups_of_pictures_are_encoded(films: Path) -> None:
+    assert find_copies([make_moment(str(films / "open.mp4"), 1.2, 3.6)]) == [None]

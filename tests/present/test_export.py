@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 import pytest
 from av.container import InputContainer
 
+from tests.fakes import write_film
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.present.cutting import cut_moments
 from vidret.present.export import format_moments, to_chapters, to_csv, to_json, to_srt, write_moments
@@ -40,6 +42,7 @@ def test_json_round_trips() -> None:
             "likelihood",
             "by",
             "similarity",
+            "note",
         ]
         assert (row["start"], row["end"]) == pytest.approx((moment.start, moment.end), abs=1e-6)
         assert (row["score"], row["probability"], row["likelihood"]) == (moment.score, None, None)
@@ -70,6 +73,29 @@ def test_csv_round_trips() -> None:
     assert to_csv([replace(make_moment(), similarity=0.25)], query="car").endswith(",curve,0.25\r\n")
     rated = Moment(1, "/a.mp4", 1, 2, 0.5, by="head", probability=0.123456789)
     assert to_csv([rated], query="car").endswith(",0.5,0.123457,unlikely,head,\r\n")
+
+
+def test_csv_has_notes_where_there_are_any() -> None:
+    listed = Moment(1, "/films/a.mp4", 1, 2, 0.0, by="list", note="=the take")
+    head, row, other = to_csv([listed, make_moment()], query="best").splitlines()
+    assert head.endswith(",similarity,note")
+    assert row.endswith(",list,,'=the take"), "a note is no formula either"
+    assert other.endswith(",curve,,")
+
+
+def test_a_page_holds_frames_notes_and_reasons(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "<b>.mp4", ("red", 3))
+    moments = [
+        Moment(1, str(film), 0, 2, 0.0, by="list", note="<i>the take</i>"),
+        Moment(2, "/films/gone.mp4", 0, 3600, 0.0, by="list"),
+    ]
+    page = format_moments(moments, "html", query="a & b")
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert page.count('class="unread"') == 1
+    assert "<h1>a &amp; b</h1>" in page
+    assert "2 moments, 1:00:02.0 in all" in page
+    assert "&lt;i&gt;the take&lt;/i&gt;" in page
+    assert not re.search("<i>|<script|src=.http|url\\(", page), "names and notes are text, and nothing is loaded"
 
 
 def test_no_moments_give_an_empty_export() -> None:
@@ -168,7 +194,7 @@ def test_the_suffix_selects_the_format(tmp_path: Path) -> None:
     assert b"/films/bad\xff.mp4" in (tmp_path / "new/a.CSV").read_bytes()
     assert_refused(
         lambda: write_moments(moments, "a.xml", query="car"),
-        "out must end in one of .json, .csv, .otio, .fcpxml, .edl, .srt, .ffmeta, got",
+        "out must end in one of .json, .csv, .otio, .fcpxml, .edl, .srt, .html, .ffmeta, got",
     )
     assert_refused(
         lambda: write_moments(moments, tmp_path / "a.json/b.csv", query="car"), "a.json/b.csv: cannot be written:"

@@ -17,7 +17,7 @@ from vidret.cli.values import check_values, list_values
 from vidret.present.terminal import LEVELS, set_log_format
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-SEARCH, LOOK, TEACH = "Index and search", "Look into videos", "Teach and watch"
+SEARCH, LOOK, TEACH, KEEP = "Index and search", "Look into videos", "Teach and watch", "Keep and cut"
 OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
 
 
@@ -83,6 +83,8 @@ COMMANDS = (
     Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),
     Entry("forget", TEACH, "Forget a taught concept.", modules="commands.teach"),
     Entry("watch", TEACH, "Queries that vidret index asks of every new video."),
+    Entry("collection", KEEP, "Saved searches, and lists of moments with notes."),
+    Entry("cut", KEEP, "Cut a collection into files or one film (needs ffmpeg).", modules="commands.collection"),
     Entry(
         "info",
         MANAGE,

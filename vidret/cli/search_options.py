@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 
 from vidret.cli.inputs import parse_names
-from vidret.cli.options import SCOPE, find_options, option, replace_options
+from vidret.cli.options import OUTPUT, SCOPE, find_options, option, replace_options
 from vidret.present.contents import format_footage, show_footage
-from vidret.present.terminal import write_stdout
+from vidret.present.terminal import print_message, write_stdout
 from vidret.text import absolute_path, file_name, is_url
-from vidret.types import NamedOption, TimePoint, build_options, list_options
+from vidret.types import (
+    LocateOptions,
+    NamedOption,
+    SavedCollection,
+    SearchOptions,
+    TimePoint,
+    build_options,
+    list_options,
+)
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -114,6 +123,18 @@ def parse_option(named: NamedOption, value: Any) -> Any:
     if get_origin(named.type) is tuple:
         return parse_names(value, get_args(get_args(named.type)[0]), option=flag_of(named))
     return value
+
+
+SaveOption = Annotated[
+    str | None,
+    option("Keep this search in the index under this name: vidret collection show NAME runs it again.", OUTPUT, "NAME"),
+]
+
+
+def save_search(engine: "Engine | RemoteEngine", name: str, query: str, options: SearchOptions | LocateOptions) -> None:
+    """Keep a search in the index, and say how to run it again."""
+    engine.save_collection(SavedCollection.of_search(name, query, options))
+    print_message(f"kept: vidret collection show {shlex.quote(name)}")
 
 
 ClipOption = Annotated[

@@ -3,8 +3,13 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
 
 from vidret.errors import VidretError
 from vidret.present.export import cannot_write, check_moments
@@ -12,13 +17,18 @@ from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, ru
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
 from vidret.video.files import LocalFile
+from vidret.video.probe import VideoInfo, probe
 from vidret.video.workers.image_pool import ImagePool
 
+Arguments = tuple[list[str], list[str]]  # for ffmpeg, before and after its input
+Plan = Callable[..., Arguments]
 STEM_LETTERS = 50
 PREROLL_US = 5_000_000
 # How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
 TICK_TOLERANCE_US = 500
 PROBE_TIMEOUT_S = 600.0
+COPIED_CODECS = ("h264", "hevc", "av1")  # that an MP4 holds
+ENCODE = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18")
 MPEG_SUFFIXES = {".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob"}
 
 
@@ -26,6 +36,7 @@ def cut_moments(
     moments: Sequence[Moment],
     folder: str | Path,
     *,
+    copies: "Sequence[CopiedFrames | None]" = (),
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -37,6 +48,8 @@ def cut_moments(
     Args:
         moments: The moments, best first.
         folder: Where the clips go; created if needed.
+        copies: For each moment the frames whose pictures are copied as they are, None to encode them; see
+            ``find_copies``. Without any, all are encoded.
         overwrite: Replace existing clips.
         on_progress: Called after each clip with the number done and the total.
 
@@ -47,12 +60,7 @@ def cut_moments(
         VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be
             cut. Clips that were cut before stay.
     """
-    check_moments(moments)
-    for moment in moments:
-        if not has_file(moment.path):
-            raise VidretError(f"{show_path(moment.path)}: {NO_FILE}")
-        if is_url(moment.path):
-            raise VidretError(f"{show_path(moment.path)}: only local files can be cut; download it first")
+    check_local(moments)
     folder = Path(folder)
     ffmpeg = find_ffmpeg()
     clips = [folder / name for name in name_clips(moments)]
@@ -62,16 +70,28 @@ def cut_moments(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:
-            for done, (moment, clip) in enumerate(zip(moments, clips, strict=True), start=1):
+            pairs = zip_longest(zip(moments, clips, strict=True), copies)
+            for done, ((moment, clip), frames) in enumerate(pairs, start=1):
                 unfinished = Path(scratch) / clip.name
+                plan = ffmpeg_arguments if frames is None else partial(copy_arguments, frames=frames)
                 with open_source(moment.path) as file:
-                    cut_moment(moment, file.fileno(), unfinished, ffmpeg)
+                    cut_moment(moment, file.fileno(), unfinished, ffmpeg, plan=plan)
                 unfinished.replace(clip)
                 if on_progress is not None:
                     on_progress(done, len(clips))
     except OSError as error:
         raise cannot_write(folder, error) from error
     return clips
+
+
+def check_local(moments: Sequence[Moment]) -> None:
+    """Raise VidretError unless all videos are local files, and ValueError for spans that are none."""
+    check_moments(moments)
+    for moment in moments:
+        if not has_file(moment.path):
+            raise VidretError(f"{show_path(moment.path)}: {NO_FILE}")
+        if is_url(moment.path):
+            raise VidretError(f"{show_path(moment.path)}: only local files can be cut; download it first")
 
 
 def name_clips(moments: Sequence[Moment]) -> list[str]:
@@ -101,10 +121,13 @@ def cut_moment(
     out: Path,
     ffmpeg: str,
     *,
+    plan: Plan | None = None,
     limits: Limits = GENEROUS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> None:
     """Cut one moment of an open file into a new file; ``is_left`` returns whether nobody waits for it any more.
+
+    ``plan`` returns the arguments for ffmpeg; None for ``ffmpeg_arguments``.
 
     Raises:
         VidretError: The video cannot be read, ffmpeg fails, exceeds a limit or is left, or the clip would have no
@@ -112,7 +135,7 @@ def cut_moment(
     """
     path = show_path(moment.path)
     is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and has_restarts(moment.path, descriptor, limits)
-    before, after = ffmpeg_arguments(moment, out, can_seek=not is_joined)
+    before, after = (plan or ffmpeg_arguments)(moment, out, can_seek=not is_joined)
     span = f"{format_time(moment.start)} to {format_time(moment.end)}"
     try:
         progress = run_ffmpeg(ffmpeg, descriptor, before, after, limits, is_left=is_left)
@@ -131,32 +154,126 @@ def has_restarts(path: str, descriptor: int, limits: Limits) -> bool:
         pool.close()
 
 
-def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True, slots=True)
+class CutSpan:
+    """A moment in whole microseconds, rounded down, so that a frame that starts exactly at a boundary is after it.
+
+    Attributes:
+        start_us: Start of the moment.
+        end_us: Its end.
+        seek_us: Where ffmpeg starts to read: well before the start, for right after a seek into an open group of
+            pictures some frames cannot be decoded. Filters drop the rest.
+    """
+
+    start_us: int
+    end_us: int
+    seek_us: int
+
+    @classmethod
+    def of_moment(cls, moment: Moment, *, can_seek: bool) -> "CutSpan":
+        """Return the span of a moment; see ``ffmpeg_arguments``."""
+        start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
+        return cls(start_us, end_us, max(start_us - PREROLL_US, 0) if can_seek else 0)
+
+    @property
+    def seek(self) -> list[str]:
+        """The arguments before the input. No seek to 0: for some containers that would be to the second keyframe."""
+        length_us = max(self.end_us, self.start_us + 1) - self.seek_us
+        return [*(["-ss", f"{self.seek_us}us"] if self.seek_us else []), "-t", f"{length_us}us"]
+
+    @property
+    def first_us(self) -> int:
+        """The time after the seek from which frames are kept."""
+        return max(self.start_us - self.seek_us - TICK_TOLERANCE_US, 0)
+
+    @property
+    def trim(self) -> str:
+        """The filter that keeps the frames of the span."""
+        last_us = max(self.end_us - self.seek_us - TICK_TOLERANCE_US, self.first_us + 1)
+        return f"trim=start={self.first_us}us:end={last_us}us"
+
+
+def ffmpeg_arguments(moment: Moment, out: Path, *, can_seek: bool) -> Arguments:
     """Return the arguments for ffmpeg before and after its input.
 
     The absolute path after ``file:`` keeps an unusual name from being read as an option or URL. Without ``can_seek``
     ffmpeg decodes from the start of the file, as it must where timestamps restart: it seeks by the timestamps as they
     are, but makes them continuous only in what it has read.
     """
-    # Rounded down, so that a frame that starts exactly at a boundary is after it and never lost to rounding.
-    start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
-    # Seek to well before the start and let the filters drop the rest: right after a seek into an open group of pictures
-    # some frames cannot be decoded.
-    seek_us = max(start_us - PREROLL_US, 0) if can_seek else 0
-    first_us = max(start_us - seek_us - TICK_TOLERANCE_US, 0)
-    last_us = max(end_us - seek_us - TICK_TOLERANCE_US, first_us + 1)
-    trim = f"trim=start={first_us}us:end={last_us}us"
+    span = CutSpan.of_moment(moment, can_seek=can_seek)
+    before_us = span.start_us - span.seek_us
     # A frame that came early starts with the clip: before its start a player would not show it. The filter setpts would
     # do the same, but in ffmpeg 7 it removes the durations of frames, so that players skip the last one.
-    clamp = f"setts=pts='max(PTS,ceil({start_us - seek_us}/1000000/TB))'"
+    clamp = f"setts=pts='max(PTS,ceil({before_us}/1000000/TB))'"
     # Frames keep their own times, to 1/90000 s, which all usual rates divide; video and audio are shifted together.
-    timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{seek_us - start_us}us"]
+    timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{-before_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
-    video = ["-vf", f"{trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
-    quality = ["-preset", "veryfast", "-crf", "18", "-bsf:v", clamp, "-movflags", "+faststart"]
-    encode = [*timing, *video, *quality, "-af", f"a{trim}", "-c:a", "aac"]
-    target = f"file:{os.path.abspath(out)}"  # noqa: PTH100 keeps links
-    # No seek to 0: for some containers that would be a seek to the second keyframe.
-    seek = [*(["-ss", f"{seek_us}us"] if seek_us else []), "-t", f"{max(end_us, start_us + 1) - seek_us}us"]
+    video = ["-vf", f"{span.trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", *ENCODE, "-bsf:v", clamp]
+    encode = [*timing, *video, "-movflags", "+faststart", "-af", f"a{span.trim}", "-c:a", "aac"]
     # The first video stream that is not a cover image, and all audio.
-    return seek, ["-map", "0:V:0", "-map", "0:a?", *encode, target]
+    return span.seek, ["-map", "0:V:0", "-map", "0:a?", *encode, name_output(out)]
+
+
+def name_output(out: Path) -> str:
+    """Return how ffmpeg names a file to write, whatever its name."""
+    return f"file:{os.path.abspath(out)}"  # noqa: PTH100 keeps links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedFrames:
+    """Frames of a video that stand by themselves, so that their packets are copied as they are.
+
+    Attributes:
+        start_s: When the first one is shown.
+        count: Their number.
+        frame_s: How long a frame is shown, about.
+        codec: Their codec.
+    """
+
+    start_s: float
+    count: int
+    frame_s: float
+    codec: str
+
+
+def find_copies(moments: Sequence[Moment]) -> list[CopiedFrames | None]:
+    """Return which moments can be cut exactly without encoding their pictures again, None for those that cannot.
+
+    They begin at a keyframe, and end before another one or at a frame that none before it in the file needs.
+    """
+    check_local(moments)
+    infos = {moment.path: _probe_source(moment.path) for moment in moments}
+    return [_find_whole_groups(moment, infos[moment.path]) for moment in moments]
+
+
+def _probe_source(path: str) -> VideoInfo:
+    open_source(path).close()
+    return probe(path)
+
+
+def _find_whole_groups(moment: Moment, info: VideoInfo) -> CopiedFrames | None:
+    odd = info.open_gop or info.edit_list or info.by_order or info.clock_restarts or info.rotation or info.mirrored
+    if odd or info.codec not in COPIED_CODECS:
+        return None
+    tolerance_s = TICK_TOLERANCE_US / 1e6
+    first, last = np.searchsorted(info.times, [moment.start - tolerance_s, moment.end - tolerance_s]).tolist()
+    ends_whole = last == info.num_frames or info.keyframes[last : last + 1].any() or not info.reordered
+    if first == last or not info.keyframes[first] or not ends_whole:
+        return None
+    start_s = float(info.times[first])
+    return CopiedFrames(start_s=start_s, count=last - first, frame_s=1 / info.mean_rate, codec=info.codec)
+
+
+def copy_arguments(
+    moment: Moment, out: Path, *, can_seek: bool, frames: CopiedFrames, audio: Sequence[str] = ("-c:a", "aac")
+) -> Arguments:
+    """Return the arguments for ffmpeg that copy the packets of frames, and encode the sound, which is cut anywhere."""
+    assert can_seek  # no clock of such a video restarts
+    # A little into the keyframe, lest rounding leads to the one before; output times are shifted by as much.
+    early_us = int(frames.frame_s * 250_000)
+    seek_us = int(frames.start_s * 1_000_000) + early_us
+    end_us = int(Fraction(moment.end) * 1_000_000) - seek_us
+    tag = ["-tag:v", "hvc1"] if frames.codec == "hevc" else []
+    video = ["-c:v", "copy", "-frames:v", str(frames.count), *tag, "-output_ts_offset", f"{early_us}us"]
+    sound = ["-af", f"atrim=end={max(end_us, 1)}us", *audio, "-movflags", "+faststart"]
+    return ["-ss", f"{seek_us}us"], ["-map", "0:V:0", "-map", "0:a?", *video, *sound, name_output(out)]

@@ -1,4 +1,4 @@
-"""Moments as text for other programs: JSON, CSV, timelines of editing programs, chapters for ffmpeg, and SubRip."""
+"""Moments for other programs and people: JSON, CSV, timelines of editing programs, chapters, SubRip, and a page."""
 
 import json
 from collections.abc import Sequence
@@ -9,17 +9,27 @@ from typing import Any
 from vidret.errors import VidretError
 from vidret.present.contents import to_transcript
 from vidret.present.editors import TIMELINES
-from vidret.present.editors.edl import to_edl
+from vidret.present.editors.edl import to_edl, to_markers
 from vidret.present.editors.fcpxml import to_fcpxml
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline, read_footage
 from vidret.present.show import format_csv
-from vidret.text import format_time, sanitize, show_path, strip_query
+from vidret.text import file_name, format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText, list_row_fields, to_row
 
 COLUMNS = ("rank", "query", *(field.name for field in list_row_fields(Moment, "csv")))
-FORMATS = ("json", "csv", *TIMELINES, "chapters", "srt")
-SUFFIXES = {f".{form}": form for form in FORMATS if form != "chapters"} | {".ffmeta": "chapters"}
+FORMATS = ("json", "csv", *TIMELINES, "chapters", "srt", "html")
+NO_SUFFIX = ("chapters", "markers")
+PAGE_FRAME = (640, 360)
+PAGE_STYLE = """
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); gap: 16px; }
+.cards article { margin: 0; padding: 0 0 4px; overflow: hidden; break-inside: avoid; }
+.cards .shot img, .cards .unread { margin: 0; border-radius: 0; }
+.cards figcaption, .cards p:not(.unread) { margin: 8px 14px; }
+.cards .unread { aspect-ratio: 16 / 9; }
+.cards p { overflow-wrap: anywhere; }
+"""
+SUFFIXES = {f".{form}": form for form in FORMATS if form not in NO_SUFFIX} | {".ffmeta": "chapters"}
 
 
 def write_moments(
@@ -29,7 +39,7 @@ def write_moments(
 
     Args:
         moments: The moments, best first.
-        out: Path that ends in .json, .csv, .otio, .fcpxml, .edl or .srt, or in .ffmeta for chapters.
+        out: Path that ends in .json, .csv, .otio, .fcpxml, .edl, .srt or .html, or in .ffmeta for chapters.
         query: The query that the moments answer.
         fps: As in ``format_moments``.
         handles_s: As in ``format_moments``.
@@ -81,10 +91,12 @@ def format_moments(
             return to_chapters(moments, query=query)
         case "srt":
             return to_srt(moments, query=query)
+        case "html":
+            return to_page(moments, query=query)
     check_moments(moments)
     footage = {path: read_footage(path) for path in dict.fromkeys(moment.path for moment in moments)}
     timeline = plan_timeline(moments, footage, query=query, fps=fps, handles_s=handles_s)
-    return {"otio": to_otio, "fcpxml": to_fcpxml, "edl": to_edl}[form](timeline)
+    return {"otio": to_otio, "fcpxml": to_fcpxml, "edl": to_edl, "markers": to_markers}[form](timeline)
 
 
 def to_json(moments: Sequence[Moment], *, query: str) -> str:
@@ -94,7 +106,9 @@ def to_json(moments: Sequence[Moment], *, query: str) -> str:
 
 def to_csv(moments: Sequence[Moment], *, query: str) -> str:
     """Return a header and one line per moment, as specified in RFC 4180; a query that is a formula begins with '."""
-    return format_csv(COLUMNS, moment_rows(moments, query))
+    has_notes = any(moment.note for moment in moments)
+    columns = [column for column in COLUMNS if has_notes or column != "note"]
+    return format_csv(columns, [{name: row[name] for name in columns} for row in moment_rows(moments, query)])
 
 
 def moment_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
@@ -154,6 +168,28 @@ def to_srt(moments: Sequence[Moment], *, query: str) -> str:
         for moment in moments
     ]
     return to_transcript(cues, "srt")
+
+
+def to_page(moments: Sequence[Moment], *, query: str) -> str:
+    """Return a page that loads nothing: the middle frame of each moment, its video, its times, and what is known of it.
+
+    A frame that cannot be read is a tile with the reason.
+    """
+    from vidret.present.html import FrameImages, escape_text, render_document
+
+    frames = FrameImages(size=PAGE_FRAME)
+    length_s = sum(moment.end - moment.start for moment in moments)
+    cards = []
+    for rank, moment in enumerate(moments, start=1):
+        name = f"{rank}. {Path(file_name(moment.path)).stem}"
+        span = f"{format_time(moment.start)} to {format_time(moment.end)}"
+        shot = frames.render(moment.path, (moment.start + moment.end) / 2, name, span, "")
+        remarks = "".join(f"<p>{escape_text(line)}</p>" for line in list_remarks(moment))
+        cards.append(f'<article>{shot}{remarks}<p class="facts">{escape_text(show_path(moment.path))}</p></article>')
+    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
+    facts = f'<p class="facts">{count}, {format_time(length_s)} in all</p>'
+    grid = f'<div class="cards">{"".join(cards)}</div>'
+    return render_document(query, [f"<h1>{escape_text(query)}</h1>", facts, grid], style=PAGE_STYLE)
 
 
 def check_one_video(moments: Sequence[Moment], form: str) -> None:

@@ -77,6 +77,7 @@ def run_ffmpeg(
     after: Sequence[str],
     limits: Limits,
     *,
+    formats: str = FORMATS,
     is_left: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
     """Run ffmpeg on an open file, and return the last progress that it reports.
@@ -90,6 +91,7 @@ def run_ffmpeg(
         before: Arguments before the input.
         after: Arguments after it, with the output.
         limits: What it may take.
+        formats: The formats that it may read, by FFmpeg's names.
         is_left: Return whether nobody waits for the result any more; ffmpeg is killed then.
 
     Raises:
@@ -97,7 +99,7 @@ def run_ffmpeg(
     """
     most = [limits.memory_bytes, limits.out_bytes, math.ceil(limits.time_s) * MAX_CORES, 0]
     logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1", "-nostats"]
-    guard = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-threads", str(NUM_THREADS)]
+    guard = ["-protocol_whitelist", "file", "-format_whitelist", formats, "-threads", str(NUM_THREADS)]
     source = [*before, *guard, "-i", f"file:/dev/fd/{descriptor}", *after[:-1], "-threads", str(NUM_THREADS), after[-1]]
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, most), ffmpeg, *logging, *source],

@@ -96,21 +96,26 @@ def is_number(text: str) -> bool:
     return text.removesuffix(" %").lstrip("+-").replace(".", "", 1).isdigit()
 
 
-def write_document(title: str, sections: Iterable[str], out: Path, *, style: str = "") -> None:
-    """Write sections of HTML as one page; ``style`` is added to its style sheet.
-
-    Raises:
-        VidretError: The file cannot be written.
-    """
+def render_document(title: str, sections: Iterable[str], *, style: str = "") -> str:
+    """Return sections of HTML as one page; ``style`` is added to its style sheet."""
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape_text(title)}</title><style>{STYLE}{style}</style></head>\n<body><main>\n" + "\n".join(sections)
     )
+    return f"{page}\n</main></body></html>\n"
+
+
+def write_document(title: str, sections: Iterable[str], out: Path, *, style: str = "") -> None:
+    """Write sections of HTML as one page; see ``render_document``.
+
+    Raises:
+        VidretError: The file cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(f"{page}\n</main></body></html>\n", "utf-8")
+        out.write_text(render_document(title, sections, style=style), "utf-8")
     except OSError as error:
         raise VidretError(f"{out}: cannot be written ({error.strerror})") from error
 

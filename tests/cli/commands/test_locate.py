@@ -183,8 +183,8 @@ def test_wrong_use_is_refused(run_grounded: Runner, tmp_path: Path, monkeypatch:
     for command, code, sentence in (
         ("locate rain --weak --format xml", 2, "must be one of table, json, csv, otio"),
         ("locate rain --weak --videos 0", 2, "--videos"),
-        ("locate rain --format srt --handles 1", 2, "needs --format otio, fcpxml, edl, got srt"),
-        ("locate rain --fps 25", 2, "needs --format otio, fcpxml, edl, got table"),
+        ("locate rain --format srt --handles 1", 2, "needs --format otio, fcpxml, edl, markers, got srt"),
+        ("locate rain --fps 25", 2, "needs --format otio, fcpxml, edl, markers, got table"),
         ("locate rain --format edl --handles -1", 2, "--handles"),
         ("locate rain --weak --format srt -k 100", 1, "srt must be of one video, got 2"),
         ("locate rain --weak --format edl --fps 23.5", 1, "fps must be a whole number in 1..100"),

@@ -12,9 +12,10 @@ import pytest
 from tests.present.editors.numbered import FILMS, NTSC, list_wanted, make_spoken_moment, plan, plan_unread, read_shown
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.errors import VidretError
-from vidret.present.editors.edl import to_edl
+from vidret.present.editors.edl import to_edl, to_markers
 from vidret.present.editors.timecode import parse_timecode
 from vidret.present.ffmpeg import find_ffmpeg
+from vidret.types import Moment
 
 
 def read_events(text: str) -> list[list[str]]:
@@ -207,3 +208,44 @@ def test_what_the_format_cannot_represent_is_refused() -> None:
     assert_refused(lambda: to_edl(plan_unread([over])), "must be below 24 hours, got 24.0 hours")
     long = [make_moment(start=0, end=20000)] * 5
     assert_refused(lambda: to_edl(plan_unread(long)), "must be below 24 hours, got 27.8 hours")
+
+
+def make_listed(path: str, start: float, end: float, note: str) -> Moment:
+    return Moment(1, path, start, end, 0.0, by="list", note=note)
+
+
+def test_markers_match_those_that_resolve_writes() -> None:
+    """In several videos they mark the edit; a note must not begin like an event, nor end where a field begins."""
+    moments = [make_listed("/films/a.mp4", 10, 12, "2nd | take"), make_listed("/films/b.mp4", 5, 5.5, "")]
+    assert to_markers(plan_unread(moments, query="best|of")) == (
+        "TITLE: best|of\n"
+        "FCM: NON-DROP FRAME\n"
+        "\n"
+        "001  001      V     C        00:00:00:00 00:00:00:01 00:00:00:00 00:00:00:01\n"
+        "- 2nd / take |C:ResolveColorGreen |M:best/of 1 |D:50\n"
+        "\n"
+        "002  001      V     C        00:00:02:00 00:00:02:01 00:00:02:00 00:00:02:01\n"
+        " |C:ResolveColorGreen |M:best/of 2 |D:13\n"
+    )
+
+
+def test_markers_of_one_video_are_at_its_own_timecodes() -> None:
+    weak = replace(make_moment("/films/a.mp4", 60.06, 61.061), weak=True)
+    facts = {"first_frame": 107892, "has_timecode": True, "drop_frame": True, "rate": NTSC}
+    text = to_markers(plan_unread([weak, weak], fps=29.97, **facts))
+    assert text.splitlines()[1] == "FCM: DROP FRAME"
+    assert read_events(text)[1][4:] == ["01:01:00;02", "01:01:00;03"] * 2
+    assert text.count("score 0.500 |C:ResolveColorYellow |M:") == 2
+
+
+def test_the_adapter_reads_markers() -> None:
+    otio = pytest.importorskip("opentimelineio")
+    moments = [make_listed("/films/a.mp4", start, start + 1, "take") for start in (3, 7)]
+    text = to_markers(plan_unread(moments, query="best"))
+    events = list(otio.adapters.read_from_string(text, "cmx_3600", rate=25).find_clips())
+    assert [event.source_range.start_time.to_frames() for event in events] == [75, 175]
+    assert [event.source_range.duration.to_frames() for event in events] == [1, 1]
+
+
+def test_too_many_markers_are_refused() -> None:
+    assert_refused(lambda: to_markers(plan_unread([make_moment()] * 1000)), "at most 999 markers, got 1000")

@@ -25,7 +25,16 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import ClipOption, FromOption, ToOption, answer_clip, check_clip, with_search_options
+from vidret.cli.search_options import (
+    ClipOption,
+    FromOption,
+    SaveOption,
+    ToOption,
+    answer_clip,
+    check_clip,
+    save_search,
+    with_search_options,
+)
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
     from vidret.engine import Engine
     from vidret.types import Moment
 
-FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
+FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt", "html")
 EXPORT = "Export"
 CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
 VideoArgument = Annotated[
@@ -52,7 +61,7 @@ FormatOption = Annotated[
     str,
     option(
         "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
-        "moment; chapters are for ffmpeg.",
+        "moment; markers are for a timeline of DaVinci Resolve, chapters for ffmpeg; html is a page with frames.",
         EXPORT,
         "|".join(FORMATS),
         flag="--format",
@@ -85,6 +94,7 @@ def locate_command(
     options: LocateOptions,
     sheet: SheetOption = None,
     curve: CurveOption = None,
+    save: SaveOption = None,
     as_json: JsonOption = False,
     form: FormatOption = "table",
     fps: FpsOption = None,
@@ -101,6 +111,8 @@ def locate_command(
     check_clip(clip, start, end)
     if clip is not None and (video is not None or form not in ("table", "json") or curve or export):
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
+    if save is not None and (clip is not None or video is not None):
+        raise typer.BadParameter("needs a QUERY of all videos, got a VIDEO or --clip", param_hint="--save")
     if query is None and clip is None:
         raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head, model=model)
@@ -109,6 +121,8 @@ def locate_command(
         answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]
         return
     assert query is not None
+    if save is not None:
+        save_search(engine, save, query, options)
     show_interpretation(interpret_query(engine, query, options.sources))
     moments = engine.locate_with(query, options, video=video)
     if not moments:

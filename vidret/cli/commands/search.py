@@ -40,7 +40,16 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import ClipOption, FromOption, ToOption, answer_clip, check_clip, with_search_options
+from vidret.cli.search_options import (
+    ClipOption,
+    FromOption,
+    SaveOption,
+    ToOption,
+    answer_clip,
+    check_clip,
+    save_search,
+    with_search_options,
+)
 from vidret.errors import VidretError
 from vidret.present.show import (
     explain_nothing,
@@ -108,6 +117,7 @@ def search_command(
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
     explain: ExplainOption = False,
+    save: SaveOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
     model: TrustedModelOption = None,
@@ -125,6 +135,8 @@ def search_command(
     check_clip(clip, start, end)
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
+    if save is not None and (not query or image or by != "video"):
+        raise typer.BadParameter("needs a QUERY of words only, and --by video", param_hint="--save")
     search_for = read_query(query, image or [])
     settings = None
     if judge is not None:
@@ -148,6 +160,8 @@ def search_command(
         print_answers(engine, queries, options)
         return
     assert search_for is not None
+    if save is not None and query:
+        save_search(engine, save, query, options)
     if query and options.rerank == "auto":
         show_interpretation(interpret_query(engine, query, ("picture",) if image else options.sources))
     liked = [*map(str, image or []), *(str(video) for video, _ in options.like)]

@@ -5,6 +5,7 @@ source, and reels that may collide. The tests read the lists back with the adapt
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vidret.errors import VidretError
 from vidret.present.editors.timecode import count_day, format_timecode, nearest_frame, parse_timecode
 from vidret.present.editors.timeline import Timeline, TimelineClip, list_remarks
 from vidret.text import file_name, sanitize
+from vidret.types import LISTED
 
 MAX_EVENTS = 999  # event numbers have three digits
 REEL_LETTERS = 8
@@ -37,6 +39,42 @@ def to_edl(timeline: Timeline) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_markers(timeline: Timeline) -> str:
+    """Return a list of timeline markers as DaVinci Resolve imports and exports it: an event of one frame for each.
+
+    Moments of one video are marked at its own timecodes, for a timeline that holds the video; those of several where
+    the edit puts them. A line holds what is known of a moment, then the colour, the name and the length in frames.
+
+    Raises:
+        VidretError: As in ``to_edl``.
+    """
+    if len(timeline.clips) > MAX_EVENTS:
+        raise VidretError(f"an EDL must have at most {MAX_EVENTS} markers, got {len(timeline.clips)}")
+    is_one = len({clip.moment.path for clip in timeline.clips}) == 1
+    name, mode, lines = timeline.title.replace("|", "/"), "NON-DROP FRAME", list[str]()
+    for clip in timeline.clips:
+        note, colour = "; ".join(list_remarks(clip.moment)).replace("|", "/"), "Yellow" if clip.moment.weak else "Green"
+        if note[:1].isdigit():  # or it reads as an event
+            note = f"- {note}"
+        length = max(1, nearest_frame((clip.marked_end - clip.marked_start) / clip.rate, timeline.rate))
+        span = " ".join(_mark_timecodes(clip, timeline, in_source=is_one))
+        mode = "DROP FRAME" if ";" in span else mode
+        lines += [f"{clip.rank:03}  001      V     C        {span} {span}"]
+        lines += [f"{note} |C:ResolveColor{colour} |M:{name} {clip.rank} |D:{length}", ""]
+    return "\n".join([f"TITLE: {timeline.title}", f"FCM: {mode}", "", *lines])
+
+
+def _mark_timecodes(clip: TimelineClip, timeline: Timeline, *, in_source: bool) -> tuple[str, str]:
+    """Return the timecodes of the first frame of a moment and of the next one, in its video or in the timeline."""
+    if in_source:
+        return _source_timecodes(replace(clip, start=clip.marked_start, record_start=0, record_end=1), timeline)
+    frame = clip.record_start + nearest_frame((clip.marked_start - clip.start) / clip.rate, timeline.rate)
+    first, second = (
+        format_timecode(each, timeline.rate, drop_frame=timeline.drop_frame) for each in (frame, frame + 1)
+    )
+    return first, second
+
+
 def _list_event(clip: TimelineClip, timeline: Timeline, reel: str) -> list[str]:
     """Return the lines of one event: the edit, its file, its locator and its comments."""
     rate, drop_frame = timeline.rate, timeline.drop_frame
@@ -45,14 +83,15 @@ def _list_event(clip: TimelineClip, timeline: Timeline, reel: str) -> list[str]:
     before = nearest_frame((clip.marked_start - clip.start) / clip.rate, rate)
     marked = format_timecode(min(clip.record_start + before, clip.record_end - 1), rate, drop_frame=drop_frame)
     channel = "B" if clip.footage.has_audio else "V"
-    score, *words = list_remarks(clip.moment)
+    remarks = list_remarks(clip.moment)
+    if clip.moment.by != LISTED:
+        remarks[0] = remarks[0].upper()
     colour = "YELLOW" if clip.moment.weak else "GREEN"
     return [
         f"{clip.rank:03}  {reel:<{REEL_LETTERS}} {channel}     C        {' '.join(codes)}",
         f"* FROM CLIP NAME: {sanitize(file_name(clip.moment.path))}",
         f"* LOC: {marked} {colour:<7} {timeline.title}",
-        f"* COMMENT: {score.upper()}",
-        *(f"* COMMENT: {line[:MAX_COMMENT_LETTERS]}" for line in words),
+        *(f"* COMMENT: {line[:MAX_COMMENT_LETTERS]}" for line in remarks),
     ]
 
 

@@ -21,7 +21,7 @@ from vidret.present.editors.timecode import (
 )
 from vidret.present.show import SOURCE_NAMES, describe_match
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path, strip_query
-from vidret.types import Evidence, Moment
+from vidret.types import LISTED, Evidence, Moment
 from vidret.video.probe import VideoInfo, probe
 
 DEFAULT_RATE = Fraction(25)  # where nothing is known
@@ -222,7 +222,12 @@ def plan_timeline(
 
 
 def list_remarks(moment: Moment) -> list[str]:
-    """Return what a marker says about a moment: how likely it is, its score, and the words, each on one line."""
+    """Return what a marker says about a moment: how likely it is, its score, and the words, each on one line.
+
+    Of a moment that somebody picked, it is the note, if there is one.
+    """
+    if moment.by == LISTED:
+        return [sanitize(" ".join(moment.note.split()))] if moment.note else []
     match = describe_match(moment).strip()
     remarks = [f"{match}, score {moment.score:.3f}" if match else f"score {moment.score:.3f}"]
     return remarks + [_describe(evidence) for evidence in moment.evidence if evidence.text]

@@ -1,0 +1,62 @@
+"""Tests of vidret/present/film.py: the frames of test videos show their numbers, which the film must contain."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.present.moments import assert_refused, make_moment
+from tests.video.films import read_number, write_video
+from vidret.errors import VidretError
+from vidret.present.cutting import find_copies
+from vidret.present.ffmpeg import find_ffmpeg
+from vidret.present.film import cut_film
+
+
+@pytest.fixture(autouse=True)
+def _need_ffmpeg() -> None:
+    try:
+        find_ffmpeg()
+    except VidretError:
+        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
+
+
+def read_film(path: Path) -> tuple[list[int], dict[str, float]]:
+    """Return the numbers of the frames, and the lengths of the streams by kind."""
+    with av.open(str(path)) as container:
+        lengths = {each.type: float((each.duration or 0) * (each.time_base or 0)) for each in container.streams}
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
+    return [read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in frames], lengths
+
+
+def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) -> None:
+    options = {"g": "30", "bf": "3", "preset": "ultrafast"}
+    sounding = str(write_video(tmp_path / "a.mp4", range(250), options=options, audio=True))
+    silent = str(write_video(tmp_path / "b.mkv", range(100), options=options, size=(120, 90)))
+    copied = [make_moment(sounding, 8.4, 10), make_moment(sounding, 1.2, 3.6)]
+    assert cut_film(copied, tmp_path / "copied.mp4", copies=find_copies(copied)) is True
+    numbers, lengths = read_film(tmp_path / "copied.mp4")
+    assert numbers == [*range(210, 250), *range(30, 90)]
+    assert lengths == pytest.approx({"video": 4, "audio": 4}, abs=0.08)
+    mixed = [*copied, make_moment(silent, 1, 2), make_moment(sounding, 1.48, 2.4)]
+    seen = list[tuple[int, int]]()
+    made = cut_film(
+        mixed, tmp_path / "mixed.mp4", copies=find_copies(mixed), on_progress=lambda *pair: seen.append(pair)
+    )
+    numbers, lengths = read_film(tmp_path / "mixed.mp4")
+    assert (made, seen) == (False, [(1, 4), (2, 4), (3, 4), (4, 4)])
+    assert numbers == [*range(210, 250), *range(30, 90), *range(25, 50), *range(37, 60)]
+    assert lengths == pytest.approx({"video": 5.92, "audio": 5.92}, abs=0.08)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mkv", "copied.mp4", "mixed.mp4"]
+
+
+def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    film = str(write_video(tmp_path / "a.mp4", range(50)))
+    moment = make_moment(film, 0, 1)
+    assert_refused(lambda: cut_film([], tmp_path / "b.mp4"), "a film must have a moment, got none")
+    assert_refused(lambda: cut_film([moment], tmp_path / "b.mkv"), "a film must end in .mp4, got")
+    assert_refused(lambda: cut_film([moment], Path(film)), "exists already")
+    assert_refused(lambda: cut_film([make_moment("s3://a/b.mp4")], tmp_path / "b.mp4"), "only local files can be cut")
+    assert_refused(lambda: cut_film([make_moment(str(tmp_path / "c.mp4"))], tmp_path / "b.mp4"), "no longer exists")

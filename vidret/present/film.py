@@ -1,0 +1,116 @@
+"""One film of moments, in their order."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from vidret.errors import VidretError
+from vidret.present.cutting import (
+    ENCODE,
+    Arguments,
+    CopiedFrames,
+    CutSpan,
+    check_local,
+    copy_arguments,
+    cut_moment,
+    name_output,
+    open_source,
+)
+from vidret.present.editors.timecode import choose_editing_rate
+from vidret.present.editors.timeline import DEFAULT_RATE, Footage, read_footage
+from vidret.present.export import cannot_write
+from vidret.present.ffmpeg import GENEROUS, FfmpegError, find_ffmpeg, run_ffmpeg
+from vidret.text import sanitize
+from vidret.types import Moment
+
+SOUND = ("-c:a", "pcm_s16le", "-ar", "48000", "-ac", "2")  # encoded once, when all parts are joined
+
+
+def cut_film(
+    moments: Sequence[Moment],
+    out: Path,
+    *,
+    copies: Sequence[CopiedFrames | None] = (),
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Cut moments into one MP4, one after another; return whether the pictures were copied as they are.
+
+    They are copied if all moments are of one video and can be. Otherwise they are encoded with the size and the frame
+    rate of the first moment's video, and others are fitted into its picture.
+
+    Args:
+        moments: The moments, in order.
+        out: Path of the film, which appears when it is complete.
+        copies: As in ``cut_moments``.
+        overwrite: Replace an existing file.
+        on_progress: Called after each moment with the number done and the total.
+
+    Raises:
+        VidretError: As in ``cut_moments``; or there is no moment.
+    """
+    check_local(moments)
+    if not moments:
+        raise VidretError("a film must have a moment, got none")
+    if out.suffix.lower() != ".mp4":
+        raise VidretError(f"a film must end in .mp4, got {sanitize(str(out))}")
+    if not overwrite and out.exists():
+        raise VidretError(f"{sanitize(str(out))}: exists already; choose another name, or overwrite it")
+    footage = {moment.path: read_footage(moment.path) for moment in moments}
+    is_copied = len(footage) == 1 and len(copies) == len(moments) and None not in copies
+    ffmpeg, first = find_ffmpeg(), footage[moments[0].path]
+    has_sound = any(each.has_audio for each in footage.values())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".cutting-", dir=out.parent) as scratch:
+            parts = [Path(scratch) / f"{number}.mov" for number in range(len(moments))]
+            for number, (moment, part) in enumerate(zip(moments, parts, strict=True)):
+                frames = copies[number] if is_copied else None
+                plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
+                if frames is not None:
+                    plan = partial(copy_arguments, frames=frames, audio=SOUND)
+                with open_source(moment.path) as file:
+                    cut_moment(moment, file.fileno(), part, ffmpeg, plan=plan)
+                if on_progress is not None:
+                    on_progress(number + 1, len(moments))
+            join_parts(parts, Path(scratch) / "film.mp4", ffmpeg).replace(out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    return is_copied
+
+
+def film_arguments(
+    moment: Moment, out: Path, *, can_seek: bool, first: Footage, own: Footage, has_sound: bool
+) -> Arguments:
+    """Return the arguments for ffmpeg of a part of a film that has the size and the rate of its first video."""
+    span = CutSpan.of_moment(moment, can_seek=can_seek)
+    width, height = (max(2, side // 2 * 2) for side in (first.width, first.height))
+    fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease,pad={width}:{height}:-1:-1,setsar=1"
+    rate, length_s = choose_editing_rate(first.rate or DEFAULT_RATE), (span.end_us - span.start_us) / 1e6
+    shift = f"PTS-{span.first_us / 1e6}/TB"
+    pictures = f"{span.trim},setpts={shift},{fit},fps={rate}:start_time=0"
+    sound = f"a{span.trim},asetpts={shift},aresample=48000:async=1:first_pts=0,apad,atrim=end={length_s}"
+    encode = ["-vf", pictures, *ENCODE, "-af", sound, *SOUND, name_output(out)]
+    if has_sound and not own.has_audio:
+        silence = ["-f", "lavfi", "-t", f"{length_s}", "-i", "anullsrc=r=48000:cl=stereo"]
+        return [*silence, *span.seek], ["-map", "1:V:0", "-map", "0:a", *encode]
+    return span.seek, ["-map", "0:V:0", "-map", "0:a:0?", *encode]
+
+
+def join_parts(parts: Sequence[Path], out: Path, ffmpeg: str) -> Path:
+    """Join parts, whose pictures have one format and whose sound is not encoded, to an MP4; return its path.
+
+    Raises:
+        VidretError: ffmpeg fails.
+    """
+    listing = out.with_suffix(".txt")
+    listing.write_text("".join(f"file '{part.absolute()}'\n" for part in parts), "utf-8")
+    after = ["-map", "0", "-c:v", "copy", "-c:a", "aac", "-movflags", "+faststart", name_output(out)]
+    try:
+        with listing.open("rb") as file:
+            before = ["-f", "concat", "-safe", "0"]
+            run_ffmpeg(ffmpeg, file.fileno(), before, after, GENEROUS, formats="concat,mov")
+    except FfmpegError as error:
+        raise VidretError(f"{sanitize(str(out))}: ffmpeg cannot join the film: {error}") from error
+    return out
