@@ -138,7 +138,7 @@ class WorkerThreads:
     def make(self, num_workers: int) -> list[threading.Thread]:
         """Return threads that are not started yet."""
         self._num_workers = num_workers
-        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_workers)]
+        return [threading.Thread(target=self._run, name="worker", daemon=True) for _ in range(num_workers)]
 
     def _count_threads(self) -> int:
         """Return how many threads decode the next file: the cores that the files read beside it leave to it."""

@@ -135,7 +135,9 @@ class EncodingThreads:
         """Start nothing yet; there is a thread for each of ``encoders``, which takes up to ``at_once`` segments."""
         self._at_once = at_once
         self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, args=(encode,), daemon=True) for encode in encoders]
+        self._threads = [
+            threading.Thread(target=self._run, args=(encode,), name="encode", daemon=True) for encode in encoders
+        ]
 
     def submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
         """Return a future for the embedding of a segment."""
