@@ -155,7 +155,7 @@ def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
         EncoderError: The module or class does not exist, is not a class with the methods of an encoder, cannot be
             made, or lacks an attribute.
     """
-    base, made_by = name.base, _find_class(name.base)
+    base, made_by = name.base, find_class(name.base)
     if not isinstance(made_by, type) or not all(hasattr(made_by, method) for method in ATTRIBUTES[-2:]):
         raise EncoderError(f"{base} must be a class with the methods encode_frames and encode_text, got {made_by!r}")
     accepted = inspect.signature(made_by).parameters
@@ -179,7 +179,12 @@ def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
     return named
 
 
-def _find_class(name: str) -> Any:
+def find_class(name: str) -> Any:
+    """Return what ``package.module:Class`` or the name of an entry point stands for.
+
+    Raises:
+        EncoderError: The module or the class does not exist.
+    """
     entry = None if is_class_name(name) else find_entry_point(name)
     module_name, _, class_name = (entry.value if entry else name).partition(":")
     try:

@@ -1,0 +1,82 @@
+"""Models of faces by their names."""
+
+import hashlib
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from vidret.channels.people.dlib_resnet import SIDE, DlibResNet
+from vidret.channels.people.faces import Face, FaceModel
+from vidret.channels.people.mtcnn import MTCNN
+from vidret.channels.people.options import BUNDLED, PeopleOptions
+from vidret.encode.families.registry import find_class, is_class_name
+from vidret.errors import VidretError
+from vidret.types import Picture
+
+_RESNET = "dlib_face_recognition_resnet_model_v1.dat"
+# Where MTCNN's points are in images that dlib has aligned by points of its own: medians, made symmetrical.
+_TEMPLATE = np.array(((49.5, 46.5), (104.0, 46.5), (77.0, 78.0), (54.5, 106.8), (98.5, 106.8)))
+
+
+class BundledFaces:
+    """MTCNN finds faces, and dlib's ResNet describes them; their weights come with packages of the extra ``people``."""
+
+    template, side = _TEMPLATE, SIDE
+    # dlib says 0.6, which joins strangers where faces are as small as in videos.
+    link_distance, maybe_distance = 0.5, 0.6
+
+    def __init__(self) -> None:
+        """Load the weights.
+
+        Raises:
+            MissingExtraError: The extra ``people`` is not installed.
+            VidretError: Weights are missing or damaged.
+        """
+        PeopleOptions().check_installed()
+        weights = find_package("face_recognition_models") / "models" / _RESNET
+        self._detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
+        self._describer = DlibResNet(weights)
+        self.name = f"{BUNDLED}:{hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()}"
+
+    def find(self, image: Picture, *, min_size: float) -> list[Face]:
+        """Return the faces of an image; see ``FaceModel.find``."""
+        return self._detector.find(image, min_size=min_size)
+
+    def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face 128"]:
+        """Return the vectors of aligned images."""
+        return self._describer.describe(chips)
+
+
+def find_package(name: str) -> Path:
+    """Return the folder of a package, which is not imported.
+
+    Raises:
+        VidretError: It has none.
+    """
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise VidretError(f"{name}: the package has no folder; install it again")
+    return Path(spec.submodule_search_locations[0])
+
+
+@lru_cache(maxsize=1)
+def load_face_model(name: str = BUNDLED) -> FaceModel:
+    """Load a model of faces: the one of the extra ``people``, or a class of yours, as ``package.module:Class``.
+
+    Raises:
+        VidretError: The name is unknown, or the model cannot be loaded.
+    """
+    if name == BUNDLED:
+        return BundledFaces()
+    if not is_class_name(name):
+        raise VidretError(f"a face model must be {BUNDLED} or package.module:Class, got {name}")
+    try:
+        model: FaceModel = find_class(name)()
+    except VidretError:
+        raise
+    except Exception as error:
+        raise VidretError(f"face model {name}: cannot be loaded: {error}") from error
+    return model
