@@ -80,6 +80,15 @@ class IndexChoices:
             envvar="VIDRET_WORDS",
         ),
     ] = "auto"
+    people: Annotated[
+        str,
+        option(
+            "Find and follow faces, to search for people (extra people). They are biometric data. auto keeps the "
+            "setting of the index; a new index has none.",
+            SOURCES,
+            "auto|on|off",
+        ),
+    ] = "auto"
     shots: Annotated[
         str,
         option(
@@ -128,6 +137,15 @@ class IndexChoices:
             "installed. The index remembers it.",
             MODEL,
             "NAME|FOLDER",
+        ),
+    ] = None
+    face_model: Annotated[
+        str | None,
+        option(
+            "Model for faces: mtcnn+dlib, which the extra people installs, or package.module:Class. The index "
+            "remembers it.",
+            MODEL,
+            "NAME",
         ),
     ] = None
     describe: Annotated[

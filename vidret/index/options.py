@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from vidret.channels.people.options import PeopleOptions
 from vidret.channels.texts.options import WordsOptions
 from vidret.devices import CPU
 from vidret.errors import VidretError
@@ -18,7 +19,7 @@ from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder
 class FileJob:
     """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
 
-    ``is_stored`` marks an unchanged file of which only words are missing.
+    ``is_stored`` marks an unchanged file of which only words or faces are missing.
     """
 
     path: str
@@ -77,6 +78,7 @@ class IndexReport:
             any video contains them: their drive may be unmounted.
         junk: See ``Listing``.
         texts: Number of texts that were read, by source of words; empty if none was read.
+        faces: Number of faces that were found and followed; None if faces were not read.
         workers: How many files were read at once, and why; empty if none had to be read.
         speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
@@ -97,6 +99,7 @@ class IndexReport:
     unpruned: list[str] = field(default_factory=list)
     junk: list[str] = field(default_factory=list)
     texts: dict[TextSource, int] = field(default_factory=dict)
+    faces: int | None = None
     workers: str = ""
     speeds: dict[str, float] = field(default_factory=dict)
 
@@ -207,6 +210,7 @@ class IndexOptions:
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
         moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
         words: Which words are read besides the pictures; None for none.
+        people: How faces are read; None if they are not. Not on Ray.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """
@@ -222,6 +226,7 @@ class IndexOptions:
     shot_sampling: SamplingMode | None = None
     moments: MomentRecorder | None = None
     words: WordsOptions | None = None
+    people: PeopleOptions | None = None
     check: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
 

@@ -10,13 +10,15 @@ import os
 import queue
 import threading
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
+from vidret.channels.people.run import ContentFaces, open_people
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.reading import READER
 from vidret.channels.texts.run import ContentWords, open_words
@@ -38,7 +40,16 @@ from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
+from vidret.video.workers.messages import (
+    Finished,
+    FinishedTexts,
+    FinishedTracks,
+    OpenedVideo,
+    ReadRequest,
+    ReadTexts,
+    ReadTracks,
+    SegmentStart,
+)
 from vidret.video.workers.pool import DecodePool
 
 
@@ -58,8 +69,12 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
             reason. Single files that fail raise nothing.
     """
-    with open_words(store, options.words, retry_failed=options.retry_failed) as words:
-        return _run(RunState(store, retry_failed=options.retry_failed, words=words), encoder, files, options)
+    retry_failed = options.retry_failed
+    with (
+        open_words(store, options.words, retry_failed=retry_failed) as words,
+        open_people(store, options.people) as people,
+    ):
+        return _run(RunState(store, retry_failed=retry_failed, words=words, people=people), encoder, files, options)
 
 
 def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
@@ -181,13 +196,13 @@ class WorkerThreads:
                 return
             if not job.is_stored:
                 run_state.link(job, video_id, encoded=False)
-            if run_state.words is not None and run_state.words.are_wanted(*self._find_content(job, video_id)):
+            if run_state.is_more_wanted(*self._find_content(job, video_id)):
                 self._read_words(job, identity, video_id)
             if job.is_stored:
                 run_state.end_words(job)
 
     def _read_words(self, job: FileJob, identity: Identity, video_id: int) -> None:
-        """Read only the words of a file; what cannot be read now is left to the next run."""
+        """Read only the words and faces of a file; what cannot be read now is left to the next run."""
         try:
             self._read_file(_Reading(job, identity, video_id, has_pictures=True))
         except DecodeError as error:
@@ -224,7 +239,7 @@ class WorkerThreads:
             except DecodeError as error:
                 if not reading.give_up_words(error.reason):
                     raise
-                if reading.has_pictures and reading.words is not None and not reading.words.remaining:
+                if reading.has_pictures and not reading.is_more_wanted:
                     return
 
     def _decode(self, reading: "_Reading") -> None:
@@ -267,6 +282,10 @@ class WorkerThreads:
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
                         reading.words.add(message)
+                    case ReadTracks() if reading.faces is not None:
+                        reading.faces.add(message)
+                    case FinishedTracks():
+                        reading.end_faces(message.note)
                     case FinishedTexts() if reading.words is not None:
                         reading.words.finish(message.source, message.note)
                 if run_state.stop.is_set() and not isinstance(message, Finished):
@@ -306,15 +325,19 @@ class WorkerThreads:
             reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
         return not reading.has_pictures
 
-    def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> WordsRequest:
-        """Return which words to read of an opened file."""
-        if self._run_state.words is None:
-            return {}
+    def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> ReadRequest:
+        """Return which words to read of an opened file, and whether its faces."""
+        words, people, request = self._run_state.words, self._run_state.people, dict[Any, Mapping[str, Any]]()
+        fingerprint, paths = self._find_content(reading.job, reading.video_id)
+        if people is not None and not reading.has_faces and people.is_wanted(fingerprint):
+            reading.faces = ContentFaces(people, fingerprint, reading.job.path)  # again from the start
+            request["face"] = people.request(opened.start)
+        if words is None:
+            return request
         if reading.words is None:
-            fingerprint, paths = self._find_content(reading.job, reading.video_id)
-            reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
-        request = dict(reading.words.request())
-        for source in [source for source in request if KINDS[source].load_frame_reader is not None]:
+            reading.words = words.begin(fingerprint, paths, opened.duration)
+        request |= reading.words.request()
+        for source in [own for own in reading.words.remaining if KINDS[own].load_frame_reader is not None]:
             # The frames that were sampled of a segment are found again from its start.
             store, start_s = self._run_state.store, request[source]["start_s"]
             stored = store.segments.get(store.segments.ids_of_video(reading.video_id))
@@ -337,6 +360,8 @@ class _Reading:
         has_pictures: Whether the video is complete but for its words.
         is_decoding: Whether frames are being decoded, from which texts are read too.
         words: Its words, once they have begun.
+        faces: Its faces while they are read.
+        has_faces: Whether its faces were read, or cannot be.
     """
 
     job: FileJob
@@ -346,12 +371,28 @@ class _Reading:
     has_pictures: bool = False
     is_decoding: bool = False
     words: ContentWords | None = None
+    faces: ContentFaces | None = None
+    has_faces: bool = False
+
+    @property
+    def is_more_wanted(self) -> bool:
+        """Whether words or faces remain to be read."""
+        return self.faces is not None or (self.words is not None and bool(self.words.remaining))
 
     def give_up_words(self, reason: str) -> bool:
         """Abandon the source that was being read when the decoder failed; return False if there is none."""
-        if self.words is None:
-            return False
-        source = find_fault(self.words.remaining, is_decoding=self.is_decoding)
-        if source is not None:
+        remaining = [] if self.words is None else self.words.remaining
+        source = find_fault(remaining, is_decoding=self.is_decoding)
+        if source is not None and self.words is not None:
             self.words.finish(source, reason)
-        return source is not None
+        elif self.faces is not None and self.is_decoding:
+            self.end_faces(reason)
+        else:
+            return False
+        return True
+
+    def end_faces(self, note: str) -> None:
+        """End the faces, with the reason if not all frames were read."""
+        if self.faces is not None:
+            self.faces.finish(note)
+        self.faces, self.has_faces = None, True

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from vidret.channels.people.run import PeopleRun
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress, Workload
@@ -31,9 +32,11 @@ _SHORTEST_S = 1e-3
 class RunState:
     """The jobs of a run, their results, and requests to stop it. Threads may share it."""
 
-    def __init__(self, store: Store, *, retry_failed: bool, words: WordsRun | None = None) -> None:
-        """Start a run on an open store; ``words`` are those that it reads besides the pictures."""
-        self.store, self.retry_failed, self.words = store, retry_failed, words
+    def __init__(
+        self, store: Store, *, retry_failed: bool, words: WordsRun | None = None, people: PeopleRun | None = None
+    ) -> None:
+        """Start a run on an open store; ``words`` and ``people`` are what it reads besides the pictures."""
+        self.store, self.retry_failed, self.words, self.people = store, retry_failed, words, people
         self.jobs: list[FileJob] = []
         self.interrupted = False
         self.workers = ""
@@ -56,7 +59,7 @@ class RunState:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files.find()}
-        contents = self._find_contents(records.values()) if self.words is not None else {}
+        contents = self._find_contents(records.values()) if self.words or self.people else {}
         for path, result in stat_files(files):
             record = records.get(path)
             if isinstance(result, UnreachableError) and record is not None:
@@ -70,8 +73,8 @@ class RunState:
                 self._add_job(job)
             else:
                 self._plan_unchanged(job, record)
-                if self.words is not None and record.video in contents and record.state == "done":
-                    self._plan_words(job, self.words, *contents[record.video])
+                if record.video in contents and record.state == "done":
+                    self._plan_words(job, *contents[record.video])
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def prepare(self, files: Sequence[str], check: Callable[[], None] | None) -> bool:
@@ -103,9 +106,15 @@ class RunState:
                 paths[record.video].append(record.path)
         return {video: (fingerprints[video], own) for video, own in paths.items()}
 
-    def _plan_words(self, job: FileJob, words: WordsRun, fingerprint: str, paths: Sequence[str]) -> None:
-        """Add a job for an unchanged file whose words are wanted."""
-        if words.are_wanted(fingerprint, paths):
+    def is_more_wanted(self, fingerprint: str, paths: Sequence[str]) -> bool:
+        """Return whether words or faces of a content with these paths are still to be read."""
+        if self.people is not None and self.people.is_wanted(fingerprint):
+            return True
+        return self.words is not None and self.words.are_wanted(fingerprint, paths)
+
+    def _plan_words(self, job: FileJob, fingerprint: str, paths: Sequence[str]) -> None:
+        """Add a job for an unchanged file of which words or faces are wanted."""
+        if self.is_more_wanted(fingerprint, paths):
             self.jobs.append(replace(job, is_stored=True))
             self._work.add(job.path, job.disk_bytes)
 
@@ -193,7 +202,8 @@ class RunState:
             self._work.finish(job.path)
             self._counts["words" if error is None else "failed"] += 1
             if error is not None:
-                self._failed.append((job.path, f"its words could not be read: {error.reason}"))
+                what = "words" if self.people is None else "words or faces"
+                self._failed.append((job.path, f"its {what} could not be read: {error.reason}"))
 
     def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
         """Mark a file as failed, with its size and time, so that it is tried again only after it has changed.
@@ -294,6 +304,7 @@ class RunState:
             pruned=pruned,
             unpruned=unpruned,
             texts={} if self.words is None else self.words.counts(),
+            faces=None if self.people is None else self.people.num_tracks,
             workers=self.workers,
         )
 

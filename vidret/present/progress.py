@@ -185,6 +185,8 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     if report.texts:
         counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")
+    if report.faces:
+        print_message(f"  faces followed: {report.faces}.")
     if report.workers:
         print_message(f"  {report.workers}.")
     for stage, rate in report.speeds.items():

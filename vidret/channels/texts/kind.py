@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Picture, TextSource, TimedText
+from vidret.types import Picture, ShotChange, TextSource, TimedText
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo  # loads PyAV, which searches do without
@@ -15,8 +15,11 @@ Heartbeat = Callable[[], None]
 SendTexts = Callable[[float, Sequence[TimedText]], None]  # the time in seconds up to which they are all, and texts
 
 
-class FrameTexts(Protocol):
-    """Reads texts from the frames of one video at a time, while it is decoded.
+Piece = TypeVar("Piece")
+
+
+class FrameReader(Protocol[Piece]):
+    """Reads texts or tracks of faces from the frames of one video at a time, while it is decoded.
 
     Attributes:
         note: Why not everything was read of the last video; empty otherwise.
@@ -32,11 +35,16 @@ class FrameTexts(Protocol):
         """Read the next frame."""
         ...
 
-    def take(self) -> tuple[float, list[TimedText]]:
-        """Return the time up to which all texts were returned, and the texts since the last call."""
+    def take(self, end_s: float, shots: Sequence[ShotChange]) -> tuple[float, list[Piece]]:
+        """Return the time up to which all texts were returned, and the texts since the last call.
+
+        Args:
+            end_s: Where the segment ends that was decoded last.
+            shots: The shot changes found in it.
+        """
         ...
 
-    def finish(self, end_s: float) -> list[TimedText]:
+    def finish(self, end_s: float) -> list[Piece]:
         """Return the remaining texts of a video that ends at ``end_s``."""
         ...
 
@@ -66,7 +74,7 @@ class TextKind:
     label: str
     model: str = ""
     package: str = ""
-    load_frame_reader: Callable[[], FrameTexts] | None = None
+    load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None
     read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat], str] | None = None
     hint: re.Pattern[str] | None = None
     also_hinted_by: TextSource | None = None

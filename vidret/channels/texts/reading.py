@@ -1,4 +1,4 @@
-"""Texts of one video, read in its decoding process: from its frames while they are decoded, then from the file.
+"""Texts and faces of one video, read in its decoding process: from its frames while they are decoded, then the file.
 
 Nothing here may harm the pictures: whatever fails becomes the note of its kind.
 """
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vidret.channels.people.track_rows import pack_track
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import FrameTexts, Heartbeat, as_note
+from vidret.channels.texts.kind import FrameReader, Heartbeat, as_note
 from vidret.errors import UnreachableError, VidretError
-from vidret.types import Picture, TextSource, TimedText
+from vidret.types import Picture, ShotChange, TextSource, TimedText
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
 from vidret.video.workers import messages
@@ -25,21 +26,21 @@ _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """What reads one kind of texts from frames, from ``start_s`` on."""
+    """What reads one kind of texts, or faces, from frames, from ``start_s`` on."""
 
-    reader: FrameTexts
+    reader: FrameReader[Any]
     start_s: float
     last_s: float = -1.0
     spent_s: float = 0.0
 
 
 class VideoTextReader:
-    """Reads the requested kinds of texts of one video and sends what it finds. Models are kept from video to video."""
+    """Reads the requested texts, and faces, of one video and sends them. Models are kept from video to video."""
 
     def __init__(
         self,
         info: VideoInfo,
-        request: Mapping[TextSource, Mapping[str, Any]],
+        request: messages.ReadRequest,
         *,
         send: Callable[[messages.Header], None],
         heartbeat: Heartbeat,
@@ -54,11 +55,11 @@ class VideoTextReader:
             heartbeat: Called during the work.
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
-        self._watchers: dict[TextSource, _Watcher] = {}
+        self._watchers: dict[messages.ReadSource, _Watcher] = {}
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         for source, options in request.items():
-            load = KINDS[source].load_frame_reader
+            load = _find_frame_reader(source, options)
             if load is not None:
                 try:
                     self._watchers[source] = watcher = _Watcher(load(), float(options["start_s"]))
@@ -111,11 +112,15 @@ class VideoTextReader:
         except Exception as error:
             self.fail_frames(error)
 
-    def end_segment(self) -> None:
-        """Send the texts that are over."""
-        for source, watcher in self._watchers.items():
-            until_s, texts = watcher.reader.take()
-            self._send_texts(source, max(until_s, watcher.start_s), texts)
+    def end_segment(self, end_s: float, shots: Sequence[ShotChange]) -> None:
+        """Send what is over at the end of a segment, given the shot changes found in it."""
+        for source, watcher in list(self._watchers.items()):
+            try:
+                until_s, pieces = watcher.reader.take(end_s, shots)
+            except Exception as error:
+                self._fail(source, error)
+            else:
+                self._send_pieces(source, max(until_s, watcher.start_s), pieces)
 
     def finish_frames(self) -> None:
         """Send the remaining texts of frames."""
@@ -129,14 +134,20 @@ class VideoTextReader:
         for source in list(self._watchers):
             self._fail(source, error)
 
-    def _finish(self, source: TextSource, end_s: float, note: str) -> None:
+    def _finish(self, source: messages.ReadSource, end_s: float, note: str) -> None:
         """Send the remaining texts of frames up to ``end_s`` seconds, and read no more."""
         watcher = self._watchers.pop(source, None)
         if watcher is not None:
-            self._send_texts(source, max(end_s, watcher.start_s), watcher.reader.finish(end_s))
+            self._send_pieces(source, max(end_s, watcher.start_s), watcher.reader.finish(end_s))
             self._end(source, "; ".join(each for each in (note, watcher.reader.note) if each))
 
-    def _fail(self, source: TextSource, error: Exception) -> None:
+    def _send_pieces(self, source: messages.ReadSource, until_s: float, pieces: Sequence[Any]) -> None:
+        if source == "face":
+            self._send({"kind": "tracks", "tracks": [pack_track(track) for track in pieces]})
+        else:
+            self._send_texts(source, until_s, pieces)
+
+    def _fail(self, source: messages.ReadSource, error: Exception) -> None:
         if isinstance(error, _PASSED_ON):
             raise error
         self._watchers.pop(source, None)
@@ -182,5 +193,20 @@ class VideoTextReader:
             ]
             self._send({"kind": "texts", "source": source, "until_s": until_s, "texts": rows})
 
-    def _end(self, source: TextSource, note: str) -> None:
-        self._send({"kind": "texts_end", "source": source, "note": note})
+    def _end(self, source: messages.ReadSource, note: str) -> None:
+        self._send({"kind": "tracks_end" if source == "face" else "texts_end", "source": source, "note": note})
+
+
+def _find_frame_reader(
+    source: messages.ReadSource, options: Mapping[str, Any]
+) -> Callable[[], FrameReader[Any]] | None:
+    """Return what loads the reader of a source from frames; None if it is read from the file."""
+    if source != "face":
+        return KINDS[source].load_frame_reader
+
+    def load() -> FrameReader[Any]:
+        from vidret.channels.people.reading import load_face_reader  # with torch, which other readers do without
+
+        return load_face_reader(str(options["model"]))
+
+    return load

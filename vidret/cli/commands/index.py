@@ -26,6 +26,7 @@ from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.decoders.registry import DECODERS
 
 if TYPE_CHECKING:
+    from vidret.channels.people.options import PeopleOptions
     from vidret.channels.texts.options import WordsOptions
     from vidret.engine import Engine, IndexRunner
     from vidret.index.options import IndexReport
@@ -83,7 +84,7 @@ def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: P
 
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
-SHOTS = {"auto": None, "on": True, "off": False}
+SWITCH = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
 
 
@@ -125,12 +126,13 @@ def index_command(*, asked: IndexChoices) -> None:
         decoder=decoder,
         timeout=asked.timeout,
         memory=memory,
-        shots=SHOTS[asked.shots],
+        shots=SWITCH[asked.shots],
         sampling=SAMPLING[asked.sampling],
         prune=asked.prune,
         exclude=asked.exclude or (),
         retry_failed=asked.retry_failed,
         words=words,
+        people=choose_faces(asked.people, asked.face_model),
     )
 
     def index_once() -> IndexOutcome:
@@ -216,6 +218,22 @@ def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptio
         raise
     except VidretError as error:
         raise typer.BadParameter(str(error), param_hint="--words") from error
+
+
+def choose_faces(people: str, face_model: str | None) -> "bool | PeopleOptions | None":
+    """Return whether and how to read faces, given ``--people`` and ``--face-model``.
+
+    Raises:
+        typer.BadParameter: A model is given where faces are not read.
+    """
+    wanted = SWITCH[parse_choice(people, tuple(SWITCH), option="--people")]
+    if face_model is None:
+        return wanted
+    from vidret.channels.people.options import PeopleOptions
+
+    if wanted is not True:
+        raise typer.BadParameter(f"needs --people on, got {people}", param_hint="--face-model")
+    return PeopleOptions(model=face_model)
 
 
 def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":

@@ -82,6 +82,8 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
+    if options.people is not None:
+        raise VidretError(f"{store.path}: faces must be read without Ray; index on Ray with --people off first")
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
     with open_words(store, options.words, retry_failed=options.retry_failed) as words:

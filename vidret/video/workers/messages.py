@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -61,6 +61,9 @@ class Finished:
     fallback: str = ""
 
 
+ReadSource = TextSource | Literal["face"]
+
+
 @dataclass(frozen=True, slots=True)
 class ReadTexts:
     """Further words of a file from one source, which was read up to ``until_s`` seconds."""
@@ -68,6 +71,20 @@ class ReadTexts:
     source: TextSource
     until_s: float
     texts: list[TimedText]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTracks:
+    """Further tracks of faces in a file, as JSON holds them."""
+
+    tracks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTracks:
+    """The end of the tracks of faces; ``note`` says why not all frames were read, and is empty otherwise."""
+
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +105,10 @@ class GreyStretch:
 
 
 SegmentStart = tuple[int, float]
-Message = OpenedVideo | DecodedSegment | Finished | ReadTexts | FinishedTexts
+Content = ReadTexts | FinishedTexts | ReadTracks | FinishedTracks
+Message = OpenedVideo | DecodedSegment | Finished | Content
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
+ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, and faces
 
 
 def pack_message(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:
@@ -141,11 +160,16 @@ def read_decoded_segment(header: Header, payload: memoryview) -> DecodedSegment:
     return DecodedSegment(header["number"], header["start"], header["end"], frames, shots)
 
 
-def read_timed_texts(header: Header) -> ReadTexts | FinishedTexts:
-    """Return the texts of a ``texts`` message, or the end of a source of a ``texts_end`` message."""
+def read_found(header: Header) -> Content:
+    """Return what a message says of a source: texts or tracks of it, or its end."""
+    match header["kind"]:
+        case "tracks":
+            return ReadTracks(header["tracks"])
+        case "tracks_end":
+            return FinishedTracks(header["note"])
+        case "texts_end":
+            return FinishedTexts(header["source"], header["note"])
     source: TextSource = header["source"]
-    if header["kind"] == "texts_end":
-        return FinishedTexts(source, header["note"])
     texts = [
         TimedText(start, end, text, source, confidence, language)
         for start, end, text, confidence, language in header["texts"]

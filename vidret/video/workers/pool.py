@@ -20,7 +20,7 @@ from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decoders
 from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.workers import messages
-from vidret.video.workers.messages import Finished, Message, OpenedVideo, SegmentStart, WordsRequest
+from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadRequest, SegmentStart
 from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError
 
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class DecodePool:
         *,
         skip: Callable[[OpenedVideo], Collection[int]] | None = None,
         start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
-        words: Callable[[OpenedVideo], WordsRequest] | None = None,
+        words: Callable[[OpenedVideo], ReadRequest] | None = None,
         words_reader: str = "",
         num_threads: int = 1,
     ) -> Iterator[Message]:
@@ -141,7 +141,7 @@ class DecodePool:
         """
         name = os.fspath(path)
         process, clean = self._idle.get(), False
-        request: WordsRequest = {}
+        request: ReadRequest = {}
         try:
             if self._closed:
                 raise RuntimeError("the pool is closed")
@@ -166,8 +166,8 @@ class DecodePool:
                         yield opened
                     case "segment":
                         yield messages.read_decoded_segment(header, payload)
-                    case "texts" | "texts_end":
-                        yield messages.read_timed_texts(header)
+                    case "texts" | "texts_end" | "tracks" | "tracks_end":
+                        yield messages.read_found(header)
                     case "finished":
                         clean = not request
                         if header["note"]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from vidret.errors import DecodeError
-from vidret.types import Frames, Picture, Resize, Sampling
+from vidret.types import Frames, Picture, Resize, Sampling, ShotChange
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
@@ -62,8 +62,8 @@ class WordsReader(Protocol):
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
         """Decode the frames of a segment that is wanted for its text only."""
 
-    def end_segment(self) -> None:
-        """Send the texts that are over."""
+    def end_segment(self, end_s: float, shots: Sequence[ShotChange]) -> None:
+        """Send what is over at the end of a segment, given the shot changes found in it."""
 
     def finish_frames(self) -> None:
         """Send the remaining texts of frames."""
@@ -198,7 +198,7 @@ class _GridAnswer(_Answer):
             elif words is not None:
                 words.read_stored(self._reader, wanted)
             if words is not None and wants_text:
-                words.end_segment()
+                words.end_segment(cut.end, ())
         if num_wanted and not num_read:
             raise DecodeError(self._info.path, _NOTHING_READ)
         lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
@@ -236,7 +236,7 @@ class _ShotsAnswer(_Answer):
             self._send_segment(segment)
             num_sent += 1
             if self.words is not None:
-                self.words.end_segment()
+                self.words.end_segment(segment.end, segment.shots)
         if not (num_sent or number):
             raise DecodeError(info.path, _NOTHING_READ)
         num_expected = info.num_frames - first
@@ -273,7 +273,7 @@ class _ShotsAnswer(_Answer):
         segments = self._open_segments(number, start_s, words)
         try:
             with words.ignore_from(until_s):
-                for _ in segments.read(frames):
-                    words.end_segment()
+                for segment in segments.read(frames):
+                    words.end_segment(segment.end, segment.shots)
         except Exception as error:
             words.fail_frames(error)

@@ -1,0 +1,106 @@
+"""Frames of one video to tracks of faces, in its decoding process."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from vidret.channels.people.alignment import align
+from vidret.channels.people.faces import FaceModel
+from vidret.channels.people.models import load_face_model
+from vidret.channels.people.tracking import FaceTrack, FaceTracker, Sighting, rate_face
+from vidret.store.identities.tracks import Track
+from vidret.types import Picture, ShotChange
+
+MIN_SIZE = 40  # pixels of a face that is described, and at least this share of the longer side of the frame:
+MIN_SHARE = 1 / 32
+MIN_SCORE = 0.95
+_JPEG_QUALITY = 85
+
+
+class FaceReader:
+    """Finds faces in frames and follows them through shots, in one video at a time.
+
+    Attributes:
+        note: Why not all was read; always empty.
+    """
+
+    note = ""
+
+    def __init__(self, model: FaceModel) -> None:
+        """Start with a model."""
+        self._model = model
+        self.start()
+
+    def start(self, _start_s: float = 0.0) -> None:
+        """Begin another video."""
+        self._tracker, self._over = FaceTracker(self._model.maybe_distance), list[FaceTrack]()
+        self._waiting: list[tuple[float, list[Sighting]]] = []  # frames of which it is not known what shot they are in
+        self._shot_starts_s: list[float] = []
+        self._last_s = -1.0
+        self._size = (1, 1)
+
+    def read(self, image: Picture, time_s: float) -> None:
+        """Find the faces of the next frame."""
+        height, width = image.shape[:2]
+        self._size = width, height
+        faces = self._model.find(image, min_size=max(MIN_SIZE, MIN_SHARE * max(height, width)))
+        sure = [face for face in faces if face.score >= MIN_SCORE]
+        large = [face for face in sure if face.size >= MIN_SIZE]
+        sightings = [Sighting(time_s, face) for face in sure if face.size < MIN_SIZE]
+        if large:
+            chips = np.stack([align(image, face.points, self._model.template, self._model.side) for face in large])
+            described = zip(large, chips, self._model.describe(chips), strict=True)
+            sightings += [
+                Sighting(time_s, face, chip, vector, rate_face(face, chip)) for face, chip, vector in described
+            ]
+        self._waiting.append((time_s, sightings))
+
+    def take(self, end_s: float, shots: Sequence[ShotChange]) -> tuple[float, list[Track]]:
+        """Follow faces through the frames before ``end_s``, up to which all shot changes are known then.
+
+        Returns:
+            The time up to which frames were read, and the tracks that are over.
+        """
+        self._shot_starts_s += [shot.end for shot in shots]
+        known = [frame for frame in self._waiting if frame[0] < end_s]
+        self._waiting = self._waiting[len(known) :]
+        for time_s, sightings in known:
+            starts_shot = any(self._last_s < start_s <= time_s for start_s in self._shot_starts_s)
+            self._over += self._tracker.add(time_s, sightings, starts_shot=starts_shot)
+            self._last_s = time_s
+        self._shot_starts_s = [start_s for start_s in self._shot_starts_s if start_s > self._last_s]
+        over, self._over = self._over, []
+        return max(self._last_s, 0.0), [self._make_track(track) for track in over if track.best]
+
+    def finish(self, _end_s: float) -> list[Track]:
+        """Return the remaining tracks."""
+        _, tracks = self.take(np.inf, ())
+        remaining = [self._make_track(track) for track in self._tracker.finish() if track.best]
+        self.start()
+        return tracks + remaining
+
+    def _make_track(self, track: FaceTrack) -> Track:
+        """Return a track with the mean vector of its best crops."""
+        vectors = [sighting.vector for sighting in track.best if sighting.vector is not None]
+        scale = np.array((*self._size, *self._size))
+        rows = [(time_s, left, top, right - left, bottom - top) for time_s, (left, top, right, bottom) in track.boxes]
+        boxes = np.array(rows, np.float64)
+        boxes[:, 1:] /= scale
+        jpeg = io.BytesIO()
+        if track.best[0].chip is not None:
+            Image.fromarray(track.best[0].chip).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+        return Track(
+            start_s=float(boxes[0, 0]),
+            end_s=float(boxes[-1, 0]),
+            vector=np.stack(vectors).mean(axis=0),
+            quality=track.best[0].quality,
+            thumbnail=jpeg.getvalue(),
+            boxes=boxes.astype(np.float32),
+        )
+
+
+def load_face_reader(name: str) -> FaceReader:
+    """Return a reader with a model of this name."""
+    return FaceReader(load_face_model(name))
