@@ -104,7 +104,7 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
     with Engine(path, encoder) as engine:
         grounder = engine.grounder
         assert isinstance(grounder, Grounder)
-        places = [grounder.locate_file(f"made-{number}", keep=True) for number in range(num_videos)]
+        places = [grounder.files.locate(f"made-{number}", keep=True) for number in range(num_videos)]
     random = np.random.default_rng(0)
     bounds = [*np.arange(0.0, CLIPS / FPS - SEGMENT, SEGMENT), CLIPS / FPS]
     with Store.open(path, write=True) as store:

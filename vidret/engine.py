@@ -431,12 +431,12 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: The engine has no head. Unreadable videos are logged.
         """
-        from vidret.search.heads.layers import Grounder
+        from vidret.search.heads.base import PreparedHead
         from vidret.search.preparation import prepare_videos
 
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
-        if isinstance(self.grounder, Grounder):  # any other reads what the index has
+        if isinstance(self.grounder, PreparedHead):  # any other reads what the index has
             prepare_videos(self._index.pictures, self.grounder, timeout=timeout, on_progress=on_progress)
 
     def prepare_searches(self) -> None:
@@ -954,7 +954,7 @@ class Engine(VideoLibrary):
 
     def _update_derived(self, report: "IndexReport | None" = None) -> None:
         """Compute again what depends on all segments, after a run."""
-        from vidret.search.heads.layers import forget_others
+        from vidret.search.heads.prepared import forget_others
         from vidret.search.preparation import calibrate_with_bank, save_text_background
 
         if report is None or not report.interrupted:

@@ -215,7 +215,7 @@ def test_damaged_piece_costs_another_pass(
     finish = Grounder.finish
 
     def damage_and_finish(self: Grounder, path: str, content: str, *args: Any, **kwargs: Any) -> None:
-        piece = next(self._locate_pieces(content).iterdir())
+        piece = next(self.files.locate_pieces(content).iterdir())
         data = bytearray(piece.read_bytes())
         data[len(data) // 2] ^= 1
         piece.write_bytes(data)

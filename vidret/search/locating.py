@@ -132,7 +132,7 @@ def answer_videos(
     pictures: PictureChannel, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
 ) -> list[list[Span]]:
     """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
-    words, weight = grounder.read(query.positive.text), grounder.card.similarity_weight
+    words, weight = grounder.read(query.positive.text), grounder.similarity_weight
     described = {}
     for video in videos:
         try:

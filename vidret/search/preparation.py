@@ -20,7 +20,7 @@ from vidret.channels.picture.ranking import AUTO, NONE
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError
-from vidret.search.heads.layers import Grounder
+from vidret.search.heads.base import PreparedHead
 from vidret.search.locating import choose_path, describe_video
 from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
@@ -133,7 +133,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
 
 
 def prepare_videos(
-    pictures: PictureChannel, grounder: Grounder, *, timeout: float, on_progress: Callable[[int, int], None] | None
+    pictures: PictureChannel, grounder: PreparedHead, *, timeout: float, on_progress: Callable[[int, int], None] | None
 ) -> None:
     """Compute and keep what a grounding head needs of every video; see ``Engine.prepare_moments``.
 

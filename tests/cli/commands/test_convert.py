@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
+from tests.ground.universalvtg.samples import make_head, make_inputs
 from tests.grounded import write_head
 from tests.published_checkpoints import SMALL, make_checkpoint
 from tests.rankers import make_published_weights
@@ -18,6 +19,7 @@ from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.model import read_card
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.ground.checkpoint import load_head, read_head_card
+from vidret.ground.universalvtg.files import is_universal, load_universal
 from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 
@@ -187,3 +189,18 @@ def test_attention_of_tempme_may_ignore_the_sizes_of_tokens(
         card = read_card(out)
         assert card is not None
         assert card.merging == MergeSchedule(proportional=proportional)
+
+
+def test_universalvtg_is_converted_from_its_averaged_weights(run: Runner, tmp_path: Path) -> None:
+    head, checkpoint, out = make_head().float(), tmp_path / "best.pth", tmp_path / "head.safetensors"
+    other = make_head(seed=1).state_dict()
+    torch.save({"model": other, "model_ema": head.state_dict(), "epoch": 7}, checkpoint)
+    code, _, err = run("convert", checkpoint, out, "--from", "universalvtg")
+    assert (code, "use it as --head" in err) == (0, True)
+    loaded, backbone = load_universal(out)
+    assert backbone == "PE-Core-L-14-336/meta"
+    frames, words = (tensor.float() for tensor in make_inputs(20, 3))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(frames, words)[0], head(frames, words)[0])
+    assert is_universal(out)
+    assert not is_universal(checkpoint)

@@ -40,7 +40,8 @@ from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window
 from vidret.search.heads.base import GroundedVideo
-from vidret.search.heads.layers import Grounder, forget_others
+from vidret.search.heads.layers import Grounder
+from vidret.search.heads.prepared import forget_others
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.identity import fingerprint
 
@@ -455,7 +456,7 @@ def test_files_of_removed_videos_are_deleted(
     stale, fresh = kept.with_name("x.zip.1-2.part"), kept.with_name("y.zip.1-2.part")
     for path in (stale, fresh):
         path.touch()
-    age(stale, 2 * vidret.search.heads.layers.ABANDONED)
+    age(stale, 2 * vidret.search.heads.prepared.ABANDONED)
     forget_others(folder, {fingerprint(films / "third.mp4")})
     assert not any(path.exists() for path in removed)
     assert list_files(folder) == sorted(path.relative_to(folder).as_posix() for path in (kept, fresh))
@@ -478,7 +479,7 @@ def test_content_that_leads_out_of_the_folder_is_refused(open_videos: Callable[.
     grounder = open_videos().grounder
     for content in ("../../own/archive", "..", "/tmp/a", ""):
         with pytest.raises(StoreError, match="content must be a fingerprint"):
-            grounder.locate_file(content, keep=False)
+            grounder.files.locate(content, keep=False)
         with pytest.raises(StoreError, match="content must be a fingerprint"):
             grounder.finish("film.mp4", content, [], first=0.0)
 

@@ -32,8 +32,8 @@ OutArgument = Annotated[Path, argument("File to write (.safetensors), for --mode
 MethodOption = Annotated[
     str,
     option(
-        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip or r2tuning; or vidret, to join "
-        "models.",
+        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, r2tuning or universalvtg; or vidret, "
+        "to join models.",
         None,
         "METHOD",
         flag="--from",
@@ -140,6 +140,9 @@ def convert_command(
     if source == "r2tuning":
         convert_head_file(checkpoint, out, recipe, backbone)
         return
+    if source == "universalvtg":
+        convert_universal_file(checkpoint, out)
+        return
     schedule = parse_schedule(layers, factors, r, shares, proportional=proportional)
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
     model = merge_tokens(model, level, name=str(checkpoint))
@@ -198,6 +201,20 @@ def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -
         raise VidretError(f"{checkpoint}: {error}") from error
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES[recipe]), out)
     print_message(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
+
+
+def convert_universal_file(checkpoint: Path, out: Path) -> None:
+    """Convert the checkpoint of UniversalVTG, and print how to use it."""
+    from vidret.encode.clip.weights import read_weights
+    from vidret.errors import VidretError
+    from vidret.ground.universalvtg.files import BACKBONE, build_universal, save_universal
+
+    try:
+        head = build_universal(read_weights(checkpoint))
+    except VidretError as error:
+        raise VidretError(f"{checkpoint}: {error}") from error
+    save_universal(head, out)
+    print_message(f"{out}: a grounding head over {BACKBONE}; use it as --head {out} with an index of any model")
 
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":

@@ -194,6 +194,7 @@ class EvalRun:
         from vidret.data.benchmarks.registry import DATASETS
         from vidret.data.benchmarks.splits import resolve_split
         from vidret.ground.checkpoint import read_head_card
+        from vidret.ground.universalvtg.files import is_universal
         from vidret.model_files import HEAD
 
         model = choose_model(self.model)
@@ -203,6 +204,8 @@ class EvalRun:
         if not has_head or self.data == QUERIES:
             return None
         recipe = DATASETS[resolve_split(self.data)[0]].recipe
+        if Path(head).is_file() and is_universal(Path(head)):
+            return None  # it reads frames of its own
         if recipe is None or recipe.get("fps") is not None or not Path(head).is_file():
             return None if recipe is None else recipe.get("fps")
         return read_head_card(Path(head)).fps

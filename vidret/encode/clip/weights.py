@@ -172,7 +172,7 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location=device, weights_only=True)
         )
-        for wrapper in ("state_dict", "model", "model_state_dict"):
+        for wrapper in ("model_ema", "state_dict", "model", "model_state_dict"):
             state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it contains something else")

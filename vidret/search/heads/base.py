@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -44,17 +44,19 @@ class GroundedVideo:
 
 
 class MomentHead(Protocol):
-    """A grounding head over the videos of an index: one that reads the layers of a CLIP model, or stored vectors.
+    """A grounding head over the videos of an index.
+
+    It reads the layers of a CLIP model, the vectors that the index stores, or frames by an encoder of its own.
 
     Attributes:
         path: Path of its file.
-        card: Its card.
         fps: Frames per second that it reads.
+        similarity_weight: Weight of the encoder's similarity in the scores of spans.
     """
 
     path: Path
-    card: "HeadCard"
     fps: float
+    similarity_weight: float
 
     def read(self, query: str) -> LayerWords:
         """Return what the head reads of a query."""
@@ -70,6 +72,23 @@ class MomentHead(Protocol):
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
+        ...
+
+
+@runtime_checkable
+class PreparedHead(Protocol):
+    """A head that needs something of each video besides what an index stores: computed once, and kept in a file."""
+
+    def is_kept(self, content: str) -> bool:
+        """Return whether a content has a file that is never dropped."""
+        ...
+
+    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
+        """Return the file of a video, computed in a pass of its own if it does not exist.
+
+        Raises:
+            DecodeError: The video cannot be read, or its content has changed.
+        """
         ...
 
 

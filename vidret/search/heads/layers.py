@@ -1,14 +1,11 @@
 """A grounding head over the videos of an index: a cache of projected videos on disk, and answers to queries."""
 
-import contextlib
 import hashlib
 import logging
 import os
-import re
 import shutil
 import threading
-import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,8 +28,9 @@ from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
 from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
 from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
+from vidret.search.heads.prepared import LIMIT, PreparedFiles
 from vidret.search.heads.projecting import Projector
-from vidret.store.records import KEPT, PROJECTED
+from vidret.store.records import KEPT
 from vidret.text import strip_query
 from vidret.types import LayerTokens, LayerWords, Segment
 
@@ -41,11 +39,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Windows = list[tuple[Window, ProjectedVideos]]
 
-LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
-ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
 MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
-CACHE, PIECES = "cache", "pieces"
-_CONTENT = re.compile(r"\w[\w.-]*")
 READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
 
 
@@ -77,11 +71,11 @@ class Grounder:
         self._head, self.card = load_head(head)
         if not isinstance(encoder, LayeredEncoder):
             raise VidretError(f"{head}: must have a CLIP model of ours as encoder, got {encoder.name}")
-        self._encoder, self._limit = encoder, limit
+        self._encoder = encoder
         self.num_layers = self._head.block.num_layers
         self._device = torch.device(choose_device(device))
         self._head.to(self._device)
-        self.fps = self.card.fps or FPS
+        self.fps, self.similarity_weight = self.card.fps or FPS, self.card.similarity_weight
         try:
             choose_decay(self.card)  # fail now, not after the first video
         except ValueError as error:
@@ -94,26 +88,13 @@ class Grounder:
         self.fingerprint = hashlib.blake2b(
             head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16
         ).hexdigest()
-        self._folder = folder / self.fingerprint
+        self.files = PreparedFiles(folder / self.fingerprint, limit)
 
     # Projected videos
 
-    def locate_file(self, content: str, *, keep: bool) -> Path:
-        """Return where the projected tokens of a content are stored, whether they exist or not.
-
-        Raises:
-            StoreError: The content, which the catalog names, is no name of a file.
-        """
-        self._check_content(content)
-        return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
-
-    def _check_content(self, content: str) -> None:
-        if not _CONTENT.fullmatch(content):
-            raise StoreError(f"{self._folder}: content must be a fingerprint, got {content!r}")
-
     def is_kept(self, content: str) -> bool:
         """Return whether a content has a file that is never dropped."""
-        return self.locate_file(content, keep=True).exists()
+        return self.files.is_kept(content)
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
@@ -129,29 +110,19 @@ class Grounder:
             DecodeError: The video cannot be read, or its content has changed.
             VidretError: The folder cannot be written, or the head does not match the encoder.
         """
-        kept, cached = (self.locate_file(video.content, keep=each) for each in (True, False))
-        target = kept if keep else cached
-        if keep and cached.exists():
-            with contextlib.suppress(FileNotFoundError):  # another process has just dropped it
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                cached.replace(kept)
-        for existing in (kept, target):
-            if existing.exists():
-                with contextlib.suppress(OSError):  # the index may be read-only
-                    os.utime(existing)
-                return existing
-        # The name is unique, since another process or thread may prepare the same video.
-        folder = self._locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
-        windows = self._projector.project(
-            video.path, video.content, folder, shot_sampling=video.shot_sampling, timeout_s=timeout
-        )
-        try:
-            save_projected(target, windows)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        if not keep:
-            self._drop_oldest(target)
-        return target
+
+        def make(target: Path) -> None:
+            # The name is unique, since another process or thread may prepare the same video.
+            folder = self.files.locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
+            windows = self._projector.project(
+                video.path, video.content, folder, shot_sampling=video.shot_sampling, timeout_s=timeout
+            )
+            try:
+                save_projected(target, windows)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        return self.files.get(video.content, make, keep=keep)
 
     # Indexing
 
@@ -163,14 +134,14 @@ class Grounder:
             VidretError: The widths of the head and of the encoder's vision layers do not match.
         """
         if not self.is_kept(content):
-            self._projector.add(self._locate_pieces(content), layers, segment, first=first)
+            self._projector.add(self.files.locate_pieces(content), layers, segment, first=first)
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
         """Join what was stored of all segments of a video, and keep it; see ``MomentRecorder``.
 
         If a segment was indexed before the index had this head, the video takes a pass of its own later.
         """
-        folder, kept = self._locate_pieces(content), self.locate_file(content, keep=True)
+        folder, kept = self.files.locate_pieces(content), self.files.locate(content, keep=True)
         missing = [each for each in segments if not find_piece(folder, each.number).exists()]
         try:
             if missing and not kept.exists():
@@ -180,21 +151,6 @@ class Grounder:
         except StoreError as error:
             logger.warning("%s: moments take another pass: %s", strip_query(path), error)
         shutil.rmtree(folder, ignore_errors=True)
-
-    def _locate_pieces(self, name: str) -> Path:
-        self._check_content(name)
-        return self._folder / PIECES / name
-
-    def _drop_oldest(self, newest: Path) -> None:
-        files = []
-        for path in newest.parent.glob(f"*{PROJECTED}"):
-            with contextlib.suppress(FileNotFoundError):  # another process may have dropped it
-                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        total_bytes = 0
-        for _, size_bytes, path in sorted(files, reverse=True):
-            total_bytes += size_bytes
-            if total_bytes > self._limit and path != newest:
-                path.unlink(missing_ok=True)
 
     # Queries
 
@@ -292,18 +248,3 @@ class Grounder:
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)
         return join_results(windows, results, fps=self.fps)
-
-
-def forget_others(folder: Path, contents: Container[str]) -> None:
-    """Delete the files of all heads for other contents than these, and what killed runs left behind."""
-
-    def is_abandoned(path: Path) -> bool:
-        return path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
-
-    for path in folder.glob("*/*/*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.parent.name == PIECES:
-                if is_abandoned(path) or (path.suffix != ".part" and path.name not in contents):
-                    shutil.rmtree(path, ignore_errors=True)
-            elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
-                path.unlink()

@@ -40,7 +40,7 @@ class VectorGrounder:
             raise VidretError(f"{path}: vectors must have {expected} dimensions, got {encoder.dim} of {encoder.name}")
         self._encoder, self._device = encoder, torch.device(choose_device(device))
         self._head.to(self._device)
-        self.fps = self.card.fps or FPS
+        self.fps, self.similarity_weight = self.card.fps or FPS, self.card.similarity_weight
 
     def read(self, query: str) -> LayerWords:
         """Return the vectors of a query's words, and of the whole."""

@@ -1,0 +1,173 @@
+"""UniversalVTG over the videos of an index: frames of its own encoder, stored once a video, and answers to queries."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidret.devices import choose_device
+from vidret.encode.perception import PerceptionEncoder
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground.pieces import read_archive, write_archive
+from vidret.ground.spans import Span
+from vidret.ground.universalvtg.files import load_universal
+from vidret.ground.universalvtg.network import Level
+from vidret.ground.universalvtg.spans import FPS, decode_levels
+from vidret.ground.windows import choose_frames, place_steps
+from vidret.search.heads.base import GroundedVideo, one_torch_thread
+from vidret.search.heads.prepared import LIMIT, PreparedFiles
+from vidret.search.heads.projecting import CHANGED
+from vidret.store.records import KEPT
+from vidret.text import strip_query
+from vidret.types import Frames, LayerWords
+from vidret.video.identity import Identity, check_unchanged
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
+
+logger = logging.getLogger(__name__)
+
+FRAMES = "frames"
+MARK = b"vidret vectors of frames for UniversalVTG, format 1"
+
+
+class FrameGrounder:
+    """UniversalVTG with its own encoder: an index of any other encoder can have it."""
+
+    fps, similarity_weight = FPS, 0.0
+
+    def __init__(self, path: Path, folder: Path, *, limit: int = LIMIT, device: str = "cpu") -> None:
+        """Load the head and its encoder.
+
+        Args:
+            path: File of the head.
+            folder: Folder of the vectors of frames: 4 kB a second of video.
+            limit: Bytes of files that were not asked for.
+            device: Where both run.
+
+        Raises:
+            VidretError: The head or its encoder cannot be loaded, or they do not match.
+        """
+        self.path = path.absolute()
+        self._head, backbone = load_universal(path)
+        self._device = torch.device(choose_device(device))
+        self._head.to(self._device)
+        self._encoder = PerceptionEncoder(backbone, self._device)
+        size = self._encoder.resize.crop
+        blank = Frames(np.zeros((1, size, size, 3), np.uint8), np.zeros(1))
+        widths = self._encoder.encode_frames(blank).shape[1], self._encoder.encode_words("a").shape[1]
+        if widths != self._head.widths:
+            rule = f"frames and words must be {self._head.widths} wide"
+            raise VidretError(f"{path}: {rule}, got {widths} of {self._encoder.name}")
+        fingerprint = hashlib.blake2b(self._encoder.name.encode(), digest_size=16).hexdigest()
+        self.files = PreparedFiles(folder / fingerprint, limit)
+
+    def is_kept(self, content: str) -> bool:
+        """Return whether the vectors of a content are stored for good."""
+        return self.files.is_kept(content)
+
+    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
+        """Return the file of a video's vectors, computed in a pass of its own if it does not exist.
+
+        Raises:
+            DecodeError: The video cannot be read, or its content has changed.
+            StoreError: The folder cannot be written.
+        """
+
+        def make(target: Path) -> None:
+            vectors = torch.from_numpy(self._encode_video(video, timeout)).half()
+            write_archive(target, MARK, [(FRAMES, {FRAMES: vectors})])
+
+        return self.files.get(video.content, make, keep=keep)
+
+    def _encode_video(self, video: GroundedVideo, timeout_s: float) -> Float[np.ndarray, "frame width"]:
+        """Return the vectors of two frames a second."""
+        identity, first = check_unchanged(video.path, Identity(video.content), CHANGED), 0.0
+        vectors, spans = [], list[tuple[float, float]]()
+        with DecodePool(1, resize=self._encoder.resize, fps=2 * FPS, timeout=timeout_s) as pool:
+            for message in pool.stream(video.path):
+                match message:
+                    case OpenedVideo():
+                        first = message.start
+                    case DecodedSegment():
+                        sampled = message.frames
+                        chosen = choose_frames(sampled.times, message.start, message.end, first=first, fps=FPS)
+                        rows = sampled.rows[chosen]
+                        used, index = np.unique(rows, return_inverse=True)
+                        pictures = Frames(sampled.pictures.pixels[used], sampled.pictures.times[used])
+                        vectors.append(self._encoder.encode_frames(pictures)[index])
+                        spans.append((message.start, message.end))
+                    case Finished():
+                        check_unchanged(video.path, identity, CHANGED)
+        if not vectors:
+            raise DecodeError(video.path, "no frame of it can be read")
+        steps = place_steps(spans, first=first, fps=FPS)
+        if steps.has_gap:
+            logger.warning("%s: the head sees what comes before the first gap", strip_query(video.path))
+        return np.stack(
+            [vectors[segment][offset] for segment, offset in zip(steps.segments, steps.offsets, strict=True)]
+        )
+
+    def read(self, query: str) -> LayerWords:
+        """Return the vector of a query and the states of its tokens, as one layer."""
+        return LayerWords(query, self._encoder.encode_words(query)[None])
+
+    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
+        """Return the spans of a query in one video, best first; at most five.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        duration_s = video.duration - video.start
+        spans = decode_levels(self._query(text, video), duration=duration_s)
+        return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
+
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
+        answers: list[list[Span] | None] = []
+        for video in videos:
+            try:
+                answers.append(self.answer(text, video))
+            except (DecodeError, StoreError) as error:
+                logger.warning("the head left out: %s", error)
+                answers.append(None)
+        return answers
+
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
+        """Return the foreground score of each frame of a video; frame n is (n + 0.5) / 2 seconds after the first.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        return self._query(text, video)[0].logits.sigmoid().cpu().numpy()
+
+    @torch.inference_mode()
+    def _query(self, text: LayerWords, video: GroundedVideo) -> list[Level]:
+        path = self.prepare(video)
+        try:
+            frames = _read_frames(path)
+        except StoreError as error:  # damaged, or dropped by another process
+            logger.warning("%s; computed again", error)
+            path.unlink(missing_ok=True)
+            frames = _read_frames(self.prepare(video, keep=path.parent.name == KEPT))
+        frames = frames.to(self._device, torch.float32)
+        words = torch.from_numpy(text.layers[0]).to(self._device)
+        with one_torch_thread():
+            levels: list[Level] = self._head(frames, words)
+        return levels
+
+
+def _read_frames(path: Path) -> Float[Tensor, "frame width"]:
+    """Return the stored vectors of a video.
+
+    Raises:
+        StoreError: The file is missing or damaged.
+    """
+    return next(read_archive(path, MARK))[1][FRAMES]

@@ -1,0 +1,97 @@
+"""Files of what grounding heads need of videos: kept, or a cache of which the least recently used are dropped."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+
+from vidret.errors import StoreError
+from vidret.store.records import KEPT, PROJECTED
+
+LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
+ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
+CACHE, PIECES = "cache", "pieces"
+_CONTENT = re.compile(r"\w[\w.-]*")
+
+
+class PreparedFiles:
+    """The files of one head, each named by the content of a video, so that a moved video is found again."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        """Name the folder, which need not exist yet, and the bytes that cached files may take."""
+        self._folder, self._limit = folder, limit
+
+    def locate(self, content: str, *, keep: bool) -> Path:
+        """Return the file of a content, whether it exists or not.
+
+        Raises:
+            StoreError: The content, which the catalog names, is no name of a file.
+        """
+        self._check(content)
+        return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
+
+    def locate_pieces(self, name: str) -> Path:
+        """Return the folder of pieces of a file that is not complete yet."""
+        self._check(name)
+        return self._folder / PIECES / name
+
+    def _check(self, content: str) -> None:
+        if not _CONTENT.fullmatch(content):
+            raise StoreError(f"{self._folder}: content must be a fingerprint, got {content!r}")
+
+    def is_kept(self, content: str) -> bool:
+        """Return whether a content has a file that is never dropped."""
+        return self.locate(content, keep=True).exists()
+
+    def get(self, content: str, make: Callable[[Path], None], *, keep: bool) -> Path:
+        """Return the file of a content, made if it does not exist.
+
+        Args:
+            content: Fingerprint of the video.
+            make: Writes the file.
+            keep: Whether to protect the file from being dropped.
+        """
+        kept, cached = (self.locate(content, keep=is_kept) for is_kept in (True, False))
+        target = kept if keep else cached
+        if keep and cached.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process has just dropped it
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                cached.replace(kept)
+        for existing in (kept, target):
+            if existing.exists():
+                with contextlib.suppress(OSError):  # the index may be read-only
+                    os.utime(existing)
+                return existing
+        make(target)
+        if not keep:
+            self._drop_oldest(target)
+        return target
+
+    def _drop_oldest(self, newest: Path) -> None:
+        files = []
+        for path in newest.parent.glob(f"*{PROJECTED}"):
+            with contextlib.suppress(FileNotFoundError):  # another process may have dropped it
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        total_bytes = 0
+        for _, size_bytes, path in sorted(files, reverse=True):
+            total_bytes += size_bytes
+            if total_bytes > self._limit and path != newest:
+                path.unlink(missing_ok=True)
+
+
+def forget_others(folder: Path, contents: Container[str]) -> None:
+    """Delete the files of all heads for other contents than these, and what killed runs left behind."""
+
+    def is_abandoned(path: Path) -> bool:
+        return path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
+
+    for path in folder.glob("*/*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.parent.name == PIECES:
+                if is_abandoned(path) or (path.suffix != ".part" and path.name not in contents):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
+                path.unlink()
