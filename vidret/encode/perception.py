@@ -10,17 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.families.open_clip import load_open_clip, read_resize
+from vidret.encode.families.open_clip import load_open_clip
 from vidret.encode.names import ModelName
-from vidret.types import Frames
+from vidret.types import Frames, Resize
 
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # frames encoded together
+GREY = (0.5,) * 3  # mean and deviation of pixels
 
 
 class PerceptionEncoder:
-    """PE-Core as UniversalVTG reads it: vectors that are not normalised, of frames and of words."""
+    """PE-Core as UniversalVTG reads it: frames are squashed to a square, and no vector is normalised."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         """Load the model.
@@ -29,9 +30,10 @@ class PerceptionEncoder:
             EncoderError: It cannot be loaded.
         """
         _, self._model, self._tokenizer = load_open_clip(ModelName(name))
-        preprocess = open_clip.get_model_preprocess_cfg(self._model)
-        self.name, self.resize = name, read_resize(name, preprocess)
-        self._mean, self._std, self._device = preprocess["mean"], preprocess["std"], device
+        size = open_clip.get_model_preprocess_cfg(self._model)["size"]
+        side = size if isinstance(size, int) else size[0]
+        self.name, self._device = name, device
+        self.resize = Resize(shorter=side, crop=side, interpolation="bilinear", squash=True)
         self._model.eval().to(device)
 
     @torch.inference_mode()
