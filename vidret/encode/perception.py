@@ -39,9 +39,7 @@ class PerceptionEncoder:
     @torch.inference_mode()
     def encode_frames(self, frames: Frames) -> Float[np.ndarray, "frame width"]:
         """Return the projected vectors of frames."""
-        images = normalise_pixels(
-            torch.from_numpy(frames.pixels).to(self._device), self._mean, self._std, torch.float32
-        )
+        images = normalise_pixels(torch.from_numpy(frames.pixels).to(self._device), GREY, GREY, torch.float32)
         vectors = [self._model.encode_image(batch).float().cpu() for batch in torch.split(images, BATCH)]
         return torch.cat(vectors).numpy()
 
