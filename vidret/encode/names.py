@@ -2,7 +2,7 @@
 
 A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
 then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#rule=RULE``, ``#words=N``, and
-last ``#whole``.
+last ``#whole``. Two names with `` + `` between them are a pair: marks at its end are for both, but for ``#merge``.
 """
 
 import re
@@ -16,6 +16,7 @@ STARTER = "starter"
 WHOLE = "#whole"
 MERGE = "#merge="
 RANDOM = "random"
+PAIR = " + "
 HUB, FOLDER = OPEN_CLIP_SCHEMES = ("hf-hub", "local-dir")
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -114,7 +115,7 @@ def parse_model_name(name: str) -> ModelName:
         unmarked = unmarked[: match.start()]
         field, kind = MARKS[match["mark"]]
         marks[field] = _read_mark(match["mark"], match["value"], kind)
-    if MERGE not in unmarked:
+    if MERGE not in unmarked or PAIR in unmarked:
         return ModelName(unmarked, whole=is_whole, **marks)
     base, _, level = unmarked.rpartition(MERGE)
     for known in MERGE_LEVELS:

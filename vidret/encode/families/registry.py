@@ -15,6 +15,7 @@ from vidret.encode.encoder import Encoder
 from vidret.encode.names import (
     FILE_SUFFIXES,
     OPEN_CLIP_SCHEMES,
+    PAIR,
     RANDOM,
     STARTER,
     WHOLE,
@@ -26,7 +27,7 @@ from vidret.encode.names import (
 )
 from vidret.errors import EncoderError
 
-Family = Literal["starter", "hf", "st", "endpoint", "custom", "clip"]
+Family = Literal["starter", "pair", "hf", "st", "endpoint", "custom", "clip"]
 SCHEMES: tuple[Family, ...] = ("hf", "st", "endpoint")  # families whose names begin with their own and a colon
 
 
@@ -42,6 +43,8 @@ def find_family(name: ModelName) -> Family:
     """Return the family that a name belongs to: the CLIP models, where it is none of the others."""
     if name.base == STARTER:
         return "starter"
+    if PAIR in name.base:
+        return "pair"
     for scheme in SCHEMES:
         if name.scheme == scheme:
             return scheme
@@ -58,6 +61,10 @@ def find_loader(family: Family) -> Loader:
             from vidret.encode.families.starter import load_starter
 
             return load_starter
+        case "pair":
+            from vidret.encode.families.pair import load_pair
+
+            return load_pair
         case "hf":
             from vidret.encode.families.transformers import load_transformers
 
@@ -86,6 +93,8 @@ def is_elsewhere(name: str) -> bool:
     """
     parsed = resolve_name(parse_model_name(name))
     family = find_family(parsed)
+    if family == "pair":
+        return any(map(is_elsewhere, parsed.base.split(PAIR)))
     if family != "clip" or parsed.scheme in OPEN_CLIP_SCHEMES:
         return family != "starter"
     return "/" in parsed.base and not parsed.base.endswith((*FILE_SUFFIXES, f"/{RANDOM}"))
@@ -101,7 +110,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             written by ``vidret convert``; or ``ViT-B-32/random`` for random weights (for tests only); or a model of
             transformers, as ``hf:org/name`` or ``hf:FOLDER``, or of sentence-transformers, as ``st:org/name`` or
             ``st:FOLDER``; or your own class, as ``package.module:Class`` or the name of an entry point in the group
-            ``vidret.encoders``; or an embeddings endpoint, as ``endpoint:URL?model=NAME``. The suffix ``#whole``
+            ``vidret.encoders``; or an embeddings endpoint, as ``endpoint:URL?model=NAME``; or two of these with `` + ``
+            between them, which find by the mean of both. The suffix ``#whole``
             encodes every video as one segment, as benchmarks do. ``#merge=gentle`` or ``#merge=half``, before it,
             merges tokens of a CLIP ViT until 75 or 50 % of its multiply-adds are left: faster, and with other vectors.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
@@ -121,7 +131,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     chosen = choose_device(device)
     parsed = resolve_name(parse_model_name(name))
     family = find_family(parsed)
-    if family != "clip":
+    if family not in ("clip", "pair"):
         refuse_marks(parsed)
     return find_loader(family)(parsed, device=chosen, precision=precision)
 

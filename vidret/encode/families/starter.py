@@ -79,6 +79,7 @@ class StarterEncoder:
     dim = 384
     encodes_frames_alone = True
     resize = Resize(shorter=224, crop=224)
+    spread = 0.1  # of the cosines of a text with unrelated frames, on real films
 
     def __init__(
         self,

@@ -1,0 +1,118 @@
+"""Two encoders as one: each vector is those of both side by side, so a similarity is the weighted mean of theirs.
+
+Everything that works with the vectors of an encoder works with those of a pair. Where one of them sees whole segments
+and the other single frames, both rank videos, and only the latter tells the frames of a segment apart.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from vidret.encode.encoder import Encoder, average_units, has_frame_vectors
+from vidret.encode.names import PAIR, ModelName, parse_model_name
+from vidret.errors import EncoderError
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+SPREAD = 0.03  # of the cosines of a text with unrelated frames: CLIP's, and that of models like it
+
+
+def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
+    """Load the two encoders that a name joins; marks at its end are for both.
+
+    Raises:
+        EncoderError: The name does not join two, or one of them cannot be loaded.
+    """
+    from vidret.encode.families.registry import load_encoder
+
+    parts = name.base.split(PAIR)
+    if len(parts) != 2:
+        raise EncoderError(f"a pair must have two models, got {len(parts)}: {name.base}")
+    marks = str(replace(name, base="", merge="off"))
+    first, second = (load_encoder(part + marks, device=device, precision=precision) for part in parts)
+    return PairEncoder(first, second)
+
+
+class PairEncoder:
+    """Two encoders that see the same frames."""
+
+    def __init__(self, first: Encoder, second: Encoder) -> None:
+        """Join two encoders: the second sees frames as the first one's are cut, at its own size.
+
+        Raises:
+            EncoderError: One takes frames of whole videos, and the other of segments.
+        """
+        if first.sampling.whole != second.sampling.whole:
+            raise EncoderError(f"{first.name} and {second.name} must both see whole videos, or segments")
+        self._parts = first, second
+        names = [parse_model_name(encoder.name) for encoder in self._parts]
+        self.name = str(replace(names[0], base=PAIR.join(_drop_marks(part) for part in names), merge="off"))
+        self.dim = first.dim + second.dim
+        self.device = str(getattr(first, "device", "cpu"))
+        self.fingerprint = hashlib.blake2b(
+            f"{first.fingerprint} {second.fingerprint}".encode(), digest_size=16
+        ).hexdigest()
+        largest = max(first.resize.crop, second.resize.crop)
+        self.resize = replace(first.resize, shorter=first.resize.shorter * largest // first.resize.crop, crop=largest)
+        if first.resize.squash != second.resize.squash:
+            logger.warning("%s sees frames cut as for %s, not as in its training", second.name, first.name)
+        segmented = [encoder for encoder in self._parts if not has_frame_vectors(encoder)]
+        self.sampling = (segmented or [first])[0].sampling
+        self.has_frame_vectors = len(segmented) < 2
+        self.encodes_frames_alone = all(getattr(encoder, "encodes_frames_alone", False) for encoder in self._parts)
+        weights = np.array([1 / getattr(encoder, "spread", SPREAD) for encoder in self._parts], np.float32)
+        self._weights = weights / np.linalg.norm(weights)
+        self.spread = SPREAD
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment by both.
+
+        Raises:
+            EncoderError: ``tokens`` are requested: those of two encoders cannot be joined.
+        """
+        if tokens:
+            raise EncoderError(f"rerank must be none or mean for a pair of models, got tokens of {self.name}")
+        rows = []
+        for encoder in self._parts:
+            size = encoder.resize.crop
+            resized = [Frames(resize_square(frames.pixels, size), frames.times) for frames in batch]
+            rows.append([embedding.frames for embedding in encoder.encode_frames(resized)])
+        joined = [
+            np.concatenate(pair, axis=1, dtype=np.float32) / np.float32(np.sqrt(2)) for pair in zip(*rows, strict=True)
+        ]
+        return [
+            SegmentEmbedding(average_units(units), units, frames.times)
+            for units, frames in zip(joined, batch, strict=True)
+        ]
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text by both, with the weights that make their similarities spread equally."""
+        pairs = zip(*(encoder.encode_text(texts) for encoder in self._parts), strict=True)
+        return [self._join(text, [part.sentence for part in pair]) for text, pair in zip(texts, pairs, strict=True)]
+
+    def _join(self, text: str, sentences: Sequence[Float32[np.ndarray, " dim"]]) -> TextEmbedding:
+        weighted = [weight * sentence for weight, sentence in zip(self._weights, sentences, strict=True)]
+        sentence = np.concatenate(weighted, dtype=np.float32)
+        return TextEmbedding(text, sentence, sentence[None])
+
+
+def _drop_marks(name: ModelName) -> str:
+    """Return the name of a part: what is the same for both is said once, at the end of the pair."""
+    return str(ModelName(name.base, name.merge))
+
+
+def resize_square(pixels: UInt8[np.ndarray, "frame side side 3"], size: int) -> UInt8[np.ndarray, "frame size size 3"]:
+    """Return square frames at another size, smoothed where they shrink."""
+    if pixels.shape[1] == size:
+        return pixels
+    import torch
+    from torch.nn import functional
+
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    resized = functional.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
