@@ -38,7 +38,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers import hide_progress
+from vidret.encode.families.transformers_loading import hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES
 from vidret.encode.names import STARTER
 from vidret.types import Frames

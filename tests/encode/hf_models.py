@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from vidret.encode.families.transformers import hide_progress
+from vidret.encode.families.transformers_loading import hide_progress
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?你好狗猫"
@@ -17,6 +17,7 @@ VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *LETTERS]
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**TOWER, "vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 IMAGE = {**TOWER, "image_size": 32, "patch_size": 8}
+LOUD = ("align", "pe_audio_video")  # smaller weights would hardly see or hear anything
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 
 
@@ -179,7 +180,7 @@ def save_tiny(kind: str, folder: Path) -> Path:
     with torch.no_grad():
         for name, weight in model.named_parameters():  # some start at zero, and their use would not be seen
             if weight.ndim > (1 if kind == "align" else 0) and "logit" not in name:
-                weight.add_(torch.randn_like(weight), alpha=0.3 if kind == "align" else 0.05)
+                weight.add_(torch.randn_like(weight), alpha=0.3 if kind in LOUD else 0.05)
     model.save_pretrained(folder)
     tokenizer, processor = make_tokenizer(tiny.context), tiny.make_processor()
     tokenizer.save_pretrained(folder)
@@ -189,6 +190,52 @@ def save_tiny(kind: str, folder: Path) -> Path:
     if kind == "pe_video":
         transformers.PeVideoProcessor(processor, tokenizer).save_pretrained(folder)
     if kind == "pe_audio_video":
-        sound = transformers.PeAudioFeatureExtractor()
+        sound = transformers.PeAudioFeatureExtractor(sampling_rate=400, hop_length=4)
         transformers.PeAudioVideoProcessor(sound, processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+# What the template of Qwen3-VL writes for a system turn and a user turn of texts and videos.
+QWEN_TEMPLATE = """{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% for item in message.content -%}
+{%- if item.type == 'video' -%}<|vision_start|><|video_pad|><|vision_end|>{%- else -%}{{ item.text }}{%- endif -%}
+{%- endfor -%}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif -%}"""
+
+
+def save_tiny_qwen(folder: Path, chat_template: str | None = QWEN_TEMPLATE) -> Path:
+    """Write a tiny random Qwen3-VL with a language-model head, as the released ones have, and return the folder."""
+    tokenizer = make_tokenizer(8192)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": QWEN_TOKENS})
+    ids = dict(zip(QWEN_TOKENS, tokenizer.convert_tokens_to_ids(QWEN_TOKENS), strict=True))
+    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer), "max_position_embeddings": 9000}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 32}
+    vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    config = transformers.Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    torch.manual_seed(0)
+    with hide_progress():
+        model = transformers.Qwen3VLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    model.save_pretrained(folder)
+    size = {"shortest_edge": 4096, "longest_edge": 1 << 20}
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    video = transformers.Qwen3VLVideoProcessor(size=size, **half)
+    images = transformers.Qwen2VLImageProcessor(size=size, patch_size=16, **half)
+    transformers.Qwen3VLProcessor(images, tokenizer, video, chat_template=chat_template).save_pretrained(folder)
     return folder

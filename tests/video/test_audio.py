@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from tests.video.films import write_video
 from vidret.errors import DecodeError
 from vidret.video import audio, container
-from vidret.video.audio import read_audio
+from vidret.video.audio import MAX_SOUND_S, SoundCutter, read_audio
 
 RATE = 16_000
 CHUNK = 1024
@@ -254,3 +254,31 @@ def test_samples_are_always_consecutive(chunks: list[tuple[float | None, int]], 
         assert time_s >= 0
         position = round(time_s * 100) + len(samples)
         assert position > start_s * 100
+
+
+@pytest.mark.parametrize("start_s", [0.0, 2.0])
+def test_segments_get_their_own_sound(tmp_path: Path, start_s: float) -> None:
+    """A click is where it was; before the track and after its end there is silence, as where a file has no track."""
+    path = write_sound(tmp_path / "a.mkv", chirp(4.0, clicks=[0.5, 2.5]), codec="pcm_s16le", start_s=1.0, video_s=8.0)
+    cutter = SoundCutter(str(path), RATE, lambda: None)
+    cuts = [(first, first + 2.0) for first in np.arange(start_s, 8.0, 2.0)]
+    stretches = [cutter.cut(*cut) for cut in cuts]
+    assert [len(stretch) for stretch in stretches] == [2 * RATE] * len(cuts)
+    begin_s, whole = read(path)
+    padded = np.pad(whole, (round(begin_s * RATE), 8 * RATE))[round(start_s * RATE) : 8 * RATE]
+    np.testing.assert_allclose(np.concatenate(stretches) / 32768, padded, atol=1e-6)
+    assert [stretch.any() for stretch in stretches][-3:] == [True, False, False]
+    assert cutter.fault == ""
+    mute = SoundCutter(str(write_video(tmp_path / "b.mp4", range(3))), RATE, lambda: None)
+    assert not mute.cut(0.0, 1.0).any()
+    assert mute.fault == ""
+    assert len(mute.cut(1.0, 100.0)) == MAX_SOUND_S * RATE
+
+
+def test_sound_of_skipped_segments_is_left_out(tmp_path: Path) -> None:
+    path = str(write_sound(tmp_path / "a.mkv", chirp(6.0, clicks=[0.5, 4.5]), codec="pcm_s16le"))
+    some, all_of_it = (SoundCutter(path, RATE, lambda: None) for _ in range(2))
+    some.cut(0.0, 1.0)
+    expected = [all_of_it.cut(second, second + 1.0) for second in range(6)]
+    np.testing.assert_array_equal(some.cut(4.0, 5.0), expected[4])
+    assert expected[4].any()

@@ -17,6 +17,8 @@ import huggingface_hub
 import open_clip
 
 from vidret.encode.families.open_clip import list_weight_files
+from vidret.encode.families.qwen3_vl import CONTEXT
+from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
 from vidret.encode.families.registry import GROUP
 from vidret.encode.families.starter import CLASSIFIER, StarterEncoder
 from vidret.encode.families.transformers_models import MODEL_TYPES
@@ -44,8 +46,8 @@ PUBLISHED = {
     "PE-Core-B-16/meta": PublishedResult(47.6, _PE),
     "PE-Core-L-14-336/meta": PublishedResult(50.3, _PE),
     "PE-Core-bigG-14-448/meta": PublishedResult(51.2, _PE),
-    "st:Qwen/Qwen3-VL-Embedding-2B": PublishedResult(53.8, "its authors", MMEB),
-    "st:Qwen/Qwen3-VL-Embedding-8B": PublishedResult(58.2, "its authors", MMEB),
+    "hf:Qwen/Qwen3-VL-Embedding-2B": PublishedResult(53.8, "its authors", MMEB),
+    "hf:Qwen/Qwen3-VL-Embedding-8B": PublishedResult(58.2, "its authors", MMEB),
     "hf:google/videoprism-lvt-base-f16r288": PublishedResult(50.1, "authors of VideoPrism, who give it for LvT"),
 }
 
@@ -142,16 +144,12 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
 def _list_transformers() -> Iterator[CatalogEntry]:
     """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
     extra = "hf" if importlib.util.find_spec("transformers") is None else ""
-    names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in MODEL_TYPES}
-    for name in (model for model in PUBLISHED if ModelName(model).scheme == "st"):
-        is_cached = find_cached(ModelName(name).rest, ["config.json"])
-        lacks = "st" if importlib.util.find_spec("sentence_transformers") is None else ""
-        cached: ModelState = "cached" if is_cached else "needs download"
-        yield CatalogEntry(name=name, state=cached, extra=lacks, published=PUBLISHED[name])
+    contexts = {kind: model_type.context for kind, model_type in MODEL_TYPES.items()} | {QWEN: CONTEXT}
+    names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in contexts}
     published = (name for name in PUBLISHED if ModelName(name).scheme == "hf")
     for name in sorted({*names, *SUGGESTED_TRANSFORMERS, *published}):
         state: ModelState = "cached" if name in names else "needs download"
-        context = MODEL_TYPES[names[name]].context if name in names else None
+        context = contexts[names[name]] if name in names else None
         yield CatalogEntry(name=name, state=state, extra=extra, tokens=context, published=PUBLISHED.get(name))
 
 

@@ -12,7 +12,8 @@ from einops import reduce
 from jaxtyping import Float
 
 from vidret.encode.clip.weights import first_line
-from vidret.encode.families.transformers import CONFIG, WEIGHTS, check_complete, hide_progress
+from vidret.encode.families.transformers import CONFIG, WEIGHTS
+from vidret.encode.families.transformers_loading import check_complete, hide_progress
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
 from vidret.errors import EncoderError, MissingExtraError

@@ -1,8 +1,9 @@
 """Names of models: the parser of what ``--model`` accepts, and the short names of recommended models.
 
 A name is ``SCHEME:REST``, such as ``hf:org/name`` or ``package.module:Class``, or ``ARCHITECTURE/WEIGHTS``, or a path;
-then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#rule=RULE``, ``#words=N``, and
-last ``#whole``. Two names with `` + `` between them are a pair: marks at its end are for both, but for ``#merge``.
+then marks, if any: ``#merge=LEVEL``, ``#frames=N``, ``#fps=N``, ``#until=SECONDS``, ``#rule=RULE``, ``#words=N``,
+``#dims=N``, ``#pixels=N``, and last ``#whole``. Two names with `` + `` between them are a pair: marks at its end are
+for both, but for ``#merge``.
 """
 
 import re
@@ -26,6 +27,8 @@ MARKS: dict[str, tuple[str, type]] = {  # mark: field of ``ModelName`` and its t
     "until": ("until_s", float),
     "rule": ("rule", str),
     "words": ("words", int),
+    "dims": ("dims", int),
+    "pixels": ("pixels", int),
 }
 MARK = re.compile(rf"#(?P<mark>{'|'.join(MARKS)})=(?P<value>[^#]*)$")
 
@@ -46,6 +49,8 @@ class ModelName:
         until_s: Where a whole video ends; None for its own end.
         rule: How a whole video is sampled, instead of the model's own.
         words: Tokens that a text is cut to; None splits a text that is too long for the model.
+        dims: First dimensions of a vector that are kept, of a model trained for that (Matryoshka); None for all.
+        pixels: Most pixels of a frame, of a model that takes frames of any size; None for the model's own.
         whole: Whether every video is one segment.
     """
 
@@ -57,6 +62,8 @@ class ModelName:
     until_s: float | None = None
     rule: FrameRule | None = None
     words: int | None = None
+    dims: int | None = None
+    pixels: int | None = None
 
     def __str__(self) -> str:
         values = {mark: getattr(self, name) for mark, (name, _) in MARKS.items()}
@@ -147,7 +154,14 @@ def set_merge(name: str, level: MergeLevel) -> str:
 def drop_sampling(name: str) -> str:
     """Return a name without the marks that say how videos and texts are cut, not how they are encoded."""
     parsed = parse_model_name(name)
-    return str(ModelName(parsed.base, parsed.merge))
+    return str(ModelName(parsed.base, parsed.merge, dims=parsed.dims, pixels=parsed.pixels))
+
+
+def refuse_sizes(name: ModelName) -> None:
+    """Raise EncoderError for a model with vectors of one size, or frames of one, unless none is given."""
+    for mark in ("dims", "pixels"):
+        if getattr(name, mark) is not None:
+            raise EncoderError(f"{mark} must not be given for {name.base}, which is not a Qwen3-VL-Embedding")
 
 
 def refuse_marks(name: ModelName) -> None:

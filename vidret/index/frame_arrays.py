@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -154,7 +154,7 @@ def to_luma(picture: Picture) -> UInt8[np.ndarray, "height width"]:
 def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[DecodedSegment]:
     """Yield the segments of a fixed grid, as of a decoded video."""
     frames = arrays.frames
-    cuts = cut_segments(arrays.duration, frames.times, start=float(frames.times[0]), **asdict(sampling))
+    cuts = cut_segments(arrays.duration, frames.times, start=float(frames.times[0]), **sampling.cutting)
     for cut in cuts:
         chosen = nearest(frames.times, np.array(cut.times))
         rows = np.unique(chosen)

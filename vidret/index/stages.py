@@ -209,8 +209,8 @@ def encode_clip(
         return {number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]}
 
     vectors, times = [np.empty((0, encoder.dim), np.float32)], [np.empty(0, np.float64)]
-    num_frames = encoder.sampling.num_frames
-    with DecodePool(1, resize=encoder.resize, num_frames=num_frames, fps=RATE, timeout=TIMEOUT_S) as pool:
+    sampling = replace(encoder.sampling, fps=RATE, whole=False)
+    with DecodePool(1, resize=encoder.resize, timeout=TIMEOUT_S, **asdict(sampling)) as pool:
         for message in pool.stream(path, skip=skip):
             if isinstance(message, DecodedSegment):
                 (embedding,) = encode_segments(encoder, [message.frames], pack=None, tokens=False)

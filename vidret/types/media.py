@@ -1,10 +1,11 @@
 """What is in a video, and what an encoder makes of it: frames, segments, shots, timed texts; and their vectors."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int16, Int64, UInt8
 
 from vidret.types.rows import Shown, show_property
 
@@ -21,12 +22,23 @@ Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
 
 
-@dataclass(frozen=True, slots=True)
+def list_settings(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of a dataclass without those that have their defaults, unless they are listed ``always``."""
+    return {
+        field.name: getattr(settings, field.name)
+        for field in fields(settings)
+        if field.name in always or getattr(settings, field.name) != field.default
+    }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Resize:
     """How a frame becomes the input of an encoder: resize the shorter side to ``shorter``, then crop a square.
 
     The square has side ``crop`` and is in the centre. With ``squash`` both sides become ``shorter`` and the aspect
-    ratio is lost, as in SigLIP's training. The decoding processes apply it, so that only small images are sent between
+    ratio is lost, as in SigLIP's training. With ``multiple`` the aspect ratio stays and nothing is cropped: both sides
+    become multiples of it, near those of the frame, with a product from ``min_pixels`` to ``max_pixels``; ``crop`` is
+    then the side of a square frame at most. The decoding processes apply it, so that only small images are sent between
     processes.
     """
 
@@ -34,6 +46,14 @@ class Resize:
     crop: int
     interpolation: Interpolation = "bicubic"
     squash: bool = False
+    multiple: int = 0
+    min_pixels: int = 0
+    max_pixels: int = 0
+
+    def __repr__(self) -> str:
+        """Return the first four fields, and the others if they are set: fingerprints of encoders are made of it."""
+        always = ("shorter", "crop", "interpolation", "squash")
+        return f"Resize({', '.join(f'{name}={value!r}' for name, value in list_settings(self, always).items())})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,6 +71,7 @@ class Sampling:
             ``num_frames`` over all, and ``mteb`` takes every n-th, which may leave out the end of a long video.
         num_segments: Parts of a video, for ``segments``.
         until_s: Where a whole video ends; None for its own end.
+        sound_rate: Samples per second of the sound that the encoder hears with a segment; 0 if it hears none.
     """
 
     num_frames: int = 12
@@ -59,15 +80,16 @@ class Sampling:
     rule: FrameRule = "seconds"
     num_segments: int = 6
     until_s: float | None = None
+    sound_rate: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, without those that samplings did not always have while they have their defaults."""
-        always = ("num_frames", "fps", "whole")
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name in always or getattr(self, field.name) != field.default
-        }
+        return list_settings(self, always=("num_frames", "fps", "whole"))
+
+    @property
+    def cutting(self) -> dict[str, Any]:
+        """The settings by which ``cut_segments`` cuts a video."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sound_rate"}
 
     def __repr__(self) -> str:
         """Return the fields of ``to_dict``: fingerprints of encoders are made of it."""
@@ -82,11 +104,14 @@ class Frames:
         pixels: RGB, 0..255.
         times: Presentation times in seconds, ascending.
         salvaged: What was lost; empty if every requested frame was read.
+        sound: Mono samples of the stretch at the ``sound_rate`` of the encoder's sampling; None if there is no sound,
+            or none was requested.
     """
 
     pixels: UInt8[np.ndarray, "frame height width 3"]
     times: Float64[np.ndarray, " frame"]
     salvaged: str = ""
+    sound: Int16[np.ndarray, " sample"] | None = None
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -5,12 +5,14 @@ from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from vidret.errors import DecodeError
 from vidret.video.container import decode_packets, open_container, read_packets, read_start
 from vidret.video.files import open_file
 
+NO_TRACK = "has no audio track"
+MAX_SOUND_S = 30.0  # that an encoder hears of a segment, as MTEB does
 _PIECE_S = 10.0
 _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
@@ -37,7 +39,7 @@ def read_audio(
     """
     with open_file(path) as file, open_container(path, file) as container:
         if not container.streams.audio:
-            raise DecodeError(path, "has no audio track")
+            raise DecodeError(path, NO_TRACK)
         stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise DecodeError(path, "its audio codec is unknown")
@@ -52,6 +54,44 @@ def read_audio(
         file.check()
         if is_empty and start_s == 0.0:
             raise DecodeError(path, "no sound could be decoded")
+
+
+class SoundCutter:
+    """Cuts the sound of a video into the stretches of its segments, which are read in order.
+
+    ``fault`` says why the sound of a file that has some cannot be read; it is empty otherwise.
+    """
+
+    def __init__(self, path: str, sample_rate: int, heartbeat: Callable[[], None]) -> None:
+        """Open nothing yet: a segment may begin late in a file."""
+        self.fault = ""
+        self._path, self._rate, self._heartbeat = path, sample_rate, heartbeat
+        self._pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]] | None = None
+        self._kept, self._kept_from = np.empty(0, np.float32), 0  # read samples, and where the first of them is
+
+    def cut(self, start_s: float, end_s: float) -> Int16[np.ndarray, " sample"]:
+        """Return the samples from ``start_s`` to ``end_s``, at most ``MAX_SOUND_S``; silence where there are none."""
+        start, end = round(start_s * self._rate), round(min(end_s, start_s + MAX_SOUND_S) * self._rate)
+        if self._pieces is None:
+            self._pieces = read_audio(self._path, self._rate, start_s=start_s, heartbeat=self._heartbeat)
+            self._kept_from = start
+        while self._kept_from + len(self._kept) < end:
+            try:
+                time_s, samples = next(self._pieces, (0.0, None))
+            except DecodeError as error:
+                self.fault = "" if error.reason == NO_TRACK else f"sound: {error.reason}"
+                samples = None
+            if samples is None:
+                self._kept = np.pad(self._kept, (0, end - self._kept_from - len(self._kept)))
+                break
+            gap = round(time_s * self._rate) - self._kept_from - len(self._kept)
+            self._kept = np.concatenate([self._kept, np.zeros(max(gap, 0), np.float32), samples[max(-gap, 0) :]])
+            behind = max(0, min(start - self._kept_from, len(self._kept)))
+            self._kept, self._kept_from = self._kept[behind:], self._kept_from + behind
+        first = start - self._kept_from
+        stretch = self._kept[first : first + end - start]
+        self._kept, self._kept_from = self._kept[first:], start
+        return np.rint(stretch * _FULL_SCALE).astype(np.int16)
 
 
 def find_sound_end(path: str) -> float:

@@ -85,11 +85,13 @@ def _read_orientation(frame: Any) -> tuple[int, bool]:
     return (0, False) if matrix is None else split_matrix(np.frombuffer(bytes(matrix), np.int32))
 
 
-def resize_image(image: UInt8[np.ndarray, "height width 3"], resize: Resize) -> UInt8[np.ndarray, "crop crop 3"]:
+def resize_image(
+    image: UInt8[np.ndarray, "height width 3"], resize: Resize
+) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
     """Resize the shorter side to ``resize.shorter`` and crop the central square of ``resize.crop`` pixels.
 
-    Rounding follows torchvision: the longer side is truncated to an integer, the offsets are rounded half to even. With
-    ``resize.squash`` the whole image is resized to a square of side ``resize.shorter``, whatever its aspect ratio.
+    Rounding follows torchvision: the longer side is truncated to an integer, the offsets are rounded half to even. See
+    ``Resize`` for its other settings.
 
     Raises:
         ValueError: The crop is larger than the shorter side.
@@ -99,17 +101,19 @@ def resize_image(image: UInt8[np.ndarray, "height width 3"], resize: Resize) -> 
     resized = Image.fromarray(image)
     if (plan.height, plan.width) != (height, width):
         resized = resized.resize((plan.width, plan.height), _FILTERS[resize.interpolation])
-    return np.asarray(resized.crop((plan.left, plan.top, plan.left + resize.crop, plan.top + resize.crop)))
+    return np.asarray(resized.crop((plan.left, plan.top, plan.left + plan.crop_width, plan.top + plan.crop_height)))
 
 
 @dataclass(frozen=True, slots=True)
 class ResizePlan:
-    """The size to which an image is resized, and where the square is cropped from it, in pixels."""
+    """The size to which an image is resized, and what is cropped from it, in pixels."""
 
     height: int
     width: int
     top: int
     left: int
+    crop_height: int
+    crop_width: int
 
 
 def plan_resize(height: int, width: int, resize: Resize) -> ResizePlan:
@@ -120,9 +124,31 @@ def plan_resize(height: int, width: int, resize: Resize) -> ResizePlan:
     """
     if not 0 < resize.crop <= resize.shorter:
         raise ValueError(f"crop must be in 1..{resize.shorter}, got {resize.crop}")
+    if resize.multiple:
+        fitted_height, fitted_width = fit_budget(height, width, resize)
+        return ResizePlan(fitted_height, fitted_width, 0, 0, fitted_height, fitted_width)
     new_width, new_height = (resize.shorter,) * 2 if resize.squash else _scale_size(width, height, resize.shorter)
     left, top = round((new_width - resize.crop) / 2.0), round((new_height - resize.crop) / 2.0)
-    return ResizePlan(new_height, new_width, top, left)
+    return ResizePlan(new_height, new_width, top, left, resize.crop, resize.crop)
+
+
+def fit_budget(height: int, width: int, resize: Resize) -> tuple[int, int]:
+    """Return the height and width in multiples of ``resize.multiple`` whose product is within the budget.
+
+    Reference: ``smart_resize`` of qwen-vl-utils.
+
+    >>> fit_budget(240, 320, Resize(32, 32, multiple=32, min_pixels=131072, max_pixels=786432))
+    (320, 448)
+    """
+    step = resize.multiple
+    new_height, new_width = (max(step, round(side / step) * step) for side in (height, width))
+    if new_height * new_width > resize.max_pixels:
+        scale = math.sqrt(height * width / resize.max_pixels)
+        new_height, new_width = (max(step, math.floor(side / scale / step) * step) for side in (height, width))
+    elif new_height * new_width < resize.min_pixels:
+        scale = math.sqrt(resize.min_pixels / (height * width))
+        new_height, new_width = (math.ceil(side * scale / step) * step for side in (height, width))
+    return new_height, new_width
 
 
 def _scale_size(width: int, height: int, shorter: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from vidret.types import Frames, Picture, Resize
 from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
 from vidret.video.decoders.pyav import PyavDecoder
 from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder, suits_gpu
-from vidret.video.geometry import resize_image
+from vidret.video.geometry import plan_resize, resize_image
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
 
@@ -78,7 +78,10 @@ class Reader:
         salvaged = "" if len(kept) == len(wanted) else f"{len(kept)} of {len(wanted)} frames could be read"
         if salvaged:
             salvaged += ": truncated" if "truncated" in self.info.damage else ": damaged"
-        height, width = (self._resize.crop,) * 2 if self._resize else (self.info.height, self.info.width)
+        height, width = self.info.height, self.info.width
+        if self._resize:
+            plan = plan_resize(height, width, self._resize)
+            height, width = plan.crop_height, plan.crop_width
         pixels = np.empty((len(kept), height, width, 3), dtype=np.uint8)
         for row, index in enumerate(kept):
             pixels[row] = images.pop(int(index))

@@ -7,7 +7,7 @@ indices. Of the frames sampled from a segment, those that hardly differ share on
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -271,7 +271,7 @@ class SampledFrames:
 
     def repeat(self) -> Frames:
         """Return all samples, with repeated pictures."""
-        return Frames(self.pictures.pixels[self.rows], self.times, self.pictures.salvaged)
+        return replace(self.pictures, pixels=self.pictures.pixels[self.rows], times=self.times)
 
 
 def sample_again(frames: Frames, times: Float64[np.ndarray, " sample"], sampling: Sampling) -> SampledFrames:

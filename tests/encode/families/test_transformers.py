@@ -6,9 +6,11 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import huggingface_hub
 import numpy as np
 import pytest
@@ -19,14 +21,17 @@ import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.families.transformers import CONFIG, WEIGHTS, hide_progress
+from vidret.encode.families.transformers import CONFIG, WEIGHTS
+from vidret.encode.families.transformers_loading import hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES, read_preprocessing
 from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName
 from vidret.engine import Engine
 from vidret.errors import AlignerError, EncoderError, MissingExtraError
 from vidret.types import Frames, Resize
+from vidret.video.audio import read_audio
 from vidret.video.geometry import resize_image
+from vidret.video.reader import read_frames
 
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 KINDS = list(TINY)
@@ -34,6 +39,7 @@ IMAGES = [kind for kind in KINDS if MODEL_TYPES[kind].num_frames is None]
 VIDEOS = [kind for kind in KINDS if kind not in IMAGES]
 PE = [kind for kind in VIDEOS if kind.startswith("pe_")]
 TEXTS = ["a dog", "two cats.", "", "你好 dog"]
+CANONICAL = {"a dog": "a dog.", "two cats.": "two cats.", "": ".", "你好 dog": "你好 dog."}  # VideoPrism's own helper
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,8 @@ def unit(output: Any) -> np.ndarray:
 def tokenize(kind: str, folder: Path, texts: list[str]) -> Any:
     padding: Any = "max_length" if MODEL_TYPES[kind].pads else True
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if kind == "videoprism":
+        texts = [CANONICAL[text] for text in texts]
     return tokenizer(texts, padding=padding, truncation=True, max_length=TINY[kind].context, return_tensors="pt")
 
 
@@ -136,15 +144,101 @@ def test_pe_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, P
     assert inputs["pixel_values_videos"].shape == (1, 4, 3, 32, 32)
     tokens = tokenize(kind, folder, TEXTS)
     inputs = {"pixel_values_videos": inputs["pixel_values_videos"].repeat(len(TEXTS), 1, 1, 1, 1), **tokens}
+    names = ("video_embeds", "text_video_embeds")
     if kind == "pe_audio_video":
-        inputs["input_values"] = torch.randn(len(TEXTS), 1, 16)
+        frames = replace(frames, sound=draw_sound(501))
+        heard = listen(folder, [frames])
+        inputs |= {key: heard[key].repeat(len(TEXTS), *[1] * (heard[key].ndim - 1)) for key in heard}
+        names = ("audio_video_embeds", "text_audio_video_embeds")
     output = load_theirs(folder)(**inputs)
     embedding = encoder.encode_frames([frames])[0]
-    np.testing.assert_allclose(embedding.video, unit(output.video_embeds)[0], atol=1e-5)
+    np.testing.assert_allclose(embedding.video, unit(output[names[0]])[0], atol=1e-5)
     texts = encoder.encode_text(TEXTS)
-    np.testing.assert_allclose(np.stack([each.sentence for each in texts]), unit(output.text_video_embeds), atol=1e-5)
+    np.testing.assert_allclose(np.stack([each.sentence for each in texts]), unit(output[names[1]]), atol=1e-5)
     assert texts[0].words.shape == (4, encoder.dim)
     check_short_segments(encoder, Frames(frames.pixels[:4], frames.times[:4]))
+
+
+def draw_sound(num: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-9000, 9000, num).astype(np.int16)
+
+
+def listen(folder: Path, batch: list[Frames]) -> Any:
+    """Return what the model's own processor makes of sounds."""
+    listener = transformers.AutoProcessor.from_pretrained(folder).feature_extractor
+    sounds = [np.asarray(frames.sound, np.float32) / 32768 for frames in batch]
+    return listener(sounds, sampling_rate=listener.sampling_rate, return_tensors="pt")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_model_that_hears_mixes_no_sounds(dtype: str, folders: Mapping[str, Path]) -> None:
+    """A batch of segments with sounds of any length gives each the library's vector of it alone."""
+    folder = folders["pe_audio_video"]
+    encoder = load_encoder(f"hf:{folder}", device="cpu", precision=dtype)
+    kind = torch.float32 if dtype == "fp32" else torch.bfloat16
+    model, processor = load_theirs(folder).to(kind), encoder_processor(folder)
+    lengths = [4, 501, 1, 501]
+    batch = [
+        replace(draw_frames(encoder, 4, seed)[1], sound=draw_sound(length, seed)) for seed, length in enumerate(lengths)
+    ]
+    one_by_one = [encoder.encode_frames([frames])[0] for frames in batch]
+    found = encoder.encode_frames(batch) if dtype == "fp32" else one_by_one  # in bf16 a batch rounds in another way
+    for frames, embedding in zip(batch, found, strict=True):
+        pixels = processor(frames.pixels, return_tensors="pt", do_sample_frames=False)["pixel_values_videos"]
+        padded = replace(frames, sound=np.pad(frames.sound, (0, max(0, 4 - len(frames.sound)))))
+        heard = listen(folder, [padded])
+        heard["input_values"] = heard["input_values"].to(kind)
+        output = model.get_audio_video_embeds(pixel_values_videos=pixels.to(kind), **heard)
+        theirs = unit(output.audio_video_embeds.float())[0]
+        if dtype == "fp32":
+            np.testing.assert_allclose(embedding.video, theirs, atol=1e-5)
+        assert 1 - embedding.video @ theirs < 1e-4
+    quiet = replace(batch[0], sound=np.zeros(400, np.int16))
+    silent, none = encoder.encode_frames([quiet, replace(quiet, sound=None)])
+    np.testing.assert_allclose(silent.video, none.video, atol=1e-6 if dtype == "fp32" else 0.02)
+    assert found[0].video @ silent.video < 0.999
+
+
+def add_sound(film: Path, sound: np.ndarray) -> Path:
+    """Write a copy of a film with a track of mono samples at 48 kHz."""
+    path = film.with_suffix(".mkv")
+    with av.open(str(film)) as source, av.open(str(path), "w") as out:
+        video = out.add_stream_from_template(source.streams.video[0])
+        track: Any = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                out.mux(packet)
+        frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    return path
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shots", [True, False])
+def test_an_index_hears_each_segment(folders: Mapping[str, Path], tmp_path: Path, *, shots: bool) -> None:
+    """Two films that look alike and sound unlike get vectors of their own: those of their frames and sound."""
+    encoder = load(folders["pe_audio_video"])
+    mute = write_film(tmp_path / "a.mp4", ("red", 3), ("blue", 5))
+    seconds = np.arange(8 * 48_000) / 48_000
+    heard = add_sound(mute, (25_000 * np.sin(2 * np.pi * (10 + 10 * seconds) * seconds)).astype(np.int16))
+    rate = encoder.sampling.sound_rate
+    sound = np.concatenate([samples for _, samples in read_audio(str(heard), rate)])
+    sound = np.pad(np.rint(sound * 32768).astype(np.int16), (0, rate))
+    engine = Engine(tmp_path / "index", encoder)
+    assert not engine.index([mute, heard], workers=1, shots=shots, words=False).failed
+    rows = engine.embeddings("segment")
+    by_path = {path: rows.vectors[[p == path for p in rows.paths]] for path in (str(mute), str(heard))}
+    assert not np.allclose(*by_path.values(), atol=1e-3)
+    spans = rows.times[[path == str(heard) for path in rows.paths]]
+    for (start, end), vector in zip(spans, by_path[str(heard)], strict=True):
+        frames = read_frames(str(heard), times=np.arange(start + 0.5, end, 1.0), resize=encoder.resize)
+        own = sound[round(start * rate) : round(end * rate)]
+        expected = encoder.encode_frames([replace(frames, sound=own)])[0].video
+        np.testing.assert_allclose(vector, expected, atol=2e-3)  # stored as float16
 
 
 def test_a_pe_model_of_all_frames_sees_some(

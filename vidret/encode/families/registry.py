@@ -23,6 +23,7 @@ from vidret.encode.names import (
     check_precision,
     parse_model_name,
     refuse_marks,
+    refuse_sizes,
     resolve_name,
 )
 from vidret.errors import EncoderError
@@ -133,6 +134,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     family = find_family(parsed)
     if family not in ("clip", "pair"):
         refuse_marks(parsed)
+    if family not in ("hf", "st"):
+        refuse_sizes(parsed)
     return find_loader(family)(parsed, device=chosen, precision=precision)
 
 

@@ -18,10 +18,12 @@ from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
+from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
+from vidret.encode.families.transformers_loading import read_model_type
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source
-from vidret.encode.names import ModelName
+from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -86,7 +88,7 @@ class EmbeddingModelEncoder:
         return functional.normalize(torch.as_tensor(vectors).float(), dim=-1).cpu()
 
 
-def load_embedding_model(name: ModelName, *, device: str, precision: str) -> EmbeddingModelEncoder:
+def load_embedding_model(name: ModelName, *, device: str, precision: str) -> EmbeddingModelEncoder | QwenVideoEncoder:
     """Load ``st:org/name`` or ``st:FOLDER``. Code that comes with a model is never run.
 
     Raises:
@@ -97,13 +99,16 @@ def load_embedding_model(name: ModelName, *, device: str, precision: str) -> Emb
         raise MissingExtraError(f"the model {name.base}", "st")
     chosen = choose_float_precision(name.base, precision, torch.device(device))
     source, is_local = find_source(name, CONFIGURATIONS)
+    options = {"trust_remote_code": False, "local_files_only": is_local}
+    if read_model_type(source, options) == MODEL_TYPE:  # it sees videos, and needs nothing of this library
+        return load_qwen(name, source, options, device=device, precision=precision)
+    refuse_sizes(name)
     library: Any = importlib.import_module("sentence_transformers")
     try:
         model = library.SentenceTransformer(
             source,
             device=device,
-            trust_remote_code=False,
-            local_files_only=is_local,
+            **options,
             model_kwargs={"dtype": DTYPES[chosen]},
         )
     except Exception as error:  # the library documents none, and its versions raise different ones

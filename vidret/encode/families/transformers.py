@@ -2,10 +2,7 @@
 
 import importlib
 import importlib.util
-import io
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -13,19 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from jaxtyping import Float32, Float64
 from torch.nn import functional
 
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
-from vidret.encode.families.transformers_models import MODEL_TYPES, ModelType, Preprocessing, read_preprocessing
+from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
+from vidret.encode.families.transformers_loading import check_complete, hide_progress, read_model_type
+from vidret.encode.families.transformers_models import (
+    MODEL_TYPES,
+    ModelType,
+    Preprocessing,
+    canonicalise,
+    read_preprocessing,
+)
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model_hub import find_source
-from vidret.encode.names import ModelName
+from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
-logger = logging.getLogger(__name__)
+FULL_SCALE = 32768  # of samples in 16 bits
 
 
 class TextSide:
@@ -43,14 +49,15 @@ class TextSide:
 
     def _fits(self, text: str) -> bool:
         with self._lock:
-            num_tokens = len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
+            canonical = self._model_type.canonicalise(text)
+            num_tokens = len(self._tokenizer(canonical, truncation=False, verbose=False)["input_ids"])
         return bool(num_tokens <= self.context)
 
     @torch.inference_mode()
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
         with self._lock:
             tokens = self._tokenizer(
-                list(texts),
+                list(map(self._model_type.canonicalise, texts)),
                 padding="max_length" if self._model_type.pads else "longest",
                 truncation=True,
                 max_length=self.context,
@@ -83,11 +90,15 @@ class TransformersModel:
     sampling: Sampling
     device: torch.device
     dtype: torch.dtype
+    listener: Any = None  # prepares the sound, for a model that hears
 
     def digest(self, context: int) -> str:
         """Return the fingerprint of an encoder with this model and this number of tokens."""
         facts = (self.model.config.model_type, self.preprocessing, self.sampling, context)
-        return digest_weights(self.model.state_dict().items(), *facts)
+        is_canonical = self.model_type.canonicalise is not str
+        return digest_weights(
+            self.model.state_dict().items(), *facts, *([canonicalise.__name__] if is_canonical else [])
+        )
 
 
 class _LoadedEncoder:
@@ -145,8 +156,8 @@ class TransformersEncoder(_LoadedEncoder):
 class TransformersVideoEncoder(_LoadedEncoder):
     """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
 
-    A segment is shown as the model's own number of frames, spread over it as in training. Attributes are those of
-    ``Encoder``, and ``device``.
+    A segment is shown as the model's own number of frames, spread over it as in training; a model that hears gets its
+    sound too, or silence for an image. Attributes are those of ``Encoder``, and ``device``.
     """
 
     encodes_frames_alone = False
@@ -167,18 +178,47 @@ class TransformersVideoEncoder(_LoadedEncoder):
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
-        embeddings, choose = [], self._loaded.model_type.choose
-        for start in range(0, len(batch), self._batch_size):
-            chunk = batch[start : start + self._batch_size]
-            shown = [frames.pixels[choose(len(frames), self._num_frames)] for frames in chunk]
-            images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
-            videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
-            output = self._loaded.model_type.encode(self._model, videos).pooler_output.float()
-            vectors = functional.normalize(output.reshape(len(chunk), -1), dim=-1).cpu()
-            for frames, vector in zip(chunk, vectors, strict=True):
-                rows = repeat(vector, "dim -> frame dim", frame=len(frames)).numpy()
-                embeddings.append(SegmentEmbedding(vector.numpy(), rows, frames.times))
-        return embeddings
+        vectors = np.empty((len(batch), self.dim), np.float32)
+        lengths = [0 if self._loaded.listener is None else len(self._listen(frames)) for frames in batch]
+        for length in set(lengths):  # sounds of one length need no padding, which would change their vectors
+            rows = [row for row, own in enumerate(lengths) if own == length]
+            for start in range(0, len(rows), self._batch_size):
+                chosen = rows[start : start + self._batch_size]
+                vectors[chosen] = self._encode_videos([batch[row] for row in chosen])
+        return [embed_whole(vector, frames.times) for vector, frames in zip(vectors, batch, strict=True)]
+
+    def _encode_videos(self, batch: Sequence[Frames]) -> Float32[np.ndarray, "video dim"]:
+        loaded, model_type = self._loaded, self._loaded.model_type
+        shown = [frames.pixels[model_type.choose(len(frames), self._num_frames)] for frames in batch]
+        images = _normalise(loaded, torch.from_numpy(np.concatenate(shown)))
+        videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
+        if model_type.hear is None:
+            output = model_type.encode(self._model, videos)
+        else:
+            heard = loaded.listener(
+                [self._listen(frames) for frames in batch],
+                sampling_rate=self.sampling.sound_rate,
+                return_tensors="pt",
+            )
+            sound = {"padding_mask": heard["padding_mask"].to(loaded.device)}
+            sound["input_values"] = heard["input_values"].to(loaded.device, loaded.dtype)
+            output = model_type.hear(self._model, videos, sound)
+        vectors: Float32[np.ndarray, "video dim"] = (
+            functional.normalize(output.pooler_output.float().reshape(len(batch), -1), dim=-1).cpu().numpy()
+        )
+        return vectors
+
+    def _listen(self, frames: Frames) -> Float32[np.ndarray, " sample"]:
+        """Return the sound of a segment in -1..1, at least one step of the model's; a second of silence for none."""
+        if frames.sound is None:
+            return np.zeros(self.sampling.sound_rate, np.float32)
+        missing = max(0, self._loaded.listener.hop_length - len(frames.sound))
+        return np.pad(frames.sound.astype(np.float32) / FULL_SCALE, (0, missing))
+
+
+def embed_whole(vector: Float32[np.ndarray, " dim"], times: Float64[np.ndarray, " frame"]) -> SegmentEmbedding:
+    """Return the embedding of a segment that has only one vector, which stands for each of its frames."""
+    return SegmentEmbedding(vector, repeat(vector, "dim -> frame dim", frame=len(times)), times)
 
 
 def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
@@ -192,7 +232,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 def load_transformers(
     name: ModelName, *, device: str, precision: str
-) -> TransformersEncoder | TransformersVideoEncoder:
+) -> TransformersEncoder | TransformersVideoEncoder | QwenVideoEncoder:
     """Load ``hf:org/name`` or ``hf:FOLDER``. Code that comes with a model is never run.
 
     Raises:
@@ -205,25 +245,31 @@ def load_transformers(
     chosen = choose_float_precision(name.base, precision, torch.device(device))
     source, is_local = find_source(name, [CONFIG], WEIGHTS)
     options = {"trust_remote_code": False, "local_files_only": is_local}
-    config, model, tokenizer, processor = _read_parts(name.base, source, options)
+    if read_model_type(source, options) == MODEL_TYPE:
+        return load_qwen(name, source, options, device=device, precision=precision)
+    refuse_sizes(name)
+    config, model, tokenizer, processor, listener = _read_parts(name.base, source, options)
     model_type = MODEL_TYPES[config.model_type]
+    listener = None if model_type.hear is None else listener
     num_frames = None if model_type.num_frames is None else model_type.num_frames(config, processor)
-    sampling = name.sample(Sampling() if num_frames is None else Sampling(num_frames=num_frames))
+    rate = 0 if listener is None else int(listener.sampling_rate)
+    sampling = name.sample(Sampling() if num_frames is None else Sampling(num_frames=num_frames, sound_rate=rate))
     loaded = TransformersModel(
         name=str(replace(name, base=f"{name.scheme}:{source}")),
-        model=getattr(model, model_type.part) if model_type.part else model,
+        model=model,
         tokenizer=tokenizer,
         model_type=model_type,
         preprocessing=read_preprocessing(name.base, processor),
         sampling=sampling,
         device=torch.device(device),
         dtype=DTYPES[chosen],
+        listener=listener,
     )
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)
 
 
-def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return the configuration, model, tokenizer and processor of frames."""
+def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the configuration, model, tokenizer, and processors of frames and of sound; the last may be None."""
     transformers: Any = importlib.import_module("transformers")
 
     try:
@@ -232,7 +278,7 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
             known = ", ".join(MODEL_TYPES)
             raise EncoderError(f"{name}: must be a model of one of the types {known}, got {config.model_type}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        processor = _read_processor(source, options)
+        processor, listener = _read_processors(source, options)
         with hide_progress():
             model, info = transformers.AutoModel.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, **options
@@ -242,41 +288,15 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
     except Exception as error:  # the library documents none, and its versions raise different ones
         raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
     check_complete(name, info)
-    return config, model, tokenizer, processor
+    return config, model, tokenizer, processor, listener
 
 
-def check_complete(name: str, info: dict[str, Any]) -> None:
-    """Raise EncoderError if transformers reports that weights of a model were missing."""
-    if missing := sorted(str(key) for key in info["missing_keys"]):
-        raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
-
-
-@contextmanager
-def hide_progress() -> Iterator[None]:
-    """Hide transformers' bars of progress: loading weights takes a second, unlike downloading them.
-
-    What it prints, which are remarks on its own documentation, is logged: standard output is for data.
-    """
-    log: Any = importlib.import_module("transformers").utils.logging
-    shows_progress = log.is_progress_bar_enabled()
-    log.disable_progress_bar()
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            yield
-    finally:
-        for line in printed.getvalue().splitlines():
-            logger.debug("transformers: %s", line)
-        if shows_progress:
-            log.enable_progress_bar()
-
-
-def _read_processor(source: str, options: dict[str, Any]) -> Any:
-    """Return what prepares the frames: of images where there is one, else of videos."""
+def _read_processors(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what prepares the frames, of images where there is one, else of videos; and what prepares the sound."""
     transformers: Any = importlib.import_module("transformers")
 
     processor = transformers.AutoProcessor.from_pretrained(source, **options)
     for part in ("image_processor", "video_processor"):
         if getattr(processor, part, None) is not None:
-            return getattr(processor, part)
-    return transformers.AutoImageProcessor.from_pretrained(source, **options)
+            return getattr(processor, part), getattr(processor, "feature_extractor", None)
+    return transformers.AutoImageProcessor.from_pretrained(source, **options), None

@@ -6,6 +6,7 @@ that they are in the joint space.
 
 import logging
 import math
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from vidret.types import Interpolation, Resize
 
 Inputs = Mapping[str, Tensor]
 Constants = tuple[float, ...]  # of the three channels, on the scale 0..1
+PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
 PE_FRAMES = 16  # of the PE-AV models that state a number
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,9 @@ class ModelType:
         num_frames: From the configuration and the processor to the frames that a video-native model sees as one video;
             None for a model of images.
         choose: From the number of frames of a segment and this number to the indices of the frames that it sees.
-        part: The attribute of the loaded model that is used, if not all of it is.
+        hear: From the model, its pixels and the inputs of its sound to outputs, for a video-native model that hears; it
+            takes the place of ``encode``.
+        canonicalise: From a text to that which the model was trained on.
     """
 
     encode: Callable[[Any, Tensor], Any]
@@ -81,7 +85,8 @@ class ModelType:
     pads: bool = False
     num_frames: Callable[[Any, Any], int] | None = None
     choose: Callable[[int, int], list[int]] = spread_frames
-    part: str = ""
+    hear: Callable[[Any, Tensor, Inputs], Any] | None = None
+    canonicalise: Callable[[str], str] = str
 
 
 def _encode_images(model: Any, pixels: Tensor) -> Any:
@@ -138,6 +143,29 @@ def _encode_pe_texts(model: Any, tokens: Inputs) -> Any:
     return output
 
 
+def _hear_videos(model: Any, pixels: Tensor, sound: Inputs) -> Any:
+    """Encode pictures and sound together, likewise."""
+    output = model.audio_video_encoder(pixel_values_videos=pixels, **sound)
+    output.pooler_output = model.audio_video_head(output.pooler_output)
+    return output
+
+
+def _encode_heard_texts(model: Any, tokens: Inputs) -> Any:
+    """Encode texts for what is seen and heard together, which has a head of its own."""
+    output = model.text_model(**tokens)
+    output["pooler_output"] = model.text_audio_video_head(output.last_hidden_state[:, 0])
+    return output
+
+
+def canonicalise(text: str) -> str:
+    """Return a text as VideoPrism was trained on it; neither its processor in transformers nor MTEB does this.
+
+    >>> canonicalise("Hello,  World!")
+    'hello world.'
+    """
+    return " ".join(text.translate(PUNCTUATION).lower().split()) + "."
+
+
 def _count_pe_frames(config: Any, processor: Any) -> int:
     if processor.num_frames:
         return int(processor.num_frames)
@@ -176,9 +204,14 @@ MODEL_TYPES: Mapping[str, ModelType] = {
     "xclip": replace(
         _VIDEO, encode=lambda model, pixels: model.get_video_features(pixel_values=pixels), words=_CLIP.words
     ),
-    "videoprism": replace(_VIDEO, context=64, pads=True),
+    "videoprism": replace(_VIDEO, context=64, pads=True, canonicalise=canonicalise),
     "pe_video": _PE,
-    "pe_audio_video": replace(_PE, part="video_model"),
+    "pe_audio_video": replace(
+        _PE,
+        hear=_hear_videos,
+        texts=_encode_heard_texts,
+        words=lambda model, states: model.text_audio_video_head(states),
+    ),
 }
 
 

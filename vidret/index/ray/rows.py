@@ -107,6 +107,7 @@ class DecodedRow:
     salvaged: str
     times: np.ndarray
     rows: np.ndarray
+    sound: np.ndarray | None
 
     @classmethod
     def pack(cls, segment: SegmentInfo, frames: SampledFrames) -> "tuple[DecodedRow, Bytes]":
@@ -120,12 +121,14 @@ class DecodedRow:
             salvaged=pictures.salvaged,
             times=frames.times,
             rows=frames.rows,
+            sound=pictures.sound,
         )
         return row, pixels.reshape(-1).data
 
     def unpack(self, pixels: Any) -> SampledFrames:
         """Return the frames; their pixels are read-only."""
-        pictures = Frames(np.frombuffer(pixels, np.uint8).reshape(self.shape), self.picture_times, self.salvaged)
+        shown = np.frombuffer(pixels, np.uint8).reshape(self.shape)
+        pictures = Frames(shown, self.picture_times, self.salvaged, self.sound)
         return SampledFrames(pictures, self.times, self.rows)
 
 

@@ -249,8 +249,8 @@ class DeviceImage:
             if planes.shape[2:] != size:
                 planes = functional.interpolate(planes, size, mode=resize.interpolation, antialias=True)
                 planes = planes.round().clamp(0, 255)
-        square = planes[0, :, plan.top : plan.top + resize.crop, plan.left : plan.left + resize.crop]
-        return square.byte().permute(1, 2, 0).contiguous()
+        cropped = planes[0, :, plan.top : plan.top + plan.crop_height, plan.left : plan.left + plan.crop_width]
+        return cropped.byte().permute(1, 2, 0).contiguous()
 
 
 def _copy(compute: Callable[[], Any]) -> UInt8[np.ndarray, "..."]:

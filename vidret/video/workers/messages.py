@@ -4,6 +4,7 @@ There is no pickle, because a worker reads untrusted files, and its messages mus
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,8 +137,11 @@ def read_error(header: Header, path: str) -> DecodeError:
 
 
 def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:
-    """Return the two buffers of a message that holds frames."""
-    return pack_message(header | describe_frames(frames), np.ascontiguousarray(frames.pixels).reshape(-1).data)
+    """Return the two buffers of a message that holds frames, and after their pixels their sound."""
+    pixels = np.ascontiguousarray(frames.pixels).reshape(-1).data
+    if frames.sound is None:
+        return pack_message(header | describe_frames(frames), pixels)
+    return pack_message(header | describe_frames(frames) | {"has_sound": True}, bytes(pixels) + frames.sound.tobytes())
 
 
 def describe_frames(frames: Frames) -> Header:
@@ -147,9 +151,11 @@ def describe_frames(frames: Frames) -> Header:
 
 def unpack_frames(header: Header, payload: memoryview) -> Frames:
     """Return the frames of a message from ``pack_frames``; their pixels share the payload's memory."""
-    pixels: UInt8[np.ndarray, "frame height width 3"] = np.frombuffer(payload, dtype=np.uint8)
+    num_bytes = math.prod(header["shape"])
+    pixels: UInt8[np.ndarray, "frame height width 3"] = np.frombuffer(payload, np.uint8, num_bytes)
     times = np.array(header["times"], dtype=np.float64)
-    return Frames(pixels.reshape(header["shape"]), times, header["salvaged"])
+    sound = np.frombuffer(bytes(payload[num_bytes:]), np.int16) if header.get("has_sound") else None
+    return Frames(pixels.reshape(header["shape"]), times, header["salvaged"], sound)
 
 
 def read_decoded_segment(header: Header, payload: memoryview) -> DecodedSegment:

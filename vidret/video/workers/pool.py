@@ -58,7 +58,7 @@ class DecodePool:
         shot_sampling: SamplingMode | None = None,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
-        **whole_rule: Any,
+        **others: Any,
     ) -> None:
         """Create the pool without starting any process.
 
@@ -71,7 +71,7 @@ class DecodePool:
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
             whole: Treat each video as one segment; see ``cut_segments``.
-            **whole_rule: How a whole video is sampled: further fields of ``Sampling``.
+            **others: How a whole video is sampled, and the rate of sound: further fields of ``Sampling``.
             shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
                 cuts them on a grid.
             timeout: Seconds that a decoder may stay silent.
@@ -98,7 +98,7 @@ class DecodePool:
             "decoder": decoder,
             "gpu_decoders": gpu_decoders,
             "resize": asdict(resize) if resize else None,
-            "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **whole_rule},
+            "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **others},
             "shot_sampling": shot_sampling,
         }
         self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import takewhile
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from vidret.errors import DecodeError
 from vidret.types import Frames, Picture, Resize, Sampling, ShotChange
+from vidret.video.audio import SoundCutter
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
@@ -121,7 +122,10 @@ class _Answer:
             info.times,
             start=info.start,
             rate=info.mean_rate,
-            **asdict(sampling),
+            **sampling.cutting,
+        )
+        self._sound = (
+            SoundCutter(info.path, sampling.sound_rate, parent.send_heartbeat) if sampling.sound_rate else None
         )
         self.words: WordsReader | None = None
 
@@ -161,7 +165,10 @@ class _Answer:
             "rows": segment.frames.rows.tolist(),
             "shots": [(shot.start, shot.end, shot.kind) for shot in segment.shots],
         }
-        self._parent.send_frames(header, segment.frames.pictures)
+        pictures = segment.frames.pictures
+        if self._sound is not None:
+            pictures = replace(pictures, sound=self._sound.cut(segment.start, segment.end))
+        self._parent.send_frames(header, pictures)
 
     def _send_finished(self, lost: str, note: str = "") -> None:
         if self.words is not None:
@@ -170,7 +177,7 @@ class _Answer:
             "kind": "finished",
             "salvaged": self._info.damage or lost,
             "fallback": self._reader.fallback,
-            "note": note,
+            "note": "; ".join(filter(None, [note, "" if self._sound is None else self._sound.fault])),
         }
         self._parent.send(*messages.pack_message(finished))
 

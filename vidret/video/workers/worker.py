@@ -47,7 +47,7 @@ class _Parent:
                 remaining = remaining[os.write(self._out, remaining) :]
 
     def send_frames(self, header: messages.Header, frames: Frames) -> None:
-        slot = None if self._ring is None else self._ring.put(frames.pixels)
+        slot = None if self._ring is None or frames.sound is not None else self._ring.put(frames.pixels)
         if slot is None:
             self.send(*messages.pack_frames(header, frames))
         else:
