@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.types import CANDIDATES, SearchOptions, Source, TextEmbedding, TextSource
 
+Times = Float64[np.ndarray, " span"]
+AdjustSpans = Callable[[int, Times, Times, Float[np.ndarray, "clause span"]], Float[np.ndarray, "clause span"]]
 TimeSpan = tuple[int, float, float]  # id of a video, start and end in seconds
 
 
@@ -22,12 +24,18 @@ class Clause:
             mentions a taught concept is compared with pictures: its content is empty, unless it hints at a source.
         source: The source of words that it hints at; None without a hint.
         phrases: Words in quotes, of which a text must say or show one as it is.
+        persons: The persons that must be there; ``text`` says "a person" instead.
+        is_bare: Whether it says nothing but who must be there.
+        shown: The clause as it is shown, with names.
     """
 
     text: str
     content: str
     source: TextSource | None = None
     phrases: tuple[str, ...] = ()
+    persons: tuple[str, ...] = ()
+    is_bare: bool = False
+    shown: str = ""
 
     @property
     def is_report(self) -> bool:
@@ -99,6 +107,8 @@ class ChannelQuery:
         depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
         covered: What is compared besides the nearest, such as what is seen while a text is said.
         weigh: Returns what each of some segments, by id, adds to the evidence of each clause; None if nothing does.
+        adjust: Returns the evidence of each clause in spans of a video, given its id, their starts and ends in seconds,
+            and what it is without regard to persons; None for a query that names none.
     """
 
     clauses: Sequence[Clause]
@@ -110,6 +120,7 @@ class ChannelQuery:
     depth: int = CANDIDATES
     covered: Sequence[TimeSpan] = ()
     weigh: Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]] | None = None
+    adjust: AdjustSpans | None = None
 
 
 class VideoEvidence(Protocol):

@@ -158,17 +158,23 @@ def show_interpretation(interpretation: "Interpretation") -> None:
 def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
     """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
     words = [piece for piece in evidence if piece.text]
-    lines = []
-    for piece in evidence if explain else words[:1]:
+    lines = [(format_time(piece.start), f"  {describe_presence(piece)}") for piece in evidence if piece.person]
+    for piece in [own for own in evidence if not own.person] if explain else words[:1]:
         share = f"{100 * piece.share:.0f} % " if explain else ""
         text = f': "{mark_words(piece)}"' if piece.text else ""
         lines.append((format_time(piece.start), f"  {share}{SOURCE_NAMES[piece.source]}{text}"))
     return lines
 
 
+def describe_presence(piece: "Evidence") -> str:
+    """Return that a person is seen or heard, such as "@mum seen 0:12 to 0:20"."""
+    how = "seen" if piece.source == "picture" else "heard"
+    return f"@{piece.person} {how} {format_time(piece.start)} to {format_time(piece.end)}"
+
+
 def name_channels(evidence: "Sequence[Evidence]") -> str:
     """Return where a result was found, such as "said, seen", the best channel first; empty without evidence."""
-    telling = [each for each in evidence if each.share >= MIN_SHARE]
+    telling = [each for each in evidence if each.share >= MIN_SHARE or each.person]
     return ", ".join(dict.fromkeys(SOURCE_NAMES[each.source] for each in telling or evidence[:1]))
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, groupby, islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import MomentHead
 from vidret.search.judging import EvidenceJudge, load_judge
 from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts, note_coarse
+from vidret.search.people import KnownPersons, Presence
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.grammar import Interpretation
@@ -60,10 +61,12 @@ T = TypeVar("T")
 class FusedResults:
     """Answers queries from the pictures of one index, and from its words if it has any."""
 
-    def __init__(self, pictures: PictureChannel, texts: TextChannel | None, encoder: ConceptEncoder) -> None:
-        """Set the channels, None for an index without texts, and what encodes queries."""
-        self._pictures, self._texts, self._encoder = pictures, texts, encoder
-        self._fusion = Fusion(pictures, texts)
+    def __init__(
+        self, pictures: PictureChannel, texts: TextChannel | None, encoder: ConceptEncoder, people: KnownPersons
+    ) -> None:
+        """Set the channels, None for an index without texts, what encodes queries, and the persons."""
+        self._pictures, self._texts, self._encoder, self._people = pictures, texts, encoder, people
+        self._fusion = Fusion(pictures, texts, people)
         self._missing: set[str] = set()
 
     def close(self) -> None:
@@ -71,9 +74,11 @@ class FusedResults:
         if self._texts is not None:
             self._texts.texts.close()
 
-    def analyse(self, query: Query, sources: Sequence[Source] | None) -> AnalysedQuery:
+    def analyse(self, query: Query, sources: Sequence[Source] | None, person: str | None = None) -> AnalysedQuery:
         """Return a query with its structure and vectors, to ask it of several videos; see ``plan``."""
-        return plan(query, self._encoder, sources, self._holds)
+        people = self._people
+        named, persons = people.name_handles(query), people.read_names(person)
+        return plan(named, self._encoder, sources, self._holds, people=people.handles, persons=persons)
 
     @property
     def _holds(self) -> HoldsText | None:
@@ -81,7 +86,7 @@ class FusedResults:
 
     def search(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Return the best videos of a query, or the best of each kind."""
-        analysed = self.analyse(query, options.sources)
+        analysed = self.analyse(query, options.sources, options.person)
         if options.display == "best":
             return self._find(analysed, options, self._make_hit)
         hits = self._find(analysed, replace(options, k=max(POOL, options.k)), self._make_hit)
@@ -102,7 +107,7 @@ class FusedResults:
 
     def find(self, query: Query, options: SearchOptions) -> list[FoundVideo]:
         """Return the best videos of a query with all that their probabilities are computed from."""
-        return self._find(self.analyse(query, options.sources), options, lambda found: found)
+        return self._find(self.analyse(query, options.sources, options.person), options, lambda found: found)
 
     def _find(self, query: AnalysedQuery, options: SearchOptions, make: Callable[[FoundVideo], T]) -> list[T]:
         """Return what is made of the best videos of a query and their existing paths.
@@ -246,13 +251,15 @@ class FusedResults:
             weak=video.weak,
             by="words" if by_words else by_picture,
             similarity=None if by_words or grounder is not None else find_similarity(scores, span),
-            evidence=make_evidence(span.parts, self._texts),
+            evidence=make_evidence(span.parts, self._texts)
+            + tell_persons(question.presence, video.video_id, [(span.start, span.end)]),
             events=list_events(span, question.structure),
         )
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood."""
-        return interpret_for(query, sources, self._holds)
+        named: Any = self._people.name_handles(query)
+        return interpret_for(named, sources, self._holds)
 
     def _ask_head(
         self,
@@ -271,7 +278,8 @@ class FusedResults:
             ]
 
     def _make_hit(self, found: FoundVideo) -> Hit:
-        video, structure = found.scores, found.structure
+        video, structure, question = found.scores, found.structure, found.question
+        assert question is not None
         parts = [part for clause in range(len(structure.clauses)) for part in find_parts(video, clause)]
         evidence = make_evidence(parts, self._texts) if found.is_text else ()
         is_word = bool(evidence) and evidence[0].source != "picture"
@@ -291,7 +299,10 @@ class FusedResults:
             weak=found.is_weak,
             copies=found.paths[1:],
             why=why | dict(video.levels) if set(why) == {"picture"} else why,
-            evidence=evidence,
+            evidence=evidence
+            + tell_persons(
+                question.presence, video.video_id, [(time, time) for time in sorted({*video.time_s, time_s})]
+            ),
             events=self._place_events(video, structure),
         )
 
@@ -356,7 +367,7 @@ def find_query_spans(
 def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
     """Return where each clause of a query was placed; empty for one clause."""
     return tuple(
-        EventSpan(text=clause.text, start=event.start, end=event.end, score=event.score)
+        EventSpan(text=clause.shown or clause.text, start=event.start, end=event.end, score=event.score)
         for clause, event in zip(structure.clauses, span.events, strict=False)
     )
 
@@ -381,6 +392,14 @@ def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
         seen = float(video.times[point])
         parts.append(SpanPart(source="picture", start=seen, end=seen, score=float(pictures[point])))
     return parts
+
+
+def tell_persons(
+    presence: Presence | None, video_id: int, spans: Sequence[tuple[float, float]]
+) -> tuple[Evidence, ...]:
+    """Return where the persons of a query are seen or heard in spans of a video, each once."""
+    found = () if presence is None else (piece for span in spans for piece in presence.tell(video_id, *span))
+    return tuple(dict.fromkeys(found))
 
 
 def _holds(start_s: float, end_s: float, time_s: float) -> bool:

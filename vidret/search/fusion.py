@@ -21,6 +21,7 @@ from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
 from vidret.channels.texts.channel import TextChannel, VideoTexts
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
+from vidret.search.people import KnownPersons, Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
 from vidret.search.query.mentions import find_mentions
 from vidret.search.video_candidates import VideoCandidates
@@ -47,6 +48,7 @@ class Question:
         texts: The matching texts by video.
         lowered: The videos in which a term is said or shown that is excluded, but not forbidden.
         feedback: What was liked and what was not; None without any.
+        presence: The persons that it names; None without any.
     """
 
     query: AnalysedQuery
@@ -54,6 +56,7 @@ class Question:
     texts: Mapping[int, VideoTexts]
     lowered: frozenset[int] = frozenset()
     feedback: Feedback | None = None
+    presence: Presence | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -74,9 +77,9 @@ class Question:
 class Fusion:
     """The channels of one index."""
 
-    def __init__(self, pictures: PictureChannel, texts: TextChannel | None) -> None:
-        """Set the channels; None for an index without texts."""
-        self.pictures, self.texts = pictures, texts
+    def __init__(self, pictures: PictureChannel, texts: TextChannel | None, people: KnownPersons) -> None:
+        """Set the channels, None for an index without texts, and the persons."""
+        self.pictures, self.texts, self.people = pictures, texts, people
         self.segments = SegmentSpace(pictures.store)
 
     def ask(self, query: AnalysedQuery, options: SearchOptions, *, video_id: int | None = None) -> Question:
@@ -103,9 +106,18 @@ class Fusion:
         if feedback is not None:
             asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
             found = self._weigh_texts(asked, found)
+        presence = self.people.find_presence(structure)
+        if presence is not None:
+            asked = replace(asked, adjust=presence.adjust)
+            found = _adjust_texts(presence, found)
         covered = _list_covered(structure, found)
         return Question(
-            query=query, asked=replace(asked, covered=covered), texts=found, lowered=lowered, feedback=feedback
+            query=query,
+            asked=replace(asked, covered=covered),
+            texts=found,
+            lowered=lowered,
+            feedback=feedback,
+            presence=presence,
         )
 
     def _weigh(self, feedback: Feedback, structure: QueryStructure, ids: Ids) -> Float[np.ndarray, "clause segment"]:
@@ -140,6 +152,10 @@ class Fusion:
         if question.feedback is not None:
             alike = self.segments.find_candidates(self.pictures, asked, question.feedback)
             asked = replace(asked, covered=[*asked.covered, *alike])
+            question = replace(question, asked=asked)
+        if question.presence is not None and "picture" in asked.sources:
+            seen = question.presence.find_spans(self.pictures.store, asked)
+            asked = replace(asked, covered=[*asked.covered, *seen])
             question = replace(question, asked=asked)
         found = self.pictures.find(asked)
         ranked = self._fuse(question, found)
@@ -216,6 +232,21 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
             matches = heapq.nlargest(COVERED_TEXTS, matches, key=lambda match: match.evidence)
         covered += [(match.video_id, match.start, match.end) for match in matches]
     return covered
+
+
+def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
+    """Return texts with what they lose where the persons of their clauses are not."""
+    adjusted = {}
+    for video_id, own in found.items():
+        matches: list[list[Match]] = []
+        for clause, each in enumerate(own.matches):
+            starts, ends = np.array([(match.start, match.end) for match in each], np.float64).reshape(-1, 2).T
+            scores = np.tile(np.array([match.evidence for match in each]), (len(own.matches), 1))
+            evidence = presence.adjust(video_id, starts, ends, scores)[clause].tolist()
+            rated = [match._replace(evidence=nats) for match, nats in zip(each, evidence, strict=True)]
+            matches.append(sorted(rated, key=lambda match: -match.evidence))
+        adjusted[video_id] = VideoTexts(matches)
+    return adjusted
 
 
 def _add_evidence(matches: Sequence[Match], nats: float) -> Sequence[Match]:

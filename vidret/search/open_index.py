@@ -19,8 +19,9 @@ from vidret.search.fused_results import FusedResults
 from vidret.search.heads.base import MomentHead
 from vidret.search.locating import choose_video, rate_video, read_curve
 from vidret.search.models import Models
-from vidret.search.query.clauses import AnalysedQuery, parse_structure
-from vidret.search.query.grammar import Interpretation
+from vidret.search.people import KnownPersons
+from vidret.search.query.clauses import AnalysedQuery, make_structure
+from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.planning import encode_queries
 from vidret.store.joined.texts import open_texts
 from vidret.store.lookup import look_up_video
@@ -45,14 +46,15 @@ class OpenIndex:
         self.encoder, self._plain_encoder = ConceptEncoder(encoder, store), encoder
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
         self._refiner: EdgeRefiner | None = None
-        self._wordless = FusedResults(self.pictures, None, self.encoder)
+        self.people = KnownPersons(store)
+        self._wordless = FusedResults(self.pictures, None, self.encoder, self.people)
         self._words: FusedResults | None = None
 
     @property
     def results(self) -> FusedResults:
         """What answers queries; a run may add words meanwhile."""
         if self._words is None and (texts := open_texts(self.store)) is not None:
-            self._words = FusedResults(self.pictures, TextChannel(texts, self.store), self.encoder)
+            self._words = FusedResults(self.pictures, TextChannel(texts, self.store), self.encoder, self.people)
         return self._words or self._wordless
 
     @property
@@ -107,8 +109,8 @@ class OpenIndex:
         return self._locate(self._analyse(query, options), options, video=video, grounder=grounder)
 
     def _analyse(self, query: Query, options: LocateOptions) -> AnalysedQuery:
-        self._check(query, SearchOptions(sources=options.sources))
-        return self.results.analyse(query, options.sources)
+        self._check(query, SearchOptions(sources=options.sources, person=options.person))
+        return self.results.analyse(query, options.sources, options.person)
 
     def _locate(
         self, query: AnalysedQuery, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
@@ -165,6 +167,7 @@ class OpenIndex:
         return replace(read[0], texts=texts)
 
     def _encode(self, query: Query) -> EncodedQuery:
+        query = self.people.hide_names(query)
         self.encoder.check_mentions(query)
         return encode_queries([query], self.encoder, self.encoder.composer)[0]
 
@@ -172,19 +175,21 @@ class OpenIndex:
         """Check that the index can answer a query.
 
         Raises:
-            VidretError: A source is unknown; words are asked for, and the index has none, or the query has none to
-                compare with them; or it excludes what it looks for, or mentions an unknown concept.
+            VidretError: A source or a person is unknown; words are asked for, and the index has none, or the query has
+                none to compare with them; or it excludes what it looks for, or mentions an unknown concept.
         """
         sources = options.sources
         if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
             raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
-        self.encoder.check_mentions(query)
+        named = self.people.name_handles(query)
+        self.encoder.check_mentions(named, self.people.handles)
+        self.people.read_names(options.person)
         if sources is not None and "picture" not in sources:
             if not self.has_words:
                 raise self._explain_wordless()
-            if not isinstance(query, str | EventSequence):
+            if not isinstance(named, str | EventSequence):
                 raise VidretError("sources must include picture for an image or a vector, got words only")
-            parse_structure(query).check_words()
+            make_structure(interpret(named), self.people.handles).check_words()
         elif sources not in (None, ("picture",)) and not self.has_words:
             raise self._explain_wordless()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidret.errors import VidretError
 from vidret.search.concepts.storage import load_concept, unknown_concept
+from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.search.query.exclusions import has_word, split_exclusions
 from vidret.search.query.mentions import find_mentions
@@ -39,6 +40,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     """
     if not _NAME.fullmatch(name):
         raise VidretError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
+    query = str(KnownPersons(store).name_handles(query))
     check_kept_query(store, query)
     with WATCHES.change(store.path) as watches:
         taken = next((each for each in watches if each.name == name), None)
@@ -61,9 +63,10 @@ def check_kept_query(store: Store, query: str) -> None:
     if not has_word(text) or not all(excluded):
         raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
     check_exclusions(parse_structure(query))
-    for mention in find_mentions(query):
-        if load_concept(store, mention) is None:
-            raise unknown_concept(store, mention)
+    people = KnownPersons(store)
+    for mention in find_mentions(str(people.name_handles(query))):
+        if mention not in people.handles and load_concept(store, mention) is None:
+            raise unknown_concept(store, mention, people.handles)
 
 
 def remove_watch(index: Path, name: str) -> None:

@@ -27,7 +27,7 @@ from vidret.store.folder import (
     find_pictures,
 )
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
-from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.bitmap import Ids, contains, make_bitmap
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
 from vidret.store.vectors.base import FoundWords
@@ -302,6 +302,19 @@ class Store:
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
         return self._vectors.search_within(self._check_queries(queries, k), k, within)
+
+    def search_among(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        ids: Ids,
+        filters: Filters = ALL_VIDEOS,
+        *,
+        excluded: Set[int] = frozenset(),
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Find the k segments nearest to each query among some, rising by id; as ``search``."""
+        chosen = ids[contains(self.snapshot().select(filters, excluded).bits, ids)]
+        return self.search_within(queries, k, Selection(make_bitmap(chosen), len(chosen), narrow=True))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""

@@ -78,6 +78,15 @@ SourcesField = Annotated[
     ),
 ]
 
+PersonField = Annotated[
+    str | None,
+    Option(
+        help="Only where this person is seen or heard, as with @NAME in the query; several separated by commas.",
+        panel="What to search",
+        metavar="NAME",
+    ),
+]
+
 CopiesField = Annotated[
     str,
     Option(
@@ -212,6 +221,7 @@ class SearchOptions:
 
     Attributes:
         sources: What the query is compared with, in an index that has words; None for everything that it has.
+        person: Names of persons who must be there, separated by commas; None for anybody.
         filters: Which videos the search covers.
         k: Maximum number of videos to return.
         offset: Number of best videos to skip.
@@ -228,6 +238,7 @@ class SearchOptions:
     """
 
     sources: SourcesField = None
+    person: PersonField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
         int, Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)
@@ -305,6 +316,7 @@ class LocateOptions:
     Attributes:
         videos: Number of best videos to locate moments in, if no video is given.
         sources: As in ``SearchOptions``.
+        person: As in ``SearchOptions``.
         filters: Which videos are searched.
         k: Maximum number of moments to return.
         offset: Number of best moments to skip.
@@ -329,6 +341,7 @@ class LocateOptions:
         ),
     ] = 10
     sources: SourcesField = None
+    person: PersonField = None
     filters: Filters = ALL_VIDEOS
     k: Annotated[
         int, Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200)

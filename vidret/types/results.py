@@ -40,6 +40,7 @@ class Evidence:
         share: Its share of the score, in 0..1.
         text: The words; empty for a picture.
         matches: Start and end of the matching words in ``text``, in characters.
+        person: The person of the query who is seen or heard then; empty for other evidence.
     """
 
     source: Annotated[Source, Shown(told=True)]
@@ -48,6 +49,7 @@ class Evidence:
     share: Annotated[float, Shown(example=0.9)]
     text: Annotated[str, Shown(told=True, limit=160, example="press one to record")] = ""
     matches: tuple[tuple[int, int], ...] = ()
+    person: Annotated[str, Shown(example="mum", is_sparse=True)] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ class Searchable(ABC):
         refine: bool = False,
         filters: Filters = ALL_VIDEOS,
         sources: Sequence[Source] | None = None,
+        person: str | None = None,
         like: Sequence[TimePoint] = (),
         unlike: Sequence[TimePoint] = (),
         seen: Sequence[TimePoint] | None = None,
@@ -52,7 +53,8 @@ class Searchable(ABC):
         """Find the videos that match a query.
 
         Args:
-            query: Words, of which ``-word`` and ``-"some words"`` are negative terms and ``@name`` a taught concept.
+            query: Words, of which ``-word`` and ``-"some words"`` are negative terms and ``@name`` a taught concept
+                or a person.
                 They may name several events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8
                 (height, width, 3); a ``ComposedQuery`` of images and words; or, on this machine, a vector of the
                 encoder, of any length. In an index that has words, a text query is also compared with what is said and
@@ -69,6 +71,7 @@ class Searchable(ABC):
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.
+            person: Names of persons who must be seen or heard, separated by commas, as with ``@name`` in the query.
             like: Results that resemble what you look for most, as pairs of video and time in seconds. Every segment
                 is rated again by how much that choice tells for it (PicHunter), in any order of the choices. The query
                 may then be empty: it looks for what resembles them.
@@ -97,6 +100,7 @@ class Searchable(ABC):
             refine=refine,
             filters=filters,
             sources=chosen,
+            person=person,
             like=tuple(like),
             unlike=tuple(unlike),
             seen=None if seen is None else tuple(seen),
@@ -120,6 +124,7 @@ class Searchable(ABC):
         snap: bool = True,
         refine_edges: bool = False,
         sources: Sequence[Source] | None = None,
+        person: str | None = None,
         copies: str = "fold",
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all.
@@ -138,6 +143,7 @@ class Searchable(ABC):
             refine_edges: Whether to decode and encode a few frames more around their other edges, which makes these
                 precise to about 0.1 s. A message says where that is not possible.
             sources: As in ``search``.
+            person: As in ``search``.
             copies: As in ``search``.
 
         Returns:
@@ -160,6 +166,7 @@ class Searchable(ABC):
             snap=snap,
             refine_edges=refine_edges,
             sources=chosen,
+            person=person,
             copies=copies,
         )
         return self.locate_with(query, options, video=video)

@@ -17,6 +17,7 @@ from vidret.channels.picture.scales import UNKNOWN
 from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.fused_results import FusedResults
 from vidret.search.locating import read_curve
+from vidret.search.people import KnownPersons
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import (
@@ -95,7 +96,7 @@ class RecordedSearch:
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
         options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
-        return FusedResults(self.pictures, None, self.encoder).search(AXIS, options)
+        return FusedResults(self.pictures, None, self.encoder, KnownPersons(self.store)).search(AXIS, options)
 
     def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
         """Return the numbers of the videos found."""

@@ -17,6 +17,7 @@ from vidret.channels.base import ChannelQuery, EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
 from vidret.channels.picture.evidence import (
     VideoPictures,
+    adjust_points,
     collect_frames,
     collect_segments,
     merge_segments,
@@ -76,7 +77,8 @@ class PictureChannel:
         """
         if "picture" not in query.sources:
             return {}
-        free = [encoded for clause, encoded in zip(query.clauses, query.encoded, strict=True) if not clause.phrases]
+        pairs = zip(query.clauses, query.encoded, strict=True)
+        free = [encoded for clause, encoded in pairs if not (clause.phrases or clause.is_bare)]
         also = self.store.overlapping_segments(query.covered)
         ids = [also, *find_candidates(self.store, free, query.options, query.depth, query.excluded)]
         return self._rate(query, np.unique(np.concatenate(ids)), refine=query.options.refine)
@@ -110,7 +112,7 @@ class PictureChannel:
         if not videos:
             return {}
         videos = collect_frames(stored, videos, query.encoded, self.find_scale(FrameRanker()).slope)
-        return videos if query.weigh is None else weigh_points(videos, stored, query.weigh(stored.ids))
+        return self._weigh(query, videos, stored, frames=True)
 
     def deepen(self, query: ChannelQuery, num_videos: int) -> int | None:
         """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
@@ -122,7 +124,15 @@ class PictureChannel:
         """Return segments by video, with their evidence for each clause."""
         stored = self.reranker.read(self._choose_reader(query), ids)
         videos = self._collect(query, stored, refine=refine)
-        return videos if query.weigh is None else weigh_points(videos, stored, query.weigh(stored.ids))
+        return self._weigh(query, videos, stored, frames=False)
+
+    def _weigh(
+        self, query: ChannelQuery, videos: dict[int, VideoPictures], stored: SegmentFeatures, *, frames: bool
+    ) -> dict[int, VideoPictures]:
+        """Return points with what feedback and persons add to their evidence."""
+        if query.weigh is not None:
+            videos = weigh_points(videos, stored, query.weigh(stored.ids))
+        return videos if query.adjust is None else adjust_points(videos, query.adjust, frames=frames)
 
     def _choose_reader(self, query: ChannelQuery) -> Ranker:
         """Return the ranker whose tokens are read: images and vectors are ranked by the best frames."""

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Float64
 
-from vidret.channels.base import EncodedQuery
+from vidret.channels.base import AdjustSpans, EncodedQuery
 from vidret.channels.picture.reranking import Ids, RankedSegments, SegmentFeatures
 from vidret.types import Segment, Vector
 
@@ -165,6 +165,19 @@ def weigh_points(
         scores = each.scores + np.repeat(weights[:, own], num_points, axis=1)
         weighed[video_id] = replace(each, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
     return weighed
+
+
+def adjust_points(
+    videos: Mapping[int, VideoPictures], adjust: AdjustSpans, *, frames: bool
+) -> dict[int, VideoPictures]:
+    """Return the same points with their evidence adjusted, each over its time or, without ``frames``, its segment."""
+    adjusted = {}
+    for video_id, each in videos.items():
+        starts = each.times if frames else np.array([segment.start for segment in each.segments])
+        ends = each.times if frames else np.array([segment.end for segment in each.segments])
+        scores = adjust(video_id, starts, ends, each.scores)
+        adjusted[video_id] = replace(each, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
+    return adjusted
 
 
 def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], loss: float) -> dict[int, VideoPictures]:

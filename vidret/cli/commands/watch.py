@@ -62,6 +62,7 @@ def remove_command(name: NameArgument, index: WatchIndexOption = Path(DEFAULT_IN
 
 def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str | None) -> bool:
     """Report which new videos match the watches of an index; return whether any does."""
+    from vidret.search.people import KnownPersons
     from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.store import Store
     from vidret.store.watch_list import WATCHES
@@ -72,8 +73,9 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
         return False
     with Store.open(index) as store:
         complete = {video.id for video in store.videos.find() if video.complete}
+        people = {*KnownPersons(store).handles}
         known = store.videos.completeness()  # read last: what begins meanwhile is left for the next report
-    asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
+    asked = leave_unknown_out(watches, people | {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1, at_least=MIN_PROBABILITY)
     matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)

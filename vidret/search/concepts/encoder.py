@@ -1,7 +1,7 @@
 """The encoder of an index that knows its taught concepts: ``@name`` in a text becomes part of the text's vector."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -52,22 +52,20 @@ class ConceptEncoder:
             for text, embedding, concepts in zip(texts, embeddings, mentioned, strict=False)
         ]
 
-    def check_mentions(self, query: Query) -> bool:
-        """Return whether a query mentions concepts.
+    def check_mentions(self, query: Query, people: Collection[str] = ()) -> None:
+        """Check that a query mentions only concepts, or persons by their handles.
 
         Raises:
-            VidretError: One of them is unknown.
+            VidretError: It mentions something else.
         """
         texts = [query] if isinstance(query, str) else []
         if isinstance(query, EventSequence):
             texts = [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
         elif isinstance(query, ComposedQuery):
             texts = [query.text]
-        names = [name for text in texts for name in find_mentions(text)]
-        for name in names:
+        for name in (name for text in texts for name in find_mentions(text) if name not in people):
             if load_concept(self._store, name) is None:
-                raise unknown_concept(self._store, name)
-        return bool(names)
+                raise unknown_concept(self._store, name, people)
 
     def _find_concepts(self, text: str) -> list[TaughtConcept]:
         names = find_mentions(text) if "@" in text else ()

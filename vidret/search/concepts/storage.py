@@ -9,7 +9,7 @@ Reference: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-bas
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32
 from vidret.errors import VidretError
 from vidret.search.concepts.composing import VectorSample
 from vidret.search.query.mentions import check_concept_name
-from vidret.store.identities.persons import check_no_person
+from vidret.store.identities.persons import UNNAMED, check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.types import Concept, ConceptExample, Vector
@@ -134,9 +134,10 @@ def forget_concept(store: Store, name: str) -> None:
     store.metadata.set(_key(name), "")
 
 
-def unknown_concept(store: Store, name: str) -> VidretError:
-    """Return the error for a name that no concept has."""
-    taught = ", ".join(f"@{each.name}" for each in list_concepts(store)) or "none"
+def unknown_concept(store: Store, name: str, people: Collection[str] = ()) -> VidretError:
+    """Return the error for a name that no concept has, and none of the people."""
+    named = sorted(person for person in people if not UNNAMED.fullmatch(person))
+    taught = ", ".join(f"@{each}" for each in [*(each.name for each in list_concepts(store)), *named]) or "none"
     return VidretError(f"@{name}: must be the name of a taught concept ({taught}); to teach it: vidret teach {name}")
 
 

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding
 
+A_PERSON = "a person"  # what is compared with channels for the name of one
+_JOINS = {"and", "or", "with", "together", "also", "both"}
 _ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
 _SPEAKER = (
     r"(?:some(?:one|body)|people|an?\s+(?:voice|person|man|woman|speaker|caller|guide|teacher|cook|mechanic|handyman"
@@ -44,6 +46,7 @@ class QueryStructure:
         gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
         excluded: What must not be there.
         forbidden: Those of them that no text must hold.
+        unwanted: Persons who must not be there.
     """
 
     clauses: tuple[Clause, ...]
@@ -51,6 +54,7 @@ class QueryStructure:
     gaps_s: tuple[float | None, ...] = (None,)
     excluded: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
 
     @property
     def is_joint(self) -> bool:
@@ -61,11 +65,13 @@ class QueryStructure:
         """Check that each clause has something to compare with words.
 
         Raises:
-            VidretError: One mentions a taught concept and nothing that is said or shown.
+            VidretError: One mentions a taught concept or a person, and nothing that is said or shown.
         """
         for clause in self.clauses:
             if clause.text and not clause.content and not clause.phrases:
-                raise VidretError(f"sources must include picture for a taught concept, got others for {clause.text!r}")
+                raise VidretError(
+                    f"sources must include picture for a concept or a person, got others for {clause.text!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -116,16 +122,19 @@ def parse_structure(query: str | EventSequence) -> QueryStructure:
     return make_structure(interpret(query))
 
 
-def make_structure(interpretation: Interpretation) -> QueryStructure:
-    """Return the structure of a query that was interpreted."""
-    clauses = tuple(_read_clause(event) for event in interpretation.events)
+def make_structure(interpretation: Interpretation, people: Container[str] = ()) -> QueryStructure:
+    """Return the structure of a query that was interpreted, given the handles of known persons."""
+    clauses = tuple(read_clause(event, people) for event in interpretation.events)
+    excluded = [(term, read_clause(term, people)) for term in interpretation.excluded]
+    forbidden = dict.fromkeys(interpretation.forbidden)
     numbers = iter(range(len(clauses)))
     return QueryStructure(
         clauses=clauses,
         steps=tuple(tuple(next(numbers) for _ in step.events) for step in interpretation.steps),
         gaps_s=tuple(step.gap_s for step in interpretation.steps),
-        excluded=interpretation.excluded,
-        forbidden=interpretation.forbidden,
+        excluded=tuple(clause.text if clause.persons else term for term, clause in excluded if not clause.is_bare),
+        forbidden=tuple(term for term, clause in excluded if term in forbidden and not clause.persons),
+        unwanted=tuple(person for _, clause in excluded if clause.is_bare for person in clause.persons),
     )
 
 
@@ -135,13 +144,30 @@ def check_exclusions(structure: QueryStructure) -> None:
     Raises:
         VidretError: It does.
     """
+    both = {person for clause in structure.clauses for person in clause.persons} & {*structure.unwanted}
+    if both:
+        raise VidretError(f"query must not exclude what it looks for, got @{sorted(both)[0]} for both")
     wanted = {_ARTICLE.sub("", clause.text.casefold()) for clause in structure.clauses}
     for term in structure.excluded:
         if _ARTICLE.sub("", term.casefold()) in wanted:
             raise VidretError(f"query must not exclude what it looks for, got {term!r} for both")
 
 
-def _read_clause(event: str) -> Clause:
+def read_clause(event: str, people: Container[str] = ()) -> Clause:
+    """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else."""
+    persons = tuple(name for name in find_mentions(event) if name in people)
+    if not persons:
+        return _read_event(event)
+    rest = PHRASE.sub(" ", replace_mentions(event, dict.fromkeys(persons, "")))
+    is_alone = not set(re.findall(r"\w+", rest.casefold())) - _JOINS
+    clause = _read_event(replace_mentions(event, dict.fromkeys(persons, "" if is_alone else A_PERSON)))
+    is_bare = is_alone and not clause.phrases
+    if is_bare:
+        clause = Clause(text=A_PERSON, content="")
+    return replace(clause, persons=persons, is_bare=is_bare, shown=" ".join(event.split()))
+
+
+def _read_event(event: str) -> Clause:
     phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
     clause = make_clause(" ".join(event.replace('"', " ").split()))
     names = find_mentions(event)

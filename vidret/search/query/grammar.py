@@ -48,8 +48,8 @@ _LEADING = re.compile(
     r"^(?P<word>while|whilst|as\s+soon\s+as|as|when|after|before|once)\s+(?P<first>[^,]+),\s+(?P<second>.+)$", re.I
 )
 _DETERMINER_WORDS = (
-    r"(?:an?|one|two|three|the|some\w*|another|this|that|these|those|his|her|their|its|he|she|it|they|people"
-    r"|everyone)\b"
+    r"(?:@[\w-]+|(?:an?|one|two|three|the|some\w*|another|this|that|these|those|his|her|their|its|he|she|it|they"
+    r"|people|everyone)\b)"
 )
 _DETERMINER = re.compile(rf"^{_DETERMINER_WORDS}", re.IGNORECASE)
 # An ordinal, as in "first aid", stays.
@@ -274,8 +274,10 @@ def _has_verb(text: str) -> bool:
 
     >>> _has_verb("a big airplane flies"), _has_verb("a woman in jeans"), _has_verb("two cats sleeping")
     (True, False, True)
+    >>> _has_verb("@mum opens a door")
+    True
     """
-    words = re.findall(r"\w+", text.lower())
+    words = re.findall(r"\w+", text.lower().replace("@", "a "))
     for index, word in enumerate(words):
         if word in _AUXILIARIES:
             return index > 0

@@ -3,7 +3,7 @@
 A query is text with negative terms, images, both, or a vector.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
 from vidret.search.query.exclusions import has_word, split_exclusions, split_negatives
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.search.query.mentions import find_mentions
+from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.types import SOURCES, TEXT_SOURCES, ComposedQuery, Frames, Picture, Query, Source, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
 
@@ -47,18 +47,36 @@ def interpret_for(
 
 
 def plan(
-    query: Query, encoder: ConceptEncoder, sources: Sequence[Source] | None, holds: HoldsText | None
+    query: Query,
+    encoder: ConceptEncoder,
+    sources: Sequence[Source] | None,
+    holds: HoldsText | None,
+    *,
+    people: Container[str] = (),
+    persons: Sequence[str] = (),
 ) -> AnalysedQuery:
-    """Return a query with its structure and vectors; for ``sources`` and ``holds`` see ``interpret_for``.
+    """Return a query with its structure and vectors.
+
+    Args:
+        query: The query, which names persons by their handles.
+        encoder: What encodes texts for pictures.
+        sources: See ``interpret_for``.
+        holds: See ``interpret_for``.
+        people: The handles of all known persons.
+        persons: Handles of those who must be there in each clause, besides those that it names.
 
     Raises:
         VidretError: It has no positive term, an empty negative one, or excludes what it looks for; or an image or a
             vector is invalid.
     """
     if not isinstance(query, str | EventSequence):
+        if isinstance(query, ComposedQuery):
+            named = [name for name in find_mentions(query.text) if name in people]
+            query = replace(query, text=replace_mentions(query.text, dict.fromkeys(named, "")))
+            persons = [*persons, *named]
         encoded = encode_queries([query], encoder, encoder.composer)[0]
         return AnalysedQuery(
-            structure=QueryStructure(clauses=(Clause(text="", content=""),)),
+            structure=QueryStructure(clauses=(Clause(text="", content="", persons=tuple(dict.fromkeys(persons))),)),
             embeddings=[encoded.positive],
             vectors=np.zeros((1, 0), np.float32),
             negatives=encoded.negatives,
@@ -66,7 +84,12 @@ def plan(
         )
     if isinstance(query, str):
         parse_query(query)
-    structure = make_structure(interpret_for(query, sources, holds))
+    structure = make_structure(interpret_for(query, sources, holds), people)
+    if persons:
+        named_clauses = (
+            replace(own, persons=tuple(dict.fromkeys([*own.persons, *persons]))) for own in structure.clauses
+        )
+        structure = replace(structure, clauses=tuple(named_clauses))
     check_exclusions(structure)
     if holds is None or set(sources or SOURCES) == {"picture"}:  # no text could hold a phrase
         plain = tuple(replace(clause, phrases=()) for clause in structure.clauses)

@@ -273,9 +273,39 @@ class JoinedStore(SearchedTogether, Store):
         *,
         excluded: Set[int] = frozenset(),
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        return self._search_each(
+            k,
+            [
+                (number, index.search(queries, k, filters, excluded=left_out))
+                for number, index, left_out in self.ids.select(filters, excluded)
+            ],
+        )
+
+    @override
+    def search_among(
+        self,
+        queries: Float[np.ndarray, "query dim"],
+        k: int,
+        ids: Ids,
+        filters: Filters = ALL_VIDEOS,
+        *,
+        excluded: Set[int] = frozenset(),
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        own = {number: chosen for number, _, chosen in self.ids.group(ids)}
+        return self._search_each(
+            k,
+            [
+                (number, index.search_among(queries, k, own.get(number, ids[:0]), filters, excluded=left_out))
+                for number, index, left_out in self.ids.select(filters, excluded)
+            ],
+        )
+
+    def _search_each(
+        self, k: int, found: Sequence[tuple[int, tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]]]
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Return the best that was found in several indexes, given by their numbers."""
         found_scores, found_ids = [], []
-        for number, index, left_out in self.ids.select(filters, excluded):
-            own_scores, own = index.search(queries, k, filters, excluded=left_out)
+        for number, (own_scores, own) in found:
             found_scores.append(own_scores)
             found_ids.append(np.where(own < 0, own, own + number * STRIDE))
         scores, ids = np.concatenate(found_scores, axis=1), np.concatenate(found_ids, axis=1)

@@ -1,0 +1,247 @@
+"""Queries that name persons: who must be there, who must not, in order, with and without a description."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import ColourEncoder, write_film
+from tests.made_identities import FACES, VOICES, make_track, make_voice
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.people import PersonSpans
+from vidret.search.query.grammar import interpret
+from vidret.search.watches import add_watch
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
+from vidret.store.identities.tracks import Track
+from vidret.store.store import Store
+from vidret.types import ComposedQuery, Filters, TextEmbedding
+from vidret.types import Sequence as EventSequence
+
+MUM, DAD = 0, 1
+
+
+class ListeningEncoder(ColourEncoder):
+    """Colours, and a record of all texts that were encoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        self.texts += texts
+        return super().encode_text(texts)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an index of three films: mum in red and dad in blue; dad in black; mum and dad in blue."""
+    folder = tmp_path_factory.mktemp("people")
+    write_film(folder / "films" / "both.mp4", ("red", 12), ("blue", 12), ("green", 12))
+    write_film(folder / "films" / "dad.mp4", ("red", 12), ("black", 12))
+    write_film(folder / "films" / "blue.mp4", ("blue", 12), ("white", 12))
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([folder / "films"], words=False)
+    with Store.open(folder / "index") as store:
+        contents = {Path(video.paths[0]).stem: store.videos.get(video.id).fingerprint for video in store.videos.find()}
+    tracks: dict[str, list[Track]] = {
+        "both": [make_track(MUM, 2, 10), replace(make_track(DAD, 13, 22), quality=5.0)],
+        "dad": [make_track(DAD, 14, 16)],
+        "blue": [make_track(MUM, 1, 4), make_track(DAD, 2, 9)],
+    }
+    with IdentityStore.create(folder / "index") as identities:
+        for name, own in tracks.items():
+            identities.write_tracks(contents[name], FACES, own)
+        identities.write_tracks(contents["dad"], VOICES, [make_voice(MUM, 3, 5), make_voice(MUM, 6, 7)])
+    persons = Persons(folder / "index")
+    persons.group()
+    persons.rename(1, "Mum")
+    persons.rename(2, "Dad Joe")
+    return folder
+
+
+@pytest.fixture
+def encoder() -> ListeningEncoder:
+    return ListeningEncoder()
+
+
+@pytest.fixture
+def engine(folder: Path, encoder: ListeningEncoder) -> Iterator[Engine]:
+    with Engine(folder / "index", encoder) as opened:
+        yield opened
+    assert not any(name in text.casefold() for text in encoder.texts for name in ("mum", "joe", "@", "person-"))
+
+
+def find(engine: Engine, query: object, **options: object) -> list[tuple[str, float]]:
+    moments = engine.locate(query, videos=10, **options)  # type: ignore[arg-type]
+    return [(Path(moment.path).stem, moment.score) for moment in moments]
+
+
+def test_a_person_in_a_description_leads(engine: Engine) -> None:
+    hits = engine.search("@mum in blue")
+    assert Path(hits[0].path).stem == "blue"
+    plain = {Path(hit.path).stem: hit.score for hit in engine.search("a person in blue")}
+    assert hits[0].score == pytest.approx(plain["blue"], abs=1e-3)
+    assert Path(engine.search("@mum red")[0].path).stem == "both"
+    assert Path(engine.search("@dad joe red")[0].path).stem != "both" or len(engine.search("red")) == 3
+
+
+def test_what_the_detector_missed_is_found_below(engine: Engine) -> None:
+    hits = {Path(hit.path).stem: hit for hit in engine.search("@mum red")}
+    assert set(hits) == {"both", "dad", "blue"}
+    plain = {Path(hit.path).stem: hit for hit in engine.search("a person red")}
+    assert hits["both"].score > hits["dad"].score
+    assert plain["both"].score == pytest.approx(plain["dad"].score, abs=0.2)
+
+
+def test_evidence_says_who_is_seen_and_when(engine: Engine) -> None:
+    hit = next(hit for hit in engine.search("@mum red") if Path(hit.path).stem == "both")
+    assert [(piece.person, piece.source, piece.start, piece.end) for piece in hit.evidence] == [
+        ("mum", "picture", 2.0, 10.0)
+    ]
+    moment = engine.locate("@mum red")[0]
+    assert moment.evidence[0].person == "mum"
+    assert engine.search("red")[0].evidence == ()
+
+
+def test_only_a_name_lists_the_tracks(engine: Engine) -> None:
+    moments = engine.locate("@mum")
+    assert {Path(moment.path).stem for moment in moments} == {"both", "blue"}
+    for moment in moments:
+        start, end = (2, 10) if Path(moment.path).stem == "both" else (1, 4)
+        assert abs(moment.start - start) <= 1.5
+        assert abs(moment.end - end) <= 1.5
+        assert moment.likelihood == "likely"
+    assert [Path(hit.path).stem for hit in engine.search("@Dad Joe", k=1)] == ["both"]
+
+
+def test_two_persons_must_be_together(engine: Engine) -> None:
+    for query in ("@mum and @dad joe", "@mum @dad-joe", "@MUM with @Dad  Joe"):
+        assert Path(engine.search(query)[0].path).stem == "blue"
+    moment = engine.locate("@mum and @dad joe")[0]
+    assert Path(moment.path).stem == "blue"
+    assert abs(moment.start - 2) <= 1
+    assert abs(moment.end - 4) <= 1
+
+
+def test_a_person_can_be_excluded(engine: Engine) -> None:
+    assert Path(engine.search("@mum -@dad-joe")[0].path).stem == "both"
+    assert Path(engine.search('@mum -"@dad joe"')[0].path).stem == "both"
+    assert Path(engine.search("red -@mum")[0].path).stem == "dad"
+    for query in ("@mum -@mum", "-@mum"):
+        with pytest.raises(VidretError):
+            engine.search(query)
+
+
+def test_events_in_order(engine: Engine) -> None:
+    moment = engine.locate("@mum in red, then @dad joe in blue")[0]
+    assert Path(moment.path).stem == "both"
+    assert [event.text for event in moment.events] == ["@mum in red", "@dad-joe in blue"]
+    assert moment.events[0].end <= moment.events[1].start
+    ordered = engine.locate(EventSequence(events=("@mum", "@dad joe")))[0]
+    assert Path(ordered.path).stem == "both"
+    assert abs(ordered.events[0].start - 2) <= 1
+    assert abs(ordered.events[1].end - 22) <= 1
+
+
+def test_the_option_adds_a_person_to_any_query(engine: Engine) -> None:
+    assert find(engine, "in blue", person="mum") == find(engine, "in blue", person="person-1")
+    assert find(engine, "in blue", person="Mum")[0][0] == "blue"
+    image = np.full((40, 40, 3), (0, 0, 255), np.uint8)
+    assert find(engine, image, person="mum,dad joe")[0][0] == "blue"
+    assert find(engine, ComposedQuery(images=(image,), text="@mum"))[0][0] == "blue"
+    with pytest.raises(VidretError, match="person must be one of the index"):
+        engine.search("in blue", person="uncle")
+
+
+def test_a_voice_is_a_presence_too(engine: Engine) -> None:
+    hit = engine.search("@person-3 in red")[0]
+    assert Path(hit.path).stem == "dad"
+    assert {(piece.person, piece.source) for piece in hit.evidence} == {("person-3", "speech")}
+
+
+def test_filters_hold(engine: Engine, folder: Path) -> None:
+    only = Filters(folder=str(folder / "films" / "dad.mp4"))
+    assert [Path(hit.path).stem for hit in engine.search("@mum in blue", filters=only)] == ["dad"]
+    assert [Path(hit.path).stem for hit in engine.search("@dad-joe", filters=only)] == ["dad"]
+
+
+def test_unknown_names_and_curves(engine: Engine, folder: Path) -> None:
+    with pytest.raises(VidretError, match=r"@uncle: must be the name .*@mum"):
+        engine.search("@uncle in red")
+    curve = engine.curve("@mum in red", folder / "films" / "both.mp4")
+    plain = engine.curve("a person in red", folder / "films" / "both.mp4")
+    np.testing.assert_array_equal(curve.scores, plain.scores)
+
+
+def test_several_indexes_know_the_persons_of_each(folder: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "other.mp4", ("blue", 6))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"], words=False)
+    with Store.open(tmp_path / "index") as store:
+        (content,) = store.videos.fingerprints().values()
+    with IdentityStore.create(tmp_path / "index") as identities:
+        identities.write_tracks(content, FACES, [make_track(5, 0, 2), make_track(5, 3, 5)])
+    Persons(tmp_path / "index").group()
+    Persons(tmp_path / "index").rename(1, "mum")
+    with Engine([folder / "index", tmp_path / "index"], ColourEncoder()) as both:
+        found = [Path(hit.path).stem for hit in both.search("@mum in blue")[:2]]
+    assert sorted(found) == ["blue", "other"]
+
+
+def test_a_new_name_is_known_at_once(engine: Engine, folder: Path) -> None:
+    persons = Persons(folder / "index")
+    with pytest.raises(VidretError):
+        engine.search("@uncle-bob")
+    persons.rename("mum", "Uncle Bob")
+    assert len(engine.search("@Uncle Bob")) == 2
+    persons.undo()
+    with pytest.raises(VidretError):
+        engine.search("@uncle-bob")
+    assert len(engine.search("@mum")) == 2
+
+
+spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10)), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(tracks=spans, asked=spans, cuts=st.lists(st.integers(0, 50), max_size=4, unique=True))
+def test_presence_equals_loops(tracks: list[tuple[int, int]], asked: list[tuple[int, int]], cuts: list[int]) -> None:
+    own = np.array([(start, start + length, 0.5, 0) for start, length in tracks], np.float64)
+    none = np.zeros(0, np.int64)
+    person = PersonSpans(handle="mum", tracks={7: own}, segments=none, qualities=np.zeros(0))
+    starts = np.array([start for start, _ in asked], np.float64)
+    ends = starts + np.array([length for _, length in asked])
+    presence, quality = person.rate(7, starts, ends, sorted(map(float, cuts)))
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        best = 0.0
+        for first, last, *_ in own.tolist():
+            gap = max(0.0, first - end, start - last)
+            middle = (start + end) / 2
+            apart = [cut for cut in cuts if (middle < cut <= first) or (last < cut <= middle)]
+            best = max(best, 1.0 if gap <= 0.5 else 0.5 if gap <= 5 or not apart else 0.0)
+        assert presence[row] == best
+        assert quality[row] == (0.5 if best == 1 else 0)
+    assert person.rate(8, starts, ends, ())[0].tolist() == [0.0] * len(starts)
+
+
+def test_a_watch_may_name_a_person(folder: Path, tmp_path: Path) -> None:
+    index = shutil.copytree(folder / "index", tmp_path / "index")
+    with Store.open(index) as store:
+        assert add_watch(store, "dad", "@Dad Joe in blue").query == "@dad-joe in blue"
+        with pytest.raises(VidretError, match="@uncle"):
+            add_watch(store, "uncle", "@uncle in blue")
+
+
+def test_clauses_may_begin_with_a_name() -> None:
+    assert interpret("@mum opens a door before @dad laughs at her").events == (
+        "@mum opens a door",
+        "@dad laughs at her",
+    )
+    assert interpret("@mum and @dad dance").events == ("@mum and @dad dance",)

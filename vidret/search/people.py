@@ -1,0 +1,268 @@
+"""The persons whom a query names: where they are seen or heard, and what that adds to the evidence of its clauses.
+
+A clause loses what it lacks of a person's presence, which is 1 in a track of the person, 0.5 within five seconds or in
+the same shot, and 0 elsewhere. So a description is judged as without the name where the person is, and what was missed
+by the detector is found below that.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+
+from vidret.channels.base import ChannelQuery, TimeSpan
+from vidret.errors import VidretError
+from vidret.search.query.clauses import A_PERSON, QueryStructure
+from vidret.search.query.mentions import find_mentions, replace_mentions
+from vidret.store.identities.persons import list_handles
+from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.store import Store
+from vidret.text import make_handle
+from vidret.types import ComposedQuery, Evidence, Query
+from vidret.types import Sequence as EventSequence
+
+ABSENCE = 4.0  # nats that a clause loses where a person is not
+SEEN = 15.0  # nats of a clause that names only persons, where they are
+NEAR_S, TOUCH_S = 5.0, 0.5  # of a track; frames of tracks are about a second apart
+MAX_SPANS = 3  # that are told of each person as evidence
+
+Spans = Float64[np.ndarray, " span"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PersonSpans:
+    """Where one person is seen or heard.
+
+    Attributes:
+        handle: What stands for the person in a query.
+        tracks: Start, end, quality from 0 to 1, and whether it is a voice, of each track by video.
+        segments: The ids of the segments meanwhile, rising.
+        qualities: The best quality in each.
+    """
+
+    handle: str
+    tracks: Mapping[int, Float64[np.ndarray, "_track 4"]]
+    segments: Int64[np.ndarray, " segment"]
+    qualities: Float64[np.ndarray, " segment"]
+
+    def rate(
+        self, video_id: int, starts: Spans, ends: Spans, cuts: Sequence[float]
+    ) -> tuple[Float64[np.ndarray, " span"], Float64[np.ndarray, " span"]]:
+        """Return the presence of the person in spans of a video, and the best quality of its tracks meanwhile."""
+        tracks = self.tracks.get(video_id)
+        if tracks is None:
+            return np.zeros(len(starts)), np.zeros(len(starts))
+        gaps = np.maximum(tracks[:, 0] - ends[:, None], starts[:, None] - tracks[:, 1])
+        shots = np.searchsorted(cuts, (starts + ends) / 2, side="right")[:, None]
+        first, last = (np.searchsorted(cuts, edge, side="right") for edge in tracks[:, :2].T)
+        is_near: Bool[np.ndarray, "span track"] = (gaps <= NEAR_S) | ((first <= shots) & (shots <= last))
+        is_inside = gaps <= TOUCH_S
+        presence = np.where(is_inside.any(1), 1.0, np.where(is_near.any(1), 0.5, 0.0))
+        return presence, np.where(is_inside, tracks[:, 2], 0.0).max(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Presence:
+    """The persons of a query.
+
+    Attributes:
+        wanted: Those of each clause.
+        bare: Whether a clause names only persons.
+        unwanted: Those who must not be there.
+        find_cuts: Returns the times of a video at which new shots begin.
+    """
+
+    wanted: tuple[tuple[PersonSpans, ...], ...]
+    bare: tuple[bool, ...]
+    unwanted: tuple[PersonSpans, ...]
+    find_cuts: Callable[[int], Sequence[float]]
+
+    @property
+    def persons(self) -> tuple[PersonSpans, ...]:
+        """Those of all clauses, each once."""
+        return tuple({person.handle: person for own in self.wanted for person in own}.values())
+
+    def adjust(
+        self, video_id: int, starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
+    ) -> Float[np.ndarray, "clause span"]:
+        """Return the evidence of each clause in spans of a video, given what it is without persons."""
+        if not any(video_id in person.tracks for person in (*self.persons, *self.unwanted)):
+            cuts: Sequence[float] = ()
+        else:
+            cuts = self.find_cuts(video_id)
+        adjusted = np.array(scores, np.float64)
+        for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
+            if persons:
+                rated = [person.rate(video_id, starts, ends, cuts) for person in persons]
+                presence, quality = (np.min(values, axis=0) for values in zip(*rated, strict=True))
+                lost = ABSENCE * (presence - 1)
+                adjusted[clause] = SEEN * presence + quality if is_bare else adjusted[clause] + lost
+        for person in self.unwanted:
+            adjusted -= ABSENCE * (person.rate(video_id, starts, ends, cuts)[0] == 1)
+        return adjusted
+
+    def find_spans(self, store: Store, asked: ChannelQuery) -> list[TimeSpan]:
+        """Return the middles of the segments in which the persons of a clause are, as many as the query considers.
+
+        Those nearest to the clause are taken, or those of the best quality if it names only persons.
+        """
+        filters, excluded, found = asked.options.filters, asked.excluded, [np.zeros(0, np.int64)]
+        for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
+            if not persons:
+                continue
+            own = [person.segments for person in persons]
+            ids = reduce(np.intersect1d, own)
+            for person in self.unwanted:
+                ids = np.setdiff1d(ids, person.segments)
+            ids = ids if len(ids) else reduce(np.union1d, own)
+            if is_bare:
+                best = np.argsort(-persons[0].qualities, kind="stable")
+                by_quality = persons[0].segments[best]
+                found.append(by_quality[np.isin(by_quality, ids)][: asked.depth])
+            else:
+                sentence = asked.encoded[clause].positive.sentence[None]
+                nearest = store.search_among(sentence, asked.depth, ids, filters, excluded=excluded)[1][0]
+                found.append(nearest[nearest >= 0])
+        segments = store.segments.intact(np.unique(np.concatenate(found))).values()
+        middles = [(segment.video, (segment.start + segment.end) / 2) for segment in segments]
+        return [(video_id, time_s, time_s) for video_id, time_s in middles]
+
+    def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
+        """Return where each person is seen or heard in a span of a video, by time."""
+        found: list[Evidence] = []
+        for person in self.persons:
+            tracks = person.tracks.get(video_id, np.zeros((0, 4)))
+            gaps = np.maximum(tracks[:, 0] - end_s, start_s - tracks[:, 1])
+            nearest = [row for row in np.argsort(gaps, kind="stable").tolist() if gaps[row] <= NEAR_S][:MAX_SPANS]
+            found += [
+                Evidence(
+                    source="speech" if is_voice else "picture", start=start, end=end, share=0.0, person=person.handle
+                )
+                for start, end, _, is_voice in tracks[sorted(nearest)].tolist()
+            ]
+        return tuple(found)
+
+
+class KnownPersons:
+    """The persons of an index that is open for queries, or of several."""
+
+    def __init__(self, store: Store) -> None:
+        """Set the index."""
+        self._store = store
+        self._state: object = None
+        self._handles: dict[str, list[tuple[int, int]]] = {}  # the indexes and ids of each
+        self._spans: dict[str, PersonSpans] = {}
+
+    @property
+    def handles(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """The persons by what stands for them in a query, each with the numbers of its indexes and its ids there."""
+        paths = {number: part.path for number, part in self._store.parts.items() if IdentityStore.exists(part.path)}
+        state = (self._store.generation, *map(_read_state, paths.values()))
+        if state != self._state:
+            handles: dict[str, list[tuple[int, int]]] = {}
+            for number, path in paths.items():
+                with IdentityStore.open(path) as identities:
+                    for handle, person in list_handles(identities).items():
+                        handles.setdefault(handle, []).append((number, person))
+            self._state, self._handles, self._spans = state, handles, {}
+        return self._handles
+
+    def name_handles(self, query: Query) -> Query:
+        """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
+        if isinstance(query, EventSequence):
+            named = [event if isinstance(event, str) else tuple(map(self._name, event)) for event in query.events]
+            return replace(
+                query, events=tuple(self._name(event) if isinstance(event, str) else event for event in named)
+            )
+        if isinstance(query, ComposedQuery):
+            return replace(query, text=self._name(query.text))
+        return self._name(query) if isinstance(query, str) else query
+
+    def _name(self, text: str) -> str:
+        if "@" not in text:
+            return text
+        names = sorted((handle for handle in self.handles if "-" in handle), key=len, reverse=True)
+        if not names:
+            return text
+        spaced = "|".join(re.escape(name).replace(r"\-", r"[\s-]+") for name in names)
+        pattern = rf'(?<=-)"@({spaced})"|"[^"]*"|(?<![^\s(-])@({spaced})(?![\w-])'
+
+        def write_handle(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            return f"@{make_handle(name)}" if name else match[0]
+
+        return re.sub(pattern, write_handle, text, flags=re.IGNORECASE)
+
+    def read_names(self, person: str | None) -> tuple[str, ...]:
+        """Return the handles of the persons of an option, which are separated by commas.
+
+        Raises:
+            VidretError: One is unknown.
+        """
+        names = tuple(make_handle(name.strip().removeprefix("@")) for name in person.split(",")) if person else ()
+        for name in names:
+            if name not in self.handles:
+                known = ", ".join(sorted(self.handles)) or "none"
+                raise VidretError(f"person must be one of the index ({known}), got {name}")
+        return names
+
+    def hide_names(self, query: Query) -> Query:
+        """Return a query for an encoder, which must not read names: "a person" stands for each."""
+        if isinstance(query, str) and "@" in query:
+            named = str(self.name_handles(query))
+            return replace_mentions(named, {name: A_PERSON for name in find_mentions(named) if name in self.handles})
+        return query
+
+    def find_presence(self, structure: QueryStructure) -> Presence | None:
+        """Return the persons of a query; None if it names none."""
+        if not (structure.unwanted or any(clause.persons for clause in structure.clauses)):
+            return None
+        return Presence(
+            wanted=tuple(tuple(map(self._find, clause.persons)) for clause in structure.clauses),
+            bare=tuple(clause.is_bare for clause in structure.clauses),
+            unwanted=tuple(map(self._find, structure.unwanted)),
+            find_cuts=lambda video_id: tuple(
+                (change.start + change.end) / 2 for change in self._store.shots.of_video(video_id)
+            ),
+        )
+
+    def _find(self, handle: str) -> PersonSpans:
+        known = self.handles.get(handle, ())
+        if handle not in self._spans:
+            self._spans[handle] = self._read(handle, known)
+        return self._spans[handle]
+
+    def _read(self, handle: str, known: Sequence[tuple[int, int]]) -> PersonSpans:
+        sql = """SELECT content, start_s, end_s, quality, kind = 'voice' FROM assignments
+            JOIN tracks ON tracks.id = track JOIN models ON digest = model WHERE person = ? ORDER BY content, start_s"""
+        rows: list[tuple[str, float, float, float, int]] = []
+        for number, person in known:
+            with IdentityStore.open(self._store.parts[number].path) as identities:
+                rows += identities.database.rows(sql, person)
+        videos = self._store.find_contents({row[0] for row in rows})
+        best = max((row[3] for row in rows), default=1.0) or 1.0
+        tracks: dict[int, list[tuple[float, float, float, float]]] = {}
+        segments: dict[int, float] = {}
+        for content, start, end, quality, is_voice in rows:
+            if (video := videos.get(content)) is not None:
+                share = float(np.clip(quality / best, 0, 1))
+                tracks.setdefault(video, []).append((start, end, share, is_voice))
+                for key in self._store.overlapping_segments([(video, start, end)]).tolist():
+                    segments[key] = max(segments.get(key, 0.0), share)
+        ids = np.array(sorted(segments), np.int64)
+        return PersonSpans(
+            handle=handle,
+            tracks={video: np.array(own, np.float64) for video, own in tracks.items()},
+            segments=ids,
+            qualities=np.array([segments[key] for key in ids.tolist()], np.float64),
+        )
+
+
+def _read_state(index: Path) -> tuple[int, ...]:
+    """Return what changes when the identities of an index do."""
+    stats = [path.stat() for path in (index / FILE, index / f"{FILE}-wal") if path.exists()]
+    return tuple(value for each in stats for value in (each.st_ino, each.st_size, each.st_mtime_ns))
