@@ -22,22 +22,6 @@ logger = logging.getLogger(__name__)
 SPREAD = 0.03  # of the cosines of a text with unrelated frames: CLIP's, and that of models like it
 
 
-def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
-    """Load the two encoders that a name joins; marks at its end are for both.
-
-    Raises:
-        EncoderError: The name does not join two, or one of them cannot be loaded.
-    """
-    from vidret.encode.families.registry import load_encoder
-
-    parts = name.base.split(PAIR)
-    if len(parts) != 2:
-        raise EncoderError(f"a pair must have two models, got {len(parts)}: {name.base}")
-    marks = str(replace(name, base="", merge="off"))
-    first, second = (load_encoder(part + marks, device=device, precision=precision) for part in parts)
-    return PairEncoder(first, second)
-
-
 class PairEncoder:
     """Two encoders that see the same frames."""
 

@@ -7,6 +7,7 @@ by its module and name, or by an entry point of an installed package.
 import importlib
 import inspect
 import re
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
@@ -63,8 +64,6 @@ def find_loader(family: Family) -> Loader:
 
             return load_starter
         case "pair":
-            from vidret.encode.families.pair import load_pair
-
             return load_pair
         case "hf":
             from vidret.encode.families.transformers import load_transformers
@@ -137,6 +136,22 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     if family not in ("hf", "st", "pair"):
         refuse_sizes(parsed)
     return find_loader(family)(parsed, device=chosen, precision=precision)
+
+
+def load_pair(name: ModelName, *, device: str, precision: str) -> Encoder:
+    """Load the two encoders that a name joins; marks at its end are for both.
+
+    Raises:
+        EncoderError: The name does not join two, or one of them cannot be loaded.
+    """
+    from vidret.encode.families.pair import PairEncoder
+
+    parts = name.base.split(PAIR)
+    if len(parts) != 2:
+        raise EncoderError(f"a pair must have two models, got {len(parts)}: {name.base}")
+    marks = str(replace(name, base=""))
+    first, second = (load_encoder(part + marks, device=device, precision=precision) for part in parts)
+    return PairEncoder(first, second)
 
 
 GROUP = "vidret.encoders"  # of the entry points
