@@ -13,10 +13,11 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
-from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_videos
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
+from vidret.types import LocateOptions, SearchOptions
 
 SALIENCY_METRICS: Mapping[
     SaliencyMetric,
@@ -74,6 +75,7 @@ def drop_queries(content: dict[str, object]) -> dict[str, Any]:
 
 NUM_SPANS = 50  # predicted per query; metrics use at most the first ten
 CORPUS_MOMENTS, CORPUS_VIDEOS = 100, 100  # moments retrieved from the whole index, and the number of its best videos
+CORPUS = LocateOptions(k=CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True, copies="show")
 PROTOCOL = (
     "Each query is located in its own video. R1@t: percentage of queries whose first span has an intersection over "
     "union of t or more with a true span; R5: one of the first five spans; mIoU: mean over first spans; mAP: over the "
@@ -99,7 +101,8 @@ def evaluate_moments(
         engine: An engine whose index contains the videos.
         split: The split of the benchmark.
         gallery: The videos that are available.
-        corpus: Whether to also locate every query in the whole index (VCMR), that is, in all videos of the split.
+        corpus: Whether to also locate every query in the whole index (VCMR), that is, in all videos of the split, and
+            to search for its video (PRVR).
         on_progress: Called with the number of finished queries and of all queries.
 
     Returns:
@@ -112,7 +115,7 @@ def evaluate_moments(
     queries = keep_queries(split, gallery)
     labelled = check_labelled(queries)
     rated = all(query.saliency for query in queries) or not labelled
-    predictions, retrieved, own_videos = [], {}, {}
+    predictions, retrieved, own_videos, ranks = [], {}, {}, dict[str, int]()
     for index, query in enumerate(queries):
         path = gallery.files[query.video].absolute()
         moments = engine.locate(query.text, NUM_SPANS, video=path, overlapping=True, weak=True)
@@ -121,7 +124,10 @@ def evaluate_moments(
         if corpus and labelled:
             # Videos are compared by content, so that any copy of the right video counts.
             own_videos[query.id] = str(moments[0].video) if moments else query.video
-            everywhere = engine.locate(query.text, CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True)
+            everywhere = engine.locate_with(query.text, CORPUS)
+            hits = engine.search_with(query.text, SearchOptions(k=CORPUS_VIDEOS, copies="show"))
+            videos = [str(hit.video) for hit in hits]
+            ranks[query.id] = videos.index(own_videos[query.id]) + 1 if own_videos[query.id] in videos else 0
             retrieved[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
         if on_progress is not None:
             on_progress(index + 1, len(queries))
@@ -129,11 +135,11 @@ def evaluate_moments(
     settings = {"num_spans": NUM_SPANS, "protocol": PROTOCOL}
     if retrieved:
         own = [replace(query, video=own_videos[query.id]) for query in queries]
-        results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved)}
+        results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved, ranks)}
         domains = sorted({query.domain for query in own})
         if len(domains) > 1:
             results["corpus_domains"] = {
-                domain or "other": _score_corpus([query for query in own if query.domain == domain], retrieved)
+                domain or "other": _score_corpus([query for query in own if query.domain == domain], retrieved, ranks)
                 for domain in domains
             }
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
@@ -142,9 +148,10 @@ def evaluate_moments(
 
 
 def _score_corpus(
-    queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]]
+    queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]], ranks: Mapping[str, int]
 ) -> dict[str, Any]:
-    return drop_queries(score_corpus(queries, retrieved).to_dict())
+    facts = drop_queries(score_corpus(queries, retrieved).to_dict())
+    return facts | {"PRVR": score_videos(np.array([ranks[query.id] for query in queries]))}
 
 
 def evaluate_highlights(

@@ -65,6 +65,21 @@ def _recalls(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
     return {f"R{rank}": recall_at(ranks, rank) for rank in CORPUS_RANKS}
 
 
+def score_videos(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
+    """Return the scores of partially relevant video retrieval (PRVR): recalls, and their sum (SumR), in percent.
+
+    A query describes a moment of its video, and whole videos are ranked.
+
+    Args:
+        ranks: Rank of the correct video, counted from 1; 0 if it was not found.
+
+    Reference:
+        Dong et al., Partially Relevant Video Retrieval (2022), section 4.1.
+    """
+    recalls = _recalls(ranks)
+    return {**recalls, "SumR": sum(recalls.values())}
+
+
 def score_corpus(queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]]) -> CorpusReport:
     """Score moments retrieved from a whole corpus, at overlaps of 0.5 and 0.7 and ranks up to 100.
 

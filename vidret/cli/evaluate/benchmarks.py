@@ -85,7 +85,12 @@ VideoBankOption = Annotated[
         "DIR",
     ),
 ]
-CorpusOption = Annotated[bool, option("Also locate every query among all videos (VCMR).", DATA, flag="--corpus")]
+CorpusOption = Annotated[
+    bool,
+    option(
+        "Also locate every query among all videos (VCMR), and search for its video (PRVR, SumR).", DATA, flag="--corpus"
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
