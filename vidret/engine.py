@@ -86,9 +86,11 @@ if TYPE_CHECKING:
     from vidret.language.describing import DescribeOptions, DescribeReport
     from vidret.language.endpoint import ChatEndpoint
     from vidret.language.retrieval import ContextOptions
+    from vidret.search.browsing.explorer import Explorer
     from vidret.search.heads.base import MomentHead
     from vidret.search.heads.layers import Grounder
     from vidret.search.judge_fitting import JudgeReport
+    from vidret.store.snapshots.facets import Facets
     from vidret.video.decoders.base import SamplingMode
     from vidret.video.decoders.registry import Decoder
 
@@ -870,6 +872,17 @@ class Engine(VideoLibrary):
     def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
         """Return the number of searchable videos that match."""
         return int(self._index.store.snapshot().match_videos(filters).sum())
+
+    def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> "Facets":
+        """Return how many of the videos that match have each fact that filters ask for; see ``count_facets``."""
+        from vidret.store.snapshots.facets import count_facets
+
+        return count_facets(self._index.store.snapshot(), filters, utc_offset_s=utc_offset_s)
+
+    @property
+    def explorer(self) -> "Explorer":
+        """What is in the index, without a query."""
+        return self._index.explorer
 
     def check_index(self) -> None:
         """Check that the index can be read, in constant time.

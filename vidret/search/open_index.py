@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ from vidret.types import SOURCES, Curve, Hit, LocateOptions, Moment, Query, Sear
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
+    from vidret.search.browsing.explorer import Explorer
     from vidret.search.edges import EdgeRefiner
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,13 @@ class OpenIndex:
     def has_words(self) -> bool:
         """Whether queries are compared with words."""
         return self.results is not self._wordless
+
+    @cached_property
+    def explorer(self) -> "Explorer":
+        """What is in the index, without a query."""
+        from vidret.search.browsing.explorer import Explorer
+
+        return Explorer(self.store)
 
     def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
         """Return how a query is understood; what is said or shown exactly so is searched as plain words."""

@@ -20,6 +20,7 @@ from vidret.serve.fields import ImageReader
 from vidret.serve.metrics import MEDIA_TYPE, Metrics, MetricsMiddleware
 from vidret.serve.problems import Responses, add_error_handlers, refusals
 from vidret.serve.routes.asking import ask_routes
+from vidret.serve.routes.browsing import browsing_routes
 from vidret.serve.routes.collections import collection_routes
 from vidret.serve.routes.concepts import concept_routes
 from vidret.serve.routes.indexing import Indexer, index_routes
@@ -95,6 +96,7 @@ def create_app(
     app.include_router(search_routes(engine, worker, images))
     app.include_router(duplicate_routes(engine))
     app.include_router(video_routes(engine, worker, images))
+    app.include_router(browsing_routes(engine, worker))
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(collection_routes(engine, worker))
     app.include_router(media_routes(engine, thumbnails))

@@ -15,7 +15,7 @@ from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
-from vidret.types import EventSpan, Evidence, Hit, Moment, NearCopy, Query, Source, to_row
+from vidret.types import EventSpan, Evidence, Hit, KindOfVideo, Moment, NearCopy, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
 
 
@@ -115,7 +115,7 @@ def find_file(video: StoredVideo) -> str | None:
 def write_row(model: type[Row], result: Any, **more: Any) -> Row:
     """Return the row of a result, with links to its video if rows of this kind have them."""
     if issubclass(model, LinkedRow):
-        time_s = result.time if isinstance(result, Hit) else (result.start + result.end) / 2
+        time_s = result.time if isinstance(result, Hit | KindOfVideo) else (result.start + result.end) / 2
         more["title"], more["stream"] = title(result.path), stream_url(result.video)
         more["thumbnail"] = thumbnail_url(result.video, time_s)
     return model(**to_row(result, "http", show_path), **more)

@@ -64,13 +64,16 @@ from vidret.types.results import CurveText as CurveText
 from vidret.types.results import EventSpan as EventSpan
 from vidret.types.results import Evidence as Evidence
 from vidret.types.results import Hit as Hit
+from vidret.types.results import KindOfVideo as KindOfVideo
 from vidret.types.results import Likelihood as Likelihood
+from vidret.types.results import MappedMoment as MappedMoment
 from vidret.types.results import Moment as Moment
 from vidret.types.results import NearCopy as NearCopy
 from vidret.types.results import Person as Person
 from vidret.types.results import PersonTrack as PersonTrack
 from vidret.types.results import SharedFootage as SharedFootage
 from vidret.types.results import TaggedVideo as TaggedVideo
+from vidret.types.results import UnusualVideo as UnusualVideo
 from vidret.types.results import rate_probability as rate_probability
 from vidret.types.rows import RowField as RowField
 from vidret.types.rows import Shown as Shown

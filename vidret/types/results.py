@@ -368,3 +368,52 @@ class PersonTrack:
     start: Annotated[float, Shown(digits=2, example=12.0)]
     end: Annotated[float, Shown(digits=2, example=20.0)]
     by_user: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindOfVideo:
+    """A kind of what videos show.
+
+    Attributes:
+        video: Id of the video with the most typical moment.
+        path: Path of its file.
+        time: That moment, in seconds.
+        num_videos: Number of videos that show this kind, among those that were looked at.
+    """
+
+    video: VideoId
+    path: VideoPath
+    time: Annotated[float, Shown(example=30.5)]
+    num_videos: Annotated[int, Shown(example=12)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedMoment:
+    """A moment on a map of an index.
+
+    Attributes:
+        video: Id of the video.
+        time: In seconds.
+        x: From the left, in 0..1.
+        y: From the top, in 0..1.
+    """
+
+    video: VideoId
+    time: Annotated[float, Shown(example=30.5)]
+    x: Annotated[float, Shown(example=0.25)]
+    y: Annotated[float, Shown(example=0.5)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusualVideo:
+    """A video that is not much like others.
+
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        likeness: Mean cosine with the videos that it resembles most.
+    """
+
+    video: VideoId
+    path: VideoPath
+    likeness: Annotated[float, Shown(example=0.4)]

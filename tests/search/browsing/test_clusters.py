@@ -1,4 +1,4 @@
-"""Clusters and the map of vectors."""
+"""Clusters of vectors, and maps of them in two dimensions."""
 
 import numpy as np
 import pytest

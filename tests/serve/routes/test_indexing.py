@@ -82,7 +82,6 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
     info = state.pop("info")
     assert state == {
         "words": [],
-        "examples": [],
         "asks": False,
         "running": False,
         "progress": None,

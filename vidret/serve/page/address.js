@@ -1,8 +1,9 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera"];
-export const FILTERS = [...FIELDS, "sources"];
-const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
+const FACETS = ["min_height", "sound", "orientation"]; // chosen by buttons
+export const FILTERS = [...FIELDS, ...FACETS, "sources"];
+const NUMBERS = ["min_seconds", "max_seconds", "min_height", "k", "v", "t"];
 export const JUDGED = ["like", "unlike"];
 const NAMES = ["tab", "q", "by", ...FILTERS, ...JUDGED, "k", "v", "t"];
 const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/; // of videos
@@ -11,6 +12,7 @@ const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/; // of videos
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
   const isOdd = (name) => (NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name))) || (JUDGED.includes(name) && !TIMES.test(given.get(name)));
+  if (!["map", "index"].includes(given.get("tab"))) given.delete("tab");
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 
@@ -30,7 +32,7 @@ export const readSources = ({ sources }) => sources.match(/picture|speech|screen
 export function readFilters(place) {
   const times = { filmed_after: "T00:00:00", filmed_before: "T23:59:59" };
   const read = (name, said) => (times[name] ? toInstant(said, times[name]) : NUMBERS.includes(name) ? Number(said) : said);
-  return Object.fromEntries(FIELDS.filter((name) => place[name]).map((name) => [name, read(name, place[name])]));
+  return Object.fromEntries([...FIELDS, ...FACETS].filter((name) => place[name]).map((name) => [name, read(name, place[name])]));
 }
 
 function toInstant(day, time) {

@@ -1,14 +1,12 @@
 // The search box and the filters: input changes the state, and the state fills the fields.
 
 import { FIELDS, FILTERS, readPlace, readSources } from "./address.js";
-import { ask } from "./api.js";
 import { clock, find, make, on, readClock } from "./dom.js";
 import { recall } from "./picture.js";
 
-const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
+const TYPING_PAUSE = 60; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
 const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
-const MOST_FOLDERS = 500; // videos whose folders are suggested
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
 export function listenToForm(go) {
@@ -43,9 +41,9 @@ export function listenToForm(go) {
   });
   on("unfold", "click", () => {
     find("unfold").ariaExpanded = find("filters").classList.toggle("open");
+    find("facets").classList.toggle("open");
   });
   on("kinds", "click", ({ target }) => target.dataset.by !== undefined && go({ by: target.dataset.by, k: "" }));
-  on("folder", "focus", offerFolders, { once: true });
   on("sources", "click", ({ target }) => {
     if (!target.value) return;
     const used = new Set(readUsed());
@@ -65,12 +63,6 @@ export function offerSources(words) {
   showSources();
 }
 
-/** Offer phrases of the videos to try. */
-export function offerExamples(examples) {
-  const links = examples.map((q) => make("a", { href: `/?${new URLSearchParams({ q })}` }, q));
-  find("examples").replaceChildren(...(links.length ? [" For example: ", ...links.flatMap((link) => [link, " "])] : []));
-}
-
 function showSources() {
   for (const chip of find("sources").children) chip.ariaPressed = readUsed().includes(chip.value);
 }
@@ -85,7 +77,7 @@ export function showForm(place) {
   if (picture) find("chip-picture").src = picture;
   const asks = Boolean(place.q || picture || place.like);
   find("hint").hidden = asks;
-  find("kinds").hidden = !asks || place.tab === "index";
+  find("kinds").hidden = !asks || Boolean(place.tab);
   for (const kind of find("kinds").children) kind.ariaPressed = kind.dataset.by === place.by;
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
   find("sources").hidden = Boolean(picture);
@@ -113,10 +105,4 @@ function changeFilter(name, go) {
   }
   if (!field.validity.valid) return; // incomplete, or refused above
   go({ [name]: said, k: "" });
-}
-
-async function offerFolders() {
-  const { videos } = await ask(`/api/videos?limit=${MOST_FOLDERS}`).catch(() => ({ videos: [] })); // optional
-  const folders = new Set(videos.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
-  find("folders").replaceChildren(...[...folders].sort().map((folder) => new Option(folder, folder)));
 }

@@ -1,7 +1,7 @@
 // The "Index" tab: facts about the index, the current run, failed files, and a form to add videos.
 
 import { ask, isDropped, latest } from "./api.js";
-import { offerExamples, offerSources } from "./asking.js";
+import { offerSources } from "./asking.js";
 import { clock, count, find, make, on, tell } from "./dom.js";
 
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
@@ -16,7 +16,7 @@ let onEnd = null;
 /** Return facts about the index as it is now. */
 export async function findIndex() {
   await look();
-  return known?.info ?? {};
+  return { words: known?.words ?? [], ...known?.info };
 }
 
 /** Show or leave the tab; it polls while it is shown or a run is in progress. */
@@ -60,7 +60,6 @@ async function look() {
     known = await askIndex();
     tell("index-notice");
     offerSources(known.words);
-    offerExamples(known.examples);
     find("put").hidden = !known.asks;
     show();
   } catch (error) {

@@ -4,22 +4,27 @@ import { differ, FILTERS, JUDGED, readFilters, readPlace, readSources, writePlac
 import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
+import { listenToMap, showFacets, showKinds, showMap } from "./browse.js";
 import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
 import { dropJudged, judge, noteSeen, readJudged, showJudged, undo } from "./feedback.js";
 import { findIndex, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
-import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
+import { addVideos, focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
 import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 
+const TABS = { map: "Map", index: "Index" };
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
+const STEP = 100; // videos of the list that are added at a time
 const QUERY = ["q", "picture", ...FILTERS];
 const ASKED = ["by", ...QUERY, ...JUDGED];
+const QUOTES = /["“„]/;
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 
 let place = readPlace("");
 let folded = 0; // unlikely results that are not shown
 let answered = readPlace(""); // the state that the results are of
+let following = ""; // cursor of the next page of the list of videos
 
 // Navigation
 
@@ -38,22 +43,25 @@ function show(next, { travelled = false, first = false } = {}) {
   const changes = (names) => first || differ(next, before, names);
   place = next;
   const onIndex = place.tab === "index";
-  document.title = onIndex ? "Index - vidret" : place.q ? `${place.q} - vidret` : "vidret";
+  document.title = place.tab ? `${TABS[place.tab]} - vidret` : place.q ? `${place.q} - vidret` : "vidret";
   showForm(place);
   showJudged(place, onJudge, () => go({ like: "", unlike: "" }));
-  showTabs(onIndex);
+  showTabs();
   if (changes(["tab"])) showIndexTab(onIndex);
-  if (!onIndex && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
+  if (!place.tab && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
+  if (!place.tab && changes(["tab", ...FILTERS])) showFacets(place, go);
+  if (!place.tab && changes(["tab", ...ASKED])) showKinds(place, !place.q && !place.picture && !place.like);
+  if (place.tab === "map" && changes(["tab", ...FILTERS])) showMap(place);
   if (differ(place, before, ["v"]) || (place.v && changes(["q", "picture", "sources"]))) showVideo(travelled);
   else if (travelled && place.v) seek(Number(place.t));
 }
 
-function showTabs(onIndex) {
-  find("search-tab").hidden = onIndex;
-  find("index-tab").hidden = !onIndex;
-  for (const [name, tab] of [["to-search", ""], ["to-index", "index"]]) {
-    find(name).href = writePlace({ ...place, tab, v: "", t: "" });
-    find(name).ariaCurrent = tab === place.tab ? "page" : null;
+function showTabs() {
+  for (const tab of ["", ...Object.keys(TABS)]) {
+    const name = tab || "search";
+    find(`${name}-tab`).hidden = tab !== place.tab;
+    find(`to-${name}`).href = writePlace({ ...place, tab, v: "", t: "" });
+    find(`to-${name}`).ariaCurrent = tab === place.tab ? "page" : null;
   }
 }
 
@@ -77,11 +85,12 @@ const askHits = latest((signal, asked) => {
   const sources = readSources(asked);
   const image = recall(asked.picture);
   const judged = readJudged(asked);
+  if (!asked.q && !image && !asked.like && asked.by === "unusual") return ask(`/api/unusual?${new URLSearchParams({ k, ...filters })}`, { signal });
   if (!asked.q && !image && !asked.like) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
   const words = asked.q && { query: asked.q, ...(sources.length && { sources }) };
   const body = { ...(image ? { image } : words), k, ...filters };
   if (asked.by === "moment") return ask("/api/locate", { method: "POST", body, signal });
-  if (asked.by) body.display = asked.by;
+  if (asked.by === "diverse") body.display = asked.by;
   return ask("/api/search", { method: "POST", body: { ...body, ...judged }, signal });
 });
 
@@ -109,7 +118,28 @@ async function search({ more }) {
   grid.ariaBusy = null;
 }
 
-function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, videos, total = MOST }) {
+/** Add the next page of the list of videos, when its end comes near. */
+async function addPage() {
+  if (!following) return;
+  const [cursor, asked] = [following, place];
+  following = "";
+  try {
+    const { videos, next, total } = await ask(`/api/videos?${new URLSearchParams({ limit: STEP, cursor, ...readFilters(asked) })}`);
+    if (asked !== place) return;
+    addVideos(videos, place);
+    following = next ?? "";
+    showLibrary(find("results").children.length, total);
+  } catch (error) {
+    tell("notice", error.message);
+  }
+}
+
+function showLibrary(number, total) {
+  find("status").textContent = following ? `The first ${number.toLocaleString("en")} of ${count(total, "video")}.` : `${count(number, "video")}.`;
+  find("more").hidden = !following;
+}
+
+function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, videos, next, total = MOST }) {
   const understood = interpretation?.text;
   tell("understood", ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
@@ -119,21 +149,33 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   if (hits && !moments) noteSeen(hits.slice(0, hits.length - folded), !differ(place, answered, QUERY));
   answered = place;
   const note = place.picture ? " An image cannot be shared by URL." : "";
-  const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
-  find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
-  find("more").hidden = !folded && (found.length < numberAsked(place) || found.length >= Math.min(total, MOST));
+  following = next ?? "";
+  if (!hits) showLibrary(found.length, total);
+  else find("more").hidden = !folded && (found.length < numberAsked(place) || found.length >= MOST);
+  if (!found.length || hits) find("status").textContent = found.length ? `${number} in ${Math.round(took)} ms.${note}` : "";
   find("more").textContent = folded ? `${folded} less likely` : "Show more";
   if (!found.length) tellNothing();
   else if (weak) tell("notice", "Nothing matches well. The nearest are:");
+  if (found.length && QUOTES.test(place.q)) tellWordless(place);
+}
+
+async function tellWordless(asked) {
+  const { words } = await findIndex();
+  if (!words.length && asked === place) tell("notice", "This index has pictures only: nothing that is said or shown was read, so quotes change nothing.");
 }
 
 async function tellNothing() {
   const { path, videos } = await findIndex();
   if (find("results").children.length) return; // meanwhile
   const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
+  const linkTo = (text, change) => make("a", { href: writePlace({ ...place, ...change }) }, text);
+  const used = FILTERS.filter((name) => place[name] && name !== "sources");
+  const without = linkTo("Search without quotes", { q: place.q.replace(/["“”„]/g, "") });
   if (!videos) tell("notice", "There are no videos in this index yet. Add some with ", command, ".");
-  else if (/["“„]/.test(place.q)) tell("notice", "No video searched has this exact phrase. Without quotes, similar ones match.");
-  else tell("notice", "No video matches", FILTERS.some((name) => place[name]) ? " these filters." : ".");
+  else if (QUOTES.test(place.q)) tell("notice", "Nobody says or shows this phrase word for word. ", without);
+  else if (used.length) tell("notice", "No video matches these filters. ", linkTo("Clear them", Object.fromEntries(used.map((name) => [name, ""]))));
+  else if (place.sources) tell("notice", "Nothing matches in the sources that you chose. ", linkTo("Search all", { sources: "" }));
+  else tell("notice", "No video matches. Try fewer words, or more general ones.");
 }
 
 // Events
@@ -150,13 +192,20 @@ function onLink(event) {
 }
 
 function onKey(event) {
-  if (find("viewer").open || isModified(event)) return;
+  if (isModified(event)) return;
   const query = find("query");
+  if (event.key === "?" && !event.target.closest("input, textarea")) return showHelp();
+  if (document.querySelector("dialog[open]")) return;
   if (event.key === "/" && !event.target.closest("input, textarea")) query.select();
   else if (event.key === "ArrowDown" && event.target === query) focusCard(0);
   else if (event.key === "u" && !event.target.closest("input, textarea")) go(undo(place));
   else return;
   event.preventDefault();
+}
+
+function showHelp() {
+  find("help").showModal();
+  find("help-title").focus();
 }
 
 const searchLike = (picture) => go({ tab: "", q: "", picture, k: "", v: "", t: "" });
@@ -169,6 +218,9 @@ function begin() {
     showAnswerTo(place);
   });
   listenToGrid(onJudge);
+  listenToMap();
+  on("to-help", "click", showHelp);
+  on("help-close", "click", () => find("help").close());
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
@@ -176,7 +228,8 @@ function begin() {
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
   listenForPictures(searchLike, (sentence) => tell("notice", sentence));
-  on("more", "click", () => go({ k: String(folded ? PAGE : Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
+  on("more", "click", () => (following ? addPage() : go({ k: String(folded ? PAGE : Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true })));
+  new IntersectionObserver((entries) => entries.some(({ isIntersecting }) => isIntersecting) && addPage(), { rootMargin: "1500px" }).observe(find("more"));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));

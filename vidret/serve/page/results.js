@@ -26,6 +26,9 @@ export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
 }
 
+/** Add further videos of the index. */
+export const addVideos = (videos, place) => grid.append(...videos.map((video) => makeVideo(video, place)));
+
 /** Show empty cards, so that nothing moves when results arrive. */
 export function showSkeletons() {
   const lines = () => ["shot", "title", "line"].map((className) => make("span", { className }));

@@ -7,6 +7,7 @@ import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
 import { labelOf, nameChannels } from "./words.js";
 
+const SAME_EVENT = 0.5; // seconds between moments of one event, at most
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
 
@@ -87,6 +88,8 @@ export function listenToViewer(onTime, onClose, onLike) {
   const similar = () => findSimilar(onLike);
   const acts = { play: togglePlay, mute: toggleSound, fill: toggleFullScreen, next: goToNext, previous: goToPrevious };
   for (const [id, act] of Object.entries({ ...acts, similar, copy: copyLink, save: saveClip, close: onClose })) on(id, "click", act);
+  on("volume", "input", () => setVolume(Number(find("volume").value)));
+  on("speed", "change", () => setSpeed(0));
   on("viewer", "keydown", onKey);
   on("viewer", "cancel", (event) => {
     event.preventDefault();
@@ -149,13 +152,27 @@ async function search(id, query) {
   if (getDuration()) drawTimeline(curve, getDuration());
   markWords();
   if (curve.weak) tell("viewer-notice", "This video does not match well.");
-  find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
+  find("moments").replaceChildren(...joinMoments(curve.moments).map((moments) => makeMoment(moments, moments.includes(best))));
 }
 
-/** Create the button of a moment, with its events or where it was found. */
-function makeMoment({ start, end, evidence, events }, best) {
-  const where = events.length ? count(events.length, "event") : nameChannels(evidence) || labelOf("picture");
-  const told = make("span", { className: "soft" }, where);
+/** Return moments in groups: those that follow one another without a gap are one event. */
+function joinMoments(moments) {
+  const groups = [];
+  for (const moment of moments) {
+    const last = groups.at(-1);
+    const ends = last && Math.max(...last.map(({ end }) => end));
+    if (last && !moment.events.length && moment.start - ends <= SAME_EVENT) last.push(moment);
+    else groups.push([moment]);
+  }
+  return groups;
+}
+
+/** Create the button of moments of one event, with the events of the query or where they were found. */
+function makeMoment(moments, best) {
+  const [{ start, events }] = moments;
+  const end = Math.max(...moments.map((moment) => moment.end));
+  const where = events.length ? count(events.length, "event") : nameChannels(moments.flatMap(({ evidence }) => evidence)) || labelOf("picture");
+  const told = make("span", { className: "soft" }, moments.length > 1 ? `${where}, ${moments.length} moments` : where);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));
   return make("li", {}, button);
@@ -180,7 +197,7 @@ async function giveUpFilm() {
 function setPlayable(playable) {
   film.hidden = !playable;
   still.hidden = playable;
-  for (const name of ["play", "mute"]) find(name).disabled = !playable;
+  for (const name of ["play", "mute", "volume", "speed"]) find(name).disabled = !playable;
 }
 
 function showStill() {
@@ -204,6 +221,7 @@ function showState() {
   showIcon(find("mute"), film.muted ? "silent" : "sound");
   find("play").ariaLabel = film.paused ? "Play" : "Pause";
   find("mute").ariaPressed = film.muted;
+  find("volume").value = film.muted ? 0 : film.volume;
 }
 
 // Actions
@@ -260,6 +278,18 @@ async function saveClip() {
   }
 }
 
+function setVolume(volume) {
+  film.volume = Math.min(1, Math.max(0, volume));
+  film.muted = !film.volume;
+}
+
+/** Play at the speed chosen, or at the one that many steps beside it; it stays for the next video. */
+function setSpeed(step) {
+  const speed = find("speed");
+  speed.selectedIndex = Math.min(speed.length - 1, Math.max(0, speed.selectedIndex + step));
+  film.playbackRate = film.defaultPlaybackRate = Number(speed.value);
+}
+
 function toggleSound() {
   film.muted = !film.muted;
 }
@@ -274,7 +304,7 @@ const goToNext = () => seek(listStarts().find((start) => start > now() + 0.2) ??
 const goToPrevious = () => seek(listStarts().findLast((start) => start < now() - 0.5) ?? now());
 
 function onKey(event) {
-  if (isModified(event) || event.target.type === "search") return;
+  if (isModified(event) || event.target.matches("[type=search], select, [type=range]")) return;
   const step = Math.min(5, Math.max(0.5, getDuration() / 20));
   const act = {
     ArrowLeft: () => seek(now() - step),
@@ -284,6 +314,13 @@ function onKey(event) {
     n: goToNext,
     p: goToPrevious,
     m: toggleSound,
+    9: () => setVolume(film.volume - 0.1),
+    0: () => setVolume(film.volume + 0.1),
+    "<": () => setSpeed(-1),
+    ">": () => setSpeed(1),
+    s: () => find("save").click(),
+    c: () => find("copy").click(),
+    l: () => find("similar").click(),
     f: toggleFullScreen,
     " ": togglePlay,
   }[event.key];

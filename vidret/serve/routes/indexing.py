@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.ffmpeg import find_ffmpeg
-from vidret.search.suggestions import suggest_from_words
 from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
 from vidret.store.records import StoreInfo
@@ -72,7 +71,6 @@ class IndexAnswer(BaseModel):
 
     info: StoreInfo
     words: list[TextCounts] = Field(description="Counts by source; empty in an index without words.")
-    examples: list[str] = Field(description="Phrases that videos say or show, to try as queries.")
     running: bool
     stopping: bool = Field(description="Whether the run finishes the segments in progress and ends.")
     progress: ProgressRow | None
@@ -210,13 +208,12 @@ class Indexer:
 
 
 class WordSummary:
-    """Counts of the words of an index, and example queries, renewed only after a change, since that reads tracks."""
+    """Counts of the words of an index, renewed only after a change, since that reads tracks."""
 
     def __init__(self, index: Path) -> None:
         self._index = index
         self._generation = -1
         self.counts: list[TextCounts] = []
-        self.examples: list[str] = []
 
     def update(self) -> None:
         """Read the words again if they have changed."""
@@ -225,7 +222,6 @@ class WordSummary:
         with TextStore.open(self._index) as texts:
             if texts.generation == self._generation:
                 return
-            self.examples = [sanitize(example) for example in suggest_from_words(texts)]
             generation = texts.generation
         self.counts, self._generation = count_texts(self._index), generation
 
@@ -300,7 +296,6 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
         return IndexAnswer(
             info=engine.info(),
             words=words.counts,
-            examples=words.examples,
             running=indexer.running,
             stopping=indexer.running and indexer.stopping,
             progress=None if progress is None else ProgressRow(**progress),

@@ -218,6 +218,12 @@ class Snapshot:
             found[file_row] |= paths[file_row] == folder or paths[file_row].startswith(inside)
         return found
 
+    def first_files(self, filters: Filters) -> Ids:
+        """Return the row of one file that matches of each video that does, by video."""
+        rows = np.flatnonzero(self._match_files(filters))
+        _, first = np.unique(self.files.video_rows[rows], return_index=True)
+        return rows[first]
+
     def allow_videos(self, filters: Filters, excluded: Set[int] = frozenset()) -> Videos:
         """Return which videos match, without some, by row."""
         allowed = self.match_videos(filters)

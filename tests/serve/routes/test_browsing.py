@@ -1,0 +1,39 @@
+"""Tests of looking around over HTTP."""
+
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from tests.serve.conftest import find_id
+from vidret.engine import Engine
+
+
+def test_facets_are_counted(client: TestClient, library: Path) -> None:
+    answer = client.get("/api/facets").json()
+    assert answer["folders"] == {str(library / "films"): 3}
+    assert (answer["sound"], answer["orientations"]["landscape"]) == ({"on": 0, "off": 3}, 3)
+    assert sum(answer["days"].values()) == 3
+    assert sum(client.get("/api/facets", params={"min_seconds": 10}).json()["days"].values()) == 1
+    assert client.get("/api/facets", params={"utc_offset": 100_000}).status_code == 422
+
+
+def test_kinds_have_pictures(client: TestClient, engine: Engine) -> None:
+    kinds = client.get("/api/kinds").json()["kinds"]
+    assert kinds
+    for kind in kinds:
+        assert kind["thumbnail"].startswith(f"/api/thumbnails/{kind['video']}?t=")
+        assert kind["title"] == Path(engine.video(kind["video"]).paths[0]).stem
+        assert kind["num_videos"] >= 1
+
+
+def test_the_map_has_all_moments(client: TestClient, engine: Engine) -> None:
+    moments = client.get("/api/map").json()["moments"]
+    assert len(moments) == engine.info().segments
+    both = find_id(engine, "both.mp4")
+    path = engine.video(both).paths[0]
+    assert {moment["video"] for moment in client.get("/api/map", params={"folder": path}).json()["moments"]} == {both}
+
+
+def test_too_few_videos_have_nothing_unusual(client: TestClient) -> None:
+    refused = client.get("/api/unusual")
+    assert (refused.status_code, refused.json()["detail"]) == (422, "against must have more than 5 videos, got 3")

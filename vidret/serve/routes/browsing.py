@@ -1,0 +1,114 @@
+"""Routes to look around in an index without a query: facets, kinds, the map, and what is unusual."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from vidret.engine import Engine
+from vidret.serve.fields import MAX_PATH_LENGTH, collect_options, with_options, with_rows_of
+from vidret.serve.rows import LinkedRow, VideoRow, video_row, write_row
+from vidret.serve.worker import Worker
+from vidret.types import Filters, KindOfVideo, MappedMoment
+
+
+@with_options(Filters)
+class FacetsRequest(BaseModel):
+    """The videos to count."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    utc_offset: int = Field(0, ge=-86400, le=86400, description="Of the days, in seconds; 3600 is an hour east.")
+
+
+@with_options(Filters)
+class BrowseRequest(BaseModel):
+    """The videos to look around in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@with_options(Filters)
+class UnusualRequest(BaseModel):
+    """The videos among which to look for unusual ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    against: str | None = Field(
+        None, max_length=MAX_PATH_LENGTH, description="Folder of the videos to compare with; default: all others."
+    )
+    k: int = Field(24, ge=1, le=200, description="Maximum number of videos.")
+
+
+class FacetsAnswer(BaseModel):
+    """Numbers of videos by fact, each regardless of the filter by that fact."""
+
+    days: dict[str, int] = Field(examples=[{"2026-01-31": 3}])
+    cameras: dict[str, int]
+    heights: dict[str, int] = Field(description="By minimum height in pixels.")
+    sound: dict[str, int] = Field(description="With (on) and without (off) sound.")
+    orientations: dict[str, int]
+    folders: dict[str, int]
+
+
+@with_rows_of(KindOfVideo)
+class KindRow(LinkedRow):
+    """A kind of segments, by a typical one."""
+
+
+@with_rows_of(MappedMoment)
+class MappedRow(BaseModel):
+    """A moment on the map."""
+
+
+class KindsAnswer(BaseModel):
+    """Kinds, the most frequent first."""
+
+    kinds: list[KindRow]
+
+
+class MapAnswer(BaseModel):
+    """The moments of a map; those that look alike are near."""
+
+    moments: list[MappedRow]
+
+
+class UnusualAnswer(BaseModel):
+    """Videos, the least like others first."""
+
+    videos: list[VideoRow]
+
+
+def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
+    """Return the routes ``/api/facets``, ``/api/kinds``, ``/api/map`` and ``/api/unusual``."""
+    router = APIRouter(prefix="/api", tags=["browse"])
+
+    @router.get("/facets")
+    def count_facets(request: Annotated[FacetsRequest, Query()]) -> FacetsAnswer:
+        """Count the videos that have each fact that filters ask for."""
+        facets = engine.facets(collect_options(request, Filters), utc_offset_s=request.utc_offset)
+        return FacetsAnswer(**asdict(facets))
+
+    @router.get("/kinds")
+    async def list_kinds(request: Annotated[BrowseRequest, Query()]) -> KindsAnswer:
+        """List what the videos show, each kind by a typical moment."""
+        filters = collect_options(request, Filters)
+        kinds = await worker.call(lambda engine: engine.explorer.list_kinds(filters))
+        return KindsAnswer(kinds=[write_row(KindRow, kind) for kind in kinds])
+
+    @router.get("/map")
+    async def draw_map(request: Annotated[BrowseRequest, Query()]) -> MapAnswer:
+        """Place moments on a map."""
+        filters = collect_options(request, Filters)
+        moments = await worker.call(lambda engine: engine.explorer.draw_map(filters))
+        return MapAnswer(moments=[write_row(MappedRow, moment) for moment in moments])
+
+    @router.get("/unusual")
+    async def list_unusual(request: Annotated[UnusualRequest, Query()]) -> UnusualAnswer:
+        """List the videos that are least like their surroundings."""
+        filters, against = collect_options(request, Filters), Filters(folder=request.against)
+        found = await worker.call(lambda engine: engine.explorer.list_unusual(filters, against, request.k))
+        return UnusualAnswer(videos=[video_row(engine.video(each.video)) for each in found])
+
+    return router
