@@ -46,6 +46,7 @@ COMMANDS = (
     Entry(
         "ask", SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."
     ),
+    Entry("token", OFFER, "Tokens with rights for vidret serve, and the record of what was changed with them."),
     Entry(
         "mcp",
         OFFER,

@@ -24,6 +24,7 @@ PAGE_FRAME = (640, 360)
 PAGE_STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); gap: 16px; }
 .cards article { margin: 0; padding: 0 0 4px; overflow: hidden; break-inside: avoid; }
+.cards a { color: inherit; text-decoration: none; }
 .cards .shot img, .cards .unread { margin: 0; border-radius: 0; }
 .cards figcaption, .cards p:not(.unread) { margin: 8px 14px; }
 .cards .unread { aspect-ratio: 16 / 9; }
@@ -62,7 +63,13 @@ def write_moments(
 
 
 def format_moments(
-    moments: Sequence[Moment], form: str, *, query: str, fps: float | None = None, handles_s: float = 0.0
+    moments: Sequence[Moment],
+    form: str,
+    *,
+    query: str,
+    fps: float | None = None,
+    handles_s: float = 0.0,
+    clip_url: str = "",
 ) -> str:
     """Return moments in one of ``FORMATS``.
 
@@ -75,6 +82,7 @@ def format_moments(
         query: The query that the moments answer.
         fps: The frame rate of a timeline, in frames per second; None for that of most moments.
         handles_s: Seconds of the video that a timeline shows before and after each moment, as far as it has them.
+        clip_url: Where a page finds the clip of a moment, with ``{video}``, ``{start}`` and ``{end}``; empty for none.
 
     Raises:
         VidretError: The format cannot represent these moments, or needs an extra that is not installed.
@@ -92,7 +100,7 @@ def format_moments(
         case "srt":
             return to_srt(moments, query=query)
         case "html":
-            return to_page(moments, query=query)
+            return to_page(moments, query=query, clip_url=clip_url)
     check_moments(moments)
     footage = {path: read_footage(path) for path in dict.fromkeys(moment.path for moment in moments)}
     timeline = plan_timeline(moments, footage, query=query, fps=fps, handles_s=handles_s)
@@ -170,7 +178,7 @@ def to_srt(moments: Sequence[Moment], *, query: str) -> str:
     return to_transcript(cues, "srt")
 
 
-def to_page(moments: Sequence[Moment], *, query: str) -> str:
+def to_page(moments: Sequence[Moment], *, query: str, clip_url: str = "") -> str:
     """Return a page that loads nothing: the middle frame of each moment, its video, its times, and what is known of it.
 
     A frame that cannot be read is a tile with the reason.
@@ -184,6 +192,9 @@ def to_page(moments: Sequence[Moment], *, query: str) -> str:
         name = f"{rank}. {Path(file_name(moment.path)).stem}"
         span = f"{format_time(moment.start)} to {format_time(moment.end)}"
         shot = frames.render(moment.path, (moment.start + moment.end) / 2, name, span, "")
+        if clip_url:
+            url = clip_url.format(video=moment.video, start=moment.start, end=moment.end)
+            shot = f'<a href="{escape_text(url)}">{shot}</a>'
         remarks = "".join(f"<p>{escape_text(line)}</p>" for line in list_remarks(moment))
         cards.append(f'<article>{shot}{remarks}<p class="facts">{escape_text(show_path(moment.path))}</p></article>')
     count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"

@@ -1,9 +1,9 @@
 """Access control: checks of the token, host, origin and size of a request before anything else handles it."""
 
 import asyncio
-import hmac
 import ipaddress
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import VidretError
+from vidret.errors import StoreError, VidretError
 from vidret.serve.problems import problem_response
+from vidret.serve.rights import ANYONE, GRANT, Keyring
+from vidret.store.tokens import TOKENS
 
 MAX_BYTES = 16 << 20
 MAX_COMMAS = 20_000  # in JSON: more values than any request has
@@ -119,14 +121,15 @@ HEADERS = {
 }
 
 
-def check_access(host: str, token: str | None) -> None:
-    """Check the bind address and the token of a server.
+def check_access(host: str, token: str | None, index: Path | None = None) -> None:
+    """Check the bind address and the token of a server, or those of its index.
 
     Raises:
         VidretError: Other machines can connect and there is no token, or the token is malformed.
     """
-    if token is None and not is_loopback(host):
-        raise VidretError(f"token must be given to listen on {host}, which other machines can reach, got none")
+    if token is None and not is_loopback(host) and (index is None or not TOKENS.read(index)):
+        rule = f"token must be given to listen on {host}, which other machines can reach"
+        raise VidretError(f"{rule}, or made by vidret token add, got none")
     if token is not None and not TOKEN.fullmatch(token):
         raise VidretError("token must be 8 or more letters, digits or any of . _ ~ + / = -, got something else")
 
@@ -142,10 +145,19 @@ def is_loopback(host: str) -> bool:
 class AccessMiddleware:
     """Refuses unauthorised requests to an app, and adds security headers to all responses."""
 
-    def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
-        """Wrap an app that is bound to ``host``; see ``check_access``."""
-        check_access(host, token)
-        self._app, self._token, self._held = app, token, HeldBytes()
+    def __init__(self, app: ASGIApp, *, host: str, token: str | None, index: Path | None, whole: bool = False) -> None:
+        """Wrap an app that is bound to ``host``; see ``check_access``.
+
+        Args:
+            app: The app.
+            host: Its bind address.
+            token: The token of the server, which has all rights.
+            index: The index whose tokens are accepted too; None for none.
+            whole: Whether to refuse tokens for one collection, for an app whose routes do not.
+        """
+        check_access(host, token, index)
+        self._app, self._held, self._whole = app, HeldBytes(), whole
+        self._keyring = Keyring(token, index, is_needed=not is_loopback(host))
         own_names = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
         # On other addresses any name may be valid. There the token protects against DNS rebinding.
         self._hosts = re.compile(rf"({own_names})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
@@ -159,9 +171,12 @@ class AccessMiddleware:
         if scope["type"] != "http":
             return
         request, body = Request(scope), Body(scope, receive, send, self._held)
-        response = self._refuse(request) or self._authenticate(request) or self._app
         try:
-            await response(scope, body.receive, add_headers(body.send))
+            response = self._refuse(request) or self._authenticate(request) or self._app
+        except StoreError as error:  # damaged tokens open no door
+            response = problem_response(503, str(error))
+        try:
+            await response(scope, body.receive, self._keyring.note_change(add_headers(body.send), scope))
         finally:
             body.release()
 
@@ -182,24 +197,27 @@ class AccessMiddleware:
         return None
 
     def _authenticate(self, request: Request) -> Response | None:
-        """Return None if the request may pass. A token in the URL of the page is moved into a cookie."""
-        if self._token is None or request.url.path in OPEN_PATHS:
+        """Return None if the request may pass, with its grant. A token in the URL of the page becomes a cookie."""
+        request.scope[GRANT] = ANYONE
+        if not self._keyring.is_needed or request.url.path in OPEN_PATHS:
             return None
-        if request.method == "GET" and request.url.path == "/" and self._is_token(request.query_params.get("token")):
+        given = request.query_params.get("token")
+        if request.method == "GET" and request.url.path == "/" and given and self._keyring.find(given) is not None:
             query = request.url.remove_query_params("token").query
             response = RedirectResponse(f"/?{query}" if query else "/", 303)
             secure = request.url.scheme == "https"
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=secure)
+            response.set_cookie(COOKIE, given, httponly=True, samesite="strict", secure=secure)
             return response
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        if (scheme.lower() == "bearer" and self._is_token(bearer)) or self._is_token(request.cookies.get(COOKIE)):
-            return None
-        sentence = "the token is missing or wrong: send it as Authorization: Bearer TOKEN, or open /?token=TOKEN"
-        return problem_response(401, sentence, {"WWW-Authenticate": "Bearer"})
-
-    def _is_token(self, text: str | None) -> bool:
-        assert self._token is not None
-        return text is not None and hmac.compare_digest(text.encode(), self._token.encode())
+        grant = self._keyring.find(bearer if scheme.lower() == "bearer" else None)
+        grant = grant or self._keyring.find(request.cookies.get(COOKIE))
+        if grant is None:
+            sentence = "the token is missing or wrong: send it as Authorization: Bearer TOKEN, or open /?token=TOKEN"
+            return problem_response(401, sentence, {"WWW-Authenticate": "Bearer"})
+        if self._whole and grant.collection:
+            return problem_response(403, f"the token of {grant.name} is for the collection {grant.collection} only")
+        request.scope[GRANT] = grant
+        return None
 
 
 def is_embedded(headers: Headers) -> bool:

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from vidret.serve.access import AccessMiddleware
 from vidret.serve.fields import ImageReader
 from vidret.serve.metrics import MEDIA_TYPE, Metrics, MetricsMiddleware
 from vidret.serve.problems import Responses, add_error_handlers, refusals
+from vidret.serve.rights import GRANT, OPEN, READ, Right, check_rights
 from vidret.serve.routes.asking import ask_routes
 from vidret.serve.routes.browsing import browsing_routes
 from vidret.serve.routes.collections import collection_routes
@@ -60,7 +62,7 @@ def create_app(
         engine: The engine. The app has exclusive use of it while it runs; the caller closes it.
         indexer: Runs ``vidret index`` where that is allowed.
         host: Bind address; see ``check_access`` for when it needs a token.
-        token: Access token that requests must send.
+        token: Access token with all rights; requests must send it, or one of the index.
         queue: Maximum number of waiting searches, and of other waiting requests.
         timeout: Maximum time that a request waits, in seconds.
         llm: The endpoint that answers questions; None to answer none.
@@ -105,30 +107,33 @@ def create_app(
     app.include_router(index_routes(engine, indexer, asks=llm is not None))
     app.include_router(knn_routes(engine, worker, images))
     _add_server_routes(app, engine, metrics)
-    return MetricsMiddleware(AccessMiddleware(app, host=host, token=token), metrics)
+    check_rights(app)
+    return MetricsMiddleware(AccessMiddleware(app, host=host, token=token, index=engine.path), metrics)
 
 
 def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
     """Add the checks of an orchestrator, the metrics and the page."""
 
-    @app.get("/healthz", tags=["server"])
+    @app.get("/healthz", tags=["server"], dependencies=[OPEN])
     def check_health() -> Health:
         """Return that the server runs; needs no token."""
         return Health(status="ok", version=app.version)
 
-    @app.get("/readyz", tags=["server"])
+    @app.get("/readyz", tags=["server"], dependencies=[OPEN])
     def check_readiness() -> Health:
         """Return that the index can be read; needs no token."""
         engine.check_index()
         return Health(status="ok", version=app.version)
 
-    @app.get("/metrics", tags=["server"], response_class=Response, responses=METRICS)
+    @app.get("/metrics", tags=["server"], dependencies=[READ], response_class=Response, responses=METRICS)
     def read_metrics() -> Response:
         """Return metrics in the text format of Prometheus."""
         return Response(metrics.render(engine.info()), media_type=MEDIA_TYPE)
 
-    @app.get("/", include_in_schema=False)
-    def show_page() -> FileResponse:
+    @app.get("/", include_in_schema=False, dependencies=[Depends(Right("read", within=lambda _request, _name: True))])
+    def show_page(request: Request) -> Response:
+        if name := request.scope[GRANT].collection:
+            return RedirectResponse(f"/api/collections/{quote(name, safe='')}/export?format=html")
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE))

@@ -38,7 +38,7 @@ PortOption = Annotated[int, option("Port; 0 selects a free one.", ACCESS, "PORT"
 RequiredTokenOption = Annotated[
     str | None,
     option(
-        "Access token that requests must send; required if other machines can connect.",
+        "Access token with all rights; if other machines can connect, it or those of vidret token add are required.",
         ACCESS,
         "TOKEN",
         envvar="VIDRET_TOKEN",
@@ -94,7 +94,7 @@ def serve_command(
         if not root.is_dir():
             raise VidretError(f"{root}: --allow-index must be an existing folder")
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
-    check_access(host, token)  # before the model is loaded, which takes a while
+    check_access(host, token, index)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", device, "--precision", precision]
     with listen(host, port) as listener, open_engine(index, model, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):
@@ -185,7 +185,7 @@ def mcp_command(
         raise
     budget = Budget(characters=max_characters, images=max_images)
     if transport == "http":
-        check_access(host, token)  # before the model is loaded, which takes a while
+        check_access(host, token, None if server else index)  # before the model is loaded, which takes a while
     engine: Engine | RemoteEngine
     if server is None:
         engine = open_engine(index, model, device, precision, must_exist=True)
@@ -198,7 +198,7 @@ def mcp_command(
                 serve_stdio(tools)
             return
         with listen(host, port) as listener:
-            served = create_protocol_app(tools, host=host, token=token)
+            served = create_protocol_app(tools, host=host, token=token, index=None if server else index)
             url = page_url(listener, None).rstrip("/") + PATH
             print_message(f"{server or index} is offered at {url} (press Ctrl-C to stop)")
             with contextlib.suppress(KeyboardInterrupt):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -80,9 +81,6 @@ class ToolProtocol:
 
     async def list_tools(self, _context: Any, _params: Any) -> types.ListToolsResult:
         """Return the tools with the schemas of their arguments."""
-        hints = types.ToolAnnotations(
-            read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-        )
         return types.ListToolsResult(
             tools=[
                 types.Tool(
@@ -90,7 +88,12 @@ class ToolProtocol:
                     title=card.heading,
                     description=card.description,
                     input_schema=write_schema(card.arguments),
-                    annotations=hints,
+                    annotations=types.ToolAnnotations(
+                        read_only_hint=card.right == "read",
+                        destructive_hint=False,
+                        idempotent_hint=True,
+                        open_world_hint=False,
+                    ),
                 )
                 for card in CARDS
             ]
@@ -183,7 +186,7 @@ def serve_stdio(tools: ToolBox) -> None:
     anyio.run(serve)
 
 
-def create_protocol_app(tools: ToolBox, *, host: str, token: str | None) -> ASGIApp:
+def create_protocol_app(tools: ToolBox, *, host: str, token: str | None, index: Path | None = None) -> ASGIApp:
     """Return the ASGI app at ``/mcp``, with the access rules of ``vidret serve``.
 
     Raises:
@@ -192,4 +195,4 @@ def create_protocol_app(tools: ToolBox, *, host: str, token: str | None) -> ASGI
     app = create_protocol_server(tools).streamable_http_app(
         streamable_http_path=PATH, stateless_http=True, json_response=True, max_request_body_size=MAX_BYTES, host=host
     )
-    return AccessMiddleware(app, host=host, token=token)
+    return AccessMiddleware(app, host=host, token=token, index=index, whole=True)

@@ -17,6 +17,7 @@ from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_pag
 from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
 from vidret.store.records import StoredVideo
+from vidret.store.tokens import TokenRight
 from vidret.text import strip_query
 from vidret.types import list_row_fields
 from vidret.video.files import FileStat, stat_file
@@ -115,36 +116,42 @@ class ToolReply:
 
 @dataclass(frozen=True, slots=True)
 class ToolCard:
-    """What a model is told about a tool."""
+    """What a model is told about a tool, and the right that it needs; tokens with ``read`` reach no other."""
 
     name: str
     heading: str
     description: str
     arguments: type[given.ToolArguments]
+    right: TokenRight
 
 
 CARDS = (
-    ToolCard("search", "Search videos", "Find the videos that match a text, best first.", given.SearchArguments),
+    ToolCard(
+        "search", "Search videos", "Find the videos that match a text, best first.", given.SearchArguments, "read"
+    ),
     ToolCard(
         "locate",
         "Locate moments",
         "Find the moments (start and end) that match a text, in one video or in all, best first.",
         given.LocateArguments,
+        "read",
     ),
     ToolCard(
         "transcript",
         "Read what is said and shown",
         "Return the words of a video with their times: speech, on-screen text, subtitles and generated descriptions.",
         given.TranscriptArguments,
+        "read",
     ),
-    ToolCard("frames", "Look at frames", "Return images of a video at some times.", given.FramesArguments),
+    ToolCard("frames", "Look at frames", "Return images of a video at some times.", given.FramesArguments, "read"),
     ToolCard(
         "describe_video",
         "Describe a video",
         "Return duration, size, sources of words and shots of a video.",
         given.DescribeArguments,
+        "read",
     ),
-    ToolCard("list_videos", "List videos", "List the videos of the library by path.", given.ListArguments),
+    ToolCard("list_videos", "List videos", "List the videos of the library by path.", given.ListArguments, "read"),
 )
 
 

@@ -33,6 +33,7 @@ from vidret.language.spans import spread_times
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rights import READ
 from vidret.serve.routes.media import draw_video
 from vidret.serve.rows import LinkedRow, find_video, write_row
 from vidret.serve.thumbnails import Thumbnails
@@ -102,7 +103,7 @@ EVENTS = document_events(
 
 def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: ChatEndpoint | None) -> APIRouter:
     """Return the route ``/api/ask``; without an endpoint it refuses every question."""
-    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 404, 413))
+    router = APIRouter(prefix="/api", tags=["search"], dependencies=[READ], responses=refusals(400, 403, 404, 413))
     free = threading.BoundedSemaphore(MAX_ASKED)
 
     @router.post("/ask", response_class=StreamingResponse, responses=EVENTS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,10 +22,12 @@ from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
 from vidret.serve.files import open_video
 from vidret.serve.problems import RefusedError, Responses, describe_invalid, refusals
+from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import find_video, write_row
 from vidret.serve.worker import Worker
 from vidret.store.collections import pick_collection
+from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
 
@@ -35,6 +37,8 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "html": "text/html
 SUFFIXES = {"chapters": "ffmeta", "markers": "edl"}
 TEXT = {"schema": {"type": "string"}}
 FILE: Responses = {200: {"content": dict.fromkeys(("text/plain", *MEDIA_TYPES.values()), TEXT)}}
+OWN, CHANGE_OWN = (Depends(Right(right, within=in_own_collection)) for right in RIGHTS)
+CLIP_URL = "/api/videos/{video}/clip?start={start:.3f}&end={end:.3f}"
 EXPORT_S = 120.0
 # Reads the videos, which may be malicious, in a process of its own.
 EXPORT = """
@@ -110,47 +114,49 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
     router = APIRouter(prefix="/api/collections", tags=["collections"])
     exporting = threading.BoundedSemaphore(1)
 
-    @router.get("")
+    @router.get("", dependencies=[READ])
     def list_kept() -> CollectionsAnswer:
         """List the saved searches and the lists of moments."""
         return CollectionsAnswer(collections=[write_row(CollectionRow, kept) for kept in engine.collections()])
 
-    @router.get("/{name}", responses=refusals(404))
+    @router.get("/{name}", responses=refusals(404), dependencies=[OWN])
     def show(name: Name) -> CollectionRow:
         """Return a saved search, or a list with its moments."""
         return write_row(CollectionRow, find_kept(engine, name))
 
-    @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413))
+    @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413), dependencies=[CHANGE_OWN])
     def save(name: Name, body: CollectionRequest) -> CollectionRow:
         """Keep a saved search or a list, in place of the one whose revision is given."""
         return write_row(CollectionRow, engine.save_collection(read_collection(engine, name, body)))
 
-    @router.post("/{name}/moments", responses=refusals(400, 403, 404, 413))
+    @router.post("/{name}/moments", responses=refusals(400, 403, 404, 413), dependencies=[CHANGE_OWN])
     def add(name: Name, body: AddRequest) -> CollectionRow:
         """Add moments to the end of a list, which is made if there is none."""
         moments = [read_moment(engine, moment).as_moment() for moment in body.moments]
         return write_row(CollectionRow, engine.add_to_list(name, moments))
 
-    @router.delete("/{name}", responses=refusals(403, 404))
+    @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     def remove(name: Name) -> CollectionsAnswer:
         """Remove a saved search or a list, and list those that remain; videos stay."""
         find_kept(engine, name)
         engine.remove_collection(name)
         return list_kept()
 
-    @router.get("/{name}/export", response_class=Response, responses=FILE | refusals(404))
+    @router.get("/{name}/export", response_class=Response, responses=FILE | refusals(404), dependencies=[OWN])
     async def export(
+        request: Request,
         name: Name,
         form: Annotated[Literal[FORMATS], Query(alias="format", description="Of the file.")],  # type: ignore[valid-type]
         fps: Annotated[float | None, Query(gt=0, le=1000, description="Frame rate of a timeline.")] = None,
         handles: Annotated[float, Query(ge=0, le=3600, description="Seconds around each moment in a timeline.")] = 0.0,
     ) -> Response:
         """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
-        await run_in_threadpool(find_kept, engine, name)
+        kept = await run_in_threadpool(find_kept, engine, name)
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
         if not exporting.acquire(blocking=False):
             raise RefusedError(503, "the server is busy: it exports another collection", {"Retry-After": "2"})
-        asked = {"form": form, "query": name, "fps": fps, "handles_s": handles}
+        clip_url = CLIP_URL if request.scope[GRANT].collection and not kept.finds else ""
+        asked = {"form": form, "query": name, "fps": fps, "handles_s": handles, "clip_url": clip_url}
         try:
             text = await run_in_threadpool(export_apart, engine, moments, asked)
         finally:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vidret.engine import Engine
 from vidret.serve.fields import TINY_IMAGE, Id, ImageReader, QueryText, Seconds, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rights import CHANGE, READ
 from vidret.serve.rows import find_video, write_row
 from vidret.serve.worker import Worker
 from vidret.types import Concept, ConceptExample
@@ -73,7 +74,7 @@ class ConceptsAnswer(BaseModel):
 
 def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
     """Return the routes under ``/api/concepts``."""
-    router = APIRouter(prefix="/api/concepts", tags=["concepts"])
+    router = APIRouter(prefix="/api/concepts", tags=["concepts"], dependencies=[READ])
 
     async def read_example(example: ExampleRequest) -> ConceptExample:
         if example.image is not None:
@@ -90,7 +91,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         """List the taught concepts."""
         return ConceptsAnswer(concepts=[write_row(ConceptRow, concept) for concept in engine.concepts()])
 
-    @router.post("", responses=refusals(400, 403, 404, 413))
+    @router.post("", responses=refusals(400, 403, 404, 413), dependencies=[CHANGE])
     async def teach(body: TeachRequest) -> ConceptRow:
         """Teach a concept by examples; @name then stands for it in queries."""
         yes, no = await read_all(body.yes), await read_all(body.no)
@@ -99,7 +100,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         )
         return write_row(ConceptRow, concept)
 
-    @router.delete("/{name}", responses=refusals(403, 404))
+    @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     async def forget(name: Annotated[Name, Path()]) -> ConceptsAnswer:
         """Forget a concept, and list those that remain."""
         known = {concept.name for concept in await run_in_threadpool(engine.concepts)}

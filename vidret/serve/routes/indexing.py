@@ -19,6 +19,7 @@ from vidret.errors import VidretError
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rights import CHANGE, READ
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
@@ -285,7 +286,7 @@ def explain_no_clips() -> str:
 
 def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> APIRouter:
     """Return the routes under ``/api/index``; ``asks`` is whether the server answers questions."""
-    router = APIRouter(prefix="/api/index", tags=["index"])
+    router = APIRouter(prefix="/api/index", tags=["index"], dependencies=[READ])
     words, no_clips = WordSummary(engine.path), explain_no_clips()
 
     @router.get("")
@@ -315,13 +316,13 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
         """List the folders in one that may be indexed."""
         return list_folder(indexer, path)
 
-    @router.post("", status_code=202, responses=refusals(400, 403, 409, 413))
+    @router.post("", status_code=202, responses=refusals(400, 403, 409, 413), dependencies=[CHANGE])
     def start_run(body: IndexRequest) -> IndexAnswer:
         """Start to index files and folders, if ``--allow-index`` permits it."""
         indexer.start(body.paths, retry_failed=body.retry_failed)
         return describe_index()
 
-    @router.delete("", status_code=202, responses=refusals(403, 409))
+    @router.delete("", status_code=202, responses=refusals(403, 409), dependencies=[CHANGE])
     def interrupt_run() -> IndexAnswer:
         """Interrupt the run: it stops after the segments in progress, or at once on a second request."""
         indexer.interrupt()

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from vidret.engine import Engine
 from vidret.serve.fields import ImageReader, check_excluded_terms
 from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rights import READ
 from vidret.serve.rows import hit_rows
 from vidret.serve.worker import Worker
 from vidret.text import sanitize
@@ -51,7 +52,7 @@ class KnnRow(BaseModel):
 def knn_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
     """Return the two routes that clip-retrieval's clients use."""
     # ClipClient sends JSON without a content type.
-    router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)
+    router = APIRouter(tags=["clip-retrieval"], dependencies=[READ], strict_content_type=False)
     index_name = sanitize(engine.path.name)
 
     async def read_query(body: KnnRequest) -> Query:

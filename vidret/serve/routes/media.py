@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 
@@ -20,6 +20,7 @@ from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
 from vidret.serve import fields
 from vidret.serve.files import OpenFileResponse, open_video
 from vidret.serve.problems import RefusedError, Responses, refusals
+from vidret.serve.rights import READ, Right, in_moments
 from vidret.serve.rows import find_video, title
 from vidret.serve.thumbnails import Thumbnails, draw_reason
 from vidret.store.records import StoredVideo
@@ -48,8 +49,9 @@ FILE: Responses = {
 def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
     """Return the routes for frames and files of videos. Paths come from the index only, never from a request."""
     router = APIRouter(prefix="/api", tags=["media"], responses=refusals(404))
+    in_list = Depends(Right("read", within=in_moments(engine, "t", "t")))
 
-    @router.get("/thumbnails/{id}", response_class=Response, responses=FRAME)
+    @router.get("/thumbnails/{id}", response_class=Response, responses=FRAME, dependencies=[in_list])
     async def show_frame(
         video_id: fields.VideoId,
         t: Annotated[fields.Seconds, Query(description="Time of the frame in seconds.", examples=[12.5])] = 0.0,
@@ -65,8 +67,8 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
             return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": CACHED})
 
-    @router.head("/videos/{id}/stream", include_in_schema=False)
-    @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE)
+    @router.head("/videos/{id}/stream", include_in_schema=False, dependencies=[READ])
+    @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE, dependencies=[READ])
     def send_file(video_id: fields.VideoId) -> FileResponse:
         """Return the file of a video, or the requested ranges of it."""
         path, file = open_local_video(engine, video_id, purpose="sends")
@@ -117,8 +119,9 @@ def clip_routes(engine: Engine, *, timeout: float) -> APIRouter:
     """Return the route ``/api/videos/{id}/clip``; ``timeout`` is how long a request waits for others, in seconds."""
     router = APIRouter(prefix="/api", tags=["media"], responses=refusals(404))
     cutter = ClipCutter(engine, timeout)
+    in_list = Depends(Right("read", within=in_moments(engine, "start", "end")))
 
-    @router.get("/videos/{id}/clip", response_class=FileResponse, responses=CLIP)
+    @router.get("/videos/{id}/clip", response_class=FileResponse, responses=CLIP, dependencies=[in_list])
     async def cut_clip(
         request: Request,
         video_id: fields.VideoId,

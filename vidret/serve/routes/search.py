@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vidret.engine import Engine
 from vidret.serve.fields import EncodedImage, Id, ImageReader, QueryText, collect_options, with_options, with_rows_of
 from vidret.serve.problems import refusals
+from vidret.serve.rights import READ
 from vidret.serve.rows import (
     HitRow,
     InterpretationRow,
@@ -133,7 +134,7 @@ class LocateAnswer(FoundAnswer):
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
     """Return the routes ``/api/search``, ``/api/locate`` and ``/api/footage``."""
-    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 413))
+    router = APIRouter(prefix="/api", tags=["search"], dependencies=[READ], responses=refusals(400, 403, 413))
 
     @router.post("/search")
     async def search(body: SearchRequest) -> SearchAnswer:

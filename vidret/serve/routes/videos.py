@@ -28,6 +28,7 @@ from vidret.serve.fields import (
     with_rows_of,
 )
 from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rights import READ
 from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, find_video, video_row, write_row
 from vidret.serve.worker import Worker
 from vidret.types import CopiedFile, Curve, Filters, Shot, Source, TextSource, TimedText
@@ -95,7 +96,7 @@ MAX_MOMENTS = 10
 
 def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
     """Return the routes under ``/api/videos``."""
-    router = APIRouter(prefix="/api/videos", tags=["videos"])
+    router = APIRouter(prefix="/api/videos", tags=["videos"], dependencies=[READ])
 
     @router.get("")
     def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
@@ -213,7 +214,7 @@ class LeftError(Exception):
 
 def duplicate_routes(engine: Engine) -> APIRouter:
     """Return the route ``/api/duplicates``, which serves one request at a time."""
-    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 404, 413))
+    router = APIRouter(prefix="/api", tags=["search"], dependencies=[READ], responses=refusals(400, 403, 404, 413))
     free = threading.BoundedSemaphore(1)
 
     @router.post("/duplicates", response_class=StreamingResponse, responses=EVENTS)

@@ -1,0 +1,210 @@
+"""Tests of rights: each route and tool names one, tokens of an index have theirs, and changes are recorded."""
+
+import json
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from tests.serve.conftest import URL, Serve, find_id
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.access import AccessMiddleware, check_access
+from vidret.serve.app import create_app
+from vidret.serve.mcp.tools import CARDS, ToolBox
+from vidret.serve.rights import ALIKE, Right, check_rights, list_routes
+from vidret.serve.routes.indexing import Indexer
+from vidret.store.tokens import RECORD, RIGHTS, TOKENS, TokenRight, make_token, read_record, revoke_token
+
+# Routes that take a body, or a method, of changes, and only read.
+READING = {"/api/search", "/api/locate", "/api/footage", "/api/duplicates", "/api/ask", "/knn-service"}
+READING |= {"/api/videos/{id}/curve"}
+
+
+def find_app(engine: Engine) -> FastAPI:
+    """Return the app inside its middleware."""
+    app: Any = create_app(engine, Indexer([]))
+    return app._app._app  # type: ignore[no-any-return]
+
+
+def list_rights(route: APIRoute) -> set[TokenRight | None]:
+    return {each.call.right for each in route.dependant.dependencies if isinstance(each.call, Right)}
+
+
+def test_every_route_names_a_right_and_those_that_change_something_name_change(engine: Engine) -> None:
+    app = find_app(engine)
+    for route in list_routes(app.routes):
+        if not isinstance(route, APIRoute):
+            assert getattr(route, "path", "") in ALIKE, route
+            continue
+        rights = list_rights(route)
+        assert rights, f"{route.path} names no right"
+        changes = route.methods & {"POST", "PUT", "DELETE", "PATCH"} and route.path not in READING
+        assert ("change" in rights) == bool(changes), route.path
+        assert (rights == {None}) == (route.path in ("/healthz", "/readyz")), route.path
+
+
+def test_an_app_with_a_route_that_names_none_does_not_start() -> None:
+    app = FastAPI(docs_url=None, redoc_url=None)
+    check_rights(app)
+    app.get("/api/late")(lambda: None)
+    with pytest.raises(TypeError, match="/api/late must name a right, got none"):
+        check_rights(app)
+
+
+def test_every_tool_names_a_right() -> None:
+    assert {card.name for card in CARDS} == set(ToolBox(None, None, None)._tools)  # type: ignore[arg-type]
+    assert {card.right for card in CARDS} <= set(RIGHTS)
+    assert {card.right for card in CARDS} == {"read"}, "the MCP server accepts tokens that may only read"
+
+
+class Door:
+    """Clients of one served index with different tokens."""
+
+    def __init__(self, engine: Engine, client: TestClient) -> None:
+        self.engine, self.client = engine, client
+
+    def make(self, name: str, right: TokenRight, collection: str = "") -> "Caller":
+        return Caller(self.client, make_token(self.engine.path, name, right, collection=collection))
+
+
+class Caller:
+    def __init__(self, client: TestClient, token: str) -> None:
+        self.client, self.token = client, token
+
+    def __call__(self, method: str, path: str, body: Any = None) -> int:
+        return self.ask(method, path, body).status_code
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return self.client.request(method, path, json=body, headers=headers, follow_redirects=False)
+
+
+@pytest.fixture
+def door(engine: Engine, serve: Serve) -> Door:
+    return Door(engine, serve(engine))
+
+
+def test_a_token_is_needed_from_the_first_one_on(door: Door) -> None:
+    assert door.client.get("/api/videos").status_code == 200, "nobody on this machine needs a token yet"
+    ann = door.make("ann", "read")
+    assert door.client.get("/api/videos").status_code == 401
+    assert Caller(door.client, "A" * 43)("GET", "/api/videos") == 401
+    assert ann("GET", "/api/videos") == 200
+    revoke_token(door.engine.path, "ann")
+    assert ann("GET", "/api/videos") == 401
+    assert door.client.get("/api/videos").status_code == 401, "the last token does not open the door when it goes"
+    assert door.client.get("/healthz").status_code == 200
+
+
+def test_who_may_read_cannot_change(door: Door) -> None:
+    ann, ben = door.make("ann", "read"), door.make("ben", "change")
+    spans = {"moments": [{"video": find_id(door.engine, "red.mp4"), "start": 0, "end": 2}]}
+    assert ann("POST", "/api/search", {"query": "red"}) == 200
+    answer = ann.ask("POST", "/api/collections/best/moments", spans)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        403,
+        "the token of ann must have the right change, got read",
+    )
+    for method, path in (("POST", "/api/index"), ("DELETE", "/api/index"), ("DELETE", "/api/concepts/x")):
+        assert ann(method, path, {"paths": ["/a"]} if method == "POST" else None) == 403, path
+    assert ben("POST", "/api/collections/best/moments", spans) == 200
+    assert ann("GET", "/api/collections/best") == 200
+
+
+def test_a_token_for_one_collection_reaches_nothing_else(door: Door) -> None:
+    owner = door.make("owner", "change")
+    red, blue = find_id(door.engine, "red.mp4"), find_id(door.engine, "blue.mp4")
+    for name, video in (("best", red), ("rest", blue)):
+        owner("POST", f"/api/collections/{name}/moments", {"moments": [{"video": video, "start": 0.5, "end": 2}]})
+    guest = door.make("guest", "read", "best")
+    page = guest.ask("GET", "/")
+    assert (page.status_code, page.headers["location"]) == (307, "/api/collections/best/export?format=html")
+    text = guest.ask("GET", page.headers["location"]).text
+    clip = f"/api/videos/{red}/clip?start=0.500&end=2.000"
+    assert f'href="{clip.replace("&", "&amp;")}"' in text
+    assert "<a href" not in owner.ask("GET", page.headers["location"]).text
+    assert guest("GET", clip) == 200
+    assert guest("GET", f"/api/thumbnails/{red}?t=1") == 200
+    refused = [f"/api/thumbnails/{red}?t=2.5", f"/api/thumbnails/{blue}?t=1", f"/api/videos/{red}/clip?start=0&end=2"]
+    refused += [f"/api/videos/{red}/clip?start=1&end=2.5", f"/api/videos/{red}/clip?start=x&end=2"]
+    refused += [f"/api/videos/{red}/stream", "/api/videos", "/api/index", "/api/collections", "/metrics"]
+    refused += ["/api/collections/rest", "/api/collections/rest/export?format=csv", f"/api/videos/{red}"]
+    for path in refused:
+        assert guest("GET", path) == 403, path
+    assert guest("POST", "/api/search", {"query": "red"}) == 403
+    note = {"moments": [{"video": red, "start": 1, "end": 2, "note": "x"}], "revision": 1}
+    assert guest("PUT", "/api/collections/best", note) == 403
+    editor = door.make("editor", "change", "best")
+    assert editor("PUT", "/api/collections/rest", note) == 403
+    assert editor("PUT", "/api/collections/best", note) == 200
+    assert editor("DELETE", "/api/collections/best") == 403
+    assert owner("DELETE", "/api/collections/best") == 200
+    assert guest("GET", clip) == 403, "what is removed is no longer shared"
+
+
+def test_changes_are_recorded_with_who_and_what_and_refused_ones_are_not(door: Door) -> None:
+    ben, ann = door.make("ben", "change"), door.make("ann", "read")
+    spans = {"moments": [{"video": find_id(door.engine, "red.mp4"), "start": 0, "end": 2}]}
+    ben("POST", "/api/collections/my%20list/moments", spans)
+    ann("DELETE", "/api/collections/my%20list")
+    ben("DELETE", "/api/collections/none")
+    ben("POST", "/api/search", {"query": "red"})
+    ben("DELETE", "/api/collections/my%20list")
+    rows = read_record(door.engine.path, 10)
+    assert [(row["who"], row["what"], row.get("with")) for row in rows] == [
+        ("ben", "POST /api/collections/my list/moments", {"moments": "1 items"}),
+        ("ben", "DELETE /api/collections/my list", None),
+    ]
+    assert read_record(door.engine.path, 1) == rows[1:]
+    assert ben.token not in (door.engine.path / RECORD).read_text()
+
+
+def test_a_change_is_recorded_though_nobody_needs_a_token(client: TestClient, engine: Engine) -> None:
+    client.put("/api/collections/reds", json={"finds": "videos", "query": "red"})
+    (row,) = read_record(engine.path, 10)
+    assert (row["who"], row["with"]["query"]) == ("without a token", "red")
+
+
+def test_only_hashes_are_kept(door: Door) -> None:
+    ann = door.make("ann", "read")
+    text = TOKENS.path(door.engine.path).read_text()
+    assert ann.token not in text
+    assert len(json.loads(text)["tokens"][0]["digest"]) == 64
+    with pytest.raises(VidretError, match="name must be new, got ann"):
+        make_token(door.engine.path, "ann", "change")
+    with pytest.raises(VidretError, match="name must be up to 64 letters"):
+        make_token(door.engine.path, "a b", "change")
+
+
+def test_damaged_tokens_open_no_door(door: Door) -> None:
+    ann = door.make("ann", "read")
+    TOKENS.path(door.engine.path).write_text("{}")
+    assert (ann("GET", "/api/videos"), door.client.get("/api/videos").status_code) == (503, 503)
+
+
+def test_tokens_of_an_index_let_others_connect(engine: Engine) -> None:
+    with pytest.raises(VidretError, match=r"token must be given to listen on 0\.0\.0\.0"):
+        check_access("0.0.0.0", None, engine.path)
+    make_token(engine.path, "ann", "read")
+    check_access("0.0.0.0", None, engine.path)
+
+
+def test_the_page_keeps_the_token_that_it_was_opened_with(door: Door) -> None:
+    ann = door.make("ann", "read")
+    answer = door.client.get("/", params={"token": ann.token}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert ann.token in answer.headers["set-cookie"]
+    assert door.client.get("/api/videos").status_code == 200
+
+
+def test_an_app_without_such_routes_refuses_tokens_for_one_collection(engine: Engine) -> None:
+    guarded = AccessMiddleware(Starlette(), host="localhost", token=None, index=engine.path, whole=True)
+    client = TestClient(guarded, base_url=URL)
+    whole = make_token(engine.path, "ann", "read")
+    part = make_token(engine.path, "ben", "read", collection="best")
+    assert client.get("/mcp", headers={"Authorization": f"Bearer {whole}"}).status_code == 404
+    assert client.get("/mcp", headers={"Authorization": f"Bearer {part}"}).status_code == 403

@@ -1,0 +1,205 @@
+"""Who may do what on a server: the grants that tokens stand for, and the right that each route needs."""
+
+import hmac
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.routing import BaseRoute
+from starlette.types import Message, Scope, Send
+
+from vidret.engine import Engine
+from vidret.errors import StoreError
+from vidret.serve.problems import RefusedError
+from vidret.store.tokens import TOKENS, StoredToken, TokenRight, find_token, record_change
+from vidret.types import SavedCollection
+
+logger = logging.getLogger(__name__)
+
+GRANT, CHANGE_NOTE = "vidret.grant", "vidret.change"  # keys of the scope of a request
+ALIKE = ("/openapi.json", "/page")  # what is the same for all indexes, which every token may read
+SLACK_S = 0.01  # by which times in URLs are rounded
+MAX_SHOWN = 200  # characters of a value in the record of changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a request may do, as whom; with a ``collection``, only there."""
+
+    name: str
+    right: TokenRight
+    collection: str = ""
+
+
+ANYONE, OWNER = Grant(name="without a token", right="change"), Grant(name="vidret serve --token", right="change")
+
+
+class Keyring:
+    """The tokens that a server accepts: its own, and those of its index, as they are at each request."""
+
+    def __init__(self, token: str | None, index: Path | None, *, is_needed: bool) -> None:
+        """Store the token, the index, and whether a token is needed even where the index has had none."""
+        self._token, self._index, self._is_needed = token, index, is_needed or token is not None
+        self._version: tuple[int, int] | None = None
+        self._kept: list[StoredToken] = []
+
+    @property
+    def is_needed(self) -> bool:
+        """Return whether requests need a token: from the first token of the index on, also when none is left."""
+        self._read()
+        return self._is_needed
+
+    def find(self, given: str | None) -> Grant | None:
+        """Return what a token grants, None if it is none.
+
+        Raises:
+            StoreError: The tokens of the index cannot be read.
+        """
+        if given is None:
+            return None
+        self._read()
+        if self._token is not None and hmac.compare_digest(given.encode(), self._token.encode()):
+            return OWNER
+        found = find_token(self._kept, given)
+        return None if found is None else Grant(name=found.name, right=found.right, collection=found.collection)
+
+    def note_change(self, send: Send, scope: Scope) -> Send:
+        """Return a ``send`` that records a successful change before the response tells of it."""
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400 and CHANGE_NOTE in scope:
+                await run_in_threadpool(self._record, scope[GRANT].name, scope.pop(CHANGE_NOTE))
+            await send(message)
+
+        return send_on
+
+    def _record(self, who: str, details: dict[str, Any]) -> None:
+        assert self._index is not None  # an app that changes something has one
+        try:
+            record_change(self._index, who, **details)
+        except StoreError as error:
+            logger.error("a change of %s is not recorded: %s", who, error)
+
+    def _read(self) -> None:
+        """Read the tokens again if their file has changed."""
+        if self._index is None:
+            return
+        try:
+            status = TOKENS.path(self._index).stat()
+        except FileNotFoundError:
+            self._kept, self._version = [], None
+            return
+        version = status.st_mtime_ns, status.st_ino
+        if version != self._version:
+            self._is_needed = True
+            self._kept, self._version = TOKENS.read(self._index), version
+
+
+class Right:
+    """The right that a route needs: a dependency that refuses requests without it.
+
+    ``within`` says whether a request stays in a collection: then tokens for only that one may make it.
+    """
+
+    def __init__(self, right: TokenRight | None, *, within: Callable[[Request, str], bool] | None = None) -> None:
+        """Set the right; None for routes that are open to all."""
+        self.right, self._within = right, within
+
+    async def __call__(self, request: Request) -> None:
+        """Refuse a request without the right, and note a change for the record."""
+        if self.right is None:
+            return
+        grant: Grant = request.scope[GRANT]
+        if self.right == "change" and grant.right != "change":
+            raise RefusedError(403, f"the token of {grant.name} must have the right change, got {grant.right}")
+        if grant.collection and (
+            self._within is None or not await run_in_threadpool(self._within, request, grant.collection)
+        ):
+            raise RefusedError(403, f"the token of {grant.name} is for the collection {grant.collection} only")
+        if self.right == "change":
+            request.scope[CHANGE_NOTE] = {
+                "what": f"{request.method} {request.url.path}",
+                **describe_body(await request.body()),
+            }
+
+
+OPEN, READ, CHANGE = Depends(Right(None)), Depends(Right("read")), Depends(Right("change"))
+
+
+def in_own_collection(request: Request, name: str) -> bool:
+    """Return whether a request is about a collection, which its path names."""
+    return bool(request.path_params["name"] == name)
+
+
+def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str], bool]:
+    """Return whether a request is about a stretch of a video that is in a moment of a list.
+
+    Args:
+        engine: The engine.
+        start: Name of the query's field with the start in seconds.
+        end: That with its end.
+    """
+
+    def is_within(request: Request, name: str) -> bool:
+        kept = next((each for each in engine.collections() if each.name == name), SavedCollection(name=name))
+        try:
+            video_id = int(request.path_params["id"])
+            first, last = (float(request.query_params.get(field, 0)) for field in (start, end))
+        except ValueError:
+            return False
+        spans = [(moment.start, moment.end) for moment in kept.moments if moment.video == video_id]
+        return any(begin - SLACK_S <= first <= last <= stop + SLACK_S for begin, stop in spans)
+
+    return is_within
+
+
+def check_rights(app: FastAPI) -> None:
+    """Check that every route of an app names the right that it needs.
+
+    Raises:
+        TypeError: One does not.
+    """
+    for route in list_routes(app.routes):
+        needed = route.dependant.dependencies if isinstance(route, APIRoute) else ()
+        path = getattr(route, "path", "")
+        if path not in ALIKE and not any(isinstance(each.call, Right) for each in needed):
+            raise TypeError(f"{path} must name a right, got none")
+
+
+def list_routes(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """Return routes, and those of routers, which some versions of FastAPI keep apart."""
+    listed = list[BaseRoute]()
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        listed += [route] if router is None else list_routes(router.routes)
+    return listed
+
+
+def describe_body(body: bytes) -> dict[str, Any]:
+    """Return the fields of a request as the record of changes shows them: long texts cut, and lists counted.
+
+    >>> describe_body(b'{"name": "mascot", "yes": [{"video": 1}], "paths": ["/a"]}')
+    {'with': {'name': 'mascot', 'yes': '1 items', 'paths': ['/a']}}
+    """
+    try:
+        fields = json.loads(body) if body else None
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return {}
+
+    def show(value: Any) -> Any:
+        if isinstance(value, str):
+            return value[:MAX_SHOWN]
+        if isinstance(value, list) and len(value) <= 10 and all(isinstance(each, str) for each in value):
+            return [each[:MAX_SHOWN] for each in value]
+        return f"{len(value)} items" if isinstance(value, list | dict) else value
+
+    return {"with": {name: show(value) for name, value in fields.items()}}

@@ -1,0 +1,119 @@
+"""The tokens of an index, by which its server knows who may do what, and the record of what was changed.
+
+Tokens are random, so that a plain hash of one tells nothing about it.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from vidret.errors import StoreError, VidretError
+from vidret.store.folder import check_entries
+from vidret.store.rows_file import RowsFile
+
+TokenRight = Literal["read", "change"]
+RIGHTS: tuple[TokenRight, ...] = ("read", "change")
+RECORD = "changes.jsonl"
+_NAME = re.compile(r"\w[\w.@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredToken:
+    """A token as an index keeps it.
+
+    Attributes:
+        name: Who has it.
+        digest: SHA-256 of the token, in hexadecimal.
+        right: ``read``: search and watch; ``change``: also index, name, teach, and change collections.
+        collection: The only collection that it is for; empty for all of the index.
+        made: When it was made, in ISO 8601.
+    """
+
+    name: str
+    digest: str
+    right: TokenRight
+    collection: str = ""
+    made: str = ""
+
+
+TOKENS = RowsFile("tokens", lambda row: StoredToken(**row))
+
+
+def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "") -> str:
+    """Make a token and return it; the index keeps only its hash.
+
+    Raises:
+        VidretError: The name is taken or invalid.
+    """
+    if not _NAME.fullmatch(name):
+        raise VidretError(f"name must be up to 64 letters, digits and any of . _ @ -, got {name!r}")
+    token = secrets.token_urlsafe(32)
+    with TOKENS.change(index) as kept:
+        if any(each.name == name for each in kept):
+            raise VidretError(f"name must be new, got {name}, who has a token")
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        kept.append(StoredToken(name=name, digest=_hash(token), right=right, collection=collection, made=made))
+    return token
+
+
+def revoke_token(index: Path, name: str) -> None:
+    """Revoke a token: running servers refuse it from now on.
+
+    Raises:
+        VidretError: There is none of this name.
+    """
+    with TOKENS.change(index) as kept:
+        left = [each for each in kept if each.name != name]
+        if len(left) == len(kept):
+            raise VidretError(f"name must be that of a token, got {name}")
+        kept[:] = left
+
+
+def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
+    """Return the token of an index that somebody presents, None if it is none; all are compared in constant time."""
+    digest = _hash(token)
+    matching = [each for each in kept if hmac.compare_digest(each.digest, digest)]
+    return matching[0] if matching else None
+
+
+def record_change(index: Path, who: str, what: str, **details: Any) -> None:
+    """Add a line to the record of changes: when, who, and what.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    check_entries(index)
+    row = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "what": what, **details}
+    try:
+        handle = os.open(index / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(json.dumps(row).encode() + b"\n")
+    except OSError as error:
+        raise StoreError(f"{index / RECORD}: cannot be written: {error.strerror}") from error
+
+
+def read_record(index: Path, limit: int) -> list[dict[str, Any]]:
+    """Return the last recorded changes, oldest first.
+
+    Raises:
+        StoreError: The record cannot be read.
+    """
+    check_entries(index)
+    path = index / RECORD
+    try:
+        lines = path.read_text("utf-8").splitlines()[-limit:] if path.exists() else []
+        return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
