@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
+from tests.fake_faces import ColouredFaces
 from vidret.cli.commands import doctor
 from vidret.cli.commands.doctor import check_package
 
@@ -33,6 +34,17 @@ def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
     assert {"open_clip", "transformers", "sentence_transformers", "pytorch_lightning", "timm"}.isdisjoint(modules)
     assert {"torch", "faiss", "ctranslate2"} <= set(modules)
     assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")
+
+
+def test_faces_are_read_or_the_extra_is_named(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidret.channels.people import models
+
+    monkeypatch.setattr(models, "load_face_model", lambda: ColouredFaces())
+    assert "works, 3 dimensions (coloured faces 1)" in run("doctor", "--index", tmp_path / "none")[1]
+    monkeypatch.undo()
+    monkeypatch.setattr("vidret.channels.people.options.find_spec", lambda _name: None)
+    models.load_face_model.cache_clear()
+    assert "vidret[people]" in run("doctor", "--index", tmp_path / "none")[1]
 
 
 def test_an_index_that_cannot_be_read_is_broken(run: Runner, tmp_path: Path) -> None:

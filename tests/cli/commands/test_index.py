@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
+from tests.fake_faces import write_people
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import write_head
 from vidret.cli.inputs import parse_memory
@@ -199,3 +200,16 @@ def test_the_environment_names_the_model_of_new_indexes_alone(
     for target, model in ((tmp_path / "new", []), (index, []), (tmp_path / "other", ["--model", "good"])):
         assert run("index", films, "--index", target, *model)[0] == 0
     assert names == ["small", "colours", "good"]
+
+
+def test_faces_are_read_if_they_are_asked_for(run: Runner, tmp_path: Path, index: Path) -> None:
+    film = write_people(tmp_path / "people" / "a.mp4", (150, {"ann": 30}, 2))
+    fake = "tests.fake_faces:ColouredFaces"
+    assert "faces" not in run("index", film, "--index", index)[2]
+    code, _, err = run("index", film, "--index", index, "--people", "on", "--face-model", fake)
+    assert code == 0
+    assert "faces followed: 1" in err
+    assert run("index", film, "--index", index, "--people", "auto", "--json")[0] == 0
+    assert run("index", film, "--index", index, "--people", "on", "--face-model", "arcface")[0] == 1
+    for people in (("--face-model", fake), ("--people", "off", "--face-model", fake), ("--people", "yes")):
+        assert run("index", film, "--index", index, *people)[0] == 2

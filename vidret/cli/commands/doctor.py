@@ -83,6 +83,7 @@ def run_checks(index: Path) -> Iterator[Check]:
     yield _try("device", _describe_device)
     yield _try("starter encoder", _try_starter, state="missing")
     yield _try("models of words", _try_words, state="missing")
+    yield _try("model of faces", _try_faces, state="missing")
     yield _try("ffmpeg", _describe_ffmpeg, state="missing")
     yield _try("disk", lambda: _describe_disk(index))
     yield _try("index", lambda: _describe_index(index))
@@ -154,6 +155,16 @@ def _try_words() -> str:
     options.check_installed()
     options.check_models()
     return ", ".join(f"{source}: {model}" for source, model in options.models().items())
+
+
+def _try_faces() -> str:
+    import numpy as np
+
+    from vidret.channels.people.models import load_face_model
+
+    model = load_face_model()
+    vectors = model.describe(np.zeros((1, model.side, model.side, 3), np.uint8))
+    return f"works, {vectors.shape[1]} dimensions ({model.name})"
 
 
 def _describe_ffmpeg() -> str:
