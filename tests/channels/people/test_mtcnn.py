@@ -128,10 +128,13 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("mtcnn") is None, reason='the extra "people" is not installed')
-def test_a_face_is_found_where_facenet_pytorch_finds_it(carphone: Picture) -> None:
-    (face,) = MTCNN(find_package("mtcnn") / "assets" / "weights").find(carphone, min_size=24)
-    np.testing.assert_allclose(face.box, (65.93606, 38.0577, 109.62476, 95.08786), atol=1e-2)
-    expected = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]
-    np.testing.assert_allclose(face.points, [*expected, (101.574951, 79.1214)], atol=1e-2)
-    assert face.score == pytest.approx(0.9992426, abs=1e-4)
-    assert MTCNN(find_package("mtcnn") / "assets" / "weights").find(carphone[:20, :20], min_size=24) == []
+def test_a_face_is_found_where_facenet_pytorch_finds_it(carphone: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
+    points = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]
+    for halve_below, tolerance in ((0.0, 1e-2), (mtcnn.HALVE_BELOW, 1.5)):
+        monkeypatch.setattr(mtcnn, "HALVE_BELOW", halve_below)
+        (face,) = detector.find(carphone, min_size=24)
+        np.testing.assert_allclose(face.box, (65.93606, 38.0577, 109.62476, 95.08786), atol=tolerance)
+        np.testing.assert_allclose(face.points, [*points, (101.574951, 79.1214)], atol=tolerance)
+        assert face.score == pytest.approx(0.9992426, abs=tolerance / 100)
+    assert detector.find(carphone[:20, :20], min_size=24) == []

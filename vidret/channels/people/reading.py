@@ -15,6 +15,7 @@ from vidret.types import Picture, ShotChange
 
 MIN_SIZE = 40  # pixels of a face that is described, and at least this share of the longer side of the frame:
 MIN_SHARE = 1 / 32
+SEEN_SIZE = 46  # pixels of the smallest face that detectors are asked for: they find those of 40 too
 MIN_SCORE = 0.95
 _JPEG_QUALITY = 85
 
@@ -45,7 +46,7 @@ class FaceReader:
         """Find the faces of the next frame."""
         height, width = image.shape[:2]
         self._size = width, height
-        faces = self._model.find(image, min_size=max(MIN_SIZE, MIN_SHARE * max(height, width)))
+        faces = self._model.find(image, min_size=max(SEEN_SIZE, MIN_SHARE * max(height, width)))
         sure = [face for face in faces if face.score >= MIN_SCORE]
         large = [face for face in sure if face.size >= MIN_SIZE]
         sightings = [Sighting(time_s, face) for face in sure if face.size < MIN_SIZE]
