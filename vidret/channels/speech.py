@@ -169,6 +169,14 @@ def has_speech(audio: Float32[np.ndarray, " sample"]) -> bool:
     return bool(get_speech_timestamps(audio, VadOptions(min_speech_duration_ms=200)))
 
 
+def find_speech(audio: Float32[np.ndarray, " sample"]) -> list[tuple[float, float]]:
+    """Return the stretches of speech as (start, end) in seconds, cut at pauses of 0.2 s."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    options = VadOptions(min_speech_duration_ms=200, min_silence_duration_ms=200, speech_pad_ms=50)
+    return [(each["start"] / SAMPLE_RATE, each["end"] / SAMPLE_RATE) for each in get_speech_timestamps(audio, options)]
+
+
 def is_doubtful(segment: Any) -> bool:
     """Return whether Whisper's own figures say that a segment is not speech."""
     is_silent = segment.no_speech_prob > MAX_NO_SPEECH and segment.avg_logprob < -0.5

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int64
 
 WINDOW_S, HOP_S = 1.5, 0.75
 MIN_WINDOWS_S = 3.0  # of a speaker together, which overlap by half; who has less is taken for another one
+MAX_PAUSE_S = 0.3  # within a turn
 CELL_S = 0.1  # resolution of the change from one speaker to another
 BLOCK = 500  # windows clustered at a time: six minutes of speech
 
@@ -59,9 +60,14 @@ def find_turns(
     means = np.stack([vectors[labels == label].mean(0) for label in kept])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     turns = [turn for stretch in speech for turn in _split_stretch(stretch, spans, vectors @ means.T)]
-    spoken = sorted({turn.speaker for turn in turns}, key=[turn.speaker for turn in turns].index)
-    numbers = {speaker: number for number, speaker in enumerate(spoken)}
-    return [turn._replace(speaker=numbers[turn.speaker]) for turn in turns], means[spoken].astype(np.float32)
+    spoken = list(dict.fromkeys(turn.speaker for turn in turns))
+    joined: list[Turn] = []
+    for start_s, end_s, speaker in turns:
+        turn = Turn(start_s, end_s, spoken.index(speaker))
+        if joined and joined[-1].speaker == turn.speaker and start_s - joined[-1].end_s < MAX_PAUSE_S:
+            turn = turn._replace(start_s=joined.pop().start_s)
+        joined.append(turn)
+    return joined, means[spoken].astype(np.float32)
 
 
 def _split_stretch(
