@@ -120,27 +120,29 @@ def read_sentence(path: Path) -> Samples:
     levels = np.sqrt(np.convolve(audio**2, np.full(160, 1 / 160), "same"))
     loud = np.flatnonzero(levels > 0.018 * np.sqrt((audio**2).mean()) + 1e-4)
     audio = audio[loud[0] : loud[-1] + 1]
-    return np.clip(audio * 10 ** (LEVEL_DB / 20) / np.sqrt((audio**2).mean()), -1, 1)
+    levelled: Samples = np.clip(audio * 10 ** (LEVEL_DB / 20) / np.sqrt((audio**2).mean()), -1, 1).astype(np.float32)
+    return levelled
 
 
 def make_sound(rng: random.Random, voices: dict[str, list[Path]], length_s: float) -> tuple[Samples, list[Spoken]]:
     """Return the sound of a film, and who speaks in it."""
     speakers = rng.sample(sorted(voices), rng.choice([2, 2, 3, 3, 4]))
-    pieces, spoken, speaker = [np.zeros(int(SAMPLE_RATE * rng.uniform(0.3, 2)), np.float32)], list[Spoken](), ""
+    pieces: list[Samples] = [np.zeros(int(SAMPLE_RATE * rng.uniform(0.3, 2)), np.float32)]
+    spoken, speaker = list[Spoken](), ""
     while sum(map(len, pieces)) < length_s * SAMPLE_RATE:
         if not speaker or rng.random() < 0.85:
             speaker = rng.choice([other for other in speakers if other != speaker])
         for _ in range(rng.choice([1, 1, 2])):
             start_s = sum(map(len, pieces)) / SAMPLE_RATE
-            sentence = read_sentence(rng.choice(voices[speaker])) * 10 ** (rng.uniform(-2, 2) / 20)
+            sentence = read_sentence(rng.choice(voices[speaker])) * np.float32(10 ** (rng.uniform(-2, 2) / 20))
             spoken.append(Spoken(start_s, start_s + len(sentence) / SAMPLE_RATE, speaker))
             pieces += [sentence, np.zeros(int(SAMPLE_RATE * rng.uniform(0.1, 0.8)), np.float32)]
-    audio = np.concatenate(pieces)
+    audio: Samples = np.concatenate(pieces)
     if rng.random() < 1 / 3:
         spectrum = np.fft.rfft(np.random.default_rng(rng.randrange(1 << 30)).standard_normal(len(audio)))
         noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 1), len(audio))
-        audio = audio + noise / np.sqrt((noise**2).mean()) * 10 ** ((LEVEL_DB + NOISE_DB) / 20)
-    return np.clip(audio, -1, 1).astype(np.float32), spoken
+        audio = (audio + noise / np.sqrt((noise**2).mean()) * 10 ** ((LEVEL_DB + NOISE_DB) / 20)).astype(np.float32)
+    return np.clip(audio, -1, 1), spoken
 
 
 def write_film(path: Path, audio: Samples, shade: int) -> None:
@@ -174,7 +176,9 @@ def read_known(folder: Path) -> dict[str, list[Spoken]]:
     """Return who speaks in films whose events are known, by path."""
     return {
         str(folder / "videos" / row["file"]): [
-            Spoken(*event["window"], event["voice"]) for event in row["events"] if event["type"] == "speech"
+            Spoken(float(event["window"][0]), float(event["window"][1]), event["voice"])
+            for event in row["events"]
+            if event["type"] == "speech"
         ]
         for row in read_rows(folder / "films.jsonl")
     }

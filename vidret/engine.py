@@ -75,7 +75,6 @@ from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
 
 if TYPE_CHECKING:
-    from vidret.channels.people.options import PeopleOptions
     from vidret.channels.picture.calibration import Calibration
     from vidret.channels.texts.options import WordsOptions
     from vidret.copies.clips import Clip, ClipFinder
@@ -268,7 +267,8 @@ class Engine(VideoLibrary):
         exclude: Sequence[str] = (),
         memory: int | None = None,
         words: "bool | WordsOptions | None" = None,
-        people: "bool | PeopleOptions | None" = None,
+        people: bool | str | None = None,
+        speakers: bool | str | None = None,
         shots: bool | None = None,
         sampling: "SamplingMode | None" = None,
         on_progress: "Callable[[Progress], None] | None" = None,
@@ -289,7 +289,9 @@ class Engine(VideoLibrary):
                 it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
                 otherwise. An index remembers the options.
             people: Whether to find and follow faces, by which people can be searched for; None goes on as the index has
-                it, and a new index has none. Faces are biometric data. An index remembers it.
+                it, and a new index has none. A name reads them by that model. Faces are biometric data. An index
+                remembers it.
+            speakers: Whether to find who speaks when, by their voices; likewise.
             shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
                 shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
@@ -301,9 +303,10 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Unreadable files are not an error: the
                 report and the index contain them with their reasons.
-            MissingExtraError: The extra ``words`` is not installed, and words are to be read; or ``people``, and faces.
+            MissingExtraError: The extra ``words`` is not installed, and words are to be read; ``people``, and
+                faces; ``speakers``, and voices.
         """
-        from vidret.channels.people.options import choose_people
+        from vidret.channels.identities.kinds import choose_track_models
         from vidret.channels.texts.run import choose_words
         from vidret.index.options import IndexOptions, record_rule
         from vidret.index.run import index_files
@@ -312,9 +315,7 @@ class Engine(VideoLibrary):
         words = choose_words(self.path, words)
         if words is not None:
             words.check_installed()
-        people = choose_people(self.path, people)
-        if people is not None:
-            people.check_installed()
+        tracks = choose_track_models(self.path, {"face": people, "voice": speakers})
         listing = list_videos([os.fspath(path) for path in paths], exclude)
         exists = Store.exists(self.path)
         if paths and not listing.files and not exists:
@@ -338,7 +339,7 @@ class Engine(VideoLibrary):
                 shot_sampling=shot_sampling,
                 moments=self._choose_recorder(),
                 words=words,
-                people=people,
+                tracks=tracks,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )

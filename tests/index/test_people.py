@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from tests.fake_faces import PEOPLE, BrokenFaces, ColouredFaces, write_people
 from tests.fakes import ColourEncoder
-from vidret.channels.people.options import BUNDLED, MODEL, PeopleOptions, choose_people
+from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.index.options import IndexReport
@@ -23,8 +23,8 @@ from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import Track
 from vidret.store.store import Store
 
-FAKE = PeopleOptions(model=f"{ColouredFaces.__module__}:{ColouredFaces.__name__}")
-BROKEN = PeopleOptions(model=f"{BrokenFaces.__module__}:{BrokenFaces.__name__}")
+FAKE = f"{ColouredFaces.__module__}:{ColouredFaces.__name__}"
+BROKEN = f"{BrokenFaces.__module__}:{BrokenFaces.__name__}"
 SCENES: tuple[tuple[int, dict[str, int], int], ...] = (
     (200, {"ann": 5, "bob": 100}, 4),
     (40, {"bob": 8}, 3),
@@ -52,7 +52,7 @@ def describe(tracks: list[Track]) -> list[tuple[str, float, float]]:
     return sorted((name_person(track.vector), track.start_s, track.end_s) for track in tracks)
 
 
-def run(index: Path, films: Path, people: "bool | PeopleOptions | None", **options: object) -> IndexReport:
+def run(index: Path, films: Path, people: bool | str | None, **options: object) -> IndexReport:
     with Engine(index, ColourEncoder()) as engine:
         return engine.index([films], people=people, **options)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ def films(tmp_path: Path) -> Path:
 
 def test_faces_are_followed_through_shots(tmp_path: Path, films: Path) -> None:
     report = run(tmp_path / "index", films, FAKE)
-    assert (report.encoded, report.faces) == (2, 5)
+    assert (report.encoded, report.tracks) == (2, {"face": 5})
     tracks = read_tracks(tmp_path / "index")
     found = describe(tracks["a.mp4"])
     assert [(name, round(start), round(end)) for name, start, end in found] == [
@@ -87,10 +87,10 @@ def test_faces_are_followed_through_shots(tmp_path: Path, films: Path) -> None:
 
 
 def test_an_index_without_faces_is_as_it_was(tmp_path: Path, films: Path) -> None:
-    assert run(tmp_path / "index", films, None).faces is None
+    assert run(tmp_path / "index", films, None).tracks == {}
     assert not (tmp_path / "index" / FILE).exists()
     with Store.open(tmp_path / "index") as store:
-        assert store.metadata.get(MODEL) is None
+        assert store.metadata.get("people_model") is None
 
 
 def test_faces_are_added_to_an_index_and_remembered(
@@ -100,7 +100,7 @@ def test_faces_are_added_to_an_index_and_remembered(
     run(index, films, None)
     assert "biometric" not in caplog.text
     report = run(index, films, FAKE)
-    assert (report.encoded, report.unchanged, report.faces) == (0, 2, 5)
+    assert (report.encoded, report.unchanged, report.tracks) == (0, 2, {"face": 5})
     assert caplog.text.count("biometric data") == 1
     whole = tmp_path / "whole"
     run(whole, films, FAKE)
@@ -109,9 +109,9 @@ def test_faces_are_added_to_an_index_and_remembered(
     }
     caplog.clear()
     write_people(films / "c.mp4", (150, {"eve": 30}, 2))
-    assert run(index, films, False).faces is None
+    assert run(index, films, False).tracks == {}
     assert "c.mp4" not in read_tracks(index)
-    assert run(index, films, None).faces == 1
+    assert run(index, films, None).tracks == {"face": 1}
     assert [name for name, _, _ in describe(read_tracks(index)["c.mp4"])] == ["eve"]
     assert "biometric" not in caplog.text
 
@@ -127,26 +127,26 @@ def test_videos_whose_faces_cannot_be_read_are_indexed_and_tried_again(
 ) -> None:
     index = tmp_path / "index"
     report = run(index, films, BROKEN)
-    assert (report.encoded, report.failed, report.faces) == (2, [], 0)
+    assert (report.encoded, report.failed, report.tracks) == (2, [], {"face": 0})
     assert "a.mp4: its faces could not be read: failed: RuntimeError: no face today" in caplog.text
     with IdentityStore.open(index) as identities:
         assert identities.readings() == []
-    assert run(index, films, FAKE).faces == 5
+    assert run(index, films, FAKE).tracks == {"face": 5}
 
 
 def test_what_cannot_be_read_as_asked_is_refused(tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tmp_path / "index"
     with pytest.raises(VidretError, match="face model must be"):
-        run(index, films, PeopleOptions(model="insightface"))
+        run(index, films, "insightface")
     with pytest.raises(VidretError, match="people must be True, False"):
-        run(index, films, "on")  # type: ignore[arg-type]
+        run(index, films, 3)  # type: ignore[arg-type]
     run(index, films, FAKE)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
     with pytest.raises(StoreError, match="--face-model"):
         run(index, films, None)
-    assert run(index, films, FAKE).faces == 0
-    assert choose_people(tmp_path / "none", True) == PeopleOptions(model=BUNDLED)
-    monkeypatch.setattr("vidret.channels.people.options.find_spec", lambda _name: None)
+    assert run(index, films, FAKE).tracks == {"face": 0}
+    assert TRACK_KINDS["face"].choose_model(tmp_path / "none", True) == "mtcnn+dlib"
+    monkeypatch.setattr("vidret.channels.identities.kinds.find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match="people"):
         run(tmp_path / "other", films, True)
 

@@ -89,6 +89,15 @@ class IndexChoices:
             "auto|on|off",
         ),
     ] = "auto"
+    speakers: Annotated[
+        str,
+        option(
+            "Find who speaks when, by their voices (extra speakers). They are biometric data. auto keeps the setting "
+            "of the index; a new index has none.",
+            SOURCES,
+            "auto|on|off",
+        ),
+    ] = "auto"
     shots: Annotated[
         str,
         option(
@@ -146,6 +155,15 @@ class IndexChoices:
             "remembers it.",
             MODEL,
             "NAME",
+        ),
+    ] = None
+    speaker_model: Annotated[
+        str | None,
+        option(
+            "Model for voices: campplus, which the extra speakers installs, a file with weights of CAM++, or "
+            "package.module:Class. The index remembers it.",
+            MODEL,
+            "NAME|FILE",
         ),
     ] = None
     describe: Annotated[

@@ -1,13 +1,13 @@
 """What goes into an indexing run, on threads or on Ray, its progress, and what comes out of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vidret.channels.people.options import PeopleOptions
 from vidret.channels.texts.options import WordsOptions
 from vidret.devices import CPU
 from vidret.errors import VidretError
+from vidret.store.identities.tracks import IdentityKind
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS, PruneReport
 from vidret.store.store import Store
 from vidret.types import LayerTokens, Segment, SegmentEmbedding, TextSource
@@ -19,7 +19,7 @@ from vidret.video.decoders.registry import DECODERS, EXACT_DECODERS, Decoder
 class FileJob:
     """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
 
-    ``is_stored`` marks an unchanged file of which only words or faces are missing.
+    ``is_stored`` marks an unchanged file of which only words, faces or voices are missing.
     """
 
     path: str
@@ -78,7 +78,7 @@ class IndexReport:
             any video contains them: their drive may be unmounted.
         junk: See ``Listing``.
         texts: Number of texts that were read, by source of words; empty if none was read.
-        faces: Number of faces that were found and followed; None if faces were not read.
+        tracks: Number of tracks of faces and of voices that were read; empty if none was.
         workers: How many files were read at once, and why; empty if none had to be read.
         speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
@@ -99,7 +99,7 @@ class IndexReport:
     unpruned: list[str] = field(default_factory=list)
     junk: list[str] = field(default_factory=list)
     texts: dict[TextSource, int] = field(default_factory=dict)
-    faces: int | None = None
+    tracks: dict[IdentityKind, int] = field(default_factory=dict)
     workers: str = ""
     speeds: dict[str, float] = field(default_factory=dict)
 
@@ -210,7 +210,7 @@ class IndexOptions:
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
         moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
         words: Which words are read besides the pictures; None for none.
-        people: How faces are read; None if they are not. Not on Ray.
+        tracks: By which models faces and voices are read, as far as they are. Not on Ray.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """
@@ -226,7 +226,7 @@ class IndexOptions:
     shot_sampling: SamplingMode | None = None
     moments: MomentRecorder | None = None
     words: WordsOptions | None = None
-    people: PeopleOptions | None = None
+    tracks: Mapping[IdentityKind, str] = field(default_factory=dict)
     check: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
 

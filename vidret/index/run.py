@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from vidret.channels.people.run import ContentFaces, open_people
+from vidret.channels.identities.run import ContentTracks, open_tracks
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.reading import READER
 from vidret.channels.texts.run import ContentWords, open_words
@@ -36,6 +36,7 @@ from vidret.index.stages import (
     make_segment,
     open_decoders,
 )
+from vidret.store.identities.tracks import IdentityKind
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
@@ -72,9 +73,9 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
     retry_failed = options.retry_failed
     with (
         open_words(store, options.words, retry_failed=retry_failed) as words,
-        open_people(store, options.people) as people,
+        open_tracks(store, options.tracks) as tracks,
     ):
-        return _run(RunState(store, retry_failed=retry_failed, words=words, people=people), encoder, files, options)
+        return _run(RunState(store, retry_failed=retry_failed, words=words, tracks=tracks), encoder, files, options)
 
 
 def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
@@ -202,7 +203,7 @@ class WorkerThreads:
                 run_state.end_words(job)
 
     def _read_words(self, job: FileJob, identity: Identity, video_id: int) -> None:
-        """Read only the words and faces of a file; what cannot be read now is left to the next run."""
+        """Read only the words, faces and voices of a file; what cannot be read now is left to the next run."""
         try:
             self._read_file(_Reading(job, identity, video_id, has_pictures=True))
         except DecodeError as error:
@@ -282,10 +283,10 @@ class WorkerThreads:
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
                         reading.words.add(message)
-                    case ReadTracks() if reading.faces is not None:
-                        reading.faces.add(message)
-                    case FinishedTracks():
-                        reading.end_faces(message.note)
+                    case ReadTracks() if reading.tracks is not None:
+                        reading.tracks.add(message)
+                    case FinishedTracks() if reading.tracks is not None:
+                        reading.tracks.finish(message.source, message.note)
                     case FinishedTexts() if reading.words is not None:
                         reading.words.finish(message.source, message.note)
                 if run_state.stop.is_set() and not isinstance(message, Finished):
@@ -326,12 +327,12 @@ class WorkerThreads:
         return not reading.has_pictures
 
     def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> ReadRequest:
-        """Return which words to read of an opened file, and whether its faces."""
-        words, people, request = self._run_state.words, self._run_state.people, dict[Any, Mapping[str, Any]]()
+        """Return which words to read of an opened file, and whether its faces and voices."""
+        words, tracks, request = self._run_state.words, self._run_state.tracks, dict[Any, Mapping[str, Any]]()
         fingerprint, paths = self._find_content(reading.job, reading.video_id)
-        if people is not None and not reading.has_faces and people.is_wanted(fingerprint):
-            reading.faces = ContentFaces(people, fingerprint, reading.job.path)  # again from the start
-            request["face"] = people.request(opened.start)
+        if tracks is not None:
+            reading.tracks = reading.tracks or ContentTracks(tracks, fingerprint, reading.job.path)
+            request |= reading.tracks.request(opened.start)
         if words is None:
             return request
         if reading.words is None:
@@ -360,8 +361,7 @@ class _Reading:
         has_pictures: Whether the video is complete but for its words.
         is_decoding: Whether frames are being decoded, from which texts are read too.
         words: Its words, once they have begun.
-        faces: Its faces while they are read.
-        has_faces: Whether its faces were read, or cannot be.
+        tracks: Its faces and voices, once they have begun.
     """
 
     job: FileJob
@@ -371,13 +371,12 @@ class _Reading:
     has_pictures: bool = False
     is_decoding: bool = False
     words: ContentWords | None = None
-    faces: ContentFaces | None = None
-    has_faces: bool = False
+    tracks: ContentTracks | None = None
 
     @property
     def is_more_wanted(self) -> bool:
-        """Whether words or faces remain to be read."""
-        return self.faces is not None or (self.words is not None and bool(self.words.remaining))
+        """Whether words, faces or voices remain to be read."""
+        return any(each is not None and each.remaining for each in (self.words, self.tracks))
 
     def give_up_words(self, reason: str) -> bool:
         """Abandon the source that was being read when the decoder failed; return False if there is none."""
@@ -385,14 +384,9 @@ class _Reading:
         source = find_fault(remaining, is_decoding=self.is_decoding)
         if source is not None and self.words is not None:
             self.words.finish(source, reason)
-        elif self.faces is not None and self.is_decoding:
-            self.end_faces(reason)
-        else:
+            return True
+        kind: IdentityKind = "face" if self.is_decoding else "voice"
+        if self.tracks is None or kind not in self.tracks.remaining:
             return False
+        self.tracks.finish(kind, reason)
         return True
-
-    def end_faces(self, note: str) -> None:
-        """End the faces, with the reason if not all frames were read."""
-        if self.faces is not None:
-            self.faces.finish(note)
-        self.faces, self.has_faces = None, True

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from vidret.channels.people.run import PeopleRun
+from vidret.channels.identities.run import TracksRun
 from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress, Workload
@@ -33,10 +33,10 @@ class RunState:
     """The jobs of a run, their results, and requests to stop it. Threads may share it."""
 
     def __init__(
-        self, store: Store, *, retry_failed: bool, words: WordsRun | None = None, people: PeopleRun | None = None
+        self, store: Store, *, retry_failed: bool, words: WordsRun | None = None, tracks: TracksRun | None = None
     ) -> None:
-        """Start a run on an open store; ``words`` and ``people`` are what it reads besides the pictures."""
-        self.store, self.retry_failed, self.words, self.people = store, retry_failed, words, people
+        """Start a run on an open store; ``words`` and ``tracks`` are what it reads besides the pictures."""
+        self.store, self.retry_failed, self.words, self.tracks = store, retry_failed, words, tracks
         self.jobs: list[FileJob] = []
         self.interrupted = False
         self.workers = ""
@@ -59,7 +59,7 @@ class RunState:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files.find()}
-        contents = self._find_contents(records.values()) if self.words or self.people else {}
+        contents = self._find_contents(records.values()) if self.words or self.tracks else {}
         for path, result in stat_files(files):
             record = records.get(path)
             if isinstance(result, UnreachableError) and record is not None:
@@ -107,13 +107,13 @@ class RunState:
         return {video: (fingerprints[video], own) for video, own in paths.items()}
 
     def is_more_wanted(self, fingerprint: str, paths: Sequence[str]) -> bool:
-        """Return whether words or faces of a content with these paths are still to be read."""
-        if self.people is not None and self.people.is_wanted(fingerprint):
+        """Return whether words, faces or voices of a content with these paths are still to be read."""
+        if self.tracks is not None and self.tracks.list_wanted(fingerprint):
             return True
         return self.words is not None and self.words.are_wanted(fingerprint, paths)
 
     def _plan_words(self, job: FileJob, fingerprint: str, paths: Sequence[str]) -> None:
-        """Add a job for an unchanged file of which words or faces are wanted."""
+        """Add a job for an unchanged file of which words, faces or voices are wanted."""
         if self.is_more_wanted(fingerprint, paths):
             self.jobs.append(replace(job, is_stored=True))
             self._work.add(job.path, job.disk_bytes)
@@ -202,7 +202,7 @@ class RunState:
             self._work.finish(job.path)
             self._counts["words" if error is None else "failed"] += 1
             if error is not None:
-                what = "words" if self.people is None else "words or faces"
+                what = "words" if self.tracks is None else "words, faces or voices"
                 self._failed.append((job.path, f"its {what} could not be read: {error.reason}"))
 
     def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
@@ -304,7 +304,7 @@ class RunState:
             pruned=pruned,
             unpruned=unpruned,
             texts={} if self.words is None else self.words.counts(),
-            faces=None if self.people is None else self.people.num_tracks,
+            tracks={} if self.tracks is None else self.tracks.counts,
             workers=self.workers,
         )
 

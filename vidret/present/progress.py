@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.registry import KINDS
 from vidret.present.terminal import console, print_message, shows_bars
 from vidret.text import display_path, format_time, show_path
@@ -185,8 +186,9 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     if report.texts:
         counts = [f"{number} of {KINDS[source].name}" for source, number in report.texts.items()]
         print_message(f"  texts read: {', '.join(counts)}.")
-    if report.faces:
-        print_message(f"  faces followed: {report.faces}.")
+    if any(report.tracks.values()):
+        counts = [f"{number} of {TRACK_KINDS[kind].name}" for kind, number in report.tracks.items()]
+        print_message(f"  tracks read: {', '.join(counts)}.")
     if report.workers:
         print_message(f"  {report.workers}.")
     for stage, rate in report.speeds.items():

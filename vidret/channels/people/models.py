@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.people.dlib_resnet import SIDE, DlibResNet
 from vidret.channels.people.faces import Face, FaceModel
 from vidret.channels.people.mtcnn import MTCNN
-from vidret.channels.people.options import BUNDLED, PeopleOptions
 from vidret.encode.families.registry import find_class, is_class_name
 from vidret.errors import VidretError
 from vidret.types import Picture
 
+BUNDLED = TRACK_KINDS["face"].bundled
 _RESNET = "dlib_face_recognition_resnet_model_v1.dat"
 # Where MTCNN's points are in images that dlib has aligned by points of its own: medians, made symmetrical.
 _TEMPLATE = np.array(((49.5, 46.5), (104.0, 46.5), (77.0, 78.0), (54.5, 106.8), (98.5, 106.8)))
@@ -35,7 +36,7 @@ class BundledFaces:
             MissingExtraError: The extra ``people`` is not installed.
             VidretError: Weights are missing or damaged.
         """
-        PeopleOptions().check_installed()
+        TRACK_KINDS["face"].check_installed(BUNDLED)
         weights = find_package("face_recognition_models") / "models" / _RESNET
         self._detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
         self._describer = DlibResNet(weights)

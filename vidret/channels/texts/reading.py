@@ -7,9 +7,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from vidret.channels.people.track_rows import pack_track
+from vidret.channels.identities.rows import pack_track
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.kind import FrameReader, Heartbeat, as_note
 from vidret.errors import UnreachableError, VidretError
@@ -21,6 +21,7 @@ from vidret.video.workers import messages
 READER = f"{__name__}:VideoTextReader"  # for ``DecodePool.stream``
 TEXTS_AT_ONCE = 500  # in a message
 MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one kind, by the video's length
+_TRACKS = get_args(messages.TrackSource)
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
 
@@ -142,8 +143,8 @@ class VideoTextReader:
             self._end(source, "; ".join(each for each in (note, watcher.reader.note) if each))
 
     def _send_pieces(self, source: messages.ReadSource, until_s: float, pieces: Sequence[Any]) -> None:
-        if source == "face":
-            self._send({"kind": "tracks", "tracks": [pack_track(track) for track in pieces]})
+        if source == "face" or source == "voice":
+            self._send({"kind": "tracks", "source": source, "tracks": [pack_track(track) for track in pieces]})
         else:
             self._send_texts(source, until_s, pieces)
 
@@ -170,6 +171,21 @@ class VideoTextReader:
                 except Exception as error:
                     note = as_note(error)
                 self._end(source, note)
+        if "voice" in self._request:
+            self._read_voices(str(self._request["voice"]["model"]))
+
+    def _read_voices(self, model: str) -> None:
+        """Read who speaks when. What has no sound that can be decoded has no voices."""
+        from vidret.channels.voices.reading import read_voices  # with torch, which other readers do without
+
+        note, heartbeat = "", self._make_heartbeat()
+        try:
+            self._send_pieces("voice", self._info.duration, read_voices(self._info.path, model, heartbeat))
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            note = as_note(error)
+        self._end("voice", note)
 
     def _make_heartbeat(self) -> Heartbeat:
         """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""
@@ -194,13 +210,15 @@ class VideoTextReader:
             self._send({"kind": "texts", "source": source, "until_s": until_s, "texts": rows})
 
     def _end(self, source: messages.ReadSource, note: str) -> None:
-        self._send({"kind": "tracks_end" if source == "face" else "texts_end", "source": source, "note": note})
+        self._send({"kind": "tracks_end" if source in _TRACKS else "texts_end", "source": source, "note": note})
 
 
 def _find_frame_reader(
     source: messages.ReadSource, options: Mapping[str, Any]
 ) -> Callable[[], FrameReader[Any]] | None:
     """Return what loads the reader of a source from frames; None if it is read from the file."""
+    if source == "voice":
+        return None
     if source != "face":
         return KINDS[source].load_frame_reader
 

@@ -26,7 +26,6 @@ from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.decoders.registry import DECODERS
 
 if TYPE_CHECKING:
-    from vidret.channels.people.options import PeopleOptions
     from vidret.channels.texts.options import WordsOptions
     from vidret.engine import Engine, IndexRunner
     from vidret.index.options import IndexReport
@@ -132,7 +131,8 @@ def index_command(*, asked: IndexChoices) -> None:
         exclude=asked.exclude or (),
         retry_failed=asked.retry_failed,
         words=words,
-        people=choose_faces(asked.people, asked.face_model),
+        people=choose_identities(asked.people, asked.face_model, "people", "--face-model"),
+        speakers=choose_identities(asked.speakers, asked.speaker_model, "speakers", "--speaker-model"),
     )
 
     def index_once() -> IndexOutcome:
@@ -220,20 +220,16 @@ def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptio
         raise typer.BadParameter(str(error), param_hint="--words") from error
 
 
-def choose_faces(people: str, face_model: str | None) -> "bool | PeopleOptions | None":
-    """Return whether and how to read faces, given ``--people`` and ``--face-model``.
+def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:
+    """Return whether to read faces or voices, or by which model, given the values of the options of either.
 
     Raises:
-        typer.BadParameter: A model is given where faces are not read.
+        typer.BadParameter: The setting is unknown, or a model is given where they are not read.
     """
-    wanted = SWITCH[parse_choice(people, tuple(SWITCH), option="--people")]
-    if face_model is None:
-        return wanted
-    from vidret.channels.people.options import PeopleOptions
-
-    if wanted is not True:
-        raise typer.BadParameter(f"needs --people on, got {people}", param_hint="--face-model")
-    return PeopleOptions(model=face_model)
+    wanted = SWITCH[parse_choice(setting, tuple(SWITCH), option=f"--{argument}")]
+    if model is not None and wanted is not True:
+        raise typer.BadParameter(f"needs --{argument} on, got {setting}", param_hint=model_option)
+    return wanted if model is None else model
 
 
 def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":

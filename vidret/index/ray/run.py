@@ -28,6 +28,7 @@ import ray
 import ray.data
 from ray.exceptions import UnserializableException
 
+from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
@@ -82,8 +83,9 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
-    if options.people is not None:
-        raise VidretError(f"{store.path}: faces must be read without Ray; index on Ray with --people off first")
+    for kind in map(TRACK_KINDS.__getitem__, options.tracks):
+        rule = f"{kind.name} must be read without Ray; index on Ray with --{kind.argument} off first"
+        raise VidretError(f"{store.path}: {rule}")
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
     with open_words(store, options.words, retry_failed=options.retry_failed) as words:

@@ -62,7 +62,8 @@ class Finished:
     fallback: str = ""
 
 
-ReadSource = TextSource | Literal["face"]
+TrackSource = Literal["face", "voice"]
+ReadSource = TextSource | TrackSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,17 @@ class ReadTexts:
 
 @dataclass(frozen=True, slots=True)
 class ReadTracks:
-    """Further tracks of faces in a file, as JSON holds them."""
+    """Further tracks of faces or voices in a file, as JSON holds them."""
 
+    source: TrackSource
     tracks: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedTracks:
-    """The end of the tracks of faces; ``note`` says why not all frames were read, and is empty otherwise."""
+    """The end of the tracks of one kind; ``note`` says why not all was read, and is empty otherwise."""
 
+    source: TrackSource
     note: str
 
 
@@ -109,7 +112,7 @@ SegmentStart = tuple[int, float]
 Content = ReadTexts | FinishedTexts | ReadTracks | FinishedTracks
 Message = OpenedVideo | DecodedSegment | Finished | Content
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
-ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, and faces
+ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, faces and voices
 
 
 def pack_message(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:
@@ -170,9 +173,9 @@ def read_found(header: Header) -> Content:
     """Return what a message says of a source: texts or tracks of it, or its end."""
     match header["kind"]:
         case "tracks":
-            return ReadTracks(header["tracks"])
+            return ReadTracks(header["source"], header["tracks"])
         case "tracks_end":
-            return FinishedTracks(header["note"])
+            return FinishedTracks(header["source"], header["note"])
         case "texts_end":
             return FinishedTexts(header["source"], header["note"])
     source: TextSource = header["source"]

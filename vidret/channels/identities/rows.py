@@ -1,4 +1,4 @@
-"""Tracks of faces as JSON holds them, in messages between processes."""
+"""Tracks of faces and voices as JSON holds them, in messages between processes."""
 
 import base64
 from collections.abc import Mapping
@@ -29,6 +29,6 @@ def unpack_track(row: Mapping[str, Any]) -> Track:
         end_s=row["end_s"],
         quality=row["quality"],
         vector=np.array(row["vector"], np.float32),
-        thumbnail=base64.b64decode(row["thumbnail"]),
-        boxes=np.array(row["boxes"], np.float32).reshape(-1, 5),
+        thumbnail=base64.b64decode(row["thumbnail"]) or None,
+        boxes=np.array(row["boxes"], np.float32) if row["boxes"] else None,
     )

@@ -1,0 +1,111 @@
+"""Faces and voices as kinds of tracks: what reads them, and whether an indexing run does."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from vidret.channels.voices.encoder import BUNDLED, PACKAGE
+from vidret.errors import MissingExtraError, VidretError
+from vidret.store.consent import allow, check_allowed
+from vidret.store.identities.tracks import IdentityKind
+from vidret.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackKind:
+    """A kind of tracks.
+
+    Attributes:
+        name: What its tracks are called in a sentence.
+        argument: The argument of ``Engine.index`` that asks for it, and the extra that installs what reads it.
+        model_option: The option of the command line that names its model.
+        bundled: Name of the model that the extra installs.
+        packages: The packages of that model.
+    """
+
+    name: str
+    argument: str
+    model_option: str
+    bundled: str
+    packages: tuple[str, ...]
+
+    @property
+    def setting(self) -> str:
+        """The metadata key of the name of the model, which an index has that reads this kind."""
+        return f"{self.argument}_model"
+
+    def check_installed(self, model: str) -> None:
+        """Check that the packages of a model are installed.
+
+        Raises:
+            MissingExtraError: The extra is not installed.
+        """
+        if model == self.bundled and not all(find_spec(name) is not None for name in self.packages):
+            raise MissingExtraError(f"reading {self.name}", self.argument)
+
+    def choose_model(self, index: str | os.PathLike[str], asked: bool | str | None) -> str | None:
+        """Return the name of the model of a run, None if this kind is not read.
+
+        Args:
+            index: The folder of the index, new or not.
+            asked: None goes on as the index does, which has none unless it was asked; True reads this kind; False
+                leaves it out; a name reads it by that model.
+
+        Raises:
+            VidretError: ``asked`` is something else, or the index names a model that nobody allowed.
+        """
+        if isinstance(asked, str):
+            if asked != self.bundled:
+                allow(index, asked)
+            return asked
+        if asked not in (True, False, None):
+            raise VidretError(f"{self.argument} must be True, False, None or the name of a model, got {asked!r}")
+        known = self._read_setting(index)
+        if asked is False or (asked is None and known is None):
+            return None
+        if known is not None and known != self.bundled:
+            check_allowed(index, known, option=self.model_option)
+        return known or self.bundled
+
+    def _read_setting(self, index: str | os.PathLike[str]) -> str | None:
+        """Return the name of the model by which an index was read last; None if it never was."""
+        if not Store.exists(index):
+            return None
+        with Store.open(index) as store:
+            name = store.metadata.get(self.setting)
+        return None if name is None else str(name)
+
+
+TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {
+    "face": TrackKind(
+        name="faces",
+        argument="people",
+        model_option="--face-model",
+        bundled="mtcnn+dlib",
+        packages=("mtcnn", "lz4", "joblib", "face_recognition_models"),
+    ),
+    "voice": TrackKind(
+        name="voices",
+        argument="speakers",
+        model_option="--speaker-model",
+        bundled=BUNDLED,
+        packages=(PACKAGE, "faster_whisper"),
+    ),
+}
+
+
+def choose_track_models(
+    index: str | os.PathLike[str], asked: Mapping[IdentityKind, bool | str | None]
+) -> dict[IdentityKind, str]:
+    """Return the names of the models of a run, by the kinds that it reads; see ``TrackKind.choose_model``.
+
+    Raises:
+        VidretError: What is asked for is unknown, or not allowed.
+        MissingExtraError: The extra of a kind is not installed.
+    """
+    chosen = {kind: TRACK_KINDS[kind].choose_model(index, own) for kind, own in asked.items()}
+    models = {kind: model for kind, model in chosen.items() if model is not None}
+    for kind, model in models.items():
+        TRACK_KINDS[kind].check_installed(model)
+    return models

@@ -1,0 +1,118 @@
+"""The faces and voices of an indexing run: which videos they are wanted of, and their tracks as they arrive."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.identities.rows import unpack_track
+from vidret.channels.voices.encoder import load_voice_encoder
+from vidret.store.identities.store import IdentityStore
+from vidret.store.identities.tracks import IdentityKind, IdentityModel, Track
+from vidret.store.store import Store
+from vidret.video.workers.messages import ReadTracks
+
+logger = logging.getLogger(__name__)
+CONSENT = (
+    "%s are read from now on: they are biometric data, so read them only of people who agree, or in private use; "
+    "vectors%s of them stay in this index, and vidret %s forget removes them"
+)
+
+
+@contextlib.contextmanager
+def open_tracks(index: Store, models: Mapping[IdentityKind, str]) -> "Iterator[TracksRun | None]":
+    """Open the identities of an index that is open for writing; None unless a model is named.
+
+    An index that reads a kind for the first time remembers it, and says what that means.
+    """
+    if not models:
+        yield None
+        return
+    for name, model in models.items():
+        kind = TRACK_KINDS[name]
+        known = index.metadata.get(kind.setting)
+        if known is None:
+            logger.warning(CONSENT, kind.name, " and pictures" if name == "face" else "", kind.argument)
+        if known != model:
+            index.metadata.set(kind.setting, model)
+    with IdentityStore.create(index.path) as store:
+        yield TracksRun(store, models)
+
+
+class TracksRun:
+    """The faces and voices of one run. Threads may share it.
+
+    Attributes:
+        counts: Number of tracks that were read, by kind.
+    """
+
+    def __init__(self, store: IdentityStore, models: Mapping[IdentityKind, str]) -> None:
+        """Load the models, so that a fault of the installation ends the run before the first file.
+
+        Raises:
+            VidretError: A model is missing or damaged.
+        """
+        self._store, self._names, self._lock = store, models, threading.Lock()
+        self._models = {kind: _load_model(kind, name) for kind, name in models.items()}
+        self.counts: dict[IdentityKind, int] = dict.fromkeys(models, 0)
+
+    def list_wanted(self, content: str) -> list[IdentityKind]:
+        """Return what was not read of a content, given by its fingerprint, by these models."""
+        return [kind for kind, model in self._models.items() if not self._store.is_read(content, model)]
+
+    def request(self, kind: IdentityKind, start_s: float) -> dict[str, object]:
+        """Return how ``DecodePool.stream`` shall read a kind of a video that starts at a time."""
+        return {"start_s": start_s, "model": self._names[kind]}
+
+    def write(self, content: str, kind: IdentityKind, tracks: Sequence[Track]) -> None:
+        """Store all tracks of one kind of a content."""
+        with self._lock:
+            self._store.write_tracks(content, self._models[kind], tracks)
+            self.counts[kind] += len(tracks)
+
+
+def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
+    """Load a model, and return what is stored of it."""
+    if kind == "face":
+        from vidret.channels.people.models import load_face_model
+
+        faces = load_face_model(name)
+        distances, digest = (faces.link_distance, faces.maybe_distance), faces.name
+    else:
+        voices = load_voice_encoder(name)
+        distances = (2 - 2 * voices.same_voice) ** 0.5, (2 - 2 * voices.maybe_voice) ** 0.5
+        digest = voices.digest
+    return IdentityModel(kind=kind, digest=digest, link_distance=distances[0], maybe_distance=distances[1])
+
+
+class ContentTracks:
+    """The tracks of one content while they are read; those of a kind are stored once they are complete."""
+
+    def __init__(self, run: TracksRun, content: str, path: str) -> None:
+        """Start with what is wanted of the content."""
+        self._run, self._content, self._path = run, content, path
+        self._tracks: dict[IdentityKind, list[Track]] = {kind: [] for kind in run.list_wanted(content)}
+
+    @property
+    def remaining(self) -> list[IdentityKind]:
+        """The kinds that are not finished."""
+        return list(self._tracks)
+
+    def request(self, start_s: float) -> dict[IdentityKind, dict[str, object]]:
+        """Return what ``DecodePool.stream`` shall read: what remains, again from the start of the video."""
+        self._tracks = {kind: [] for kind in self._tracks}
+        return {kind: self._run.request(kind, start_s) for kind in self._tracks}
+
+    def add(self, message: ReadTracks) -> None:
+        """Add further tracks."""
+        if message.source in self._tracks:
+            self._tracks[message.source] += [unpack_track(row) for row in message.tracks]
+
+    def finish(self, kind: IdentityKind, note: str) -> None:
+        """Store the tracks of a kind, unless a note says why not all was read: then the next run tries again."""
+        tracks = self._tracks.pop(kind, None)
+        if note:
+            logger.warning("%s: its %s could not be read: %s", self._path, TRACK_KINDS[kind].name, note)
+        elif tracks is not None:
+            self._run.write(self._content, kind, tracks)
