@@ -1,5 +1,6 @@
 """Exact decoding with PyAV: seek to a keyframe where that is reliable, otherwise decode the file in order."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -61,7 +62,9 @@ class PyavDecoder:
         self._can_seek = kind in _SEEKABLE
         self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order
         self._keyframes = np.flatnonzero(info.keyframes)
-        self._key_pts = info.pts[self._keyframes]
+        # Lists, since every packet and frame is looked up: that takes NumPy 30 times as long.
+        self._pts: list[int] = info.pts.tolist()
+        self._key_pts: list[int] = info.pts[self._keyframes].tolist()
         following_s = np.append(info.times[self._keyframes], info.duration)
         has_enough = len(self._keyframes) >= _MIN_KEYFRAMES
         self._is_gap_short = (np.diff(following_s) <= _MAX_KEYFRAME_GAP_S) & has_enough  # after each keyframe
@@ -214,7 +217,7 @@ class PyavDecoder:
             return index >= 0 and bool(self._info.still[index])
         if self._mode != "fast" or pts is None:
             return False
-        following = int(np.searchsorted(self._key_pts, pts))
+        following = bisect_left(self._key_pts, pts)
         return following > 0 and bool(self._is_gap_short[following - 1])
 
     def _advance_to(self, index: int) -> bool:
@@ -293,8 +296,8 @@ class PyavDecoder:
 
     def _find_index(self, pts: int | None) -> int:
         """Return the index of the frame with a timestamp, -1 for a frame that is not shown."""
-        index = int(np.searchsorted(self._info.pts, pts)) if pts is not None else len(self._info.pts)
-        return index if index < len(self._info.pts) and self._info.pts[index] == pts else -1
+        index = bisect_left(self._pts, pts) if pts is not None else len(self._pts)
+        return index if index < len(self._pts) and self._pts[index] == pts else -1
 
     def _convert_luma(self, frame: Any) -> UInt8[np.ndarray, "height width"] | None:
         """Return the brightness of a frame as it is displayed, but for its aspect ratio; None if it is too damaged."""
