@@ -20,6 +20,7 @@ from vidret.serve.fields import ROW_MODELS, with_rows_of
 from vidret.serve.mcp.tools import tell_result
 from vidret.serve.routes.asking import AskedMoment
 from vidret.serve.routes.concepts import ConceptRow, ExampleRow
+from vidret.serve.routes.people import PersonRow, PersonTrackRow
 from vidret.serve.routes.search import FootageRow
 from vidret.serve.routes.videos import CopyRow, CurveAnswer, ShotRow, TextRow
 from vidret.serve.rows import EventRow, EvidenceRow, HitRow, LinkedRow, MomentRow, write_row
@@ -33,6 +34,8 @@ from vidret.types import (
     Evidence,
     Hit,
     Moment,
+    Person,
+    PersonTrack,
     SharedFootage,
     Shot,
     TimedText,
@@ -55,6 +58,8 @@ MODELS: dict[Any, type[BaseModel]] = {
     Concept: ConceptRow,
     ConceptExample: ExampleRow,
     ContextMoment: AskedMoment,
+    Person: PersonRow,
+    PersonTrack: PersonTrackRow,
 }
 EXTRA: dict[type[BaseModel], dict[str, Any]] = {
     HitRow: {"duration": 90.0},

@@ -38,6 +38,7 @@ from vidret.search.models import (
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
 from vidret.store.collections import pick_collection, run_collection
+from vidret.store.identities.persons import Persons
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
 from vidret.store.lookup import find_below, find_by_ending, look_up_video, read_embeddings, read_shots
@@ -238,6 +239,11 @@ class Engine(VideoLibrary):
         if len(self.paths) > 1:
             raise StoreError(ONE_INDEX)
         return self.paths[0]
+
+    @property
+    def persons(self) -> Persons:
+        """The people who are seen and heard in the index: to list, name, correct and forget them."""
+        return Persons(self.path)
 
     def close(self) -> None:
         """Close the index."""

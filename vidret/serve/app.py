@@ -28,6 +28,7 @@ from vidret.serve.routes.concepts import concept_routes
 from vidret.serve.routes.indexing import Indexer, index_routes
 from vidret.serve.routes.knn import knn_routes
 from vidret.serve.routes.media import clip_routes, media_routes
+from vidret.serve.routes.people import people_routes
 from vidret.serve.routes.search import search_routes
 from vidret.serve.routes.videos import duplicate_routes, video_routes
 from vidret.serve.thumbnails import Thumbnails
@@ -101,6 +102,7 @@ def create_app(
     app.include_router(browsing_routes(engine, worker))
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(collection_routes(engine, worker))
+    app.include_router(people_routes(engine))
     app.include_router(media_routes(engine, thumbnails))
     app.include_router(clip_routes(engine, timeout=timeout))
     app.include_router(ask_routes(engine, worker, thumbnails, llm))
