@@ -718,7 +718,12 @@ class Engine(VideoLibrary):
 
         with FileFrames() as frames:
             report = describe_index(
-                self._index.store, llm, frames.draw, options or DEFAULT_DESCRIBING, on_progress=on_progress
+                self._index.store,
+                llm,
+                frames.draw,
+                options or DEFAULT_DESCRIBING,
+                encoder=self.encoder,
+                on_progress=on_progress,
             )
         save_text_background(self._index.store)
         return report

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.chatting import Chat, Reply, run_chat, say
 from tests.fakes import ColourEncoder, write_film
 from vidret.channels.texts.run import read_options
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.language.describing import SOURCE, DescribeOptions, read_description
+from vidret.language.describing import SOURCE, DescribeOptions, choose_specific, read_description
 from vidret.language.endpoint import ChatEndpoint
 from vidret.store.texts.upkeep import count_texts
 
@@ -60,6 +63,38 @@ def test_descriptions_are_searched_unless_left_out(engine: Engine) -> None:
     assert Path(hit.path).name == "b.mp4"
     assert hit.evidence[0].source == "generated"
     assert all(each.source == "picture" for each in engine.search("zebra", sources=["picture"])[0].evidence)
+
+
+def test_of_several_descriptions_the_most_specific_is_kept(engine: Engine) -> None:
+    colours = ["red", "blue", "green"]  # of the segments, by path and time
+
+    def describe(number: int) -> Reply:
+        return say(
+            ["a film of yellow light", f"something {colours[number // 3]}", "blue and red and green"][number % 3]
+        )
+
+    with run_chat(describe) as chat:
+        options = DescribeOptions(choices=3)
+        first = engine.describe_segments(make_endpoint(chat), DescribeOptions(choices=3, max_calls=5))
+        assert (first.described, first.calls, first.left) == (1, 5, 2)
+        second = engine.describe_segments(make_endpoint(chat), options)
+        assert (second.described, second.calls, second.left) == (2, 4, 0)  # what was answered is asked once
+        prompts = {request["messages"][0]["content"] for request in chat.requests}
+        assert len(prompts) == 3
+    assert [text for _, _, text in read_all(engine)] == [f"something {colour}" for colour in colours]
+
+
+@given(seed=st.integers(0, 500), num_texts=st.integers(1, 4), num_others=st.integers(1, 6))
+def test_the_most_specific_description_ranks_its_own_segment_highest(
+    seed: int, num_texts: int, num_others: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    own, others, texts = (rng.standard_normal((size, 3)).astype(np.float32) for size in (1, num_others, num_texts))
+    ranks = [sum(bool(other @ text > own[0] @ text) for other in others) for text in texts]
+    margins = [float(own[0] @ text - np.mean([other @ text for other in others])) for text in texts]
+    expected = min(range(num_texts), key=lambda index: (ranks[index], -margins[index]))
+    assert choose_specific(own, others, texts) == expected
+    assert choose_specific(own[:0], others, texts) == 0
 
 
 def test_budget_ends_a_run_and_the_next_goes_on(engine: Engine) -> None:

@@ -183,6 +183,17 @@ class IndexChoices:
             "Maximum number of requests to the endpoint; the next run goes on from there.", LANGUAGE_MODEL, "N", min=1
         ),
     ] = 500
+    describe_choices: Annotated[
+        int,
+        option(
+            "Descriptions to ask for of each segment, in different words; the one that fits no other segment as well "
+            "is kept.",
+            LANGUAGE_MODEL,
+            "N",
+            min=1,
+            max=3,
+        ),
+    ] = 1
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
     store: Annotated[

@@ -144,7 +144,7 @@ def index_command(*, asked: IndexChoices) -> None:
                 engine.prepare_moments(timeout=asked.timeout, on_progress=on_count)
         described = None
         if endpoint is not None and not report.interrupted:
-            described = describe_with_progress(engine, endpoint, asked.max_calls)
+            described = describe_with_progress(engine, endpoint, asked.max_calls, asked.describe_choices)
         print_report(report, index, described, as_json=asked.as_json)
         matched, has_failed = False, described is not None and bool(described.error)
         if not report.interrupted:
@@ -183,12 +183,15 @@ def suggest_model() -> None:
     )
 
 
-def describe_with_progress(engine: "Engine", endpoint: "ChatEndpoint", max_calls: int) -> "DescribeReport":
+def describe_with_progress(
+    engine: "Engine", endpoint: "ChatEndpoint", max_calls: int, choices: int
+) -> "DescribeReport":
     """Let a model describe what it has not described yet, with a progress bar."""
     from vidret.language.describing import DescribeOptions
 
+    options = DescribeOptions(max_calls=max_calls, choices=choices)
     with show_count("describing", "segments") as on_count:
-        return engine.describe_segments(endpoint, DescribeOptions(max_calls=max_calls), on_progress=on_count)
+        return engine.describe_segments(endpoint, options, on_progress=on_count)
 
 
 def print_report(
