@@ -64,7 +64,7 @@ class PairEncoder:
         rows = []
         for encoder in self._parts:
             size = encoder.resize.crop
-            resized = [Frames(resize_square(frames.pixels, size), frames.times) for frames in batch]
+            resized = [replace(frames, pixels=resize_square(frames.pixels, size)) for frames in batch]
             rows.append([embedding.frames for embedding in encoder.encode_frames(resized)])
         joined = [
             np.concatenate(pair, axis=1, dtype=np.float32) / np.float32(np.sqrt(2)) for pair in zip(*rows, strict=True)

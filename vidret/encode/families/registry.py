@@ -133,7 +133,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     family = find_family(parsed)
     if family not in ("clip", "pair"):
         refuse_marks(parsed)
-    if family not in ("hf", "st", "pair"):
+    if family not in ("hf", "st"):
         refuse_sizes(parsed)
     return find_loader(family)(parsed, device=chosen, precision=precision)
 
