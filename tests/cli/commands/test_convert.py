@@ -204,3 +204,17 @@ def test_universalvtg_is_converted_from_its_averaged_weights(run: Runner, tmp_pa
         torch.testing.assert_close(loaded(frames, words)[0], head(frames, words)[0])
     assert is_universal(out)
     assert not is_universal(checkpoint)
+
+
+def test_videoprism_needs_its_vocabulary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Runner(monkeypatch, capsys)
+    code, _, err = run("convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism")
+    assert code == 2
+    assert "must be the vocabulary of VideoPrism" in err
+    code, _, err = run(
+        "convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism", "--with", tmp_path / "spiece.model"
+    )
+    assert code == 1
+    assert "lvt.npz: must be an .npz of arrays" in err

@@ -25,15 +25,19 @@ BANK_SIZE = 500  # queries of a bank; more change potentials little and take lon
 CheckpointArgument = Annotated[
     Path,
     argument(
-        "Published checkpoint: .pt, .pth, .bin or .safetensors; or a model of vidret, with --from vidret.", "CHECKPOINT"
+        "Published checkpoint: .pt, .pth, .bin or .safetensors, or VideoPrism's .npz; or a model of vidret, with "
+        "--from vidret.",
+        "CHECKPOINT",
     ),
 ]
-OutArgument = Annotated[Path, argument("File to write (.safetensors), for --model or --head.", "OUT")]
+OutArgument = Annotated[
+    Path, argument("File to write (.safetensors), for --model or --head; for VideoPrism a folder.", "OUT")
+]
 MethodOption = Annotated[
     str,
     option(
-        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, r2tuning or universalvtg; or vidret, "
-        "to join models.",
+        "Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip, videoprism, r2tuning or "
+        "universalvtg; or vidret, to join models.",
         None,
         "METHOD",
         flag="--from",
@@ -43,7 +47,8 @@ WithOption = Annotated[
     list[Path] | None,
     option(
         "Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
-        "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be repeated.",
+        "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be repeated. "
+        "With --from videoprism: its vocabulary, a SentencePiece model.",
         JOIN,
         "FILE",
         flag="--with",
@@ -121,6 +126,9 @@ def convert_command(
     from vidret.encode.names import MERGE_LEVELS, OFF
     from vidret.model_files import ALIGNER, average_files, save_joint
 
+    if source == "videoprism":
+        convert_videoprism_file(checkpoint, out, others or [])
+        return
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
     level = OFF if merge is None else parse_choice(merge, MERGE_LEVELS, option="--merge")
@@ -201,6 +209,17 @@ def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -
         raise VidretError(f"{checkpoint}: {error}") from error
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES[recipe]), out)
     print_message(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
+
+
+def convert_videoprism_file(checkpoint: Path, out: Path, others: list[Path]) -> None:
+    """Convert VideoPrism's weights and vocabulary to a folder, and print how to use it."""
+    from vidret.encode.families.videoprism import convert_videoprism
+
+    if len(others) != 1:
+        rule = "must be the vocabulary of VideoPrism, T5's spiece.model"
+        raise typer.BadParameter(f"{rule}, got {len(others)} files", param_hint="--with")
+    convert_videoprism(checkpoint, others[0], out)
+    print_message(f"{out}: VideoPrism-LvT; use it as --model hf:{out}")
 
 
 def convert_universal_file(checkpoint: Path, out: Path) -> None:
