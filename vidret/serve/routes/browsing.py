@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
 from vidret.serve.fields import MAX_PATH_LENGTH, collect_options, with_options, with_rows_of
+from vidret.serve.rights import READ
 from vidret.serve.rows import LinkedRow, VideoRow, video_row, write_row
 from vidret.serve.worker import Worker
 from vidret.types import Filters, KindOfVideo, MappedMoment
@@ -82,7 +83,7 @@ class UnusualAnswer(BaseModel):
 
 def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
     """Return the routes ``/api/facets``, ``/api/kinds``, ``/api/map`` and ``/api/unusual``."""
-    router = APIRouter(prefix="/api", tags=["browse"])
+    router = APIRouter(prefix="/api", tags=["browse"], dependencies=[READ])
 
     @router.get("/facets")
     def count_facets(request: Annotated[FacetsRequest, Query()]) -> FacetsAnswer:
