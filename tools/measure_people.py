@@ -30,7 +30,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from vidret.channels.people.faces import Box, FaceModel
 from vidret.channels.people.models import load_face_model
-from vidret.channels.people.reading import MIN_SCORE, SEEN_SIZE
+from vidret.channels.people.reading import MIN_SCORE, SEEN_SHARE
 from vidret.channels.people.tracking import compare_boxes
 from vidret.cli.commands.demo import sample_videos
 from vidret.encode.families.registry import load_encoder
@@ -116,7 +116,7 @@ def measure_faces(photos: list[Photo], backgrounds: list[Image.Image], model: Fa
         drawn, box = photo.draw(size, look)
         at = (int(rng.integers(FRAME[0] - drawn.width)), int(rng.integers(max(1, FRAME[1] - drawn.height))))
         truth = paste(frame, drawn, box, at)
-        faces = [own for own in model.find(np.asarray(frame), min_size=SEEN_SIZE) if own.score >= MIN_SCORE]
+        faces = [own for own in model.find(np.asarray(frame), min_size=SEEN_SHARE * FRAME[0]) if own.score >= MIN_SCORE]
         right = [face for face in faces if compare_boxes(truth, face.box) > 0]
         for key in ("all", look, "below 64 pixels" if size < 64 else "from 64 pixels on"):
             found.setdefault(key, []).append(bool(right))

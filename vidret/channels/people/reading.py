@@ -13,10 +13,13 @@ from vidret.channels.people.tracking import FaceTrack, FaceTracker, Sighting, ra
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
-MIN_SIZE = 40  # pixels of a face that is described, and at least this share of the longer side of the frame:
-MIN_SHARE = 1 / 32
-SEEN_SIZE = 46  # pixels of the smallest face that detectors are asked for: they find those of 40 too
-MIN_SCORE = 0.95
+MIN_SIZE = 40  # pixels of a face that is described
+SEEN_SIZE, SEEN_SHARE = (
+    32,
+    1 / 28,
+)  # a detector is asked for faces of so many pixels and share of the frame's longer side
+MIN_SCORE = 0.95  # of the surest face of a track,
+SEEN_SCORE = 0.8  # and of all others
 _JPEG_QUALITY = 85
 
 
@@ -46,8 +49,8 @@ class FaceReader:
         """Find the faces of the next frame."""
         height, width = image.shape[:2]
         self._size = width, height
-        faces = self._model.find(image, min_size=max(SEEN_SIZE, MIN_SHARE * max(height, width)))
-        sure = [face for face in faces if face.score >= MIN_SCORE]
+        faces = self._model.find(image, min_size=max(SEEN_SIZE, SEEN_SHARE * max(height, width)))
+        sure = [face for face in faces if face.score >= SEEN_SCORE]
         large = [face for face in sure if face.size >= MIN_SIZE]
         sightings = [Sighting(time_s, face) for face in sure if face.size < MIN_SIZE]
         if large:
@@ -73,14 +76,18 @@ class FaceReader:
             self._last_s = time_s
         self._shot_starts_s = [start_s for start_s in self._shot_starts_s if start_s > self._last_s]
         over, self._over = self._over, []
-        return max(self._last_s, 0.0), [self._make_track(track) for track in over if track.best]
+        return max(self._last_s, 0.0), self._make_tracks(over)
 
     def finish(self, _end_s: float) -> list[Track]:
         """Return the remaining tracks."""
         _, tracks = self.take(np.inf, ())
-        remaining = [self._make_track(track) for track in self._tracker.finish() if track.best]
+        tracks += self._make_tracks(self._tracker.finish())
         self.start()
-        return tracks + remaining
+        return tracks
+
+    def _make_tracks(self, tracks: Sequence[FaceTrack]) -> list[Track]:
+        """Return those of the tracks that are surely of faces, and large enough to be described."""
+        return [self._make_track(track) for track in tracks if track.best and track.score >= MIN_SCORE]
 
     def _make_track(self, track: FaceTrack) -> Track:
         """Return a track with the mean vector of its best crops."""

@@ -38,15 +38,17 @@ class Sighting:
 
 @dataclass(slots=True, eq=False)
 class FaceTrack:
-    """A face that is followed: its times with its boxes, its last vector, and the sightings that show it best."""
+    """A face that is followed: times with boxes, the highest score, the last vector, and what shows it best."""
 
     boxes: list[tuple[float, Box]] = field(default_factory=list)
+    score: float = 0.0
     vector: Float32[np.ndarray, " dim"] | None = None
     best: list[Sighting] = field(default_factory=list)
 
     def add(self, sighting: Sighting) -> None:
         """Add the face in the next frame."""
         self.boxes.append((sighting.time_s, sighting.face.box))
+        self.score = max(self.score, sighting.face.score)
         if sighting.chip is not None:
             self.vector = sighting.vector
             self.best = choose_best([*self.best, sighting])

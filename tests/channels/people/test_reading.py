@@ -1,0 +1,74 @@
+"""Tests of the reader of faces: sure and unsure faces, small ones, and shots that are known late."""
+
+import numpy as np
+import pytest
+
+from tests.fake_faces import TEMPLATE, ColouredFaces
+from vidret.channels.identities.rows import pack_track, unpack_track
+from vidret.channels.people.faces import Face
+from vidret.channels.people.reading import MIN_SCORE, SEEN_SCORE, FaceReader
+from vidret.store.identities.tracks import Track, check_track
+from vidret.types import Picture, ShotChange
+
+IMAGE = np.full((120, 160, 3), 90, np.uint8)
+
+
+class ScriptedFaces(ColouredFaces):
+    """Finds a face of a given score and side in each frame; the frames' first value says which."""
+
+    def __init__(self, *faces: tuple[float, float]) -> None:
+        self._faces = faces
+
+    def find(self, image: Picture, *, min_size: float) -> list[Face]:
+        score, side = self._faces[int(image[0, 0, 0])]
+        return [Face((20.0, 20.0, 20 + side, 20 + side), TEMPLATE * side / 40 + 20, score)]
+
+
+def read(*faces: tuple[float, float], shots: tuple[ShotChange, ...] = (), segment_s: float = 100.0) -> list[Track]:
+    """Return the tracks of frames a second apart, of which a segment is over once one behind its end was read."""
+    reader, tracks = FaceReader(ScriptedFaces(*faces)), list[Track]()
+    for number in range(len(faces)):
+        image = IMAGE.copy()
+        image[0, 0] = number
+        reader.read(image, number + 0.5)
+        if number + 0.5 > segment_s:
+            known = [shot for shot in shots if shot.start < segment_s]
+            tracks += reader.take(segment_s, known)[1]
+            shots = tuple(shot for shot in shots if shot not in known)
+            segment_s = 100.0
+    tracks += reader.take(100.0, shots)[1]
+    return tracks + reader.finish(100.0)
+
+
+def test_unsure_faces_belong_to_the_track_of_a_sure_one() -> None:
+    (track,) = read((SEEN_SCORE, 48), (MIN_SCORE, 48), (SEEN_SCORE, 48))
+    assert track.boxes is not None
+    assert len(track.boxes) == 3
+    assert read((MIN_SCORE - 0.01, 48), (SEEN_SCORE, 48)) == []
+    (track,) = read((SEEN_SCORE - 0.01, 48), (1.0, 48))
+    assert track.start_s == 1.5
+
+
+def test_small_faces_are_followed_but_not_described() -> None:
+    (track,) = read((1.0, 39), (1.0, 41), (1.0, 39))
+    assert (track.start_s, track.end_s) == (0.5, 2.5)
+    assert read((1.0, 39), (1.0, 39)) == []
+
+
+def test_a_cut_between_segments_is_known_before_the_next_frame_is_placed() -> None:
+    """The first frame of a segment is read before the segment that ends there is over, and the cut comes with it."""
+    cut = ShotChange(2.0, 2.0, "cut")
+    for segment_s in (2.0, 100.0):
+        tracks = read(*[(1.0, 48.0)] * 4, shots=(cut,), segment_s=segment_s)
+        assert [(track.start_s, track.end_s) for track in tracks] == [(0.5, 1.5), (2.5, 3.5)]
+    assert len(read(*[(1.0, 48.0)] * 4, segment_s=2.0)) == 1
+
+
+def test_tracks_come_through_messages_as_they_are() -> None:
+    (track,) = read((1.0, 48), (1.0, 48))
+    check_track(track, "face")
+    other = unpack_track(pack_track(track))
+    assert (other.start_s, other.end_s, other.thumbnail) == (track.start_s, track.end_s, track.thumbnail)
+    assert other.quality == pytest.approx(track.quality)
+    np.testing.assert_array_equal(other.vector, track.vector)
+    np.testing.assert_array_equal(other.boxes, track.boxes)
