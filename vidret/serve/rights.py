@@ -105,12 +105,19 @@ class Keyring:
 class Right:
     """The right that a route needs: a dependency that refuses requests without it.
 
-    ``within`` says whether a request stays in a collection: then tokens for only that one may make it.
+    ``within`` says whether a request stays in a collection: then tokens for only that one may make it. Without
+    ``noted``, a change is not recorded.
     """
 
-    def __init__(self, right: TokenRight | None, *, within: Callable[[Request, str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        right: TokenRight | None,
+        *,
+        within: Callable[[Request, str], bool] | None = None,
+        noted: bool = True,
+    ) -> None:
         """Set the right; None for routes that are open to all."""
-        self.right, self._within = right, within
+        self.right, self._within, self._noted = right, within, noted
 
     async def __call__(self, request: Request) -> None:
         """Refuse a request without the right, and note a change for the record."""
@@ -123,7 +130,7 @@ class Right:
             self._within is None or not await run_in_threadpool(self._within, request, grant.collection)
         ):
             raise RefusedError(403, f"the token of {grant.name} is for the collection {grant.collection} only")
-        if self.right == "change":
+        if self.right == "change" and self._noted:
             request.scope[CHANGE_NOTE] = {
                 "what": f"{request.method} {request.url.path}",
                 **describe_body(await request.body()),

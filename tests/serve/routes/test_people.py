@@ -10,6 +10,7 @@ from tests.serve.conftest import Serve, find_id
 from vidret.engine import Engine
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.store import Store
+from vidret.store.tokens import make_token, read_record
 
 
 @pytest.fixture
@@ -98,3 +99,15 @@ def test_people_need_the_token(serve: Serve, peopled: Engine) -> None:
     for path in ("/api/people", "/api/people/1/tracks", "/api/people/faces/1"):
         assert client.get(path).status_code == 401
     assert client.get("/api/people", headers={"Authorization": "Bearer secret-token"}).status_code == 200
+
+
+def test_people_are_for_who_may_change_and_no_record_has_names(serve: Serve, peopled: Engine) -> None:
+    client = serve(peopled)
+    reader, owner = (
+        {"Authorization": f"Bearer {make_token(peopled.path, right, right)}"} for right in ("read", "change")
+    )
+    for path in ("/api/people", "/api/people/1/tracks", "/api/people/faces/1"):
+        assert client.get(path, headers=reader).status_code == 403
+    assert client.patch("/api/people/2", json={"name": "Ermintrude"}, headers=reader).status_code == 403
+    assert client.patch("/api/people/2", json={"name": "Ermintrude"}, headers=owner).status_code == 200
+    assert "Ermintrude" not in str(read_record(peopled.path, 100))

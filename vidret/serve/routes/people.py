@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +10,7 @@ from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError, Responses, refusals
-from vidret.serve.rights import CHANGE, READ
+from vidret.serve.rights import Right
 from vidret.serve.rows import write_row
 from vidret.store.identities.tracks import IdentityKind
 from vidret.types import Person, PersonTrack
@@ -62,7 +62,8 @@ class RejectRequest(BaseModel):
 
 def people_routes(engine: Engine) -> APIRouter:
     """Return the routes under ``/api/people``."""
-    router = APIRouter(prefix="/api/people", tags=["people"], dependencies=[READ])
+    private = Depends(Right("change", noted=False))  # no log has names
+    router = APIRouter(prefix="/api/people", tags=["people"], dependencies=[private])
     persons = engine.persons
 
     def check(person: int) -> None:
@@ -76,7 +77,7 @@ def people_routes(engine: Engine) -> APIRouter:
         """List the people who are seen, or heard; none in an index in which nobody asked for them."""
         return PeopleAnswer(people=[write_row(PersonRow, each) for each in persons.list_persons(kind, hidden=hidden)])
 
-    @router.patch("/{person}", responses=refusals(400, 404), dependencies=[CHANGE])
+    @router.patch("/{person}", responses=refusals(400, 404))
     def change(person: Key, body: PersonRequest) -> PeopleAnswer:
         """Name, hide or show a person, and list all."""
         check(person)
@@ -93,14 +94,14 @@ def people_routes(engine: Engine) -> APIRouter:
         own = persons.list_tracks(person, kind)[:MAX_TRACKS]
         return PersonTracksAnswer(tracks=[write_row(PersonTrackRow, track) for track in own])
 
-    @router.post("/{person}/not", responses=refusals(400, 404), dependencies=[CHANGE])
+    @router.post("/{person}/not", responses=refusals(400, 404))
     def reject(person: Key, body: RejectRequest) -> PeopleAnswer:
         """Take tracks from a person for ever, and list all."""
         check(person)
         persons.reject(person, body.tracks)
         return list_people()
 
-    @router.post("/undo", dependencies=[CHANGE])
+    @router.post("/undo")
     def undo() -> PeopleAnswer:
         """Take back the last change, if there is one, and list all."""
         if persons.list_persons(hidden=True):
