@@ -17,7 +17,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments, score_predictions
 from vidret.evaluate.report import Gallery
-from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_videos
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
@@ -95,14 +95,14 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     for query in queries:
         hits = [Path(hit.path).stem for hit in engine.search(query.text, 100, copies="show")]
         ranks[query.id] = [{"twin": "white"}.get(name, name) for name in hits].index(query.video) + 1
-    searched = {"PRVR": score_videos(np.array(list(ranks.values())))}
+    searched = {"PRVR": score_partially_relevant(np.array(list(ranks.values())))}
     assert report["results"]["corpus"] == {"num_videos": 4, **expected, **searched}
     by_kind = report["results"]["corpus_domains"]
     assert by_kind.keys() == {"scenes", "single"}
     domains = {query.id: query.domain for query in queries_of(world)}
     for kind, facts in by_kind.items():
         own = [query for query in queries if domains[query.id] == kind]
-        searched = {"PRVR": score_videos(np.array([ranks[query.id] for query in own]))}
+        searched = {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in own]))}
         assert facts == without_queries(score_corpus(own, found).to_dict()) | searched
     assert report["settings"]["corpus_videos"] == 100
 

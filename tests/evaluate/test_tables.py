@@ -15,7 +15,7 @@ from vidret.evaluate.tables import (
     tabulate_moments,
     tabulate_rows,
 )
-from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_videos
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_youtube
 from vidret.metrics.predictions import Prediction
@@ -73,7 +73,7 @@ def test_corpus_table() -> None:
         ["correct span, among those of the correct video (SVMR)", "0.7", "100.0", "100.0"],
         ["correct video (VR)", "", "50.0", "100.0"],
     ]
-    facts["PRVR"] = score_videos(np.array([1, 2]))
+    facts["PRVR"] = score_partially_relevant(np.array([1, 2]))
     columns, lines = tabulate_corpus(facts)
     assert columns[-1] == "SumR"
     assert lines[-1] == ["correct video, by a search (PRVR)", "", "50.0", "100.0", "100.0", "100.0", "350.0"]

@@ -9,7 +9,13 @@ import pytest
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.corpus_moments import CorpusReport, RetrievedMoment, recall_at, score_corpus, score_videos
+from vidret.metrics.corpus_moments import (
+    CorpusReport,
+    RetrievedMoment,
+    recall_at,
+    score_corpus,
+    score_partially_relevant,
+)
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.predictions import Prediction
 
@@ -126,5 +132,5 @@ def test_invalid_queries_and_predictions_are_rejected() -> None:
 def test_partially_relevant_retrieval_sums_recalls() -> None:
     ranks = np.random.default_rng(0).integers(0, 150, 200)
     expected = {f"R{k}": 100 * sum(0 < rank <= k for rank in ranks) / 200 for k in (1, 5, 10, 100)}
-    scores = score_videos(ranks)
+    scores = score_partially_relevant(ranks)
     assert scores == pytest.approx({**expected, "SumR": sum(expected.values())})

@@ -13,7 +13,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
-from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_videos
+from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
@@ -151,7 +151,7 @@ def _score_corpus(
     queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]], ranks: Mapping[str, int]
 ) -> dict[str, Any]:
     facts = drop_queries(score_corpus(queries, retrieved).to_dict())
-    return facts | {"PRVR": score_videos(np.array([ranks[query.id] for query in queries]))}
+    return facts | {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in queries]))}
 
 
 def evaluate_highlights(

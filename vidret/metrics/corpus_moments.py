@@ -65,7 +65,7 @@ def _recalls(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
     return {f"R{rank}": recall_at(ranks, rank) for rank in CORPUS_RANKS}
 
 
-def score_videos(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
+def score_partially_relevant(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
     """Return the scores of partially relevant video retrieval (PRVR): recalls, and their sum (SumR), in percent.
 
     A query describes a moment of its video, and whole videos are ranked.

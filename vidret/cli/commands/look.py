@@ -71,7 +71,7 @@ def transcript_command(
     form: TranscriptFormatOption = "txt",
     speakers: SpeakersOption = False,
 ) -> None:
-    """Print the words of a video with their times: what is said and shown in it, and the names of those who speak."""
+    """Print the words of a video with their times: what is said and shown in it."""
     from vidret.store.lookup import look_up_video
     from vidret.store.texts.upkeep import read_transcript
 
