@@ -30,6 +30,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         fake_sentences(patch)
         add_all_words(index)
         say(index, "white", "generated", [(0, 12, "a white wall")])
+        say(index, "white", "sound", [(0, 12, "the line crackles before a white noise")])
         save_background(index)
         with Engine(index, NamedColours()) as engine:
             yield engine
@@ -51,7 +52,7 @@ def channel(engine: Engine, source: Source) -> Channel[VideoEvidence]:
 def ask(engine: Engine, query: str, *sources: Source, filters: Filters = Filters()) -> ChannelQuery:  # noqa: B008
     results = engine._index.results
     options = SearchOptions(sources=sources, filters=filters)
-    return results._fusion.ask(results.analyse(query, None), options).asked
+    return results._fusion.ask(results.analyse(query, sources), options).asked
 
 
 def test_every_source_is_tested() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -288,7 +288,7 @@ def test_blocks_and_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech, "BLOCK_S", 10.0)
     monkeypatch.setattr(speech, "has_speech", lambda _audio: True)
     recogniser = object.__new__(SpeechRecogniser)
-    recogniser._model = _Model()
+    recogniser.model = cast(Any, _Model())
     audio = np.full(15 * SAMPLE_RATE, 0.1, np.float32)
     (first_s, first), (second_s, second) = recogniser.transcribe([audio], start_s=100.0)
     assert 107.5 <= first_s <= 110.0

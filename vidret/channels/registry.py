@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 from vidret.channels import generated, screen, speech, subtitles
+from vidret.channels.sounds import kind as sounds
 from vidret.channels.texts.kind import TextKind
-from vidret.types import TextSource, TimedText
+from vidret.types import Source, TextSource, TimedText
 
 KINDS: Mapping[TextSource, TextKind] = {
-    kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, generated.KIND)
+    kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, generated.KIND, sounds.KIND)
 }
 READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # which an indexing run reads
 
@@ -15,6 +16,11 @@ READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # whic
 def find_hint(text: str) -> TextSource | None:
     """Return the kind that a text asks for by its words, None if it asks for none."""
     return next((kind.source for kind in KINDS.values() if kind.hint is not None and kind.hint.search(text)), None)
+
+
+def is_hint_needed(source: Source) -> bool:
+    """Return whether only clauses that ask for a source are compared with it by meaning."""
+    return source != "picture" and KINDS[source].is_hint_needed
 
 
 def as_sentence(text: TimedText) -> str:

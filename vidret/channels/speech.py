@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind
+from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind
 from vidret.errors import MissingExtraError, VidretError
 from vidret.types import TimedText
 
@@ -78,7 +78,7 @@ class SpeechRecogniser:
         source = find_model(model)
         self.name = model
         try:
-            self._model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
+            self.model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise VidretError(f"speech model {model}: cannot be loaded: {reason}") from error
@@ -110,7 +110,7 @@ class SpeechRecogniser:
         if not block.any() or not has_speech(block):
             return [], ""
         heartbeat()
-        segments, info = self._model.transcribe(
+        segments, info = self.model.transcribe(
             block,
             beam_size=5,
             vad_filter=True,
@@ -264,20 +264,23 @@ def find_quietest(audio: Float32[np.ndarray, " sample"]) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_recogniser(model: str) -> SpeechRecogniser:
+def load_recogniser(model: str) -> SpeechRecogniser:
+    """Load a model, or return it if it is the one that was loaded last."""
     return SpeechRecogniser(model)
 
 
-def read_speech(info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat) -> str:
+def read_speech(
+    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, listen: Listen = iter
+) -> str:
     """Read the speech of a video from ``start_s`` on with a ``model``, both in the options; see ``TextKind.read``."""
     from vidret.video.audio import read_audio
 
     start_s = float(options["start_s"])
-    pieces = read_audio(info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
+    pieces = listen(read_audio(info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat))
     first = next(pieces, None)
     if first is None:
         return _describe_sound(info, start_s)
-    recogniser = _load_recogniser(options["model"])
+    recogniser = load_recogniser(options["model"])
     audio, until_s = _trim(first, pieces, start_s), start_s
     for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=heartbeat):
         send(until_s, texts)

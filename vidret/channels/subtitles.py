@@ -1,12 +1,13 @@
 """Subtitles: the text tracks of a video, and the subtitle files beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidret.channels.texts.kind import Heartbeat, SendTexts, TextKind, as_note
+from vidret.channels.texts.kind import Heartbeat, Listen, SendTexts, TextKind, as_note
 from vidret.channels.texts.subtitle_files import MAX_BYTES, find_language, parse_subtitles
 from vidret.errors import VidretError
+from vidret.types import TimedText
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo
@@ -14,14 +15,26 @@ if TYPE_CHECKING:
 MAX_PROBLEMS = 5  # in a note
 
 
-def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat) -> str:
+def read_subtitles(
+    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, _listen: Listen = iter
+) -> str:
     """Read the text tracks of a video and the subtitle files in ``sidecars`` of the options; see ``TextKind.read``."""
+    texts, problems = find_subtitles(info, options.get("sidecars", ()), heartbeat)
+    send(info.duration, texts)
+    more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+    return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
+
+
+def find_subtitles(
+    info: "VideoInfo", sidecars: Sequence[str], heartbeat: Heartbeat
+) -> tuple[list[TimedText], list[str]]:
+    """Return the subtitles in a video and in the files beside it, by time, and the problems that were met."""
     from vidret.channels.texts.subtitle_tracks import read_tracks
     from vidret.video.files import read_content
 
     found = read_tracks(info.path, heartbeat, video_end_s=info.duration)
     texts, problems = found.texts, found.problems
-    for path in options.get("sidecars", ()):
+    for path in sidecars:
         heartbeat()
         name = Path(path).name
         try:
@@ -34,9 +47,7 @@ def read_subtitles(info: "VideoInfo", options: Mapping[str, Any], send: SendText
         problems += [f"{name}: {problem}" for problem in parsed.problems]
     # A file beside the video often repeats a track inside it.
     unique = {(text.text, round(text.start, 1), round(text.end, 1)): text for text in reversed(texts)}
-    send(info.duration, sorted(unique.values(), key=lambda text: (text.start, text.end)))
-    more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-    return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
+    return sorted(unique.values(), key=lambda text: (text.start, text.end)), problems
 
 
 KIND = TextKind(

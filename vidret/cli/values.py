@@ -18,7 +18,7 @@ RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
 COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
     "--head": "auto none",
-    "--in": "picture speech screen subtitles generated",
+    "--in": "picture speech screen subtitles generated sound",
     "--model": "starter small good best multilingual",
     "--rerank": " ".join(RERANKERS),
     "--store": "faiss milvus://",

@@ -39,6 +39,7 @@ WORDS: Mapping[TextSource, tuple[int, int, int]] = {
     "screen": (101, 41, 196),
     "subtitles": (22, 101, 52),
     "generated": (163, 22, 79),
+    "sound": (107, 93, 0),
 }
 ROOM_FOR_WORDS = 0.4  # of the range of the scores, above them, for words that say more
 BAND, EDGE, WEAK_BAND, WEAK_EDGE = (253, 236, 194), (226, 160, 40), (236, 236, 234), (170, 170, 170)

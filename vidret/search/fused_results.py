@@ -78,7 +78,18 @@ class FusedResults:
         """Return a query with its structure and vectors, to ask it of several videos; see ``plan``."""
         people = self._people
         named, persons = people.name_handles(query), people.read_names(person)
-        return plan(named, self._encoder, sources, self._holds, people=people.handles, persons=persons)
+        return plan(
+            named,
+            self._encoder,
+            sources,
+            self._holds,
+            people=people.handles,
+            persons=persons,
+            has_sounds=self._has_sounds,
+        )
+
+    def _has_sounds(self) -> bool:
+        return self._texts is not None and "sound" in self._texts.sources
 
     @property
     def _holds(self) -> HoldsText | None:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int16, Int64, UInt8
 from vidret.types.rows import Shown, show_property
 
 Interpolation = Literal["bilinear", "bicubic"]
-TextSource = Literal["speech", "screen", "subtitles", "generated"]  # the last one are descriptions by a model
+# Generated are descriptions by a model.
+TextSource = Literal["speech", "screen", "subtitles", "generated", "sound"]
 Source = Literal["picture", TextSource]
 ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)

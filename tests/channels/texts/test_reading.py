@@ -196,7 +196,7 @@ def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.
     def read_half(*_args: object, **_options: object) -> Iterator[tuple[float, Any]]:
         yield 0.0, np.zeros(16000, np.float32)
 
-    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Recogniser())
+    monkeypatch.setattr(speech, "load_recogniser", lambda _model: Recogniser())
     info = probe(write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True))
     sent: list[dict[str, Any]] = []
     request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
@@ -217,7 +217,7 @@ def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: 
             heard.append((start_s, sum(len(samples) for samples in audio)))
             yield start_s, []
 
-    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Recogniser())
+    monkeypatch.setattr(speech, "load_recogniser", lambda _model: Recogniser())
     info = probe(write_worded(tmp_path / "a.mp4", ("", 4.0), silence=True))
     for start_s in (0.0, 1.25):
         request: Any = {"speech": {"model": "tiny.en", "start_s": start_s}}
@@ -252,7 +252,7 @@ class Endless:
 
 def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "_load_reader", Endless)
-    monkeypatch.setattr(speech, "_load_recogniser", lambda _model: Endless())
+    monkeypatch.setattr(speech, "load_recogniser", lambda _model: Endless())
     monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
     monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
     sent: list[dict[str, Any]] = []

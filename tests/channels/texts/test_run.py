@@ -88,7 +88,9 @@ def test_a_new_index_without_the_extra_says_that_it_has_no_words(
     assert choose_words(tmp_path / "index", None) is None
     assert 'needs the extra "words"' in caplog.text
     monkeypatch.setenv("VIDRET_WORDS", "music")
-    with pytest.raises(VidretError, match="must be auto, on, off or some of speech, screen, subtitles, got 'music'"):
+    with pytest.raises(
+        VidretError, match="must be auto, on, off or some of speech, screen, subtitles, sound, got 'music'"
+    ):
         choose_words(tmp_path / "index", None)
 
 
@@ -97,7 +99,7 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
     write_sidecar(film, "Good morning.")
     report = Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=True)
     assert (report.encoded, report.failed) == (1, [])
-    assert report.texts == {"screen": 1, "speech": 0, "subtitles": 3}
+    assert report.texts == {"screen": 1, "sound": 1, "speech": 0, "subtitles": 3}
     words = read_words(tmp_path / "index")
     assert all(track.complete and track.note == "" for track, _ in words.values())
     assert shown(words["screen"][1]) == ["lighthouse"]
@@ -264,7 +266,7 @@ def test_a_resumed_run_compares_only_what_may_be_repeated(tmp_path: Path, monkey
 
 
 def test_wrong_options_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(VidretError, match="words must be of speech, screen, subtitles, got music"):
+    with pytest.raises(VidretError, match="words must be of speech, screen, subtitles, sound, got music"):
         WordsOptions(sources=cast(Any, ("speech", "music")))
     film = write_worded(tmp_path / "films" / "a.mp4", ("", 1.0))
     engine = Engine(tmp_path / "index", ColourEncoder())

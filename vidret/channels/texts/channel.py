@@ -15,12 +15,13 @@ import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
 
 from vidret.channels.base import ChannelQuery, Clause, Match
-from vidret.channels.registry import KINDS
+from vidret.channels.registry import KINDS, is_hint_needed
 from vidret.channels.texts.background import (
     DRIFT,
     TextBackground,
@@ -73,9 +74,15 @@ class TextChannel:
         """Return the best matches of each clause by video; further ones are not worth looking for."""
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
-        allowed = self.texts.allow(self._pictures, query.options.filters, query.excluded, query.sources)
-        background = self.background
-        found = self._matcher.find(query.clauses, query.vectors, allowed, typical=background.typical)
+        allow = partial(self.texts.allow, self._pictures, query.options.filters, query.excluded)
+        background, plain = self.background, tuple(each for each in query.sources if not is_hint_needed(each))
+        found = self._matcher.find(
+            query.clauses,
+            query.vectors,
+            allow(query.sources),
+            typical=background.typical,
+            unasked=None if plain == query.sources else allow(plain),
+        )
         return self._rate(query, found, background)
 
     def score(self, query: ChannelQuery, video_ids: Sequence[int]) -> dict[int, VideoTexts]:
@@ -147,6 +154,11 @@ class TextChannel:
     # Unrelated texts
 
     @property
+    def sources(self) -> Set[TextSource]:
+        """The kinds of texts that there are."""
+        return self.background.counts.keys()
+
+    @property
     def background(self) -> TextBackground:
         """What unrelated texts say: as it is stored, or measured now if there are many more since."""
         generation, known = self.texts.generation, self._background
@@ -180,7 +192,10 @@ def rate_texts(
     own_levels = np.array([levels[source] for source in sources], np.float64)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
-    hints = {source: hint if KINDS[source].is_asked_for(clause.source) else 0.0 for source in levels}
+    hints = {
+        source: hint if KINDS[source].is_asked_for(clause.source) else -math.inf if is_hint_needed(source) else 0.0
+        for source in levels
+    }
     by_meaning += np.array([hints[source] for source in sources], np.float64)
     loss = SHORT / max(matches.num_words, 1) if clause.source is None and not clause.phrases else 0.0
     rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss

@@ -1,9 +1,12 @@
 """What tells one kind of timed texts from another: how it is read, named, asked for and shown."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
 
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Picture, ShotChange, TextSource, TimedText
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
 Heartbeat = Callable[[], None]
 SendTexts = Callable[[float, Sequence[TimedText]], None]  # the time in seconds up to which they are all, and texts
+AudioPieces = Iterator[tuple[float, Float32[np.ndarray, " sample"]]]  # consecutive ones, as ``read_audio`` yields them
+Listen = Callable[[AudioPieces], AudioPieces]  # passes pieces on to what else reads texts from the audio
 
 
 Piece = TypeVar("Piece")
@@ -49,6 +54,26 @@ class FrameReader(Protocol[Piece]):
         ...
 
 
+class AudioTexts(Protocol):
+    """Reads texts from the audio of one video at a time, mono at 16 kHz, while it is decoded."""
+
+    def start(self, start_s: float, options: Mapping[str, Any]) -> float:
+        """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
+        ...
+
+    def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Read the next samples."""
+        ...
+
+    def take(self) -> tuple[float, list[TimedText]]:
+        """Return the time up to which all texts were returned, and the texts since the last call."""
+        ...
+
+    def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
+        """Return the remaining texts of a video, of which all audio was read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextKind:
     """A kind of timed texts.
@@ -60,9 +85,11 @@ class TextKind:
         model: Name of what reads it, which promises the same texts of the same content; empty if no run reads it.
         package: The package that must be installed to read it.
         load_frame_reader: Loads what reads it from frames, for the decoding process.
+        load_audio_reader: Loads what reads it from audio, for the decoding process.
         read: Reads it from the file in the decoding process, once the frames are decoded; returns a note if not
             everything could be read.
         hint: What in a clause asks for it.
+        is_hint_needed: Whether only clauses that ask for it are compared with it by meaning; others by its words.
         also_hinted_by: A source whose hints ask for this one too.
         is_spoken: Whether it is embedded in quotes, which sets what is said apart from what it is about.
         join_nats: By how much texts that follow one another may differ in evidence to answer a query together.
@@ -75,8 +102,10 @@ class TextKind:
     model: str = ""
     package: str = ""
     load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None
-    read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat], str] | None = None
+    load_audio_reader: Callable[[], AudioTexts] | None = None
+    read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat, Listen], str] | None = None
     hint: re.Pattern[str] | None = None
+    is_hint_needed: bool = False
     also_hinted_by: TextSource | None = None
     is_spoken: bool = False
     join_nats: float = 0.5

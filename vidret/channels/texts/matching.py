@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import Clause
+from vidret.channels.registry import is_hint_needed
 from vidret.encode.sentences import RARE_SHARE, find_word_share
 from vidret.store.catalog.texts import FoundText
 from vidret.store.snapshots.snapshot import find_rows
@@ -79,6 +80,7 @@ class TextMatcher:
         allowed: AllowedTexts | None = None,
         *,
         typical: Vector,
+        unasked: AllowedTexts | None = None,
     ) -> list[TextMatches]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
@@ -89,8 +91,9 @@ class TextMatcher:
             vectors: The sentence vector of each.
             allowed: The texts to choose from; None for all.
             typical: Mean vector of typical sentences.
+            unasked: Those of them that a clause may match by meaning that asks for none of the others; None for all.
         """
-        nearest = self._store.search(vectors, TEXTS, allowed)
+        nearest = self._search(clauses, vectors, allowed, unasked)
         index, num_texts, found = self._store.index, len(self._store), []
         terms = [index.terms(clause.content) for clause in clauses]
         for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
@@ -104,6 +107,23 @@ class TextMatcher:
             by_words = self._store.search_words(searched, TEXTS, allowed)
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
         return self._score(clauses, vectors, typical, terms, found)
+
+    def _search(
+        self,
+        clauses: Sequence[Clause],
+        vectors: Float32[np.ndarray, "clause dim"],
+        allowed: AllowedTexts | None,
+        unasked: AllowedTexts | None,
+    ) -> list[Int64[np.ndarray, " _text"]]:
+        """Return the texts nearest to each clause."""
+        if unasked is None:
+            return self._store.search(vectors, TEXTS, allowed)
+        asks = np.array([clause.source is not None and is_hint_needed(clause.source) for clause in clauses])
+        nearest = [np.zeros(0, np.int64) for _ in clauses]
+        for rows, within in ((np.flatnonzero(~asks), unasked), (np.flatnonzero(asks), allowed)):
+            for row, found in zip(rows.tolist(), self._store.search(vectors[rows], TEXTS, within), strict=True):
+                nearest[row] = found
+        return nearest
 
     def score_content(
         self,

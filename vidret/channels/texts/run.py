@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from vidret.channels.registry import KINDS, READ_KINDS, as_sentence
 from vidret.channels.speech import BUNDLED
-from vidret.channels.texts.options import WordsOptions, is_installed
+from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, is_installed
 from vidret.channels.texts.subtitle_tracks import Sidecars, digest_sidecars
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
@@ -110,6 +110,17 @@ def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str 
             f"words must be auto, on, off or some of {', '.join(READ_KINDS)}, got {', '.join(map(repr, unknown))}"
         )
     return replace(options, sources=tuple(source for source in READ_KINDS if source in names))
+
+
+def choose_sounds(words: WordsOptions | None, setting: str) -> WordsOptions | None:
+    """Return the options of a run with sounds (``on``), without them (``off``), or as they are (``auto``)."""
+    known: tuple[TextSource, ...] = () if words is None else words.sources
+    sources = tuple(source for source in READ_KINDS if source in known and source != "sound")
+    if setting == "auto":
+        return words
+    if setting == "on":
+        return replace(words or WordsOptions(), sources=(*sources, "sound"))
+    return replace(words, sources=sources) if words is not None and sources else None
 
 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
@@ -251,7 +262,7 @@ class ContentWords:
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
     """Return how ``DecodePool.stream`` shall read a source."""
     request: dict[str, object] = {"start_s": start_s, "model": model}
-    return request | {"sidecars": sidecars} if source == "subtitles" else request
+    return request | {"sidecars": sidecars} if source in WITH_SIDECARS else request
 
 
 def _repeats(text: TimedText, known: TimedText) -> bool:

@@ -102,7 +102,7 @@ def index_command(*, asked: IndexChoices) -> None:
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not is_indexed(index)
-    words = parse_words(asked.words, asked.speech_model, index)
+    words = parse_words(asked.words, asked.sounds, asked.speech_model, index)
     engine = open_engine(
         index,
         choose_merge(asked.merge, asked.model, index),
@@ -207,20 +207,22 @@ def print_report(
         print_describe_summary(described)
 
 
-def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
-    """Return which words to read, given ``--words`` and ``--speech-model``.
+def parse_words(text: str, sounds: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
+    """Return which words and sounds to read, given ``--words``, ``--sounds`` and ``--speech-model``.
 
     Raises:
-        typer.BadParameter: ``--words`` names no source.
+        typer.BadParameter: ``--words`` names no source, or ``--sounds`` is not one of its values.
     """
-    from vidret.channels.texts.run import read_setting
+    from vidret.channels.texts.run import choose_sounds, read_setting
 
+    sounds = parse_choice(sounds, ("auto", "on", "off"), option="--sounds")
     try:
-        return read_setting(index, text, speech_model) or False
+        words = read_setting(index, text, speech_model)
     except StoreError:
         raise
     except VidretError as error:
         raise typer.BadParameter(str(error), param_hint="--words") from error
+    return choose_sounds(words, sounds) or False
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:

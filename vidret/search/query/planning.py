@@ -54,6 +54,7 @@ def plan(
     *,
     people: Container[str] = (),
     persons: Sequence[str] = (),
+    has_sounds: Callable[[], bool] = lambda: False,
 ) -> AnalysedQuery:
     """Return a query with its structure and vectors.
 
@@ -64,6 +65,7 @@ def plan(
         holds: See ``interpret_for``.
         people: The handles of all known persons.
         persons: Handles of those who must be there in each clause, besides those that it names.
+        has_sounds: Returns whether the index has any; in one without, nothing asks for them.
 
     Raises:
         VidretError: It has no positive term, an empty negative one, or excludes what it looks for; or an image or a
@@ -94,7 +96,8 @@ def plan(
     if holds is None or set(sources or SOURCES) == {"picture"}:  # no text could hold a phrase
         plain = tuple(replace(clause, phrases=()) for clause in structure.clauses)
         structure = replace(structure, clauses=plain)
-    clauses = structure.clauses
+    clauses = tuple(aim_at_sounds(clause, sources, has_sounds) for clause in structure.clauses)
+    structure = replace(structure, clauses=clauses)
     texts = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     return AnalysedQuery(
         structure=structure,
@@ -104,6 +107,13 @@ def plan(
         else load_sentence_encoder().encode([clause.content for clause in clauses]),
         negatives=texts[len(clauses) :],
     )
+
+
+def aim_at_sounds(clause: Clause, sources: Sequence[Source] | None, has_sounds: Callable[[], bool]) -> Clause:
+    """Return a clause that asks for sounds if only those are searched, and does not if the index has none."""
+    if sources is not None and set(sources) == {"sound"}:
+        return replace(clause, source="sound")
+    return replace(clause, source=None) if clause.source == "sound" and not has_sounds() else clause
 
 
 def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:

@@ -26,7 +26,7 @@ export function writePlace(place) {
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
 /** Return the sources that a query is compared with; none stands for all. */
-export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles|generated/g) ?? [];
+export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles|generated|sound/g) ?? [];
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {

@@ -6,7 +6,7 @@ import { recall } from "./picture.js";
 
 const TYPING_PAUSE = 60; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
+const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles", sound: "Sounds" };
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
 export function listenToForm(go) {

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 
-const LABELS = { picture: "seen", speech: "said", screen: "on screen", subtitles: "subtitle" };
+const LABELS = { picture: "seen", speech: "said", screen: "on screen", subtitles: "subtitle", sound: "heard" };
 const WEAKEST = 0.15; // share of the score with which a line explains a result
 const LEAD = 40; // characters before the first match
 

@@ -1,0 +1,119 @@
+"""Reading sounds: runs of half seconds become texts, whatever the pieces and wherever a run was interrupted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.word_films import write_worded
+from vidret.channels.sounds import reading
+from vidret.channels.sounds.reading import CHUNK_S, LABELS, MAX_SPAN_S, SoundReader, score_chunk
+from vidret.channels.speech import SAMPLE_RATE
+from vidret.types import TimedText
+from vidret.video.probe import VideoInfo, probe
+
+STEP = SAMPLE_RATE // 2
+Key = tuple[str, float, float]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_encoder() -> Iterator[None]:
+    """Music is a sample of 0.1, speech one of 0.2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "load_recogniser", lambda _model: None)
+        patch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
+        patch.setattr(reading, "encode_audio", lambda audio: audio[:: SAMPLE_RATE // 50, None])
+        patch.setattr(reading, "describe", lambda states: states[::25])
+        patch.setattr(reading, "rate_labels", lambda rows: np.isclose(rows, [0.1, 0.2]).astype(np.float32))
+        yield
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> VideoInfo:
+    return probe(write_worded(tmp_path_factory.mktemp("films") / "a.mp4", ("", 1.0)))
+
+
+def make_audio(heard: list[int]) -> np.ndarray:
+    """Return half seconds of silence (0), music (1), speech (2) or noise (3)."""
+    return np.repeat(np.array([0.0, 0.1, 0.2, 0.3], np.float32)[heard], STEP)
+
+
+def keys(texts: list[TimedText]) -> list[Key]:
+    return sorted((text.text, text.start, text.end) for text in texts if text.text != "loud noise")
+
+
+def read(reader: SoundReader, audio: np.ndarray, sizes: list[int], info: VideoInfo) -> list[TimedText]:
+    texts, position = [], 0
+    for size in sizes:
+        reader.read(audio[position : position + size])
+        texts += reader.take()[1]
+        position += size
+    reader.read(audio[position:])
+    return texts + reader.finish(info, lambda: None)
+
+
+HEARD = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), min_size=1, max_size=12).map(
+    lambda runs: [kind for kind, length in runs for _ in range(length)]
+)
+SIZES = st.lists(st.integers(0, 12 * SAMPLE_RATE), max_size=8)
+
+
+@given(HEARD, SIZES)
+def test_texts_do_not_depend_on_the_pieces(info: VideoInfo, heard: list[int], sizes: list[int]) -> None:
+    audio, reader = make_audio(heard), SoundReader()
+    assert keys(read(reader, audio, sizes, info)) == keys(read(reader, audio, [], info))
+
+
+@given(HEARD, SIZES, st.data())
+def test_a_resumed_run_finds_what_is_left(info: VideoInfo, heard: list[int], sizes: list[int], data: Any) -> None:
+    audio, reader = make_audio(heard), SoundReader()
+    whole, position, until_s = keys(read(reader, audio, [], info)), 0, 0.0
+    found: list[TimedText] = []
+    for size in sizes:
+        reader.read(audio[position : position + size])
+        until_s, texts = reader.take()
+        found, position = found + texts, position + size
+    begin_s = SoundReader.start(reader, until_s, {})
+    assert begin_s % CHUNK_S == 0
+    found += read(reader, audio[round(begin_s * SAMPLE_RATE) :], [], info)
+    assert keys(found) == whole
+
+
+def test_half_seconds_become_texts(info: VideoInfo) -> None:
+    texts = read(SoundReader(), make_audio([0] * 4 + [1] * 6 + [3, 3] + [1] * 3 + [2] * 4 + [0]), [], info)
+    assert keys(texts) == [("music", 2.0, 7.5), ("silence", 0.0, 2.0), ("speech", 7.5, 9.5)]
+    assert all(text.source == "sound" and 0.5 < text.confidence <= 1 for text in texts)
+
+
+def test_long_sounds_become_several_texts(info: VideoInfo) -> None:
+    texts = keys(read(SoundReader(), make_audio([1] * 400), [10 * SAMPLE_RATE] * 20, info))
+    assert [start for _, start, _ in texts] == [0.0, *(end for _, _, end in texts[:-1])]
+    assert texts[-1][2] == 200.0
+    assert all(end - start <= MAX_SPAN_S for _, start, end in texts)
+
+
+def test_a_bang_is_loud() -> None:
+    rng = np.random.default_rng(0)
+    audio = 0.003 * rng.standard_normal(10 * SAMPLE_RATE).astype(np.float32)
+    audio[3 * SAMPLE_RATE : 3 * SAMPLE_RATE + 3200] *= 100
+    loud = score_chunk(audio)[:, LABELS.index("loud noise")]
+    assert np.flatnonzero(loud).tolist() == [6]
+    assert not score_chunk(audio * 0 + 0.1)[:, LABELS.index("loud noise")].any()
+
+
+def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidret.channels.subtitles import find_subtitles
+    from vidret.channels.texts.reading import VideoTextReader
+
+    monkeypatch.setattr(reading, "find_subtitles", find_subtitles)
+    film = write_worded(tmp_path / "a.mp4", ("", 4.0))
+    sent: list[dict[str, Any]] = []
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[applause] Thank you.\n")
+    request: Any = {"sound": {"start_s": 0.0, "sidecars": [str(tmp_path / "a.srt")]}}
+    VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None).read_rest()
+    assert [row[2] for each in sent for row in each.get("texts", [])] == ["applause"]
+    assert sent[-1] == {"kind": "texts_end", "source": "sound", "note": "has no audio track"}

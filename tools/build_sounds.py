@@ -1,0 +1,280 @@
+"""Fits what tells music and speech in vidret/channels/sounds/labels.safetensors, and measures it on other sources.
+
+    mkdir sounds && cd sounds && apt-get download PACKAGES && for deb in *.deb; do dpkg -x $deb ${deb%%_*}; done
+    python tools/build_sounds.py sounds              # fits, writes the weights, and measures
+    python tools/build_sounds.py sounds --measure    # measures the weights that are there
+
+PACKAGES of Debian, whose licences their copyright files state, are those of ``TRAIN`` and ``TEST`` below. Only numbers
+that were fitted to their sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches
+of 10 s, by themselves, one after the other, and mixed: what is fitted to and what is measured share no package.
+"""
+
+import argparse
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from safetensors.numpy import save_file
+
+from vidret.channels.sounds.features import LEARNT, STEP_S, WEIGHTS, describe, encode_audio, measure_levels
+from vidret.channels.sounds.reading import CHUNK_S, LABELS, score_chunk
+from vidret.channels.speech import SAMPLE_RATE
+from vidret.errors import DecodeError
+from vidret.video.audio import read_audio
+
+Audio = Float32[np.ndarray, " sample"]
+MUSIC_BYTES = 400_000  # of a file at least; smaller ones of games are effects
+MAX_PIECES = 9  # of 10 s, of a file
+SIZE = round(CHUNK_S * SAMPLE_RATE)
+STEPS = round(CHUNK_S / STEP_S)
+MASKED_DB = 15.0  # below the total, from which it is not held against a label whether it is found
+SPEECH = {
+    "train": [f"asterisk-core-sounds-{language}-wav" for language in ("en", "es", "it", "fr", "ru")],
+    "test": ["tuxpaint-stamps-default"],
+}
+MUSIC = {
+    "train": [
+        *("asterisk-moh-opsound-wav", "tuxmath-data", "lincity-ng-data", "ardentryst", "asc-music", "supertux-data"),
+        *("marsshooter-data", "krank", "mu-cade-data", "tumiki-fighters-data", "parsec47-data", "gunroar-data"),
+        *("torus-trooper-data", "enigma-data", "btanks-data"),
+    ],
+    "test": ["extremetuxracer-data", "singularity-music", "xmoto-data", "frozen-bubble-data"],
+}
+OTHERS = {
+    "train": ["lincity-ng-data", "ardentryst", "libreoffice-common", "supertux-data", "krank", "enigma-data"],
+    "test": ["tuxpaint-stamps-default", "extremetuxracer-data", "pingus-data"],
+}
+FEATURED = ("animals", "household", "vehicles", "naturalforces", "newyears")  # stamps that are heard, not described
+NUM_TRAIN, NUM_TEST = 2400, 480
+PENALTY = 0.01  # of squared weights
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of a split, by what is heard in them."""
+
+    speech: Sequence[Path]
+    music: Sequence[Path]
+    others: Sequence[Path]
+
+    @classmethod
+    def find(cls, root: Path, split: str) -> "Sources":
+        """Return the files of the packages that were unpacked below a folder."""
+        return cls(
+            speech=[path for path in _list(root, SPEECH[split]) if split == "train" or "_desc" in path.name],
+            music=[path for path in _list(root, MUSIC[split]) if path.stat().st_size > MUSIC_BYTES],
+            others=[
+                path
+                for path in _list(root, OTHERS[split])
+                if path.stat().st_size <= MUSIC_BYTES
+                and ("stamps" not in path.parts or ({*FEATURED} & {*path.parts} and "_desc" not in path.name))
+            ],
+        )
+
+
+def _list(root: Path, packages: Sequence[str]) -> list[Path]:
+    suffixes = (".wav", ".ogg", ".oga", ".mp3", ".flac")
+    return sorted(path for name in packages for path in (root / name).rglob("*") if path.suffix in suffixes)
+
+
+@functools.cache
+def load(path: Path) -> Audio:
+    """Return the first minutes of a file, mono at 16 kHz; nothing of one that cannot be read."""
+    try:
+        return np.concatenate([samples for _, samples in islice(read_audio(str(path), SAMPLE_RATE), MAX_PIECES)])
+    except DecodeError:
+        return np.zeros(0, np.float32)
+
+
+class Mixer:
+    """Draws stretches of 10 s with what is heard in each half second of them."""
+
+    def __init__(self, sources: Sources, seed: int) -> None:
+        self._sources, self._random, self._numpy = sources, Random(seed), np.random.default_rng(seed)
+
+    def draw(self) -> tuple[Audio, Float[np.ndarray, "step label"]]:
+        """Return a stretch and, for each of ``LEARNT``, 1 where it is heard, 0 where not, NaN where nobody can tell."""
+        kind = self._random.choice(["s", "s", "m", "m", "o", "o", "sm", "so", "mo", "cut", "cut"])
+        level = self._random.uniform(-42, -12)
+        if kind == "cut":
+            before, after = self._random.sample("smo", 2)
+            at = self._random.randrange(4, STEPS - 4) * SIZE // STEPS
+            parts = [(before, self._make(before, level)), (after, self._make(after, level))]
+            parts[0][1][at:] = 0.0
+            parts[1][1][:at] = 0.0
+        else:
+            below = [0.0 if index == 0 else self._random.uniform(0, 12) for index in range(len(kind))]
+            parts = [(part, self._make(part, level - less)) for part, less in zip(kind, below, strict=True)]
+        audio = sum((samples for _, samples in parts), np.zeros(SIZE, np.float32))
+        audio = audio + self._numpy.standard_normal(SIZE) * 10 ** (self._random.uniform(-95, -68) / 20)
+        return audio.clip(-1, 1).astype(np.float32), self._label(audio, parts)
+
+    def _label(self, audio: Audio, parts: Sequence[tuple[str, Audio]]) -> Float[np.ndarray, "step label"]:
+        total = measure_levels(audio, step_s=STEP_S)
+        labels = np.zeros((STEPS, len(LEARNT)))
+        for part, samples in parts:
+            if part == "o":
+                continue
+            column = LEARNT.index("music" if part == "m" else "speech")
+            levels = measure_levels(samples, step_s=STEP_S)
+            near = np.lib.stride_tricks.sliding_window_view(np.pad(levels, 2, constant_values=-120.0), 5).max(axis=1)
+            heard, hidden = levels > max(-60.0, levels.max() - 25), near > -70.0
+            labels[:, column] = np.where(heard, 1.0, np.where(hidden, np.nan, 0.0))
+            labels[heard & (levels < total - MASKED_DB), column] = np.nan
+        return labels
+
+    def _make(self, part: str, level_dbfs: float) -> Audio:
+        make: Mapping[str, Callable[[], Audio]] = {"s": self._speak, "m": self._play, "o": self._sound}
+        audio = make[part]()
+        return audio * np.float32(10 ** (level_dbfs / 20) / (math.sqrt(float((audio**2).mean())) + 1e-9))
+
+    def _speak(self) -> Audio:
+        return self._string_together(self._sources.speech, pause_s=(0.05, 0.4))
+
+    def _play(self) -> Audio:
+        while not len(audio := load(self._random.choice(self._sources.music))):
+            pass
+        return self._cut(audio)
+
+    def _sound(self) -> Audio:
+        if self._random.random() < 0.5:
+            return make_noise(self._random, self._numpy)
+        return self._string_together(self._sources.others, pause_s=(0.0, 1.0))
+
+    def _string_together(self, paths: Sequence[Path], pause_s: tuple[float, float]) -> Audio:
+        pieces, length = list[Audio](), 0.0
+        while length < SIZE:
+            audio = load(self._random.choice(paths))[: 8 * SAMPLE_RATE]
+            if len(audio) > SAMPLE_RATE // 10:
+                pieces += [audio, np.zeros(round(SAMPLE_RATE * self._random.uniform(*pause_s)), np.float32)]
+                length += len(audio) + len(pieces[-1])
+        return self._cut(np.concatenate(pieces))
+
+    def _cut(self, audio: Audio) -> Audio:
+        audio = np.tile(audio, -(-SIZE // len(audio)))
+        start = self._random.randrange(len(audio) - SIZE + 1)
+        return audio[start : start + SIZE].copy()
+
+
+NOISES = ("white", "pink", "brown", "hum", "wind", "rain", "crackle", "engine", "clicks", "beeps", "siren")
+
+
+def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: int = SIZE) -> Audio:
+    """Return a noise of a kind, or of any, with drawn parameters."""
+    kind = kind or random.choice(NOISES)
+    times = np.arange(size) / SAMPLE_RATE
+    white = rng.standard_normal(size)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).clip(20)
+    pink, brown = (np.fft.irfft(np.fft.rfft(white) / frequencies**power, size) for power in (0.5, 1.0))
+    pink, brown = pink / pink.std(), brown / brown.std()
+    match kind:
+        case "pink":
+            noise = pink
+        case "brown":
+            noise = brown
+        case "hum":
+            base = random.choice([50, 60, 100, 120])
+            noise = sum(np.sin(2 * np.pi * base * h * times + h) / h for h in range(1, 8)) + 0.1 * white
+        case "wind":
+            noise = brown * (1 + 0.8 * np.sin(2 * np.pi * random.uniform(0.1, 0.5) * times + random.uniform(0, 6)))
+        case "rain":
+            noise = np.diff(white, prepend=0) * (0.5 + 0.5 * rng.random(size))
+        case "crackle":
+            noise = (rng.random(size) < random.uniform(0.0005, 0.01)) * white * 5 + 0.05 * pink
+        case "engine":
+            speed = random.uniform(20, 90) * (1 + 0.1 * np.sin(2 * np.pi * random.uniform(0.05, 0.4) * times))
+            phase = 2 * np.pi * np.cumsum(speed) / SAMPLE_RATE
+            noise = sum(np.sin(h * phase + h * h) / h**0.7 for h in range(1, 12)) + 0.3 * pink
+        case "clicks":
+            noise, period = 0.01 * white, round(SAMPLE_RATE * random.uniform(0.15, 1.2))
+            for start in range(random.randrange(period), size - 800, period):
+                noise[start : start + 800] += white[start : start + 800] * np.exp(-np.arange(800) / 100)
+        case "beeps":
+            beat_s = random.uniform(0.3, 1.5)
+            tone = np.sin(2 * np.pi * random.uniform(400, 3000) * times)
+            noise = tone * (times % beat_s < beat_s * random.uniform(0.2, 0.6)) + 0.01 * white
+        case "siren":
+            sweep = np.sin(2 * np.pi * random.uniform(0.2, 4) * times)
+            speed = random.uniform(500, 1000) + random.uniform(100, 400) * sweep
+            noise = np.sin(2 * np.pi * np.cumsum(speed) / SAMPLE_RATE) + 0.02 * white
+        case _:
+            noise = white
+    return np.asarray(noise, np.float32)
+
+
+def fit(mixer: Mixer) -> dict[str, Float32[np.ndarray, "..."]]:
+    """Return a logistic regression for each label on drawn stretches."""
+    features, labels = list[Float32[np.ndarray, "step feature"]](), list[Float[np.ndarray, "step label"]]()
+    for _ in range(NUM_TRAIN):
+        audio, heard = mixer.draw()
+        features.append(describe(encode_audio(audio)))
+        labels.append(heard)
+    rows, targets = np.concatenate(features), np.concatenate(labels)
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-3
+    inputs = torch.from_numpy((rows - mean) / deviation)
+    weights = torch.zeros(len(LEARNT), inputs.shape[1], requires_grad=True)
+    biases = torch.zeros(len(LEARNT), requires_grad=True)
+    known = torch.from_numpy(~np.isnan(targets))
+    answers = torch.from_numpy(np.nan_to_num(targets)).float()
+    optimizer = torch.optim.LBFGS([weights, biases], max_iter=200)
+
+    def evaluate() -> float:
+        optimizer.zero_grad()
+        logits = inputs @ weights.T + biases
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], answers[known])
+        loss = loss + PENALTY * (weights**2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
+    return {
+        "mean": mean,
+        "deviation": deviation,
+        "weight": weights.detach().numpy(),
+        "bias": biases.detach().numpy(),
+    }
+
+
+def measure(mixer: Mixer) -> dict[str, dict[str, float]]:
+    """Return precision, recall and F1 of the half seconds of drawn stretches, by label."""
+    counts = {label: np.zeros(3) for label in LEARNT}  # right, found, there
+    for _ in range(NUM_TEST):
+        audio, heard = mixer.draw()
+        found = score_chunk(audio) > 0.5
+        for column, label in enumerate(LEARNT):
+            known, own = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
+            is_there = heard[:, column] == 1
+            counts[label] += (own & is_there)[known].sum(), own[known].sum(), is_there[known].sum()
+    return {
+        label: {
+            "precision": round(right / found, 4),
+            "recall": round(right / there, 4),
+            "F1": round(2 * right / (found + there), 4),
+        }
+        for label, (right, found, there) in counts.items()
+    }
+
+
+def main() -> None:
+    """Fit and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder with a folder for each package")
+    parser.add_argument("--measure", action="store_true", help="measure the weights that are there")
+    options = parser.parse_args()
+    if not options.measure:
+        weights = fit(Mixer(Sources.find(options.root, "train"), seed=0))
+        provenance = {"tool": "tools/build_sounds.py", "packages": " ".join(SPEECH["train"] + MUSIC["train"])}
+        save_file(weights, WEIGHTS, metadata={**provenance, "features": "Whisper tiny.en, last layer"})
+    print(json.dumps(measure(Mixer(Sources.find(options.root, "test"), seed=1)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

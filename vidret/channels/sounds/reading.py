@@ -1,0 +1,118 @@
+"""Sounds of a video as timed texts, from its audio while it is decoded: silence, loud noise, music and speech.
+
+Audio is encoded in chunks. Each half second gets a score for each label, and runs of half seconds become texts. Those
+that go on are kept back, so that an interrupted run finds where they began.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.channels.sounds.captions import find_captions
+from vidret.channels.sounds.features import LEARNT, STEP_S, describe, encode_audio, measure_levels, rate_labels
+from vidret.channels.sounds.spans import find_runs
+from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
+from vidret.channels.subtitles import find_subtitles
+from vidret.channels.texts.kind import Heartbeat
+from vidret.types import TimedText
+
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo
+
+CHUNK_S = 10.0
+STEPS = round(CHUNK_S / STEP_S)
+SILENCE_DBFS = -60.0
+LEVEL_S = 0.1  # in which levels are measured
+PEAK_DB, MIN_PEAK_DBFS = 12.0, -30.0  # above the median level of its chunk, and at least
+LABELS = ("silence", "loud noise", *LEARNT)
+# Steps between runs that become one, and of a run at least, by label.
+CLOSE_GAPS = {"silence": 1, "loud noise": 2, "music": 4, "speech": 4}
+MIN_LENGTHS = {"silence": 2, "loud noise": 1, "music": 4, "speech": 2}
+MAX_SPAN_S = 60.0  # longer sounds become several texts, so that an interrupted run repeats little
+
+
+class SoundReader:
+    """Whisper's encoder, and the sounds that it hears in one video at a time."""
+
+    def __init__(self) -> None:
+        """Load the model.
+
+        Raises:
+            MissingExtraError: The extra ``words`` is not installed.
+        """
+        load_recogniser(BUNDLED)
+        self.start(0.0, {})
+
+    def start(self, start_s: float, options: Mapping[str, Any]) -> float:
+        """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
+        self._sidecars: Sequence[str] = options.get("sidecars", ())
+        self._begin_s = start_s // CHUNK_S * CHUNK_S  # of the scores
+        self._scores: Float32[np.ndarray, "step label"] = np.zeros((0, len(LABELS)), np.float32)
+        self._taken_s = dict.fromkeys(LABELS, start_s)  # up to which texts of each label were returned
+        self._pending: list[Float32[np.ndarray, " sample"]] = []
+        return self._begin_s
+
+    def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Read the next samples."""
+        self._pending.append(samples)
+        size = round(CHUNK_S * SAMPLE_RATE)
+        if sum(map(len, self._pending)) >= size:
+            audio = np.concatenate(self._pending)
+            for start in range(0, len(audio) - size + 1, size):
+                self._scores = np.concatenate([self._scores, score_chunk(audio[start : start + size])])
+            self._pending = [audio[len(audio) // size * size :]]
+
+    def take(self) -> tuple[float, list[TimedText]]:
+        """Return the time up to which all texts were returned, and the texts since the last call."""
+        texts, open_s = self._find_texts(is_end=False)
+        num_chunks = int((open_s - self._begin_s) // CHUNK_S)
+        self._scores = self._scores[num_chunks * STEPS :]
+        self._begin_s += num_chunks * CHUNK_S
+        return open_s, texts
+
+    def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
+        """Return the remaining sounds of a video, and those that its captions name."""
+        audio = np.concatenate([np.zeros(0, np.float32), *self._pending])
+        if len(audio) >= STEP_S * SAMPLE_RATE:
+            self._scores = np.concatenate([self._scores, score_chunk(audio)])
+        texts, _ = self._find_texts(is_end=True)
+        captions = find_captions(find_subtitles(info, self._sidecars, heartbeat)[0])
+        self.start(0.0, {})
+        return sorted([*texts, *captions], key=lambda text: (text.start, text.end))
+
+    def _find_texts(self, *, is_end: bool) -> tuple[list[TimedText], float]:
+        """Return the texts that are over, and the time at which the first one begins that goes on."""
+        end = len(self._scores)
+        open_s, texts = self._begin_s + end * STEP_S, list[TimedText]()
+        for label, scores in zip(LABELS, self._scores.T, strict=True):
+            first = round((self._taken_s[label] - self._begin_s) / STEP_S)
+            heard = np.where(np.arange(end) >= first, scores, 0.0)
+            gap = CLOSE_GAPS[label]
+            for start, stop in find_runs(heard, threshold=0.5, close_gaps=gap, min_length=0):
+                goes_on = not is_end and stop + gap > end
+                if goes_on and (stop - start) * STEP_S < MAX_SPAN_S:
+                    open_s = min(open_s, self._begin_s + start * STEP_S)
+                    continue
+                self._taken_s[label] = self._begin_s + stop * STEP_S
+                if stop - start >= MIN_LENGTHS[label]:
+                    confidence = float(heard[start:stop].mean())
+                    times = self._begin_s + start * STEP_S, self._begin_s + stop * STEP_S
+                    texts.append(TimedText(*times, label, "sound", confidence))
+        return sorted(texts, key=lambda text: (text.start, text.end)), open_s
+
+
+def score_chunk(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "step label"]:
+    """Return the score in 0..1 of each label in each half second of up to 10 s of mono sound at 16 kHz."""
+    num_steps = int(len(audio) / (STEP_S * SAMPLE_RATE))
+    audio = audio[: round(num_steps * STEP_S * SAMPLE_RATE)]
+    levels = measure_levels(audio, step_s=LEVEL_S).reshape(num_steps, -1)
+    scores = np.zeros((num_steps, len(LABELS)), np.float32)
+    scores[:, 0] = (levels < SILENCE_DBFS).all(axis=1)
+    scores[:, 1] = levels.max(axis=1) >= max(float(np.median(levels)) + PEAK_DB, MIN_PEAK_DBFS)
+    if scores[:, 0].all():
+        return scores
+    states = encode_audio(audio)
+    scores[:, 2:] = rate_labels(describe(states)) * (1 - scores[:, :1])
+    return scores
