@@ -27,6 +27,7 @@ from vidret.channels.texts.channel import (
     MATCHES_REPORT,
     MEANING_OFFSET,
     MEANING_SLOPE,
+    NAMES,
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
@@ -107,8 +108,8 @@ def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
         meaning += MATCHES_HINT
         if clause.is_report:
             meaning += MATCHES_REPORT
-    if source == "sound" and clause.source != "sound":
-        meaning = -1e9
+    if source == "sound":
+        meaning = meaning - NAMES if clause.source == "sound" else -1e9
     total = max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
     if clause.source is None and clause.phrases == ():
         total -= SHORT / (match.num_words or 1)

@@ -18,7 +18,7 @@ from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
 from vidret.channels.texts.options import WordsOptions
-from vidret.channels.texts.run import choose_words, open_words, read_options
+from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options
 from vidret.encode.sentences import DIM, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
@@ -92,6 +92,25 @@ def test_a_new_index_without_the_extra_says_that_it_has_no_words(
         VidretError, match="must be auto, on, off or some of speech, screen, subtitles, sound, got 'music'"
     ):
         choose_words(tmp_path / "index", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "sources"),
+    [
+        (None, "auto", None),
+        (None, "on", ("sound",)),
+        (None, "off", None),
+        (WordsOptions(), "auto", READ_KINDS),
+        (WordsOptions(), "off", ("speech", "screen", "subtitles")),
+        (SUBTITLES_ONLY, "on", ("subtitles", "sound")),
+        (WordsOptions(sources=("sound",)), "off", None),
+    ],
+)
+def test_sounds_are_added_and_left_out(
+    words: WordsOptions | None, setting: str, sources: tuple[TextSource, ...] | None
+) -> None:
+    chosen = choose_sounds(words, setting)
+    assert (None if chosen is None else chosen.sources) == sources
 
 
 def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:

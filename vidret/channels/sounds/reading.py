@@ -25,7 +25,8 @@ CHUNK_S = 10.0
 STEPS = round(CHUNK_S / STEP_S)
 SILENCE_DBFS = -60.0
 LEVEL_S = 0.1  # in which levels are measured
-PEAK_DB, MIN_PEAK_DBFS = 12.0, -30.0  # above the median level of its chunk, and at least
+PEAK_DB, MIN_PEAK_DBFS = 12.0, -30.0  # above the usual level of its chunk, and at least
+USUAL = 0.75  # share of the audible levels of a chunk up to the usual one
 LABELS = ("silence", "loud noise", *LEARNT)
 # Steps between runs that become one, and of a run at least, by label.
 CLOSE_GAPS = {"silence": 1, "loud noise": 2, "music": 4, "speech": 4}
@@ -110,7 +111,9 @@ def score_chunk(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "s
     levels = measure_levels(audio, step_s=LEVEL_S).reshape(num_steps, -1)
     scores = np.zeros((num_steps, len(LABELS)), np.float32)
     scores[:, 0] = (levels < SILENCE_DBFS).all(axis=1)
-    scores[:, 1] = levels.max(axis=1) >= max(float(np.median(levels)) + PEAK_DB, MIN_PEAK_DBFS)
+    audible = levels[levels >= SILENCE_DBFS]
+    usual = float(np.quantile(audible, USUAL)) if len(audible) else 0.0
+    scores[:, 1] = levels.max(axis=1) >= max(usual + PEAK_DB, MIN_PEAK_DBFS)
     if scores[:, 0].all():
         return scores
     states = encode_audio(audio)

@@ -41,6 +41,7 @@ WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
 # Meaning: nats for cosines above the level of the clause; a text that is like every sentence is lowered.
 MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
+NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 SHORT = 4.3  # what a single word without a hint or quotes takes from words, since it mostly names a thing; n words 1/n
 
 
@@ -192,9 +193,9 @@ def rate_texts(
     own_levels = np.array([levels[source] for source in sources], np.float64)
     by_meaning = MEANING_OFFSET + MEANING_SLOPE * (matches.cosines - own_levels - HUBNESS * matches.hubness)
     hint = MATCHES_HINT + clause.is_report * MATCHES_REPORT
-    hints = {
-        source: hint if KINDS[source].is_asked_for(clause.source) else -math.inf if is_hint_needed(source) else 0.0
-        for source in levels
+    hints = {source: hint if KINDS[source].is_asked_for(clause.source) else 0.0 for source in levels}
+    hints |= {
+        source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if is_hint_needed(source)
     }
     by_meaning += np.array([hints[source] for source in sources], np.float64)
     loss = SHORT / max(matches.num_words, 1) if clause.source is None and not clause.phrases else 0.0
