@@ -7,6 +7,7 @@ import pytest
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
+from vidret.types import Source
 
 SOUNDS = {
     "red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")],
@@ -43,7 +44,8 @@ def open_films(folder: Path, *, with_sounds: bool) -> Iterator[Engine]:
     [("music", ("red", 0.0, 4.0)), ("silence", ("turn", 0.0, 3.0)), ("applause", ("back", 2.0, 3.0))],
 )
 def test_a_sound_is_located_where_it_is_heard(engine: Engine, query: str, expected: tuple[str, float, float]) -> None:
-    for sources in (None, ["sound"]):
+    asked: list[list[Source] | None] = [None, ["sound"]]
+    for sources in asked:
         best = engine.locate(query, k=1, sources=sources)[0]
         assert (Path(best.path).stem, best.start, best.end) == expected
         assert best.evidence[0].source == "sound"
