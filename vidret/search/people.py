@@ -6,7 +6,7 @@ by the detector is found below that.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, TimeSpan
 from vidret.errors import VidretError
+from vidret.search.locating import find_cuts
 from vidret.search.query.clauses import A_PERSON, QueryStructure
 from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
@@ -73,12 +74,14 @@ class Presence:
         wanted: Those of each clause.
         bare: Whether a clause names only persons.
         unwanted: Those who must not be there.
+        videos: The videos with any of them.
         find_cuts: Returns the times of a video at which new shots begin.
     """
 
     wanted: tuple[tuple[PersonSpans, ...], ...]
     bare: tuple[bool, ...]
     unwanted: tuple[PersonSpans, ...]
+    videos: Set[int]
     find_cuts: Callable[[int], Sequence[float]]
 
     @property
@@ -90,11 +93,12 @@ class Presence:
         self, video_id: int, starts: Spans, ends: Spans, scores: Float[np.ndarray, "clause span"]
     ) -> Float[np.ndarray, "clause span"]:
         """Return the evidence of each clause in spans of a video, given what it is without persons."""
-        if not any(video_id in person.tracks for person in (*self.persons, *self.unwanted)):
-            cuts: Sequence[float] = ()
-        else:
-            cuts = self.find_cuts(video_id)
         adjusted = np.array(scores, np.float64)
+        if video_id not in self.videos:
+            for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
+                adjusted[clause] = 0.0 if is_bare else adjusted[clause] - ABSENCE * bool(persons)
+            return adjusted
+        cuts = self.find_cuts(video_id)
         for clause, (persons, is_bare) in enumerate(zip(self.wanted, self.bare, strict=True)):
             if persons:
                 rated = [person.rate(video_id, starts, ends, cuts) for person in persons]
@@ -156,6 +160,7 @@ class KnownPersons:
         self._state: object = None
         self._handles: dict[str, list[tuple[int, int]]] = {}  # the indexes and ids of each
         self._spans: dict[str, PersonSpans] = {}
+        self._cuts: dict[int, tuple[float, ...]] = {}
 
     @property
     def handles(self) -> Mapping[str, Sequence[tuple[int, int]]]:
@@ -168,7 +173,7 @@ class KnownPersons:
                 with IdentityStore.open(path) as identities:
                     for handle, person in list_handles(identities).items():
                         handles.setdefault(handle, []).append((number, person))
-            self._state, self._handles, self._spans = state, handles, {}
+            self._state, self._handles, self._spans, self._cuts = state, handles, {}, {}
         return self._handles
 
     def name_handles(self, query: Query) -> Query:
@@ -221,14 +226,20 @@ class KnownPersons:
         """Return the persons of a query; None if it names none."""
         if not (structure.unwanted or any(clause.persons for clause in structure.clauses)):
             return None
+        wanted = tuple(tuple(map(self._find, clause.persons)) for clause in structure.clauses)
+        unwanted = tuple(map(self._find, structure.unwanted))
         return Presence(
-            wanted=tuple(tuple(map(self._find, clause.persons)) for clause in structure.clauses),
+            wanted=wanted,
             bare=tuple(clause.is_bare for clause in structure.clauses),
-            unwanted=tuple(map(self._find, structure.unwanted)),
-            find_cuts=lambda video_id: tuple(
-                (change.start + change.end) / 2 for change in self._store.shots.of_video(video_id)
-            ),
+            unwanted=unwanted,
+            videos=set().union(*(person.tracks for own in (*wanted, unwanted) for person in own)),
+            find_cuts=self._find_cuts,
         )
+
+    def _find_cuts(self, video_id: int) -> tuple[float, ...]:
+        if video_id not in self._cuts:
+            self._cuts[video_id] = find_cuts(self._store, video_id)
+        return self._cuts[video_id]
 
     def _find(self, handle: str) -> PersonSpans:
         known = self.handles.get(handle, ())
