@@ -16,6 +16,7 @@ from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.corpus_moments import RetrievedMoment, score_corpus, score_partially_relevant
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
+from vidret.metrics.multi_moments import score_multi_moments
 from vidret.metrics.predictions import Prediction, read_predictions
 from vidret.types import LocateOptions, SearchOptions
 
@@ -48,6 +49,8 @@ def score_matched(
     """Return the scores of spans, of saliency if all have it, and of each domain if there are several."""
     lengths = scoring.lengths
     results = {"moments": drop_queries(score_moments(queries, predictions, lengths=lengths).to_dict())}
+    if any(len(query.spans) > 1 for query in queries):
+        results["multi_moments"] = score_multi_moments(queries, predictions)
     if all(query.saliency for query in queries) and all(prediction.saliency is not None for prediction in predictions):
         results["highlights"] = drop_queries(score_saliency(scoring, queries, predictions).to_dict())
     by_id = {prediction.id: prediction for prediction in predictions}

@@ -76,6 +76,8 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield "moments, each in its own video", tabulate_moments(results["moments"])
         for domain, facts in domains.items():
             yield f"moments, {domain} only", tabulate_moments(facts)
+    if "multi_moments" in results:
+        yield "several moments of a query", tabulate_multi_moments(results["multi_moments"])
     if "corpus" in results:
         corpus = results["corpus"]
         videos = f"{corpus['num_videos']} videos" if "num_videos" in corpus else "all videos"
@@ -139,6 +141,14 @@ def tabulate_moments(facts: Facts) -> Table:
 
 def _describe_range(low: float, high: float | None) -> str:
     return f"over {low:g} s" if high is None else f"to {high:g} s" if not low else f"{low:g} to {high:g} s"
+
+
+def tabulate_multi_moments(facts: Facts) -> Table:
+    """Return one line: recalls and overlaps of the first predictions, and precisions by the number of true spans."""
+    names = [name for name in facts if name.startswith(("mR@", "mIoU@"))]
+    values = {name: facts[name] for name in names}
+    values |= {f"mAP, {count} true": value for count, value in facts["mAP"].items()} | {"G-mAP": facts["G-mAP"]}
+    return list(values), [["-" if value is None else f"{value:.1f}" for value in values.values()]]
 
 
 def tabulate_corpus(facts: Facts) -> Table:

@@ -208,6 +208,15 @@ DATASETS: Mapping[str, Benchmark] = {
         scoring=Scoring(lengths=QVHIGHLIGHTS_LENGTHS),
         recipe={"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
     ),
+    "qv-m2": Benchmark(
+        "moments",
+        ("QV-M2", "qv-m2", "qv_m2"),
+        "val",
+        {split: SplitSource(qvhighlights.read_labelled, ((f"{split}.jsonl",),)) for split in ("val", "test", "train")},
+        scoring=Scoring(lengths=QVHIGHLIGHTS_LENGTHS),
+        recipe={"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
+        recipe_name="qvhighlights",
+    ),
     "charades-sta": Benchmark(
         "moments",
         ("charades_sta", "charades", "Charades-STA"),
