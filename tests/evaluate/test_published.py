@@ -10,9 +10,10 @@ import pytest
 from tests.evaluate.world import colour_encoder, read, run
 from tests.fakes import write_film
 from tests.made_benchmarks import TEST, list_stems, write_msrvtt
+from vidret.data.records import Caption, Split
 from vidret.encode.encoder import Encoder
 from vidret.encode.names import parse_model_name
-from vidret.evaluate.published import PROTOCOLS, PUBLISHED, note_rows
+from vidret.evaluate.published import PROTOCOLS, PUBLISHED, count_rows, note_rows
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +43,92 @@ def test_a_protocol_sets_frames_and_says_what_is_not_comparable(protocol: str, m
     answer = evaluate(msrvtt, tmp_path / "out", "--protocol", protocol)
     assert answer.code == 0, answer.err
     report = read(tmp_path / "out" / "report.json")
-    marks = {"classic": "", "mmeb": "#frames=64#rule=mmeb", "mteb": "#frames=64#fps=2#rule=mteb"}[protocol]
+    marks = {"classic": "", "mmeb-v2": "#frames=64#rule=mmeb", "mteb": "#frames=64#fps=2#rule=mteb"}[protocol]
     assert (report["model"]["name"], report["settings"]["protocol"]) == (f"colours{marks}#whole", protocol)
-    assert bool(report["data"]["notes"]) == (protocol == "mteb"), "its list of 879 pairs"
-    other = "mmeb" if protocol == "mteb" else "mteb"
+    wanted = 879 if protocol == "mteb" else 1000
+    assert f"not a result by the protocol {protocol}: 3 of {wanted} queries" in answer.err
+    assert report["settings"]["rows"] == [3, wanted]
+    assert not report["settings"]["complete"]
+    assert report["settings"]["metric"] == ("nDCG@10" if protocol == "mteb" else "R@1")
+    other = "mmeb-v2" if protocol == "mteb" else "mteb"
     again = evaluate(msrvtt, tmp_path / "out", "--protocol", other)
     assert again.code == 1
     assert "must be those of the index" in again.err
 
 
-def test_published_results_stand_next_to_ones_own(msrvtt: Path, tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        assert evaluate(msrvtt, tmp_path / name).code == 0
-    answer = run("eval", "compare", tmp_path / "first", tmp_path / "second", load=load_named)
+def complete(folder: Path, **settings: object) -> None:
+    """Change the settings of a report."""
+    path = folder / "report.json"
+    facts = read(path)
+    facts["settings"] |= settings
+    path.write_text(json.dumps(facts))
+
+
+def test_published_results_stand_next_to_complete_ones(msrvtt: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        assert evaluate(msrvtt, folder, "--protocol", "1k-a").code == 0
+    assert "published" not in run("eval", "compare", first, second, load=load_named).out
+    complete(first, complete=True)
+    answer = run("eval", "compare", first, second, load=load_named)
     assert answer.code == 0, answer.err
     table = answer.out[answer.out.index("published results") :].splitlines()[1:]
     assert table[0].split()[:2] == ["model", "R@1,"]
     assert [line.split()[0] for line in table[1:3]] == ["colours#whole"] * 2
     assert table[3].split()[:3] == ["PE-Core-G,", "published", "51.2"], "the best first"
     assert len(table) == 3 + sum(each.benchmark == "msrvtt-1k-a" for each in PUBLISHED)
-    for name in ("first", "second"):
-        path = tmp_path / name / "report.json"
-        facts = read(path)
-        facts["settings"]["protocol"] = "mteb"
-        path.write_text(json.dumps(facts))
-    assert "published" not in run("eval", "compare", tmp_path / "first", tmp_path / "second", load=load_named).out
+    complete(first, protocol="mteb")
+    answer = run("eval", "compare", first, second, load=load_named)
+    assert answer.code == 1
+    assert "reports must be by one protocol" in answer.err
+    assert "got mteb and classic" in answer.err
+
+
+def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
+    """By the ids of videos; what the split does not have is an error, as are names of protocols."""
+    stems = list_stems(TEST)
+    listed = tmp_path / "rows.txt"
+    listed.write_text("\n".join(stems[1:]) + "\n")
+    answer = evaluate(msrvtt, tmp_path / "out", "--protocol", "mteb", "--rows", listed)
+    assert answer.code == 0, answer.err
+    report = read(tmp_path / "out" / "report.json")
+    assert [row["video"] for row in report["per_query"]] == stems[1:]
+    assert report["data"]["num_videos"] == 2
+    assert report["settings"]["rows"] == [2, 879]
+    listed.write_text("video99999\n")
+    answer = evaluate(msrvtt, tmp_path / "other", "--protocol", "mteb", "--rows", listed)
+    assert answer.code == 1
+    assert "must list ids of msrvtt-1k-a-test, got video99999" in answer.err
+    answer = evaluate(msrvtt, tmp_path / "other", "--protocol", "mmeb")
+    assert answer.code == 1
+    assert "protocol must be classic, mmeb-v2, mteb, or 1k-a for MSR-VTT, got mmeb" in answer.err
+
+
+def test_a_protocol_gives_queries_its_instruction(msrvtt: Path, tmp_path: Path) -> None:
+    def load(name: str = "starter", **settings: Any) -> Encoder:
+        encoder: Any = load_named(name, **settings)
+        encoder.instruction = "its own"
+        return encoder
+
+    for protocol, words in (("classic", "its own"), ("mteb", "Find the video clip that matches the given caption.")):
+        settings = ("--data", "msrvtt-1k-a", "--videos", msrvtt / "videos", "--annotations", msrvtt, "--workers", 1)
+        out = tmp_path / protocol
+        assert run("eval", "retrieval", *settings, "--out", out, "--protocol", protocol, load=load).code == 0
+        assert read(out / "report.json")["settings"]["instruction"] == words
+
+
+def make_split(name: str, num: int) -> Split:
+    captions = tuple(Caption(id=str(number), video=str(number), text="a") for number in range(num))
+    return Split(name, (), tuple(map(str, range(num))), captions)
 
 
 def test_rows_of_a_protocol_are_counted() -> None:
-    assert note_rows("mteb", "msrvtt-1k-a-test", 879) == ""
-    assert note_rows("mteb", "vatex-test", 5) == "", "its rows are not known"
-    assert note_rows("mteb", "msrvtt-1k-a-test", 1000).startswith("mteb has 879 queries of this benchmark, got 1000")
+    split = make_split("msrvtt-1k-a-test", 1000)
+    assert count_rows("classic", split, 1000) == count_rows("mmeb-v2", split, 1000) == (1000, 1000)
+    assert note_rows("mteb", count_rows("mteb", split, 879)) == ""
+    assert note_rows("mteb", count_rows("mteb", split, 1000)).endswith("1000 of 879 queries")
+    assert note_rows("classic", count_rows("classic", split, 999)).endswith("999 of 1000 queries")
+    other = make_split("vatex-test", 5)
+    assert note_rows("classic", count_rows("classic", other, 5)) == ""
+    assert note_rows("classic", count_rows("classic", other, 4)).endswith("4 of 5 queries")
+    assert note_rows("mteb", count_rows("mteb", other, 5)).endswith("5 of an unknown number of queries")

@@ -11,6 +11,7 @@ from jaxtyping import Int, Shaped
 from vidret.encode.encoder import Encoder, EncodingSpeed
 from vidret.encode.names import drop_sampling
 from vidret.errors import VidretError
+from vidret.evaluate.published import CLASSIC
 from vidret.evaluate.report import Report
 from vidret.metrics.retrieval import PLAIN, hits
 
@@ -169,12 +170,18 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         query has the same value.
 
     Raises:
-        VidretError: The reports have different tasks, queries or videos.
+        VidretError: The reports have different tasks, protocols, queries or videos.
     """
     if first["task"] != second["task"]:
         raise VidretError(f"reports must have the same task, got {first['task']} and {second['task']}")
     if first["task"] not in METRICS:
         raise VidretError(f"reports to compare must be of {', '.join(METRICS)}, got {first['task']}")
+    protocols = [report.get("settings", {}).get("protocol", CLASSIC) for report in (first, second)]
+    if protocols[0] != protocols[1]:
+        got = " and ".join(protocols)
+        raise VidretError(
+            f"reports must be by one protocol, since others count other rows, frames and scores, got {got}"
+        )
     rows, others = ({row["id"]: row for row in report["per_query"]} for report in (first, second))
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])

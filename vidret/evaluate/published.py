@@ -5,9 +5,12 @@ the same pairs with up to 64 frames, and MTEB's nDCG@10 over the 879 of its own 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from vidret.data.records import Split
+from vidret.errors import VidretError
 from vidret.types import FrameRule
 
 
@@ -20,7 +23,8 @@ class Protocol:
         rule: How frames are sampled; None as the model's card has it.
         frames: Most frames of a video; None likewise.
         fps: Frames per second; None likewise.
-        rows: Number of queries of each benchmark that has others than its classic ones.
+        rows: Number of queries of the benchmarks for which it is known.
+        instruction: What a model that takes instructions gets with every query; None for its own.
     """
 
     metric: str
@@ -28,21 +32,62 @@ class Protocol:
     frames: int | None = None
     fps: float | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
+    instruction: str | None = None
 
 
-CLASSIC = "classic"
-# MMEB-V2: QwenLM/Qwen3-VL-Embedding, scripts/evaluation/mmeb_v2. MTEB: embeddings-benchmark/mteb, FramesCollator.
+CLASSIC, MSRVTT, MSRVTT_1K_A = "classic", "1k-a", "msrvtt-1k-a"
+# MMEB-V2: QwenLM/Qwen3-VL-Embedding, scripts/evaluation/mmeb_v2. MTEB: embeddings-benchmark/mteb, FramesCollator; its
+# lists of queries are not public in a form that could be had here.
 PROTOCOLS: Mapping[str, Protocol] = {
-    CLASSIC: Protocol(metric="R@1"),
-    "mmeb": Protocol(metric="R@1", rule="mmeb", frames=64),
+    CLASSIC: Protocol(metric="R@1", rows={MSRVTT_1K_A: 1000}),
+    "mmeb-v2": Protocol(
+        metric="R@1",
+        rule="mmeb",
+        frames=64,
+        rows={MSRVTT_1K_A: 1000},
+        instruction="Find a video that contains the following visual content.",
+    ),
     "mteb": Protocol(
         metric="nDCG@10",
         rule="mteb",
         frames=64,
         fps=2.0,
-        rows={"msrvtt-1k-a": 879, "msvd": 660, "didemo": 999},
+        rows={MSRVTT_1K_A: 879, "msvd": 660, "didemo": 999},
+        instruction="Find the video clip that matches the given caption.",
     ),
 }
+
+
+def resolve_protocol(name: str, data: str) -> str:
+    """Return the protocol of a name; ``1k-a`` is what the classic one is called on MSR-VTT.
+
+    Raises:
+        VidretError: There is no such protocol, or not for these data.
+    """
+    if name == MSRVTT and data.startswith(MSRVTT_1K_A):
+        return CLASSIC
+    if name not in PROTOCOLS:
+        raise VidretError(f"protocol must be {', '.join(PROTOCOLS)}, or {MSRVTT} for MSR-VTT, got {name}")
+    return name
+
+
+def choose_rows(split: Split, path: Path) -> Split:
+    """Return the queries of a split that a file lists by their ids or those of their videos, one a line.
+
+    Raises:
+        VidretError: The file cannot be read, or lists an id that the split does not have.
+    """
+    try:
+        listed = dict.fromkeys(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    captions = tuple(caption for caption in split.captions if caption.id in listed or caption.video in listed)
+    unknown = set(listed) - {caption.id for caption in captions} - {caption.video for caption in captions}
+    if unknown or not listed:
+        raise VidretError(f"{path}: must list ids of {split.name}, got {min(unknown, default='none')}")
+    shown = {caption.video for caption in captions}
+    videos = tuple(video for video in split.videos if video in shown)
+    return replace(split, captions=captions, videos=videos, files=(*split.files, str(path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +125,8 @@ PUBLISHED = (
 def list_published(report: Mapping[str, Any]) -> list[Published]:
     """Return the published results on the data of a report of retrieval and by its protocol, the best first."""
     name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
+    if not report.get("settings", {}).get("complete", True):
+        return []
     found = [each for each in PUBLISHED if name.startswith(f"{each.benchmark}-") and each.protocol == protocol]
     return sorted(found, key=lambda each: -each.t2v)
 
@@ -97,9 +144,20 @@ def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[lis
         yield [f"{each.model}, published", f"{each.t2v:.1f}", "" if each.v2t is None else f"{each.v2t:.1f}"]
 
 
-def note_rows(protocol: str, benchmark: str, num_queries: int) -> str:
-    """Return a note if an evaluation does not have the queries that the protocol has; empty if it may."""
-    wanted = next((rows for name, rows in PROTOCOLS[protocol].rows.items() if benchmark.startswith(f"{name}-")), None)
-    if wanted in (None, num_queries):
+def count_rows(protocol: str, split: Split, num_queries: int) -> tuple[int, int | None]:
+    """Return how many queries were evaluated and how many the protocol has; None if that is not known.
+
+    The classic protocol has those of the split.
+    """
+    known = PROTOCOLS[protocol].rows
+    wanted = next((rows for name, rows in known.items() if split.name.startswith(f"{name}-")), None)
+    return num_queries, len(split.captions) if wanted is None and protocol == CLASSIC else wanted
+
+
+def note_rows(protocol: str, rows: tuple[int, int | None]) -> str:
+    """Return a note that refuses a result the name of its protocol, unless all queries of that were evaluated."""
+    found, wanted = rows
+    if found == wanted:
         return ""
-    return f"{protocol} has {wanted} queries of this benchmark, got {num_queries}: not comparable with its results"
+    known = "an unknown number of" if wanted is None else str(wanted)
+    return f"not a result by the protocol {protocol}: {found} of {known} queries"

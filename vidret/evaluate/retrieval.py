@@ -19,7 +19,7 @@ from vidret.data.records import Caption, Split, find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
-from vidret.evaluate.published import CLASSIC, note_rows
+from vidret.evaluate.published import CLASSIC, PROTOCOLS, count_rows, note_rows
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import (
@@ -110,6 +110,9 @@ def evaluate_retrieval(
         raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
     if video_bank is not None and not video_bank.files:
         raise VidretError(f"{video_bank.name}: the bank must contain at least one video, got none")
+    instruction = PROTOCOLS[protocol].instruction
+    if instruction is not None and hasattr(engine.encoder, "instruction"):
+        engine.encoder.instruction = instruction
     ranker = engine.choose_ranker(rerank)
     texts = [caption.text for caption in captions] + list(bank.texts if bank is not None else ())
     paths = [gallery.files[video_id] for video_id in video_ids]
@@ -140,7 +143,11 @@ def evaluate_retrieval(
         split=note_differences(split, captions, engine.encoder.sampling.until_s, protocol),
         gallery=gallery,
         model=describe_model(engine),
-        settings=_describe_settings(ranker, bank, video_bank) | {"protocol": protocol, "seconds_per_pair": pair_s},
+        settings={
+            **_describe_settings(ranker, bank, video_bank),
+            **_describe_protocol(protocol, split, len(captions), engine),
+            "seconds_per_pair": pair_s,
+        },
         results=results,
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
@@ -285,7 +292,7 @@ def note_differences(
     Captions may describe another part of their video than is scored, which is up to ``until_s``, None for all of it, or
     be another number of queries.
     """
-    if note := note_rows(protocol, split.name, len(captions)):
+    if note := note_rows(protocol, count_rows(protocol, split, len(captions))):
         split = replace(split, notes=(*split.notes, note))
     num_partial = sum(caption.end not in (None, until_s) for caption in captions)
     if not num_partial:
@@ -303,6 +310,19 @@ def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: VideoBank 
         "video_bank": video_bank.name if video_bank is not None else None,
         "num_video_bank": len(video_bank.files) if video_bank is not None else 0,
         "dual_softmax_scale": SCALE,
+    }
+
+
+def _describe_protocol(protocol: str, split: Split, num_queries: int, engine: Engine) -> dict[str, Any]:
+    """Return all that makes numbers of two protocols incomparable: rows, frames, instructions and the main score."""
+    rows, sampling = count_rows(protocol, split, num_queries), engine.encoder.sampling
+    return {
+        "protocol": protocol,
+        "complete": not note_rows(protocol, rows),
+        "rows": rows,
+        "frames": f"{sampling.rule}, at most {sampling.num_frames}",
+        "instruction": getattr(engine.encoder, "instruction", None),
+        "metric": PROTOCOLS[protocol].metric,
     }
 
 

@@ -19,6 +19,7 @@ from vidret.cli.evaluate.steps import (
     EvalWordsOption,
     OutOption,
     ProtocolOption,
+    RowsOption,
     answer_queries,
     default_out,
     describe_segments,
@@ -102,6 +103,7 @@ class SearchRun(EvalRun):
     video_bank: VideoBankOption = None
     segments: SegmentsOption = "auto"
     protocol: ProtocolOption = "classic"
+    rows: RowsOption = None
     html: HtmlOption = False
 
 
@@ -130,12 +132,16 @@ def msrvtt_command(run: SearchRun) -> None:
 def evaluate_search(run: SearchRun) -> None:
     """Evaluate retrieval, and write the report."""
     from vidret.channels.picture.ranker_loading import load_ranker
+    from vidret.evaluate.published import choose_rows, resolve_protocol
     from vidret.evaluate.retrieval import check_banks, evaluate_retrieval
 
+    protocol = resolve_protocol(run.protocol, run.data)
     split = run.read_split()
+    if run.rows is not None:
+        split = choose_rows(split, run.rows)
     bank = read_calibration(run.calibrate, run.data, run.source) if run.calibrate is not None else None
     whole = run.segments == "whole" or (run.segments == "auto" and run.data not in OWN)
-    engine = run.open_index(split, whole=whole, rerank=run.rerank, protocol=run.protocol)
+    engine = run.open_index(split, whole=whole, rerank=run.rerank, protocol=protocol)
     if run.segments != "auto" and engine.encoder.sampling.whole != (run.segments == "whole"):
         raise VidretError(
             f"{engine.path}: segments must be {run.segments}, got an index of {describe_segments(engine)}; "
@@ -150,7 +156,7 @@ def evaluate_search(run: SearchRun) -> None:
         indexing_s += seconds
     with show_count("scoring", "segments") as on_count:
         report = evaluate_retrieval(
-            engine, split, gallery, rerank=run.rerank, protocol=run.protocol, **banks, on_progress=on_count
+            engine, split, gallery, rerank=run.rerank, protocol=protocol, **banks, on_progress=on_count
         )
     finish(report, run.target, indexing_s, html=run.html)
 

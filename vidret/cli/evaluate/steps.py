@@ -66,11 +66,15 @@ TextWordsOption = Annotated[
 ProtocolOption = Annotated[
     str,
     option(
-        "Frames and main score: classic (the model's frames, R@1), mmeb (64 frames, R@1) or mteb (2 a second, at most "
-        "64, nDCG@10).",
+        "Rows, frames, instruction of queries and main score: classic (the model's frames, R@1), also called 1k-a on "
+        "MSR-VTT; mmeb-v2 (64 frames, R@1) or mteb (2 a second, at most 64, nDCG@10).",
         MODEL,
-        "classic|mmeb|mteb",
+        "classic|1k-a|mmeb-v2|mteb",
     ),
+]
+RowsOption = Annotated[
+    Path | None,
+    option("Ids of the queries to evaluate, or of their videos, one a line, such as MTEB's own list.", DATA, "FILE"),
 ]
 OutOption = Annotated[
     Path | None, option("Folder for report.json, predictions and the index; default: eval/DATA-MODEL.", OUTPUT, "DIR")

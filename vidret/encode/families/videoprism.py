@@ -71,7 +71,7 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
         EncoderError: A file cannot be read, or has other weights than those of VideoPrism-LvT.
     """
     transformers: Any = importlib.import_module("transformers")
-    found = read_arrays(weights)
+    found = read_npz(weights)
     state = rename_parameters(found, weights)
     with hide_progress():
         model = transformers.VideoPrismClipModel(transformers.VideoPrismConfig(**measure_config(found)))
@@ -96,7 +96,7 @@ def convert_videoprism(weights: Path, vocabulary: Path, out: Path) -> None:
         part.save_pretrained(out)
 
 
-def read_arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
+def read_npz(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
     """Return the parameters of a .npz by their names without ``params/``; code in it is never run."""
     try:
         with np.load(path, allow_pickle=False) as file:
