@@ -265,6 +265,25 @@ def test_pictures_of_any_size_are_compared(size: tuple[int, int]) -> None:
     assert differs(picture, picture + 9)
 
 
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_pictures_differ_on_the_whole_or_in_a_block(height: int, width: int, seed: int) -> None:
+    """By the mean absolute difference in grey levels, in floating point, of all pixels and of each block."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+    changed, num, step = picture.astype(int), rng.integers(0, height * width + 1), rng.integers(1, 40)
+    changed[rng.integers(0, height, num), rng.integers(0, width, num)] += rng.integers(-step, step + 1, (num, 3))
+    other = np.clip(changed, 0, 255).astype(np.uint8)
+    difference = np.abs(picture.astype(float) - other)
+    num_rows, num_columns = max(height // 16, 1), max(width // 16, 1)
+    down, across = height // num_rows, width // num_columns
+    means = [
+        difference[row * down : (row + 1) * down, column * across : (column + 1) * across].mean()
+        for row in range(num_rows)
+        for column in range(num_columns)
+    ]
+    assert differs(picture, other) == (difference.mean() > 1 or max(means) > 4)
+
+
 def test_different_frames_are_their_own_pictures() -> None:
     samples = [(index / 2, make_picture(index)) for index in range(3)]
     shared = share_pictures(samples)

@@ -302,11 +302,13 @@ def differs(first: Picture, second: Picture) -> bool:
     """Return whether two pictures of one size differ visibly, on the whole or in some block."""
     if first is second:
         return False
-    difference = np.abs(first.astype(np.int16) - second).mean(axis=2)
-    if difference.mean() > _MAX_DIFFERENCE:
+    difference = np.maximum(first, second) - np.minimum(first, second)
+    height, width, num_channels = difference.shape
+    if int(difference.sum(dtype=np.uint64)) > _MAX_DIFFERENCE * difference.size:
         return True
-    height, width = difference.shape
     rows, columns = max(height // _BLOCK, 1), max(width // _BLOCK, 1)
-    blocks = difference[: rows * (height // rows), : columns * (width // columns)]
-    means = blocks.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
-    return bool(means.max() > _MAX_BLOCK_DIFFERENCE)
+    block_height, block_width = height // rows, width // columns
+    blocks = difference[: rows * block_height, : columns * block_width]
+    strips = blocks.reshape(rows, block_height, -1).sum(axis=1, dtype=np.uint32)
+    total = int(strips.reshape(rows, columns, -1).sum(axis=2).max())
+    return total > _MAX_BLOCK_DIFFERENCE * block_height * block_width * int(num_channels)
