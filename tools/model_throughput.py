@@ -9,30 +9,32 @@ utilisation is the share of the time in which a resource works, and the bottlene
 
 As built, a worker reads a file: its process decodes up to ``AHEAD`` segments more than are stored, encoders take the
 segments of all workers in batches, and one writer stores them. On a card, ``NUM_PROCESSES`` workers decode on it, and
-the other files are decoded by CPU cores. Cards of one run share nothing but the writer, as on Ray.
+the other files are decoded by CPU cores. Cards of one run share nothing but the writer, which stores their batches, as
+on Ray.
 """
 
 import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from harness import PREFIX, Cost, measure, print_rows
 
-import vidret.index.run
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
+from vidret.index.options import FileJob
 from vidret.index.run import MAX_PENDING, count_cores
 from vidret.index.run_state import RunState
-from vidret.index.stages import SEGMENTS_AT_ONCE, encode_segments, make_segment
+from vidret.index.stages import SEGMENTS_AT_ONCE, encode_segments
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.grey import GREY_SHAPE
 from vidret.video.probe import probe
@@ -85,9 +87,10 @@ class StageTimes:
         decode_s: Of decoding a segment, finding its shots, and resizing its samples.
         detect_s: The part of finding shots.
         encode_s: Of encoding a segment.
-        pack_s: Of packing a segment for reranking.
-        store_s: Of storing a segment.
-        end_s: Of a run besides, most of it after the last segment.
+        store_s: Of storing a segment in a transaction of its own.
+        batch_s: Of storing one in a transaction of a batch.
+        rest_s: Of what else a segment costs the run's threads: packing, messages.
+        end_s: Of the main thread, before the first and after the last segment.
         segments_per_file: Segments of a file.
         num_pixels: Decoded pixels of a segment.
         film_s: Length of a segment in seconds.
@@ -99,8 +102,9 @@ class StageTimes:
     decode_s: float
     detect_s: float
     encode_s: float
-    pack_s: float
     store_s: float
+    batch_s: float
+    rest_s: float
     end_s: float
     segments_per_file: float
     num_pixels: float
@@ -132,20 +136,22 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
     encode = partial(encode_segments, encoder, pack=None, tokens=False)
     encode([segments[0].frames])
     encode_s = measure(lambda: [encode([segment.frames]) for segment in segments]).cpu_s
-    whole, pack_s, store_s = run_index(files, mode)
+    whole, stored = run_index(files, mode)
     infos, num = [probe(file) for file in files], len(segments)
     num_frames = sum(info.num_frames for info in infos)
     greys = np.random.default_rng(0).integers(0, 256, (NUM_GREYS, *GREY_SHAPE), np.uint8)
     detect_s = measure(lambda: list(ShotDetector().add(greys, (np.arange(NUM_GREYS) / 25).tolist()))).cpu_s
+    known_s = start_s + len(files) * open_s + decode_s + encode_s
     return StageTimes(
         start_s=start_s,
         open_s=open_s,
         decode_s=decode_s / num,
         detect_s=detect_s / NUM_GREYS * num_frames / num,
         encode_s=encode_s / num,
-        pack_s=pack_s / num,
-        store_s=store_s / num,
-        end_s=max(0.0, whole.cpu_s - start_s - len(files) * open_s - decode_s - encode_s - pack_s - store_s),
+        store_s=stored.one_by_one_s / num,
+        batch_s=stored.in_batches_s / num,
+        rest_s=max(0.0, whole.cpu_s - known_s - stored.one_by_one_s - stored.main_s) / num,
+        end_s=stored.main_s,
         segments_per_file=num / len(files),
         num_pixels=sum(info.num_frames * info.num_pixels for info in infos) / num,
         film_s=sum(info.shown_seconds for info in infos) / num,
@@ -153,33 +159,43 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
     )
 
 
-def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, float, float]:
-    """Return what a run into a new index costs, and the CPU seconds of packing and of storing its segments."""
-    spent = dict.fromkeys(("pack", "store"), 0.0)
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """CPU seconds of a run's main thread, and of storing its segments, each in a transaction or in batches."""
 
-    def count(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, whose time counts."""
+    main_s: float
+    one_by_one_s: float
+    in_batches_s: float
 
-        def run(*arguments: Any, **options: Any) -> Any:
-            started = time.thread_time()
-            result = function(*arguments, **options)
-            spent[name] += time.thread_time() - started
-            return result
 
-        return run
+def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
+    """Return what a run into a new index costs as a whole, and in its main thread and the writer."""
+    segments, seconds, add = list[NewSegment](), 0.0, RunState.add
+
+    def count(run_state: RunState, new: Sequence[tuple[FileJob, NewSegment]]) -> None:
+        nonlocal seconds
+        started = time.thread_time()
+        add(run_state, new)
+        seconds += time.thread_time() - started
+        segments.extend(segment for _, segment in new)
 
     encoder = load_encoder()
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX) as folder,
-        patch.object(vidret.index.run, "make_segment", count("pack", make_segment)),
-        patch.object(RunState, "add", count("store", RunState.add)),
-    ):
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         with Engine(Path(folder, "first"), encoder, head="none") as engine:
             engine.index(files[:1], words=False, sampling="fast")  # what a process and a machine do once
-        spent |= dict.fromkeys(spent, 0.0)
-        with Engine(Path(folder, "index"), encoder, head="none") as engine:
+        with patch.object(RunState, "add", count), Engine(Path(folder, "index"), encoder, head="none") as engine:
+            main_s = time.thread_time()
             cost = measure(lambda: engine.index(files, words=False, sampling=mode))
-    return cost, spent["pack"], spent["store"]
+            main_s = time.thread_time() - main_s
+        again, digest = Path(folder, "again"), encoder.fingerprint
+        with Store.create(again, encoder_name=encoder.name, encoder_fingerprint=digest, dim=encoder.dim) as store:
+            video_id = store.writer.begin_video("all of them", duration=0.0, facts={}, num_segments=None)
+            moved = [replace(segment, video=video_id, number=number) for number, segment in enumerate(segments)]
+            started = time.thread_time()
+            for start in range(0, len(moved), SEGMENTS_AT_ONCE):
+                store.writer.add_segments(moved[start : start + SEGMENTS_AT_ONCE])
+            in_batches_s = time.thread_time() - started
+    return cost, Stored(main_s, seconds, in_batches_s)
 
 
 @dataclass(slots=True)
@@ -304,7 +320,7 @@ def on_cores(times: StageTimes, num_files: int, num_cores: int) -> Setup:
         encoding={CORES: times.encode_s},
         num_encoders=num_cores,
         at_once=1,
-        storing={CORES: times.pack_s + times.store_s, WRITER: times.store_s},
+        storing={CORES: times.store_s + times.rest_s, WRITER: times.store_s},
         opening={CORES: times.open_s},
         segments_per_file=times.segments_per_file,
         num_segments=max(1, round(times.segments_per_file * num_files / num_workers)),
@@ -322,7 +338,7 @@ def on_card(times: StageTimes, card: Card, num_cards: int, num_gpu_decoders: int
         encoding={CARD: times.num_pictures / card.frames_per_s},
         num_encoders=1,
         at_once=SEGMENTS_AT_ONCE,
-        storing={CORES: times.pack_s + times.store_s, WRITER: times.store_s},
+        storing={CORES: times.batch_s + times.rest_s, WRITER: times.batch_s},
         opening={CORES: times.open_s},
         segments_per_file=times.segments_per_file,
     )
