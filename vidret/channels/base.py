@@ -25,6 +25,7 @@ class Clause:
         source: The source of words that it hints at; None without a hint.
         phrases: Words in quotes, of which a text must say or show one as it is.
         persons: The persons that must be there; ``text`` says "a person" instead.
+        speakers: The persons who must say the phrases; they are among ``persons``.
         is_bare: Whether it says nothing but who must be there.
         shown: The clause as it is shown, with names.
     """
@@ -34,6 +35,7 @@ class Clause:
     source: TextSource | None = None
     phrases: tuple[str, ...] = ()
     persons: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
     is_bare: bool = False
     shown: str = ""
 

@@ -235,11 +235,13 @@ def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) ->
 
 
 def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[int, VideoTexts]:
-    """Return texts with what they lose where the persons of their clauses are not."""
+    """Return texts with what they lose where the persons of their clauses are not, without what others say."""
     adjusted = {}
     for video_id, own in found.items():
         matches: list[list[Match]] = []
-        for clause, each in enumerate(own.matches):
+        for clause, found_texts in enumerate(own.matches):
+            speakers = presence.speakers[clause]
+            each = [match for match in found_texts if all(person.speaks(match) for person in speakers)]
             starts, ends = np.array([(match.start, match.end) for match in each], np.float64).reshape(-1, 2).T
             scores = np.tile(np.array([match.evidence for match in each]), (len(own.matches), 1))
             evidence = presence.adjust(video_id, starts, ends, scores)[clause].tolist()

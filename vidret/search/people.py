@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from vidret.channels.base import ChannelQuery, TimeSpan
+from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
 from vidret.search.locating import find_cuts
 from vidret.search.query.clauses import A_PERSON, QueryStructure
 from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
+from vidret.store.identities.speakers import SPOKEN
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.store import Store
 from vidret.text import make_handle
@@ -50,6 +51,12 @@ class PersonSpans:
     segments: Int64[np.ndarray, " segment"]
     qualities: Float64[np.ndarray, " segment"]
 
+    def speaks(self, match: Match) -> bool:
+        """Return whether the voice of the person is heard in at least half of a text that is said."""
+        starts, ends, _, are_voices = self.tracks.get(match.video_id, np.zeros((0, 4))).T
+        heard_s = np.minimum(ends, match.end) - np.maximum(starts, match.start)
+        return match.source in SPOKEN and 2 * float(np.maximum(heard_s, 0) @ are_voices) >= match.end - match.start
+
     def rate(
         self, video_id: int, starts: Spans, ends: Spans, cuts: Sequence[float]
     ) -> tuple[Float64[np.ndarray, " span"], Float64[np.ndarray, " span"]]:
@@ -72,6 +79,7 @@ class Presence:
 
     Attributes:
         wanted: Those of each clause.
+        speakers: Those who must say the phrases of each clause.
         bare: Whether a clause names only persons.
         unwanted: Those who must not be there.
         videos: The videos with any of them.
@@ -79,6 +87,7 @@ class Presence:
     """
 
     wanted: tuple[tuple[PersonSpans, ...], ...]
+    speakers: tuple[tuple[PersonSpans, ...], ...]
     bare: tuple[bool, ...]
     unwanted: tuple[PersonSpans, ...]
     videos: Set[int]
@@ -230,6 +239,7 @@ class KnownPersons:
         unwanted = tuple(map(self._find, structure.unwanted))
         return Presence(
             wanted=wanted,
+            speakers=tuple(tuple(map(self._find, clause.speakers)) for clause in structure.clauses),
             bare=tuple(clause.is_bare for clause in structure.clauses),
             unwanted=unwanted,
             videos=set().union(*(person.tracks for own in (*wanted, unwanted) for person in own)),

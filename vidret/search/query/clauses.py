@@ -17,9 +17,11 @@ from vidret.errors import VidretError
 from vidret.search.query.exclusions import PHRASE
 from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.mentions import find_mentions, replace_mentions
+from vidret.text import MENTION_NAME
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding
 
+_SAID_BY = re.compile(rf"\bby\s+(?=@({MENTION_NAME}))")
 A_PERSON = "a person"  # what is compared with channels for the name of one
 _JOINS = {"and", "or", "with", "together", "also", "both"}
 _ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
@@ -154,7 +156,15 @@ def check_exclusions(structure: QueryStructure) -> None:
 
 
 def read_clause(event: str, people: Container[str] = ()) -> Clause:
-    """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else."""
+    """Return a clause, in which "a person" stands for each person, or nothing if it says nothing else.
+
+    >>> clause = read_clause('"the budget" by @mum', ["mum"])
+    >>> clause.phrases, clause.speakers
+    (('the budget',), ('mum',))
+    """
+    speakers = tuple(name.casefold() for name in _SAID_BY.findall(event) if name.casefold() in people)
+    if speakers and PHRASE.search(event):
+        return replace(read_clause(_SAID_BY.sub("", event), people), speakers=speakers, shown=" ".join(event.split()))
     persons = tuple(name for name in find_mentions(event) if name in people)
     if not persons:
         return _read_event(event)

@@ -1,0 +1,91 @@
+"""Queries for what a person says: ``"budget" by @mum``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.indexed_texts import find_content
+from tests.made_identities import VOICES, make_voice
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from vidret.engine import Engine
+from vidret.search.query.clauses import read_clause
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
+
+MUM, DAD = 0, 1
+
+
+@pytest.fixture(autouse=True)
+def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sentences(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an index in which mum says that the line is busy in one film, and dad in another, where mum is heard too."""
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        index = make_films(tmp_path_factory.mktemp("said"))
+        add_all_words(index)
+        save_background(index)
+    heard = {
+        "red": [make_voice(MUM, 1.1, 2.9), make_voice(DAD, 8, 10)],
+        "blue": [make_voice(MUM, 1, 3), make_voice(DAD, 8.2, 9.7), make_voice(MUM, 9.7, 10), make_voice(DAD, 10, 11)],
+    }
+    with IdentityStore.create(index) as identities:
+        for name, voices in heard.items():
+            identities.write_tracks(find_content(index, f"{name}.mp4"), VOICES, voices)
+    persons = Persons(index)
+    persons.group()
+    persons.rename(1, "Mum")
+    persons.rename(2, "Dad Joe")
+    return index
+
+
+@pytest.fixture
+def engine(index: Path) -> Iterator[Engine]:
+    with Engine(index, NamedColours()) as opened:
+        yield opened
+
+
+def find(engine: Engine, query: str) -> set[tuple[str, int]]:
+    """Return the films, and in which second, of the moments whose evidence is said."""
+    return {
+        (Path(moment.path).stem, int(moment.start))
+        for moment in engine.locate(query, videos=10)
+        if any(piece.text for piece in moment.evidence)
+    }
+
+
+def test_what_others_say_is_not_found(engine: Engine) -> None:
+    assert find(engine, '"line is busy"') == {("red", 1), ("blue", 8)}
+    assert find(engine, '"line is busy" by @mum') == {("red", 1)}
+    assert find(engine, '"line is busy" by @dad joe') == {("blue", 8)}
+    assert [Path(hit.path).stem for hit in engine.search('"line is busy" by @mum')] == ["red"]
+    assert [Path(hit.path).stem for hit in engine.search('"line is busy" by @dad-joe')] == ["blue"]
+    assert {name for name, _ in find(engine, '"please call again" by @mum')} == {"blue"}
+
+
+def test_only_what_is_said_is_by_somebody(engine: Engine) -> None:
+    assert find(engine, '"platform nine"') == {("red", 0)}
+    assert find(engine, '"platform nine" by @mum') == set()
+    assert find(engine, '"good morning captain" by @mum') == set(), "nobody is heard"
+
+
+def test_by_needs_words_in_quotes_and_a_known_person() -> None:
+    people = ["mum", "dad"]
+    clause = read_clause('"the budget" and "tax" by @Mum', people)
+    assert (clause.phrases, clause.persons, clause.speakers, clause.is_bare) == (
+        ("the budget", "tax"),
+        ("mum",),
+        ("mum",),
+        False,
+    )
+    assert clause.shown == '"the budget" and "tax" by @Mum'
+    assert "by" not in clause.text.split()
+    both = read_clause('"tax" by @mum with @dad', people)
+    assert (both.persons, both.speakers) == (("mum", "dad"), ("mum",))
+    assert read_clause("a portrait by @mum", people).speakers == ()
+    assert read_clause('"the budget" by @somebody', people).speakers == ()
+    assert read_clause('"the budget" by mum', people).speakers == ()
