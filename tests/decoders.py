@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ class SpareProcess(process.Process):
     """
 
     _spare: list[tuple[object, "subprocess.Popen[bytes]", FrameRing | None, int]] = []  # noqa: RUF012  shared by all
+    _turn = threading.Lock()
 
     def __init__(self, memory: int, *, device: str = CPU) -> None:
         super().__init__(memory, device=device)
@@ -36,9 +38,10 @@ class SpareProcess(process.Process):
         with self._lock:
             if self._process is None and not self._killed:
                 self._settings = self._read_settings()
-                for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
-                    self._spare.remove(entry)
-                    _, self._process, self._ring, self.num_files = entry
+                with self._turn:  # another thread's process may be about to take the same one
+                    for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
+                        self._spare.remove(entry)
+                        _, self._process, self._ring, self.num_files = entry
         super().ensure_running()
 
     def send(self, header: messages.Header, payload: bytes = b"") -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.fake_faces import TEMPLATE, ColouredFaces
+from tests.fake_faces import PEOPLE, TEMPLATE, ColouredFaces
 from vidret.channels.identities.rows import pack_track, unpack_track
 from vidret.channels.people.faces import Face
 from vidret.channels.people.reading import MIN_SCORE, SEEN_SCORE, FaceReader
@@ -46,12 +46,12 @@ def test_unsure_faces_belong_to_the_track_of_a_sure_one() -> None:
     assert len(track.boxes) == 3
     assert read((MIN_SCORE - 0.01, 48), (SEEN_SCORE, 48)) == []
     (track,) = read((SEEN_SCORE - 0.01, 48), (1.0, 48))
-    assert track.start_s == 1.5
+    assert (track.start_s, track.end_s) == (1.0, 2.25)
 
 
 def test_small_faces_are_followed_but_not_described() -> None:
     (track,) = read((1.0, 39), (1.0, 41), (1.0, 39))
-    assert (track.start_s, track.end_s) == (0.5, 2.5)
+    assert (track.start_s, track.end_s) == (0.0, 3.25)
     assert read((1.0, 39), (1.0, 39)) == []
 
 
@@ -60,8 +60,23 @@ def test_a_cut_between_segments_is_known_before_the_next_frame_is_placed() -> No
     cut = ShotChange(2.0, 2.0, "cut")
     for segment_s in (2.0, 100.0):
         tracks = read(*[(1.0, 48.0)] * 4, shots=(cut,), segment_s=segment_s)
-        assert [(track.start_s, track.end_s) for track in tracks] == [(0.5, 1.5), (2.5, 3.5)]
+        assert [(track.start_s, track.end_s) for track in tracks] == [(0.0, 2.0), (2.0, 4.25)]
     assert len(read(*[(1.0, 48.0)] * 4, segment_s=2.0)) == 1
+
+
+def test_tracks_last_half_way_to_the_frames_around_them() -> None:
+    """So tracks that follow one another meet, and two in one frame share some time."""
+    nothing = (0.0, 48.0)
+    (track,) = read(nothing, nothing, (1.0, 48), nothing)
+    assert (track.start_s, track.end_s) == (2.0, 3.0)
+    (track,) = read((1.0, 48), nothing, shots=(ShotChange(0.25, 0.3, "fade"), ShotChange(0.75, 0.75, "cut")))
+    assert (track.start_s, track.end_s) == (0.3, 0.75)
+    reader = FaceReader(ColouredFaces())
+    image = IMAGE.copy()
+    image[40:90, 10:60], image[40:90, 100:150] = PEOPLE["ann"], PEOPLE["bob"]
+    reader.read(image, 7.0)
+    one, other = reader.finish(7.5)
+    assert (one.start_s, one.end_s) == (other.start_s, other.end_s) == (6.25, 7.5)
 
 
 def test_tracks_come_through_messages_as_they_are() -> None:

@@ -1,6 +1,7 @@
 """Frames of one video to tracks of faces, in its decoding process."""
 
 import io
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,17 +10,15 @@ from PIL import Image
 from vidret.channels.people.alignment import align
 from vidret.channels.people.faces import FaceModel
 from vidret.channels.people.models import load_face_model
-from vidret.channels.people.tracking import FaceTrack, FaceTracker, Sighting, rate_face
+from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
 MIN_SIZE = 40  # pixels of a face that is described
-SEEN_SIZE, SEEN_SHARE = (
-    32,
-    1 / 28,
-)  # a detector is asked for faces of so many pixels and share of the frame's longer side
+SEEN_SIZE, SEEN_SHARE = 32, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
 MIN_SCORE = 0.95  # of the surest face of a track,
 SEEN_SCORE = 0.8  # and of all others
+MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
 _JPEG_QUALITY = 85
 
 
@@ -41,7 +40,7 @@ class FaceReader:
         """Begin another video."""
         self._tracker, self._over = FaceTracker(self._model.maybe_distance), list[FaceTrack]()
         self._waiting: list[tuple[float, list[Sighting]]] = []  # frames of which it is not known what shot they are in
-        self._shot_starts_s: list[float] = []
+        self._times_s, self._shot_starts_s = list[float](), list[float]()
         self._last_s = -1.0
         self._size = (1, 1)
 
@@ -49,10 +48,11 @@ class FaceReader:
         """Find the faces of the next frame."""
         height, width = image.shape[:2]
         self._size = width, height
+        self._times_s.append(time_s)
         faces = self._model.find(image, min_size=max(SEEN_SIZE, SEEN_SHARE * max(height, width)))
-        sure = [face for face in faces if face.score >= SEEN_SCORE]
-        large = [face for face in sure if face.size >= MIN_SIZE]
-        sightings = [Sighting(time_s, face) for face in sure if face.size < MIN_SIZE]
+        seen = [face for face in faces if face.score >= SEEN_SCORE]
+        large = [face for face in seen if face.size >= MIN_SIZE]
+        sightings = [Sighting(time_s, face) for face in seen if face.size < MIN_SIZE]
         if large:
             chips = np.stack([align(image, face.points, self._model.template, self._model.side) for face in large])
             described = zip(large, chips, self._model.describe(chips), strict=True)
@@ -67,20 +67,20 @@ class FaceReader:
         Returns:
             The time up to which frames were read, and the tracks that are over.
         """
-        self._shot_starts_s += [shot.end for shot in shots]
+        self._shot_starts_s = sorted([*self._shot_starts_s, *(shot.end for shot in shots)])
         known = [frame for frame in self._waiting if frame[0] < end_s]
         self._waiting = self._waiting[len(known) :]
         for time_s, sightings in known:
-            starts_shot = any(self._last_s < start_s <= time_s for start_s in self._shot_starts_s)
+            starts_shot = bisect_right(self._shot_starts_s, time_s) > bisect_right(self._shot_starts_s, self._last_s)
             self._over += self._tracker.add(time_s, sightings, starts_shot=starts_shot)
             self._last_s = time_s
-        self._shot_starts_s = [start_s for start_s in self._shot_starts_s if start_s > self._last_s]
         over, self._over = self._over, []
         return max(self._last_s, 0.0), self._make_tracks(over)
 
-    def finish(self, _end_s: float) -> list[Track]:
+    def finish(self, end_s: float) -> list[Track]:
         """Return the remaining tracks."""
         _, tracks = self.take(np.inf, ())
+        self._shot_starts_s.append(end_s)
         tracks += self._make_tracks(self._tracker.finish())
         self.start()
         return tracks
@@ -96,17 +96,29 @@ class FaceReader:
         rows = [(time_s, left, top, right - left, bottom - top) for time_s, (left, top, right, bottom) in track.boxes]
         boxes = np.array(rows, np.float64)
         boxes[:, 1:] /= scale
+        start_s, end_s = self._bound(rows[0][0], rows[-1][0])
         jpeg = io.BytesIO()
         if track.best[0].chip is not None:
             Image.fromarray(track.best[0].chip).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
         return Track(
-            start_s=float(boxes[0, 0]),
-            end_s=float(boxes[-1, 0]),
+            start_s=start_s,
+            end_s=end_s,
             vector=np.stack(vectors).mean(axis=0),
             quality=track.best[0].quality,
             thumbnail=jpeg.getvalue(),
             boxes=boxes.astype(np.float32),
         )
+
+    def _bound(self, first_s: float, last_s: float) -> tuple[float, float]:
+        """Return when a track begins and ends: half way to the frames around it, within its shot."""
+        times_s, shot_starts_s = self._times_s, self._shot_starts_s
+        before, after = bisect_left(times_s, first_s), bisect_right(times_s, last_s)
+        start_s = (times_s[before - 1] + first_s) / 2 if before else 0.0
+        end_s = (times_s[after] + last_s) / 2 if after < len(times_s) else np.inf
+        shot, next_shot = bisect_right(shot_starts_s, first_s), bisect_right(shot_starts_s, last_s)
+        starts_s = (start_s, first_s - MAX_HALF_STEP_S, *shot_starts_s[:shot][-1:])
+        ends_s = (end_s, last_s + MAX_HALF_STEP_S, *shot_starts_s[next_shot : next_shot + 1])
+        return max(starts_s), min(ends_s)
 
 
 def load_face_reader(name: str) -> FaceReader:
