@@ -64,7 +64,7 @@ def test_a_list_keeps_its_order_its_notes_and_its_spans(engine: Engine) -> None:
 def test_a_change_of_what_was_changed_meanwhile_is_refused(engine: Engine) -> None:
     first = engine.add_to_list("best", engine.locate("red", 1))
     engine.save_collection(replace(first, moments=()))
-    with pytest.raises(ConflictError, match="revision of best must be 2, got 1"):
+    with pytest.raises(ConflictError, match="best was changed meanwhile: revision must be 2, got 1"):
         engine.save_collection(first)
     with pytest.raises(ConflictError, match="name must be new, got best"):
         engine.save_collection(SavedCollection.of_search("best", "red", SearchOptions()))

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.app import PAGE
+from vidret.store.tokens import TOKENS, make_token
 from vidret.types import TimedText
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
@@ -48,7 +49,7 @@ from vidret.video.reader import read_frames
 pytestmark = pytest.mark.browser
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
-LARGEST_PAGE = 120_000  # bytes, all files together
+LARGEST_PAGE = 128_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
 SIGN = "\N{BICYCLE}\N{BICYCLE} <b>EMERGENCY</b> EXIT"  # two letters beyond the first plane of Unicode, and markup
 CALL = "Every line is busy now, so the caller shall please hold the line until the harbour office answers."
@@ -1180,3 +1181,107 @@ def test_page_is_small_and_self_contained() -> None:
     for name, text in texts.items():
         assert not re.search(r"https?://(?!www\.w3\.org/)", text), f"{name} leads elsewhere"
         assert "innerHTML" not in text
+
+
+# Lists and saved searches
+
+
+def list_moments(engine: Engine, name: str) -> list[tuple[str, float, float, str]]:
+    return [(Path(each.path).name, each.start, each.end, each.note) for each in engine.collection(name).moments]
+
+
+@pytest.fixture
+def lists(indexed: Engine) -> Iterator[Engine]:
+    """Remove the collections that a test makes."""
+    yield indexed
+    for kept in indexed.collections():
+        indexed.remove_collection(kept.name)
+
+
+def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Engine) -> None:
+    page = look()
+    ask(page, BIKES)
+    expect(cards(page).first).to_be_visible()
+    page.get_by_role("button", name="Add to the list").first.click()
+    expect(page.locator("#status")).to_have_text("Added to My list: 1 moment.")
+    cards(page).first.focus()
+    page.keyboard.press("a")
+    expect(page.locator("#status")).to_have_text("Added to My list: 2 moments.")
+    page.get_by_role("button", name="Lists").click()
+    items = page.get_by_role("list", name="Moments of the list").get_by_role("listitem")
+    expect(items).to_have_count(2)
+    items.first.get_by_label("Note on bikes.mp4").fill("the best take")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
+    items.first.get_by_label("End of bikes.mp4").fill("0:01.5")
+    page.keyboard.press("Tab")
+    items.first.get_by_title("Move down").click()
+    expect(items.nth(1).get_by_label("Note on bikes.mp4")).to_have_value("the best take")
+    expect(items.nth(1).get_by_title("Move up")).to_be_focused()
+    assert list_moments(lists, "My list")[1][2:] == (1.5, "the best take")
+    items.first.get_by_title("Remove").click()
+    expect(items).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(items).to_have_count(2)
+    shoot(page, "lists")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Resolve markers").click()
+    assert "the best take |C:ResolveColorGreen |M:My list 2" in download.value.path().read_text()
+    items.first.get_by_label("Start of bikes.mp4").fill("later")
+    page.keyboard.press("Tab")
+    assert page.get_by_label("Start of bikes.mp4").first.evaluate("input => !input.validity.valid")
+
+
+def test_an_opened_video_adds_its_moment(look: Look, lists: Engine, bikes: int) -> None:
+    page = look(f"/?q={BIKES}&v={bikes}&t=1")
+    expect(page.locator("#moments button").first).to_be_visible()
+    page.keyboard.press("a")
+    expect(page.locator("#viewer-announcement")).to_have_text("Added to My list: 1 moment.")
+    ((name, start, end, _),) = list_moments(lists, "My list")
+    assert (name, start <= 1 < end) == ("bikes.mp4", True)
+
+
+def test_what_somebody_else_changed_is_shown_not_overwritten(look: Look, lists: Engine, refusals: list[str]) -> None:
+    refusals.append("409")
+    lists.add_to_list("My list", lists.locate(BIKES, 2))
+    page = look()
+    page.get_by_role("button", name="Lists").click()
+    items = page.get_by_role("list", name="Moments of the list").get_by_role("listitem")
+    expect(items).to_have_count(2)
+    kept = lists.collection("My list")
+    lists.save_collection(replace(kept, moments=kept.moments[:1]))
+    items.first.get_by_label("Note on").fill("late")
+    page.keyboard.press("Tab")
+    expect(page.locator("#lists-notice")).to_contain_text("My list was changed meanwhile")
+    expect(items).to_have_count(1)
+    assert list_moments(lists, "My list")[0][3] == ""
+
+
+def test_a_saved_search_is_opened_with_its_filters(look: Look, lists: Engine) -> None:
+    page = look(f"/?q={BIKES}&min_seconds=2&filmed_after=2001-02-03&by=moment&sound=off")
+    expect(page.locator("#status")).to_contain_text("ms.")
+    page.get_by_role("button", name="Save search").click()
+    expect(page.locator("#status")).to_have_text(f"Saved as {BIKES}: see Lists.")
+    assert dict(lists.collection(BIKES).options)["min_seconds"] == 2
+    page.goto("/")
+    page.get_by_role("button", name="Lists").click()
+    page.get_by_role("link", name=BIKES).click()
+    expect(page.locator("#lists")).to_be_hidden()
+    wanted = {"q": BIKES, "by": "moment", "min_seconds": "2", "filmed_after": "2001-02-03", "sound": "off"}
+    assert place_of(page) == wanted
+
+
+def test_who_may_only_read_is_offered_no_changes(look: Look, lists: Engine, servers: ExitStack) -> None:
+    lists.add_to_list("My list", lists.locate(BIKES, 1))
+    token = make_token(lists.path, "ann", "read")
+    servers.callback(TOKENS.path(lists.path).unlink)
+    url = servers.enter_context(serve_page(lists))
+    page = look(f"/?token={token}", at=url)
+    ask(page, BIKES)
+    expect(cards(page).first).to_be_visible()
+    for name in ("Save search", "Add to the list"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    page.get_by_role("button", name="Lists").click()
+    expect(page.get_by_role("list", name="Moments of the list").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("button", name="Move up")).to_have_count(0)
+    expect(page.get_by_role("link", name="EDL")).to_be_visible()

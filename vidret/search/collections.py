@@ -45,7 +45,9 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
         if known.revision != collection.revision:
             if not collection.revision:
                 raise ConflictError(f"name must be new, got {known.name}, which is a collection already")
-            raise ConflictError(f"revision of {known.name} must be {known.revision}, got {collection.revision}")
+            raise ConflictError(
+                f"{known.name} was changed meanwhile: revision must be {known.revision}, got {collection.revision}"
+            )
         kept = {moment.content: moment for moment in known.moments}
         moments = tuple(_keep_moment(store, moment, kept) for moment in collection.moments)
         rows[at : at + 1] = [replace(collection, moments=moments, revision=known.revision + 1)]

@@ -30,7 +30,10 @@ def test_lists_are_kept_changed_and_removed(client: TestClient, engine: Engine) 
     row = client.put("/api/collections/my list", json=body).json()
     assert [(moment["video"], moment["note"]) for moment in row["moments"]] == [(blue, "first"), (red, "")]
     answer = client.put("/api/collections/my list", json=body)
-    assert (answer.status_code, "revision of my list must be 2" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "my list was changed meanwhile: revision must be 2" in answer.json()["detail"]) == (
+        409,
+        True,
+    )
     assert client.get("/api/collections").json() == {"collections": [row]}
     assert client.get("/api/collections/my list").json() == row
     assert client.delete("/api/collections/my list").json() == {"collections": []}
@@ -121,7 +124,7 @@ def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine) -> None:
     assert engine.collection("best") == remote.collection("best") == changed
     for name in ("best", "reds", "spans"):
         assert remote.collect(name) == engine.collect(name)
-    with pytest.raises(RemoteError, match="revision of best must be 2, got 1"):
+    with pytest.raises(RemoteError, match="best was changed meanwhile: revision must be 2, got 1"):
         remote.save_collection(kept)
     remote.remove_collection("best")
     with pytest.raises(RemoteError, match="name must be that of a collection, got best"):

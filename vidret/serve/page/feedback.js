@@ -46,8 +46,8 @@ export function noteSeen(hits, isSame) {
   for (const hit of hits) seen.add(name(hit));
 }
 
-/** Create the two buttons that judge a result. */
-export function makeJudging(result, onJudge) {
+/** Create the two buttons that judge a result, before others. */
+export function makeJudging(result, onJudge, ...others) {
   titles.set(result.video, result.title);
   const buttons = Object.keys(SIDES).map((side) => {
     const button = make("button", { title: label(side, result), onclick: () => onJudge(side, result) });
@@ -55,7 +55,7 @@ export function makeJudging(result, onJudge) {
     showIcon(button, ICONS[side]);
     return button;
   });
-  return make("div", { className: "judging" }, ...buttons);
+  return make("div", { className: "judging" }, ...buttons, ...others);
 }
 
 /** Show what was judged, to be undone. */

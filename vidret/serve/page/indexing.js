@@ -61,6 +61,7 @@ async function look() {
     tell("index-notice");
     offerSources(known.words);
     find("put").hidden = !known.asks;
+    document.body.classList.toggle("reading", !known.may_change);
     show();
   } catch (error) {
     if (isDropped(error)) return;

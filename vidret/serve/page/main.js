@@ -8,6 +8,7 @@ import { listenToMap, showFacets, showKinds, showMap } from "./browse.js";
 import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
 import { dropJudged, judge, noteSeen, readJudged, showJudged, undo } from "./feedback.js";
 import { findIndex, listenToIndexTab, showIndexTab } from "./indexing.js";
+import { listenToLists } from "./lists.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { addVideos, focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
 import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
@@ -47,6 +48,7 @@ function show(next, { travelled = false, first = false } = {}) {
   showForm(place);
   showJudged(place, onJudge, () => go({ like: "", unlike: "" }));
   showTabs();
+  find("keep").hidden = !place.q || Boolean(place.picture);
   if (changes(["tab"])) showIndexTab(onIndex);
   if (!place.tab && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
   if (!place.tab && changes(["tab", ...FILTERS])) showFacets(place, go);
@@ -218,6 +220,7 @@ function begin() {
     showAnswerTo(place);
   });
   listenToGrid(onJudge);
+  listenToLists(() => place);
   listenToMap();
   on("to-help", "click", showHelp);
   on("help-close", "click", () => find("help").close());

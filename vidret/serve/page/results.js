@@ -4,6 +4,7 @@ import { writePlace } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
 import { makeJudging } from "./feedback.js";
+import { makeAdding } from "./lists.js";
 import { findWords, labelOf, markMatches, nameChannels } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
@@ -38,14 +39,14 @@ export function showSkeletons() {
 /** Focus the card with an index. */
 export const focusCard = (number) => listCards()[number]?.focus();
 
-/** Move the focus with the arrow keys; the box is above the first row. Plus and minus judge a result. */
+/** Move the focus with the arrow keys; the box is above the first row. Plus and minus judge a result, a puts it into the list. */
 export function listenToGrid(judge) {
   onJudge = judge;
   grid.onkeydown = (event) => {
     const cards = listCards();
     const at = cards.indexOf(document.activeElement);
     if (at < 0 || isModified(event)) return;
-    const button = cards[at].parentElement.querySelector(`[data-icon=${{ "+": "plus", "=": "plus", "-": "minus" }[event.key]}]`);
+    const button = cards[at].parentElement.querySelector(`[data-icon=${{ "+": "plus", "=": "plus", "-": "minus", a: "list" }[event.key]}]`);
     if (button) return button.click();
     const columns = cards.filter((card) => card.parentElement.offsetTop === cards[0].parentElement.offsetTop).length;
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns }[event.key];
@@ -67,7 +68,7 @@ function makeHit(hit, place) {
   const found = nameChannels(hit.evidence);
   const about = [make("span", {}, found && `${found} `, when), rating];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
-  card.append(makeJudging({ ...hit, time }, onJudge));
+  card.append(makeJudging({ ...hit, time }, onJudge, makeAdding(hit)));
   if (copies.length + nearCopies.length) card.append(makeCopies(copies, nearCopies, place));
   const concept = findConcept(place.q);
   if (concept) card.append(makeMarks(concept, hit));
@@ -118,7 +119,7 @@ function makeVideo(video, place) {
     end: Math.min(duration, PREVIEW_LENGTH),
     about: [state || (video.width ? `${video.width} × ${video.height}` : "")],
   });
-  if (!missing) card.append(makeJudging({ ...video, video: id, time: duration / 3 }, onJudge));
+  if (!missing) card.append(makeJudging({ ...video, video: id, time: duration / 3 }, onJudge, makeAdding({ video: id, start: 0, end: duration })));
   return card;
 }
 

@@ -2,6 +2,7 @@
 
 import { ask, isDropped, latest, readProblem, send } from "./api.js";
 import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from "./dom.js";
+import { addToList } from "./lists.js";
 import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
@@ -87,7 +88,7 @@ export function listenToViewer(onTime, onClose, onLike) {
   on("film", "click", togglePlay);
   const similar = () => findSimilar(onLike);
   const acts = { play: togglePlay, mute: toggleSound, fill: toggleFullScreen, next: goToNext, previous: goToPrevious };
-  for (const [id, act] of Object.entries({ ...acts, similar, copy: copyLink, save: saveClip, close: onClose })) on(id, "click", act);
+  for (const [id, act] of Object.entries({ ...acts, similar, copy: copyLink, save: saveClip, close: onClose, listed: addMoment })) on(id, "click", act);
   on("volume", "input", () => setVolume(Number(find("volume").value)));
   on("speed", "change", () => setSpeed(0));
   on("viewer", "keydown", onKey);
@@ -255,13 +256,18 @@ function copyLink() {
   find("copy").focus();
 }
 
-/** Save the moment at the time shown as a file; else its shot; else the ten seconds around it. */
-async function saveClip() {
-  if (find("save").ariaDisabled) return say(find("save").title);
+/** Return the moment at the time shown; else its shot; else the ten seconds around it. */
+function findSpan() {
   const time = now();
   const moment = shown.curve?.moments.find(({ start, end }) => start <= time + 0.01 && time < end);
   const around = { start: Math.max(0, time - 5), end: Math.min(time + 5, getDuration()) };
-  const { start, end } = moment ?? findShot(time) ?? around;
+  return moment ?? findShot(time) ?? around;
+}
+
+/** Save the moment, or the shot, at the time shown as a file. */
+async function saveClip() {
+  if (find("save").ariaDisabled) return say(find("save").title);
+  const { start, end } = findSpan();
   const span = `${clock(start, true)} – ${clock(end, true)}`;
   say(`Cutting ${span} ...`);
   try {
@@ -277,6 +283,8 @@ async function saveClip() {
     tell("viewer-notice", error.message);
   }
 }
+
+const addMoment = () => addToList({ video: Number(shown.id), ...findSpan() }, say);
 
 function setVolume(volume) {
   film.volume = Math.min(1, Math.max(0, volume));
@@ -321,6 +329,7 @@ function onKey(event) {
     s: () => find("save").click(),
     c: () => find("copy").click(),
     l: () => find("similar").click(),
+    a: addMoment,
     f: toggleFullScreen,
     " ": togglePlay,
   }[event.key];

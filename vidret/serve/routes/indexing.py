@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
@@ -19,7 +19,7 @@ from vidret.errors import VidretError
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rights import CHANGE, READ
+from vidret.serve.rights import CHANGE, GRANT, READ
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
@@ -80,6 +80,7 @@ class IndexAnswer(BaseModel):
     missing: list[str] = Field(description="Paths of files that are gone.")
     no_clips: str = Field(description="Why clips cannot be cut here; empty if they can.")
     asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
+    may_change: bool = Field(description="Whether the token of the request may change something.")
     allow_index: bool
     roots: list[str]
 
@@ -290,10 +291,11 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
     words, no_clips = WordSummary(engine.path), explain_no_clips()
 
     @router.get("")
-    def describe_index() -> IndexAnswer:
+    def describe_index(request: Request) -> IndexAnswer:
         """Describe the index and the state of indexing."""
         words.update()
         progress = indexer.progress if indexer.running else None
+        may_change = request.scope[GRANT].right == "change"
         return IndexAnswer(
             info=engine.info(),
             words=words.counts,
@@ -307,7 +309,8 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
             missing=[show_path(path) for path in engine.missing()[:MAX_FAILURES]],
             no_clips=no_clips,
             asks=asks,
-            allow_index=bool(indexer.roots),
+            may_change=may_change,
+            allow_index=bool(indexer.roots) and may_change,
             roots=[sanitize(str(root)) for root in indexer.roots],
         )
 
@@ -317,16 +320,16 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
         return list_folder(indexer, path)
 
     @router.post("", status_code=202, responses=refusals(400, 403, 409, 413), dependencies=[CHANGE])
-    def start_run(body: IndexRequest) -> IndexAnswer:
+    def start_run(request: Request, body: IndexRequest) -> IndexAnswer:
         """Start to index files and folders, if ``--allow-index`` permits it."""
         indexer.start(body.paths, retry_failed=body.retry_failed)
-        return describe_index()
+        return describe_index(request)
 
     @router.delete("", status_code=202, responses=refusals(403, 409), dependencies=[CHANGE])
-    def interrupt_run() -> IndexAnswer:
+    def interrupt_run(request: Request) -> IndexAnswer:
         """Interrupt the run: it stops after the segments in progress, or at once on a second request."""
         indexer.interrupt()
-        return describe_index()
+        return describe_index(request)
 
     return router
 

@@ -1,0 +1,200 @@
+// Saved searches, and lists of moments: any moment can be put into the list at hand, changed there, and exported.
+
+import { FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
+import { ask } from "./api.js";
+import { clock, count, find, make, on, readClock, showIcon, tell } from "./dom.js";
+
+const FIRST = "My list";
+const FORMATS = { otio: "OTIO", fcpxml: "FCPXML", edl: "EDL", markers: "Resolve markers", csv: "CSV", html: "Page" };
+const dialog = find("lists");
+let kept = []; // the collections of the index
+let name = localStorage.getItem("list") || FIRST; // of the list at hand
+let pending = Promise.resolve(); // the changes on their way
+let past = []; // what the list was before each change, to undo it
+
+const pathOf = (name) => `/api/collections/${encodeURIComponent(name)}`;
+const atHand = () => kept.find((each) => each.name === name && !each.finds) ?? { name, moments: [], revision: 0 };
+const say = (sentence) => (find("lists-status").textContent = sentence);
+
+/** Listen to the dialog and to the button that saves a search; `getPlace` returns the state of the page. */
+export function listenToLists(getPlace) {
+  on("to-lists", "click", async () => {
+    dialog.showModal();
+    find("lists-title").focus();
+    await look();
+    show();
+  });
+  on("lists-close", "click", () => dialog.close());
+  on("lists-choose", "change", () => choose(find("lists-choose").value));
+  on("lists-new", "submit", (event) => {
+    event.preventDefault();
+    choose(find("lists-name").value.trim());
+    find("lists-new").reset();
+  });
+  on("lists-undo", "click", () => change((now) => past.pop() ?? now, { isUndo: true }));
+  on("lists-remove", "click", removeList);
+  on("lists", "click", ({ target }) => target.closest("#lists-saved a") && dialog.close());
+  on("keep", "click", () => saveSearch(getPlace()));
+}
+
+/** Put a moment into the list at hand; `tellUser` is called with a sentence about it. */
+export async function addToList({ video, start, end }, tellUser) {
+  try {
+    const list = await ask(`${pathOf(name)}/moments`, { method: "POST", body: { moments: [{ video, start, end }] } });
+    if (atHand().revision + 1 !== list.revision) past = [];
+    past.push(list.moments.slice(0, -1));
+    replaceKept(list);
+    tellUser(`Added to ${name}: ${count(list.moments.length, "moment")}.`);
+  } catch (error) {
+    tellUser(error.message);
+  }
+}
+
+/** Create the button that puts a result into the list at hand. */
+export function makeAdding(result) {
+  const tellUser = (sentence) => (find("status").textContent = sentence);
+  const button = make("button", { title: "Add to the list (a)", onclick: () => addToList(result, tellUser) });
+  Object.assign(button.dataset, { icon: "list", change: "" });
+  showIcon(button, "list");
+  return button;
+}
+
+async function look() {
+  try {
+    kept = (await ask("/api/collections")).collections;
+    tell("lists-notice");
+  } catch (error) {
+    tell("lists-notice", error.message);
+  }
+}
+
+const replaceKept = (list) => (kept = [...kept.filter((each) => each.name !== list.name), list]);
+
+function choose(chosen) {
+  name = chosen;
+  past = [];
+  localStorage.setItem("list", name);
+  say("");
+  show();
+}
+
+/** Change the moments of the list by a function, after the changes that are on their way. */
+const change = (edit, how = {}) => (pending = pending.then(() => apply(edit, how)));
+
+/** A control that shows what it changed stays; else the list is shown again, with the focus on the control `focused`. */
+async function apply(edit, { isUndo = false, isShown = false, focused = "" }) {
+  const list = atHand();
+  const listed = edit(list.moments).map(({ video, content, start, end, note }) => ({ ...(video === null ? { content } : { video }), start, end, note }));
+  try {
+    replaceKept(await ask(pathOf(name), { method: "PUT", body: { moments: listed, revision: list.revision } }));
+    if (!isUndo) past.push(list.moments);
+    tell("lists-notice");
+    say("");
+    find("lists-undo").disabled = !past.length;
+    if (isShown) return;
+  } catch (error) {
+    past = [];
+    await look();
+    tell("lists-notice", error.message);
+  }
+  show();
+  const control = find("lists-moments").querySelector(`[data-name="${focused}"]`);
+  (control?.disabled ? control.parentElement.querySelector("button:enabled") : (control ?? find("lists-title"))).focus();
+}
+
+async function removeList() {
+  const { moments } = atHand();
+  try {
+    kept = (await ask(pathOf(name), { method: "DELETE" })).collections;
+    past = [moments]; // which undoing makes again
+    say(`${name} is removed.`);
+  } catch (error) {
+    tell("lists-notice", error.message);
+  }
+  show();
+}
+
+function show() {
+  const { moments } = atHand();
+  const names = [...new Set([name, ...kept.filter(({ finds }) => !finds).map((each) => each.name)])].sort();
+  find("lists-choose").replaceChildren(...names.map((each) => new Option(each, each, false, each === name)));
+  find("lists-moments").replaceChildren(...moments.map((_, at) => makeItem(moments, at)));
+  find("lists-empty").hidden = moments.length > 0;
+  find("lists-undo").disabled = !past.length;
+  find("lists-remove").disabled = !kept.some((each) => each.name === name);
+  const exports = Object.entries(FORMATS).map(([form, label]) => make("a", { href: `${pathOf(name)}/export?format=${form}`, download: "" }, label));
+  find("lists-export").replaceChildren(...(moments.length ? ["Export as ", ...exports.flatMap((link) => [link, " "])] : []));
+  const saved = kept.filter(({ finds }) => finds);
+  find("lists-searches").hidden = !saved.length;
+  find("lists-saved").replaceChildren(...saved.map(makeSaved));
+}
+
+function makeItem(moments, at) {
+  const { video, path, start, end, note } = moments[at];
+  const file = path.split("/").at(-1);
+  const set = (field, value) => change((now) => now.map((each, other) => (other === at ? { ...each, [field]: value } : each)), { isShown: true });
+  const without = (now) => now.filter((_, other) => other !== at);
+  const move = (to, focused) => change((now) => [...without(now).slice(0, to), now[at], ...without(now).slice(to)], { focused: `${focused}${to}` });
+  const act = (title, label, onclick, name, disabled = false) => mark(make("button", { title, ariaLabel: `${title}: ${file}`, onclick, disabled }, label), name + at);
+  const time = (field, value, label) => {
+    const input = make("input", { value: clock(value, true), ariaLabel: `${label} of ${file}`, size: 7 });
+    input.onchange = () => {
+      const seconds = readClock(input.value.trim());
+      const now = { ...atHand().moments[at], [field]: seconds };
+      const isRight = now.start < now.end;
+      input.setCustomValidity(isRight ? "" : "A time is minutes:seconds, and a moment begins before it ends.");
+      if (input.reportValidity()) set(field, seconds);
+    };
+    return mark(input, field + at);
+  };
+  const words = mark(make("input", { value: note, placeholder: "Note", ariaLabel: `Note on ${file}`, maxLength: 2000, onchange: () => set("note", words.value) }), `note${at}`);
+  const picture = video === null ? make("span", { className: "shot" }) : make("a", { className: "shot", href: writePlace({ ...readPlace(location.search), v: video, t: start.toFixed(1) }), title: path }, make("img", { src: `/api/thumbnails/${video}?t=${((start + end) / 2).toFixed(1)}`, alt: `Open ${file}`, loading: "lazy" }));
+  const acts = make("span", { className: "chips" },
+    act("Move up", "↑", () => move(at - 1, "up"), "up", !at),
+    act("Move down", "↓", () => move(at + 1, "down"), "down", at === moments.length - 1),
+    act("Remove", "×", () => change(without), "remove"));
+  const about = make("span", { className: "title" }, file, video === null ? make("span", { className: "soft" }, " (not in the index)") : "");
+  const span = make("span", { className: "line soft" }, make("span", {}, time("start", start, "Start"), " – ", time("end", end, "End")), acts);
+  return make("li", {}, picture, make("div", {}, about, span, words));
+}
+
+const mark = (control, name) => {
+  Object.assign(control.dataset, { name, change: "" });
+  return control;
+};
+
+// Saved searches
+
+function makeSaved(search) {
+  const remove = make("button", { title: `Remove ${search.name}`, onclick: async () => {
+    await ask(pathOf(search.name), { method: "DELETE" }).catch((error) => tell("lists-notice", error.message));
+    await look();
+    show();
+  } }, "×");
+  remove.dataset.change = "";
+  return make("li", { className: "line" }, make("a", { href: writePlace(placeOf(search)) }, search.name), remove);
+}
+
+/** Return the state that runs a saved search again. */
+function placeOf({ query: q, finds, options }) {
+  const day = (seconds) => new Date(seconds * 1000).toLocaleDateString("sv"); // as in ISO 8601
+  const switches = { true: "on", false: "off" };
+  const write = (field) => (field.startsWith("filmed") ? day(options[field]) : (switches[options[field]] ?? String(options[field])));
+  const given = Object.fromEntries(FILTERS.filter((field) => field in options).map((field) => [field, write(field)]));
+  const by = finds === "moments" ? "moment" : options.display === "diverse" ? "diverse" : "";
+  return { ...readPlace(""), ...given, q, by };
+}
+
+/** Keep the search of a state, named after its words. */
+async function saveSearch(place) {
+  const sources = readSources(place);
+  const finds = place.by === "moment" ? "moments" : "videos";
+  const options = { ...readFilters(place), ...(sources.length && { sources }), ...(place.by === "diverse" && { display: "diverse" }) };
+  const named = place.q.replace(/[^\p{L}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim();
+  try {
+    await ask(pathOf(named), { method: "PUT", body: { finds, query: place.q, options } });
+    find("status").textContent = `Saved as ${named}: see Lists.`;
+  } catch (error) {
+    tell("notice", error.message);
+  }
+}
