@@ -20,6 +20,10 @@ PATHS = [
     "encode, TempMe",
     "encode, Prompt Switch",
     "encode, starter",
+    "encode, VideoPrism",
+    "encode, PE-AV with sound",
+    "encode, Qwen3-VL-Embedding",
+    "encode, Qwen3-VL-Embedding in the device's own precision",
     "FAISS, flat",
     "FAISS, flat, filtered",
     "FAISS, flat, 2,500 results",
@@ -163,3 +167,20 @@ def test_every_path_agrees_on_a_gpu(tool: Any) -> None:
     if not torch.cuda.is_available():
         pytest.skip("PyTorch sees no CUDA device")
     assert tool.main(["--device", "cuda", "--tiny"]) == 0
+
+
+def test_the_page_has_the_machine_and_every_path_and_no_home(
+    tool: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [
+        tool.Row("a", "same", "2 videos", 2.0, 0.5, 1e-6, 0.01),
+        tool.Row("b", "FAILED", f"no file {Path.home()}/a|b"),
+    ]
+    tool.write_page(rows, "cpu", tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "- device: cpu\n- card: none\n" in page
+    assert f"- torch: {torch.__version__}" in page
+    assert page.splitlines()[-2:] == [
+        "| a | 2 | 0.5 | 1e-06 | 0.01 | same | 2 videos |",
+        "| b |  |  |  |  | FAILED | no file HOME/a/b |",
+    ]

@@ -1,16 +1,19 @@
 """Run every path that uses a GPU, there and on the CPU, and print whether they agree; exit with 1 if one does not.
 
-    python tools/check_gpu.py [VIDEOS] [--device auto] [--max-videos 8] [--only TEXT] [--tiny]
+    python tools/check_gpu.py [VIDEOS] [--device auto] [--max-videos 8] [--only TEXT] [--tiny] [--page check_gpu.md]
 
 VIDEOS is a folder of real videos, which are decoded and indexed beside made ones. Each path runs in a process of its
 own: one that crashes costs its own row. ``difference`` is in the unit of the path (see ``gpu_paths.py``): grey levels
 for decoding, 1 - cosine for encoding and indexing, the share of other results for FAISS, relative for gradients. A
 path whose library is missing, such as Decord or FAISS without GPU code, is listed as not run. With ``--device cpu``
-every path is compared with itself. Ten minutes are enough.
+every path is compared with itself. Ten minutes are enough. ``--page`` is one page with the machine, the versions and
+the table, to send back; it names no file and no user.
 """
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -93,6 +96,36 @@ def show(rows: Sequence[Row], device: str) -> None:
     Console(width=160 if not sys.stdout.isatty() else None).print(table)
 
 
+def write_page(rows: Sequence[Row], device: str, path: Path) -> None:
+    """Write the page that is sent back: the machine, its card, the versions, and each path with its numbers."""
+    import torch
+
+    from vidret.devices import cuda_index
+    from vidret.evaluate.report import list_versions
+
+    index = cuda_index(device)
+    card = "none" if index is None else str(torch.cuda.get_device_properties(index))
+    facts = {"system": platform.platform(), "processor": read_processor(), "cores": os.cpu_count(), "device": device}
+    facts |= {"card": card, "CUDA or ROCm": torch.version.cuda or torch.version.hip or "none", **list_versions()}
+    lines = ["# vidret on this machine", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    lines += ["| path | CPU s | device s | difference | at most | verdict | note |", "|---|---|---|---|---|---|---|"]
+    home = str(Path.home())
+    for row in rows:
+        numbers = [row.cpu_s, row.device_s, row.difference, row.tolerance]
+        cells = ["" if number is None else f"{number:.3g}" for number in numbers]
+        note = row.reason.replace(tempfile.gettempdir(), "TMP").replace(home, "HOME").replace("|", "/")
+        lines.append(f"| {row.path} | {' | '.join(cells)} | {row.verdict} | {note} |")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    print(f"{path} has all of this on one page: please send it with your report", file=sys.stderr)
+
+
+def read_processor() -> str:
+    """Return the name of the processor, as far as the system says it."""
+    info = Path("/proc/cpuinfo")
+    named = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
+    return named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the paths; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-videos", type=int, default=8, help="Real videos to take at most.")
     parser.add_argument("--only", default="", help="Run only paths whose name holds this.")
     parser.add_argument("--tiny", action="store_true", help="Small models and inputs.")
+    parser.add_argument("--page", type=Path, help="The page to write.")
     parser.add_argument("--run", help=argparse.SUPPRESS)  # one path, in this process
     given = parser.parse_args(arguments)
     from vidret.devices import choose_device
@@ -120,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name} ...", file=sys.stderr)
             rows.append(run_apart(name, [*command, "--run", name]))
     show(rows, device)
+    if given.page is not None:
+        write_page(rows, device, given.page)
     return int(any(row.verdict in (DIFFERS, FAILED) for row in rows))
 
 

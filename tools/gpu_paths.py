@@ -4,9 +4,11 @@ A path returns how long each took and how far the results lie apart, or raises `
 what it needs. Models have random weights: what is compared is the arithmetic. Matrices are multiplied in full float32.
 """
 
+import importlib
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,6 +31,7 @@ from vidret.errors import VidretError
 from vidret.types import Frames, Resize, Sampling
 
 NUM_FRAMES, FPS = 12, 10
+QWEN = "qwen3_vl"
 METHODS: dict[str, dict[str, Any]] = {
     "clip": {},
     "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
@@ -231,6 +234,39 @@ def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "
     return Outcome(cpu_s, device_s, max(gap(one, other) for one, other in zip(here, there, strict=True)), tolerance)
 
 
+TINY_MODELS = "tests.encode.hf_models"  # random models of the kinds that transformers runs
+
+
+def check_video_encoding(setup: Setup, kind: str, tolerance: float, precision: str = "fp32") -> Outcome:
+    """Compare vectors of whole segments, with their sound where the model hears, and of texts: 1 - the least cosine."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    try:
+        models = importlib.import_module(TINY_MODELS)
+    except ImportError as error:
+        raise NotHereError(f"models of transformers: {error}") from error
+    folder = setup.scratch / f"{kind}-{precision}"
+    name = (
+        f"hf:{models.save_tiny_qwen(folder)}#pixels=65536" if kind == QWEN else f"hf:{models.save_tiny(kind, folder)}"
+    )
+    encoders = {
+        device: load_encoder(name, device=device, precision="fp32" if device == CPU else precision)
+        for device in (CPU, setup.device)
+    }
+    segments = make_segments(encoders[CPU], 1 if setup.tiny else 8)
+    rate = encoders[CPU].sampling.sound_rate
+    sound = (20_000 * np.sin(np.arange(rate * NUM_FRAMES) / 7)).astype(np.int16) if rate else None
+    segments = [replace(frames, sound=sound) for frames in segments]
+
+    def encode(device: str) -> tuple[np.ndarray, np.ndarray]:
+        videos = [embedding.video for embedding in encoders[device].encode_frames(segments)]
+        texts = [embedded.sentence for embedded in encoders[device].encode_text(["a dog", "two people"])]
+        return np.stack(videos), np.stack(texts)
+
+    here, there, cpu_s, device_s = run_both(setup, encode)
+    apart = max(gap(one, other) for one, other in zip(here, there, strict=True))
+    return Outcome(cpu_s, device_s, apart, tolerance, "a tiny model, whose speed says nothing")
+
+
 # FAISS
 
 
@@ -368,6 +404,12 @@ INFERENCE: dict[str, Callable[[Setup], Outcome]] = {
     "encode, TempMe": lambda setup: check_encoding(setup, write_model(setup, "tempme"), 1e-2),
     "encode, Prompt Switch": lambda setup: check_encoding(setup, write_model(setup, "promptswitch"), 1e-3),
     "encode, starter": lambda setup: check_encoding(setup, "starter", 1e-3),
+    "encode, VideoPrism": lambda setup: check_video_encoding(setup, "videoprism", 1e-3),
+    "encode, PE-AV with sound": lambda setup: check_video_encoding(setup, "pe_audio_video", 1e-3),
+    "encode, Qwen3-VL-Embedding": lambda setup: check_video_encoding(setup, QWEN, 1e-3),
+    "encode, Qwen3-VL-Embedding in the device's own precision": lambda setup: check_video_encoding(
+        setup, QWEN, 2e-2, "auto"
+    ),
     "FAISS, flat": lambda setup: check_faiss(setup, "flat"),
     "FAISS, flat, filtered": lambda setup: check_faiss(setup, "flat", filtered=True),
     "FAISS, flat, 2,500 results": lambda setup: check_faiss(setup, "flat", k=2500),
