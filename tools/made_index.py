@@ -40,7 +40,9 @@ WHO = {"encoder_name": "made", "encoder_fingerprint": "made"}
 Draw = Callable[[int, int], np.ndarray]  # so many unit vectors, by a seed
 
 
-def build_index(path: Path, encoder: Encoder, num_segments: int, num_frames: int = 12) -> None:
+def build_index(
+    path: Path, encoder: Encoder, num_segments: int, num_frames: int = 12, *, per_video: int = SEGMENTS_PER_VIDEO
+) -> None:
     """Store made segments as an index run would."""
     random = np.random.default_rng(0)
     ranker = load_ranker(AUTO, encoder)
@@ -51,8 +53,8 @@ def build_index(path: Path, encoder: Encoder, num_segments: int, num_frames: int
     ) as store:
         made = {"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": "int8"}
         store.metadata.set(RANKER, json.dumps(made))
-        for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
-            count, folder = min(SEGMENTS_PER_VIDEO, num_segments - first), first // SEGMENTS_PER_VIDEO % 2
+        for first in range(0, num_segments, per_video):
+            count, folder = min(per_video, num_segments - first), first // per_video % 2
             file = path / "files" / "ab"[folder] / f"{first}.mp4"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()

@@ -2,11 +2,14 @@
 
     python tools/measure_copies.py REALSET [--work FOLDER]
     python tools/measure_copies.py --work FOLDER --clips 60
+    python tools/measure_copies.py --work FOLDER --fold
 
 REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
 kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
 The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
 ``--clips N`` looks for the footage of N of the copies of an indexed corpus, and prints what it finds and costs.
+``--fold`` folds all videos of an indexed corpus as results of one search, and prints which copies of a source are one
+result with it, and which pairs are that share no footage.
 """
 
 import argparse
@@ -27,7 +30,9 @@ import numpy as np
 from harness import count_cpu_s, read_rows
 
 from vidret import Engine
+from vidret.copies.folding import CopyFolder, FoundSpan
 from vidret.present.ffmpeg import find_ffmpeg
+from vidret.store.store import Store
 from vidret.types import CopyGroup
 
 SEED = 21
@@ -275,6 +280,29 @@ def measure_clips(work: Path, num_clips: int) -> None:
     print(f"{spent:.2f} s of CPU each, with the start of the decoders; p50 {np.median(waited):.3f} s")
 
 
+def measure_folding(work: Path) -> None:
+    """Fold each two videos of the corpus; print which copies of a source are folded, and what else is."""
+    files = read_truth(work / "corpus" / "truth.json")
+    total, found = Counter[str](), Counter[str]()
+    wrong: list[tuple[str, str]] = []
+    with Store.open(work / "index") as store:
+        videos = store.videos.find()
+        videos.sort(key=lambda video: all(files[Path(path).name].kind != "source" for path in video.paths))
+        names = [min(Path(path).name for path in video.paths) for video in videos]
+        spans = [FoundSpan(video.id, 0.0, video.duration) for video in videos]
+        leaders = CopyFolder(store).fold(spans, whole=True)
+    for index, leader in enumerate(leaders):
+        file, first = files[names[index]], files[names[leader]]
+        if leader != index and share_footage(file, first) == 0:
+            wrong.append((file.name, first.name))
+        if file.kind not in ("source", "exact", "look-alike", "bystander"):
+            total[file.kind] += 1
+            found[file.kind] += leader != index
+    for kind in sorted(total):
+        print(f"{kind:12s} {found[kind]:3d} of {total[kind]}")
+    print(f"{len(wrong)} of {len(leaders)} results are folded that share nothing: {wrong[:5]}")
+
+
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser(description="Measure how well copies of videos are found.")
@@ -283,8 +311,11 @@ def main() -> None:
         "--work", type=Path, default=None, help="Folder for the corpus and its index; default: a new one."
     )
     parser.add_argument("--clips", type=int, default=None, metavar="N", help="Only look for N clips, in --work.")
+    parser.add_argument("--fold", action="store_true", help="Only fold the videos, in --work.")
     arguments = parser.parse_args()
-    if arguments.clips is not None and arguments.work is not None:
+    if arguments.fold and arguments.work is not None:
+        measure_folding(arguments.work)
+    elif arguments.clips is not None and arguments.work is not None:
         measure_clips(arguments.work, arguments.clips)
     elif arguments.realset is not None:
         measure_copies(arguments.realset, arguments.work or Path(tempfile.mkdtemp(prefix="vidret-copies-")))

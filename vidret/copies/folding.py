@@ -8,7 +8,7 @@ Reference: Daniels 1944, "The relation between measures of correlation in the un
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -126,12 +126,27 @@ class CopyFolder:
         new = sorted(pairs - self._offsets.keys())
         if not new:
             return
-        videos = {video: self._read(video) for video in {video for pair in new for video in pair}}
-        means = {video: frames.vectors.mean(axis=0) for video, frames in videos.items() if len(frames.times)}
-        for one, other in new:
-            self._offsets[one, other] = None
-            if one in means and other in means and _compare(means[one], means[other]) >= LEAST_ALIKE:
-                self._offsets[one, other] = self._align(videos[one], videos[other], lengths[one], lengths[other])
+        means = self._average({video for pair in new for video in pair})
+        self._offsets |= dict.fromkeys(new)
+        alike = [
+            (one, other)
+            for one, other in new
+            if one in means and other in means and float(means[one] @ means[other]) >= LEAST_ALIKE
+        ]
+        videos = {video: self._read(video) for video in {video for pair in alike for video in pair}}
+        for one, other in alike:
+            self._offsets[one, other] = self._align(videos[one], videos[other], lengths[one], lengths[other])
+
+    def _average(self, videos: Collection[int]) -> dict[int, Float[np.ndarray, " dim"]]:
+        """Return the unit mean of the segments of each video that has one."""
+        ids = self._store.overlapping_segments([(video, 0.0, math.inf) for video in videos])
+        kept, vectors = self._store.features.intact_vectors(ids)
+        owners = self._store.owners(kept)
+        found, rows = np.unique([owners.get(key, -1) for key in kept.tolist()], return_inverse=True)
+        sums = np.zeros((len(found), self._store.dim), np.float32)
+        np.add.at(sums, rows, vectors.astype(np.float32))
+        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+        return dict(zip(found.tolist(), sums, strict=True))
 
     def _read(self, video: int) -> VideoFrames:
         stored = self._store.features.read(self._store.segments.ids_of_video(video), tokens=False)
@@ -143,6 +158,8 @@ class CopyFolder:
 
     def _align(self, one: VideoFrames, other: VideoFrames, one_s: float, other_s: float) -> float | None:
         """Return the time of the second of two videos at time 0 of the first; None if they are no copies for sure."""
+        if min(len(one.times), len(other.times)) < MIN_FRAMES:
+            return None
         whitening = self._whitening.fit()
         one, other = (replace(frames, vectors=whitening.apply(frames.vectors)) for frames in (one, other))
         if is_same_length(one_s, other_s):
@@ -230,7 +247,3 @@ def _read_at(frames: VideoFrames, wanted: Float64[np.ndarray, " time"]) -> Float
     mixed: Float64[np.ndarray, "time dim"] = (1 - shares) * vectors[before] + shares * vectors[after]
     mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-9)
     return mixed
-
-
-def _compare(one: Float[np.ndarray, " dim"], other: Float[np.ndarray, " dim"]) -> float:
-    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-9))
