@@ -1,12 +1,13 @@
 """Measure who speaks when, and who is called what: on films made of voices, and on films whose speakers are known.
 
-    python tools/measure_speakers.py VOICES [--films 20] [--seconds 75] [--known FOLDER] [--cost]
+    python tools/measure_speakers.py VOICES [--films 20] [--seconds 75] [--known FOLDER] [--alike WORD] [--cost]
 
 VOICES has a folder for each speaker, with sentences of the speaker in WAV files (16 bit, mono). Speakers are dealt to
 two halves, and films of two to four speakers are made of each: constants may be chosen on the first half, and are
 checked on the second. Sentences follow one another with pauses, a third of the films has pink noise 25 dB below, and
 nobody interrupts. FOLDER has films.jsonl, whose events of type ``speech`` have a ``voice`` and a ``window``, and
-videos/. ``--cost`` compares indexing with words and speakers with words.
+videos/. ``--alike`` counts all speakers with a word in their names as one, such as accents of one synthetic voice.
+``--cost`` compares indexing with words and speakers with words.
 
 The diarisation error is the time of speech that is missed, of what is no speech, and of wrong speakers, relative to all
 speech, at the best assignment of the found speakers to the true ones. A collar leaves out the time around each start
@@ -249,6 +250,10 @@ def deal_voices(folder: Path) -> list[dict[str, list[Path]]]:
     return [{path.name: sorted(path.glob("*.wav")) for path in speakers[half::2]} for half in (0, 1)]
 
 
+def _rename(spoken: Spoken, alike: str) -> Spoken:
+    return spoken._replace(speaker=alike) if alike and alike in spoken.speaker else spoken
+
+
 def main() -> None:
     """Make the films, index them, and print a table."""
     parser = argparse.ArgumentParser(description="Measure who speaks when, and who is called what.")
@@ -256,6 +261,7 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=20, help="Films of each half of the speakers.")
     parser.add_argument("--seconds", type=float, default=75.0, help="Length of a film.")
     parser.add_argument("--known", type=Path, default=None, help="Folder of films whose speakers are known.")
+    parser.add_argument("--alike", default="", help="Count speakers with this word in their names as one.")
     parser.add_argument("--cost", action="store_true", help="Also measure what indexing costs.")
     asked: Any = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vidret-spoken-"))
@@ -265,7 +271,8 @@ def main() -> None:
     }
     sets |= {str(asked.known): read_known(asked.known)} if asked.known else {}
     rows = []
-    for name, films in sets.items():
+    for name, spoken in sets.items():
+        films = {path: [_rename(each, asked.alike) for each in own] for path, own in spoken.items()}
         index = index_films(films, words=False, speakers=True)
         errors = [sum_errors(index, films, collar_s).describe() for collar_s in (0.0, COLLAR_S)]
         num_right, num_all = count_right_names(index, films)

@@ -1,19 +1,28 @@
 """Indexing runs that read voices: what is stored, remembered, resumed and refused. The encoder of voices is a fake."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.fake_voices import PITCHES, BrokenVoices, PitchVoices, write_talk
 from tests.fakes import ColourEncoder, write_film
 from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.registry import KINDS
+from vidret.channels.speech import SAMPLE_RATE
 from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.reading import VideoTextReader
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.index.options import IndexReport
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.store import Store
+from vidret.video import audio
+from vidret.video.audio import read_audio
+from vidret.video.probe import probe
 
 pytest.importorskip("faster_whisper")
 FAKE = f"{PitchVoices.__module__}:{PitchVoices.__name__}"
@@ -129,3 +138,36 @@ def test_words_and_voices_are_read_in_one_run(tmp_path: Path, films: Path) -> No
         report = engine.index([films], speakers=FAKE, words=words)
     assert list(report.texts) == ["speech"]
     assert list_speakers(read_turns(tmp_path / "index")["talk.mp4"]) == ["ann", "bob", "ann"]
+
+
+def test_audio_is_decoded_once_for_words_and_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film, read = write_talk(tmp_path / "talk.mp4", ("ann", 4.0), ("bob", 5.0)), list[float]()
+
+    def count(path: str, sample_rate: int, **options: Any) -> Any:
+        read.append(options.get("start_s", 0.0))
+        return read_audio(path, sample_rate, **options)
+
+    def listen(info: Any, options: Any, send: Any, heartbeat: Any, listen: Any) -> str:
+        for _ in listen(audio.read_audio(info.path, SAMPLE_RATE, start_s=options["start_s"])):
+            pass
+        return ""
+
+    monkeypatch.setattr(audio, "read_audio", count)
+    monkeypatch.setitem(KINDS, "speech", replace(KINDS["speech"], read=listen))
+
+    def read_names(request: dict[str, Any]) -> list[str]:
+        sent = list[dict[str, Any]]()
+        read.clear()
+        VideoTextReader(probe(str(film)), request, send=sent.append, heartbeat=lambda: None).read_rest()
+        tracks = [track for header in sent if header["kind"] == "tracks" for track in header["tracks"]]
+        assert [header["note"] for header in sent if header["kind"] == "tracks_end"] == [""]
+        return [list(PITCHES)[int(np.argmax(track["vector"]))] for track in tracks]
+
+    voice, speech = {"start_s": 0.0, "model": FAKE}, {"start_s": 0.0, "model": "made"}
+    names = read_names({"speech": speech, "voice": voice})
+    assert list(dict.fromkeys(names)) == ["ann", "bob"]
+    assert read == [0.0]
+    assert read_names({"voice": voice}) == names
+    assert read == [0.0]
+    assert read_names({"speech": speech | {"start_s": 6.0}, "voice": voice}) == names, "words go on, voices begin"
+    assert read == [6.0, 0.0]

@@ -49,11 +49,12 @@ def _loud_is_speech(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "find_speech", find_loud)
 
 
-def read_in_pieces(audio: Samples, piece: int) -> list[tuple[float, float, int]]:
-    reader = VoiceReader(PitchEncoder())
+def read_in_pieces(audio: Samples, piece: int, reader: VoiceReader | None = None) -> list[tuple[float, float, int]]:
+    reader = reader or VoiceReader(PitchEncoder())
+    assert reader.start(7.0, {}) == 0.0, "all of it is needed"
     for start in range(0, len(audio), piece):
         reader.read(audio[start : start + piece])
-    tracks = reader.finish()
+    tracks = reader.finish(None, lambda: None)  # type: ignore[arg-type]
     assert all(np.linalg.norm(track.vector) == pytest.approx(1, abs=1e-3) for track in tracks)
     pitches = [int(track.vector.argmax()) for track in tracks]
     return [(track.start_s, track.end_s, pitch) for track, pitch in zip(tracks, pitches, strict=True)]
@@ -72,7 +73,7 @@ def test_turns_are_found_across_blocks_in_pieces_of_any_length(piece: int) -> No
 def test_turns_of_a_speaker_share_a_vector_and_tell_how_long_they_are() -> None:
     reader = VoiceReader(PitchEncoder())
     reader.read(make_film(TURNS, 150.0))
-    tracks = reader.finish()
+    tracks = reader.finish(None, lambda: None)  # type: ignore[arg-type]
     assert np.array_equal(tracks[0].vector, tracks[3].vector)
     assert not np.array_equal(tracks[0].vector, tracks[1].vector)
     assert tracks[4].quality == pytest.approx(10.0, abs=0.05)
@@ -81,3 +82,10 @@ def test_turns_of_a_speaker_share_a_vector_and_tell_how_long_they_are() -> None:
 def test_silence_has_no_turns() -> None:
     assert read_in_pieces(np.zeros(16_000, np.float32), 16_000) == []
     assert read_in_pieces(np.zeros(0, np.float32), 1) == []
+
+
+def test_a_reader_forgets_the_last_video() -> None:
+    reader, film = VoiceReader(PitchEncoder()), make_film(TURNS[:2], 10.0)
+    first = read_in_pieces(film, 16_000, reader)
+    reader.read(make_film([(0.0, 9.0, 300.0)], 9.0))
+    assert read_in_pieces(film, 16_000, reader) == first

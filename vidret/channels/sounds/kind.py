@@ -3,11 +3,12 @@
 import functools
 import re
 
-from vidret.channels.texts.kind import AudioTexts, TextKind
+from vidret.channels.texts.kind import AudioReader, TextKind
+from vidret.types import TimedText
 
 
 @functools.lru_cache(maxsize=1)
-def _load_reader() -> AudioTexts:
+def _load_reader() -> AudioReader[TimedText]:
     from vidret.channels.sounds.reading import SoundReader
 
     return SoundReader()

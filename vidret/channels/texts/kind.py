@@ -54,8 +54,8 @@ class FrameReader(Protocol[Piece]):
         ...
 
 
-class AudioTexts(Protocol):
-    """Reads texts from the audio of one video at a time, mono at 16 kHz, while it is decoded."""
+class AudioReader(Protocol[Piece]):
+    """Reads texts or tracks of voices from the audio of one video at a time, mono at 16 kHz, while it is decoded."""
 
     def start(self, start_s: float, options: Mapping[str, Any]) -> float:
         """Begin another video, or where an interrupted run ended; return the time from which audio is needed."""
@@ -65,11 +65,11 @@ class AudioTexts(Protocol):
         """Read the next samples."""
         ...
 
-    def take(self) -> tuple[float, list[TimedText]]:
+    def take(self) -> tuple[float, list[Piece]]:
         """Return the time up to which all texts were returned, and the texts since the last call."""
         ...
 
-    def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
+    def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[Piece]:
         """Return the remaining texts of a video, of which all audio was read."""
         ...
 
@@ -102,7 +102,7 @@ class TextKind:
     model: str = ""
     package: str = ""
     load_frame_reader: Callable[[], FrameReader[TimedText]] | None = None
-    load_audio_reader: Callable[[], AudioTexts] | None = None
+    load_audio_reader: Callable[[], AudioReader[TimedText]] | None = None
     read: Callable[["VideoInfo", Mapping[str, Any], SendTexts, Heartbeat, Listen], str] | None = None
     hint: re.Pattern[str] | None = None
     is_hint_needed: bool = False

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
+
 from vidret.channels.identities.rows import pack_track
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import AudioPieces, AudioTexts, FrameReader, Heartbeat, as_note
-from vidret.errors import UnreachableError, VidretError
+from vidret.channels.texts.kind import AudioPieces, AudioReader, FrameReader, Heartbeat, as_note
+from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.types import Picture, ShotChange, TextSource, TimedText
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
@@ -38,11 +40,12 @@ class _Watcher:
 
 @dataclass(slots=True, eq=False)
 class _Listener:
-    """What reads one kind of texts from audio, which it was given up to ``heard_s``."""
+    """What reads one kind of texts, or voices, from audio, which it was given up to ``heard_s``, or to its end."""
 
-    reader: AudioTexts
+    reader: AudioReader[Any]
     start_s: float
     heard_s: float
+    heard_all: bool = False
 
 
 class VideoTextReader:
@@ -67,8 +70,7 @@ class VideoTextReader:
         """
         self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
         self._watchers: dict[messages.ReadSource, _Watcher] = {}
-        self._listeners: dict[TextSource, _Listener] = {}
-        self._heard_all = False
+        self._listeners: dict[messages.ReadSource, _Listener] = {}
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         for source, options in request.items():
@@ -185,23 +187,28 @@ class VideoTextReader:
                     note = as_note(error)
                 self._end(source, note)
         self._finish_listeners()
-        if "voice" in self._request:
-            self._read_voices(str(self._request["voice"]["model"]))
 
     def _open_listeners(self) -> None:
-        for source, kind in KINDS.items():
-            if kind.load_audio_reader is not None and source in self._request:
+        for source, options in self._request.items():
+            load = _find_audio_reader(source, options)
+            if load is not None:
                 try:
-                    options = self._request[source]
-                    reader, start_s = kind.load_audio_reader(), float(options["start_s"])
+                    reader, start_s = load(), float(options["start_s"])
                     self._listeners[source] = _Listener(reader, start_s, reader.start(start_s, options))
                 except Exception as error:
                     self._fail_listener(source, error)
 
-    def _listen(self, pieces: AudioPieces) -> AudioPieces:
-        """Yield pieces of the audio, and let all listeners read them that have read what is before."""
+    def _listen(self, pieces: AudioPieces, start_s: float = float("inf")) -> AudioPieces:
+        """Yield pieces of the audio, and let all listeners read them that have read what is before.
+
+        If all of the audio from ``start_s`` on is read, the first piece may begin later: then silence is before it.
+        """
+        end_s = 0.0
         for time_s, samples in pieces:
-            end_s = time_s + len(samples) / SAMPLE_RATE
+            if start_s < time_s:
+                silence = np.zeros(round((time_s - start_s) * SAMPLE_RATE), np.float32)
+                time_s, samples = start_s, np.concatenate([silence, samples])
+            start_s, end_s = float("inf"), time_s + len(samples) / SAMPLE_RATE
             for source, listener in list(self._listeners.items()):
                 if time_s <= listener.heard_s + 1 / SAMPLE_RATE and end_s > listener.heard_s:
                     try:
@@ -211,9 +218,10 @@ class VideoTextReader:
                         self._fail_listener(source, error)
                         continue
                     listener.heard_s = end_s
-                    self._send_texts(source, max(until_s, listener.start_s), texts)
+                    self._send_pieces(source, max(until_s, listener.start_s), texts)
             yield time_s, samples
-        self._heard_all = True
+        for listener in self._listeners.values():
+            listener.heard_all |= listener.heard_s >= end_s > 0
 
     def _finish_listeners(self) -> None:
         """Let listeners read what they have not heard yet, and send their remaining texts."""
@@ -222,42 +230,32 @@ class VideoTextReader:
         if not self._listeners:
             return
         note, heartbeat = "", self._make_heartbeat()
-        if not self._heard_all:
-            start_s = min(listener.heard_s for listener in self._listeners.values())
+        is_silent = False  # what has no sound that can be decoded has no voices
+        behind = [listener.heard_s for listener in self._listeners.values() if not listener.heard_all]
+        if behind:
+            start_s = min(behind)
+            pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)
             try:
-                for _ in self._listen(read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=heartbeat)):
+                for _ in self._listen(pieces, start_s):
                     pass
             except _PASSED_ON:
                 raise
             except Exception as error:
-                note = as_note(error)
+                note, is_silent = as_note(error), isinstance(error, DecodeError)
         for source, listener in list(self._listeners.items()):
             try:
                 texts = listener.reader.finish(self._info, heartbeat)
             except Exception as error:
                 self._fail_listener(source, error)
                 continue
-            self._send_texts(source, max(self._info.duration, listener.start_s), texts)
-            self._end(source, note)
+            self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
+            self._end(source, "" if source == "voice" and is_silent else note)
 
-    def _fail_listener(self, source: TextSource, error: Exception) -> None:
+    def _fail_listener(self, source: messages.ReadSource, error: Exception) -> None:
         if isinstance(error, _PASSED_ON):
             raise error
         self._listeners.pop(source, None)
         self._end(source, as_note(error))
-
-    def _read_voices(self, model: str) -> None:
-        """Read who speaks when. What has no sound that can be decoded has no voices."""
-        from vidret.channels.voices.reading import read_voices  # with torch, which other readers do without
-
-        note, heartbeat = "", self._make_heartbeat()
-        try:
-            self._send_pieces("voice", self._info.duration, read_voices(self._info.path, model, heartbeat))
-        except _PASSED_ON:
-            raise
-        except Exception as error:
-            note = as_note(error)
-        self._end("voice", note)
 
     def _make_heartbeat(self) -> Heartbeat:
         """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""
@@ -283,6 +281,23 @@ class VideoTextReader:
 
     def _end(self, source: messages.ReadSource, note: str) -> None:
         self._send({"kind": "tracks_end" if source in _TRACKS else "texts_end", "source": source, "note": note})
+
+
+def _find_audio_reader(
+    source: messages.ReadSource, options: Mapping[str, Any]
+) -> Callable[[], AudioReader[Any]] | None:
+    """Return what loads the reader of a source from audio; None if it is read from something else."""
+    if source == "face":
+        return None
+    if source != "voice":
+        return KINDS[source].load_audio_reader
+
+    def load() -> AudioReader[Any]:
+        from vidret.channels.voices.reading import load_voice_reader  # with torch, which other readers do without
+
+        return load_voice_reader(str(options["model"]))
+
+    return load
 
 
 def _find_frame_reader(

@@ -1,6 +1,7 @@
 """Voices of a video as tracks, from its audio while it is decoded: who speaks when, and a vector of each voice."""
 
-import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -9,20 +10,26 @@ from vidret.channels.speech import BLOCK_S, SAMPLE_RATE, find_quietest, find_spe
 from vidret.channels.texts.kind import Heartbeat
 from vidret.channels.voices.encoder import VoiceEncoder, load_voice_encoder
 from vidret.channels.voices.turns import Span, find_turns, place_windows
-from vidret.errors import DecodeError
 from vidret.store.identities.tracks import Track
-from vidret.video.audio import read_audio
+
+if TYPE_CHECKING:
+    from vidret.video.probe import VideoInfo
 
 
 class VoiceReader:
-    """Finds the turns of speakers in one video. All turns of a speaker have the same vector."""
+    """Finds the turns of speakers in one video at a time. All turns of a speaker in a video have the same vector."""
 
     def __init__(self, encoder: VoiceEncoder) -> None:
         """Start with an encoder."""
         self._encoder = encoder
+        self.start(0.0, {})
+
+    def start(self, _start_s: float, _options: Mapping[str, Any]) -> float:
+        """Begin another video; return the time from which audio is needed: all voices of it are compared."""
         self._begin_s, self._pending = 0.0, list[Float32[np.ndarray, " sample"]]()
         self._speech, self._windows = list[Span](), list[Span]()
         self._vectors = list[Float32[np.ndarray, "window dim"]]()
+        return 0.0
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
         """Read the next samples."""
@@ -33,12 +40,17 @@ class VoiceReader:
             self._encode(audio[:cut])
             self._pending = [audio[cut:]]
 
-    def finish(self) -> list[Track]:
-        """Return the turns, once all audio was read."""
+    def take(self) -> tuple[float, list[Track]]:
+        """Return no tracks: who speaks is known at the end."""
+        return 0.0, []
+
+    def finish(self, _info: "VideoInfo", _heartbeat: Heartbeat) -> list[Track]:
+        """Return the turns of a video, of which all audio was read."""
         if self._pending:
             self._encode(np.concatenate(self._pending))
         vectors = np.concatenate(self._vectors) if self._windows else np.zeros((0, 1), np.float32)
         turns, means = find_turns(self._speech, self._windows, vectors, self._encoder.same_in_film)
+        self.start(0.0, {})
         return [
             Track(start_s=turn.start_s, end_s=turn.end_s, vector=means[turn.speaker], quality=turn.end_s - turn.start_s)
             for turn in turns
@@ -56,17 +68,6 @@ class VoiceReader:
         self._begin_s += len(audio) / SAMPLE_RATE
 
 
-def read_voices(path: str, model: str, heartbeat: Heartbeat) -> list[Track]:
-    """Return the turns of speakers in a file; none if it has no sound that can be decoded.
-
-    Raises:
-        VidretError: The model cannot be loaded.
-    """
-    reader, is_first = VoiceReader(load_voice_encoder(model)), True
-    with contextlib.suppress(DecodeError):
-        for time_s, samples in read_audio(path, SAMPLE_RATE, heartbeat=heartbeat):
-            if is_first:  # the sound may begin later than the video
-                reader.read(np.zeros(round(time_s * SAMPLE_RATE), np.float32))
-            reader.read(samples)
-            is_first = False
-    return reader.finish()
+def load_voice_reader(name: str) -> VoiceReader:
+    """Return a reader with an encoder of this name."""
+    return VoiceReader(load_voice_encoder(name))
