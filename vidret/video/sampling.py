@@ -311,4 +311,4 @@ def differs(first: Picture, second: Picture) -> bool:
     blocks = difference[: rows * block_height, : columns * block_width]
     strips = blocks.reshape(rows, block_height, -1).sum(axis=1, dtype=np.uint32)
     total = int(strips.reshape(rows, columns, -1).sum(axis=2).max())
-    return total > _MAX_BLOCK_DIFFERENCE * block_height * block_width * int(num_channels)
+    return bool(total > _MAX_BLOCK_DIFFERENCE * block_height * block_width * num_channels)
