@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ import torch
 import vidret.engine
 from tests.fakes import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
+from tests.index.samples import read_contents
 from vidret.cli import main
-from vidret.devices import choose_device, cuda_index
+from vidret.devices import choose_device, choose_devices, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
-from vidret.errors import DeviceError
+from vidret.errors import DeviceError, VidretError
 from vidret.index.options import IndexOptions, IndexReport
 from vidret.index.run import index_files
 from vidret.store.store import Store
 from vidret.store.vectors.flat import choose_search_device
+from vidret.types import Frames, SegmentEmbedding
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
@@ -177,3 +180,48 @@ def test_training_rejects_unsupported_devices(monkeypatch: pytest.MonkeyPatch) -
     pretend(monkeypatch, "xpu")
     with pytest.raises(DeviceError, match="device must be cpu, cuda or mps to train on, got xpu:0"):
         device_arguments("auto")
+
+
+class SharingEncoder(ColourEncoder):
+    """Waits until two of its kind encode at once, but for a single frame, as in the check before a run."""
+
+    used: ClassVar[set[int]] = set()
+    barrier = Barrier(2, timeout=30)
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        if len(batch[0]) > 1:
+            self.barrier.wait()
+            self.used.add(id(self))
+        return super().encode_frames(batch, tokens=tokens)
+
+
+def test_several_devices_encode_one_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 1)
+    film = write_film(tmp_path / "films" / "film.mp4", *((colour, 4) for colour in ("red", "blue", "green", "white")))
+    name = f"{__name__}:{SharingEncoder.__name__}"
+    with Engine.open(tmp_path / "several", encoder=name, device="cpu,cpu") as engine:
+        assert engine.device == "cpu"
+        assert engine.index([film]).num_segments == 4
+        assert len(SharingEncoder.used) == 2
+    with Engine(tmp_path / "one", ColourEncoder()) as engine:
+        engine.index([film])
+    assert read_contents(tmp_path / "several") == read_contents(tmp_path / "one")
+
+
+def test_several_devices_are_of_one_kind_for_an_encoder_loaded_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "xpu")
+    assert choose_devices("cpu,cpu:0") == ["cpu", "cpu"]
+    for names in ("cpu,xpu", "xpu,", "cpu,banana"):
+        with pytest.raises(DeviceError):
+            choose_devices(names)
+    with pytest.raises(DeviceError, match="one for an encoder that is loaded, got cpu,cpu"):
+        Engine.open(tmp_path / "index", encoder=ColourEncoder(), device="cpu,cpu")
+    film = write_film(tmp_path / "red.mp4", ("red", 2))
+    name = f"tests.fakes:{ColourEncoder.__name__}"
+    with (
+        Engine.open(tmp_path / "index", encoder=name, device="cpu,cpu") as engine,
+        pytest.raises(VidretError, match="one for another runner, got 2"),
+    ):
+        engine.index([film], run=index_files)

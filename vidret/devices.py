@@ -41,6 +41,18 @@ def choose_device(name: str = AUTO) -> str:
     return kind if kind in (CPU, "mps") else f"{kind}:{number}"
 
 
+def choose_devices(names: str) -> list[str]:
+    """Return the full names of devices that are given with commas between.
+
+    Raises:
+        DeviceError: One of them is not a device of this machine, or they are of several kinds.
+    """
+    devices = [choose_device(name) for name in names.split(",")]
+    if len({device.partition(":")[0] for device in devices}) > 1:
+        raise DeviceError(f"devices must be of one kind, got {names}")
+    return devices
+
+
 def may_have_accelerator() -> bool:
     """Return whether PyTorch is to be asked for an accelerator.
 

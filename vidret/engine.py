@@ -20,10 +20,10 @@ from vidret.channels.picture.channel import TYPICAL_SHARE
 from vidret.channels.picture.ranker_loading import UNTRAINED, check_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.devices import AUTO as AUTO_DEVICE
-from vidret.devices import CPU, choose_device
+from vidret.devices import CPU, choose_device, choose_devices
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import StoreError, UnknownEncoderError, VidretError
+from vidret.errors import DeviceError, StoreError, UnknownEncoderError, VidretError
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.models import (
     allow_encoder,
@@ -130,7 +130,7 @@ class Engine(VideoLibrary):
         self.device = choose_device(device if self._is_device_given else getattr(encoder, "device", CPU))
         self.paths = list_paths(path)
         self.encoder = encoder
-        self._precision = "auto"
+        self._precision, self._other_devices = "auto", list[str]()
         self._vectors = store
         self._models = choose_models(self.paths[0], encoder, rerank=rerank, tokens=tokens, head=head)
         self.ranker = self._models.ranker
@@ -172,23 +172,28 @@ class Engine(VideoLibrary):
                 index was prepared for or that is in the model's file.
             device: Device of the encoder, the head, decoding and FAISS; see ``load_encoder``. Decoding and FAISS run on
                 the CPU unless the device is CUDA and their builds support it. For a loaded encoder, ``auto`` is its
-                device.
+                device. Of several with commas between, all encode and decode while videos are indexed, and the first
+                does what else there is to do.
             precision: See ``load_encoder``.
             store: Where a new index stores its vectors: ``faiss``, the embedded default, or the address of a Milvus,
                 ``milvus://...``. An existing index rejects another one.
 
         Raises:
-            DeviceError: The device does not exist; this is checked before anything is loaded.
+            DeviceError: The device does not exist; this is checked before anything is loaded. Or there are several for
+                an encoder that is loaded.
             StoreError: The index cannot be read, or was built with another encoder.
             EncoderError: The encoder cannot be loaded.
         """
-        chosen, first = choose_device(device), list_paths(path)[0]
+        (chosen, *others), first = choose_devices(device), list_paths(path)[0]
         if store is not None:
             allow_address(first, store)
         if encoder is None or isinstance(encoder, str):
             encoder = _load_encoder(first, encoder, device=chosen, precision=precision)
-        engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
-        engine._precision = precision
+        elif others:
+            raise DeviceError(f"device must be one for an encoder that is loaded, got {device}")
+        own = chosen if others else device
+        engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=own, store=store)
+        engine._precision, engine._other_devices = precision, others
         return engine
 
     def reopen(self) -> None:
@@ -326,6 +331,8 @@ class Engine(VideoLibrary):
         exists = Store.exists(self.path)
         if paths and not listing.files and not exists:
             raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")
+        if self._other_devices and run is not None:
+            raise VidretError(f"device must be one for another runner, got {len(self._other_devices) + 1}")
         if not exists:
             self._check_models()
         with self._write() as store:
@@ -339,6 +346,7 @@ class Engine(VideoLibrary):
                 workers=workers,
                 decoder=decoder,
                 device=self.device,
+                others=self._load_others() if run is None else (),
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
@@ -987,6 +995,11 @@ class Engine(VideoLibrary):
         save_text_background(self._index.store)
         if report is not None and report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.videos.fingerprints().values()))
+
+    def _load_others(self) -> list[tuple[str, Encoder]]:
+        """Return the other devices, each with the encoder loaded there."""
+        name, precision = self.encoder.name, self._precision
+        return [(device, load_encoder(name, device=device, precision=precision)) for device in self._other_devices]
 
     def _check_models(self) -> None:
         """Check that the encoder and the ranker work as specified."""

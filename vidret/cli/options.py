@@ -158,7 +158,13 @@ MergeOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    str, option("auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps.", MODEL, "DEVICE")
+    str,
+    option(
+        "auto (the accelerator, if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps. Indexing uses several with "
+        "commas between, such as cuda:0,cuda:1.",
+        MODEL,
+        "DEVICE",
+    ),
 ]
 PrecisionOption = Annotated[
     str,

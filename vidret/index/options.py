@@ -6,6 +6,7 @@ from typing import Protocol
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.devices import CPU
+from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.store.identities.tracks import IdentityKind
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS, PruneReport
@@ -204,6 +205,7 @@ class IndexOptions:
         device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
             that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
             assigns its own GPUs.
+        others: Further devices of that kind that encode and decode, each with the encoder loaded there. Not on Ray.
         timeout: Seconds that a decoder may stay silent before its file fails.
         retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
@@ -220,6 +222,7 @@ class IndexOptions:
     workers: int | None = None
     decoder: Decoder = "auto"
     device: str = CPU
+    others: Sequence[tuple[str, Encoder]] = ()
     timeout: float = 120.0
     retry_failed: bool = False
     prune_below: Sequence[str] | None = None

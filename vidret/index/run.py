@@ -2,8 +2,8 @@
 
 There is one worker per core. A worker takes a file, has a process of its own decode it ahead, and commits its segments,
 which a thread for each core encodes one by one. So decoding and encoding share the cores as their loads require, also
-where there are few files. An accelerator is faster with many segments at once: one thread encodes the segments that all
-workers have ready.
+where there are few files. An accelerator is faster with many segments at once: one thread for each device encodes the
+segments that all workers have ready.
 """
 
 import os
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -83,7 +84,12 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
         return run_state.close(prune_below=options.prune_below)
     num_workers, run_state.workers = choose_workers(options.workers, len(run_state.jobs))
     num_layers = 0 if options.moments is None else options.moments.num_layers
-    encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
+    encoders: list[Encode] = [
+        partial(encode_segments, own, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
+        for own in (encoder, *(own for _, own in options.others))
+    ]
+    if options.device == CPU:
+        encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))
     num_threads = torch.get_num_threads()
     with (
         open_decoders(
@@ -91,13 +97,11 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
             encoder.resize,
             encoder.sampling,
             decoder=options.decoder,
-            device=options.device,
+            devices=[options.device, *(device for device, _ in options.others)],
             timeout=options.timeout,
             shot_sampling=options.shot_sampling,
         ) as pool,
-        EncodingThreads([encode] * count_cores(), at_once=1)
-        if options.device == CPU
-        else EncodingThreads([encode], at_once=SEGMENTS_AT_ONCE) as encoding,
+        EncodingThreads(encoders, at_once=1 if options.device == CPU else SEGMENTS_AT_ONCE) as encoding,
     ):
         try:
             workers = WorkerThreads(run_state, encoding, pool, pack=options.pack, moments=options.moments)

@@ -33,7 +33,7 @@ def open_decoders(
     sampling: Sampling,
     *,
     decoder: Decoder,
-    device: str,
+    devices: Sequence[str],
     timeout: float,
     shot_sampling: SamplingMode | None,
 ) -> DecodePool:
@@ -41,7 +41,7 @@ def open_decoders(
     return DecodePool(
         num_workers,
         decoder=decoder,
-        device=device,
+        devices=devices,
         resize=resize,
         shot_sampling=shot_sampling,
         timeout=timeout,

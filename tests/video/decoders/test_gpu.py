@@ -83,7 +83,7 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
 ) -> None:
     film = films["h264.mp4"]
     for _ in range(2):
-        with DecodePool(3, num_frames=12, fps=25.0, device="cuda:1") as pool:
+        with DecodePool(3, num_frames=12, fps=25.0, devices=["cuda:1"]) as pool:
             opened, numbers, finished = stream(pool, film.path)
             assert [process.device for process in pool._processes] == ["cpu"] * 3
             assert all(process._memory for process in pool._processes), "memory stays limited"
@@ -96,7 +96,7 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
 
 def test_a_named_gpu_decodes_in_two_processes_at_most(films: dict[str, Film], log: Path) -> None:
     film = films["h264.mp4"]
-    with DecodePool(4, num_frames=12, fps=25.0, device="cuda:1") as pool:
+    with DecodePool(4, num_frames=12, fps=25.0, devices=["cuda:1"]) as pool:
         opened, numbers, finished = stream(pool, film.path)
         assert (opened.decoder, opened.why) == ("decord", "GPU 1 decodes h264")
         assert numbers == film.numbers
@@ -116,7 +116,7 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
 ) -> None:
     film = films["h264.mp4"]
     refused = link(film, tmp_path / "refused.mp4")
-    with DecodePool(1, num_frames=12, fps=25.0, device="cuda") as pool:
+    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda"]) as pool:
         for path in (refused, link(film, tmp_path / "broken.mp4")):
             opened, numbers, finished = stream(pool, path)
             assert numbers == film.numbers
@@ -130,12 +130,26 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
     assert record.message == f"{refused}: {fallback} (further files are not reported)"
 
 
+def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: Path) -> None:
+    film = films["h264.mp4"]
+    with DecodePool(5, num_frames=12, fps=25.0, devices=["cuda:0", "cuda:1"]) as pool:
+        assert [process.device for process in pool._processes] == ["cpu", "cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+        under_way = [pool.stream(film.path) for _ in range(5)]
+        whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
+        for messages in under_way:
+            messages.close()  # type: ignore[attr-defined]
+    assert sorted(whys) == ["Decord is exact on h264 in mov", *["GPU 0 decodes h264"] * 2, *["GPU 1 decodes h264"] * 2]
+    assert {line.split()[1] for line in log.read_text().splitlines()} == {"0", "1"}
+    with DecodePool(3, devices=["cuda:0", "cuda:1"]) as pool:
+        assert [process.device for process in pool._processes] == ["cuda:0", "cuda:1", "cuda:0"]
+
+
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize(("sampling", "num_notes"), [("exact", 0), ("balanced", 1), ("fast", 1)])
 def test_a_gpu_that_decodes_more_than_the_sampling_says_so(
     caplog: pytest.LogCaptureFixture, sampling: SamplingMode, num_notes: int
 ) -> None:
-    with DecodePool(2, device="cuda:1", shot_sampling=sampling):
+    with DecodePool(2, devices=["cuda:1"], shot_sampling=sampling):
         pass
     notes = [record.getMessage() for record in caplog.records]
     assert (
@@ -147,7 +161,7 @@ def test_a_gpu_that_decodes_more_than_the_sampling_says_so(
 def test_what_gpus_do_not_decode_here_needs_no_warning(
     films: dict[str, Film], log: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    with DecodePool(1, num_frames=12, fps=25.0, device="cuda") as pool:
+    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda"]) as pool:
         opened, numbers, finished = stream(pool, films[name].path)
     assert numbers == films[name].numbers
     assert "GPU" not in opened.why
@@ -157,7 +171,7 @@ def test_what_gpus_do_not_decode_here_needs_no_warning(
 
 
 def test_pyav_needs_no_gpu(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
-    with DecodePool(1, decoder="pyav", num_frames=12, fps=25.0, device="cuda") as pool:
+    with DecodePool(1, decoder="pyav", num_frames=12, fps=25.0, devices=["cuda"]) as pool:
         assert stream(pool, films["h264.mp4"].path)[1] == films["h264.mp4"].numbers
     assert not caplog.records
 

@@ -239,7 +239,7 @@ def test_auto_prefers_it_on_a_gpu_and_resizes_there(
     refused, inexact = tmp_path / "refused.mp4", tmp_path / "inexact.mp4"
     for link in (refused, inexact):
         link.symlink_to(film.path)
-    with DecodePool(1, num_frames=12, fps=25.0, device="cuda:1", resize=resize) as pool:
+    with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda:1"], resize=resize) as pool:
         opened, segments, finished = stream(pool, film.path)
         assert (opened.decoder, opened.why, finished) == ("torchcodec", "GPU 1 decodes hevc", Finished(""))
         small = np.concatenate([each.frames.pictures.pixels for each in segments])
@@ -262,7 +262,7 @@ def test_shots_are_followed_on_a_gpu(films: dict[str, Film]) -> None:
     film, resize = films["hevc.mp4"], Resize(32, 24)
     found = []
     for device in ("cpu", "cuda:1"):
-        with DecodePool(1, fps=5.0, device=device, resize=resize, shot_sampling="exact") as pool:
+        with DecodePool(1, fps=5.0, devices=[device], resize=resize, shot_sampling="exact") as pool:
             opened, segments, finished = stream(pool, film.path)
         assert finished == Finished("")
         found.append([(each.start, each.end, each.frames.times.tolist()) for each in segments])
@@ -276,9 +276,9 @@ def test_other_accelerators_leave_decoding_to_the_cpu_and_say_so_once_if_a_decod
 ) -> None:
     find_gpu_decoders.cache_clear()
     with caplog.at_level(logging.WARNING):
-        DecodePool(1, device=device).close()
-        DecodePool(1, device=device, decoder="pyav").close()
+        DecodePool(1, devices=[device]).close()
+        DecodePool(1, devices=[device], decoder="pyav").close()
         assert not caplog.records
         for _ in range(2):
-            DecodePool(1, device=device, decoder="decord").close()
+            DecodePool(1, devices=[device], decoder="decord").close()
     assert caplog.messages == [f"Decord can use only NVIDIA GPUs, so the CPU decodes for {device}"]

@@ -16,6 +16,7 @@ import ray
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.reading import READER
+from vidret.devices import CPU
 from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretError
 from vidret.index.options import Pack
 from vidret.index.ray.rows import (
@@ -108,7 +109,7 @@ def _get_decoders(decoding: Decoding) -> DecodePool:
         decoding.resize,
         decoding.sampling,
         decoder=decoding.decoder,
-        device="cpu",
+        devices=[CPU],
         timeout=decoding.timeout,
         shot_sampling=decoding.shot_sampling,
     )

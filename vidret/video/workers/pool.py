@@ -7,7 +7,7 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Self
@@ -50,7 +50,7 @@ class DecodePool:
         num_workers: int,
         *,
         decoder: Decoder = "auto",
-        device: str = CPU,
+        devices: Sequence[str] = (CPU,),
         resize: Resize | None = None,
         num_frames: int = 12,
         fps: float = 1.0,
@@ -65,8 +65,8 @@ class DecodePool:
         Args:
             num_workers: Maximum number of processes, and so of files decoded at once.
             decoder: See ``open_reader``.
-            device: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and the others
-                decode on the CPU. If no decoder can use the device, all decode on the CPU, with a warning.
+            devices: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and so with
+                each of several; the others decode on the CPU. If no decoder can use a device, there is a warning.
             resize: How frames are resized before they are sent; None keeps them full-sized.
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
@@ -88,21 +88,21 @@ class DecodePool:
                 raise ValueError(f"{name} must be positive, got {value}")
         if decoder == "torchcodec":
             load_torchcodec()
-        gpu, gpu_decoders = cuda_index(device), find_gpu_decoders(device, decoder)
-        num_on_gpu = min(num_workers, NUM_PROCESSES) if gpu_decoders else 0
-        if num_on_gpu and shot_sampling in ("balanced", "fast") and not whole:
-            note = "GPU %d decodes all frames of the files that it reads, although sampling is %s"
-            _log.warning(note, gpu, shot_sampling)
+        self._gpu_decoders = {device: find_gpu_decoders(device, decoder) for device in devices}
+        gpus = [device for device in devices if self._gpu_decoders[device]]
+        on_gpu = (gpus * NUM_PROCESSES)[:num_workers]
+        if on_gpu and shot_sampling in ("balanced", "fast") and not whole:
+            note = "GPU %s decodes all frames of the files that it reads, although sampling is %s"
+            _log.warning(note, " and ".join(str(cuda_index(device)) for device in gpus), shot_sampling)
         self._timeout, self._has_warned = timeout, False
         self._request: messages.Header = {
             "decoder": decoder,
-            "gpu_decoders": gpu_decoders,
             "resize": asdict(resize) if resize else None,
             "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **others},
             "shot_sampling": shot_sampling,
         }
-        self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
-        self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
+        self._processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
+        self._processes += [Process(0, device=device) for device in on_gpu]
         self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
         for process in self._processes:
             self._idle.put(process)
@@ -149,7 +149,8 @@ class DecodePool:
                 process.end()  # native libraries leak memory
             process.ensure_running()
             process.num_files += 1
-            own = {"device": process.device, "num_threads": num_threads}
+            gpu_decoders = self._gpu_decoders.get(process.device, [])
+            own = {"device": process.device, "gpu_decoders": gpu_decoders, "num_threads": num_threads}
             process.send(self._request | own, os.fsencode(name))
             while True:
                 header, payload = process.receive(self._timeout)
