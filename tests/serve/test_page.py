@@ -19,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
 
 from tests.chatting import run_chat, stream
+from tests.made_identities import FACES, make_track, make_tracks
 from tests.serve.conftest import find_id
 from tests.serve.looking import (
     CONTRASTS,
@@ -41,6 +42,9 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
 from vidret.serve.app import PAGE
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
+from vidret.store.store import Store
 from vidret.store.tokens import TOKENS, make_token
 from vidret.types import TimedText
 from vidret.video.probe import probe
@@ -49,7 +53,7 @@ from vidret.video.reader import read_frames
 pytestmark = pytest.mark.browser
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
-LARGEST_PAGE = 128_000  # bytes, all files together
+LARGEST_PAGE = 133_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
 SIGN = "\N{BICYCLE}\N{BICYCLE} <b>EMERGENCY</b> EXIT"  # two letters beyond the first plane of Unicode, and markup
 CALL = "Every line is busy now, so the caller shall please hold the line until the harbour office answers."
@@ -591,6 +595,49 @@ def test_the_map_opens_moments_and_zooms(look: Look) -> None:
     assert place_of(page).keys() == {"tab", "v", "t"}
     page.keyboard.press("Escape")
     expect(page.locator("#map")).to_be_visible()
+
+
+def test_people_are_named_corrected_and_offered_while_an_at_is_typed(
+    look: Look, indexed: Engine, servers: ExitStack, refusals: list[str], tmp_path: Path
+) -> None:
+    refusals.append("422")  # of the search for a name that is only begun
+    index = shutil.copytree(indexed.path, tmp_path / "index")
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 120, 90)).save(file, "JPEG")
+    with Store.open(index) as store, IdentityStore.create(index) as identities:
+        content = store.videos.get(find_id(indexed, "bikes.mp4")).fingerprint
+        tracks = [replace(track, thumbnail=file.getvalue()) for track in make_tracks([0, 1, 0], length_s=1.0)]
+        identities.write_tracks(content, FACES, [*tracks, replace(make_track(1, 5, 6), thumbnail=file.getvalue())])
+    Persons(index).group()
+    engine = servers.enter_context(Engine.open(index, encoder=indexed.encoder))
+    page = look("/?tab=people", at=servers.enter_context(serve_page(engine)))
+    people = page.locator("#people > li")
+    expect(people).to_have_count(2)
+    page.get_by_label("Name of person 1").fill("Anna Maria")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Name of Anna Maria")).to_have_value("Anna Maria")
+    people.first.get_by_role("button", name="Faces").click()
+    faces = people.first.get_by_role("button", name="Not Anna Maria")
+    expect(faces).to_have_count(2)
+    faces.first.click()
+    expect(people.first).to_contain_text("1 time in 1 video")
+    page.get_by_role("button", name="Undo").click()
+    expect(people.first).to_contain_text("2 times in 1 video")
+    people.nth(1).get_by_role("button", name="Hide").click()
+    expect(people).to_have_count(1)
+    shoot(page, "people")
+    page.locator("#query").press_sequentially("@an")
+    page.get_by_role("group", name="Names").get_by_role("button", name="Anna Maria").click()
+    expect(page.locator("#query")).to_have_value("@anna-maria ")
+    expect(titles(page)).to_have_text(["bikes"])
+    expect(page.locator("#results .card").first).to_contain_text(re.compile("@anna-maria seen 0:0\\d to 0:0\\d"))
+    expect(page.get_by_role("button", name="Right")).to_have_count(0)
+
+
+def test_an_index_without_people_has_no_page_of_them(look: Look) -> None:
+    page = look()
+    expect(titles(page)).to_have_count(6)
+    expect(page.locator("#to-people")).to_be_hidden()
 
 
 def test_moments_of_one_event_are_one_chip(look: Look, bikes: int) -> None:

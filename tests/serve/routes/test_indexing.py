@@ -82,6 +82,7 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
     info = state.pop("info")
     assert state == {
         "words": [],
+        "people": False,
         "asks": False,
         "running": False,
         "progress": None,

@@ -138,7 +138,8 @@ def unknown_concept(store: Store, name: str, people: Collection[str] = ()) -> Vi
     """Return the error for a name that no concept has, and none of the people."""
     named = sorted(person for person in people if not UNNAMED.fullmatch(person))
     taught = ", ".join(f"@{each}" for each in [*(each.name for each in list_concepts(store)), *named]) or "none"
-    return VidretError(f"@{name}: must be the name of a taught concept ({taught}); to teach it: vidret teach {name}")
+    rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
+    return VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
 
 
 def _describe(concept: Concept) -> dict[str, Any]:

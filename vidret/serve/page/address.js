@@ -12,7 +12,7 @@ const TIMES = /^\d+@\d+(\.\d+)?(,\d+@\d+(\.\d+)?)*$/; // of videos
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
   const isOdd = (name) => (NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name))) || (JUDGED.includes(name) && !TIMES.test(given.get(name)));
-  if (!["map", "index"].includes(given.get("tab"))) given.delete("tab");
+  if (!["map", "people", "index"].includes(given.get("tab"))) given.delete("tab");
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 

@@ -3,6 +3,7 @@
 import { ask, isDropped, latest } from "./api.js";
 import { offerSources } from "./asking.js";
 import { clock, count, find, make, on, tell } from "./dom.js";
+import { offerPeople } from "./people.js";
 
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
@@ -60,6 +61,7 @@ async function look() {
     known = await askIndex();
     tell("index-notice");
     offerSources(known.words);
+    offerPeople(known.people);
     find("put").hidden = !known.asks;
     document.body.classList.toggle("reading", !known.may_change);
     show();

@@ -9,11 +9,12 @@ import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
 import { dropJudged, judge, noteSeen, readJudged, showJudged, undo } from "./feedback.js";
 import { findIndex, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { listenToLists } from "./lists.js";
+import { listenToPeople } from "./people.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { addVideos, focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
 import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 
-const TABS = { map: "Map", index: "Index" };
+const TABS = { map: "Map", people: "People", index: "Index" };
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
 const STEP = 100; // videos of the list that are added at a time
@@ -230,6 +231,7 @@ function begin() {
     (frame) => searchLike(keepPicture(frame)),
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
+  listenToPeople();
   listenForPictures(searchLike, (sentence) => tell("notice", sentence));
   on("more", "click", () => (following ? addPage() : go({ k: String(folded ? PAGE : Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true })));
   new IntersectionObserver((entries) => entries.some(({ isIntersecting }) => isIntersecting) && addPage(), { rootMargin: "1500px" }).observe(find("more"));

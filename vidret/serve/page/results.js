@@ -5,6 +5,7 @@ import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
 import { makeJudging } from "./feedback.js";
 import { makeAdding } from "./lists.js";
+import { isPerson } from "./people.js";
 import { findWords, labelOf, markMatches, nameChannels } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
@@ -71,7 +72,9 @@ function makeHit(hit, place) {
   card.append(makeJudging({ ...hit, time }, onJudge, makeAdding(hit)));
   if (copies.length + nearCopies.length) card.append(makeCopies(copies, nearCopies, place));
   const concept = findConcept(place.q);
-  if (concept) card.append(makeMarks(concept, hit));
+  if (concept && !isPerson(concept)) card.append(makeMarks(concept, hit));
+  const who = hit.evidence.filter(({ person }) => person).map((each) => `@${each.person} ${labelOf(each.source)} ${clock(each.start)} to ${clock(each.end)}`);
+  if (who.length) card.append(make("p", { className: "soft" }, who.join(", ")));
   const words = findWords(hit.evidence);
   if (!words) return card;
   const label = make("span", { className: "label" }, `${labelOf(words.source)} ${clock(words.start)}`);

@@ -20,6 +20,7 @@ from vidret.present.ffmpeg import find_ffmpeg
 from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rights import CHANGE, GRANT, READ
+from vidret.store.identities.store import IdentityStore
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
 from vidret.store.texts.upkeep import count_texts
@@ -79,6 +80,7 @@ class IndexAnswer(BaseModel):
     failures: list[FailureRow]
     missing: list[str] = Field(description="Paths of files that are gone.")
     no_clips: str = Field(description="Why clips cannot be cut here; empty if they can.")
+    people: bool = Field(description="Whether people were looked for, and the token may see them.")
     asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
     may_change: bool = Field(description="Whether the token of the request may change something.")
     allow_index: bool
@@ -311,6 +313,7 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
             asks=asks,
             may_change=may_change,
             allow_index=bool(indexer.roots) and may_change,
+            people=may_change and IdentityStore.exists(engine.path),
             roots=[sanitize(str(root)) for root in indexer.roots],
         )
 

@@ -1,0 +1,83 @@
+// The people of an index: a grid with their names, and names that are offered while an @ is typed.
+
+import { ask } from "./api.js";
+import { clock, count, find, make, on, tell } from "./dom.js";
+
+const OFFERED = 8;
+const FACES = 24; // that are shown of a person
+const TYPED = /(^|[\s(-])@([\p{L}\p{N}_ -]*)$/u;
+let people = [];
+
+/** Offer the people of an index, if it has any and this token may see them. */
+export async function offerPeople(known) {
+  find("to-people").hidden = !known;
+  if (known && !people.length) await change("/api/people");
+}
+
+/** Return whether a name is that of a person, rather than of a concept. */
+export const isPerson = (name) => people.some(({ handle }) => handle === name.toLowerCase());
+
+/** Listen to the grid and to the search box. */
+export function listenToPeople() {
+  const query = find("query");
+  on("people-undo", "click", () => change("/api/people/undo", "POST"));
+  on("query", "input click blur", () => setTimeout(offerNames, 200));
+  on("names", "click", ({ target }) => {
+    if (!target.value) return;
+    const at = query.selectionStart;
+    const before = query.value.slice(0, at).replace(TYPED, `$1@${target.value} `);
+    query.value = before + query.value.slice(at).trimStart();
+    query.focus();
+    query.setSelectionRange(before.length, before.length);
+    query.dispatchEvent(new Event("input"));
+  });
+}
+
+function offerNames() {
+  const query = find("query");
+  const typed = document.activeElement === query && query.value.slice(0, query.selectionStart).match(TYPED);
+  if (!typed && find("names").contains(document.activeElement)) return;
+  const begun = typed && typed[2].toLowerCase().replaceAll(" ", "-");
+  const offered = typed ? people.filter(({ name, handle }) => name && handle.startsWith(begun) && handle !== begun) : [];
+  find("names").hidden = !offered.length;
+  find("names").replaceChildren(...offered.slice(0, OFFERED).map(({ name, handle }) => make("button", { type: "button", value: handle }, name)));
+}
+
+async function change(path, method = "GET", body = undefined) {
+  try {
+    people = (await ask(path, { method, body })).people;
+    tell("people-notice");
+  } catch (error) {
+    tell("people-notice", error.message);
+  }
+  find("people-status").textContent = `${count(people.length, "person").replace("persons", "people")}. Name them, then search for @name.`;
+  find("people").replaceChildren(...people.map(makePerson));
+}
+
+function makePerson({ id, name, handle, tracks, videos, best_tracks: best }) {
+  const path = `/api/people/${id}`;
+  const label = name || `person ${id}`;
+  const faces = make("ul", { className: "faces", hidden: true });
+  faces.role = "list";
+  const field = make("input", { value: name, placeholder: label, maxLength: 64, ariaLabel: `Name of ${label}` });
+  field.onchange = () => change(path, "PATCH", { name: field.value });
+  const check = make("button", { ariaExpanded: "false" }, "Faces");
+  check.onclick = async () => {
+    faces.hidden = !faces.hidden;
+    check.ariaExpanded = String(!faces.hidden);
+    if (!faces.hidden) faces.replaceChildren(...(await ask(`${path}/tracks`)).tracks.slice(0, FACES).map((track) => makeFace(track, path, label)));
+  };
+  const hide = make("button", { title: `Leave ${label} out of this list` }, "Hide");
+  hide.onclick = () => change(path, "PATCH", { hidden: true });
+  const link = make("a", { href: `/?${new URLSearchParams({ q: `@${handle}` })}`, title: `Search for ${label}` }, makePicture(best[0]));
+  const seen = make("span", { className: "soft" }, `${count(tracks, "time")} in ${count(videos, "video")}`);
+  return make("li", {}, link, field, seen, make("div", { className: "chips" }, check, hide), faces);
+}
+
+function makeFace({ id, path: file, start }, path, label) {
+  const button = make("button", { title: `Not ${label}: ${file.split("/").pop()} at ${clock(start)}` }, makePicture(id));
+  button.onclick = () => change(`${path}/not`, "POST", { tracks: [id] });
+  return make("li", {}, button);
+}
+
+const makePicture = (track) => make("img", { src: `/api/people/faces/${track}`, alt: "", loading: "lazy" });
