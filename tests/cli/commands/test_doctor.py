@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fake_faces import ColouredFaces
+from tests.fake_voices import PitchVoices
+from vidret.channels.voices.encoder import load_voice_encoder
 from vidret.cli.commands import doctor
 from vidret.cli.commands.doctor import check_package
 
@@ -42,9 +44,17 @@ def test_faces_are_read_or_the_extra_is_named(run: Runner, tmp_path: Path, monke
     monkeypatch.setattr(models, "load_face_model", lambda: ColouredFaces())
     assert "works, 3 dimensions (coloured faces 1)" in run("doctor", "--index", tmp_path / "none")[1]
     monkeypatch.undo()
-    monkeypatch.setattr("vidret.channels.people.options.find_spec", lambda _name: None)
+    monkeypatch.setattr("vidret.channels.identities.kinds.find_spec", lambda _name: None)
     models.load_face_model.cache_clear()
     assert "vidret[people]" in run("doctor", "--index", tmp_path / "none")[1]
+
+
+def test_voices_are_read_or_the_extra_is_named(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.channels.voices.encoder.find_spec", lambda _name: None)
+    load_voice_encoder.cache_clear()
+    assert 'needs the extra "speakers"' in run("doctor", "--index", tmp_path / "none")[1]
+    monkeypatch.setattr("vidret.channels.voices.encoder.load_voice_encoder", lambda _name: PitchVoices())
+    assert "works, 4 dimensions (pitch 1)" in run("doctor", "--index", tmp_path / "none")[1]
 
 
 def test_an_index_that_cannot_be_read_is_broken(run: Runner, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def run_checks(index: Path) -> Iterator[Check]:
     yield _try("starter encoder", _try_starter, state="missing")
     yield _try("models of words", _try_words, state="missing")
     yield _try("model of faces", _try_faces, state="missing")
+    yield _try("encoder of voices", _try_voices, state="missing")
     yield _try("ffmpeg", _describe_ffmpeg, state="missing")
     yield _try("disk", lambda: _describe_disk(index))
     yield _try("index", lambda: _describe_index(index))
@@ -165,6 +166,16 @@ def _try_faces() -> str:
     model = load_face_model()
     vectors = model.describe(np.zeros((1, model.side, model.side, 3), np.uint8))
     return f"works, {vectors.shape[1]} dimensions ({model.name})"
+
+
+def _try_voices() -> str:
+    import numpy as np
+
+    from vidret.channels.voices.encoder import BUNDLED, load_voice_encoder
+
+    encoder = load_voice_encoder(BUNDLED)
+    vectors = encoder.encode([np.zeros(16_000, np.float32)])
+    return f"works, {vectors.shape[1]} dimensions ({encoder.digest})"
 
 
 def _describe_ffmpeg() -> str:
