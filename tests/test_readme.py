@@ -71,7 +71,7 @@ def check_values(options: dict[str, str], line: str) -> None:
     if data and "--calibrate" in options:
         assert options["--calibrate"] in DATASETS[data].splits, line
     if not re.match(r"[\d.]+$|METHOD$", source := options.get("--from", "r2tuning")):
-        assert source in (*SOURCES, "r2tuning", "universalvtg", "vidret"), line
+        assert source in (*SOURCES, "r2tuning", "universalvtg", "videoprism", "vidret"), line
     assert options.get("--recipe", "tvsum") in RECIPES, line
 
 

@@ -51,6 +51,7 @@ class Caption:
         start: Start of the described part in seconds; None for the start of the video.
         end: End of the described part in seconds; None for the end of the video.
         domain: Kind of video, to group results by; used by custom captions.
+        source: Id of the video that the text says how to change into ``video``; empty for a description.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Caption:
     start: float | None = None
     end: float | None = None
     domain: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

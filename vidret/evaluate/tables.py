@@ -15,6 +15,7 @@ NUM_LISTED = 5  # missing videos listed by name
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 RETRIEVAL = ("R@1", "R@5", "R@10", "R@50", "R-Sum", "MdR", "MnR")
 BY_KIND = ("R@1", "R@10", "R1@0.5", "hit@1", "nothing")
+QUERIES = {"composed": "frame and text", "text": "text only", "image": "frame only"}
 CORPUS = {"VCMR": "correct span of the correct video", "SVMR": "correct span, among those of the correct video"}
 VERDICTS = {
     "first": "first is better",
@@ -84,6 +85,21 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield f"moments, each in {videos}", tabulate_corpus(corpus)
         for domain, facts in results.get("corpus_domains", {}).items():
             yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
+    if "composed" in results:
+        facts = results["composed"]
+        title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"
+        names = [name for name in facts if name not in ("num_queries", "gallery_size")]
+        yield (
+            title,
+            (
+                ["query", *names],
+                [
+                    [QUERIES[kind], *(f"{one[name]:.1f}" for name in names)]
+                    for kind, one in results.items()
+                    if kind in QUERIES
+                ],
+            ),
+        )
     if "kinds" in results:
         title = f"queries by kind, each in {results['num_videos']} videos"
         if "kinds_unjudged" in results:

@@ -188,6 +188,20 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
     finish(report, run.target, indexing_s, predictions, html=run.html)
 
 
+@group.command("composed")
+@with_fields(data="webvid-covr")
+def composed_command(run: EvalRun) -> None:
+    """Evaluate composed retrieval: a frame of one video and a text that changes it find another video."""
+    from vidret.evaluate.composed import evaluate_composed
+
+    split = run.read_split()
+    engine = run.open_index(split)
+    gallery, indexing_s = run.fill_index(engine, split)
+    with show_count("searching", "queries") as on_count:
+        report = evaluate_composed(engine, split, gallery, on_progress=on_count)
+    finish(report, run.target, indexing_s, html=False)
+
+
 @group.command("highlights")
 @with_fields(data="qvhighlights-val")
 def highlights_command(run: LocateRun) -> None:
@@ -229,7 +243,7 @@ def known_item_command(run: KnownItemRun) -> None:
     if run.data == QUERIES:
         split, videos = read_queries_folder(run.videos)
         run = replace(run, videos=videos)
-        words = parse_words("auto", None, run.index or run.target / "index")
+        words = parse_words("auto", "auto", None, run.index or run.target / "index")
     else:
         split, words = run.read_split(), False
     engine = run.open_index(split)

@@ -318,7 +318,7 @@ def answer_queries(run: EvalRun, words: str, judge: JudgeSettings | None = None,
     split, videos = read_queries_folder(run.videos)
     run = replace(run, videos=videos)
     chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
-    chosen_words = parse_words(words, None, run.target / "index")
+    chosen_words = parse_words(words, "auto", None, run.target / "index")
     engine = run.open_index(split)
     gallery, indexing_s = run.fill_index(engine, split, chosen_words)
     with show_count("answering", "queries") as on_count:

@@ -35,6 +35,23 @@ def read_1k_a(name: str, path: Path) -> Split:
     return Split(name, (str(path),), tuple(dict.fromkeys(caption.video for caption in captions)), tuple(captions))
 
 
+def read_composed(name: str, path: Path) -> Split:
+    """Read WebVid-CoVR: each row has a video, a text that changes it, and the video that is looked for.
+
+    Videos are paths without a suffix; those of WebVid end in .mp4.
+    """
+    captions = [
+        Caption(
+            id=str(number), video=f"{row.name('pth2')}.mp4", text=row.text("edit"), source=f"{row.name('pth1')}.mp4"
+        )
+        for number, row in enumerate(read_csv(path, ("pth1", "pth2", "edit")))
+    ]
+    if not captions:
+        raise VidretError(f"{path}: must contain at least one query, got none")
+    videos = dict.fromkeys([caption.video for caption in captions] + [caption.source for caption in captions])
+    return Split(name, (str(path),), tuple(videos), tuple(captions))
+
+
 def read_listed(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read all captions of the listed videos from MSRVTT_data.json."""
     videos = read_names(list_path)

@@ -13,7 +13,7 @@ from vidret.data.benchmarks import captions, moments, qvhighlights
 from vidret.data.records import DEFAULT_SCORING, QVHIGHLIGHTS_LENGTHS, Scoring, Split
 from vidret.ground.checkpoint import HeadRecipe
 
-Task = Literal["retrieval", "moments", "highlights"]
+Task = Literal["retrieval", "moments", "highlights", "composed"]
 Names = tuple[str, ...]
 
 
@@ -194,6 +194,15 @@ DATASETS: Mapping[str, Benchmark] = {
             "val": _vatex("vatex_validation_v1.0.json"),
             "test": _vatex("vatex_public_test_english_v1.1.json"),
             "train": _vatex("vatex_training_v1.0.json"),
+        },
+    ),
+    "webvid-covr": Benchmark(
+        "composed",
+        ("webvid-covr", "WebVid-CoVR", "webvid_covr"),
+        "test",
+        {
+            split: SplitSource(captions.read_composed, ((f"webvid{size}-covr_{split}.csv",),))
+            for split, size in (("test", "8m"), ("val", "8m"), ("train", "2m"))
         },
     ),
     "qvhighlights": Benchmark(
