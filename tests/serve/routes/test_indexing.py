@@ -83,6 +83,7 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
     assert state == {
         "words": [],
         "people": False,
+        "may_change": True,
         "asks": False,
         "running": False,
         "progress": None,

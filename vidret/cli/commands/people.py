@@ -52,6 +52,10 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         else:
             columns = ("number", "name", "tracks", "videos", "time")
             show_table(columns, [describe_person(person) for person in listed], f"No {name} were found.")
+            for offer in persons.offer_pairs():
+                both, seen = f"{offer.face} {offer.voice}", f"{offer.num_seen} of {offer.num_turns}"
+                why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"
+                print_message(f"One person? {why}: vidret people merge {both}")
         if sheet is not None:
             draw_tracks(persons, {each.best_tracks[0]: f"{each.id}. {each.name}" for each in listed}, name, sheet)
 

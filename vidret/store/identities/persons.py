@@ -17,6 +17,7 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.catalog.tables import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import find_overlaps, group_tracks, score_tracks
+from vidret.store.identities.offers import PairOffer, find_pairs
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel
 from vidret.store.records import CONCEPT
@@ -248,6 +249,16 @@ class Persons:
                                 }
                             )
         return {"id": key, "name": name, "hidden": bool(hidden), "tracks": rows}
+
+    def offer_pairs(self) -> list[PairOffer]:
+        """Return faces and voices that go together more often than chance, which ``merge`` would make one person."""
+        if not IdentityStore.exists(self._index):
+            return []
+        with self._open() as identities, Store.open(self._index) as store:
+            faces, voices = identities.columns(kind="face"), identities.columns(kind="voice")
+            videos = store.find_contents({*voices.contents.tolist()})
+            durations = {content: store.videos.get(video).duration for content, video in videos.items()}
+        return find_pairs(faces, voices, durations)
 
     def thumbnail(self, track_id: int) -> bytes | None:
         """Return the best crop of a track as JPEG, None if it has none."""
