@@ -104,12 +104,19 @@ def test_encoders_are_loaded_by_name(weights: Path, tmp_path: Path) -> None:
     assert load_voice_encoder(str(weights)).digest != load_voice_encoder(__name__ + ":MadeEncoder").digest
     other = tmp_path / "other.pt"
     torch.save({"weight": torch.zeros(1)}, other)
-    for name in (str(other), str(tmp_path / "none.pt"), "vidret:Nothing", "no_such_module:Class"):
-        with pytest.raises(VidretError, match=r"speaker model|cannot be loaded"):
+    for name in (str(other), str(tmp_path / "none.pt"), "vidret:Nothing", "no_such_module:Class", f"{__name__}:Fails"):
+        with pytest.raises(VidretError, match=r"speaker model|cannot be (loaded|imported)|must have a class"):
             load_voice_encoder(name)
     (tmp_path / "harmful.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(VidretError, match="cannot be loaded"):
         load_voice_encoder(str(tmp_path / "harmful.pt"))
+
+
+class Fails:
+    """A class that cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("no such device")
 
 
 class MadeEncoder:

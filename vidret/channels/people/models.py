@@ -12,7 +12,7 @@ from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.people.dlib_resnet import SIDE, DlibResNet
 from vidret.channels.people.faces import Face, FaceModel
 from vidret.channels.people.mtcnn import MTCNN
-from vidret.encode.families.registry import find_class, is_class_name
+from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import VidretError
 from vidret.types import Picture
 
@@ -74,10 +74,5 @@ def load_face_model(name: str = BUNDLED) -> FaceModel:
         return BundledFaces()
     if not is_class_name(name):
         raise VidretError(f"a face model must be {BUNDLED} or package.module:Class, got {name}")
-    try:
-        model: FaceModel = find_class(name)()
-    except VidretError:
-        raise
-    except Exception as error:
-        raise VidretError(f"face model {name}: cannot be loaded: {error}") from error
+    model: FaceModel = make_custom(name, "face model")
     return model

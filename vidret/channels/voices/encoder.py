@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,11 +106,9 @@ def load_voice_encoder(name: str) -> VoiceEncoder:
         MissingExtraError: The extra ``speakers`` is not installed.
         VidretError: There is no such model, or it cannot be loaded.
     """
-    module, _, class_name = name.partition(":")
-    if not class_name or Path(name).is_file():
+    from vidret.encode.families.registry import is_class_name, make_custom
+
+    if Path(name).is_file() or not is_class_name(name):
         return CamPlusPlusEncoder(find_voice_weights(name))
-    try:
-        encoder: VoiceEncoder = getattr(importlib.import_module(module), class_name)()
-    except (ImportError, AttributeError) as error:
-        raise VidretError(f"speaker model {name}: cannot be loaded: {error}") from error
+    encoder: VoiceEncoder = make_custom(name, "speaker model")
     return encoder

@@ -27,7 +27,7 @@ from vidret.encode.names import (
     refuse_sizes,
     resolve_name,
 )
-from vidret.errors import EncoderError
+from vidret.errors import EncoderError, VidretError
 
 Family = Literal["starter", "pair", "hf", "st", "endpoint", "custom", "clip"]
 SCHEMES: tuple[Family, ...] = ("hf", "st", "endpoint")  # families whose names begin with their own and a colon
@@ -171,6 +171,20 @@ def is_class_name(name: str) -> bool:
     (True, False)
     """
     return CLASS_NAME.fullmatch(name) is not None
+
+
+def make_custom(name: str, role: str) -> Any:
+    """Return an instance of a class of the user, ``package.module:Class``, which plays a role such as "face model".
+
+    Raises:
+        VidretError: The class does not exist or cannot be made.
+    """
+    try:
+        return find_class(name)()
+    except VidretError:
+        raise
+    except Exception as error:  # it is someone else's code
+        raise VidretError(f"{role} {name}: cannot be loaded: {error}") from error
 
 
 def load_custom(name: ModelName, *, device: str, precision: str) -> Encoder:
