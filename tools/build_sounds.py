@@ -1,11 +1,11 @@
-"""Fits what tells music and speech in vidret/channels/sounds/labels.safetensors, and measures it on other sources.
+"""Trains what hears in vidret/channels/sounds/, and measures it on other sources.
 
     mkdir sounds && cd sounds && apt-get download PACKAGES && for deb in *.deb; do dpkg -x $deb ${deb%%_*}; done
     python tools/build_sounds.py sounds              # fits, writes the weights, and measures
     python tools/build_sounds.py sounds --measure    # measures the weights that are there
 
-PACKAGES of Debian, whose licences their copyright files state, are those of ``TRAIN`` and ``TEST`` below. Only numbers
-that were fitted to their sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches
+PACKAGES of Debian, whose licences their copyright files state, are named below. Only numbers that were fitted to their
+sounds are kept. Noise is synthesised. Speech, music and other sounds are cut into stretches
 of 10 s, by themselves, one after the other, and mixed: what is fitted to and what is measured share no package.
 """
 
@@ -18,13 +18,27 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from safetensors.numpy import save_file
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
-from vidret.channels.sounds.features import LEARNT, STEP_S, WEIGHTS, describe, encode_audio, measure_levels
+from vidret.channels.sounds.features import (
+    FRAMES_PER_S,
+    LABEL_WEIGHTS,
+    LEARNT,
+    STEP_S,
+    WINDOW_FRAMES,
+    WINDOW_S,
+    WINDOW_WEIGHTS,
+    describe,
+    describe_window,
+    encode_audio,
+    measure_levels,
+)
 from vidret.channels.sounds.reading import CHUNK_S, LABELS, score_chunk
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.errors import DecodeError
@@ -53,8 +67,13 @@ OTHERS = {
     "test": ["tuxpaint-stamps-default", "extremetuxracer-data", "pingus-data"],
 }
 FEATURED = ("animals", "household", "vehicles", "naturalforces", "newyears")  # stamps that are heard, not described
-NUM_TRAIN, NUM_TEST = 2400, 480
-PENALTY = 0.01  # of squared weights
+EFFECTS = [
+    *("lmms-common", "marsshooter-data", "btanks-data", "fillets-ng-data", "mu-cade-data", "gunroar-data"),
+    *("tumiki-fighters-data", "torus-trooper-data", "parsec47-data", "tuxmath-data", "sound-theme-freedesktop"),
+]
+NUM_TRAIN, NUM_TEST, NUM_EFFECTS = 2400, 480, 2000
+BATCH, TEMPERATURE = 128, 0.1
+Weights = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +93,15 @@ class Sources:
             others=[
                 path
                 for path in _list(root, OTHERS[split])
-                if path.stat().st_size <= MUSIC_BYTES
+                if is_effect(path)
                 and ("stamps" not in path.parts or ({*FEATURED} & {*path.parts} and "_desc" not in path.name))
             ],
         )
+
+
+def is_effect(path: Path) -> bool:
+    """Return whether a file is so small that it is no music."""
+    return path.stat().st_size <= MUSIC_BYTES
 
 
 def _list(root: Path, packages: Sequence[str]) -> list[Path]:
@@ -130,6 +154,43 @@ class Mixer:
             labels[:, column] = np.where(heard, 1.0, np.where(hidden, np.nan, 0.0))
             labels[heard & (levels < total - MASKED_DB), column] = np.nan
         return labels
+
+    def draw_effects(self, effects: Sequence[Path]) -> tuple[Audio, list[tuple[int, float]]]:
+        """Return a stretch with effects, and the index and the start of each in seconds."""
+        level, choice = self._random.uniform(-32, -14), self._random.random()
+        if choice < 0.25:
+            audio = self._numpy.standard_normal(SIZE).astype(np.float32) * np.float32(10 ** (-70 / 20))
+        else:
+            part = self._random.choice("smo" if choice < 0.9 else "s")
+            audio = self._make(part, level - self._random.uniform(0, 22))
+        events = []
+        for place in range(3):
+            effect, duration_s = self._random.randrange(len(effects)), self._random.uniform(1.6, 2.6)
+            own = self._play_effect(load(effects[effect]), round(SAMPLE_RATE * duration_s))
+            start_s = 0.4 + 3.2 * place + self._random.uniform(0, 0.4)
+            if own is not None:
+                at = round(SAMPLE_RATE * start_s)
+                own = own[: SIZE - at] * np.float32(10 ** ((level + self._random.uniform(-4, 4)) / 20))
+                audio[at : at + len(own)] += own
+                middle_s = start_s + (duration_s - WINDOW_S) / 2 + self._random.uniform(-0.4, 0.4)
+                events.append((effect, max(0.0, middle_s)))
+        return audio.clip(-1, 1), events
+
+    def _play_effect(self, audio: Audio, size: int) -> Audio | None:
+        """Return an effect, again and again, at another speed and with another tilt; None for silence."""
+        if len(audio) < SAMPLE_RATE // 20 or not audio.any():
+            return None
+        loud = np.flatnonzero(np.abs(audio) > 0.02 * np.abs(audio).max())
+        audio = audio[loud[0] : loud[-1] + 1]
+        places = np.arange(0, max(len(audio) - 1, 1), self._random.uniform(0.85, 1.18))
+        audio = np.interp(places, np.arange(len(audio)), audio).astype(np.float32)
+        if len(audio) < size:
+            pause = np.zeros(round(SAMPLE_RATE * self._random.uniform(0, 0.3)), np.float32)
+            audio = np.tile(np.concatenate([audio, pause]), -(-size // (len(audio) + len(pause))))
+        start = self._random.randrange(len(audio) - size + 1)
+        audio = audio[start : start + size]
+        audio = audio + np.float32(self._random.uniform(-0.5, 0.5)) * np.concatenate([audio[:1] * 0, audio[:-1]])
+        return audio / np.float32(np.sqrt((audio**2).mean()) + 1e-9)
 
     def _make(self, part: str, level_dbfs: float) -> Audio:
         make: Mapping[str, Callable[[], Audio]] = {"s": self._speak, "m": self._play, "o": self._sound}
@@ -210,37 +271,85 @@ def make_noise(random: Random, rng: np.random.Generator, kind: str = "", size: i
     return np.asarray(noise, np.float32)
 
 
-def fit(mixer: Mixer) -> dict[str, Float32[np.ndarray, "..."]]:
-    """Return a logistic regression for each label on drawn stretches."""
+def fit_labels(mixer: Mixer) -> Weights:
+    """Return a network with one hidden layer that tells the labels of drawn stretches."""
     features, labels = list[Float32[np.ndarray, "step feature"]](), list[Float[np.ndarray, "step label"]]()
     for _ in range(NUM_TRAIN):
         audio, heard = mixer.draw()
         features.append(describe(encode_audio(audio)))
         labels.append(heard)
-    rows, targets = np.concatenate(features), np.concatenate(labels)
+    inputs, mean, deviation = standardise(np.concatenate(features))
+    targets = torch.from_numpy(np.concatenate(labels)).float()
+    known = ~torch.isnan(targets)
+    network = make_network(inputs.shape[1], 32, len(LEARNT))
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
+    for _ in range(6):
+        for rows in torch.split(torch.randperm(len(inputs)), 256):
+            own = known[rows]
+            loss = binary_cross_entropy_with_logits(network(inputs[rows])[own], targets[rows][own])
+            step(optimizer, loss)
+    return export(network, mean, deviation)
+
+
+def fit_windows(mixer: Mixer, effects: Sequence[Path]) -> Weights:
+    """Return a network whose outputs for a sound over other sounds are near one another, by InfoNCE.
+
+    Each stretch of 10 s has up to three effects, each louder or hardly louder than what goes on behind them.
+    """
+    features, owners = list[Float32[np.ndarray, " feature"]](), list[int]()
+    for _ in range(NUM_EFFECTS):
+        audio, events = mixer.draw_effects(effects)
+        encoded = encode_audio(audio)
+        for effect, start_s in events:
+            first = min(round(start_s * FRAMES_PER_S), len(encoded.states) - WINDOW_FRAMES)
+            features.append(describe_window(encoded, first))
+            owners.append(effect)
+    inputs, mean, deviation = standardise(np.array(features))
+    by_effect: dict[int, list[int]] = {}
+    for row, effect in enumerate(owners):
+        by_effect.setdefault(effect, []).append(row)
+    several = [rows for rows in by_effect.values() if len(rows) > 1]
+    network, rng = make_network(inputs.shape[1], 256, 128), np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.02)
+    for _ in range(61):
+        order = rng.permutation(len(several))
+        for first in range(0, len(order) - BATCH + 1, BATCH):
+            pairs = np.array([rng.choice(several[effect], 2, replace=False) for effect in order[first : first + BATCH]])
+            one, other = (normalize(network(inputs[column]), dim=1) for column in pairs.T)
+            logits, answers = one @ other.T / TEMPERATURE, torch.arange(len(pairs))
+            step(optimizer, (cross_entropy(logits, answers) + cross_entropy(logits.T, answers)) / 2)
+    weights = export(network, mean, deviation)
+    del weights["output_bias"]  # the mean of an index is taken from vectors anyway
+    return weights
+
+
+def standardise(rows: Float32[np.ndarray, "row feature"]) -> tuple[torch.Tensor, Any, Any]:
+    """Return rows with the mean 0 and the deviation 1, and what these were."""
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-3
-    inputs = torch.from_numpy((rows - mean) / deviation)
-    weights = torch.zeros(len(LEARNT), inputs.shape[1], requires_grad=True)
-    biases = torch.zeros(len(LEARNT), requires_grad=True)
-    known = torch.from_numpy(~np.isnan(targets))
-    answers = torch.from_numpy(np.nan_to_num(targets)).float()
-    optimizer = torch.optim.LBFGS([weights, biases], max_iter=200)
+    return torch.from_numpy((rows - mean) / deviation), mean, deviation
 
-    def evaluate() -> float:
-        optimizer.zero_grad()
-        logits = inputs @ weights.T + biases
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], answers[known])
-        loss = loss + PENALTY * (weights**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
 
-    optimizer.step(evaluate)  # type: ignore[no-untyped-call]
-    return {
-        "mean": mean,
-        "deviation": deviation,
-        "weight": weights.detach().numpy(),
-        "bias": biases.detach().numpy(),
+def make_network(num_inputs: int, num_hidden: int, num_outputs: int) -> torch.nn.Sequential:
+    """Return an untrained network."""
+    torch.manual_seed(0)
+    hidden, output = torch.nn.Linear(num_inputs, num_hidden), torch.nn.Linear(num_hidden, num_outputs)
+    return torch.nn.Sequential(torch.nn.Dropout(0.2), hidden, torch.nn.ReLU(), torch.nn.Dropout(0.2), output)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """Lower a loss."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def export(network: torch.nn.Sequential, mean: Any, deviation: Any) -> Weights:
+    """Return the weights of a network as they are stored."""
+    names = ("hidden", "hidden_bias", "output", "output_bias")
+    half = {
+        name: own.detach().numpy().astype(np.float16) for name, own in zip(names, network.parameters(), strict=True)
     }
+    return {"mean": mean, "deviation": deviation, **half}
 
 
 def measure(mixer: Mixer) -> dict[str, dict[str, float]]:
@@ -248,7 +357,7 @@ def measure(mixer: Mixer) -> dict[str, dict[str, float]]:
     counts = {label: np.zeros(3) for label in LEARNT}  # right, found, there
     for _ in range(NUM_TEST):
         audio, heard = mixer.draw()
-        found = score_chunk(audio) > 0.5
+        found = score_chunk(audio)[0] > 0.5
         for column, label in enumerate(LEARNT):
             known, own = ~np.isnan(heard[:, column]), found[:, LABELS.index(label)]
             is_there = heard[:, column] == 1
@@ -270,9 +379,16 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure the weights that are there")
     options = parser.parse_args()
     if not options.measure:
-        weights = fit(Mixer(Sources.find(options.root, "train"), seed=0))
-        provenance = {"tool": "tools/build_sounds.py", "packages": " ".join(SPEECH["train"] + MUSIC["train"])}
-        save_file(weights, WEIGHTS, metadata={**provenance, "features": "Whisper tiny.en, last layer"})
+        sources = Sources.find(options.root, "train")
+        packages = [*SPEECH["train"], *MUSIC["train"], *OTHERS["train"], *EFFECTS]
+        provenance = {
+            "tool": "tools/build_sounds.py",
+            "features": "Whisper tiny.en, last layer",
+            "packages": " ".join(dict.fromkeys(packages)),
+        }
+        save_file(fit_labels(Mixer(sources, seed=0)), LABEL_WEIGHTS, metadata=provenance)
+        effects = [*sources.others, *(path for path in _list(options.root, EFFECTS) if is_effect(path))]
+        save_file(fit_windows(Mixer(sources, seed=11), effects), WINDOW_WEIGHTS, metadata=provenance)
     print(json.dumps(measure(Mixer(Sources.find(options.root, "test"), seed=1)), indent=2))
 
 

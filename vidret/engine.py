@@ -51,6 +51,7 @@ from vidret.text import absolute_path, display_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     Concept,
+    ConceptExample,
     CopyGroup,
     Curve,
     EmbeddingLevel,
@@ -799,6 +800,25 @@ class Engine(VideoLibrary):
             replace_old=replace,
             add=add,
         )
+
+    def teach_sound(
+        self, name: str, sounds: Sequence[ConceptExample], *, replace: bool = False, add: bool = False
+    ) -> Concept:
+        """Teach a sound by examples: ``@name`` then finds what sounds alike, and stands for its name in pictures.
+
+        Args:
+            name: Its name; an @ before it does not count.
+            sounds: Files with sound, of which the first minute is heard, or stretches of indexed videos.
+            replace: Whether it takes the place of a concept of that name.
+            add: Whether the examples join those of a sound of that name.
+
+        Raises:
+            VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
+            StoreError: A video has no sounds, or another process is writing the index.
+        """
+        from vidret.search.concepts.sounds import teach_sound
+
+        return teach_sound(self._index.store, name, sounds, replace_old=replace, add=add)
 
     def classify(self, classes: Mapping[str, Sequence[ExampleLike]], *, save: str | None = None) -> list[TaggedVideo]:
         """Return the class of every video of the index, by a few examples of each class and its name.

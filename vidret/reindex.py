@@ -18,7 +18,7 @@ from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import IndexReport, Progress
-from vidret.search.concepts.storage import list_concepts
+from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
@@ -170,6 +170,12 @@ def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[t
     """Teach the concepts of an index to another one from their examples; return those that could be, and not."""
     taught, failed = list[str](), list[tuple[str, str]]()
     for concept in list_concepts(store):
+        known = load_concept(store, concept.name)
+        if known is not None and known.heard is not None:  # which no encoder of pictures changes
+            with Store.open(engine.path, write=True) as writer:
+                save_concept(writer, known)
+            taught.append(concept.name)
+            continue
         try:
             engine.teach(concept.name, concept.yes, concept.no, text=concept.text, replace=True)
             taught.append(concept.name)

@@ -107,6 +107,7 @@ class ChannelQuery:
         options: The options of the search.
         excluded: Videos to leave out.
         depth: Number of nearest pieces to consider of each clause, at least ``candidates`` of the options.
+        examples: Vectors of what the sounds are like that each clause mentions; empty for a clause without.
         covered: What is compared besides the nearest, such as what is seen while a text is said.
         weigh: Returns what each of some segments, by id, adds to the evidence of each clause; None if nothing does.
         adjust: Returns the evidence of each clause in spans of a video, given its id, their starts and ends in seconds,
@@ -120,6 +121,7 @@ class ChannelQuery:
     options: SearchOptions
     excluded: frozenset[int] = frozenset()
     depth: int = CANDIDATES
+    examples: Sequence[Float32[np.ndarray, "_example _dim"]] = ()
     covered: Sequence[TimeSpan] = ()
     weigh: Callable[[Int64[np.ndarray, " segment"]], Float[np.ndarray, "clause segment"]] | None = None
     adjust: AdjustSpans | None = None

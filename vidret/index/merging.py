@@ -33,6 +33,7 @@ from vidret.store.records import (
     FileRecord,
     FileState,
 )
+from vidret.store.sounds import copy_sounds
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 
@@ -288,6 +289,7 @@ class Merge:
         }.items():
             self._counts[name] = num_copied
             self._notes += notes
+        copy_sounds(self.target.path, [own.path for own in self.sources], wanted)
         self._counts["identities"] = copy_identities(self.target.path, [own.path for own in self.sources], wanted)
         Persons(self.target.path).group()
 

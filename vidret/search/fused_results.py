@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vidret.channels.picture.channel import PictureChannel
+from vidret.channels.sounds.channel import SoundChannel
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import has_frame_vectors
 from vidret.search.concepts.encoder import ConceptEncoder
@@ -62,17 +63,24 @@ class FusedResults:
     """Answers queries from the pictures of one index, and from its words if it has any."""
 
     def __init__(
-        self, pictures: PictureChannel, texts: TextChannel | None, encoder: ConceptEncoder, people: KnownPersons
+        self,
+        pictures: PictureChannel,
+        texts: TextChannel | None,
+        encoder: ConceptEncoder,
+        people: KnownPersons,
+        sounds: SoundChannel | None = None,
     ) -> None:
-        """Set the channels, None for an index without texts, what encodes queries, and the persons."""
+        """Set the channels, None for an index without texts or sounds, what encodes queries, and the persons."""
         self._pictures, self._texts, self._encoder, self._people = pictures, texts, encoder, people
-        self._fusion = Fusion(pictures, texts, people)
+        self._fusion = Fusion(pictures, texts, people, sounds)
         self._missing: set[str] = set()
 
     def close(self) -> None:
-        """Close the texts."""
+        """Close the texts and the sounds."""
         if self._texts is not None:
             self._texts.texts.close()
+        if self._fusion.sounds is not None:
+            self._fusion.sounds.close()
 
     def analyse(self, query: Query, sources: Sequence[Source] | None, person: str | None = None) -> AnalysedQuery:
         """Return a query with its structure and vectors, to ask it of several videos; see ``plan``."""

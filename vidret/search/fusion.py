@@ -19,6 +19,7 @@ from jaxtyping import Float
 from vidret.channels.base import ChannelQuery, EncodedQuery, Match, TimeSpan
 from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
+from vidret.channels.sounds.channel import SoundChannel, join_evidence
 from vidret.channels.texts.channel import TextChannel, VideoTexts
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.people import KnownPersons, Presence
@@ -77,9 +78,15 @@ class Question:
 class Fusion:
     """The channels of one index."""
 
-    def __init__(self, pictures: PictureChannel, texts: TextChannel | None, people: KnownPersons) -> None:
-        """Set the channels, None for an index without texts, and the persons."""
-        self.pictures, self.texts, self.people = pictures, texts, people
+    def __init__(
+        self,
+        pictures: PictureChannel,
+        texts: TextChannel | None,
+        people: KnownPersons,
+        sounds: SoundChannel | None = None,
+    ) -> None:
+        """Set the channels, None for an index without texts or sounds, and the persons."""
+        self.pictures, self.texts, self.people, self.sounds = pictures, texts, people, sounds
         self.segments = SegmentSpace(pictures.store)
 
     def ask(self, query: AnalysedQuery, options: SearchOptions, *, video_id: int | None = None) -> Question:
@@ -98,11 +105,15 @@ class Fusion:
             options=options,
             excluded=excluded,
             depth=options.candidates,
+            examples=query.examples,
         )
         feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
         found: Mapping[int, VideoTexts] = {}
         if texts is not None:
             found = texts.find(asked) if video_id is None else texts.score(asked, [video_id])
+        if texts is not None and self.sounds is not None:
+            heard = self.sounds.find(asked) if video_id is None else self.sounds.score(asked, [video_id])
+            found = join_evidence(found, heard)
         if feedback is not None:
             asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
             found = self._weigh_texts(asked, found)

@@ -1,7 +1,7 @@
 """An index open for queries."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.channel import PictureChannel
+from vidret.channels.sounds.channel import open_sounds
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
@@ -56,7 +57,8 @@ class OpenIndex:
     def results(self) -> FusedResults:
         """What answers queries; a run may add words meanwhile."""
         if self._words is None and (texts := open_texts(self.store)) is not None:
-            self._words = FusedResults(self.pictures, TextChannel(texts, self.store), self.encoder, self.people)
+            texts_channel, sounds = TextChannel(texts, self.store), open_sounds(self.store)
+            self._words = FusedResults(self.pictures, texts_channel, self.encoder, self.people, sounds)
         return self._words or self._wordless
 
     @property
@@ -198,9 +200,13 @@ class OpenIndex:
                 raise self._explain_wordless()
             if not isinstance(named, str | EventSequence):
                 raise VidretError("sources must include picture for an image or a vector, got words only")
-            make_structure(interpret(named), self.people.handles).check_words()
+            make_structure(interpret(named), self.people.handles).check_words(self._find_heard(sources))
         elif sources not in (None, ("picture",)) and not self.has_words:
             raise self._explain_wordless()
+
+    def _find_heard(self, sources: Sequence[Source]) -> Callable[[str], bool]:
+        """Return what tells whether a text mentions a sound that is searched."""
+        return lambda text: "sound" in sources and len(self.encoder.find_sounds(text)) > 0
 
     def _explain_wordless(self) -> VidretError:
         paths = ", ".join(str(index.path) for index in self.store.parts.values())

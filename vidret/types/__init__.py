@@ -29,6 +29,7 @@ from vidret.types.media import SegmentEmbedding as SegmentEmbedding
 from vidret.types.media import Shot as Shot
 from vidret.types.media import ShotChange as ShotChange
 from vidret.types.media import ShotKind as ShotKind
+from vidret.types.media import SoundWindows as SoundWindows
 from vidret.types.media import Source as Source
 from vidret.types.media import TextEmbedding as TextEmbedding
 from vidret.types.media import TextSource as TextSource

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int16, Int64, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Float64, Int16, Int64, UInt8
 
 from vidret.types.rows import Shown, show_property
 
@@ -193,6 +193,25 @@ class TimedText:
     confidence: Annotated[float, Shown(example=0.9)] = 1.0
     language: Annotated[str, Shown(example="en")] = ""
     speaker: Annotated[str, Shown(told=True, example="Anna")] = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SoundWindows:
+    """Windows of audio.
+
+    Attributes:
+        starts: In seconds.
+        ends: In seconds.
+        vectors: The vector of each.
+    """
+
+    starts: Float64[np.ndarray, " window"]
+    ends: Float64[np.ndarray, " window"]
+    vectors: Float16[np.ndarray, "window dim"]
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.starts)
 
 
 EmbeddingLevel = Literal["segment", "frame"]

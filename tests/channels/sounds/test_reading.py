@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from tests.word_films import write_worded
 from vidret.channels.sounds import reading
-from vidret.channels.sounds.reading import CHUNK_S, LABELS, MAX_SPAN_S, SoundReader, score_chunk
+from vidret.channels.sounds.features import EncodedAudio
+from vidret.channels.sounds.reading import (
+    CHUNK_S,
+    LABELS,
+    MAX_SPAN_S,
+    SoundReader,
+    join_windows,
+    make_windows,
+    score_chunk,
+)
 from vidret.channels.speech import SAMPLE_RATE
 from vidret.types import TimedText
 from vidret.video.probe import VideoInfo, probe
@@ -27,9 +36,17 @@ def quick_encoder() -> Iterator[None]:
         patch.setattr(reading, "load_recogniser", lambda _model: None)
         patch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
         patch.setattr(reading, "encode_audio", lambda audio: audio[:: SAMPLE_RATE // 50, None])
+        patch.setattr(SoundReader, "_score", score_only)
         patch.setattr(reading, "describe", lambda states: states[::25])
         patch.setattr(reading, "rate_labels", lambda rows: np.isclose(rows, [0.1, 0.2]).astype(np.float32))
         yield
+
+
+def score_only(reader: SoundReader, audio: np.ndarray) -> None:
+    """Score a chunk without its windows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "make_windows", lambda *_args, **_options: join_windows([]))
+        reader._scores = np.concatenate([reader._scores, score_chunk(audio)[0]])
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +81,14 @@ SIZES = st.lists(st.integers(0, 12 * SAMPLE_RATE), max_size=8)
 
 @given(HEARD, SIZES)
 def test_texts_do_not_depend_on_the_pieces(info: VideoInfo, heard: list[int], sizes: list[int]) -> None:
-    audio, reader = make_audio(heard), SoundReader()
-    assert keys(read(reader, audio, sizes, info)) == keys(read(reader, audio, [], info))
+    audio = make_audio(heard)
+    assert keys(read(SoundReader(), audio, sizes, info)) == keys(read(SoundReader(), audio, [], info))
 
 
-@given(HEARD, SIZES, st.data())
-def test_a_resumed_run_finds_what_is_left(info: VideoInfo, heard: list[int], sizes: list[int], data: Any) -> None:
+@given(HEARD, SIZES)
+def test_a_resumed_run_finds_what_is_left(info: VideoInfo, heard: list[int], sizes: list[int]) -> None:
     audio, reader = make_audio(heard), SoundReader()
-    whole, position, until_s = keys(read(reader, audio, [], info)), 0, 0.0
+    whole, position, until_s = keys(read(SoundReader(), audio, [], info)), 0, 0.0
     found: list[TimedText] = []
     for size in sizes:
         reader.read(audio[position : position + size])
@@ -96,13 +113,14 @@ def test_long_sounds_become_several_texts(info: VideoInfo) -> None:
     assert all(end - start <= MAX_SPAN_S for _, start, end in texts)
 
 
-def test_a_bang_is_loud() -> None:
+def test_a_bang_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "make_windows", lambda *_args, **_options: join_windows([]))
     rng = np.random.default_rng(0)
     audio = 0.003 * rng.standard_normal(10 * SAMPLE_RATE).astype(np.float32)
     audio[3 * SAMPLE_RATE : 3 * SAMPLE_RATE + 3200] *= 100
-    loud = score_chunk(audio)[:, LABELS.index("loud noise")]
+    loud = score_chunk(audio)[0][:, LABELS.index("loud noise")]
     assert np.flatnonzero(loud).tolist() == [6]
-    assert not score_chunk(audio * 0 + 0.1)[:, LABELS.index("loud noise")].any()
+    assert not score_chunk(audio * 0 + 0.1)[0][:, LABELS.index("loud noise")].any()
 
 
 def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +135,16 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
     VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None).read_rest()
     assert [row[2] for each in sent for row in each.get("texts", [])] == ["applause"]
     assert sent[-1] == {"kind": "texts_end", "source": "sound", "note": "has no audio track"}
+
+
+def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:
+    rng = np.random.default_rng(0)
+    states, mel = rng.standard_normal((500, 384), np.float32), rng.standard_normal((1000, 80), np.float32)
+    silent = np.zeros(20, bool)
+    silent[:6] = True
+    windows = make_windows(EncodedAudio(states, mel), 30.0, is_silent=silent)
+    assert windows.starts.tolist() == [32.0, 33.0, 34.0, 35.0, 36.0, 37.0, 38.0]
+    assert windows.ends.tolist() == [34.0, 35.0, 36.0, 37.0, 38.0, 39.0, 40.0]
+    assert np.linalg.norm(windows.vectors.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
+    clip = make_windows(EncodedAudio(states[:25], mel[:50]), 0.0, is_silent=silent[-1:])
+    assert (clip.starts.tolist(), clip.ends.tolist()) == ([0.0], [0.5])

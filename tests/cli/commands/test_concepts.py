@@ -91,3 +91,17 @@ def test_images_are_searched_with_words(run: Runner, index: Path, images: Path) 
     wrong = ("search", "--image", images / "red.png", "--queries", images.parent / "queries.jsonl", *where)
     run.check_refusal(wrong, 2, "give a query, --image FILE, both, or only --clip FILE")
     run.check_refusal(("search", *where), 2, "give a query, --image FILE, both, or only --clip FILE")
+
+
+def test_a_sound_is_named_by_a_file_or_a_moment(run: Runner, index: Path, tmp_path: Path) -> None:
+    from vidret.cli.commands.teach import read_sound_path
+
+    moment = read_sound_path(f"{tmp_path}/a.mp4@1:30")
+    assert (moment.path, moment.start, moment.end) == (f"{tmp_path}/a.mp4", 90.0, 90.0)
+    (tmp_path / "b@2.wav").touch()
+    assert read_sound_path(f"{tmp_path}/b@2.wav").start is None
+    code, _, err = run("teach", "bark", "--sound", "a.wav", "--yes", "a.png", "--index", index)
+    assert code == 2
+    assert "must be by itself" in err
+    code, _, err = run("teach", "bark", "--sound", tmp_path / "gone.wav", "--index", index)
+    assert (code, "gone.wav" in err) == (1, True)

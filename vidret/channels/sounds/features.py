@@ -1,13 +1,14 @@
-"""What the encoder of the bundled Whisper model hears: features, and the labels that follow from them.
+"""What the encoder of the bundled Whisper model hears: labels, and vectors of windows.
 
-A frozen speech encoder keeps background sounds. Its states are averaged over time, with their deviations; a logistic
-regression on them tells music and speech, which ``tools/train_sounds.py`` fits.
+A frozen speech encoder keeps background sounds. Its states are averaged over time, with their deviations. Two networks
+with one hidden layer make of them what is searched; ``tools/build_sounds.py`` trains and measures them.
 
 Reference: Gong et al. 2023, "Whisper-AT: Noise-Robust Automatic Speech Recognizers are Also Strong General Audio Event
 Taggers".
 """
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,31 @@ FRAMES_PER_S = 50
 STEP_S = 0.5
 CONTEXTS_S = (1, 5)
 LEARNT = ("music", "speech")  # in the order of the weights
-WEIGHTS = Path(__file__).with_name("labels.safetensors")
+LABEL_WEIGHTS, WINDOW_WEIGHTS = (Path(__file__).with_name(f"{name}.safetensors") for name in ("labels", "windows"))
+WINDOW_S, HOP_S = 2.0, 1.0
+WINDOW_FRAMES = round(WINDOW_S * FRAMES_PER_S)
 _MEL_STEP = 160  # samples
 
 
-def encode_audio(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "frame 384"]:
-    """Return the states of Whisper's encoder for up to 30 s of mono sound at 16 kHz, 50 frames per second."""
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedAudio:
+    """What the encoder reads and makes of up to 30 s of audio.
+
+    Attributes:
+        states: Its states, 50 a second.
+        mel: The log-mel spectrogram, 100 columns a second.
+    """
+
+    states: Float32[np.ndarray, "frame 384"]
+    mel: Float32[np.ndarray, "column 80"]
+
+
+def encode_audio(audio: Float32[np.ndarray, " sample"]) -> EncodedAudio:
+    """Encode up to 30 s of mono sound at 16 kHz by Whisper's encoder."""
     model: Any = load_recogniser(BUNDLED).model
     num_frames = len(audio) // (2 * _MEL_STEP)
     mel = model.feature_extractor(audio, padding=0)[:, : 2 * num_frames]
-    states: Float32[np.ndarray, "frame 384"] = np.asarray(model.encode(mel))[0]
-    return states
+    return EncodedAudio(states=np.asarray(model.encode(mel))[0], mel=mel.T)
 
 
 def pool(states: Float[np.ndarray, "frame dim"], *, width: int, hop: int) -> Float32[np.ndarray, "step feature"]:
@@ -47,24 +62,51 @@ def pool(states: Float[np.ndarray, "frame dim"], *, width: int, hop: int) -> Flo
     return np.concatenate([means, np.sqrt(variances.clip(0))], axis=1).astype(np.float32)
 
 
-def describe(states: Float32[np.ndarray, "frame 384"]) -> Float32[np.ndarray, "step 1536"]:
+def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1536"]:
     """Return the features of each half second: of the second around it, and of 5 s around it."""
     hop = round(STEP_S * FRAMES_PER_S)
-    return np.concatenate([pool(states, width=width * FRAMES_PER_S, hop=hop) for width in CONTEXTS_S], axis=1)
+    return np.concatenate([pool(encoded.states, width=width * FRAMES_PER_S, hop=hop) for width in CONTEXTS_S], axis=1)
 
 
 def rate_labels(features: Float32[np.ndarray, "step 1536"]) -> Float32[np.ndarray, "step label"]:
     """Return the probabilities of music and of speech, given ``describe``."""
-    weights = _load_weights()
-    standard = (features - weights["mean"]) / weights["deviation"]
-    logits = standard @ weights["weight"].T + weights["bias"]
-    probabilities: Float32[np.ndarray, "step label"] = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    probabilities: Float32[np.ndarray, "step label"] = 1 / (1 + np.exp(-_apply(LABEL_WEIGHTS, features)))
     return probabilities
 
 
-@functools.lru_cache(maxsize=1)
-def _load_weights() -> dict[str, Any]:
-    return dict(load_file(WEIGHTS))
+def embed_windows(encoded: EncodedAudio) -> Float32[np.ndarray, "window 128"]:
+    """Return unit vectors of windows of ``WINDOW_S``, from every ``HOP_S`` on, that tell sounds apart.
+
+    A small network makes them of the means and deviations of states and of the spectrogram, and how the latter moves.
+    It was trained so that a sound is near itself over other speech, music and noise (``tools/build_sounds.py``).
+    """
+    starts = range(0, max(len(encoded.states) - WINDOW_FRAMES, 0) + 1, round(HOP_S * FRAMES_PER_S))
+    vectors = _apply(WINDOW_WEIGHTS, np.stack([describe_window(encoded, start) for start in starts]))
+    unit: Float32[np.ndarray, "window 128"] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+    return unit
+
+
+def describe_window(encoded: EncodedAudio, start: int) -> Float32[np.ndarray, " 1008"]:
+    """Return the features of a window that begins at a frame."""
+    states = encoded.states[start : start + WINDOW_FRAMES]
+    mel = encoded.mel[2 * start : 2 * (start + WINDOW_FRAMES)]
+    flux = np.abs(np.diff(mel, axis=0)).mean(axis=0)
+    parts = [states.mean(axis=0), states.std(axis=0), mel.mean(axis=0), mel.std(axis=0), flux]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _apply(path: Path, features: Float32[np.ndarray, "row feature"]) -> Float32[np.ndarray, "row output"]:
+    """Return the outputs of a network with one hidden layer."""
+    weights = _load_weights(path)
+    standard = (features - weights["mean"]) / weights["deviation"]
+    hidden = np.maximum(standard @ weights["hidden"].T + weights["hidden_bias"], 0)
+    outputs: Float32[np.ndarray, "row output"] = hidden @ weights["output"].T + weights.get("output_bias", 0)
+    return outputs.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_weights(path: Path) -> dict[str, Float32[np.ndarray, "..."]]:
+    return {name: array.astype(np.float32) for name, array in load_file(path).items()}
 
 
 def measure_levels(audio: Float32[np.ndarray, " sample"], *, step_s: float) -> Float[np.ndarray, " step"]:

@@ -8,15 +8,26 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from vidret.channels.sounds.captions import find_captions
-from vidret.channels.sounds.features import LEARNT, STEP_S, describe, encode_audio, measure_levels, rate_labels
+from vidret.channels.sounds.features import (
+    HOP_S,
+    LEARNT,
+    STEP_S,
+    WINDOW_S,
+    EncodedAudio,
+    describe,
+    embed_windows,
+    encode_audio,
+    measure_levels,
+    rate_labels,
+)
 from vidret.channels.sounds.spans import find_runs
 from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
 from vidret.channels.subtitles import find_subtitles
 from vidret.channels.texts.kind import Heartbeat
-from vidret.types import TimedText
+from vidret.types import SoundWindows, TimedText
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo
@@ -53,6 +64,8 @@ class SoundReader:
         self._scores: Float32[np.ndarray, "step label"] = np.zeros((0, len(LABELS)), np.float32)
         self._taken_s = dict.fromkeys(LABELS, start_s)  # up to which texts of each label were returned
         self._pending: list[Float32[np.ndarray, " sample"]] = []
+        self._read_s = self._begin_s  # up to which chunks were scored
+        self._windows: list[SoundWindows] = []
         return self._begin_s
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
@@ -62,7 +75,7 @@ class SoundReader:
         if sum(map(len, self._pending)) >= size:
             audio = np.concatenate(self._pending)
             for start in range(0, len(audio) - size + 1, size):
-                self._scores = np.concatenate([self._scores, score_chunk(audio[start : start + size])])
+                self._score(audio[start : start + size])
             self._pending = [audio[len(audio) // size * size :]]
 
     def take(self) -> tuple[float, list[TimedText]]:
@@ -73,15 +86,34 @@ class SoundReader:
         self._begin_s += num_chunks * CHUNK_S
         return open_s, texts
 
+    def take_windows(self) -> SoundWindows:
+        """Return the windows of audio since the last call."""
+        windows, self._windows = self._windows, []
+        return join_windows(windows)
+
+    def _score(self, audio: Float32[np.ndarray, " sample"]) -> None:
+        scores, windows = score_chunk(audio, self._read_s)
+        self._scores = np.concatenate([self._scores, scores])
+        self._windows.append(windows)
+        self._read_s += CHUNK_S
+
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
         """Return the remaining sounds of a video, and those that its captions name."""
-        audio = np.concatenate([np.zeros(0, np.float32), *self._pending])
-        if len(audio) >= STEP_S * SAMPLE_RATE:
-            self._scores = np.concatenate([self._scores, score_chunk(audio)])
+        self._score_rest()
         texts, _ = self._find_texts(is_end=True)
         captions = find_captions(find_subtitles(info, self._sidecars, heartbeat)[0])
-        self.start(0.0, {})
         return sorted([*texts, *captions], key=lambda text: (text.start, text.end))
+
+    def finish_windows(self) -> SoundWindows:
+        """Return the remaining windows of a clip, without texts."""
+        self._score_rest()
+        return self.take_windows()
+
+    def _score_rest(self) -> None:
+        audio = np.concatenate([np.zeros(0, np.float32), *self._pending])
+        if len(audio) >= STEP_S * SAMPLE_RATE:
+            self._score(audio)
+        self._pending = []
 
     def _find_texts(self, *, is_end: bool) -> tuple[list[TimedText], float]:
         """Return the texts that are over, and the time at which the first one begins that goes on."""
@@ -104,8 +136,13 @@ class SoundReader:
         return sorted(texts, key=lambda text: (text.start, text.end)), open_s
 
 
-def score_chunk(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "step label"]:
-    """Return the score in 0..1 of each label in each half second of up to 10 s of mono sound at 16 kHz."""
+def score_chunk(
+    audio: Float32[np.ndarray, " sample"], start_s: float = 0.0
+) -> tuple[Float32[np.ndarray, "step label"], SoundWindows]:
+    """Return the score in 0..1 of each label in each half second of up to 10 s of mono sound at 16 kHz, and windows.
+
+    Windows are left out of which not even a half second is above ``SILENCE_DBFS``.
+    """
     num_steps = int(len(audio) / (STEP_S * SAMPLE_RATE))
     audio = audio[: round(num_steps * STEP_S * SAMPLE_RATE)]
     levels = measure_levels(audio, step_s=LEVEL_S).reshape(num_steps, -1)
@@ -115,7 +152,30 @@ def score_chunk(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "s
     usual = float(np.quantile(audible, USUAL)) if len(audible) else 0.0
     scores[:, 1] = levels.max(axis=1) >= max(usual + PEAK_DB, MIN_PEAK_DBFS)
     if scores[:, 0].all():
-        return scores
-    states = encode_audio(audio)
-    scores[:, 2:] = rate_labels(describe(states)) * (1 - scores[:, :1])
-    return scores
+        return scores, join_windows([])
+    encoded = encode_audio(audio)
+    scores[:, 2:] = rate_labels(describe(encoded)) * (1 - scores[:, :1])
+    return scores, make_windows(encoded, start_s, is_silent=scores[:, 0] > 0)
+
+
+def make_windows(encoded: EncodedAudio, start_s: float, *, is_silent: Bool[np.ndarray, " step"]) -> SoundWindows:
+    """Return the windows of audio that begins at ``start_s``, but those that are silent."""
+    vectors = embed_windows(encoded)
+    starts = np.arange(len(vectors)) * HOP_S
+    ends = np.minimum(starts + WINDOW_S, len(is_silent) * STEP_S)
+    steps = [slice(round(start / STEP_S), round(end / STEP_S)) for start, end in zip(starts, ends, strict=True)]
+    kept = np.array([not is_silent[own].all() for own in steps])
+    return SoundWindows(
+        starts=start_s + starts[kept], ends=start_s + ends[kept], vectors=vectors[kept].astype(np.float16)
+    )
+
+
+def join_windows(windows: Sequence[SoundWindows]) -> SoundWindows:
+    """Return windows one after the other."""
+    if not windows:
+        return SoundWindows(starts=np.zeros(0), ends=np.zeros(0), vectors=np.zeros((0, 0), np.float16))
+    return SoundWindows(
+        starts=np.concatenate([own.starts for own in windows]),
+        ends=np.concatenate([own.ends for own in windows]),
+        vectors=np.concatenate([own.vectors for own in windows if len(own)] or [windows[0].vectors]),
+    )

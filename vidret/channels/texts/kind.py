@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Picture, ShotChange, TextSource, TimedText
+from vidret.types import Picture, ShotChange, SoundWindows, TextSource, TimedText
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo  # loads PyAV, which searches do without
@@ -71,6 +71,15 @@ class AudioReader(Protocol[Piece]):
 
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[Piece]:
         """Return the remaining texts of a video, of which all audio was read."""
+        ...
+
+
+@runtime_checkable
+class WindowReader(Protocol):
+    """What makes vectors of windows of audio besides."""
+
+    def take_windows(self) -> SoundWindows:
+        """Return the windows since the last call."""
         ...
 
 

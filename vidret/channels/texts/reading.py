@@ -13,7 +13,7 @@ import numpy as np
 
 from vidret.channels.identities.rows import pack_track
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.kind import AudioPieces, AudioReader, FrameReader, Heartbeat, as_note
+from vidret.channels.texts.kind import AudioPieces, AudioReader, FrameReader, Heartbeat, WindowReader, as_note
 from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.types import Picture, ShotChange, TextSource, TimedText
 from vidret.video.probe import VideoInfo
@@ -218,10 +218,17 @@ class VideoTextReader:
                         self._fail_listener(source, error)
                         continue
                     listener.heard_s = end_s
+                    self._send_windows(source, listener)
                     self._send_pieces(source, max(until_s, listener.start_s), texts)
             yield time_s, samples
         for listener in self._listeners.values():
             listener.heard_all |= listener.heard_s >= end_s > 0
+
+    def _send_windows(self, source: messages.ReadSource, listener: _Listener) -> None:
+        """Send the windows that a listener made, before the texts that say how far was read."""
+        if isinstance(listener.reader, WindowReader) and len(windows := listener.reader.take_windows()):
+            packed = messages.pack_windows(windows)
+            self._send({"kind": "texts", "source": source, "until_s": listener.start_s, "texts": [], "windows": packed})
 
     def _finish_listeners(self) -> None:
         """Let listeners read what they have not heard yet, and send their remaining texts."""
@@ -248,6 +255,7 @@ class VideoTextReader:
             except Exception as error:
                 self._fail_listener(source, error)
                 continue
+            self._send_windows(source, listener)
             self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
             self._end(source, "" if source == "voice" and is_silent else note)
 

@@ -20,6 +20,7 @@ from vidret.errors import VidretError
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
+from vidret.store.sounds import SoundStore, prune_sounds
 from vidret.store.store import Store
 from vidret.store.texts.store import FOLDER, TextStore
 from vidret.types import TextSource, TimedText
@@ -43,7 +44,8 @@ def open_words(index: Store, options: WordsOptions | None, *, retry_failed: bool
             store.store.metadata.set(OPTIONS, options.to_json())
         if not index.metadata.get(HAS_TEXTS):
             index.metadata.set(HAS_TEXTS, "1")
-        yield WordsRun(store, options, retry_failed=retry_failed)
+        with SoundStore.create(index.path) if "sound" in options.sources else contextlib.nullcontext() as sounds:
+            yield WordsRun(store, options, retry_failed=retry_failed, sounds=sounds)
         store.save()
 
 
@@ -124,7 +126,8 @@ def choose_sounds(words: WordsOptions | None, setting: str) -> WordsOptions | No
 
 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
-    """Remove the words of all contents that are no longer in an index, whether or not the run reads words."""
+    """Remove words and sounds of all contents that are no longer in an index, whether or not the run reads them."""
+    prune_sounds(store.path, store.videos.fingerprints().values())
     if words is not None:
         words.store.prune(store.videos.fingerprints().values())
     elif TextStore.exists(store.path):
@@ -136,9 +139,11 @@ def prune_words(store: Store, words: "WordsRun | None") -> None:
 class WordsRun:
     """The words of one run. Threads may share it."""
 
-    def __init__(self, store: TextStore, options: WordsOptions, *, retry_failed: bool) -> None:
-        """Start a run; with ``retry_failed``, tracks with a note are read again."""
-        self.store = store
+    def __init__(
+        self, store: TextStore, options: WordsOptions, *, retry_failed: bool, sounds: SoundStore | None = None
+    ) -> None:
+        """Start a run; with ``retry_failed``, tracks with a note are read again; ``sounds`` keeps windows of audio."""
+        self.store, self.sounds = store, sounds
         self._options, self._retry_failed = options, retry_failed
         self._sidecars = Sidecars()
         tracks = [track for track in store.tracks() if track.complete]
@@ -245,6 +250,9 @@ class ContentWords:
     def add(self, message: ReadTexts, vectors: Float32[np.ndarray, "text dim"] | None = None) -> None:
         """Store further texts, after ``request``; their sentence vectors are computed unless they are given."""
         source, stored = message.source, self._stored[message.source]
+        if message.windows is not None and self._run.sounds is not None:  # first: the texts say how far was read
+            track = self._tracks[source]
+            self._run.sounds.add(track.fingerprint, KINDS[source].model, message.windows)
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         texts = [message.texts[row] for row in kept]
         own = (

@@ -85,6 +85,7 @@ def info_command(
     from vidret.store.collections import COLLECTIONS
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.lookup import count_moments
+    from vidret.store.sounds import find_damaged_sounds
     from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
     from vidret.store.watch_list import WATCHES
@@ -115,8 +116,10 @@ def info_command(
             is_damaged = print_damage(store, repair=repair)
             is_damaged |= print_damaged_words(index, repair=repair)
             kept = [rows.find_damage(index, repair=repair) for rows in (WATCHES, COLLECTIONS)]
-            lost = (find_lost_texts(store, repair=repair), *kept)
-            for reason in filter(None, (*lost, *find_damaged_identities(index, repair=repair))):
+            lost: tuple[str, ...] = (find_lost_texts(store, repair=repair), *kept)
+            for find_damaged in (find_damaged_identities, find_damaged_sounds):
+                lost = (*lost, *find_damaged(index, repair=repair))
+            for reason in filter(None, lost):
                 print(sanitize(reason))
                 is_damaged = True
             raise typer.Exit(1 if is_damaged and not repair else 0)

@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import read_image_file
-from vidret.cli.opening import is_on_command_line, open_engine_or_client, read_contents
+from vidret.cli.opening import is_on_command_line, open_engine, open_engine_or_client, read_contents
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
@@ -21,6 +21,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
+from vidret.cli.search_options import parse_time_point
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
 from vidret.present.terminal import print_message
@@ -44,6 +45,15 @@ NoOption = Annotated[
     list[str] | None, option("Examples of what it is not, preferably similar-looking ones. As --yes.", CONCEPT, "PATH")
 ]
 MeaningOption = Annotated[str | None, option("The concept in plain words; default: its name.", CONCEPT, "TEXT")]
+SoundOption = Annotated[
+    list[str] | None,
+    option(
+        "Examples of a sound, in place of pictures: a file with sound, or a moment of an indexed video as FILE@TIME. "
+        "Repeatable.",
+        CONCEPT,
+        "FILE|FILE@TIME",
+    ),
+]
 ReplaceOption = Annotated[bool, option("Replace a concept of that name.", CONCEPT, flag="--replace")]
 AddOption = Annotated[bool, option("Add the examples to an existing concept of that name.", CONCEPT, flag="--add")]
 
@@ -54,6 +64,7 @@ def teach_command(
     name: Annotated[str, argument("Name of the concept; @NAME stands for it in queries.", "NAME")],
     yes: YesOption = None,
     no: NoOption = None,
+    sound: SoundOption = None,
     text: MeaningOption = None,
     replace: ReplaceOption = False,
     add: AddOption = False,
@@ -65,6 +76,14 @@ def teach_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Teach a concept by examples: @NAME then stands for it in queries. Works from one example."""
+    if sound:
+        if yes or no or text is not None or server is not None:
+            raise typer.BadParameter("must be by itself, got --yes, --no, --text or --server too", param_hint="--sound")
+        taught = open_engine(index, None, device, precision).teach_sound(
+            name, [read_sound_path(each) for each in sound], replace=replace, add=add
+        )
+        print_message(f"@{taught.name} is taught from {len(taught.yes)} sounds. Search for it: vidret search '@{name}'")
+        return
     if not (yes or (no and add)):
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")
     shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
@@ -112,6 +131,14 @@ def forget_command(
     else:
         open_engine_or_client(context, server, token, index, "auto", "auto").forget(name)
     print_message(f"@{name.removeprefix('@')} is forgotten.")
+
+
+def read_sound_path(text: str) -> ConceptExample:
+    """Return the example that FILE or FILE@TIME names."""
+    if Path(text).expanduser().exists() or "@" not in text:
+        return ConceptExample(path=absolute_path(Path(text).expanduser()))
+    file, time_s = parse_time_point(text, option="--sound")
+    return ConceptExample(path=absolute_path(Path(str(file)).expanduser()), start=time_s, end=time_s)
 
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))

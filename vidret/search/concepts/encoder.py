@@ -67,6 +67,11 @@ class ConceptEncoder:
             if load_concept(self._store, name) is None:
                 raise unknown_concept(self._store, name, people)
 
+    def find_sounds(self, text: str) -> Float32[np.ndarray, "_example _dim"]:
+        """Return the vectors of examples of all sounds that a text mentions; of shape (0, 0) for none."""
+        heard = [taught.heard for taught in self._find_concepts(text) if taught.heard is not None]
+        return np.concatenate(heard) if heard else np.zeros((0, 0), np.float32)
+
     def _find_concepts(self, text: str) -> list[TaughtConcept]:
         names = find_mentions(text) if "@" in text else ()
         return [taught for name in names if (taught := load_concept(self._store, name)) is not None]
@@ -89,6 +94,9 @@ class ConceptEncoder:
         sample, parts = self.composer.sample, [] if text is None else [(text, 1.0)]
         for taught, meaning in concepts:
             share = taught.concept.share
+            if taught.heard is not None:  # pictures are compared with its name
+                parts.append((sample.standardise(meaning), 1.0))
+                continue
             shown = find_direction(taught.yes, taught.no, sample) if taught.direction is None else taught.direction
             mixed = (1 - share) * sample.standardise(meaning) + share * sample.standardise(shown)
             parts.append((mixed, 1.0))

@@ -41,6 +41,7 @@ class TaughtConcept:
         concept: The concept.
         yes: Vectors of examples that show it.
         no: Vectors of examples that do not.
+        heard: Vectors of examples that sound like it, for a sound; None for what is seen.
         direction: What the examples of a class mean beside those of other classes; None for a concept of its own.
     """
 
@@ -48,6 +49,7 @@ class TaughtConcept:
     yes: Float32[np.ndarray, "example dim"]
     no: Float32[np.ndarray, "counterexample dim"]
     direction: Float32[np.ndarray, " dim"] | None = None
+    heard: Float32[np.ndarray, "_example _dim"] | None = None
 
 
 def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> Vector:
@@ -99,6 +101,8 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
     arrays = {"yes": taught.yes, "no": taught.no}
     if taught.direction is not None:
         arrays["direction"] = taught.direction
+    if taught.heard is not None:
+        arrays["heard"] = taught.heard
     np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), **arrays)  # type: ignore[arg-type]
     store.metadata.set(_key(taught.concept.name), file.getvalue())
 
@@ -112,8 +116,8 @@ def load_concept(store: Store, name: str) -> TaughtConcept | None:
         facts: dict[str, Any] = json.loads(str(file["facts"]))
         shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(each)) for each in ("yes", "no"))
         concept = Concept(**facts, yes=shown, no=hidden)
-        direction = file.get("direction")
-        return TaughtConcept(concept=concept, yes=file["yes"], no=file["no"], direction=direction)
+        direction, heard = file.get("direction"), file.get("heard")
+        return TaughtConcept(concept=concept, yes=file["yes"], no=file["no"], direction=direction, heard=heard)
 
 
 def list_concepts(store: Store) -> list[Concept]:

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,14 +63,14 @@ class QueryStructure:
         """Whether there are several clauses."""
         return len(self.clauses) > 1
 
-    def check_words(self) -> None:
-        """Check that each clause has something to compare with words.
+    def check_words(self, is_heard: Callable[[str], bool] = lambda _text: False) -> None:
+        """Check that each clause has something to compare with words, or mentions a sound, as ``is_heard`` tells.
 
         Raises:
             VidretError: One mentions a taught concept or a person, and nothing that is said or shown.
         """
         for clause in self.clauses:
-            if clause.text and not clause.content and not clause.phrases:
+            if clause.text and not clause.content and not clause.phrases and not is_heard(clause.text):
                 raise VidretError(
                     f"sources must include picture for a concept or a person, got others for {clause.text!r}"
                 )
@@ -86,6 +86,7 @@ class AnalysedQuery:
         vectors: Each clause, as a sentence vector for words.
         negatives: Negative terms, as the encoder embeds them.
         is_text: Whether it is text, not images or a vector.
+        examples: What the sounds are like that each clause mentions; see ``ChannelQuery``.
     """
 
     structure: QueryStructure
@@ -93,6 +94,7 @@ class AnalysedQuery:
     vectors: Float32[np.ndarray, "clause dim"]
     negatives: Sequence[TextEmbedding] = ()
     is_text: bool = True
+    examples: Sequence[Float32[np.ndarray, "_example _dim"]] = ()
 
     @property
     def encoded(self) -> list[EncodedQuery]:

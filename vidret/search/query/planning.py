@@ -106,6 +106,7 @@ def plan(
         if holds is None
         else load_sentence_encoder().encode([clause.content for clause in clauses]),
         negatives=texts[len(clauses) :],
+        examples=[encoder.find_sounds(clause.text) for clause in clauses],
     )
 
 

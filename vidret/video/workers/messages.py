@@ -3,6 +3,7 @@
 There is no pickle, because a worker reads untrusted files, and its messages must not be able to run code.
 """
 
+import base64
 import json
 import math
 import struct
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from vidret.errors import DecodeError, DecoderFailedError, UnreachableError
-from vidret.types import Frames, ShotChange, TextSource, TimedText
+from vidret.types import Frames, ShotChange, SoundWindows, TextSource, TimedText
 from vidret.video.grey import Greys
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
@@ -68,11 +69,12 @@ ReadSource = TextSource | TrackSource
 
 @dataclass(frozen=True, slots=True)
 class ReadTexts:
-    """Further words of a file from one source, which was read up to ``until_s`` seconds."""
+    """Further words of a file from one source, which was read up to ``until_s`` seconds; with sounds, their windows."""
 
     source: TextSource
     until_s: float
     texts: list[TimedText]
+    windows: SoundWindows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,21 @@ def read_found(header: Header) -> Content:
         TimedText(start, end, text, source, confidence, language)
         for start, end, text, confidence, language in header["texts"]
     ]
-    return ReadTexts(source, header["until_s"], texts)
+    windows = unpack_windows(header["windows"]) if header.get("windows") else None
+    return ReadTexts(source, header["until_s"], texts, windows)
+
+
+def pack_windows(windows: SoundWindows) -> Header:
+    """Return what a header says of windows of audio."""
+    vectors = base64.b64encode(windows.vectors.tobytes()).decode()
+    return {"starts": windows.starts.tolist(), "ends": windows.ends.tolist(), "vectors": vectors}
+
+
+def unpack_windows(header: Header) -> SoundWindows:
+    """Return the windows from ``pack_windows``."""
+    starts, ends = (np.array(header[name], np.float64) for name in ("starts", "ends"))
+    vectors = np.frombuffer(base64.b64decode(header["vectors"]), np.float16).reshape(len(starts), -1)
+    return SoundWindows(starts=starts, ends=ends, vectors=vectors)
 
 
 def read_opened_video(header: Header) -> OpenedVideo:

@@ -1,0 +1,88 @@
+"""Windows of audio in an index: what is added is read, once, and what is damaged is named."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store.sounds import FILE, SoundStore, copy_sounds, find_damaged_sounds, prune_sounds
+from vidret.types import SoundWindows
+
+
+def make_windows(*starts: float, value: float = 1.0) -> SoundWindows:
+    times = np.array(starts, np.float64)
+    return SoundWindows(starts=times, ends=times + 2, vectors=np.full((len(times), 4), value, np.float16))
+
+
+def read_starts(index: Path, model: str = "m") -> dict[str, list[float]]:
+    with SoundStore.open(index) as sounds:
+        return {content: windows.starts.tolist() for content, windows in sounds.read(model).items()}
+
+
+def test_windows_are_read_as_they_were_added(tmp_path: Path) -> None:
+    assert not SoundStore.exists(tmp_path)
+    with SoundStore.create(tmp_path) as sounds:
+        before = sounds.state
+        sounds.add("a", "m", make_windows(0, 1, 2))
+        sounds.add("b", "m", make_windows(5, value=0.25))
+        assert sounds.state != before
+        windows = sounds.read("m", ["b"])["b"]
+    assert (windows.starts.tolist(), windows.ends.tolist()) == ([5.0], [7.0])
+    assert windows.vectors.tolist() == [[0.25] * 4]
+    assert read_starts(tmp_path) == {"a": [0.0, 1.0, 2.0], "b": [5.0]}
+
+
+def test_a_resumed_run_repeats_windows_without_doubling_them(tmp_path: Path) -> None:
+    with SoundStore.create(tmp_path) as sounds:
+        sounds.add("a", "m", make_windows(0, 1))
+        sounds.add("a", "m", make_windows(1, 2, value=3.0))
+        assert sounds.read("m")["a"].vectors[:, 0].tolist() == [1.0, 3.0, 3.0]
+        sounds.add("a", "other", make_windows(0))
+        assert not sounds.read("m")
+    assert read_starts(tmp_path, "other") == {"a": [0.0]}
+
+
+def test_pruning_and_copying(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    with SoundStore.create(tmp_path / "one") as sounds:
+        for content in "abc":
+            sounds.add(content, "m", make_windows(0, 1))
+    copy_sounds(tmp_path / "two", [tmp_path / "one", tmp_path / "nowhere"], {"a", "b"})
+    assert read_starts(tmp_path / "two") == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
+    prune_sounds(tmp_path / "two", ["b", "d"])
+    assert read_starts(tmp_path / "two") == {"b": [0.0, 1.0]}
+    prune_sounds(tmp_path / "nowhere", [])
+    assert not SoundStore.exists(tmp_path / "nowhere")
+
+
+def test_damaged_windows_are_left_out_and_named(tmp_path: Path) -> None:
+    with SoundStore.create(tmp_path) as sounds:
+        sounds.add("a", "m", make_windows(0, 1))
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("UPDATE windows SET vector = x'0011' WHERE start_s = 1")
+    assert read_starts(tmp_path) == {"a": [0.0]}
+    assert find_damaged_sounds(tmp_path, repair=False) == [
+        f"{tmp_path / FILE}: the window of a at 1 s is damaged (checksum)"
+    ]
+    assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
+    assert find_damaged_sounds(tmp_path, repair=False) == []
+
+
+def test_a_file_that_is_no_database_is_named_and_removed(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError):
+        SoundStore.open(tmp_path)
+    assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
+    assert not SoundStore.exists(tmp_path)
+    assert find_damaged_sounds(tmp_path, repair=True) == []
+
+
+def test_a_file_with_a_trigger_is_refused(tmp_path: Path) -> None:
+    SoundStore.create(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("CREATE TRIGGER slow AFTER DELETE ON windows BEGIN DELETE FROM windows; END")
+    with pytest.raises(StoreError, match="must hold the table of sounds"):
+        SoundStore.open(tmp_path)

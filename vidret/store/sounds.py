@@ -1,0 +1,166 @@
+"""What is heard in the videos of an index: vectors of windows of their audio, in one file.
+
+The file exists only in an index in which sounds were read. Videos are named by the fingerprint of their content.
+"""
+
+import os
+from collections.abc import Collection, Container, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from vidret.errors import StoreError
+from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.folder import check_entries
+from vidret.types import SoundWindows
+
+FILE, FORMAT = "sounds.sqlite", 1
+SCHEMA = """CREATE TABLE windows (
+    content TEXT NOT NULL, model TEXT NOT NULL, start_s REAL NOT NULL, end_s REAL NOT NULL, vector BLOB NOT NULL,
+    checksum INTEGER NOT NULL, UNIQUE (content, model, start_s))"""
+CHECKSUM = "crc('dd', start_s, end_s, vector, CAST(content AS BLOB), CAST(model AS BLOB))"
+INTACT = f"ifnull(checksum = {CHECKSUM}, 0)"
+
+
+class SoundStore:
+    """The windows of one index, for any number of readers and writers; a context manager."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        """Open the file; use ``create`` or ``open``."""
+        self.path = path
+        self.database = Database(path, write=write, create=write)
+        try:
+            if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
+                with self.database.transaction():
+                    self.database.run(SCHEMA)
+                    self.database.run(f"PRAGMA user_version = {FORMAT}")
+            statements = self.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+            if self.database.value("PRAGMA user_version") != FORMAT or statements != [(SCHEMA,)]:
+                raise StoreError(f"{path}: must hold the table of sounds in format {FORMAT} only; {REPAIR}")
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, index: str | os.PathLike[str]) -> Self:
+        """Open the sounds of an index for writing; make them if there are none.
+
+        Raises:
+            StoreError: They cannot be read, or the folder holds a link.
+        """
+        check_entries(Path(index))
+        return cls(Path(index) / FILE, write=True)
+
+    @classmethod
+    def open(cls, index: str | os.PathLike[str]) -> Self:
+        """Open the sounds of an index for reading.
+
+        Raises:
+            StoreError: There are none, or they cannot be read.
+        """
+        check_entries(Path(index))
+        if not cls.exists(index):
+            raise StoreError(f"{index}: no sounds were read in this index: run vidret index --sounds on")
+        return cls(Path(index) / FILE, write=False)
+
+    @staticmethod
+    def exists(index: str | os.PathLike[str]) -> bool:
+        """Return whether sounds were ever read in an index."""
+        return (Path(index) / FILE).is_file()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """What differs after every change."""
+        count, last = self.database.rows("SELECT count(*), ifnull(max(rowid), 0) FROM windows")[0]
+        return count, last
+
+    def read(self, model: str, contents: Collection[str] | None = None) -> dict[str, SoundWindows]:
+        """Return the intact windows of a model by content and time, of some contents or of all."""
+        sql = f"SELECT content, start_s, end_s, vector FROM windows WHERE model = ? AND {INTACT}"
+        if contents is None:
+            rows = self.database.rows(f"{sql} ORDER BY content, start_s", model)
+        else:
+            rows = [row for own in contents for row in self.database.rows(f"{sql} AND content = ?", model, own)]
+        grouped: dict[str, list[tuple[float, float, bytes]]] = {}
+        for content, *window in sorted(rows, key=lambda row: row[:2]):
+            grouped.setdefault(content, []).append((window[0], window[1], window[2]))
+        return {content: _stack(own) for content, own in grouped.items()}
+
+    def add(self, content: str, model: str, windows: SoundWindows) -> None:
+        """Add windows, in place of those of another model, and of those that begin at the same times."""
+        rows = [
+            (content, model, float(start), float(end), vector.tobytes())
+            for start, end, vector in zip(windows.starts, windows.ends, windows.vectors, strict=True)
+        ]
+        with self.database.transaction():
+            self.database.run("DELETE FROM windows WHERE content = ? AND model <> ?", content, model)
+            self.database.run_many("REPLACE INTO windows VALUES (?, ?, ?, ?, ?, 0)", rows)
+            self.database.run(f"UPDATE windows SET checksum = {CHECKSUM} WHERE content = ? AND checksum = 0", content)
+
+    def prune(self, contents: Iterable[str]) -> None:
+        """Delete the windows of all contents except these."""
+        kept = set(contents)
+        gone = [(own,) for (own,) in self.database.rows("SELECT DISTINCT content FROM windows") if own not in kept]
+        if gone:
+            with self.database.transaction():
+                self.database.run_many("DELETE FROM windows WHERE content = ?", gone)
+
+
+def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
+    return SoundWindows(
+        starts=np.array([start for start, _, _ in rows]),
+        ends=np.array([end for _, end, _ in rows]),
+        vectors=np.stack([np.frombuffer(blob, np.float16) for _, _, blob in rows]),
+    )
+
+
+def prune_sounds(index: Path, contents: Iterable[str]) -> None:
+    """Delete the sounds of all videos that are no longer in an index."""
+    if SoundStore.exists(index):
+        with SoundStore.create(index) as sounds:
+            sounds.prune(contents)
+
+
+def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
+    """Copy the windows of the wanted videos that the target lacks."""
+    with ExitStack() as stack:
+        own: SoundStore | None = None
+        for source in [stack.enter_context(SoundStore.open(path)) for path in sources if SoundStore.exists(path)]:
+            own = own or stack.enter_context(SoundStore.create(target))
+            known = {content for (content,) in own.database.rows("SELECT DISTINCT content FROM windows")}
+            for content, model in source.database.rows("SELECT DISTINCT content, model FROM windows"):
+                if content in wanted and content not in known:
+                    own.add(content, model, source.read(model, [content])[content])
+
+
+def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
+    """Verify the sounds of an index; return what is damaged. ``repair`` deletes it."""
+    path = index / FILE
+    if not path.exists():
+        return []
+    try:
+        with SoundStore.create(index) if repair else SoundStore.open(index) as sounds:
+            bad = sounds.database.rows(f"SELECT rowid, content, start_s FROM windows WHERE NOT {INTACT}")
+            if repair and bad:
+                with sounds.database.transaction():
+                    sounds.database.run_many("DELETE FROM windows WHERE rowid = ?", [(row,) for row, _, _ in bad])
+            return [
+                f"{path}: the window of {content} at {start_s:g} s is damaged (checksum)" for _, content, start_s in bad
+            ]
+    except StoreError as error:
+        if repair:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+        return [str(error).removesuffix(f"; {REPAIR}")]
