@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
@@ -19,7 +19,7 @@ from vidret.errors import VidretError
 from vidret.present.ffmpeg import find_ffmpeg
 from vidret.serve.fields import MAX_PATH_LENGTH
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.rights import CHANGE, GRANT, READ
+from vidret.serve.rights import CHANGE, GRANT, READ, Right
 from vidret.store.identities.store import IdentityStore
 from vidret.store.records import StoreInfo
 from vidret.store.texts.store import TextCounts, TextStore
@@ -317,7 +317,7 @@ def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> API
             roots=[sanitize(str(root)) for root in indexer.roots],
         )
 
-    @router.get("/folders", responses=refusals(403))
+    @router.get("/folders", responses=refusals(403), dependencies=[Depends(Right("change", noted=False))])
     def browse_folders(path: Annotated[str, Query(max_length=MAX_PATH_LENGTH)] = "") -> FolderAnswer:
         """List the folders in one that may be indexed."""
         return list_folder(indexer, path)
