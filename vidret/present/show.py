@@ -294,6 +294,10 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
                 ("", *no_match, "", format_time(event.start), format_time(event.end), f"  {line}")
                 for event, line in describe_events(moment.events)
             ]
+            rows += [
+                ("", *no_match, "", format_time(copy.time), "", f"  ~ {display_path(copy.path)}")
+                for copy in moment.near_copies
+            ]
     match_column = ["match"] if is_rated else []
     show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
 

@@ -90,12 +90,16 @@ function findLastDay(name) {
   return month ? `${name}-${new Date(year, month, 0).getDate()}` : `${year}-12-31`;
 }
 
+let isHome = false;
+
 /** Show the kinds of what the videos show, each with a picture that finds more of it. */
 export async function showKinds(place, shown) {
+  isHome = shown;
   find("home").hidden = true;
-  if (!shown) return askKinds(place).catch(() => {}), undefined;
+  if (!shown) return;
   try {
     const { kinds } = await askKinds(place);
+    if (!isHome) return;
     const links = kinds.map(({ video, time, title, thumbnail, num_videos: number }) => {
       const href = writePlace({ ...place, like: `${video}@${time.toFixed(1)}`, by: "" });
       const picture = make("img", { src: thumbnail, alt: "", loading: "lazy" });
