@@ -8,7 +8,7 @@ whitening", section 3.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,17 +110,27 @@ class Whitening:
 
 
 def fit_whitening(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
-    """Fit a whitening to frames of a corpus, given the video of each; few videos are left as they are.
+    """Fit a whitening to frames of a corpus, and its level, given the video of each frame.
 
     Raises:
         ValueError: There are fewer than two frames.
     """
+    whitening = fit_projection(vectors, owners)
+    level = unrelated_level(whitening.apply(vectors), owners)
+    return replace(whitening, level=min(level, FEW_VIDEOS_LEVEL) if has_few_videos(owners) else level)
+
+
+def has_few_videos(owners: Int64[np.ndarray, " frame"]) -> bool:
+    """Return whether frames are of so few videos that they do not tell what unrelated ones have in common."""
+    return len(np.unique(owners)) <= FEW_VIDEOS
+
+
+def fit_projection(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> Whitening:
+    """Fit a whitening without its level; frames of few videos are left as they are. Errors as of ``fit_whitening``."""
     if len(vectors) < 2:
         raise ValueError(f"vectors must be at least 2, got {len(vectors)}")
-    if len(np.unique(owners)) <= FEW_VIDEOS:
-        dim = vectors.shape[1]
-        plain = Whitening(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32))
-        return replace(plain, level=min(unrelated_level(plain.apply(vectors), owners), FEW_VIDEOS_LEVEL))
+    if has_few_videos(owners):
+        return Whitening(np.zeros(vectors.shape[1], np.float32), np.eye(vectors.shape[1], dtype=np.float32))
     exact = vectors.astype(np.float64)
     mean = exact.mean(axis=0)
     centred = exact - mean
@@ -129,8 +139,7 @@ def fit_whitening(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndar
     kept = slice(-1, -dim - 1, -1)
     spread = np.sqrt(variances[kept].clip(0) + SHRINKAGE * max(variances.mean(), 1e-12))
     projection = (directions[:, kept] / spread).astype(np.float32)
-    whitening = Whitening(mean.astype(np.float32), projection)
-    return replace(whitening, level=unrelated_level(whitening.apply(vectors), owners))
+    return Whitening(mean.astype(np.float32), projection)
 
 
 def unrelated_level(vectors: Float[np.ndarray, "frame dim"], owners: Int64[np.ndarray, " frame"]) -> float:
@@ -147,9 +156,9 @@ SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
 class IndexWhitening:
     """The whitening of an index, fitted to a sample of its frames, and again after it has changed."""
 
-    def __init__(self, store: Store) -> None:
-        """Set the index."""
-        self._store = store
+    def __init__(self, store: Store, fit: Callable[..., Whitening] = fit_whitening) -> None:
+        """Set the index, and how to fit: ``fit_projection`` leaves the level out."""
+        self._store, self._fit = store, fit
         self._fitted: tuple[int, Whitening] | None = None
 
     def fit(self) -> Whitening:
@@ -162,8 +171,7 @@ class IndexWhitening:
             owners = [
                 np.full(len(times), segment.video) for segment, times in zip(stored.segments, stored.times, strict=True)
             ]
-            whitening = fit_whitening(np.concatenate(stored.frames), np.concatenate(owners))
-            self._fitted = generation, whitening
+            self._fitted = generation, self._fit(np.concatenate(stored.frames), np.concatenate(owners))
         return self._fitted[1]
 
 

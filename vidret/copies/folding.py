@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from vidret.copies.candidates import IndexWhitening
+from vidret.copies.candidates import IndexWhitening, fit_projection
 from vidret.store.store import Store
 from vidret.types import Hit, Moment, NearCopy
 
@@ -62,7 +62,7 @@ class CopyFolder:
 
     def __init__(self, store: Store) -> None:
         """Set the index."""
-        self._store, self._whitening = store, IndexWhitening(store)
+        self._store, self._whitening = store, IndexWhitening(store, fit_projection)
         self._generation = -1
         self._offsets: dict[tuple[int, int], float | None] = {}
 
