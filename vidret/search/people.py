@@ -220,8 +220,7 @@ class KnownPersons:
         names = tuple(make_handle(name.strip().removeprefix("@")) for name in person.split(",")) if person else ()
         for name in names:
             if name not in self.handles:
-                known = ", ".join(sorted(self.handles)) or "none"
-                raise VidretError(f"person must be one of the index ({known}), got {name}")
+                raise VidretError(f"person must be one of the index, got {name}; to list them: vidret people")
         return names
 
     def hide_names(self, query: Query) -> Query:

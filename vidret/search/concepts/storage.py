@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32
 from vidret.errors import VidretError
 from vidret.search.concepts.composing import VectorSample
 from vidret.search.query.mentions import check_concept_name
-from vidret.store.identities.persons import UNNAMED, check_no_person
+from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.types import Concept, ConceptExample, Vector
@@ -139,9 +139,8 @@ def forget_concept(store: Store, name: str) -> None:
 
 
 def unknown_concept(store: Store, name: str, people: Collection[str] = ()) -> VidretError:
-    """Return the error for a name that no concept has, and none of the people."""
-    named = sorted(person for person in people if not UNNAMED.fullmatch(person))
-    taught = ", ".join(f"@{each}" for each in [*(each.name for each in list_concepts(store)), *named]) or "none"
+    """Return the error for a name that no concept has, and none of the people, whose names it does not tell."""
+    taught = ", ".join(f"@{each.name}" for each in list_concepts(store)) or "none"
     rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
     return VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
 
