@@ -13,9 +13,9 @@ from vidret.types import TextSource, TimedText
 DIM = 8
 
 
-def make_texts(words: Sequence[str], source: TextSource = "speech") -> list[TimedText]:
+def make_texts(words: Sequence[str], source: TextSource = "speech", language: str = "en") -> list[TimedText]:
     """Return texts of two seconds each, one after another."""
-    return [TimedText(2.0 * i, 2.0 * i + 2, text, source, 0.5, "en") for i, text in enumerate(words)]
+    return [TimedText(2.0 * i, 2.0 * i + 2, text, source, 0.5, language) for i, text in enumerate(words)]
 
 
 def random_vectors(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
@@ -40,9 +40,10 @@ def add_words(
     model: str = "model",
     complete: bool = True,
     note: str = "",
+    language: str = "en",
 ) -> None:
     """Add a track to an index."""
-    texts = make_texts(words, source)
+    texts = make_texts(words, source, language)
     with create_words(index) as store:
         track = store.begin(content, source, model, duration_s=60.0)
         if texts:

@@ -269,11 +269,14 @@ def test_a_sentence_is_recognised(recogniser: SpeechRecogniser, tmp_path: Path) 
     texts = [text for _, found in recogniser.transcribe([padded], start_s=10.0) for text in found]
     assert {"bridge", "built", "river"} <= set(" ".join(text.text for text in texts).lower().strip(".").split())
     assert texts[0].start == pytest.approx(13.0, abs=0.5)
-    assert all(text.source == "speech" and text.language == "en" and 0 < text.confidence <= 1 for text in texts)
+    assert all(text.source == "speech" and text.language == "" and 0 < text.confidence <= 1 for text in texts)
 
 
 class _Model:
-    """Recognises one word a second, with the figures of each segment."""
+    """Recognises one word a second, with the figures of each segment, in German with some probability."""
+
+    def __init__(self, *, is_multilingual: bool, probability: float) -> None:
+        self.model, self.probability = SimpleNamespace(is_multilingual=is_multilingual), probability
 
     def transcribe(self, block: Audio, **_options: Any) -> tuple[Iterator[Any], Any]:
         """Return segments of one word."""
@@ -281,19 +284,26 @@ class _Model:
         sure = SimpleNamespace(no_speech_prob=0.0, avg_logprob=-0.2, compression_ratio=1.0, words=[word])
         word = SimpleNamespace(start=2.5, end=3.0, word=" ahoy", probability=0.7)
         unsure = SimpleNamespace(no_speech_prob=0.9, avg_logprob=-0.9, compression_ratio=1.0, words=[word])
-        return iter([sure, unsure, SimpleNamespace(**{**vars(sure), "words": None})]), SimpleNamespace(language="en")
+        info = SimpleNamespace(language="de", language_probability=self.probability)
+        return iter([sure, unsure, SimpleNamespace(**{**vars(sure), "words": None})]), info
 
 
-def test_blocks_and_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("is_multilingual", "probability", "language"), [(True, 0.9, "de"), (True, 0.4, ""), (False, 1, "")]
+)
+def test_blocks_and_their_times_and_languages(
+    monkeypatch: pytest.MonkeyPatch, probability: float, language: str, *, is_multilingual: bool
+) -> None:
+    """A model of one language hears none, and a guess is no language."""
     monkeypatch.setattr(speech, "BLOCK_S", 10.0)
     monkeypatch.setattr(speech, "has_speech", lambda _audio: True)
     recogniser = object.__new__(SpeechRecogniser)
-    recogniser.model = cast(Any, _Model())
+    recogniser.model = cast(Any, _Model(is_multilingual=is_multilingual, probability=probability))
     audio = np.full(15 * SAMPLE_RATE, 0.1, np.float32)
     (first_s, first), (second_s, second) = recogniser.transcribe([audio], start_s=100.0)
     assert 107.5 <= first_s <= 110.0
     assert second_s == pytest.approx(115.0)
-    assert first == [TimedText(101.0, 101.5, "Land", "speech", 0.9, "en")]
+    assert first == [TimedText(101.0, 101.5, "Land", "speech", 0.9, language)]
     assert second[0].start == pytest.approx(first_s + 1.0)
 
 

@@ -30,6 +30,8 @@ def has_facts(facts: dict[str, Any], mtime_ns: int | None, filters: Filters) -> 
         return False
     if filters.camera is not None and filters.camera.lower() not in facts.get("camera", "").lower():
         return False
+    if filters.language is not None and filters.language.lower() not in facts.get("languages", "").split():
+        return False
     if filters.near is not None:
         if "latitude" not in facts:
             return False

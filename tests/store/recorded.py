@@ -5,16 +5,25 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from vidret.store.catalog.facts import CAMERA_BYTES, FACT_ROW, NUMBERS
+from vidret.store.catalog.facts import CAMERA_BYTES, FACT_ROW, LANGUAGE_BYTES, NUMBERS
+from vidret.store.records import LANGUAGES
 from vidret.types import Filters
 
 # By content: filmed in Munich, 1.2 km from there, and on both sides of the date line; others say less or nothing.
 FACTS: list[dict[str, object]] = [
     {"filmed": "1970-01-01T00:00:10+00:00", "camera": "Apple iPhone 15", "latitude": 48.137, "longitude": 11.575},
     {"filmed": "1970-01-01T02:00:20+02:00", "camera": "Google Pixel 8", "latitude": 48.14, "longitude": 11.59},
-    {"filmed": "", "camera": "", "latitude": 60.0, "longitude": -179.99, "hdr": True, "has_audio": True},
+    {
+        "filmed": "",
+        "camera": "",
+        "latitude": 60.0,
+        "longitude": -179.99,
+        "hdr": True,
+        "has_audio": True,
+        "languages": "de en",
+    },
     {},
-    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False},
+    {"width": 1080, "height": 1920, "average_rate": 59.94, "hdr": False, "has_audio": False, "languages": "en"},
     {"width": 480, "height": 480, "average_rate": 25.0, "latitude": 60.0, "longitude": 179.99, "hdr": False},
 ]
 FACT_FILTERS = [
@@ -27,6 +36,7 @@ FACT_FILTERS = [
     *(Filters(min_height=height) for height in (0, 480, 1000, 1921)),
     *(Filters(min_fps=rate) for rate in (25, 59.9, 60)),
     *(Filters(orientation=shape) for shape in ("landscape", "portrait", "square")),
+    *(Filters(language=code) for code in ("de", "EN", "d", "de en", "")),
     *(Filters(sound=wanted) for wanted in (False, True)),
     *(Filters(hdr=wanted) for wanted in (False, True)),
 ]
@@ -40,6 +50,7 @@ def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
             value = facts.get(name)
             row[name] = value if isinstance(value, int | float) else np.nan
         row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
+        row[LANGUAGES] = str(facts.get(LANGUAGES, "")).encode()[:LANGUAGE_BYTES]
         try:
             filmed = datetime.fromisoformat(str(facts.get("filmed", "")))
             row["filmed_s"] = filmed.replace(tzinfo=filmed.tzinfo or UTC).timestamp()

@@ -34,6 +34,7 @@ MAX_PAUSE_S = 0.7  # between the words of one utterance
 MAX_UTTERANCE_S = 20.0
 MAX_NO_SPEECH = 0.6  # the model's probability that there is no speech
 MIN_LOG_PROBABILITY = -1.0  # the mean over an utterance's tokens
+MIN_LANGUAGE = 0.5  # probability of a language that is named; a model of English names none
 MAX_COMPRESSION = 2.4  # repetitive text compresses better than speech
 MAX_REPEATS = 2
 _MISSING_TOLERANCE_S = 2.0  # of sound at the end of a video
@@ -130,7 +131,8 @@ class SpeechRecogniser:
                     Word(start_s + word.start, start_s + word.end, word.word, word.probability)
                     for word in segment.words or ()
                 ]
-        return words, info.language
+        is_heard = self.model.model.is_multilingual and info.language_probability >= MIN_LANGUAGE
+        return words, info.language if is_heard else ""
 
 
 def find_model(name: str) -> str:

@@ -13,7 +13,7 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
-from vidret.store.records import StoredVideo
+from vidret.store.records import LANGUAGES, StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
 from vidret.types import EventSpan, Evidence, Hit, KindOfVideo, Moment, NearCopy, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
@@ -89,6 +89,7 @@ class VideoRow(BaseModel):
     changed: str | None = Field(examples=["2026-01-31T18:30:00+00:00"])
     filmed: str = Field(description="When, as the file states it; empty if it does not.")
     camera: str = Field(description="Make and model; empty if unknown.", examples=["Apple iPhone 15"])
+    languages: list[str] = Field(description="Heard in it, most heard first, where that is known.", examples=[["de"]])
     missing: bool = Field(description="The file is gone.")
 
 
@@ -158,6 +159,7 @@ def video_row(video: StoredVideo) -> VideoRow:
         changed=changed,
         filmed=str(video.facts.get("filmed", "")),
         camera=sanitize(str(video.facts.get("camera", ""))),
+        languages=str(video.facts.get(LANGUAGES, "")).split(),
         missing=find_file(video) is None,
     )
 

@@ -22,6 +22,7 @@ MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 # The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
+LANGUAGES = "languages"  # the fact of a video that lists the languages heard in it, most heard first
 HAS_TEXTS = "has texts"  # the metadata key that says that the index has a folder of texts
 SAMPLING = "sampling"  # the metadata key of which frames are decoded to follow shots; all of them if it was never set
 

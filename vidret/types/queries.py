@@ -129,6 +129,8 @@ class Filters:
         sound: Whether it has sound.
         hdr: Whether it has a high dynamic range.
         orientation: ``landscape``, ``portrait`` or ``square``.
+        language: A language that is heard, by its ISO 639-1 code, where the model that read the speech tells languages
+            apart.
     """
 
     folder: Annotated[
@@ -208,6 +210,14 @@ class Filters:
             panel="Filters",
             metavar="landscape|portrait|square",
             choices=("landscape", "portrait", "square"),
+        ),
+    ] = None
+    language: Annotated[
+        str | None,
+        Option(
+            help="Only videos in which this language is heard, such as de, by a speech model of many languages.",
+            panel="Filters",
+            metavar="CODE",
         ),
     ] = None
 

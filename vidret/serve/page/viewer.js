@@ -1,6 +1,7 @@
 // The viewer of one video: player, timeline with the scores of the query, and moments.
 
 import { ask, isDropped, latest, readProblem, send } from "./api.js";
+import { nameLanguage } from "./browse.js";
 import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from "./dom.js";
 import { addToList } from "./lists.js";
 import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
@@ -109,9 +110,9 @@ async function describe(id) {
   shown.duration = video.duration;
   find("viewer-title").textContent = video.title;
   find("viewer-path").textContent = [video.path, ...video.copies].join("  =  ");
-  const { width, height, fps, duration, filmed, camera, changed, salvaged } = video;
+  const { width, height, fps, duration, filmed, camera, changed, languages, salvaged } = video;
   const facts = [width && `${width} × ${height}`, fps && `${fps.toFixed(2) * 1} fps`, clock(duration)];
-  facts.push(filmed ? `filmed ${filmed.slice(0, 10)}` : changed && `changed ${changed.slice(0, 10)}`, camera, salvaged && `damaged: ${salvaged}`);
+  facts.push(filmed ? `filmed ${filmed.slice(0, 10)}` : changed && `changed ${changed.slice(0, 10)}`, camera, languages.map(nameLanguage).join(", "), salvaged && `damaged: ${salvaged}`);
   const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
   find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
   drawTimeline(shown.curve, getDuration());

@@ -50,6 +50,7 @@ class FacetsAnswer(BaseModel):
     heights: dict[str, int] = Field(description="By minimum height in pixels.")
     sound: dict[str, int] = Field(description="With (on) and without (off) sound.")
     orientations: dict[str, int]
+    languages: dict[str, int] = Field(description="Heard in them, by ISO 639-1 code.")
     folders: dict[str, int]
 
 

@@ -1,12 +1,13 @@
 """Filters by the facts of a video: when and where it was filmed, with what, and of which kind it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from vidret.errors import VidretError
+from vidret.store.records import LANGUAGES
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 KM_PER_DEGREE = 111.2
@@ -14,11 +15,17 @@ NEAR_KM = 10.0  # around a place without a distance
 ORIENTATIONS = ("portrait", "square", "landscape")
 COMMON = frozenset(("folder", "min_seconds", "max_seconds", "after", "before"))  # what catalog and vector stores apply
 CAMERA_BYTES = 60
+LANGUAGE_BYTES = 40  # of the codes of ten languages
 NUMBERS = ("latitude", "longitude", "width", "height", "average_rate", "has_audio", "hdr")
 FACT_ROW = np.dtype(
-    [("filmed_s", np.float64), *((name, np.float64) for name in NUMBERS), ("camera", f"S{CAMERA_BYTES}")]
+    [
+        ("filmed_s", np.float64),
+        *((name, np.float64) for name in NUMBERS),
+        ("camera", f"S{CAMERA_BYTES}"),
+        (LANGUAGES, f"S{LANGUAGE_BYTES}"),
+    ]
 )
-FACT_NAMES = ("filmed_s", *NUMBERS, "camera")
+FACT_NAMES = ("filmed_s", *NUMBERS, "camera", LANGUAGES)
 
 
 def _read(name: str, kind: str) -> str:
@@ -31,6 +38,7 @@ FACT_VALUES = ", ".join(
         f"CAST(strftime('%s', {_read('filmed', 'TEXT')}) AS REAL)",
         *(_read(name, "REAL") for name in NUMBERS),
         f"ifnull(substr({_read('camera', 'BLOB')}, 1, {CAMERA_BYTES}), x'')",
+        f"ifnull(substr({_read(LANGUAGES, 'BLOB')}, 1, {LANGUAGE_BYTES}), x'')",
     )
 )
 
@@ -109,11 +117,21 @@ def match_facts(
             raise VidretError(f"{rule}, got {filters.orientation}")
         matching &= np.sign(facts["width"] - facts["height"]) == ORIENTATIONS.index(filters.orientation) - 1
     if filters.camera is not None:
-        names, codes = np.unique(facts["camera"], return_inverse=True)
         wanted_name = filters.camera.strip().casefold()
-        found = [bool(name) and wanted_name in name.decode(errors="replace").casefold() for name in names.tolist()]
-        matching &= np.array(found, bool)[codes]
+        matching &= match_texts(facts["camera"], lambda name: wanted_name in name.casefold())
+    if filters.language is not None:
+        wanted_code = filters.language.strip().casefold()
+        matching &= match_texts(facts[LANGUAGES], lambda codes: wanted_code in codes.split())
     return matching
+
+
+def match_texts(texts: np.ndarray, matches: Callable[[str], bool]) -> Bool[np.ndarray, " file"]:
+    """Return which texts match, and are not empty; each different one is looked at once."""
+    names, codes = np.unique(texts, return_inverse=True)
+    found: Bool[np.ndarray, " name"] = np.array(
+        [bool(name) and matches(name.decode(errors="replace")) for name in names.tolist()], bool
+    )
+    return found[codes]
 
 
 def measure_km(

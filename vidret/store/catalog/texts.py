@@ -100,6 +100,19 @@ class TextTables:
         )
         self._tables.update_checksums("texts", "segment = ?", segment_id)
 
+    def languages(self) -> dict[str, dict[str, float]]:
+        """Return for how many seconds each language is heard in each content, by ISO 639-1 code, where it is known."""
+        rows = self._database.rows(
+            'SELECT content, language, sum("end" - start) FROM texts JOIN segments ON segments.id = segment'
+            " JOIN tracks ON track = segments.video WHERE source = 'speech' AND language <> ''"
+            f" AND track IN (SELECT video FROM files WHERE state <> 'missing') AND {INTACT['texts']}"
+            f" AND {INTACT['segments']} AND {INTACT['tracks']} GROUP BY content, language"
+        )
+        heard: dict[str, dict[str, float]] = {}
+        for content, language, seconds in rows:
+            heard.setdefault(content, {})[language] = seconds
+        return heard
+
     def read(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
         columns = 'segments.id, content, start, "end", text, source, confidence, language'

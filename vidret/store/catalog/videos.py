@@ -18,7 +18,7 @@ from vidret.store.catalog.tables import (
     filter_values,
     ids_to_json,
 )
-from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
+from vidret.store.records import FOLLOW_SHOTS, LANGUAGES, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 FILE = COLUMNS["files"]
@@ -211,6 +211,22 @@ class Videos:
             )
             self._tables.update_checksums("videos", "id = ?", video_id)
             return int(video_id)
+
+    def languages(self) -> dict[str, tuple[int, str]]:
+        """Return the id of each video and its fact ``languages``, empty if it has none, by fingerprint."""
+        heard = f"iif(json_valid(facts), ifnull(json_extract(facts, '$.{LANGUAGES}'), ''), '')"
+        rows = self._database.rows(f"SELECT id, fingerprint, {heard}, {INTACT['videos']} FROM videos")
+        return {row[1]: (row[0], row[2]) for row in self._tables.drop_damaged("videos", rows)}
+
+    def note_languages(self, languages: Mapping[int, str]) -> None:
+        """Set the fact ``languages`` of some videos."""
+        with self._database.transaction():
+            for video, heard in languages.items():
+                sql = (
+                    f"UPDATE videos SET facts = json_set(facts, '$.{LANGUAGES}', ?) WHERE id = ? AND {INTACT['videos']}"
+                )
+                if self._database.run(sql, heard, video):
+                    self._tables.update_checksums("videos", "id = ?", video)
 
     def finish(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
         """Mark a video as complete, or as salvaged with what was lost; ``num_segments`` replaces the planned number."""

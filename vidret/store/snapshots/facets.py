@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
+from vidret.store.records import LANGUAGES
 from vidret.store.snapshots.snapshot import Snapshot
 from vidret.types import Filters
 
@@ -27,6 +28,7 @@ class Facets:
         heights: By minimum height in pixels.
         sound: With sound (``on``) and without (``off``).
         orientations: By shape.
+        languages: By each language that is heard.
         folders: By the folder that has the file.
     """
 
@@ -35,6 +37,7 @@ class Facets:
     heights: dict[str, int]
     sound: dict[str, int]
     orientations: dict[str, int]
+    languages: dict[str, int]
     folders: dict[str, int]
 
 
@@ -60,6 +63,7 @@ def count_facets(snapshot: Snapshot, filters: Filters, *, utc_offset_s: float = 
     cameras, num_cameras = np.unique(read("camera")[1]["camera"], return_counts=True)
     heights, sound, shapes = read("min_height")[1]["height"], read("sound")[1]["has_audio"], read("orientation")[1]
     signs = np.sign(shapes["width"] - shapes["height"])
+    heard = Counter(code.decode() for codes in read("language")[1][LANGUAGES].tolist() for code in codes.split())
     folders = Counter(path.rpartition(b"/")[0] for path in read("folder")[0])
     return Facets(
         days=dict(zip(np.datetime_as_string(days.astype("datetime64[D]")).tolist(), num_days.tolist(), strict=True)),
@@ -69,6 +73,7 @@ def count_facets(snapshot: Snapshot, filters: Filters, *, utc_offset_s: float = 
         heights={str(height): int((heights >= height).sum()) for height in HEIGHTS},
         sound={name: int((sound == value).sum()) for name, value in (("on", 1.0), ("off", 0.0))},
         orientations={name: int((signs == index - 1).sum()) for index, name in enumerate(ORIENTATIONS)},
+        languages=dict(sorted(heard.items())),
         folders=list_most([os.fsdecode(folder) for folder in folders], list(folders.values())),
     )
 

@@ -20,6 +20,8 @@ from vidret.store.texts.index import TextIndex
 from vidret.store.texts.store import FOLDER, INDEX, TextCounts, TextStore
 from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
+MIN_HEARD = 0.1  # share of what is said, of a language that is noted
+
 
 @dataclass(frozen=True, slots=True)
 class TextNote:
@@ -79,6 +81,24 @@ def read_transcript(
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
     named = name_speakers([part.path for part in store.parts.values()], fingerprint, found, unnamed=unnamed)
     return sorted(named, key=lambda text: (text.start, text.end))
+
+
+def note_languages(store: Store) -> None:
+    """Note among the facts of each video which languages are heard in it, for filters, where that has changed."""
+    if not TextStore.exists(store.path):
+        return
+    with TextStore.open(store.path) as texts:
+        heard = texts.languages()
+    known, changed = store.videos.languages(), dict[int, str]()
+    for fingerprint, (video_id, noted) in known.items():
+        seconds = heard.get(fingerprint, {})
+        often = [code for code, length in seconds.items() if length >= MIN_HEARD * sum(seconds.values())]
+        listed = " ".join(sorted(often, key=lambda code: (-seconds[code], code)))
+        if listed != noted:
+            changed[video_id] = listed
+    if changed:
+        with Store.open(store.path, write=True) as opened:
+            opened.videos.note_languages(changed)
 
 
 def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[str]:
