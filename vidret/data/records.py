@@ -119,6 +119,25 @@ class CorpusQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class RatedMoment:
+    """A span of a video, in seconds, and how relevant it is to a query: 0 for not at all."""
+
+    video: str
+    start: float
+    end: float
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True)
+class RatedQuery:
+    """A query into all videos, and the moments that were rated for it."""
+
+    id: str
+    text: str
+    moments: tuple[RatedMoment, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """One split of a benchmark.
 
@@ -129,6 +148,7 @@ class Split:
         captions: Rows of a retrieval benchmark.
         queries: Rows of a moment or highlight benchmark.
         corpus_queries: Queries into all videos.
+        rated_queries: Queries into all videos, with rated moments.
         notes: Facts that every report must repeat, such as rows that were corrected or omitted, and why.
         scoring: The benchmark's scoring rules for predicted spans and saliency.
     """
@@ -141,6 +161,7 @@ class Split:
     notes: tuple[str, ...] = ()
     scoring: Scoring = DEFAULT_SCORING
     corpus_queries: tuple[CorpusQuery, ...] = ()
+    rated_queries: tuple[RatedQuery, ...] = ()
 
 
 def video_stem(name: str) -> str:

@@ -54,7 +54,7 @@ class Report:
                 "files": list(self.split.files),
                 "notes": list(self.split.notes),
                 "num_captions": len(self.split.captions),
-                "num_queries": len(self.split.queries) + len(self.split.corpus_queries),
+                "num_queries": len(self.split.queries) + len(self.split.corpus_queries) + len(self.split.rated_queries),
                 "num_videos": len(self.split.videos),
                 "num_found": len(self.gallery.files) - len(self.gallery.failed),
                 "missing": list(self.gallery.missing),

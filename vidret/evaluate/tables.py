@@ -85,6 +85,11 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield f"moments, each in {videos}", tabulate_corpus(corpus)
         for domain, facts in results.get("corpus_domains", {}).items():
             yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
+    if "rated" in results:
+        facts = results["rated"]
+        columns = ["minimum IoU", *next(iter(facts["nDCG"].values()))]
+        lines = [[least, *(f"{value:.1f}" for value in gains.values())] for least, gains in facts["nDCG"].items()]
+        yield f"rated moments: {facts['num_queries']} queries, each in {facts['num_videos']} videos", (columns, lines)
     if "composed" in results:
         facts = results["composed"]
         title = f"a frame and a text: {facts['num_queries']} queries, {facts['gallery_size']} videos"

@@ -188,6 +188,20 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
     finish(report, run.target, indexing_s, predictions, html=run.html)
 
 
+@group.command("rated")
+@with_fields(data="tvr-ranking")
+def rated_command(run: EvalRun) -> None:
+    """Evaluate the ranking of moments of all videos, of which several are more or less relevant."""
+    from vidret.evaluate.rated import evaluate_rated
+
+    split = run.read_split()
+    engine = run.open_index(split)
+    gallery, indexing_s = run.fill_index(engine, split)
+    with show_count("locating", "queries") as on_count:
+        report = evaluate_rated(engine, split, gallery, on_progress=on_count)
+    finish(report, run.target, indexing_s, html=False)
+
+
 @group.command("composed")
 @with_fields(data="webvid-covr")
 def composed_command(run: EvalRun) -> None:

@@ -12,9 +12,10 @@ from vidret.data.benchmarks.files import (
     read_lines,
     read_named_objects,
     read_object,
+    read_objects,
 )
 from vidret.data.benchmarks.qvhighlights import ROUNDING_S, make_query_split
-from vidret.data.records import CorpusQuery, LabelledQuery, Split, Times, video_stem
+from vidret.data.records import CorpusQuery, LabelledQuery, RatedMoment, RatedQuery, Split, Times, video_stem
 from vidret.errors import VidretError
 
 CHARADES_LINE = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")
@@ -159,6 +160,29 @@ def _read_ego4d_window(row: AnnotationRow) -> tuple[Times, ...]:
     if -ROUNDING_S < start_s < 0:
         start_s = 0.0
     return (row.check_span("window", [start_s, end_s], may_be_empty=True),)
+
+
+def read_rated(name: str, path: Path, corpus_path: Path | None = None) -> Split:
+    """Read TVR-Ranking: each query has moments of several videos, rated from 0 to 4.
+
+    The gallery is that of ``video_corpus.json``, an object with a key for each video; without it, the rated videos.
+    """
+    locations: dict[str, str] = {}
+    queries = []
+    for row in read_objects(path):
+        moments = []
+        for moment in row.rows("relevant_moment"):
+            start, end = moment.check_span("timestamp", moment.value("timestamp"))
+            moments.append(RatedMoment(moment.name("video_name"), start, end, moment.number("relevance")))
+        query_id = row.check_unique("query_id", row.name("query_id"), locations)
+        queries.append(RatedQuery(query_id, row.text("query"), tuple(moments)))
+    if not any(moment.relevance > 0 for query in queries for moment in query.moments):
+        raise VidretError(f"{path}: must contain at least one relevant moment, got none")
+    rated = [moment.video for query in queries for moment in query.moments]
+    corpus = [] if corpus_path is None else list(read_object(corpus_path).values)
+    notes = () if corpus else ("only videos with rated moments are searched",)
+    files = (str(path), *([] if corpus_path is None else [str(corpus_path)]))
+    return Split(name, files, tuple(dict.fromkeys(corpus + rated)), notes=notes, rated_queries=tuple(queries))
 
 
 def read_queries(name: str, path: Path) -> Split:

@@ -13,7 +13,7 @@ from vidret.data.benchmarks import captions, moments, qvhighlights
 from vidret.data.records import DEFAULT_SCORING, QVHIGHLIGHTS_LENGTHS, Scoring, Split
 from vidret.ground.checkpoint import HeadRecipe
 
-Task = Literal["retrieval", "moments", "highlights", "composed"]
+Task = Literal["retrieval", "moments", "highlights", "composed", "rated"]
 Names = tuple[str, ...]
 
 
@@ -225,6 +225,15 @@ DATASETS: Mapping[str, Benchmark] = {
         scoring=Scoring(lengths=QVHIGHLIGHTS_LENGTHS),
         recipe={"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
         recipe_name="qvhighlights",
+    ),
+    "tvr-ranking": Benchmark(
+        "rated",
+        ("TVR_Ranking", "tvr-ranking", "TVR-Ranking"),
+        "test",
+        {
+            split: SplitSource(moments.read_rated, ((f"{split}.json",),), (("video_corpus.json",),))
+            for split in ("test", "val")
+        },
     ),
     "charades-sta": Benchmark(
         "moments",

@@ -1,0 +1,86 @@
+"""Rated moments of all videos: the reader, what is left out, scores of the moments located, and the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.evaluate.world import run
+from tests.fakes import ColourEncoder, write_film
+from vidret.data.benchmarks.splits import read_split
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.evaluate.gallery import index_gallery
+from vidret.evaluate.moments import CORPUS
+from vidret.evaluate.rated import evaluate_rated
+from vidret.evaluate.tables import make_tables
+from vidret.metrics.corpus_moments import RetrievedMoment
+from vidret.metrics.rated_moments import score_rated
+
+RATED: dict[int, tuple[str, list[tuple[str, float, float, float]]]] = {
+    1: ("red", [("one", 4.0, 8.0, 4), ("two", 0.0, 4.0, 3.5), ("gone", 0.0, 2.0, 4)]),
+    2: ("blue", [("two", 4.0, 8.0, 2), ("one", 0.0, 4.0, 0)]),
+    3: ("white", [("gone", 0.0, 2.0, 4), ("one", 0.0, 4.0, 0)]),
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_film(tmp_path / "videos/one.mp4", ("green", 4), ("red", 4))
+    write_film(tmp_path / "videos/two.mp4", ("red", 4), ("blue", 4))
+    write_film(tmp_path / "videos/other.mp4", ("yellow", 4))
+    rows = [
+        {
+            "query_id": number,
+            "query": text,
+            "relevant_moment": [
+                {"video_name": video, "timestamp": [start, end], "relevance": relevance, "duration": 8.0}
+                for video, start, end, relevance in moments
+            ],
+        }
+        for number, (text, moments) in RATED.items()
+    ]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    (tmp_path / "video_corpus.json").write_text(json.dumps(dict.fromkeys(("one", "two", "other", "gone"), 8.0)))
+    return tmp_path
+
+
+def test_moments_of_all_videos_are_scored(data: Path) -> None:
+    split = read_split("tvr-ranking", data)
+    assert split.videos == ("one", "two", "other", "gone")
+    with Engine(data / "index", ColourEncoder()) as engine:
+        gallery, _ = index_gallery(engine, split, data / "videos")
+        report = evaluate_rated(engine, split, gallery)
+        assert [row["id"] for row in report.per_query] == ["1", "2"]  # nothing relevant is left of the third
+        found = {}
+        for row in report.per_query:
+            moments = engine.locate_with(row["text"], CORPUS)
+            found[row["id"]] = [RetrievedMoment(Path(one.path).stem, one.start, one.end) for one in moments]
+    kept = [query for query in split.rated_queries if query.id != "3"]
+    kept = [
+        type(query)(query.id, query.text, tuple(one for one in query.moments if one.video != "gone")) for query in kept
+    ]
+    assert report.results["rated"] == score_rated(kept, found) | {"num_videos": 3}
+    assert report.results["rated"]["nDCG"]["0.7"]["nDCG@10"] > 90
+    assert list(report.gallery.missing) == ["gone"]
+
+
+def test_without_a_corpus_the_rated_videos_are_searched(data: Path) -> None:
+    (data / "video_corpus.json").unlink()
+    split = read_split("tvr-ranking", data)
+    assert split.videos == ("one", "two", "gone")
+    assert split.notes == ("only videos with rated moments are searched",)
+    (data / "test.json").write_text("[]")
+    with pytest.raises(VidretError, match="must contain at least one relevant moment"):
+        read_split("tvr-ranking", data)
+
+
+def test_the_command_writes_a_report(data: Path) -> None:
+    answer = run("eval", "rated", "--videos", data / "videos", "--annotations", data, "--out", data / "out")
+    facts = json.loads((data / "out" / "report.json").read_text())
+    assert facts["data"]["num_queries"] == 3
+    (title, (columns, lines)) = next(make_tables(facts))
+    assert title == "rated moments: 2 queries, each in 3 videos"
+    assert columns == ["minimum IoU", "nDCG@10", "nDCG@20", "nDCG@40"]
+    assert [line[0] for line in lines] == ["0.3", "0.5", "0.7"]
+    assert "minimum IoU" in answer.out
