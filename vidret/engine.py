@@ -29,6 +29,7 @@ from vidret.search.models import (
     allow_encoder,
     check_models,
     choose_models,
+    describe_pipeline,
     explain_unknown,
     read_encoder_name,
     record_class,
@@ -227,6 +228,11 @@ class Engine(VideoLibrary):
 
         folder = self.paths[0] / MOMENTS
         return load_moment_head(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
+
+    @property
+    def pipeline(self) -> str:
+        """What an indexing run does besides encoding, in one line."""
+        return describe_pipeline(self.path, self.encoder, self._models)
 
     @property
     def _index(self) -> OpenIndex:

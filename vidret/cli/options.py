@@ -131,7 +131,7 @@ IndexedVideoArgument = Annotated[str, argument("One indexed video, by its path o
 ModelOption = Annotated[
     str | None,
     option(
-        "Encoder of a new index: starter (the default), a recommended one (small, good, best or multilingual), an "
+        "Encoder of a new index: starter (the default), a recommended one (small, good, best, video, multilingual), an "
         "open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:ORG/NAME, a model of transformers (hf:ORG/NAME or "
         "hf:FOLDER), package.module:Class, endpoint:URL?model=NAME (an embeddings endpoint), a .safetensors or .pt "
         'file, or two of them as "A + B". The index remembers it. VIDRET_MODEL sets another default.',

@@ -19,7 +19,7 @@ COMPLETED = {
     "--device": "auto cpu cuda mps xpu",
     "--head": "auto none",
     "--in": "picture speech screen subtitles generated sound",
-    "--model": "starter small good best multilingual",
+    "--model": "starter small good best video multilingual",
     "--rerank": " ".join(RERANKERS),
     "--store": "faiss milvus://",
 }

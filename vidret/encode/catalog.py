@@ -150,7 +150,17 @@ def _list_transformers() -> Iterator[CatalogEntry]:
     for name in sorted({*names, *SUGGESTED_TRANSFORMERS, *published}):
         state: ModelState = "cached" if name in names else "needs download"
         context = contexts[names[name]] if name in names else None
-        yield CatalogEntry(name=name, state=state, extra=extra, tokens=context, published=PUBLISHED.get(name))
+        recommended = RECOMMENDED.get(short_name := find_short_name(name))
+        yield CatalogEntry(
+            name=name,
+            state=state,
+            extra=extra,
+            tokens=context,
+            languages=recommended.languages if recommended else "",
+            licence=recommended.licence if recommended else "",
+            published=PUBLISHED.get(name),
+            short_name=short_name,
+        )
 
 
 def find_cached_models() -> Iterator[tuple[str, str]]:

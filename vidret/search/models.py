@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts
 from vidret.channels.picture.query_bank import choose_bank
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.encode.encoder import Encoder
 from vidret.encode.families.registry import describe_class, is_elsewhere
-from vidret.encode.names import STARTER
+from vidret.encode.names import STARTER, parse_model_name
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.store.consent import allow, check_allowed
-from vidret.store.records import ENCODER_CLASS, HEAD, RANKER
+from vidret.store.records import ENCODER_CLASS, HEAD, RANKER, UNCALIBRATED
 from vidret.store.store import Store
 
 
@@ -71,6 +72,22 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if recorded:
         _check_recorded(path, models, recorded)
     return models
+
+
+def describe_pipeline(path: Path, encoder: Encoder, models: Models) -> str:
+    """Return in one line what an index run does besides encoding: merging, reranking, hubness correction, the head."""
+    bank = None if models.bank is None else (models.bank.name, len(models.bank.queries))
+    if Store.exists(path):
+        with Store.open(path) as store:
+            known = load_calibration(store, models.ranker)
+            if known is not None:  # one by another bank stays
+                bank = known.bank, known.num_queries
+            elif store.metadata.get(UNCALIBRATED):
+                bank = None
+    correction = "none" if bank is None else f"by {bank[1]} queries ({bank[0]})"
+    name, ranker = parse_model_name(encoder.name), Path(models.ranker.name).name
+    head = Path(models.head).name
+    return f"{name.base}; merging {name.merge}; rerank {ranker}; hubness correction {correction}; head {head}"
 
 
 def check_models(path: Path, encoder: Encoder, models: Models) -> None:

@@ -23,6 +23,18 @@ def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp
     assert run("index", films, "--index", tmp_path / "index", "--fail-on-error")[0] == 1
 
 
+def test_the_pipeline_is_one_line(run: Runner, films: Path, tmp_path: Path) -> None:
+    """A correction by another bank, or none, is what the index has, not what a new one would get."""
+    index = tmp_path / "index"
+    line = "Pipeline: colours; merging off; rerank none; hubness correction {}; head none"
+    assert line.format("none") in run("index", films, "--index", index)[2]
+    (tmp_path / "bank.txt").write_text("\n".join(f"query {number}" for number in range(12)))
+    assert run("calibrate", "--index", index, "--bank", tmp_path / "bank.txt")[0] == 0
+    assert line.format("by 12 queries (bank.txt)") in run("index", films, "--index", index)[2]
+    assert run("calibrate", "--index", index, "--bank", "none")[0] == 0
+    assert line.format("none") in run("index", films, "--index", index)[2]
+
+
 def test_a_run_that_can_use_no_file_fails(run: Runner, films: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     code, _, err = run("index", tmp_path / "notes.txt", "--index", tmp_path / "index")

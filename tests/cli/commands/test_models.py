@@ -63,10 +63,10 @@ def test_missing_extras_are_named(run: Runner, monkeypatch: pytest.MonkeyPatch) 
 
 def test_short_names_are_listed_and_load_what_they_stand_for(run: Runner) -> None:
     _, out, _ = run("models")
-    assert "Recommended, by short names (none was measured by vidret):" in out
+    assert "Recommended, by short names (no result was measured by vidret; frames a second on one core):" in out
     entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
     for short, model in RECOMMENDED.items():
-        assert f"  --model {short.ljust(12)}  {model.model}: {model.purpose}" in out
+        assert f"  --model {short.ljust(12)}  {model.model}: {model.purpose}; {model.device}" in out
         assert (entries[model.model]["short_name"], entries[model.model]["licence"]) == (short, model.licence)
     with pytest.raises(EncoderError, match=r"PE-Core-B-16/meta: its files are not on this machine and HF_HUB_OFFLINE"):
         load_encoder("good#whole", device="cpu")

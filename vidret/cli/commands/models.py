@@ -59,10 +59,11 @@ def models_command(
     write_stdout("\n".join(lines) + "\n")
     results = {entry.published.protocol for entry in entries if entry.published is not None}
     write_stdout("".join(f"\nR@1, as published: {protocol}\n" for protocol in sorted(results)))
-    write_stdout("\nRecommended, by short names (none was measured by vidret):\n")
+    write_stdout("\nRecommended, by short names (no result was measured by vidret; frames a second on one core):\n")
     for name, model in RECOMMENDED.items():
-        facts = f"{model.model}: {model.purpose}; {model.evidence}; {model.size_bytes / 1e9:.1f} GB, {model.licence}"
-        write_stdout(f"  --model {name.ljust(12)}  {facts}\n")
+        speed = "" if model.frames_per_s is None else f", {model.frames_per_s:g} frames/s"
+        facts = f"{model.device}{speed}; {model.size_bytes / 1e9:.1f} GB, {model.licence}; {model.evidence}"
+        write_stdout(f"  --model {name.ljust(12)}  {model.model}: {model.purpose}; {facts}\n")
 
 
 def show_speeds(names: list[str], *, as_json: bool) -> None:
