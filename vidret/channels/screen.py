@@ -172,7 +172,7 @@ class ScreenReader:
                 known.last_s, known.crop, known.extent, known.box = time_s, track.crop, track.extent, track.box
                 self._tracks.remove(track)
 
-    def take(self, _end_s: float = np.inf, _shots: Sequence[ShotChange] = ()) -> tuple[float, list[TimedText]]:
+    def take(self, _end_s: float = np.inf, _shots: Sequence[ShotChange] | None = None) -> tuple[float, list[TimedText]]:
         """Return the time up to which all texts were returned, and the entries since the last call."""
         horizon_s = min((track.start_s for track in self._tracks), default=self._last_s or 0.0)
         ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]

@@ -131,8 +131,10 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 def test_a_face_is_found_where_facenet_pytorch_finds_it(carphone: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
     points = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]
-    for halve_below, tolerance in ((0.0, 1e-2), (mtcnn.HALVE_BELOW, 1.5)):
+    own = (mtcnn.HALVE_BELOW, mtcnn.MIN_SCORES)
+    for (halve_below, min_scores), tolerance in (((0.0, (0.6, 0.7, 0.7)), 1e-2), (own, 2.0)):
         monkeypatch.setattr(mtcnn, "HALVE_BELOW", halve_below)
+        monkeypatch.setattr(mtcnn, "MIN_SCORES", min_scores)
         (face,) = detector.find(carphone, min_size=24)
         np.testing.assert_allclose(face.box, (65.93606, 38.0577, 109.62476, 95.08786), atol=tolerance)
         np.testing.assert_allclose(face.points, [*points, (101.574951, 79.1214)], atol=tolerance)

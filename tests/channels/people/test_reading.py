@@ -14,13 +14,13 @@ IMAGE = np.full((120, 160, 3), 90, np.uint8)
 
 
 class ScriptedFaces(ColouredFaces):
-    """Finds a face of a given score and side in each frame; the frames' first value says which."""
+    """Finds a face of a given score and side in each frame; a frame is a grey of 20 times its number."""
 
     def __init__(self, *faces: tuple[float, float]) -> None:
         self._faces = faces
 
     def find(self, image: Picture, *, min_size: float) -> list[Face]:
-        score, side = self._faces[int(image[0, 0, 0])]
+        score, side = self._faces[int(image[0, 0, 0]) // 20]
         return [Face((20.0, 20.0, 20 + side, 20 + side), TEMPLATE * side / 40 + 20, score)]
 
 
@@ -28,9 +28,7 @@ def read(*faces: tuple[float, float], shots: tuple[ShotChange, ...] = (), segmen
     """Return the tracks of frames a second apart, of which a segment is over once one behind its end was read."""
     reader, tracks = FaceReader(ScriptedFaces(*faces)), list[Track]()
     for number in range(len(faces)):
-        image = IMAGE.copy()
-        image[0, 0] = number
-        reader.read(image, number + 0.5)
+        reader.read(np.full_like(IMAGE, 20 * number), number + 0.5)
         if number + 0.5 > segment_s:
             known = [shot for shot in shots if shot.start < segment_s]
             tracks += reader.take(segment_s, known)[1]
@@ -77,6 +75,32 @@ def test_tracks_last_half_way_to_the_frames_around_them() -> None:
     reader.read(image, 7.0)
     one, other = reader.finish(7.5)
     assert (one.start_s, one.end_s) == (other.start_s, other.end_s) == (6.25, 7.5)
+
+
+def test_a_frame_like_one_without_faces_is_left_out_but_not_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found = ColouredFaces(), list[float]()
+
+    def find(image: Picture, *, min_size: float) -> list[Face]:
+        found.append(float(image[0, 0, 0]))
+        return []
+
+    monkeypatch.setattr(model, "find", find)
+    reader = FaceReader(model)
+    for value in (5, 6, 7, 8, 60, 61):
+        reader.read(np.full_like(IMAGE, value), float(value))
+    assert found == [5, 7, 60]
+    assert reader.finish(99.0) == []
+
+
+def test_faces_in_one_place_are_told_apart_where_shots_are_not_known() -> None:
+    for shots, num_tracks in ((None, 2), ((), 1)):
+        reader = FaceReader(ColouredFaces())
+        for number, name in enumerate(("ann", "ann", "bob", "bob")):
+            image = IMAGE.copy()
+            image[40:90, 10:60] = PEOPLE[name]
+            reader.read(image, float(number))
+        tracks = reader.take(9.0, shots)[1] + reader.finish(9.0)
+        assert len(tracks) == num_tracks
 
 
 def test_tracks_come_through_messages_as_they_are() -> None:

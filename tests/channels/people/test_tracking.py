@@ -26,7 +26,7 @@ CHIP = np.zeros((4, 4, 3), np.uint8)
 
 
 def see(time_s: float, box: Box, quality: float = 1.0, vector: float = 0.0) -> Sighting:
-    return Sighting(time_s, Face(box, FRONT, 1.0), CHIP, np.array((vector,), np.float32), quality)
+    return Sighting(time_s, Face(box, FRONT, 1.0), CHIP, quality, np.array((vector,), np.float32))
 
 
 def place(x: float, y: float = 0.0, side: float = 40.0) -> Box:

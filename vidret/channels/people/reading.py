@@ -3,21 +3,24 @@
 import io
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int16
 from PIL import Image
 
 from vidret.channels.people.alignment import align
-from vidret.channels.people.faces import FaceModel
+from vidret.channels.people.faces import Face, FaceModel
 from vidret.channels.people.models import load_face_model
 from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
 
 MIN_SIZE = 40  # pixels of a face that is described
-SEEN_SIZE, SEEN_SHARE = 32, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
+SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
 MIN_SCORE = 0.95  # of the surest face of a track,
 SEEN_SCORE = 0.8  # and of all others
+STILL = 12  # of 255: the mean difference to a frame without faces below which a frame is taken to have none either
 MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
 _JPEG_QUALITY = 85
 
@@ -38,43 +41,60 @@ class FaceReader:
 
     def start(self, _start_s: float = 0.0) -> None:
         """Begin another video."""
-        self._tracker, self._over = FaceTracker(self._model.maybe_distance), list[FaceTrack]()
+        self._tracker = FaceTracker(self._model.maybe_distance)
         self._waiting: list[tuple[float, list[Sighting]]] = []  # frames of which it is not known what shot they are in
         self._times_s, self._shot_starts_s = list[float](), list[float]()
         self._last_s = -1.0
         self._size = (1, 1)
+        self._empty: Int16[np.ndarray, "height width 3"] | None = None  # the last frame, if it has no faces
 
     def read(self, image: Picture, time_s: float) -> None:
         """Find the faces of the next frame."""
         height, width = image.shape[:2]
         self._size = width, height
         self._times_s.append(time_s)
+        small = image[:: max(1, height // 24), :: max(1, width // 32)].astype(np.int16)
+        if self._empty is not None and np.abs(small - self._empty).mean() < STILL:
+            self._waiting.append((time_s, []))
+            self._empty = None  # at most every other frame
+            return
         faces = self._model.find(image, min_size=max(SEEN_SIZE, SEEN_SHARE * max(height, width)))
         seen = [face for face in faces if face.score >= SEEN_SCORE]
-        large = [face for face in seen if face.size >= MIN_SIZE]
-        sightings = [Sighting(time_s, face) for face in seen if face.size < MIN_SIZE]
-        if large:
-            chips = np.stack([align(image, face.points, self._model.template, self._model.side) for face in large])
-            described = zip(large, chips, self._model.describe(chips), strict=True)
-            sightings += [
-                Sighting(time_s, face, chip, vector, rate_face(face, chip)) for face, chip, vector in described
-            ]
-        self._waiting.append((time_s, sightings))
+        self._waiting.append((time_s, [self._look_at(image, face, time_s) for face in seen]))
+        self._empty = None if seen else small
 
-    def take(self, end_s: float, shots: Sequence[ShotChange]) -> tuple[float, list[Track]]:
+    def _look_at(self, image: Picture, face: Face, time_s: float) -> Sighting:
+        """Return a face with its aligned image, if it is large enough."""
+        if face.size < MIN_SIZE:
+            return Sighting(time_s, face)
+        chip = align(image, face.points, self._model.template, self._model.side)
+        return Sighting(time_s, face, chip, rate_face(face, chip))
+
+    def _describe(self, sightings: Sequence[Sighting]) -> list[Sighting]:
+        """Return faces with the vectors of those that have an image."""
+        chips = [sighting.chip for sighting in sightings if sighting.chip is not None]
+        vectors = iter(self._model.describe(np.stack(chips)) if chips else ())
+        return [
+            sighting if sighting.chip is None else replace(sighting, vector=next(vectors)) for sighting in sightings
+        ]
+
+    def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Track]]:
         """Follow faces through the frames before ``end_s``, up to which all shot changes are known then.
+
+        Without ``shots``, faces are told apart by what they look like too, which takes longer.
 
         Returns:
             The time up to which frames were read, and the tracks that are over.
         """
-        self._shot_starts_s = sorted([*self._shot_starts_s, *(shot.end for shot in shots)])
+        self._shot_starts_s = sorted([*self._shot_starts_s, *(shot.end for shot in shots or ())])
         known = [frame for frame in self._waiting if frame[0] < end_s]
         self._waiting = self._waiting[len(known) :]
+        over: list[FaceTrack] = []
         for time_s, sightings in known:
             starts_shot = bisect_right(self._shot_starts_s, time_s) > bisect_right(self._shot_starts_s, self._last_s)
-            self._over += self._tracker.add(time_s, sightings, starts_shot=starts_shot)
+            described = sightings if shots is not None else self._describe(sightings)
+            over += self._tracker.add(time_s, described, starts_shot=starts_shot)
             self._last_s = time_s
-        over, self._over = self._over, []
         return max(self._last_s, 0.0), self._make_tracks(over)
 
     def finish(self, end_s: float) -> list[Track]:
@@ -91,7 +111,7 @@ class FaceReader:
 
     def _make_track(self, track: FaceTrack) -> Track:
         """Return a track with the mean vector of its best crops."""
-        vectors = [sighting.vector for sighting in track.best if sighting.vector is not None]
+        vectors = [sighting.vector for sighting in self._describe(track.best) if sighting.vector is not None]
         scale = np.array((*self._size, *self._size))
         rows = [(time_s, left, top, right - left, bottom - top) for time_s, (left, top, right, bottom) in track.boxes]
         boxes = np.array(rows, np.float64)

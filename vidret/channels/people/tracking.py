@@ -25,15 +25,15 @@ class Sighting:
         time_s: When the frame begins, in seconds.
         face: The face.
         chip: Its aligned image, None if it is too small to be described.
-        vector: What describes that image.
         quality: How well the image shows the face.
+        vector: What describes the image; None if it is not described yet.
     """
 
     time_s: float
     face: Face
     chip: UInt8[np.ndarray, "side side 3"] | None = None
-    vector: Float32[np.ndarray, " dim"] | None = None
     quality: float = 0.0
+    vector: Float32[np.ndarray, " dim"] | None = None
 
 
 @dataclass(slots=True, eq=False)

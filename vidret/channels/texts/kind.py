@@ -40,12 +40,12 @@ class FrameReader(Protocol[Piece]):
         """Read the next frame."""
         ...
 
-    def take(self, end_s: float, shots: Sequence[ShotChange]) -> tuple[float, list[Piece]]:
+    def take(self, end_s: float, shots: Sequence[ShotChange] | None) -> tuple[float, list[Piece]]:
         """Return the time up to which all texts were returned, and the texts since the last call.
 
         Args:
             end_s: Where the segment ends that was decoded last.
-            shots: The shot changes found in it.
+            shots: The shot changes found in it; None if none are looked for.
         """
         ...
 

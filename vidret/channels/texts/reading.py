@@ -127,8 +127,8 @@ class VideoTextReader:
         except Exception as error:
             self.fail_frames(error)
 
-    def end_segment(self, end_s: float, shots: Sequence[ShotChange]) -> None:
-        """Send what is over at the end of a segment, given the shot changes found in it."""
+    def end_segment(self, end_s: float, shots: Sequence[ShotChange] | None) -> None:
+        """Send what is over at the end of a segment, given the shot changes found in it, if any are looked for."""
         for source, watcher in list(self._watchers.items()):
             try:
                 until_s, pieces = watcher.reader.take(end_s, shots)

@@ -63,8 +63,8 @@ class WordsReader(Protocol):
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
         """Decode the frames of a segment that is wanted for its text only."""
 
-    def end_segment(self, end_s: float, shots: Sequence[ShotChange]) -> None:
-        """Send what is over at the end of a segment, given the shot changes found in it."""
+    def end_segment(self, end_s: float, shots: Sequence[ShotChange] | None) -> None:
+        """Send what is over at the end of a segment, given the shot changes found in it, if any are looked for."""
 
     def finish_frames(self) -> None:
         """Send the remaining texts of frames."""
@@ -205,7 +205,7 @@ class _GridAnswer(_Answer):
             elif words is not None:
                 words.read_stored(self._reader, wanted)
             if words is not None and wants_text:
-                words.end_segment(cut.end, ())
+                words.end_segment(cut.end, None)
         if num_wanted and not num_read:
             raise DecodeError(self._info.path, _NOTHING_READ)
         lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
