@@ -17,8 +17,6 @@ from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
-import torch
-
 from vidret.channels.identities.run import ContentTracks, open_tracks
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.reading import READER
@@ -90,6 +88,8 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
     ]
     if options.device == CPU:
         encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))
+    import torch  # not above: a run that finds nothing new needs none
+
     num_threads = torch.get_num_threads()
     with (
         open_decoders(
@@ -166,6 +166,8 @@ class WorkerThreads:
         return max(1, count_cores() // max(1, num_files))
 
     def _run(self) -> None:
+        import torch
+
         torch.set_num_threads(1)  # there is a worker for each core
         try:
             while not self._run_state.stop.is_set():

@@ -249,3 +249,5 @@ def test_a_search_for_a_text_imports_no_torch(encoder: StarterEncoder, tmp_path:
     found = json.loads(run_without_torch("search", "a red balloon -water", "--index", tmp_path / "index", "--json"))
     assert [row["path"] for row in found] == [hit.path for hit in hits]
     np.testing.assert_allclose([row["score"] for row in found], [hit.score for hit in hits], atol=1e-6)
+    again = json.loads(run_without_torch("index", *films, "--index", tmp_path / "index", "--words", "off", "--json"))
+    assert again["unchanged"] == 2, "nor does a run that finds nothing new"
