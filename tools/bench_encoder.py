@@ -16,6 +16,7 @@ as fast. The parts:
 
 import argparse
 import importlib
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
+from vidret.encode.families.qwen3_vl import DOCUMENT, make_message
+from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_loading import hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES
@@ -242,6 +245,37 @@ def match_transformers(family: str, folder: Path) -> Contest:
     return Contest(encoder=encoder, segments=segments, read=read, run=run)
 
 
+def match_qwen(folder: Path) -> Contest:
+    """Return what runs for a Qwen3-VL-Embedding: segments as videos, through the processor of transformers."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    made = importlib.import_module("tests.encode.hf_models").save_tiny_qwen(folder, width=WIDTH, layers=LAYERS)
+    encoder: Any = load_encoder(f"hf:{made}#pixels={SIDE * SIDE}", device="cpu", precision="fp32")
+    segments = draw_segments(SIDE, VIDEO_FRAMES)
+    model, processor = encoder._model, encoder._processor
+    message = make_message(DOCUMENT, videos=["any"])
+    text = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    times = {"total_num_frames": VIDEO_FRAMES, "fps": 1.0, "frames_indices": list(range(VIDEO_FRAMES))}
+
+    def read() -> dict[str, torch.Tensor]:
+        inputs = processor(
+            text=[text] * len(segments),
+            videos=[segment.pixels for segment in segments],
+            video_metadata=[dict(times) for _ in segments],
+            do_resize=False,
+            do_sample_frames=False,
+            cap_pixels_per_frame=True,
+            return_tensors="pt",
+        )
+        inputs.pop("video_metadata", None)
+        return dict(inputs)
+
+    def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        states: torch.Tensor = model(**inputs, use_cache=False).last_hidden_state
+        return states[:, -1]
+
+    return Contest(encoder=encoder, segments=segments, read=read, run=run)
+
+
 def match_open_clip(architecture: str) -> Contest:
     """Return what runs for a model of open_clip, which prepares images one by one."""
     encoder: Any = load_encoder(f"{architecture}/random", device="cpu", precision="fp32")
@@ -272,9 +306,12 @@ def measure_families(given: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for family in given.family:
         with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, torch.inference_mode():
-            own = (
-                match_open_clip(OPEN_CLIP[family]) if family in OPEN_CLIP else match_transformers(family, Path(folder))
-            )
+            if family == QWEN:
+                own = match_qwen(Path(folder))
+            elif family in OPEN_CLIP:
+                own = match_open_clip(OPEN_CLIP[family])
+            else:
+                own = match_transformers(family, Path(folder))
             check_vectors(family, own)
             inputs = own.read()
             runs: dict[str, Callable[[], Any]] = {
@@ -290,7 +327,7 @@ def measure_families(given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parts = {"towers": measure_towers, "precision": measure_precision, "families": measure_families}
-    families = [*MADE_FAMILIES, *OPEN_CLIP]
+    families = [*MADE_FAMILIES, QWEN, *OPEN_CLIP]
     parser = argparse.ArgumentParser(description="Measure encoders.")
     parser.add_argument("--only", nargs="+", choices=parts, default=[*parts])
     parser.add_argument("--repeats", type=int, default=5)

@@ -220,7 +220,7 @@ def test_faces_are_read_if_they_are_asked_for(run: Runner, tmp_path: Path, index
     assert "faces" not in run("index", film, "--index", index)[2]
     code, _, err = run("index", film, "--index", index, "--people", "on", "--face-model", fake)
     assert code == 0
-    assert "faces followed: 1" in err
+    assert "tracks read: 1 of faces" in err
     assert run("index", film, "--index", index, "--people", "auto", "--json")[0] == 0
     assert run("index", film, "--index", index, "--people", "on", "--face-model", "arcface")[0] == 1
     for people in (("--face-model", fake), ("--people", "off", "--face-model", fake), ("--people", "yes")):
