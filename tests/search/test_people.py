@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tests.fakes import ColourEncoder, write_film
 from tests.made_identities import FACES, VOICES, make_track, make_voice
 from vidret.engine import Engine
-from vidret.errors import VidretError
+from vidret.errors import StoreError, VidretError
 from vidret.search.people import PersonSpans
 from vidret.search.query.grammar import interpret
 from vidret.search.watches import add_watch
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.store import IdentityStore
+from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import Track
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, Filters, TextEmbedding
@@ -245,3 +245,13 @@ def test_clauses_may_begin_with_a_name() -> None:
         "@dad laughs at her",
     )
     assert interpret("@mum and @dad dance").events == ("@mum and @dad dance",)
+
+
+def test_damaged_identities_hinder_only_queries_for_people(folder: Path, tmp_path: Path) -> None:
+    index = shutil.copytree(folder / "index", tmp_path / "index")
+    (index / FILE).write_bytes(b"no database" * 1000)
+    with Engine(index, ColourEncoder()) as engine:
+        assert len(engine.search("red")) == 3
+        for query, person in (("@mum in red", None), ("red", "mum")):
+            with pytest.raises(StoreError, match="info --repair"):
+                engine.search(query, person=person)

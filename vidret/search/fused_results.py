@@ -91,7 +91,7 @@ class FusedResults:
             self._encoder,
             sources,
             self._holds,
-            people=people.handles,
+            people=people.find_handles(named),
             persons=persons,
             has_sounds=self._has_sounds,
         )

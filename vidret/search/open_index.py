@@ -193,14 +193,15 @@ class OpenIndex:
         if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
             raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
         named = self.people.name_handles(query)
-        self.encoder.check_mentions(named, self.people.handles)
+        handles = self.people.find_handles(named)
+        self.encoder.check_mentions(named, handles)
         self.people.read_names(options.person)
         if sources is not None and "picture" not in sources:
             if not self.has_words:
                 raise self._explain_wordless()
             if not isinstance(named, str | EventSequence):
                 raise VidretError("sources must include picture for an image or a vector, got words only")
-            make_structure(interpret(named), self.people.handles).check_words(self._find_heard(sources))
+            make_structure(interpret(named), handles).check_words(self._find_heard(sources))
         elif sources not in (None, ("picture",)) and not self.has_words:
             raise self._explain_wordless()
 

@@ -6,7 +6,7 @@ by the detector is found below that.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -184,6 +184,11 @@ class KnownPersons:
                         handles.setdefault(handle, []).append((number, person))
             self._state, self._handles, self._spans, self._cuts = state, handles, {}, {}
         return self._handles
+
+    def find_handles(self, query: Query) -> Collection[str]:
+        """Return what may stand for persons in a query; none if it mentions nothing, which reads no identities."""
+        texts = [query.text] if isinstance(query, ComposedQuery) else [query] if isinstance(query, str) else []
+        return self.handles if isinstance(query, EventSequence) or any("@" in text for text in texts) else ()
 
     def name_handles(self, query: Query) -> Query:
         """Return a query with the names of persons as their handles: "@Anna Maria dances" is "@anna-maria dances"."""
