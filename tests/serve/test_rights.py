@@ -158,7 +158,7 @@ def test_changes_are_recorded_with_who_and_what_and_refused_ones_are_not(door: D
     ben("DELETE", "/api/collections/my%20list")
     rows = read_record(door.engine.path, 10)
     assert [(row["who"], row["what"], row.get("with")) for row in rows] == [
-        ("ben", "POST /api/collections/my list/moments", {"moments": "1 items"}),
+        ("ben", "POST /api/collections/my list/moments", {"moments": json.dumps(spans["moments"])}),
         ("ben", "DELETE /api/collections/my list", None),
     ]
     assert read_record(door.engine.path, 1) == rows[1:]

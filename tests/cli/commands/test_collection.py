@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.index_server import serve_index
 from tests.video.films import write_video
 from vidret.errors import VidretError
 from vidret.present.ffmpeg import find_ffmpeg
@@ -60,15 +59,6 @@ def test_lists_are_made_changed_and_shown(run: Runner, index: Path, films: Path)
     run.check_refusal(
         ("collection", "show", "best", "--index", index), 1, "name must be that of a collection, got best"
     )
-
-
-def test_a_server_has_the_collections_of_its_index(run: Runner, index: Path) -> None:
-    with serve_index(index) as url:
-        assert run("collection", "add", "best", "red.mp4", "--from", 1, "--server", url)[0] == 0
-        assert run("collection", "edit", "best", 1, "--note", "x", "--server", url)[0] == 0
-        shown = run("collection", "show", "best", "--server", url)[1]
-    assert shown == run("collection", "show", "best", "--index", index)[1]
-    assert "  x\n" in shown
 
 
 def test_a_list_is_cut_into_files_and_a_film(run: Runner, tmp_path: Path) -> None:

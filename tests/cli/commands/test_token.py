@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.runner import Runner
 from tests.index_server import serve_index
+from vidret.client import RemoteEngine, RemoteError
 from vidret.store.tokens import TOKENS, find_token
 
 
@@ -21,11 +24,14 @@ def test_tokens_are_made_listed_used_and_revoked(run: Runner, index: Path) -> No
     ]
     assert token not in json.dumps(rows)
     with serve_index(index) as url:
-        add = ("collection", "add", "best", "blue.mp4", "--server", url)
-        run.check_refusal(add, 1, "token must be")
-        assert run(*add, "--token", token)[0] == 0
-        assert run("token", "revoke", "ann", "--index", index)[0] == 0
-        run.check_refusal((*add, "--token", token), 1, "token must be")
+        for given in (None, "A" * 43):
+            with RemoteEngine(url, given) as remote, pytest.raises(RemoteError, match="token must be"):
+                remote.collections()
+        with RemoteEngine(url, token) as remote:
+            remote.add_to_list("best", [])
+            assert run("token", "revoke", "ann", "--index", index)[0] == 0
+            with pytest.raises(RemoteError, match="token must be"):
+                remote.collections()
     code, out, err = run("token", "revoke", "ben", "--index", index)
     assert (code, "Servers still need one" in err) == (0, True)
     rows = json.loads(run("token", "log", "--index", index, "--json")[1])
