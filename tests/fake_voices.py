@@ -18,7 +18,7 @@ Samples = Float32[np.ndarray, " sample"]
 class PitchVoices:
     """A vector is near the axis of the person whose pitch is nearest."""
 
-    digest, same_in_film, same_voice, maybe_voice = "pitch 1", 0.5, 0.6, 0.5
+    digest, same_in_film, same_voice = "pitch 1", 0.5, 0.6
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         vectors: Float32[np.ndarray, "window dim"] = np.stack([self._describe(window) for window in windows])

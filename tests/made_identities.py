@@ -8,9 +8,9 @@ from jaxtyping import Float32
 from vidret.store.identities.tracks import IdentityModel, Track
 
 DIM = 16
-FACES = IdentityModel(kind="face", digest="faces-1", link_distance=0.5, maybe_distance=0.6)
-OTHER_FACES = IdentityModel(kind="face", digest="faces-2", link_distance=0.5, maybe_distance=0.6)
-VOICES = IdentityModel(kind="voice", digest="voices-1", link_distance=0.5, maybe_distance=0.6)
+FACES = IdentityModel(kind="face", digest="faces-1", link_distance=0.5)
+OTHER_FACES = IdentityModel(kind="face", digest="faces-2", link_distance=0.5)
+VOICES = IdentityModel(kind="voice", digest="voices-1", link_distance=0.5)
 
 
 def place_person(number: int) -> Float32[np.ndarray, " dim"]:

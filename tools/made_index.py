@@ -74,7 +74,7 @@ def build_index(
 def make_persons(path: Path) -> None:
     """Store tracks of faces in every second video, and assign them to two persons by turns."""
     random = np.random.default_rng(2)
-    model = IdentityModel(kind="face", digest="made", link_distance=0.5, maybe_distance=0.6)
+    model = IdentityModel(kind="face", digest="made", link_distance=0.5)
     with Store.open(path) as store, IdentityStore.create(path) as identities:
         for content in sorted(store.videos.contents())[::2]:
             starts = np.sort(random.uniform(0, SEGMENTS_PER_VIDEO * SEGMENT_S - TRACK_S, TRACKS_PER_VIDEO)).tolist()

@@ -122,7 +122,7 @@ class Fails:
 class MadeEncoder:
     """A class of the user."""
 
-    digest, same_in_film, same_voice, maybe_voice = "made", 0.5, 0.5, 0.5
+    digest, same_in_film, same_voice = "made", 0.5, 0.5
 
 
 def test_bundled_weights_are_those_of_the_network() -> None:

@@ -16,7 +16,7 @@ Samples = Float32[np.ndarray, " sample"]
 class PitchEncoder:
     """Whose voice it is by the pitch: a vector of the four loudest of eight bands."""
 
-    digest, same_in_film, same_voice, maybe_voice = "pitch", 0.5, 0.6, 0.4
+    digest, same_in_film, same_voice = "pitch", 0.5, 0.6
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         vectors = np.stack([self._describe(window) for window in windows])

@@ -78,12 +78,9 @@ def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
         from vidret.channels.people.models import load_face_model
 
         faces = load_face_model(name)
-        distances, digest = (faces.link_distance, faces.maybe_distance), faces.name
-    else:
-        voices = load_voice_encoder(name)
-        distances = (2 - 2 * voices.same_voice) ** 0.5, (2 - 2 * voices.maybe_voice) ** 0.5
-        digest = voices.digest
-    return IdentityModel(kind=kind, digest=digest, link_distance=distances[0], maybe_distance=distances[1])
+        return IdentityModel(kind=kind, digest=faces.name, link_distance=faces.link_distance)
+    voices = load_voice_encoder(name)
+    return IdentityModel(kind=kind, digest=voices.digest, link_distance=(2 - 2 * voices.same_voice) ** 0.5)
 
 
 class ContentTracks:

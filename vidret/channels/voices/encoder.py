@@ -25,13 +25,11 @@ class VoiceEncoder(Protocol):
         digest: Of its weights; vectors of different encoders are never compared.
         same_in_film: Cosine from which windows of 1.5 s, on average over two groups, are of one voice.
         same_voice: Cosine from which the voices of two films are one.
-        maybe_voice: Cosine from which they may be.
     """
 
     digest: str
     same_in_film: float
     same_voice: float
-    maybe_voice: float
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         """Return vectors of unit length of pieces of mono sound at 16 kHz in -1..1, each 0.1 s long or longer."""
@@ -41,7 +39,7 @@ class VoiceEncoder(Protocol):
 class CamPlusPlusEncoder:
     """CAM++ on one CPU thread. The thresholds were chosen for the weights of 3D-Speaker for Chinese and English."""
 
-    same_in_film, same_voice, maybe_voice = 0.4, 0.65, 0.5
+    same_in_film, same_voice = 0.4, 0.65
 
     def __init__(self, path: Path) -> None:
         """Load the weights from a file.

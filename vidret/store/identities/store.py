@@ -33,7 +33,7 @@ SECURE = ("PRAGMA secure_delete = ON",)
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     """CREATE TABLE models (
-    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, link_distance REAL NOT NULL, maybe_distance REAL NOT NULL)""",
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, link_distance REAL NOT NULL)""",
     "CREATE TABLE readings (content TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, UNIQUE (content, kind))",
     """CREATE TABLE tracks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL, model TEXT NOT NULL REFERENCES models,
@@ -130,12 +130,10 @@ class IdentityStore:
 
     def models(self) -> list[IdentityModel]:
         """Return the models whose vectors are stored."""
-        rows = self.database.rows(
-            "SELECT kind, digest, link_distance, maybe_distance FROM models ORDER BY kind, digest"
-        )
+        rows = self.database.rows("SELECT kind, digest, link_distance FROM models ORDER BY kind, digest")
         return [
-            IdentityModel(kind=kind, digest=digest, link_distance=link, maybe_distance=maybe)
-            for kind, digest, link, maybe in rows
+            IdentityModel(kind=kind, digest=digest, link_distance=link)
+            for kind, digest, link in rows
             if kind in IDENTITY_KINDS
         ]
 
@@ -232,10 +230,8 @@ class IdentityStore:
             check_track(track, model.kind)
         old = self.tracks(content, model.kind)
         with self.change():
-            values = (model.digest, model.kind, model.link_distance, model.maybe_distance)
-            self.database.run(
-                "REPLACE INTO models (digest, kind, link_distance, maybe_distance) VALUES (?, ?, ?, ?)", *values
-            )
+            values = (model.digest, model.kind, model.link_distance)
+            self.database.run("REPLACE INTO models (digest, kind, link_distance) VALUES (?, ?, ?)", *values)
             ids = [self._add(content, model, track) for track in tracks]
             matches = match_tracks(list(old.values()), tracks)
             for row, old_id in enumerate(old):

@@ -22,13 +22,11 @@ class IdentityModel:
         kind: What it describes.
         digest: Of its weights and settings.
         link_distance: Euclidean distance of vectors below which two tracks are of one person.
-        maybe_distance: Distance below which they may be, to be confirmed by the user; at least ``link_distance``.
     """
 
     kind: IdentityKind
     digest: str
     link_distance: float
-    maybe_distance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
