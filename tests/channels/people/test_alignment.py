@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float
 
-from vidret.channels.people.alignment import align, fit_similarity, measure_sharpness
+from vidret.channels.people.alignment import align, fit_similarity, measure_misfit, measure_sharpness
 
 TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -97,3 +97,12 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
             values.append(around - 4 * grey[row, column])
     assert measure_sharpness(chip) == pytest.approx(np.var(values))
     assert measure_sharpness(np.full((9, 9, 3), 7, np.uint8)) == 0
+
+
+@given(scale=st.floats(0.2, 5), angle=st.floats(-3, 3), shift=st.floats(-50, 50))
+def test_a_face_fits_as_well_wherever_it_is(scale: float, angle: float, shift: float) -> None:
+    turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    assert measure_misfit(TEMPLATE @ turn.T + shift, TEMPLATE) == pytest.approx(0, abs=1e-6)
+    moved = TEMPLATE + np.array([(0, 0), (0, 0), (12, 0), (0, 0), (0, 0)])  # the nose of a face in profile
+    assert measure_misfit(moved @ turn.T + shift, TEMPLATE) == pytest.approx(measure_misfit(moved, TEMPLATE), abs=1e-6)
+    assert 2 < measure_misfit(moved, TEMPLATE) < 12 / np.sqrt(5)

@@ -5,8 +5,9 @@ import pytest
 
 from tests.fake_faces import PEOPLE, TEMPLATE, ColouredFaces
 from vidret.channels.identities.rows import pack_track, unpack_track
+from vidret.channels.people.alignment import measure_misfit
 from vidret.channels.people.faces import Face
-from vidret.channels.people.reading import MIN_SCORE, SEEN_SCORE, FaceReader
+from vidret.channels.people.reading import MAX_MISFIT, MIN_SCORE, SEEN_SCORE, FaceReader
 from vidret.store.identities.tracks import Track, check_track
 from vidret.types import Picture, ShotChange
 
@@ -16,12 +17,14 @@ IMAGE = np.full((120, 160, 3), 90, np.uint8)
 class ScriptedFaces(ColouredFaces):
     """Finds a face of a given score and side in each frame; a frame is a grey of 20 times its number."""
 
+    turned = np.zeros((5, 2))
+
     def __init__(self, *faces: tuple[float, float]) -> None:
         self._faces = faces
 
     def find(self, image: Picture, *, min_size: float) -> list[Face]:
         score, side = self._faces[int(image[0, 0, 0]) // 20]
-        return [Face((20.0, 20.0, 20 + side, 20 + side), TEMPLATE * side / 40 + 20, score)]
+        return [Face((20.0, 20.0, 20 + side, 20 + side), TEMPLATE * side / 40 + 20 + self.turned, score)]
 
 
 def read(*faces: tuple[float, float], shots: tuple[ShotChange, ...] = (), segment_s: float = 100.0) -> list[Track]:
@@ -51,6 +54,14 @@ def test_small_faces_are_followed_but_not_described() -> None:
     (track,) = read((1.0, 39), (1.0, 41), (1.0, 39))
     assert (track.start_s, track.end_s) == (0.0, 3.25)
     assert read((1.0, 39), (1.0, 39)) == []
+
+
+def test_faces_in_profile_are_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    nose = np.array([(0, 0), (0, 0), (1, 0), (0, 0), (0, 0)])
+    limit = 40 * MAX_MISFIT / measure_misfit(TEMPLATE + nose, TEMPLATE)
+    for length, num_tracks in ((0.9, 1), (1.1, 0)):
+        monkeypatch.setattr(ScriptedFaces, "turned", nose * length * limit)
+        assert len(read((1.0, 40), (1.0, 40))) == num_tracks
 
 
 def test_a_cut_between_segments_is_known_before_the_next_frame_is_placed() -> None:

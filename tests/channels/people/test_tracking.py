@@ -17,7 +17,6 @@ from vidret.channels.people.tracking import (
     Sighting,
     choose_best,
     compare_boxes,
-    measure_frontality,
     rate_face,
 )
 
@@ -135,11 +134,9 @@ def test_the_best_crops_are_apart_in_time(qualities: list[tuple[int, float]]) ->
 
 def test_large_sharp_frontal_faces_are_better() -> None:
     sharp = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
-    good = rate_face(Face(place(0), FRONT, 1.0), sharp)
+    good = rate_face(Face(place(0), FRONT, 1.0), sharp, 0.0)
     assert good == pytest.approx(40.0)
-    profile = FRONT + np.array([(0, 0), (0, 0), (18, 0), (0, 0), (0, 0)])
-    assert rate_face(Face(place(0), profile, 1.0), sharp) == pytest.approx(good * (1 - 18 / 40))
-    assert rate_face(Face(place(0, 0, 20), FRONT, 1.0), sharp) == pytest.approx(good / 2)
-    assert rate_face(Face(place(0), FRONT, 0.5), sharp) == pytest.approx(good / 2)
-    assert rate_face(Face(place(0), FRONT, 1.0), np.zeros_like(sharp)) == 0
-    assert measure_frontality(FRONT + np.array([(0, 0), (0, 0), (80, 0), (0, 0), (0, 0)])) == 0
+    assert rate_face(Face(place(0), FRONT, 1.0), sharp, 0.5) == pytest.approx(good * 0.75)
+    assert rate_face(Face(place(0, 0, 20), FRONT, 1.0), sharp, 0.0) == pytest.approx(good / 2)
+    assert rate_face(Face(place(0), FRONT, 0.5), sharp, 0.0) == pytest.approx(good / 2)
+    assert rate_face(Face(place(0), FRONT, 1.0), np.zeros_like(sharp), 0.0) == 0

@@ -30,6 +30,16 @@ def fit_similarity(
     return np.column_stack((turn, target_mean - turn @ source_mean))
 
 
+def measure_misfit(points: Points, template: Points) -> float:
+    """Return how far the points of a face are from those of a template at best, in pixels of it (root mean square).
+
+    It is small for a face from the front, and large in profile.
+    """
+    matrix = fit_similarity(points, template)
+    placed = points @ matrix[:, :2].T + matrix[:, 2]
+    return float(np.sqrt(((placed - template) ** 2).sum(axis=1).mean()))
+
+
 def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """Return the part of an image in which the points of a face are as close as possible to those of a template.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int16
 from PIL import Image
 
-from vidret.channels.people.alignment import align
+from vidret.channels.people.alignment import align, measure_misfit
 from vidret.channels.people.faces import Face, FaceModel
 from vidret.channels.people.models import load_face_model
 from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
@@ -18,8 +18,9 @@ from vidret.types import Picture, ShotChange
 
 MIN_SIZE = 40  # pixels of a face that is described
 SEEN_SIZE, SEEN_SHARE = 46, 1 / 28  # of a face that is looked for: pixels, and share of the frame's longer side
-MIN_SCORE = 0.95  # of the surest face of a track,
+MIN_SCORE = 0.98  # of the surest face of a track,
 SEEN_SCORE = 0.8  # and of all others
+MAX_MISFIT = 0.048  # of the side of an aligned face that is described: more is a profile, of which all look alike
 STILL = 12  # of 255: the mean difference to a frame without faces below which a frame is taken to have none either
 MAX_HALF_STEP_S = MAX_GAP_S / 2  # by which a track begins earlier than the first frame of it, and ends later
 _JPEG_QUALITY = 85
@@ -64,11 +65,13 @@ class FaceReader:
         self._empty = None if seen else small
 
     def _look_at(self, image: Picture, face: Face, time_s: float) -> Sighting:
-        """Return a face with its aligned image, if it is large enough."""
-        if face.size < MIN_SIZE:
+        """Return a face with its aligned image, if it is large enough and shown from the front."""
+        template, side = self._model.template, self._model.side
+        misfit = measure_misfit(face.points, template) / (MAX_MISFIT * side)
+        if face.size < MIN_SIZE or misfit > 1:
             return Sighting(time_s, face)
-        chip = align(image, face.points, self._model.template, self._model.side)
-        return Sighting(time_s, face, chip, rate_face(face, chip))
+        chip = align(image, face.points, template, side)
+        return Sighting(time_s, face, chip, rate_face(face, chip, misfit))
 
     def _describe(self, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Return faces with the vectors of those that have an image."""
@@ -106,7 +109,7 @@ class FaceReader:
         return tracks
 
     def _make_tracks(self, tracks: Sequence[FaceTrack]) -> list[Track]:
-        """Return those of the tracks that are surely of faces, and large enough to be described."""
+        """Return those of the tracks that are surely of faces, and can be described."""
         return [self._make_track(track) for track in tracks if track.best and track.score >= MIN_SCORE]
 
     def _make_track(self, track: FaceTrack) -> Track:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from vidret.channels.people.alignment import measure_sharpness
 from vidret.channels.people.faces import Box, Face
@@ -24,7 +24,7 @@ class Sighting:
     Attributes:
         time_s: When the frame begins, in seconds.
         face: The face.
-        chip: Its aligned image, None if it is too small to be described.
+        chip: Its aligned image, None if it is too small or turned too far to be described.
         quality: How well the image shows the face.
         vector: What describes the image; None if it is not described yet.
     """
@@ -118,17 +118,12 @@ def choose_best(sightings: Sequence[Sighting]) -> list[Sighting]:
     return best[:NUM_BEST]
 
 
-def rate_face(face: Face, chip: UInt8[np.ndarray, "side side 3"]) -> float:
-    """Return how well a face is shown: large, from the front, sharp, and surely a face."""
+def rate_face(face: Face, chip: UInt8[np.ndarray, "side side 3"], misfit: float) -> float:
+    """Return how well a face is shown: large, from the front, sharp, and surely a face.
+
+    ``misfit`` is 0 for a face from the front, and 1 for one that is turned too far to be described.
+    """
     left, top, right, bottom = face.box
     area = max(0.0, right - left) * max(0.0, bottom - top)
     sharpness = min(measure_sharpness(chip) / SHARP, 1.0)
-    return float(np.sqrt(area) * measure_frontality(face.points) * sharpness * face.score)
-
-
-def measure_frontality(points: Float[np.ndarray, "5 2"]) -> float:
-    """Return 1 for a face from the front, less the further its nose is from the middle of its eyes, down to 0."""
-    left, right, nose = points[:3]
-    along = (right - left) / max(float(np.hypot(*(right - left))), 1e-9)
-    offset = abs(float((nose - (left + right) / 2) @ along)) / max(float(np.hypot(*(right - left))), 1e-9)
-    return max(0.0, 1.0 - offset)
+    return float(np.sqrt(area) * (1 - misfit / 2) * sharpness * face.score)
