@@ -69,7 +69,7 @@ def test_windows_cover_speech_and_nothing_else(parts: list[tuple[float, float]])
         own = [(begin, end) for begin, end in windows if begin >= start_s - 1e-6 and end <= end_s + 1e-6]
         assert own[0][0] == start_s
         assert own[-1][1] == pytest.approx(end_s)
-        assert all(later[0] - earlier[0] <= 0.75 + 1e-6 for earlier, later in pairwise(own))
+        assert all(later[0] - earlier[0] <= 1.0 + 1e-6 for earlier, later in pairwise(own))
     assert all(0.2 - 1e-6 <= end - begin <= 1.5 + 1e-6 for begin, end in windows)
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-WINDOW_S, HOP_S = 1.5, 0.75
-MIN_WINDOWS_S = 3.0  # of a speaker together, which overlap by half; who has less is taken for another one
+WINDOW_S, HOP_S = 1.5, 1.0
+MIN_WINDOWS_S = 3.0  # of a speaker together, which overlap; who has less is taken for another one
 MAX_PAUSE_S = 0.3  # within a turn
 CELL_S = 0.1  # resolution of the change from one speaker to another
 BLOCK = 500  # windows clustered at a time: six minutes of speech
