@@ -27,6 +27,7 @@ from tests.browser import FLAGS, find_browser
 from vidret.encode.families.registry import load_encoder
 
 PORT = 8797
+LOADING_S = 240.0  # for the list
 TEXT = "a man rides a bicycle on a street and a dog runs in the garden of a house by the sea "
 OBSERVE = """() => {
     window.waits = [];
@@ -103,12 +104,15 @@ def time_scrolling(page: Page, url: str, num_videos: int, seconds: float) -> dic
     """Load the whole list, and scroll through it; return the times between two frames in milliseconds."""
     page.goto(url)
     page.wait_for_selector("#results .title")
-    while page.locator("#results > li").count() < num_videos:
+    deadline = time.monotonic() + LOADING_S
+    while page.locator("#results .card").count() < num_videos:
         page.evaluate("scrollTo(0, document.body.scrollHeight)")
         page.wait_for_timeout(50)
+        if time.monotonic() > deadline:
+            break
     gaps = sorted(page.evaluate(SCROLL, seconds))
     return {
-        "cards": page.locator("#results > li").count(),
+        "cards": page.locator("#results .card").count(),
         "frames_per_second": round(1000 / statistics.fmean(gaps), 1),
         "gap_p50_ms": round(statistics.median(gaps), 1),
         "gap_p95_ms": round(gaps[int(0.95 * (len(gaps) - 1))], 1),

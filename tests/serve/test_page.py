@@ -342,6 +342,31 @@ def test_copies_of_a_result_are_listed_behind_a_click(look: Look, bikes: int) ->
     assert place_of(page) == {"q": BIKES, "v": str(bikes), "t": "2.5"}
 
 
+def test_the_list_of_all_videos_goes_on_as_its_end_comes_near(look: Look, refusals: list[str]) -> None:
+    refusals.append("422")
+    page = look()
+    fail = [True]
+
+    def give_pages_of_two(route: Route) -> None:
+        if "cursor" in route.request.url and fail and fail.pop():
+            route.fulfill(status=422, json={"detail": "not now"})
+        else:
+            route.continue_(url=re.sub(r"limit=\d+", "limit=2", route.request.url))
+
+    page.route("**/api/videos?*", give_pages_of_two)
+    page.goto("/")
+    expect(page.get_by_role("alert")).to_have_text("not now")
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#status")).to_have_text("6 videos.")
+    expect(page.locator("#results .page")).to_have_count(2)
+    assert len(set(titles(page).all_inner_texts())) == 6
+    expect(page.locator("#more")).to_be_hidden()
+    cards(page).nth(0).focus()
+    for number in range(1, 6):
+        page.keyboard.press("ArrowRight")
+        expect(cards(page).nth(number)).to_be_focused()
+
+
 def test_more_results_are_shown_on_request(look: Look) -> None:
     page = look(f"/?q={BIKES}&k=2")
     expect(cards(page)).to_have_count(2)

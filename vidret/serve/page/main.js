@@ -17,7 +17,7 @@ import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 const TABS = { map: "Map", people: "People", index: "Index" };
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
-const STEP = 100; // videos of the list that are added at a time
+const STEP = 96; // videos of the list that are added at a time: whole rows
 const QUERY = ["q", "picture", ...FILTERS];
 const ASKED = ["by", ...QUERY, ...JUDGED];
 const QUOTES = /["“„]/;
@@ -129,13 +129,18 @@ async function addPage() {
   try {
     const { videos, next, total } = await ask(`/api/videos?${new URLSearchParams({ limit: STEP, cursor, ...readFilters(asked) })}`);
     if (asked !== place) return;
-    addVideos(videos, place);
+    const number = addVideos(videos, place);
     following = next ?? "";
-    showLibrary(find("results").children.length, total);
+    showLibrary(number, total);
+    nearEnd.unobserve(find("more"));
+    nearEnd.observe(find("more")); // tells again if its end is still near
   } catch (error) {
+    following = cursor;
     tell("notice", error.message);
   }
 }
+
+const nearEnd = new IntersectionObserver((entries) => entries.some(({ isIntersecting }) => isIntersecting) && addPage(), { rootMargin: "1500px" });
 
 function showLibrary(number, total) {
   find("status").textContent = following ? `The first ${number.toLocaleString("en")} of ${count(total, "video")}.` : `${count(number, "video")}.`;
@@ -234,7 +239,7 @@ function begin() {
   listenToPeople();
   listenForPictures(searchLike, (sentence) => tell("notice", sentence));
   on("more", "click", () => (following ? addPage() : go({ k: String(folded ? PAGE : Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true })));
-  new IntersectionObserver((entries) => entries.some(({ isIntersecting }) => isIntersecting) && addPage(), { rootMargin: "1500px" }).observe(find("more"));
+  nearEnd.observe(find("more"));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));

@@ -13,7 +13,7 @@ const PREVIEW_LENGTH = 10; // seconds, without a segment
 
 const grid = find("results");
 let onJudge = () => {};
-const listCards = () => [...grid.querySelectorAll(":scope > li > a:first-child")];
+const listCards = () => [...grid.querySelectorAll(".card > a:first-child")];
 
 /** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
 export function showHits(hits, place) {
@@ -28,8 +28,11 @@ export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
 }
 
-/** Add further videos of the index. */
-export const addVideos = (videos, place) => grid.append(...videos.map((video) => makeVideo(video, place)));
+/** Add further videos of the index, as a page that is laid out only while it is near the window; return how many there are. */
+export function addVideos(videos, place) {
+  if (videos.length) grid.append(make("li", { className: "page" }, make("ul", { className: "grid", role: "list" }, ...videos.map((video) => makeVideo(video, place)))));
+  return grid.querySelectorAll(".card").length;
+}
 
 /** Show empty cards, so that nothing moves when results arrive. */
 export function showSkeletons() {
@@ -49,7 +52,8 @@ export function listenToGrid(judge) {
     if (at < 0 || isModified(event)) return;
     const button = cards[at].parentElement.querySelector(`[data-icon=${{ "+": "plus", "=": "plus", "-": "minus", a: "list" }[event.key]}]`);
     if (button) return button.click();
-    const columns = cards.filter((card) => card.parentElement.offsetTop === cards[0].parentElement.offsetTop).length;
+    const below = cards.findIndex((card) => card.getBoundingClientRect().top > cards[0].getBoundingClientRect().top + 1);
+    const columns = below < 0 ? cards.length : below;
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns }[event.key];
     if (to === undefined) return;
     event.preventDefault();
