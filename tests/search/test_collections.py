@@ -1,6 +1,8 @@
 """Saved searches and lists of moments: what they keep when videos move, are removed, or are indexed again."""
 
+import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +145,29 @@ def test_a_damaged_file_is_reported_not_replaced(engine: Engine) -> None:
     for call in (engine.collections, lambda: engine.add_to_list("best", [])):
         with pytest.raises(StoreError, match="cannot be read as collections: the checksum does not match"):
             call()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": 7},
+        {"finds": "all"},
+        {"finds": "videos", "options": 3},
+        {"moments": [{}]},
+        {"moments": [{"content": "a", "path": [], "start": 0, "end": 1}]},
+        {"moments": [{"content": "a", "path": "/a", "start": float("nan"), "end": 1}]},
+        {"moments": [{"content": "a", "path": "/a", "start": 0, "end": float("inf")}]},
+        {"colour": "red"},
+    ],
+)
+def test_rows_of_an_index_from_elsewhere_are_checked(engine: Engine, change: dict[str, object]) -> None:
+    row = {"name": "best", "finds": "", "query": "", "options": {}, "moments": [], "revision": 1} | change
+    checksum = zlib.crc32(json.dumps([row], sort_keys=True).encode())
+    COLLECTIONS.path(engine.path).write_text(json.dumps({"checksum": checksum, "collections": [row]}))
+    with pytest.raises(StoreError, match="cannot be read as collections"):
+        engine.collections()
+    assert COLLECTIONS.find_damage(engine.path, repair=True)
+    assert engine.collections() == []
 
 
 def test_an_index_without_collections_has_no_file_of_them(engine: Engine) -> None:

@@ -87,7 +87,7 @@ def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, A
 def encode_collection(collection: SavedCollection) -> dict[str, Any]:
     """Return the fields of a collection."""
     fields = {name: getattr(collection, name) for name in ("finds", "query", "revision")}
-    options = {name: "none" if value is None else value for name, value in collection.options.items()}
+    options = encode_options(collection.read_options()) if collection.finds else {}
     return {**fields, "options": options, "moments": [encode_listed(moment) for moment in collection.moments]}
 
 

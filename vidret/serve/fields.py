@@ -35,6 +35,15 @@ def check_date(date: datetime) -> datetime:
     return date
 
 
+def refuse_timestamp(value: object) -> object:
+    """Refuse a number where a date in ISO 8601 is expected, which would count as seconds."""
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("must be a date in ISO 8601")
+
+
 def refuse_bool(value: object) -> object:
     """Refuse a boolean where a number is expected, which would count as 0 or 1."""
     if isinstance(value, bool):
@@ -46,7 +55,12 @@ Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video."), Before
 VideoId = Annotated[Id, Path(alias="id")]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_excluded_terms)]
-Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
+Date = Annotated[
+    datetime,
+    AfterValidator(check_date),
+    BeforeValidator(refuse_timestamp),
+    Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"]),
+]
 
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel

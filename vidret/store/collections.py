@@ -1,15 +1,27 @@
 """Where an index keeps its collections: a file beside the catalog, which names videos by their content."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from vidret.errors import VidretError
 from vidret.store.rows_file import RowsFile
-from vidret.types import Hit, ListedMoment, LocateOptions, Moment, SavedCollection, Searchable
+from vidret.types import OPTIONS, Hit, ListedMoment, LocateOptions, Moment, SavedCollection, Searchable
 
 
 def _parse(row: dict[str, Any]) -> SavedCollection:
-    return SavedCollection(**{**row, "moments": tuple(ListedMoment(**moment) for moment in row["moments"])})
+    """Return a collection from its row; an index from elsewhere may hold anything in its place."""
+    listed = [
+        {**each, "start": float(each["start"]), "end": float(each["end"]), "video": None} for each in row["moments"]
+    ]
+    kept = SavedCollection(**{**row, "moments": tuple(ListedMoment(**each) for each in listed)})
+    texts = [kept.name, kept.query, *(text for each in kept.moments for text in (each.content, each.path, each.note))]
+    spans = all(0 <= each.start < each.end < math.inf for each in kept.moments)
+    if not spans or kept.finds not in ("", *OPTIONS) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a row is not that of a collection")
+    if kept.finds:
+        kept.read_options()
+    return kept
 
 
 COLLECTIONS = RowsFile("collections", _parse)

@@ -128,6 +128,8 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
         ({"query": "red", "rerank": "/etc/passwd"}, "rerank: Input should be 'auto', 'none', 'ucofia' or 'glscl'"),
         ({"query": "red", "min_secs": 5}, "min_secs: Extra inputs are not permitted, got 5"),
         ({"query": "red", "after": "yesterday"}, "after: Input should be a valid datetime"),
+        ({"query": "red", "after": 5.5}, "after: must be a date in ISO 8601"),
+        ({"query": "red", "filmed_after": "20260131"}, "filmed_after: must be a date in ISO 8601"),
         ({"query": "red", "before": "9999-01-01"}, "before: must lie in the years 1700 to 2200, got '9999-01-01'"),
         ({"query": "\ud800"}, "query: Input should be a valid string"),
         ({"query": "red", "folder": "\udcff"}, "folder: Input should be a valid string"),
