@@ -17,6 +17,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.search.people import PersonSpans
 from vidret.search.query.grammar import interpret
 from vidret.search.watches import add_watch
+from vidret.serve.mcp.tools import tell_result
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import Track
@@ -255,3 +256,9 @@ def test_damaged_identities_hinder_only_queries_for_people(folder: Path, tmp_pat
         for query, person in (("@mum in red", None), ("red", "mum")):
             with pytest.raises(StoreError, match="info --repair"):
                 engine.search(query, person=person)
+
+
+def test_language_models_are_not_told_who_is_seen(engine: Engine) -> None:
+    moment = engine.locate("@mum in red")[0]
+    assert moment.evidence[0].person == "mum"
+    assert "mum" not in str(tell_result(moment)).casefold()

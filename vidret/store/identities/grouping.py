@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 NEAREST = 3  # tracks of a person that a new one is compared with: one wrong one must not decide
-MAX_LINKED = 8192  # tracks linked at once, whose distances take a quarter of a GB
+MAX_LINKED = 4096  # tracks linked at once, whose distances take 134 MB
 BLOCK = 1 << 24  # distances computed at once
 Labels = Int64[np.ndarray, " track"]
 
