@@ -14,6 +14,7 @@ import numpy as np
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.folder import check_entries
+from vidret.store.texts.store import TextStore
 from vidret.types import SoundWindows
 
 FILE, FORMAT = "sounds.sqlite", 1
@@ -146,7 +147,7 @@ def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -
 
 
 def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
-    """Verify the sounds of an index; return what is damaged. ``repair`` deletes it."""
+    """Verify the sounds of an index; return what is damaged. ``repair`` deletes it; the next run reads it again."""
     path = index / FILE
     if not path.exists():
         return []
@@ -156,6 +157,7 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
             if repair and bad:
                 with sounds.database.transaction():
                     sounds.database.run_many("DELETE FROM windows WHERE rowid = ?", [(row,) for row, _, _ in bad])
+                _read_again(index, {content for _, content, _ in bad})
             return [
                 f"{path}: the window of {content} at {start_s:g} s is damaged (checksum)" for _, content, start_s in bad
             ]
@@ -163,4 +165,14 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
         if repair:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+            _read_again(index, None)
         return [str(error).removesuffix(f"; {REPAIR}")]
+
+
+def _read_again(index: Path, contents: Container[str] | None) -> None:
+    """Let the next run read the sounds of some contents, or of all."""
+    if TextStore.exists(index):
+        with TextStore.open(index, write=True) as texts:
+            for track in texts.tracks():
+                if track.source == "sound" and (contents is None or track.fingerprint in contents):
+                    texts.restart(track)

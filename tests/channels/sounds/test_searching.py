@@ -76,3 +76,10 @@ def test_labels_do_not_answer_who_does_not_ask_for_sounds(engine: Engine, deaf_e
 def test_an_index_without_sounds_takes_no_hint_at_them(deaf_engine: Engine, query: str) -> None:
     analysed = deaf_engine._index.results.analyse(query, None)
     assert [clause.source for clause in analysed.structure.clauses] == [None]
+
+
+def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, deaf_engine: Engine) -> None:
+    for query in ("red music", "music on platform nine"):
+        heard, deaf = (one.search(query, k=5, sources=["picture", "speech", "screen"]) for one in (engine, deaf_engine))
+        assert [hit.score for hit in heard] == pytest.approx([hit.score for hit in deaf], abs=0.2)
+        assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]

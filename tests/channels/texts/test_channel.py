@@ -46,6 +46,7 @@ CLAUSES = st.sampled_from(
         make_clause("someone says that the line is busy"),
         make_clause("a voice"),
         make_clause("a town limit sign"),
+        make_clause("a song by the fire"),
     ]
 )
 
@@ -111,7 +112,7 @@ def rate_naively(clause: Clause, match: OneMatch, level: float) -> float:
     if source == "sound":
         meaning = meaning - NAMES if clause.source == "sound" else -1e9
     total = max(words, meaning) + math.log(1 + math.exp(-abs(words - meaning)))
-    if clause.source is None and clause.phrases == ():
+    if clause.phrases == () and (clause.source is None or (clause.source == "sound" and source != "sound")):
         total -= SHORT / (match.num_words or 1)
     return total
 

@@ -45,7 +45,7 @@ class PictureScale:
 
 def lower_hinted(clause: Clause) -> float:
     """Return what a clause takes from pictures where they are compared with words too."""
-    return -(clause.source is not None) * HINTED - clause.is_report * REPORTED
+    return -(clause.source not in (None, "sound")) * HINTED - clause.is_report * REPORTED
 
 
 UNKNOWN = PictureScale(mean=0.0, deviation=0.1)  # of an empty index

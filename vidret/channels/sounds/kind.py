@@ -16,9 +16,9 @@ def _load_reader() -> AudioReader[TimedText]:
 
 # Words of what is heard rather than seen or said.
 _HINT = re.compile(
-    r"\b(sounds?|noises?|nois[yi]\w*|music\w*|songs?|melod\w+|soundtrack|silen(?:ce|t)|quiet\w*|loud\w*|applau\w+|clapping"
+    r"\b(sounds?|noises?|nois[yi]\w*|music\w*|songs?|melod\w+|soundtrack|silence|loud\w*|applau\w+|clapping"
     r"|cheer(?:s|ing)|laugh(?:s|ter|ing)|chuckl\w+|giggl\w+|bark(?:s|ing)|meow\w*|chirp\w*|birdsong|siren\w*|alarms?"
-    r"|gunshots?|explosions?|thunder|bells?|ring(?:s|ing)|knock(?:s|ing)?|whistl\w+|scream\w*|sing(?:s|ing)|hum(?:s|ming)"
+    r"|gunshots?|explosions?|thunder|bells?|ringing|knock(?:s|ing)?|whistl\w+|scream\w*|sing(?:s|ing)|hum(?:s|ming)"
     r"|buzz\w*|beep\w*|footsteps|thud|bangs?|crash(?:es|ing)?|sobbing|crying|sighs?|cough\w*)\b",
     re.IGNORECASE,
 )

@@ -198,6 +198,9 @@ def rate_texts(
         source: hints[source] - NAMES if hints[source] else -math.inf for source in levels if is_hint_needed(source)
     }
     by_meaning += np.array([hints[source] for source in sources], np.float64)
-    loss = SHORT / max(matches.num_words, 1) if clause.source is None and not clause.phrases else 0.0
+    # A hint at sounds says nothing about words.
+    is_short = clause.source is None or is_hint_needed(clause.source)
+    short = 0.0 if clause.phrases or not is_short else SHORT / max(matches.num_words, 1)
+    loss = np.array([0.0 if source == clause.source else short for source in sources], np.float64)
     rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss
     return rated
