@@ -12,7 +12,7 @@ import torch
 
 from tests.encode.tiny import TEXT, VISION
 from vidret.encode.clip.model import Card, ClipModel, save_model
-from vidret.encode.encoder import check_encoder, digest_weights, normalise_pixels
+from vidret.encode.encoder import average_units, check_encoder, digest_weights, normalise_pixels
 from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.names import STARTER, WHOLE
@@ -152,3 +152,16 @@ def test_an_open_clip_encoder_supports_whole_videos(tmp_path: Path) -> None:
     assert whole.name == "vidret-rows/random#whole"
     assert cut.fingerprint != whole.fingerprint
     assert cut.resize == whole.resize
+
+
+def test_a_mean_of_units_ranks_as_the_plain_mean_of_pe_core_only_after_scaling() -> None:
+    """PE-Core's own mean is not scaled: still videos have longer ones, and would win by a dot product."""
+    text = np.array([1.0, 0.0], np.float32)
+    still = np.repeat(np.array([[0.8, 0.6]], np.float32), 4, axis=0)
+    moving = np.array([[0.6, 0.8], [0.6, -0.8], [0.6, 0.8], [0.6, -0.8]], np.float32)
+    plain = [frames.mean(axis=0) @ text for frames in (still, moving)]
+    cosines = [frames.mean(axis=0) @ text / np.linalg.norm(frames.mean(axis=0)) for frames in (still, moving)]
+    found = [float(average_units(frames) @ text) for frames in (still, moving)]
+    np.testing.assert_allclose(found, cosines, atol=1e-6)
+    assert plain[0] > plain[1]
+    assert found[0] < found[1]
