@@ -88,9 +88,6 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
     ]
     if options.device == CPU:
         encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))
-    import torch  # not above: a run that finds nothing new needs none
-
-    num_threads = torch.get_num_threads()
     with (
         open_decoders(
             num_workers,
@@ -103,6 +100,10 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
         ) as pool,
         EncodingThreads(encoders, at_once=1 if options.device == CPU else SEGMENTS_AT_ONCE) as encoding,
     ):
+        pool.start()
+        import torch  # not above: a run that finds nothing new needs none, and decoders start meanwhile
+
+        num_threads = torch.get_num_threads()
         try:
             workers = WorkerThreads(run_state, encoding, pool, pack=options.pack, moments=options.moments)
             run_state.watch(workers.make(num_workers), options.on_progress)

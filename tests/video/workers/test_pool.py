@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -246,6 +246,33 @@ def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
     peak = int(status.split("VmHWM:")[1].split()[0]) << 10
     assert total == 1000 * 512 * 384 * 3
     assert peak < 150 << 20 < total
+
+
+def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) -> None:
+    with DecodePool(2, num_frames=12, fps=25.0) as pool:
+        pool.start()
+        wait_until(lambda: len(pool.pids()) == 2 and pool._idle.qsize() == 2)
+        started = set(pool.pids())
+        assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+        assert set(pool.pids()) == started
+    assert not pool.pids()
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.02, 0.1, 0.4])
+def test_a_pool_that_closes_while_processes_start_runs_nothing(wait_s: float) -> None:
+    before = set(threading.enumerate())
+    with DecodePool(2) as pool:
+        pool.start()
+        time.sleep(wait_s)
+    wait_until(lambda: not set(threading.enumerate()) - before)
+    assert not pool.pids()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> None:

@@ -7,13 +7,14 @@ import os
 import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Self
 
 from vidret.devices import CPU, cuda_index
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, VidretError
 from vidret.text import strip_query
 from vidret.types import Resize
 from vidret.video.decoders.base import SamplingMode
@@ -107,6 +108,20 @@ class DecodePool:
         for process in self._processes:
             self._idle.put(process)
         self._closed = False
+
+    def start(self) -> None:
+        """Start the processes now, beside what the caller does meanwhile, rather than with the first files."""
+        for _ in self._processes:
+            threading.Thread(target=self._start_one, daemon=True).start()
+
+    def _start_one(self) -> None:
+        process = self._idle.get()
+        if not self._closed:
+            with contextlib.suppress(ProcessGoneError, VidretError):  # the stream that needs it reports that
+                process.ensure_running()
+        if self._closed:
+            process.end()
+        self._idle.put(process)
 
     def stream(
         self,
