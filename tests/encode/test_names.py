@@ -54,5 +54,7 @@ def test_a_name_has_one_family(name: str, family: str, scheme: str, rest: str, e
 
 def test_a_short_name_is_that_of_a_recommended_model() -> None:
     for short, recommended in RECOMMENDED.items():
-        assert resolve_name(parse_model_name(f"{short}#whole")) == ModelName(recommended.model, whole=True)
+        assert resolve_name(parse_model_name(f"{short}#whole")) == ModelName(
+            recommended.model, recommended.merge, whole=True
+        )
         assert is_elsewhere(short)

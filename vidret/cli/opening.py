@@ -101,14 +101,15 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
     """Return the model of an index, new or not, with the merging of ``--merge`` in its name."""
     if merge is None:
         return model
-    from vidret.encode.names import MERGE_LEVELS, STARTER, parse_model_name, set_merge
+    from vidret.encode.names import MERGE_LEVELS, STARTER, parse_model_name, resolve_name, set_merge
     from vidret.search.models import read_encoder_name
     from vidret.store.store import Store
 
     level = parse_choice(merge, MERGE_LEVELS, option="--merge")
     name = choose_model(model, index)
     if name is not None or not Store.exists(index):
-        return set_merge(name or STARTER, level)
+        full = resolve_name(parse_model_name(name or STARTER))  # the short name of one that merges would merge
+        return set_merge(str(full), level)
     recorded = read_encoder_name(index)
     if level != (own := parse_model_name(recorded).merge):
         change = f"vidret reindex --index {index} --merge {level}"

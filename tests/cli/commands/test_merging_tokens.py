@@ -7,7 +7,9 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.train.small import make_module
+from vidret.cli.opening import choose_merge
 from vidret.encode.clip.model import read_card
+from vidret.encode.names import parse_model_name, resolve_name
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,11 @@ def test_convert_writes_a_model_that_merges(
     code, _, err = run("convert", model, out, "--from", "vidret", "--merge", "double")
     assert code == 2
     assert "must be one of off, gentle, half, got double" in err.replace("│ ", "")
+
+
+def test_a_short_name_that_merges_can_do_without(tmp_path: Path) -> None:
+    full = "ViT-B-32/laion2b_s34b_b79k"
+    assert str(resolve_name(parse_model_name("small"))) == f"{full}#merge=gentle"
+    assert str(resolve_name(parse_model_name("small#merge=half"))) == f"{full}#merge=half"
+    assert choose_merge("off", "small", tmp_path / "index") == full
+    assert choose_merge(None, full, tmp_path / "index") == full

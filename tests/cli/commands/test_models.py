@@ -97,6 +97,6 @@ def test_speed_is_measured_and_says_where_weights_are_random(run: Runner, monkey
     code, out, err = run("models", "starter", "small", "--measure", "--json")
     assert code == 0
     assert [(row["model"], row["weights"]) for row in json.loads(out)] == [("starter", "its own"), ("small", "random")]
-    assert loaded == ["starter", "small", "ViT-B-32/random"]
+    assert loaded == ["starter", "small", "ViT-B-32/random#merge=gentle"]
     assert "measured with random weights" in err
     assert run("models", "starter", "--measure")[1].splitlines()[0].split()[:2] == ["model", "device"]

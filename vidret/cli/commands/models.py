@@ -87,7 +87,7 @@ def show_speeds(names: list[str], *, as_json: bool) -> None:
 def load_to_measure(name: str) -> "tuple[Encoder, str]":
     """Load an encoder, with random weights if they are those of open_clip and not here; return it and its weights."""
     from vidret.encode.families.registry import load_encoder
-    from vidret.encode.names import parse_model_name, resolve_name
+    from vidret.encode.names import parse_model_name, resolve_name, set_merge
 
     try:
         return load_encoder(name), "its own"
@@ -99,7 +99,7 @@ def load_to_measure(name: str) -> "tuple[Encoder, str]":
         if not tag or ":" in architecture:
             raise
         print_message(f"{error}: measured with random weights")
-        return load_encoder(f"{architecture}/random"), "random"
+        return load_encoder(set_merge(f"{architecture}/random", parsed.merge)), "random"
 
 
 def format_entry(entry: "CatalogEntry") -> tuple[str, ...]:
