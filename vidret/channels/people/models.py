@@ -27,7 +27,7 @@ class BundledFaces:
 
     template, side = _TEMPLATE, SIDE
     # dlib says 0.6, which joins strangers where faces are as small as in videos.
-    link_distance, maybe_distance = 0.45, 0.6
+    link_distance, maybe_distance = 0.43, 0.6
 
     def __init__(self) -> None:
         """Load the weights.
