@@ -243,7 +243,7 @@ def test_a_concept_is_searched_in_pictures_whatever_is_said(folder: Path, worded
         spoken = worded.search("@captain says please call again")[0]
         assert "speech" in {each.source for each in spoken.evidence}, "the rest of a clause about words"
         assert [Path(hit.path).stem for hit in worded.search('@captain "good morning captain"')] == ["blue"]
-        with pytest.raises(VidretError, match="sources must include picture for a taught concept"):
+        with pytest.raises(VidretError, match="sources must include picture for a concept or a person"):
             worded.search("@captain", sources=["speech"])
         excluding = [Path(hit.path).stem for hit in worded.search("blue -@captain")]
         assert "blue" in excluding, "in which captain is said"
