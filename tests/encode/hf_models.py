@@ -215,10 +215,15 @@ def save_tiny_qwen(
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     tokenizer.add_special_tokens({"additional_special_tokens": QWEN_TOKENS})
     ids = dict(zip(QWEN_TOKENS, tokenizer.convert_tokens_to_ids(QWEN_TOKENS), strict=True))
-    text = {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": layers, "num_attention_heads": 4}
+    text: dict[str, Any] = {
+        "hidden_size": width,
+        "intermediate_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+    }
     text |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer), "max_position_embeddings": 9000}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
-    vision = {
+    vision: dict[str, Any] = {
         "depth": layers,
         "hidden_size": width,
         "intermediate_size": width,

@@ -105,7 +105,7 @@ def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
 
 
 def test_a_protocol_gives_queries_its_instruction(msrvtt: Path, tmp_path: Path) -> None:
-    def load(name: str = "starter", **settings: Any) -> Encoder:
+    def load(name: str = "starter", **settings: Any) -> Any:
         encoder: Any = load_named(name, **settings)
         encoder.instruction = "its own"
         return encoder

@@ -91,7 +91,7 @@ def test_frames_are_those_of_the_library(num_frames: int, rate: float, first: li
 )
 def test_frames_fit_the_budget_as_the_library_has_it(height: int, width: int, budget: int) -> None:
     smart_resize = transformers.models.qwen2_vl.image_processing_qwen2_vl.smart_resize
-    limits = {"min_pixels": min(131_072, budget), "max_pixels": budget}
+    limits: dict[str, Any] = {"min_pixels": min(131_072, budget), "max_pixels": budget}
     size = fit_budget(height, width, Resize(32, 32, multiple=32, **limits))
     assert size == smart_resize(height, width, factor=32, **limits)
 
@@ -136,7 +136,8 @@ def test_texts_and_videos_equal_those_of_the_library(folder: Path, encoder: Any)
         item = {"type": "video", "video": "any"}
         np.testing.assert_allclose(found.video, embed(folder, turn(DOCUMENT, item), frames), atol=1e-5)
         assert found.frames.shape == (len(frames), encoder.dim)
-    assert not np.allclose(*(each.video for each in encoder.encode_frames(batch[:2])), atol=1e-3)
+    first, second = (each.video for each in encoder.encode_frames(batch[:2]))
+    assert not np.allclose(first, second, atol=1e-3)
 
 
 def test_vectors_equal_those_of_sentence_transformers(folder: Path, encoder: Any) -> None:
@@ -180,7 +181,8 @@ def test_matryoshka_vectors_are_cut_and_scaled(folder: Path, encoder: Any) -> No
 
 
 def test_the_budget_and_the_segments(folder: Path) -> None:
-    segments, whole = (load_encoder(f"hf:{folder}{mark}", device="cpu") for mark in ("", "#whole"))
+    segments: Any = load_encoder(f"hf:{folder}", device="cpu")
+    whole = load_encoder(f"hf:{folder}#whole", device="cpu")
     assert (segments.sampling.num_frames, segments.resize.max_pixels) == (16, 768 * 32 * 32)
     assert (whole.sampling.num_frames, whole.resize.max_pixels) == (64, 2 * 7_864_320 // 64)
     assert segments.prompts == {"query": QUERY, "document": DOCUMENT}

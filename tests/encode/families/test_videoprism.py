@@ -35,7 +35,7 @@ def make_model() -> Any:
     return model
 
 
-def to_jax(name: str, value: np.ndarray) -> np.ndarray:
+def to_jax(name: str, value: np.ndarray) -> Any:
     """Return a weight in the layout of JAX: features in come first, and heads are an axis of their own."""
     width = 12 if ".head." in name else WIDTH  # the pooling's heads are as wide as the MLP's share
     if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
@@ -94,6 +94,10 @@ SINGLE = {
 }
 
 
+def save_npz(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
 def write_npz(model: Any, path: Path) -> dict[str, np.ndarray]:
     """Write a model as VideoPrism is released: a stack of layers is one array."""
     state = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -103,7 +107,7 @@ def write_npz(model: Any, path: Path) -> dict[str, np.ndarray]:
         for weight, name in NAMES:
             layers = [to_jax(weight, state[f"{own}.{layer}.{weight}"]) for layer in range(count)]
             arrays[f"params/{theirs}/{name}"] = np.stack(layers)
-    np.savez(path, **arrays)
+    save_npz(path, arrays)
     return arrays
 
 
@@ -148,13 +152,13 @@ def test_a_converted_model_gives_the_vectors_of_its_source(released: Any) -> Non
     np.testing.assert_allclose(encoder.encode_text(["A  dog!"])[0].sentence, output[0].numpy(), atol=1e-5)
 
 
-def attend(x: np.ndarray, arrays: dict[str, np.ndarray], stack: str) -> np.ndarray:
+def attend(x: np.ndarray, arrays: dict[str, np.ndarray], stack: str) -> Any:
     """Return a layer's output as JAX computes it, from the arrays of the first layer of a stack."""
 
-    def get(name: str) -> np.ndarray:
+    def get(name: str) -> Any:
         return arrays[f"params/{stack}/{name}"][0].astype(np.float64)
 
-    def norm(rows: np.ndarray, name: str) -> np.ndarray:
+    def norm(rows: np.ndarray, name: str) -> Any:
         centred = rows - rows.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
         return scaled * (get(f"{name}/scale") + 1) + get(f"{name}/bias")
@@ -207,7 +211,7 @@ def test_files_of_something_else_are_refused(released: Any, tmp_path: Path) -> N
         convert_videoprism(tmp_path / "a.npz", vocabulary, tmp_path / "out")
     with pytest.raises(EncoderError, match=r"b\.model: must be a SentencePiece model"):
         read_pieces(tmp_path / "b.model")
-    np.savez(tmp_path / "more.npz", **arrays, **{"params/decoder/w": np.zeros(3)})
+    save_npz(tmp_path / "more.npz", {**arrays, "params/decoder/w": np.zeros(3)})
     with pytest.raises(EncoderError, match="must be of VideoPrism-LvT, got a weight named decoder/w"):
         convert_videoprism(tmp_path / "more.npz", vocabulary, tmp_path / "out")
     np.savez(tmp_path / "less.npz", **{key: value for key, value in arrays.items() if "cls_emb" not in key})
