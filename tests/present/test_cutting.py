@@ -336,9 +336,9 @@ def test_pictures_are_copied_where_that_is_exact(ffmpeg: str, films: Path, tmp_p
         with av.open(str(clip)) as container:
             lengths = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams]
         assert lengths == pytest.approx([(last - first) / 25] * 2, abs=0.08)
-    with av.open(str(films / "plain.mp4")) as source, av.open(str(tmp_path / "01_plain_1.20-3.60.mp4")) as clip:
+    with av.open(str(films / "plain.mp4")) as source, av.open(str(tmp_path / "01_plain_1.20-3.60.mp4")) as copy:
         wanted = [bytes(packet) for packet in source.demux(video=0) if packet.size][30:90]
-        assert [bytes(packet) for packet in clip.demux(video=0) if packet.size] == wanted
+        assert [bytes(packet) for packet in copy.demux(video=0) if packet.size] == wanted
 
 
 def test_open_groups_of_pictures_are_encoded(films: Path) -> None:

@@ -25,7 +25,7 @@ def _need_ffmpeg() -> None:
 def read_film(path: Path) -> tuple[list[int], dict[str, float]]:
     """Return the numbers of the frames, and the lengths of the streams by kind."""
     with av.open(str(path)) as container:
-        lengths = {each.type: float((each.duration or 0) * (each.time_base or 0)) for each in container.streams}
+        lengths = {str(each.type): float((each.duration or 0) * (each.time_base or 0)) for each in container.streams}
         frames = list(container.decode(video=0))
     assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
     return [read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in frames], lengths

@@ -231,7 +231,7 @@ def test_markers_match_those_that_resolve_writes() -> None:
 
 def test_markers_of_one_video_are_at_its_own_timecodes() -> None:
     weak = replace(make_moment("/films/a.mp4", 60.06, 61.061), weak=True)
-    facts = {"first_frame": 107892, "has_timecode": True, "drop_frame": True, "rate": NTSC}
+    facts: dict[str, Any] = {"first_frame": 107892, "has_timecode": True, "drop_frame": True, "rate": NTSC}
     text = to_markers(plan_unread([weak, weak], fps=29.97, **facts))
     assert text.splitlines()[1] == "FCM: DROP FRAME"
     assert read_events(text)[1][4:] == ["01:01:00;02", "01:01:00;03"] * 2

@@ -25,7 +25,10 @@ def test_lists_are_kept_changed_and_removed(client: TestClient, engine: Engine) 
     added = client.post("/api/collections/my list/moments", json={"moments": [{"video": red, "start": 0.5, "end": 2}]})
     row = added.json()
     assert (added.status_code, row["revision"], row["moments"][0]["video"]) == (200, 1, red)
-    body = {"moments": [{"video": blue, "start": 0, "end": 1, "note": "first"}, *row["moments"]], "revision": 1}
+    body: dict[str, Any] = {
+        "moments": [{"video": blue, "start": 0, "end": 1, "note": "first"}, *row["moments"]],
+        "revision": 1,
+    }
     del body["moments"][1]["path"]
     row = client.put("/api/collections/my list", json=body).json()
     assert [(moment["video"], moment["note"]) for moment in row["moments"]] == [(blue, "first"), (red, "")]
