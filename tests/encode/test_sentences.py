@@ -37,7 +37,7 @@ def test_what_is_said_is_quoted() -> None:
     """So that it is nearest to queries for words, not to what the words are about."""
     texts = {source: as_sentence(TimedText(0.0, 1.0, "hold the line", source)) for source in TEXT_SOURCES}
     assert {source for source, text in texts.items() if text == '"hold the line"'} == {"speech", "subtitles"}
-    assert {source for source, text in texts.items() if text == "hold the line"} == {"screen", "generated"}
+    assert {source for source, text in texts.items() if text == "hold the line"} == {"screen", "generated", "sound"}
 
 
 def test_words_occur_as_often_as_zipf_says() -> None:

@@ -2,15 +2,20 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.fakes import COLOURS
+from tests.made_identities import FACES, make_track
 from tests.spoken import NamedColours, fake_sentences, make_films, save_background, say
 from vidret.engine import Engine
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
+from vidret.store.identities.tracks import Track
+from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,6 +29,20 @@ PLAIN = (
 )
 NEGATIVE_AND_PHRASE = 'dog -beach "good boy"'
 EVENTS = "a man enters, then a car leaves, no dogs"
+HEARD, PERSON = "applause", "@mum on a beach"
+
+
+def see(index: Path, film: str, tracks: Sequence[Track]) -> None:
+    """Store that mum is seen in a film."""
+    with Store.open(index) as store:
+        (content,) = (
+            store.videos.get(video.id).fingerprint for video in store.videos.find() if Path(video.paths[0]).stem == film
+        )
+    with IdentityStore.create(index) as identities:
+        identities.write_tracks(content, FACES, tracks)
+    persons = Persons(index)
+    persons.group()
+    persons.rename(1, "mum")
 
 
 class NamedThings(NamedColours):
@@ -41,6 +60,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     say(index, "red", "speech", [(1, 3, "what a good boy")])
     say(index, "blue", "speech", [(1, 3, "who is a good boy")])
     say(index, "back", "speech", [(1, 3, "a good boy at the beach")])
+    say(index, "blue", "sound", [(4, 6, "applause")])
+    see(index, "turn", [make_track(0, 0, 4), make_track(0, 5, 10)])
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
         save_background(index)
@@ -59,7 +80,7 @@ def test_each_query_of_the_readme_is_tested() -> None:
     typed = [shlex.split(line, comments=True) for line in lines]
     queries = {words[words.index("vidret") + 2] for words in typed}
     queries |= set(re.findall(r'engine\.(?:search|locate)\("([^"]*)"', text))
-    assert queries == {*PLAIN, NEGATIVE_AND_PHRASE, EVENTS}
+    assert queries == {*PLAIN, NEGATIVE_AND_PHRASE, EVENTS, HEARD, PERSON}
 
 
 @pytest.mark.parametrize("query", PLAIN)
@@ -84,6 +105,18 @@ def test_events_are_found_in_order_without_what_is_excluded(engine: Engine) -> N
     first, second = moment.events
     assert [first.start, first.end, second.end] == pytest.approx([0, 6, 12], abs=0.3)
     assert search(engine, EVENTS)["red"] < search(engine, EVENTS.removesuffix(", no dogs"))["red"] - 1
+
+
+def test_what_is_heard_is_located(engine: Engine) -> None:
+    moment = engine.locate(HEARD, 1, sources=["sound"])[0]
+    assert (Path(moment.path).stem, moment.start, moment.end) == ("blue", 4.0, 6.0)
+    assert next(iter(search(engine, HEARD))) == "blue"
+
+
+def test_a_person_is_looked_for_where_she_is_seen(engine: Engine) -> None:
+    hit = engine.search(PERSON, 1)[0]
+    assert Path(hit.path).stem == "turn"
+    assert "mum" in {evidence.person for evidence in hit.evidence}
 
 
 def test_a_concept_is_what_is_seen_not_a_text_with_its_name(engine: Engine) -> None:

@@ -14,7 +14,6 @@ from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films
 from vidret.channels.base import Match
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
-from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.fused_results import STANDS_OUT, find_query_spans
@@ -280,7 +279,7 @@ def test_spans_are_ordered_within_the_video_and_do_not_overlap(
 class FakeGrounder:
     """Finds the same span in every film, or cannot read it."""
 
-    card = HeadCard(backbone="fake", fps=1.0, strides=(1,), num_layers=1)
+    fps, similarity_weight = 1.0, 0.0
 
     def __init__(self, *, fails: bool = False) -> None:
         self.fails, self.queries = fails, list[str]()

@@ -319,7 +319,7 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
     assert names(pictures)[0] == "red"
     assert {each.source for hit in pictures for each in hit.evidence} == {"picture"}
     assert all(set(hit.why) == {"picture", "frames"} for hit in pictures)
-    for wrong in ([], ["sound"]):
+    for wrong in ([], ["smell"]):
         with pytest.raises(VidretError, match="sources must be some of picture, speech, screen, subtitles"):
             engine.search("red", sources=wrong)  # type: ignore[arg-type]
 

@@ -71,7 +71,7 @@ def test_url_contains_the_token(run: Run, engine: Engine, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which other machines can reach, got none"),
+        (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which other machines can reach, or made by"),
         (["--token", "short"], "token must be 8 or more letters"),
         (["--allow-index", "/no/such/folder"], "/no/such/folder: --allow-index must be an existing folder"),
         (["--index", "/no/such/index"], "/no/such/index: there is no index here"),

@@ -50,7 +50,11 @@ def test_what_there_is_not_is_said(run: Runner) -> None:
         (("blue.mp4",), 1, "blue.mp4: the index has no words of this video"),
         (("red.mp4", "--source", "subtitles"), 1, "red.mp4: the index has no words of this video from subtitles"),
         (("bad.mp4",), 1, "bad.mp4: not in the index ("),
-        (("red.mp4", "--source", "smell"), 2, "must list some of speech, screen, subtitles, generated, got 'smell'"),
+        (
+            ("red.mp4", "--source", "smell"),
+            2,
+            "must list some of speech, screen, subtitles, generated, sound, got",
+        ),
         (("red.mp4", "--format", "doc"), 2, "must be one of txt, srt, vtt, json, got doc"),
         (("red.mp4", "--token", "secret"), 2, "needs --server URL"),
     ):

@@ -362,7 +362,7 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("nonsense", "model must be starter, small, good, best, multilingual, an open_clip name"),
+        ("nonsense", "model must be starter, small, good, best, video, multilingual, an open_clip name"),
         ("ViT-B32/openai", "got ViT-B32/openai; did you mean ViT-B-32/openai?"),
         ("startr", "did you mean starter?"),
         ("", "model must be starter"),

@@ -143,7 +143,7 @@ def test_progress_is_printed_as_json(
         cli.main()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     assert lines[0] == {**lines[0], "files": 1, "done": 0, "share": pytest.approx(lines[0]["share"])}
-    assert set(lines[0]) == {"share", "done", "files", "failed", "elapsed", "left"}
+    assert set(lines[0]) == {"share", "done", "files", "file", "failed", "elapsed", "left"}
     assert Engine(root / "index", ColourEncoder()).failed() == [(str(root / "bad.mp4"), "is not a video")]
 
 

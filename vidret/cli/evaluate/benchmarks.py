@@ -135,7 +135,10 @@ def evaluate_search(run: SearchRun) -> None:
     from vidret.evaluate.published import choose_rows, resolve_protocol
     from vidret.evaluate.retrieval import check_banks, evaluate_retrieval
 
-    protocol = resolve_protocol(run.protocol, run.data)
+    try:
+        protocol = resolve_protocol(run.protocol, run.data)
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--protocol") from error
     split = run.read_split()
     if run.rows is not None:
         split = choose_rows(split, run.rows)
