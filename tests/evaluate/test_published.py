@@ -100,7 +100,7 @@ def test_rows_are_those_of_a_file(msrvtt: Path, tmp_path: Path) -> None:
     assert answer.code == 1
     assert "must list ids of msrvtt-1k-a-test, got video99999" in answer.err
     answer = evaluate(msrvtt, tmp_path / "other", "--protocol", "mmeb")
-    assert answer.code == 1
+    assert answer.code == 2
     assert "protocol must be classic, mmeb-v2, mteb, or 1k-a for MSR-VTT, got mmeb" in answer.err
 
 
