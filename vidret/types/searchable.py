@@ -327,7 +327,7 @@ class VideoLibrary(Searchable):
 
         Args:
             video: Path or id of the video.
-            sources: ``speech``, ``screen`` and ``subtitles``; None for all.
+            sources: ``speech``, ``screen``, ``subtitles``, ``generated`` and ``sound``; None for all but sounds.
             unnamed: Whether speakers who have no name are told apart, as ``person-7``.
 
         Raises:

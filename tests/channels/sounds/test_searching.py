@@ -83,3 +83,11 @@ def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, 
         heard, deaf = (one.search(query, k=5, sources=["picture", "speech", "screen"]) for one in (engine, deaf_engine))
         assert [hit.score for hit in heard] == pytest.approx([hit.score for hit in deaf], abs=0.2)
         assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]
+
+
+def test_a_transcript_is_of_words_unless_it_is_asked_for_sounds(engine: Engine) -> None:
+    words = engine.transcript("red.mp4")
+    assert words
+    assert all(text.source != "sound" for text in words)
+    heard = engine.transcript("red.mp4", ["sound"])
+    assert [(text.start, text.end, text.text) for text in heard] == SOUNDS["red"]

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 SourceOption = Annotated[
     str | None,
     option(
-        "Only what is said, what is written in the picture, the subtitles, or what a model generated; default: "
-        "all of them.",
+        "Only what is said, what is written in the picture, the subtitles, what a model generated, or the sounds; "
+        "default: all but sounds.",
         SCOPE,
         ",".join(TEXT_SOURCES),
     ),

@@ -155,7 +155,7 @@ class TranscriptArguments(ToolArguments):
     video: VideoField
     start: Annotated[TimeField, Field(description="Earliest time in seconds.")] = 0.0
     end: Annotated[TimeField | None, Field(description="Latest time in seconds; default: the end.")] = None
-    sources: Annotated[list[TextSource] | None, Field(description="Default: all.")] = None
+    sources: Annotated[list[TextSource] | None, Field(description="Default: all but sounds.")] = None
     offset: Annotated[int, Field(ge=0, le=fields.MAX_ID, description="Lines to skip: next_offset.")] = 0
 
 

@@ -55,10 +55,13 @@ def list_notes(store: Store) -> list[TextNote]:
     return sorted(notes, key=lambda note: (note.path, note.source))
 
 
+WORDS = tuple(source for source in TEXT_SOURCES if source != "sound")  # a transcript is of words unless asked for more
+
+
 def read_transcript(
     store: Store, video_id: int, sources: Sequence[TextSource] | None = None, *, unnamed: bool = False
 ) -> list[TimedText]:
-    """Return the texts of a video by time, of all sources unless some are given, with the names of those who speak.
+    """Return the texts of a video by time, of all sources but sounds unless some are given, with the names of speakers.
 
     ``unnamed`` also tells speakers without a name apart.
 
@@ -77,7 +80,7 @@ def read_transcript(
         for track in texts.tracks(fingerprint):
             old = tracks.setdefault(track.source, track)
             tracks[track.source] = max(old, track, key=lambda track: (track.complete, track.until_s))
-        wanted = [track for source, track in tracks.items() if source in (sources or TEXT_SOURCES)]
+        wanted = [track for source, track in tracks.items() if source in (sources or WORDS)]
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
     named = name_speakers([part.path for part in store.parts.values()], fingerprint, found, unnamed=unnamed)
     return sorted(named, key=lambda text: (text.start, text.end))
