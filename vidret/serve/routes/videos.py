@@ -115,7 +115,9 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("/{id}/transcript", responses=refusals(404))
     def read_transcript(
         video_id: fields.VideoId,
-        sources: Annotated[list[TextSource] | None, Query(description="Default: all but sounds.", examples=[["speech"]])] = None,
+        sources: Annotated[
+            list[TextSource] | None, Query(description="Default: all but sounds.", examples=[["speech"]])
+        ] = None,
         unnamed: Annotated[bool, Query(description="Tell speakers without a name apart, as person-7.")] = False,
     ) -> TranscriptAnswer:
         """Return what is said and shown in a video, by time, with the names of those who speak."""
