@@ -241,7 +241,7 @@ def test_command_starts_a_local_ray_without_output_of_its_own(films: Path, model
     assert completed.returncode == 0, completed.stderr
     assert json.loads(completed.stdout)["encoded"] == 1
     for line in completed.stderr.splitlines():
-        assert set(json.loads(line)) == {"share", "done", "files", "failed", "elapsed", "left"}
+        assert set(json.loads(line)) == {"share", "done", "files", "file", "failed", "elapsed", "left"}
     options += ["--index", str(tmp_path / "none"), "--address", "127.0.0.1:1"]
     failed = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert failed.returncode == 1

@@ -101,6 +101,8 @@ class ScriptedPool:
         yield Finished("")
         yield from self._texts("speech", request)
         yield from self._end("speech", request)
+        yield from self._texts("sound", request)
+        yield from self._end("sound", request)
         for end_s in END_TIMES if "subtitles" in request else ():
             yield ReadTexts("subtitles", END_S, [make_text("subtitles", end_s)])
         yield from self._end("subtitles", request)
@@ -221,7 +223,7 @@ def test_a_crash_over_words_spares_the_pictures_and_the_other_words(run: Run) ->
     crash = DecodeError("film.mp4", "the decoder crashed (signal 11)")
     sent = run.read((4, crash), (6, crash))  # while text is read from frames, and then over speech
     run.write(sent)
-    assert run.notes() == {"screen": crash.reason, "speech": crash.reason, "subtitles": ""}
+    assert run.notes() == {"screen": crash.reason, "speech": crash.reason, "subtitles": "", "sound": ""}
     assert run.texts()["screen"] == EVERYTHING["screen"][:3]
     finished = [row for row, _ in sent if isinstance(row, rows.ContentFinished)]
     segments = [row.segment.number for row, _ in sent if isinstance(row, rows.DecodedRow)]
@@ -305,7 +307,7 @@ def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Return an index of the films and their words that was made on threads."""
     index = tmp_path_factory.mktemp("whole") / "index"
     report = open_engine(index, model).index([films], words=True)
-    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3}
+    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3, "sound": 1}
     return index
 
 
@@ -314,7 +316,7 @@ def test_words_read_on_two_nodes_equal_those_read_on_threads(
 ) -> None:
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))
     assert (report.encoded, report.failed) == (3, [])
-    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3}
+    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3, "sound": 1}
     assert read_words(tmp_path / "index") == read_words(whole)
     assert read_contents(tmp_path / "index") == read_contents(whole)
     assert open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes)).texts == {}
@@ -327,7 +329,7 @@ def test_words_are_added_on_ray_without_encoding_again(
     assert not TextStore.exists(tmp_path / "index")
     report = open_engine(tmp_path / "index", model).index([films], words=True, run=on_ray(nodes))
     assert (report.unchanged, report.encoded, report.num_segments) == (3, 0, 0)
-    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3}
+    assert report.texts == {"screen": 5, "speech": 0, "subtitles": 3, "sound": 1}
     assert read_words(tmp_path / "index") == read_words(whole)
 
 

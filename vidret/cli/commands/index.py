@@ -117,7 +117,8 @@ def index_command(*, asked: IndexChoices) -> None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and choose_model(asked.model) is None:
         suggest_model()
-    print_message(f"Pipeline: {engine.pipeline}", style="dim")
+    if not asked.progress_json:  # whose lines programs read
+        print_message(f"Pipeline: {engine.pipeline}", style="dim")
     update = partial(
         engine.index,
         asked.paths,
