@@ -1,10 +1,14 @@
 """Progress of a run: the share of encoded segments, estimated from the size of files that are not opened yet."""
 
 import random
+import threading
+from pathlib import Path
 
 import pytest
 
-from vidret.index.options import Workload
+from vidret.index.options import Progress, Workload
+from vidret.index.run_state import RunState
+from vidret.store.store import Store
 
 
 def naive_share(
@@ -77,3 +81,21 @@ def test_failed_and_stored_files_count_little() -> None:
 
 def test_share_of_no_work_is_one() -> None:
     assert Workload().share() == 1.0
+
+
+class ShortThread(threading.Thread):
+    """A thread that has ended when its start returns."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
+def test_a_run_that_ends_at_once_is_reported_from_its_beginning(tmp_path: Path) -> None:
+    reported: list[Progress] = []
+    with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
+        state = RunState(store, retry_failed=False)
+        started: list[int] = []
+        state.watch([ShortThread(target=lambda: started.append(len(reported)))], reported.append)
+    assert started == [1]
+    assert reported[0].done == 0

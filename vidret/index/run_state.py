@@ -236,17 +236,21 @@ class RunState:
     def watch(self, threads: Sequence[threading.Thread], on_progress: Callable[[Progress], None] | None) -> None:
         """Run threads to their end and report progress; an interrupt sets ``stop``, and a second one is raised.
 
+        Progress is reported before the first thread starts, so that a short run is reported too.
+
         Raises:
             BaseException: The error passed to ``end``.
         """
-        for thread in threads:
-            thread.start()
+        report, waiting = on_progress or (lambda _progress: None), list(threads)
         try:
-            while any(thread.is_alive() for thread in threads):
+            while waiting or any(thread.is_alive() for thread in threads):
                 try:
+                    if waiting:
+                        report(self._progress())
+                    while waiting:
+                        waiting.pop().start()
                     time.sleep(POLL_INTERVAL_S)
-                    if on_progress is not None:
-                        on_progress(self._progress())
+                    report(self._progress())
                 except KeyboardInterrupt:
                     if self.interrupted:
                         raise
