@@ -32,7 +32,6 @@ from vidret.errors import StoreError
 from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
-from vidret.store.collections import pick_collection, run_collection
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
@@ -214,14 +213,6 @@ class RemoteEngine(VideoLibrary):
     @override
     def collections(self) -> list[SavedCollection]:
         return self._server.ask("GET", "/api/collections", parse_rows("collections", SavedCollection))
-
-    @override
-    def collection(self, name: str) -> SavedCollection:
-        return pick_collection(self.collections(), name)
-
-    @override
-    def collect(self, name: str) -> list[Hit] | list[Moment]:
-        return run_collection(self, self.collection(name))
 
     @override
     def save_collection(self, collection: SavedCollection) -> SavedCollection:

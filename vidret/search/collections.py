@@ -76,11 +76,7 @@ def delete_collection(index: Path, name: str) -> None:
     Raises:
         VidretError: There is none of this name.
     """
-    with COLLECTIONS.change(index) as rows:
-        left = [row for row in rows if row.name != name]
-        if len(left) == len(rows):
-            raise VidretError(f"name must be that of a collection, got {name}")
-        rows[:] = left
+    COLLECTIONS.remove(index, name, "a collection")
 
 
 def check_collection(store: Store, collection: SavedCollection) -> None:

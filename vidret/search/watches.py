@@ -75,11 +75,7 @@ def remove_watch(index: Path, name: str) -> None:
     Raises:
         VidretError: There is none of this name.
     """
-    with WATCHES.change(index) as watches:
-        named = next((each for each in watches if each.name == name), None)
-        if named is None:
-            raise VidretError(f"name must be that of a watch, got {name}")
-        watches.remove(named)
+    WATCHES.remove(index, name, "a watch")
 
 
 def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:

@@ -7,13 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from vidret.errors import StoreError
+from vidret.errors import StoreError, VidretError
 from vidret.store.disk import open_handle, unlock, wait_for_lock
 from vidret.store.folder import check_entries
 
-Row = TypeVar("Row")
+
+class NamedRow(Protocol):
+    """A row that is known by its name."""
+
+    @property
+    def name(self) -> str:
+        """The only one of the file."""
+        ...
+
+
+Row = TypeVar("Row", bound=NamedRow)
 
 
 class RowsFile(Generic[Row]):
@@ -69,6 +79,18 @@ class RowsFile(Generic[Row]):
         finally:
             unlock(handle)
             os.close(handle)
+
+    def remove(self, index: Path, name: str, what: str) -> None:
+        """Remove the row of a name; ``what`` says in the error what it is of.
+
+        Raises:
+            VidretError: There is none of this name.
+        """
+        with self.change(index) as rows:
+            left = [row for row in rows if row.name != name]
+            if len(left) == len(rows):
+                raise VidretError(f"name must be that of {what}, got {name}")
+            rows[:] = left
 
     def write(self, index: Path, rows: Sequence[Row]) -> None:
         """Replace the rows of an index, which others must not change meanwhile; see ``change``.

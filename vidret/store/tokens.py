@@ -70,11 +70,7 @@ def revoke_token(index: Path, name: str) -> None:
     Raises:
         VidretError: There is none of this name.
     """
-    with TOKENS.change(index) as kept:
-        left = [each for each in kept if each.name != name]
-        if len(left) == len(kept):
-            raise VidretError(f"name must be that of a token, got {name}")
-        kept[:] = left
+    TOKENS.remove(index, name, "a token")
 
 
 def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
