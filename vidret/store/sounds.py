@@ -3,17 +3,16 @@
 The file exists only in an index in which sounds were read. Videos are named by the fingerprint of their content.
 """
 
-import os
 from collections.abc import Collection, Container, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import numpy as np
+from typing_extensions import override
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import REPAIR, Database
-from vidret.store.folder import check_entries
+from vidret.store.catalog.database import REPAIR
+from vidret.store.side_database import SideDatabase
 from vidret.store.texts.store import TextStore
 from vidret.types import SoundWindows
 
@@ -25,61 +24,21 @@ CHECKSUM = "crc('dd', start_s, end_s, vector, CAST(content AS BLOB), CAST(model 
 INTACT = f"ifnull(checksum = {CHECKSUM}, 0)"
 
 
-class SoundStore:
-    """The windows of one index, for any number of readers and writers; a context manager."""
+class SoundStore(SideDatabase):
+    """The windows of one index."""
 
-    def __init__(self, path: Path, *, write: bool) -> None:
-        """Open the file; use ``create`` or ``open``."""
-        self.path = path
-        self.database = Database(path, write=write, create=write)
-        try:
-            if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
-                with self.database.transaction():
-                    self.database.run(SCHEMA)
-                    self.database.run(f"PRAGMA user_version = {FORMAT}")
-            statements = self.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
-            if self.database.value("PRAGMA user_version") != FORMAT or statements != [(SCHEMA,)]:
-                raise StoreError(f"{path}: must hold the table of sounds in format {FORMAT} only; {REPAIR}")
-        except BaseException:
-            self.close()
-            raise
+    FILE, FORMAT = FILE, FORMAT
+    ABSENT = "no sounds were read in this index: run vidret index --sounds on"
 
-    @classmethod
-    def create(cls, index: str | os.PathLike[str]) -> Self:
-        """Open the sounds of an index for writing; make them if there are none.
+    @override
+    def create_tables(self) -> None:
+        self.database.run(SCHEMA)
 
-        Raises:
-            StoreError: They cannot be read, or the folder holds a link.
-        """
-        check_entries(Path(index))
-        return cls(Path(index) / FILE, write=True)
-
-    @classmethod
-    def open(cls, index: str | os.PathLike[str]) -> Self:
-        """Open the sounds of an index for reading.
-
-        Raises:
-            StoreError: There are none, or they cannot be read.
-        """
-        check_entries(Path(index))
-        if not cls.exists(index):
-            raise StoreError(f"{index}: no sounds were read in this index: run vidret index --sounds on")
-        return cls(Path(index) / FILE, write=False)
-
-    @staticmethod
-    def exists(index: str | os.PathLike[str]) -> bool:
-        """Return whether sounds were ever read in an index."""
-        return (Path(index) / FILE).is_file()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    @override
+    def check_tables(self) -> None:
+        statements = self.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        if self.database.value("PRAGMA user_version") != FORMAT or statements != [(SCHEMA,)]:
+            raise StoreError(f"{self.path}: must hold the table of sounds in format {FORMAT} only; {REPAIR}")
 
     @property
     def state(self) -> tuple[int, int]:

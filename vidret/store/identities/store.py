@@ -4,19 +4,16 @@ The file exists only in an index in which people or speakers were read. Videos a
 content, so that identities survive moved files and another encoder. What is deleted is overwritten with zeros.
 """
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from typing_extensions import override
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.database import REPAIR
 from vidret.store.catalog.tables import IN_IDS, ids_to_json
-from vidret.store.folder import check_entries
 from vidret.store.identities.tracks import (
     IDENTITY_KINDS,
     IdentityKind,
@@ -26,6 +23,7 @@ from vidret.store.identities.tracks import (
     check_track,
     match_tracks,
 )
+from vidret.store.side_database import SideDatabase
 
 FILE, FORMAT = "identities.sqlite", 1
 SECURE = ("PRAGMA secure_delete = ON",)
@@ -58,61 +56,27 @@ INTACT = f"ifnull(tracks.checksum = {CHECKSUM}, 0)"
 OF_KIND = "model IN (SELECT digest FROM models WHERE kind = ?)"
 
 
-class IdentityStore:
-    """The identities of one index, for any number of readers and writers; a context manager."""
+class IdentityStore(SideDatabase):
+    """The identities of one index."""
 
-    def __init__(self, path: Path, *, write: bool) -> None:
-        """Open the file; use ``create`` or ``open``."""
-        self.path = path
-        try:
-            self.database = Database(path, write=write, create=write, prepare=SECURE)
-        except StoreError as error:
-            raise StoreError(f"{error}; {REPAIR}" if "not a database" in str(error) else str(error)) from error
-        try:
-            if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
-                with self.database.transaction():
-                    _create_tables(self.database)
-            _check_statements(self.database)
-        except BaseException:
-            self.close()
-            raise
+    FILE, FORMAT, PREPARE = FILE, FORMAT, SECURE
+    ABSENT = "no people and no speakers were read in this index"
 
-    @classmethod
-    def create(cls, index: str | os.PathLike[str]) -> Self:
-        """Open the identities of an index for writing; make them if there are none.
+    @override
+    def create_tables(self) -> None:
+        for statement in SCHEMA:
+            self.database.run(statement)
+        self.database.run("INSERT INTO meta (key, value) VALUES ('generation', 0)")
 
-        Raises:
-            StoreError: They cannot be read, or the folder holds a link.
-        """
-        check_entries(Path(index))
-        return cls(Path(index) / FILE, write=True)
-
-    @classmethod
-    def open(cls, index: str | os.PathLike[str], *, write: bool = False) -> Self:
-        """Open the identities of an index.
-
-        Raises:
-            StoreError: There are none, they cannot be read, or the folder holds a link.
-        """
-        check_entries(Path(index))
-        if not cls.exists(index):
-            raise StoreError(f"{index}: no people and no speakers were read in this index")
-        return cls(Path(index) / FILE, write=write)
-
-    @staticmethod
-    def exists(index: str | os.PathLike[str]) -> bool:
-        """Return whether people or speakers were ever read in an index."""
-        return (Path(index) / FILE).is_file()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    @override
+    def check_tables(self) -> None:
+        found = self.database.value("PRAGMA user_version")
+        if found > FORMAT:
+            raise StoreError(f"{self.path}: format must be at most {FORMAT}, got {found}; update vidret")
+        own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"  # a trigger may take for ever
+        statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
+        if sorted(statements) != sorted(SCHEMA):
+            raise StoreError(f"{self.path}: must hold the tables of identities only; {REPAIR}")
 
     @property
     def generation(self) -> int:
@@ -314,25 +278,3 @@ class IdentityStore:
         if self.database.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
             raise StoreError(f"{self.path}: another process reads it, so that deleted data stays in its log; try again")
         return num_tracks
-
-
-def _create_tables(database: Database) -> None:
-    for statement in SCHEMA:
-        database.run(statement)
-    database.run("INSERT INTO meta (key, value) VALUES ('generation', 0)")
-    database.run(f"PRAGMA user_version = {FORMAT}")
-
-
-def _check_statements(database: Database) -> None:
-    """Check that a file holds the tables of this format and nothing else, such as a trigger that takes for ever.
-
-    Raises:
-        StoreError: It does not.
-    """
-    found = database.value("PRAGMA user_version")
-    if found > FORMAT:
-        raise StoreError(f"{database.path}: format must be at most {FORMAT}, got {found}; update vidret")
-    own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"
-    statements = [sql for (sql,) in database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
-    if sorted(statements) != sorted(SCHEMA):
-        raise StoreError(f"{database.path}: must hold the tables of identities only; {REPAIR}")
