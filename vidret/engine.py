@@ -38,6 +38,7 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
+from vidret.store.collections import pick_collection
 from vidret.store.identities.persons import Persons
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
@@ -864,6 +865,10 @@ class Engine(VideoLibrary):
         from vidret.search.collections import list_collections
 
         return list_collections(self._index.store, self.path)
+
+    @override
+    def collection(self, name: str) -> SavedCollection:
+        return pick_collection(self.collections(), name)
 
     @override
     def save_collection(self, collection: SavedCollection) -> SavedCollection:

@@ -32,6 +32,7 @@ from vidret.errors import StoreError
 from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
+from vidret.store.collections import pick_collection
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
@@ -213,6 +214,10 @@ class RemoteEngine(VideoLibrary):
     @override
     def collections(self) -> list[SavedCollection]:
         return self._server.ask("GET", "/api/collections", parse_rows("collections", SavedCollection))
+
+    @override
+    def collection(self, name: str) -> SavedCollection:
+        return pick_collection(self.collections(), name)
 
     @override
     def save_collection(self, collection: SavedCollection) -> SavedCollection:

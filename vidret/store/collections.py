@@ -1,8 +1,10 @@
 """Where an index keeps its collections: a file beside the catalog, which names videos by their content."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+from vidret.errors import VidretError
 from vidret.store.rows_file import RowsFile
 from vidret.types import OPTIONS, ListedMoment, SavedCollection
 
@@ -23,3 +25,15 @@ def _parse(row: dict[str, Any]) -> SavedCollection:
 
 
 COLLECTIONS = RowsFile("collections", _parse)
+
+
+def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedCollection:
+    """Return the collection of a name.
+
+    Raises:
+        VidretError: There is none.
+    """
+    found = next((each for each in collections if each.name == name), None)
+    if found is None:
+        raise VidretError(f"name must be that of a collection, got {name}")
+    return found

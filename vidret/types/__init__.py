@@ -9,7 +9,6 @@ from vidret.types.collections import OPTIONS as OPTIONS
 from vidret.types.collections import ListedMoment as ListedMoment
 from vidret.types.collections import SavedCollection as SavedCollection
 from vidret.types.collections import as_moments as as_moments
-from vidret.types.collections import pick_collection as pick_collection
 from vidret.types.media import FRAME_RULES as FRAME_RULES
 from vidret.types.media import NO_TIME as NO_TIME
 from vidret.types.media import SHOT_KINDS as SHOT_KINDS

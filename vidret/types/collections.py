@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from vidret.errors import VidretError
 from vidret.types.options import build_options, flatten_options, list_options
 from vidret.types.queries import LocateOptions, SearchOptions
 from vidret.types.results import Hit, Moment
@@ -86,18 +85,6 @@ class SavedCollection:
         """Return the options of a saved search."""
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
         return build_options(OPTIONS[self.finds], values)
-
-
-def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedCollection:
-    """Return the collection of a name.
-
-    Raises:
-        VidretError: There is none.
-    """
-    found = next((each for each in collections if each.name == name), None)
-    if found is None:
-        raise VidretError(f"name must be that of a collection, got {name}")
-    return found
 
 
 def as_moments(results: Iterable[Hit | Moment]) -> list[Moment]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from vidret.types.collections import SavedCollection, pick_collection
+from vidret.types.collections import SavedCollection
 from vidret.types.media import Shot, Source, TextSource, TimedText
 from vidret.types.queries import (
     ALL_VIDEOS,
@@ -274,13 +274,13 @@ class VideoLibrary(Searchable):
     def collections(self) -> list[SavedCollection]:
         """Return the saved searches and the lists of moments, by name."""
 
+    @abstractmethod
     def collection(self, name: str) -> SavedCollection:
         """Return a collection.
 
         Raises:
             VidretError: There is none of this name.
         """
-        return pick_collection(self.collections(), name)
 
     def collect(self, name: str) -> list[Hit] | list[Moment]:
         """Return what a collection holds now: the results of a saved search, or the moments of a list, in its order.

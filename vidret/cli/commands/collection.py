@@ -14,9 +14,10 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_hits, show_table
 from vidret.present.terminal import print_message
+from vidret.store.collections import pick_collection
 from vidret.store.lookup import look_up_video
 from vidret.text import display_path, format_time, show_path
-from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments, pick_collection, to_row
+from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments, to_row
 
 group = CommandApp(cls=CommandGroup, help="Saved searches, and lists of moments with notes.", no_args_is_help=True)
 app.add_typer(group, name="collection")

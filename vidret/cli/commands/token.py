@@ -11,9 +11,8 @@ from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, argument,
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
-from vidret.store.collections import COLLECTIONS
+from vidret.store.collections import COLLECTIONS, pick_collection
 from vidret.store.tokens import RIGHTS, TOKENS, make_token, read_record, record_change, revoke_token
-from vidret.types import pick_collection
 
 HELP = "Tokens with rights for vidret serve, and the record of what was changed with them."
 group = CommandApp(cls=CommandGroup, help=HELP, no_args_is_help=True)

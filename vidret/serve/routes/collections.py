@@ -26,9 +26,10 @@ from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import find_video, write_row
 from vidret.serve.worker import Worker
+from vidret.store.collections import pick_collection
 from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
-from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, pick_collection, to_row
+from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
 
 REQUESTS: dict[str, type[BaseModel]] = {"videos": SearchRequest, "moments": LocateRequest}
 Name = Annotated[str, Path(min_length=1, max_length=64, examples=["highlights"])]
