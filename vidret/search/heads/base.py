@@ -1,5 +1,6 @@
 """Grounding heads as searches use them: the videos that they read, what they answer, and their spans in seconds."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.channels.picture.reranking import SegmentFeatures
+from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.spans import Span
 from vidret.types import LayerWords
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from vidret.ground.checkpoint import HeadCard
     from vidret.ground.head import GroundingResult
     from vidret.video.decoders.base import SamplingMode
+
+logger = logging.getLogger(__name__)
 
 FPS = 0.5  # for a head whose card has no rate
 
@@ -73,6 +77,18 @@ class MomentHead(Protocol):
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
         ...
+
+
+def answer_each(head: MomentHead, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+    """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
+    answers: list[list[Span] | None] = []
+    for video in videos:
+        try:
+            answers.append(head.answer(text, video))
+        except (DecodeError, StoreError) as error:
+            logger.warning("the head left out: %s", error)
+            answers.append(None)
+    return answers
 
 
 @runtime_checkable

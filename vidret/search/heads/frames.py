@@ -12,23 +12,19 @@ from torch import Tensor
 
 from vidret.devices import choose_device
 from vidret.encode.perception import PerceptionEncoder
-from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.errors import VidretError
 from vidret.ground.pieces import read_archive, write_archive
 from vidret.ground.spans import Span
 from vidret.ground.universalvtg.files import load_universal
 from vidret.ground.universalvtg.network import Level
 from vidret.ground.universalvtg.spans import FPS, decode_levels
 from vidret.ground.windows import choose_frames, place_steps
-from vidret.search.heads.base import GroundedVideo, one_torch_thread
-from vidret.search.heads.prepared import LIMIT, PreparedFiles
-from vidret.search.heads.projecting import CHANGED
-from vidret.store.records import KEPT
+from vidret.search.heads.base import GroundedVideo, answer_each, one_torch_thread
+from vidret.search.heads.prepared import LIMIT, PreparedFiles, read_prepared
+from vidret.search.heads.projecting import decode_segments
 from vidret.text import strip_query
 from vidret.types import Frames, LayerWords
-from vidret.video.identity import Identity, check_unchanged
-from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import Finished, OpenedVideo
-from vidret.video.workers.pool import DecodePool
+from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
 
@@ -87,25 +83,18 @@ class FrameGrounder:
 
     def _encode_video(self, video: GroundedVideo, timeout_s: float) -> Float[np.ndarray, "frame width"]:
         """Return the vectors of two frames a second."""
-        identity, first = check_unchanged(video.path, Identity(video.content), CHANGED), 0.0
-        vectors, spans = [], list[tuple[float, float]]()
-        with DecodePool(1, resize=self._encoder.resize, fps=2 * FPS, timeout=timeout_s) as pool:
-            for message in pool.stream(video.path):
-                match message:
-                    case OpenedVideo():
-                        first = message.start
-                    case DecodedSegment():
-                        sampled = message.frames
-                        chosen = choose_frames(sampled.times, message.start, message.end, first=first, fps=FPS)
-                        rows = sampled.rows[chosen]
-                        used, index = np.unique(rows, return_inverse=True)
-                        pictures = Frames(sampled.pictures.pixels[used], sampled.pictures.times[used])
-                        vectors.append(self._encoder.encode_frames(pictures)[index])
-                        spans.append((message.start, message.end))
-                    case Finished():
-                        check_unchanged(video.path, identity, CHANGED)
-        if not vectors:
-            raise DecodeError(video.path, "no frame of it can be read")
+        vectors, spans, first = [], list[tuple[float, float]](), 0.0
+        how = {"resize": self._encoder.resize, "fps": 2 * FPS, "timeout": timeout_s}
+        for message in decode_segments(video.path, video.content, **how):
+            if isinstance(message, OpenedVideo):
+                first = message.start
+                continue
+            sampled = message.frames
+            chosen = choose_frames(sampled.times, message.start, message.end, first=first, fps=FPS)
+            used, index = np.unique(sampled.rows[chosen], return_inverse=True)
+            pictures = Frames(sampled.pictures.pixels[used], sampled.pictures.times[used])
+            vectors.append(self._encoder.encode_frames(pictures)[index])
+            spans.append((message.start, message.end))
         steps = place_steps(spans, first=first, fps=FPS)
         if steps.has_gap:
             logger.warning("%s: the head sees what comes before the first gap", strip_query(video.path))
@@ -130,14 +119,7 @@ class FrameGrounder:
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
         """Return the spans of a query in each video; None for one that cannot be read, which is logged."""
-        answers: list[list[Span] | None] = []
-        for video in videos:
-            try:
-                answers.append(self.answer(text, video))
-            except (DecodeError, StoreError) as error:
-                logger.warning("the head left out: %s", error)
-                answers.append(None)
-        return answers
+        return answer_each(self, text, videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the foreground score of each frame of a video; frame n is (n + 0.5) / 2 seconds after the first.
@@ -150,14 +132,7 @@ class FrameGrounder:
 
     @torch.inference_mode()
     def _query(self, text: LayerWords, video: GroundedVideo) -> list[Level]:
-        path = self.prepare(video)
-        try:
-            frames = _read_frames(path)
-        except StoreError as error:  # damaged, or dropped by another process
-            logger.warning("%s; computed again", error)
-            path.unlink(missing_ok=True)
-            frames = _read_frames(self.prepare(video, keep=path.parent.name == KEPT))
-        frames = frames.to(self._device, torch.float32)
+        frames = read_prepared(self, video, _read_frames).to(self._device, torch.float32)
         words = torch.from_numpy(text.layers[0]).to(self._device)
         with one_torch_thread():
             levels: list[Level] = self._head(frames, words)

@@ -5,11 +5,10 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +27,13 @@ from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
 from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
 from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
-from vidret.search.heads.prepared import LIMIT, PreparedFiles
+from vidret.search.heads.prepared import LIMIT, PreparedFiles, read_prepared
 from vidret.search.heads.projecting import Projector
-from vidret.store.records import KEPT
 from vidret.text import strip_query
 from vidret.types import LayerTokens, LayerWords, Segment
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Windows = list[tuple[Window, ProjectedVideos]]
 
 MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
@@ -211,7 +208,7 @@ class Grounder:
             DecodeError: The video must be read, and cannot be.
             VidretError: The folder cannot be read or written.
         """
-        windows = self._read_file(video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
+        windows = read_prepared(self, video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
         return windows if len(windows) <= MOST_TOGETHER else None
 
     @torch.inference_mode()
@@ -225,17 +222,7 @@ class Grounder:
         return self._query(text, video).saliency
 
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
-        return self._read_file(video, partial(self._query_file, text))
-
-    def _read_file(self, video: GroundedVideo, read: Callable[[Path], T]) -> T:
-        """Return what ``read`` makes of a video's file, which is computed again if it is damaged."""
-        projected = self.prepare(video)
-        try:
-            return read(projected)
-        except StoreError as error:  # damaged, or dropped by another process
-            logger.warning("%s; computed again", error)
-            projected.unlink(missing_ok=True)
-            return read(self.prepare(video, keep=projected.parent.name == KEPT))
+        return read_prepared(self, video, partial(self._query_file, text))
 
     def _load(self, projected: Path) -> Iterator[tuple[Window, ProjectedVideos]]:
         return load_projected(projected, device=self._device)

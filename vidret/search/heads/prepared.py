@@ -1,15 +1,22 @@
 """Files of what grounding heads need of videos: kept, or a cache of which the least recently used are dropped."""
 
 import contextlib
+import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Container
 from pathlib import Path
+from typing import TypeVar
 
 from vidret.errors import StoreError
+from vidret.search.heads.base import GroundedVideo, PreparedHead
 from vidret.store.records import KEPT, PROJECTED
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
 ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
@@ -80,6 +87,17 @@ class PreparedFiles:
             total_bytes += size_bytes
             if total_bytes > self._limit and path != newest:
                 path.unlink(missing_ok=True)
+
+
+def read_prepared(head: PreparedHead, video: GroundedVideo, read: Callable[[Path], T]) -> T:
+    """Return what ``read`` makes of a video's file, which is computed again if it is damaged."""
+    path = head.prepare(video)
+    try:
+        return read(path)
+    except StoreError as error:  # damaged, or dropped by another process
+        logger.warning("%s; computed again", error)
+        path.unlink(missing_ok=True)
+        return read(head.prepare(video, keep=path.parent.name == KEPT))
 
 
 def forget_others(folder: Path, contents: Container[str]) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,31 +110,24 @@ class Projector:
             DecodeError: The video cannot be read, or its content has changed.
             VidretError: The widths of the head and of the encoder's vision layers do not match.
         """
-        identity, sampling = check_unchanged(path, Identity(content), CHANGED), self._encoder.sampling
+        sampling = self._encoder.sampling
         segments: list[Segment] = []
         first = 0.0
-        with DecodePool(
-            1,
+        for message in decode_segments(
+            path,
+            content,
             resize=self._encoder.resize,
             num_frames=sampling.num_frames,
             fps=sampling.fps,
             shot_sampling=None if sampling.whole else shot_sampling,
             timeout=timeout_s,
-        ) as pool:
-            for message in pool.stream(path):
-                match message:
-                    case OpenedVideo():
-                        first = message.start
-                    case DecodedSegment():
-                        segment = Segment(0, message.number, message.start, message.end)
-                        self.add(folder, self._encode(message, first), segment, first=first)
-                        segments.append(segment)
-                    case Finished():
-                        check_unchanged(path, identity, CHANGED)
-                        if message.salvaged:
-                            logger.warning("%s: %s", strip_query(path), message.salvaged)
-        if not segments:
-            raise DecodeError(path, "no frame of it can be read")
+        ):
+            if isinstance(message, OpenedVideo):
+                first = message.start
+                continue
+            segment = Segment(0, message.number, message.start, message.end)
+            self.add(folder, self._encode(message, first), segment, first=first)
+            segments.append(segment)
         yield from self.join(path, folder, segments, first=first)
 
     def _encode(self, decoded: DecodedSegment, first: float) -> LayerTokens:
@@ -149,6 +143,34 @@ class Projector:
         if layers.shape[-1] != expected:
             name, width = self._encoder.name, layers.shape[-1]
             raise VidretError(f"{self._path}: {tower} layers must be {expected} wide, got {width} of {name}")
+
+
+def decode_segments(path: str, content: str, **how: Any) -> Iterator[OpenedVideo | DecodedSegment]:
+    """Yield a video as it is opened, and then its decoded segments.
+
+    Args:
+        path: The video.
+        content: Fingerprint of its content.
+        **how: What is decoded; see ``DecodePool``.
+
+    Raises:
+        DecodeError: The video cannot be read, or its content has changed.
+    """
+    identity, num_segments = check_unchanged(path, Identity(content), CHANGED), 0
+    with DecodePool(1, **how) as pool:
+        for message in pool.stream(path):
+            match message:
+                case OpenedVideo():
+                    yield message
+                case DecodedSegment():
+                    num_segments += 1
+                    yield message
+                case Finished():
+                    check_unchanged(path, identity, CHANGED)
+                    if message.salvaged:
+                        logger.warning("%s: %s", strip_query(path), message.salvaged)
+    if not num_segments:
+        raise DecodeError(path, "no frame of it can be read")
 
 
 def _count_inputs(projection: nn.Sequential) -> int:

@@ -1,6 +1,5 @@
 """A grounding head over the frame vectors that an index stores: nothing is decoded, encoded or prepared."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +14,9 @@ from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span
 from vidret.ground.vectors import NUM_EXTRA, ground_vectors, place_vectors, stack_words
-from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
+from vidret.search.heads.base import FPS, GroundedVideo, answer_each, one_torch_thread, shape_spans
 from vidret.text import strip_query
 from vidret.types import LayerWords
-
-logger = logging.getLogger(__name__)
 
 
 class VectorGrounder:
@@ -56,14 +53,7 @@ class VectorGrounder:
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
         """Return the spans of a query in each video; None for one of which nothing is stored, which is logged."""
-        answers: list[list[Span] | None] = []
-        for video in videos:
-            try:
-                answers.append(self.answer(text, video))
-            except StoreError as error:
-                logger.warning("the head left out: %s", error)
-                answers.append(None)
-        return answers
+        return answer_each(self, text, videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
