@@ -56,6 +56,7 @@ def evaluate_composed(
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with both of its videos, got none")
     targets = {contents[query.video] for query in queries}
+    options = SearchOptions(k=engine.info().videos, sources=("picture",), copies="show")
     frames: dict[int, Picture] = {}
     ranks: dict[str, list[int]] = {"composed": [], "text": [], "image": []}
     with FileFrames() as drawer:
@@ -64,8 +65,10 @@ def evaluate_composed(
             if source not in frames:
                 video = engine.video(source)
                 frames[source] = read_image(drawer.draw(video, video.duration / 2, WIDTH))
+            allowed = targets - {source}
             for kind, asked in _list_queries(frames[source], query).items():
-                ranks[kind].append(_find_rank(engine, asked, contents[query.video], targets - {source}))
+                found = [hit.video for hit in engine.search_with(asked, options) if hit.video in allowed]
+                ranks[kind].append(_find_rank(found, contents[query.video], len(allowed)))
             if on_progress is not None:
                 on_progress(index + 1, len(queries))
     rows = [
@@ -89,8 +92,6 @@ def _list_queries(frame: Picture, query: Caption) -> dict[str, Query]:
     return {"composed": ComposedQuery(images=(frame,), text=query.text), "text": query.text, "image": frame}
 
 
-def _find_rank(engine: Engine, query: Query, target: int, allowed: set[int]) -> int:
+def _find_rank(found: list[int], target: int, num_allowed: int) -> int:
     """Return the rank of a video among those allowed, behind all that were not found."""
-    options = SearchOptions(k=engine.info().videos, sources=("picture",), copies="show")
-    found = [hit.video for hit in engine.search_with(query, options) if hit.video in allowed]
-    return found.index(target) + 1 if target in found else len(allowed) + 1
+    return found.index(target) + 1 if target in found else num_allowed + 1

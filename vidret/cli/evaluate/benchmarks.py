@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +50,11 @@ from vidret.cli.options import (
 )
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vidret.evaluate.report import Report
 
 group = CommandApp(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
 app.add_typer(group, name="eval")
@@ -197,12 +202,7 @@ def rated_command(run: EvalRun) -> None:
     """Evaluate the ranking of moments of all videos, of which several are more or less relevant."""
     from vidret.evaluate.rated import evaluate_rated
 
-    split = run.read_split()
-    engine = run.open_index(split)
-    gallery, indexing_s = run.fill_index(engine, split)
-    with show_count("locating", "queries") as on_count:
-        report = evaluate_rated(engine, split, gallery, on_progress=on_count)
-    finish(report, run.target, indexing_s, html=False)
+    _evaluate(run, evaluate_rated, "locating")
 
 
 @group.command("composed")
@@ -211,11 +211,16 @@ def composed_command(run: EvalRun) -> None:
     """Evaluate composed retrieval: a frame of one video and a text that changes it find another video."""
     from vidret.evaluate.composed import evaluate_composed
 
+    _evaluate(run, evaluate_composed, "searching")
+
+
+def _evaluate(run: EvalRun, evaluate: "Callable[..., Report]", doing: str) -> None:
+    """Index what a run needs, evaluate it and write the report."""
     split = run.read_split()
     engine = run.open_index(split)
     gallery, indexing_s = run.fill_index(engine, split)
-    with show_count("searching", "queries") as on_count:
-        report = evaluate_composed(engine, split, gallery, on_progress=on_count)
+    with show_count(doing, "queries") as on_count:
+        report = evaluate(engine, split, gallery, on_progress=on_count)
     finish(report, run.target, indexing_s, html=False)
 
 
