@@ -55,9 +55,14 @@ class ConvStack(nn.Module):
 
     def forward(self, x: Rows, mask: Mask) -> Rows:
         """Apply both."""
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x, mask)).relu()
-        return x
+        return apply_stack(self.convs, self.norms, x, mask)
+
+
+def apply_stack(convs: nn.ModuleList, norms: nn.ModuleList, x: Rows, mask: Mask) -> Rows:
+    """Apply convolutions, each with its norm and ReLU."""
+    for conv, norm in zip(convs, norms, strict=True):
+        x = norm(conv(x, mask)).relu()
+    return x
 
 
 class Heads(nn.Module):

@@ -24,6 +24,7 @@ from vidret.ground.universalvtg.layers import (
     MaskedConv,
     Rows,
     TextFusion,
+    apply_stack,
 )
 
 NUM_LEVELS = 8
@@ -111,9 +112,7 @@ class _VideoNet(nn.Module):
         self, x: Rows, mask: Mask
     ) -> list[tuple[Float[Tensor, "channel _row_of_level"], Bool[Tensor, " _row_of_level"]]]:
         """Return the rows and masks of all levels."""
-        x = self.embd_fc(x, mask)
-        for conv, norm in zip(self.embd_convs, self.embd_norms, strict=True):
-            x = norm(conv(x, mask)).relu()
+        x = apply_stack(self.embd_convs, self.embd_norms, self.embd_fc(x, mask), mask)
         x = x + make_positions(x.shape[1], len(x)).to(x) * mask
         levels = []
         for block in self.branch:
