@@ -74,47 +74,12 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         if sheet is not None:
             draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{name}: {person}", sheet)
 
-    @group.command("name")
-    def name_command(
-        person: PersonArgument,
-        new_name: Annotated[str, argument("Its name; '' for none.", "NAME")],
-        index: PeopleIndexOption = INDEX,
-    ) -> None:
-        """Name a person: @NAME then stands for it in queries."""
-        open_persons(index).rename(person, new_name)
-
-    @group.command("merge")
-    def merge_command(
-        person: PersonArgument,
-        others: Annotated[list[str], argument("Who is the same person.", "PERSON...")],
-        index: PeopleIndexOption = INDEX,
-    ) -> None:
-        """Make several persons one."""
-        open_persons(index).merge(person, others)
-
-    @group.command("split")
-    def split_command(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
-        """Make some tracks of a person another person."""
-        print(open_persons(index).split(person, tracks))
-
-    @group.command("not")
-    def not_command(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
-        """Take tracks from a person that are not of it, for ever."""
-        open_persons(index).reject(person, tracks)
-
-    @group.command("hide")
-    def hide_command(
-        person: PersonArgument,
-        index: PeopleIndexOption = INDEX,
-        show: Annotated[bool, option("Show it again.", flag="--show")] = False,
-    ) -> None:
-        """Leave a person out of lists."""
-        open_persons(index).hide(person, hidden=not show)
-
-    @group.command("undo")
-    def undo_command(index: PeopleIndexOption = INDEX) -> None:
-        """Take back the last change of a name, merge, split, not or hide."""
-        print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
+    group.command("name")(name_person)
+    group.command("merge")(merge_persons)
+    group.command("split")(split_person)
+    group.command("not")(reject_tracks)
+    group.command("hide")(hide_person)
+    group.command("undo")(undo_change)
 
     @group.command("forget")
     def forget_command(
@@ -135,12 +100,55 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
             num_tracks = persons.forget_all(kind)
         print_message(f"{num_tracks} tracks were deleted")
 
-    @group.command("export")
-    def export_command(person: PersonArgument, index: PeopleIndexOption = INDEX) -> None:
-        """Print all that is stored of a person, as JSON."""
-        print(json.dumps(open_persons(index).export(person), indent=2))
-
+    group.command("export")(export_person)
     return group
+
+
+def name_person(
+    person: PersonArgument,
+    new_name: Annotated[str, argument("Its name; '' for none.", "NAME")],
+    index: PeopleIndexOption = INDEX,
+) -> None:
+    """Name a person: @NAME then stands for it in queries."""
+    open_persons(index).rename(person, new_name)
+
+
+def merge_persons(
+    person: PersonArgument,
+    others: Annotated[list[str], argument("Who is the same person.", "PERSON...")],
+    index: PeopleIndexOption = INDEX,
+) -> None:
+    """Make several persons one."""
+    open_persons(index).merge(person, others)
+
+
+def split_person(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+    """Make some tracks of a person another person."""
+    print(open_persons(index).split(person, tracks))
+
+
+def reject_tracks(person: PersonArgument, tracks: TracksArgument, index: PeopleIndexOption = INDEX) -> None:
+    """Take tracks from a person that are not of it, for ever."""
+    open_persons(index).reject(person, tracks)
+
+
+def hide_person(
+    person: PersonArgument,
+    index: PeopleIndexOption = INDEX,
+    show: Annotated[bool, option("Show it again.", flag="--show")] = False,
+) -> None:
+    """Leave a person out of lists."""
+    open_persons(index).hide(person, hidden=not show)
+
+
+def undo_change(index: PeopleIndexOption = INDEX) -> None:
+    """Take back the last change of a name, merge, split, not or hide."""
+    print_message("undone" if open_persons(index).undo() else "there is nothing to undo")
+
+
+def export_person(person: PersonArgument, index: PeopleIndexOption = INDEX) -> None:
+    """Print all that is stored of a person, as JSON."""
+    print(json.dumps(open_persons(index).export(person), indent=2))
 
 
 def open_persons(index: Path) -> "Persons":
