@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[
     order = np.argsort([f"q{index}" for index in range(60)])
     groups = np.unique([f"v{index // 2}" for index in order], return_inverse=True)[1]
     a, b = (np.array(each)[order] for each in ranks)
-    expected = compare(a, b, seed=3, groups=groups).to_dict()
+    expected = asdict(compare(a, b, seed=3, groups=groups))
     assert {name: rows["MnR"][name] for name in expected} == expected
     assert compare_reports(first, second, seed=3)[0] == rows["R@1"] != compare_reports(first, second, seed=4)[0]
     assert rows["MnR"]["better"] == "first", "a lower rank is better"

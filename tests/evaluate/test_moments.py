@@ -45,8 +45,9 @@ def queries_of(world: Path) -> list[LabelledQuery]:
     return [query for query in read_split("moments", world).queries if int(query.id) <= len(AVAILABLE)]
 
 
-def without_queries(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(json.dumps(facts)).items() if name != "per_query"}
+def as_json(facts: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(facts))
+    return content
 
 
 def overlap_naively(found: tuple[float, float], true: tuple[float, float]) -> float:
@@ -70,12 +71,12 @@ def test_results_equal_the_metrics_of_the_predictions(
 ) -> None:
     queries = queries_of(world)
     results = report["results"]
-    assert results["moments"] == without_queries(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
+    assert results["moments"] == as_json(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
     for domain in ("scenes", "single"):
         in_domain = [query for query in queries if query.domain == domain]
         own = [each for each in predictions if each.id in {query.id for query in in_domain}]
         expected = score_moments(in_domain, own, lengths=OPEN_LENGTHS).to_dict()
-        assert results["domains"][domain] == without_queries(expected)
+        assert results["domains"][domain] == as_json(expected)
     assert results["domains"].keys() == {"scenes", "single"}
 
 
@@ -90,7 +91,7 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     queries = [
         q if q.video != "twin" else LabelledQuery(q.id, "white", q.text, 2.0, q.spans) for q in queries_of(world)
     ]
-    expected = without_queries(score_corpus(queries, found).to_dict())
+    expected = as_json(score_corpus(queries, found).to_dict())
     ranks = {}
     for query in queries:
         hits = [Path(hit.path).stem for hit in engine.search(query.text, 100, copies="show")]
@@ -103,7 +104,7 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     for kind, facts in by_kind.items():
         own = [query for query in queries if domains[query.id] == kind]
         searched = {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in own]))}
-        assert facts == without_queries(score_corpus(own, found).to_dict()) | searched
+        assert facts == as_json(score_corpus(own, found).to_dict()) | searched
     assert report["settings"]["corpus_videos"] == 100
 
 
@@ -184,7 +185,7 @@ def test_highlights_match_the_colours(searched: tuple[Path, Answer], world: Path
     best = [int(each.saliency.argmax()) for each in found if each.saliency is not None]
     assert [best[0] in (0, 1), best[1] == 3, best[2] in (5, 6, 7)] == [True] * 3
     scored = score_highlights(queries, found)
-    assert facts["results"]["highlights"] == without_queries(scored.to_dict())
+    assert facts["results"]["highlights"] == as_json(scored.to_dict())
     assert facts["results"]["highlights"]["Good"]["mAP"] == 100
     assert [row["precision"] for row in facts["per_query"]] == scored.average_precision[:, -1].mean(axis=1).tolist()
     assert answer.out.splitlines()[0] == "highlights"
@@ -245,7 +246,7 @@ def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: 
         assert found[0].saliency is not None
         np.testing.assert_allclose(found[0].saliency, expected, atol=1e-6)
         own = score(split.queries, [Prediction("1", None, expected)])
-        assert report.results["highlights"] == without_queries(own.to_dict())
+        assert report.results["highlights"] == as_json(own.to_dict())
         assert report.per_query[0]["precision"] == own.average_precision[0]
 
 

@@ -26,7 +26,7 @@ from vidret.errors import VidretError
 from vidret.evaluate import retrieval
 from vidret.evaluate.report import Gallery
 from vidret.evaluate.retrieval import Bank, correct, evaluate_retrieval
-from vidret.metrics.retrieval import Row, evaluate, evaluate_calibrated, evaluate_dual_softmax
+from vidret.metrics.retrieval import evaluate, evaluate_calibrated, evaluate_dual_softmax
 from vidret.types import Sampling
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
@@ -75,10 +75,6 @@ def report(searched: Searched) -> dict[str, Any]:
     return read(searched[0] / "report.json")
 
 
-def numbers(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.to_dict().items() if name not in ("queries", "ranks")}
-
-
 def test_ranks_equal_loops(report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray) -> None:
     rows = report["per_query"]
     assert [(row["video"], row["domain"], row["text"]) for row in rows] == QUERIED
@@ -104,13 +100,13 @@ def test_rows_equal_the_metrics_of_the_matrix(report: dict[str, Any], matrix: np
 
     expected = [
         *evaluate(scores, truth),
-        evaluate_calibrated("SK-norm", "t2v", [(scores, bank_scores)], balance, truth, bank=label),
-        evaluate_calibrated("QB-norm", "t2v", [(scores, bank_scores)], qb_norm, truth, bank=label),
-        evaluate_calibrated("QB-norm, as GLSCL has it", "t2v", [(scores, bank_scores)], as_glscl, truth, bank=label),
+        evaluate_calibrated("SK-norm", "t2v", scores, bank_scores, balance, truth, bank=label),
+        evaluate_calibrated("QB-norm", "t2v", scores, bank_scores, qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm, as GLSCL has it", "t2v", scores, bank_scores, as_glscl, truth, bank=label),
         *(evaluate_dual_softmax(direction, 100 * scores, truth) for direction in ("t2v", "v2t")),
     ]
     assert sum(text in {text for _, _, text in QUERIED} for text in BANK) == 3
-    assert report["results"]["rows"] == [numbers(row) for row in expected]
+    assert report["results"]["rows"] == [json.loads(json.dumps(row.to_dict())) for row in expected]
 
 
 def test_domains_are_evaluated_with_their_own_videos(
@@ -122,7 +118,7 @@ def test_domains_are_evaluated_with_their_own_videos(
         own = [index for index, kind in enumerate(kinds) if kind == domain]
         columns = sorted({int(truth[index]) for index in own})
         expected = evaluate(matrix[own][:, columns], np.array([columns.index(truth[index]) for index in own]))
-        assert rows == [numbers(row) for row in expected]
+        assert rows == [json.loads(json.dumps(row.to_dict())) for row in expected]
 
 
 def test_ties_are_counted_and_bounds_are_printed(report: dict[str, Any], searched: Searched) -> None:
@@ -271,12 +267,12 @@ def test_videos_are_the_bank_of_video_to_text(
     scores, label = matrix[: len(truth)], f"4 videos of {tmp_path / 'bank'}"
     expected = [
         evaluate_calibrated(
-            "SK-norm", "v2t", [(scores, bank_scores)], partial(sk_norm, temperature=0.05), truth, bank=label
+            "SK-norm", "v2t", scores, bank_scores, partial(sk_norm, temperature=0.05), truth, bank=label
         ),
-        evaluate_calibrated("QB-norm", "v2t", [(scores, bank_scores)], qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm", "v2t", scores, bank_scores, qb_norm, truth, bank=label),
     ]
     report = read(tmp_path / "out" / "report.json")
-    assert report["results"]["rows"][2:4] == [numbers(row) for row in expected]
+    assert report["results"]["rows"][2:4] == [json.loads(json.dumps(row.to_dict())) for row in expected]
     assert report["settings"]["num_video_bank"] == 4
     shown = [line for line in answer.out.splitlines() if "SK-norm" in line]
     assert shown[0].startswith("video to text  SK-norm"), shown

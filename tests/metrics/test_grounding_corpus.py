@@ -68,12 +68,13 @@ def test_equals_loops(seed: int) -> None:
 def test_report_has_recalls_and_is_json() -> None:
     query = LabelledQuery("1", "a", "", 50.0, ((10.0, 20.0),))
     near, far, other = RetrievedMoment("a", 10, 16), RetrievedMoment("a", 30, 40), RetrievedMoment("b", 10, 20)
-    report = json.loads(json.dumps(score_corpus([query], {"1": [other, other, far, near]}).to_dict(), allow_nan=False))
+    found = score_corpus([query], {"1": [other, other, far, near]})
+    report = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert report["VCMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
     assert report["VCMR"]["0.7"] == {"R1": 0, "R5": 0, "R10": 0, "R100": 0}
     assert report["SVMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
     assert report["VR"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
-    assert report["per_query"] == {"id": ["1"], "moments": [[4, 0]], "spans": [[2, 0]], "videos": [2]}
+    assert (found.moments.tolist(), found.spans.tolist(), found.videos.tolist()) == ([[4, 0]], [[2, 0]], [2])
     assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
 
 

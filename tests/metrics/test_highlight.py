@@ -203,7 +203,6 @@ def test_reports_are_json() -> None:
     content = json.loads(json.dumps(score_highlights(queries, predictions).to_dict(), allow_nan=False))
     assert content["num_queries"] == 5
     assert set(content["VeryGood"]) == {"mAP", "Hit1", "mAP_ceiling"}
-    assert np.array(content["per_query"]["average_precision"]).shape == (5, 3, 3)
     videos = [rated("1", [1, 0], "dog"), rated("2", [0, 1], "cat"), rated("3", [0, 0], "cat")]
     found = [Prediction(each.id, saliency=np.array([2.0, 1.0])) for each in videos]
     content = json.loads(json.dumps(score_youtube(videos, found).to_dict(), allow_nan=False))

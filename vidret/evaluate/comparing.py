@@ -41,10 +41,6 @@ class Comparison:
     num_queries: int
     num_resamples: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict, for a report."""
-        return asdict(self)
-
 
 def compare(
     a: Shaped[np.ndarray, " query"],
@@ -202,7 +198,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         if np.array_equal(a, b):
             better = "identical"
         means = {"first": float(a.mean()), "second": float(b.mean())}
-        comparisons.append({"metric": name, **means, **result.to_dict(), "better": better})
+        comparisons.append({"metric": name, **means, **asdict(result), "better": better})
     return comparisons
 
 

@@ -39,7 +39,7 @@ def score_predictions(path: Path, split: Split) -> dict[str, Any]:
     if all(query.saliency for query in split.queries) and all(
         prediction.saliency is not None for prediction in predictions
     ):
-        return {"highlights": drop_queries(score_saliency(split.scoring, split.queries, predictions).to_dict())}
+        return {"highlights": score_saliency(split.scoring, split.queries, predictions).to_dict()}
     raise VidretError(f"{path}: must have, for each query, what {split.name} has labels for: windows or saliency")
 
 
@@ -48,11 +48,11 @@ def score_matched(
 ) -> dict[str, dict[str, Any]]:
     """Return the scores of spans, of saliency if all have it, and of each domain if there are several."""
     lengths = scoring.lengths
-    results = {"moments": drop_queries(score_moments(queries, predictions, lengths=lengths).to_dict())}
+    results = {"moments": score_moments(queries, predictions, lengths=lengths).to_dict()}
     if any(len(query.spans) > 1 for query in queries):
         results["multi_moments"] = score_multi_moments(queries, predictions)
     if all(query.saliency for query in queries) and all(prediction.saliency is not None for prediction in predictions):
-        results["highlights"] = drop_queries(score_saliency(scoring, queries, predictions).to_dict())
+        results["highlights"] = score_saliency(scoring, queries, predictions).to_dict()
     by_id = {prediction.id: prediction for prediction in predictions}
     domains = sorted({query.domain for query in queries})
     if len(domains) > 1:
@@ -60,7 +60,7 @@ def score_matched(
         for domain in domains:
             in_domain = [query for query in queries if query.domain == domain]
             report = score_moments(in_domain, [by_id[query.id] for query in in_domain], lengths=lengths)
-            results["domains"][domain or "other"] = drop_queries(report.to_dict())
+            results["domains"][domain or "other"] = report.to_dict()
     return results
 
 
@@ -69,11 +69,6 @@ def score_saliency(
 ) -> HighlightReport | DomainReport:
     """Return the scores of saliency by the benchmark's own metric."""
     return SALIENCY_METRICS[scoring.saliency](queries, predictions)
-
-
-def drop_queries(content: dict[str, object]) -> dict[str, Any]:
-    """Return the content of a metric's report without the values of each query, which reports list themselves."""
-    return {name: value for name, value in content.items() if name != "per_query"}
 
 
 NUM_SPANS = 50  # predicted per query; metrics use at most the first ten
@@ -153,7 +148,7 @@ def evaluate_moments(
 def _score_corpus(
     queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]], ranks: Mapping[str, int]
 ) -> dict[str, Any]:
-    facts = drop_queries(score_corpus(queries, retrieved).to_dict())
+    facts = score_corpus(queries, retrieved).to_dict()
     return facts | {"PRVR": score_partially_relevant(np.array([ranks[query.id] for query in queries]))}
 
 
@@ -189,7 +184,7 @@ def evaluate_highlights(
         {**_describe_query(query, prediction), "precision": value}
         for query, prediction, value in zip(queries, predictions, precision.tolist(), strict=True)
     ]
-    results = {"highlights": drop_queries(scores.to_dict())}
+    results = {"highlights": scores.to_dict()}
     settings = {"protocol": SALIENCY_PROTOCOL}
     return _make_report("highlights", engine, split, gallery, settings, results, rows, started), predictions
 

@@ -133,7 +133,7 @@ def evaluate_retrieval(
     rows += [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
     totals = own[TOTAL]
     results: dict[str, Any] = {
-        "rows": [_drop_queries(row) for row in rows],
+        "rows": [row.to_dict() for row in rows],
         "video_ranks": {video_ids[column]: rank for column, rank in _list_ranks(rows[1])},
     }
     if domains := _evaluate_domains(captions, totals, truth):
@@ -274,13 +274,13 @@ def correct(
         if len(ranker.weights) > 1:
             rows.append(make_row(f"SK-norm, level {name}", direction, rank_matrix(levels[name], truth), CUTS, label))
     ranks = rank_matrix(sum_levels(levels, ranker), truth)
-    totals = [(scores[TOTAL], bank_scores[TOTAL])]
+    totals = scores[TOTAL], bank_scores[TOTAL]
     glscl_qb_norm = partial(qb_norm, beta=70.0, min_queries=3 if direction == "t2v" else 5)
     return [
         make_row("SK-norm", direction, ranks, CUTS, label),
         *rows,
-        evaluate_calibrated("QB-norm", direction, totals, qb_norm, truth, bank=label),
-        evaluate_calibrated("QB-norm, as GLSCL has it", direction, totals, glscl_qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm", direction, *totals, qb_norm, truth, bank=label),
+        evaluate_calibrated("QB-norm, as GLSCL has it", direction, *totals, glscl_qb_norm, truth, bank=label),
     ]
 
 
@@ -338,12 +338,8 @@ def _evaluate_domains(
     results = {}
     for domain, rows in sorted(rows_by_domain.items()):
         columns, own = np.unique(truth[rows], return_inverse=True)
-        results[domain or "other"] = [_drop_queries(row) for row in evaluate(scores[rows][:, columns], own)]
+        results[domain or "other"] = [row.to_dict() for row in evaluate(scores[rows][:, columns], own)]
     return results
-
-
-def _drop_queries(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.to_dict().items() if name not in ("queries", "ranks")}
 
 
 def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:

@@ -181,8 +181,6 @@ def tabulate_corpus(facts: Facts) -> Table:
     ]
     videos = ["correct video (VR)", "", *(f"{value:.1f}" for value in facts["VR"].values())]
     columns = ["task", "IoU", *(name.replace("R", "R@") for name in facts["VR"])]
-    if "PRVR" not in facts:  # a report of an earlier version
-        return columns, [*lines, videos]
     searched = ["correct video, by a search (PRVR)", "", *(f"{value:.1f}" for value in facts["PRVR"].values())]
     return [*columns, "SumR"], [*([*line, ""] for line in [*lines, videos]), searched]
 

@@ -40,19 +40,13 @@ class CorpusReport:
     videos: Int[np.ndarray, " query"]
 
     def to_dict(self) -> dict[str, object]:
-        """Return recalls as percentages, and the ranks of each query."""
+        """Return recalls as percentages."""
         columns = {str(threshold): column for column, threshold in enumerate(CORPUS_THRESHOLDS)}
         return {
             "num_queries": len(self.ids),
             "VCMR": {threshold: _recalls(self.moments[:, column]) for threshold, column in columns.items()},
             "SVMR": {threshold: _recalls(self.spans[:, column]) for threshold, column in columns.items()},
             "VR": _recalls(self.videos),
-            "per_query": {
-                "id": list(self.ids),
-                "moments": self.moments.tolist(),
-                "spans": self.spans.tolist(),
-                "videos": self.videos.tolist(),
-            },
         }
 
 

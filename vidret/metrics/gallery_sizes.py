@@ -1,8 +1,7 @@
 """Recall against the size of the gallery, so that results on galleries of different sizes can be compared."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,10 +30,6 @@ class SizeRecall:
     mean: float
     low: float
     high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict, for a report."""
-        return asdict(self)
 
 
 def measure_by_size(

@@ -151,16 +151,11 @@ class MomentReport:
     lengths: Lengths
 
     def to_dict(self) -> dict[str, object]:
-        """Return all metrics and the values of each query, for a report."""
+        """Return all metrics, for a report."""
         return {
             "full": self.full.to_dict(),
             **{name: metrics and metrics.to_dict() for name, metrics in self.by_length.items()},
             "lengths": {name: [low, high if high < math.inf else None] for name, (low, high) in self.lengths.items()},
-            "per_query": {
-                "id": list(self.full.ids),
-                "average_precision": self.full.average_precision.tolist(),
-                "best_overlaps": self.full.best_overlaps.tolist(),
-            },
         }
 
 

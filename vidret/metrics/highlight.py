@@ -79,7 +79,7 @@ class HighlightReport:
         return 100 * float(self.hits[:, list(LEVELS).index(level)].mean())
 
     def to_dict(self) -> dict[str, object]:
-        """Return all metrics and the values of each query, for a report."""
+        """Return all metrics, for a report."""
         levels = {
             level: {
                 "mAP": self.mean_average_precision(level),
@@ -88,17 +88,7 @@ class HighlightReport:
             }
             for level in LEVELS
         }
-        return {
-            "num_queries": len(self.ids),
-            **levels,
-            "padded": list(self.padded),
-            "cut": list(self.cut),
-            "per_query": {
-                "id": list(self.ids),
-                "average_precision": self.average_precision.tolist(),
-                "hits": self.hits.tolist(),
-            },
-        }
+        return {"num_queries": len(self.ids), **levels, "padded": list(self.padded), "cut": list(self.cut)}
 
 
 def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> HighlightReport:
@@ -198,10 +188,9 @@ class DomainReport:
         return float(np.mean(list(self.by_domain.values())))
 
     def to_dict(self) -> dict[str, object]:
-        """Return all metrics, the number of videos per domain and the values of each query, for a report."""
-        per_query = {"id": list(self.ids), "average_precision": self.average_precision.tolist()}
+        """Return all metrics and the number of videos per domain, for a report."""
         counts = dict(sorted(Counter(self.domains).items()))
-        return {"mAP": {**self.by_domain, "average": self.mean}, "num_videos": counts, "per_query": per_query}
+        return {"mAP": {**self.by_domain, "average": self.mean}, "num_videos": counts}
 
 
 def score_tvsum(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> DomainReport:

@@ -95,7 +95,7 @@ class RetrievalMetrics:
         }
         if self.optimistic != self.pessimistic:
             report |= {"optimistic": self.optimistic.to_dict(), "pessimistic": self.pessimistic.to_dict()}
-        return {**report, "queries": self.ranks.queries.tolist(), "ranks": self.ranks.mean.tolist()}
+        return report
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,7 +208,8 @@ def _describe(both: BidirectionalRanks, direction: Direction) -> str:
 def evaluate_calibrated(
     label: str,
     direction: Direction,
-    levels: Sequence[tuple[Float[np.ndarray, "text video"], Float[np.ndarray, "bank_text bank_video"]]],
+    scores: Float[np.ndarray, "text video"],
+    bank_scores: Float[np.ndarray, "bank_text bank_video"],
     calibrate: Callable[[torch.Tensor], HubnessCorrection],
     truth: Int[np.ndarray, " text"] | None = None,
     *,
@@ -219,24 +220,19 @@ def evaluate_calibrated(
     Args:
         label: Name of the correction, such as "SK-norm".
         direction: "t2v" corrects videos with a bank of texts, "v2t" corrects texts with a bank of videos.
-        levels: Scores and bank scores for each level of similarity: (text, video) and (bank text, video) for t2v,
-            (text, video) and (text, bank video) for v2t. Levels are corrected separately, then averaged.
+        scores: Scores of texts for videos.
+        bank_scores: (bank text, video) for t2v, (text, bank video) for v2t.
         calibrate: ``sk_norm`` or ``qb_norm``, or a partial of one of them.
         truth: See ``evaluate``.
         bank: Description of the bank, such as "the captions of the training split".
 
     Raises:
         VidretError: A score or a bank score is not finite.
-        ValueError: A shape or dtype is wrong, or there is no level.
+        ValueError: A shape or dtype is wrong.
     """
-    if not levels:
-        raise ValueError("levels must be at least 1, got 0")
-    corrected = []
-    for scores, bank_scores in levels:
-        correction = calibrate(_to_tensor(bank_scores, direction))
-        corrected.append(_turn(correction.correct(_to_tensor(scores, direction)), direction))
-    mean = torch.stack(corrected).mean(0).numpy()
-    return make_row(label, direction, rank_matrix(mean, truth), CUTS, bank)
+    correction = calibrate(_to_tensor(bank_scores, direction))
+    corrected = _turn(correction.correct(_to_tensor(scores, direction)), direction).numpy()
+    return make_row(label, direction, rank_matrix(corrected, truth), CUTS, bank)
 
 
 def evaluate_dual_softmax(

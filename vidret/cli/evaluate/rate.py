@@ -1,7 +1,7 @@
 """The commands ``vidret eval rate`` and ``vidret eval curves``: encoders by one protocol, and recall by gallery."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,9 +169,11 @@ def curves_command(
     truth = np.array([columns[caption.video] for caption in captions])
     found = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
     if as_json:
-        print(json.dumps([each.to_dict() for each in found], indent=2))
+        print(json.dumps([asdict(recall) for recall in found], indent=2))
         return
-    cuts = list(dict.fromkeys(each.k for each in found))
-    by_size = {(each.size, each.k): f"{each.mean:.1f} ({each.low:.1f} to {each.high:.1f})" for each in found}
-    rows = [(str(size), *(by_size[size, k] for k in cuts)) for size in dict.fromkeys(each.size for each in found)]
+    cuts = list(dict.fromkeys(recall.k for recall in found))
+    by_size = {
+        (recall.size, recall.k): f"{recall.mean:.1f} ({recall.low:.1f} to {recall.high:.1f})" for recall in found
+    }
+    rows = [(str(size), *(by_size[size, k] for k in cuts)) for size in dict.fromkeys(recall.size for recall in found)]
     show_table(("videos", *(f"R@{k} (95 % of galleries)" for k in cuts)), rows)
