@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,8 +157,8 @@ def test_a_server_goes_on_with_the_new_encoder(index: Path, caplog: pytest.LogCa
 
 
 def test_tools_of_a_language_model_go_on_with_the_new_encoder(index: Path) -> None:
-    with Engine(index, ColourEncoder()) as engine, closing(open_frames(engine)) as frames:
-        tools = ToolBox(engine, frames, Budget())
+    with Engine(index, ColourEncoder()) as engine, open_frames(engine) as draw:
+        tools = ToolBox(engine, draw, Budget())
         before = {name: read_titles(tools, name) for name in ("search", "locate")}
         assert before["search"][0] == before["locate"][0] == "red"
         assert reindex(index, WideEncoder(), workers=1).switched

@@ -23,7 +23,7 @@ from vidret.present.show import to_dicts
 from vidret.search.watches import WatchMatch
 from vidret.serve.app import create_app
 from vidret.serve.mcp.arguments import Budget
-from vidret.serve.mcp.tools import IndexFrames, ToolBox
+from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
 from vidret.store.store import Store
@@ -181,14 +181,15 @@ def test_no_response_has_it(signed: Path) -> None:
                 assert response.status_code != 422, (path, response.text)
                 assert SECRET not in response.text + str(response.headers), path
         assert SECRET not in json.dumps(chat.requests)
-        tools = ToolBox(engine, IndexFrames(engine), Budget())
         calls: dict[str, dict[str, Any]] = {
             "search": {"query": "red"},
             "list_videos": {},
             "describe_video": {"video": 1},
         }
-        for name, given in calls.items():
-            assert SECRET not in tools.call(name, given).text
+        with open_frames(engine) as draw:
+            tools = ToolBox(engine, draw, Budget())
+            for name, given in calls.items():
+                assert SECRET not in tools.call(name, given).text
 
 
 def test_a_client_finds_a_video_by_its_url_and_by_what_is_shown_of_it(signed: Path) -> None:

@@ -14,10 +14,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.access import AccessMiddleware, check_access
 from vidret.serve.app import create_app
-from vidret.serve.mcp.tools import CARDS, ToolBox
 from vidret.serve.rights import ALIKE, Right, check_rights, list_routes
 from vidret.serve.routes.indexing import Indexer
-from vidret.store.tokens import RECORD, RIGHTS, TOKENS, TokenRight, make_token, read_record, revoke_token
+from vidret.store.tokens import RECORD, TOKENS, TokenRight, make_token, read_record, revoke_token
 
 # Routes that take a body, or a method, of changes, and only read.
 READING = {"/api/search", "/api/locate", "/api/footage", "/api/duplicates", "/api/ask", "/knn-service"}
@@ -55,12 +54,6 @@ def test_an_app_with_a_route_that_names_none_does_not_start() -> None:
     app.get("/api/late")(lambda: None)
     with pytest.raises(TypeError, match="/api/late must name a right, got none"):
         check_rights(app)
-
-
-def test_every_tool_names_a_right() -> None:
-    assert {card.name for card in CARDS} == set(ToolBox(None, None, None)._tools)  # type: ignore[arg-type]
-    assert {card.right for card in CARDS} <= set(RIGHTS)
-    assert {card.right for card in CARDS} == {"read"}, "the MCP server accepts tokens that may only read"
 
 
 class Door:

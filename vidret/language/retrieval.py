@@ -195,9 +195,9 @@ def gather_context(
     for number, unnumbered in enumerate(ordered, start=1 + len(known)):
         moment = replace(unnumbered, number=number)
         lines, left = _read_lines(engine, moment, left)
-        frames = _draw_frames(engine, moment, options, draw, notes)
-        moments.append(replace(moment, lines=lines, frames=frames))
-    return QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
+        moments.append(replace(moment, lines=lines))
+    context = QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
+    return context if draw is None else draw_frames(engine, context, options, draw)
 
 
 def make_rounds(
@@ -318,21 +318,19 @@ def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tup
     return tuple(lines), left
 
 
-def _draw_frames(
-    engine: QuestionEngine, moment: ContextMoment, options: ContextOptions, draw: DrawFrame | None, notes: list[str]
-) -> tuple[tuple[float, bytes], ...]:
-    """Return frames in the middles of equal parts of a moment; what cannot be drawn is noted."""
-    frames = []
-    for time_s in spread_times(moment.start, moment.end, options.frames if draw is not None else 0):
-        try:
-            assert draw is not None
-            frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
-        except VidretError as error:
-            notes.append(note_missing_frame(moment, time_s, error))
-            break
-    return tuple(frames)
-
-
-def note_missing_frame(moment: ContextMoment, time_s: float, error: VidretError) -> str:
-    """Return the note that a frame of a moment cannot be drawn."""
-    return f"moment {moment.number} has no frame at {time_s:.1f} s: {sanitize(strip_query(str(error)))}"
+def draw_frames(
+    engine: QuestionEngine, context: QuestionContext, options: ContextOptions, draw: DrawFrame
+) -> QuestionContext:
+    """Return a context with frames in the middles of equal parts of each moment; what cannot be drawn is noted."""
+    notes, moments = list(context.notes), []
+    for moment in context.moments:
+        frames = []
+        for time_s in spread_times(moment.start, moment.end, options.frames):
+            try:
+                frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
+            except VidretError as error:
+                reason = sanitize(strip_query(str(error)))
+                notes.append(f"moment {moment.number} has no frame at {time_s:.1f} s: {reason}")
+                break
+        moments.append(replace(moment, frames=tuple(frames)))
+    return replace(context, moments=tuple(moments), notes=tuple(notes))

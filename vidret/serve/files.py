@@ -16,6 +16,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.text import NO_FILE, has_file, is_url
+from vidret.video.files import FileStat
 
 GONE = "its file is gone"
 RELINKED = "lies behind a link, and has changed since it was indexed: index it again"
@@ -39,6 +40,15 @@ def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None
         except DecodeError as error:
             failures.append(error)
     raise next((error for error in failures if error.reason != GONE), failures[0])
+
+
+def stat_video(engine: Engine, video: StoredVideo) -> tuple[str, FileStat | None]:
+    """Return what ``open_video`` does, with the status of the file; another process opens it again to decode it."""
+    path, file = open_video(engine, video)
+    if file is None:
+        return path, None
+    with file:
+        return path, os.fstat(file.fileno())
 
 
 def open_indexed(engine: Engine, path: str) -> BinaryIO:

@@ -112,9 +112,8 @@ def test_client_drives_the_command_over_stdio(engine: Engine) -> None:
 
 @pytest.fixture
 def app(engine: Engine) -> Iterator[ASGIApp]:
-    frames = open_frames(engine)
-    yield create_protocol_app(ToolBox(engine, frames, Budget()), host="127.0.0.1", token=TOKEN)
-    frames.close()
+    with open_frames(engine) as draw:
+        yield create_protocol_app(ToolBox(engine, draw, Budget()), host="127.0.0.1", token=TOKEN)
 
 
 @asynccontextmanager
@@ -143,14 +142,13 @@ def test_http_has_the_access_rules_of_serve(app: ASGIApp, engine: Engine) -> Non
         bearer = kinds | {"Authorization": f"Bearer {TOKEN}"}
         assert client.post(f"{url}/mcp", json=body, headers=bearer | {"Host": "evil.example"}).status_code == 421
         assert client.post(f"{url}/mcp", json=body, headers=bearer | {"Origin": "http://evil"}).status_code == 403
-    tools = ToolBox(engine, open_frames(engine), Budget())
-    with pytest.raises(VidretError, match=r"token must be given to listen on 0\.0\.0\.0"):
-        create_protocol_app(tools, host="0.0.0.0", token=None)
+    with open_frames(engine) as draw, pytest.raises(VidretError, match=r"token must be given to listen on 0\.0\.0\.0"):
+        create_protocol_app(ToolBox(engine, draw, Budget()), host="0.0.0.0", token=None)
 
 
 def test_tools_read_a_running_server(engine: Engine) -> None:
-    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as remote:
-        tools = ToolBox(remote, open_frames(remote), Budget())
+    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as remote, open_frames(remote) as draw:
+        tools = ToolBox(remote, draw, Budget())
         found = json.loads(tools.call("search", {"query": "red", "k": 1}).text)
         assert found["videos"][0]["title"] == "red"
         reply = tools.call("frames", {"video": find_id(engine, "both.mp4"), "times": [7]})

@@ -12,9 +12,10 @@ pytest.importorskip("mcp", reason="needs the extra mcp")
 from tests.serve.conftest import find_id
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.language.retrieval import DrawFrame
 from vidret.serve.mcp.arguments import MIN_CHARACTERS, Budget, compact_json, fit_page, shorten
 from vidret.serve.mcp.protocol import PAGE_SIZE, list_links, read_link
-from vidret.serve.mcp.tools import CARDS, IndexFrames, ToolBox, draw_within
+from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.store.records import StoredVideo
 from vidret.types import Evidence, Hit, Moment, Segment, TimedText
 
@@ -54,30 +55,21 @@ class HugeEngine:
         return [Segment(video, i, float(i), i + 1.0) for i in range(NUM_RESULTS)]
 
 
-class HugeFrames:
-    """Images of a size that only depends on their width."""
-
-    def __init__(self, bytes_per_pixel: int) -> None:
-        self.bytes_per_pixel = bytes_per_pixel
-
-    def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
-        return bytes(width * self.bytes_per_pixel)
-
-    def close(self) -> None:
-        pass
+def draw_huge(bytes_per_pixel: int) -> DrawFrame:
+    """Return a function that draws images of a size that only depends on their width."""
+    return lambda video, time_s, width: bytes(width * bytes_per_pixel)
 
 
 @pytest.fixture
 def huge() -> ToolBox:
     budget = Budget(characters=MIN_CHARACTERS, images=3, image_bytes=10_000)
-    return ToolBox(cast(Any, HugeEngine()), HugeFrames(30), budget)
+    return ToolBox(cast(Any, HugeEngine()), draw_huge(30), budget)
 
 
 @pytest.fixture
 def tools(engine: Engine) -> Iterator[ToolBox]:
-    frames = IndexFrames(engine)
-    yield ToolBox(engine, frames, Budget())
-    frames.close()
+    with open_frames(engine) as draw:
+        yield ToolBox(engine, draw, Budget())
 
 
 PAGED = [
@@ -130,9 +122,7 @@ def test_images_are_few_and_small(huge: ToolBox) -> None:
 
 
 def test_frame_that_cannot_be_small_enough_is_said(huge: ToolBox) -> None:
-    frames = HugeFrames(10_000)
-    assert draw_within(frames, huge.engine.video(1), 0.0, 600, 10_000) is None
-    reply = ToolBox(huge.engine, frames, huge.budget).call("frames", {"video": 1, "times": [1]})
+    reply = ToolBox(huge.engine, draw_huge(10_000), huge.budget).call("frames", {"video": 1, "times": [1]})
     assert reply.images == ()
     assert json.loads(reply.text)["frames"] == [{"time": 1.0, "failed": "larger than 10000 bytes"}]
 
@@ -199,9 +189,8 @@ def test_file_behind_a_new_link_is_not_drawn(own_engine: Engine, tmp_path: Path)
     film, other = Path(video.paths[0]), tmp_path / "own" / "films" / "blue.mp4"
     film.unlink()
     film.symlink_to(other)
-    frames = IndexFrames(own_engine)
-    reply = ToolBox(own_engine, frames, Budget()).call("frames", {"video": video.id, "times": [1]})
-    frames.close()
+    with open_frames(own_engine) as draw:
+        reply = ToolBox(own_engine, draw, Budget()).call("frames", {"video": video.id, "times": [1]})
     assert reply.images == ()
     assert "lies behind a link" in reply.text
 
@@ -209,7 +198,7 @@ def test_file_behind_a_new_link_is_not_drawn(own_engine: Engine, tmp_path: Path)
 def test_resources_are_paged_and_read(tools: ToolBox, huge: ToolBox, engine: Engine) -> None:
     links, cursor = list_links(huge, None)
     assert len(links) == PAGE_SIZE
-    assert list_links(huge, cursor)[0][0].uri == f"vidret://videos/{PAGE_SIZE}"
+    assert next(iter(list_links(huge, cursor)[0])) == f"vidret://videos/{PAGE_SIZE}"
     assert list_links(huge, str(NUM_RESULTS - 1))[1] is None
     with pytest.raises(VidretError, match="cursor must be"):
         list_links(huge, "../1")
@@ -220,7 +209,3 @@ def test_resources_are_paged_and_read(tools: ToolBox, huge: ToolBox, engine: Eng
     for uri in ("file:///etc/passwd", "vidret://videos/x", f"vidret://videos/{both}/moments/5"):
         with pytest.raises(VidretError, match="uri must be like"):
             read_link(tools, uri)
-
-
-def test_every_card_has_a_tool(tools: ToolBox) -> None:
-    assert [card.name for card in CARDS] == list(tools._tools)

@@ -130,8 +130,8 @@ def test_a_stream_ends_with_a_problem_whatever_fails(
     async def fail(*_arguments: object) -> None:
         raise MemoryError("secret of the machine")
 
-    monkeypatch.setattr("vidret.serve.routes.asking.add_frames", fail)
-    events = ask(serve(engine, llm=make_llm(chat)), frames=0)
+    monkeypatch.setattr("vidret.serve.routes.asking.draw_video", fail)
+    events = ask(serve(engine, llm=make_llm(chat)), frames=1)
     assert [name for name, _ in events] == ["moments", "problem"]
     assert (events[-1][1]["status"], events[-1][1]["detail"]) == (500, INTERNAL_ERROR)
 

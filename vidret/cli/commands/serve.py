@@ -191,8 +191,8 @@ def mcp_command(
         engine = open_engine(index, model, device, precision, must_exist=True)
     else:
         engine = open_client(context, server, token)
-    with engine, contextlib.closing(open_frames(engine)) as frames:
-        tools = ToolBox(engine, frames, budget)
+    with engine, open_frames(engine) as draw:
+        tools = ToolBox(engine, draw, budget)
         if transport == "stdio":
             with contextlib.suppress(KeyboardInterrupt):
                 serve_stdio(tools)

@@ -69,12 +69,12 @@ def fit_page(
     more: bool,
     last: int | None = None,
 ) -> str:
-    """Return the JSON of an answer with as many rows as fit.
+    """Return the JSON of an answer with as many rows as fit into some characters.
 
     Args:
         head: What the answer says besides.
         name: Name of the list of rows.
-        rows: Rows, made as they are needed, that begin at ``offset`` of the whole list.
+        rows: Rows, made as they are needed.
         characters: Maximum length of the JSON.
         offset: Number of rows before these.
         more: Whether there may be rows after these.

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,24 +30,16 @@ _NUMBER = r"\d{1,9}(?:\.\d{1,6})?"
 _MOMENT = re.compile(rf"vidret://videos/(\d{{1,18}})/moments/({_NUMBER})-({_NUMBER})")
 
 
-@dataclass(frozen=True, slots=True)
-class VideoLink:
-    """The address of a video, and its title."""
-
-    uri: str
-    title: str
-
-
-def list_links(tools: ToolBox, cursor: str | None) -> tuple[list[VideoLink], str | None]:
-    """Return a page of the videos, and the cursor of the next page, None after the last."""
+def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str | None]:
+    """Return the titles of a page of the videos by their addresses, and the next cursor, None after the last page."""
     if cursor is not None and not re.fullmatch(r"\d{1,18}", cursor):
         raise VidretError(f"cursor must be one of an earlier page, got {shorten(cursor, 60)}")
     offset = int(cursor or 0)
     videos = tools.engine.videos()
     page = videos[offset : offset + PAGE_SIZE]
-    links = [VideoLink(f"vidret://videos/{video.id}", shorten(title(video.paths[0]), TITLE_LENGTH)) for video in page]
+    titles = {VIDEO_TEMPLATE.format(video=each.id): shorten(title(each.paths[0]), TITLE_LENGTH) for each in page}
     following = offset + len(page)
-    return links, str(following) if following < len(videos) else None
+    return titles, str(following) if following < len(videos) else None
 
 
 def read_link(tools: ToolBox, uri: str) -> ToolReply:
@@ -84,18 +75,15 @@ class ToolProtocol:
         return types.ListToolsResult(
             tools=[
                 types.Tool(
-                    name=card.name,
+                    name=name,
                     title=card.heading,
                     description=card.description,
                     input_schema=write_schema(card.arguments),
                     annotations=types.ToolAnnotations(
-                        read_only_hint=card.right == "read",
-                        destructive_hint=False,
-                        idempotent_hint=True,
-                        open_world_hint=False,
+                        read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
                     ),
                 )
-                for card in CARDS
+                for name, card in CARDS.items()
             ]
         )
 
@@ -113,8 +101,8 @@ class ToolProtocol:
     async def list_resources(self, _context: Any, params: Any) -> types.ListResourcesResult:
         """Return a page of the videos."""
         cursor = None if params is None else params.cursor
-        links, following = await self._read(partial(list_links, self._tools, cursor))
-        resources = [types.Resource(uri=link.uri, name=link.title, mime_type="application/json") for link in links]
+        titles, following = await self._read(partial(list_links, self._tools, cursor))
+        resources = [types.Resource(uri=uri, name=name, mime_type="application/json") for uri, name in titles.items()]
         return types.ListResourcesResult(resources=resources, next_cursor=following)
 
     async def list_templates(self, _context: Any, _params: Any) -> types.ListResourceTemplatesResult:

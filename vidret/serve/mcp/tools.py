@@ -1,93 +1,54 @@
 """The tools: each answers with JSON, and with images if it draws frames, within a budget. None changes anything."""
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import MovedError, VidretError
-from vidret.serve.files import open_video
+from vidret.language.retrieval import DrawFrame
+from vidret.serve.files import stat_video
 from vidret.serve.mcp import arguments as given
 from vidret.serve.mcp.arguments import MAX_OFFSET, Budget, compact_json, fit_page, shorten
 from vidret.serve.problems import describe_invalid
 from vidret.serve.rows import title
 from vidret.store.records import StoredVideo
-from vidret.store.tokens import TokenRight
 from vidret.text import strip_query
 from vidret.types import list_row_fields
-from vidret.video.files import FileStat, stat_file
+from vidret.video.files import stat_file
 from vidret.video.workers.image_pool import ImagePool
 
 AnyEngine = Engine | RemoteEngine
 MIN_WIDTH = 64  # pixels; a frame is not drawn smaller to save bytes
 
 
-class FrameDrawer(Protocol):
-    """Draws frames of the videos of an index."""
+@contextmanager
+def open_frames(engine: AnyEngine) -> Iterator[DrawFrame]:
+    """Yield the function that draws frames: a server does, or a process here, with links checked as by the server."""
+    if isinstance(engine, RemoteEngine):
+        yield lambda video, time_s, width: engine.frame(video.id, time_s, width)
+        return
+    pool = ImagePool(1)  # its process starts with the first frame
 
-    def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
-        """Return a JPEG of the frame nearest to a time, at most ``width`` pixels wide.
+    def draw(video: StoredVideo, time_s: float, width: int) -> bytes:
+        path, status = stat_video(engine, video)
+        return pool.draw_frame(path, status or stat_file(path), time_s, width)
 
-        Raises:
-            VidretError: The frame cannot be decoded.
-        """
-
-    def close(self) -> None:
-        """Stop drawing."""
-
-
-class IndexFrames:
-    """Frames of local files and URLs. Paths come from the index, and links are checked as by ``vidret serve``."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Store the engine; a decoding process starts with the first frame."""
-        self._engine, self._pool = engine, ImagePool(1)
-
-    def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
-        """Return a JPEG; see ``FrameDrawer``."""
-        path, file = open_video(self._engine, video)
-        status: FileStat
-        if file is None:
-            status = stat_file(path)
-        else:
-            with file:  # another process opens it again to decode it
-                status = os.fstat(file.fileno())
-        return self._pool.draw_frame(path, status, time_s, width)
-
-    def close(self) -> None:
-        """Stop the decoding process."""
-        self._pool.close()
+    try:
+        yield draw
+    finally:
+        pool.close()
 
 
-class ServerFrames:
-    """Frames that a ``vidret serve`` draws."""
-
-    def __init__(self, engine: RemoteEngine) -> None:
-        """Store the client."""
-        self._engine = engine
-
-    def draw(self, video: StoredVideo, time_s: float, width: int) -> bytes:
-        """Return a JPEG; see ``FrameDrawer``."""
-        return self._engine.frame(video.id, time_s, width)
-
-    def close(self) -> None:
-        """Do nothing: the owner of the client closes it."""
-
-
-def open_frames(engine: AnyEngine) -> FrameDrawer:
-    """Return the frames of an engine."""
-    return IndexFrames(engine) if isinstance(engine, Engine) else ServerFrames(engine)
-
-
-def draw_within(frames: FrameDrawer, video: StoredVideo, time_s: float, width: int, max_bytes: int) -> bytes | None:
+def draw_within(draw: DrawFrame, video: StoredVideo, time_s: float, width: int, max_bytes: int) -> bytes | None:
     """Return a JPEG of at most ``max_bytes``, drawn smaller if need be; None if even the smallest is larger."""
     while True:
-        content = frames.draw(video, min(max(time_s, 0.0), video.duration), width)
+        content = draw(video, min(max(time_s, 0.0), video.duration), width)
         if len(content) <= max_bytes:
             return content
         if width <= MIN_WIDTH:
@@ -114,61 +75,12 @@ class ToolReply:
     images: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCard:
-    """What a model is told about a tool, and the right that it needs; tokens with ``read`` reach no other."""
-
-    name: str
-    heading: str
-    description: str
-    arguments: type[given.ToolArguments]
-    right: TokenRight
-
-
-CARDS = (
-    ToolCard(
-        "search", "Search videos", "Find the videos that match a text, best first.", given.SearchArguments, "read"
-    ),
-    ToolCard(
-        "locate",
-        "Locate moments",
-        "Find the moments (start and end) that match a text, in one video or in all, best first.",
-        given.LocateArguments,
-        "read",
-    ),
-    ToolCard(
-        "transcript",
-        "Read what is said and shown",
-        "Return the words of a video with their times: speech, on-screen text, subtitles and generated descriptions.",
-        given.TranscriptArguments,
-        "read",
-    ),
-    ToolCard("frames", "Look at frames", "Return images of a video at some times.", given.FramesArguments, "read"),
-    ToolCard(
-        "describe_video",
-        "Describe a video",
-        "Return duration, size, sources of words and shots of a video.",
-        given.DescribeArguments,
-        "read",
-    ),
-    ToolCard("list_videos", "List videos", "List the videos of the library by path.", given.ListArguments, "read"),
-)
-
-
 class ToolBox:
     """The tools over one engine, to be called by one thread at a time."""
 
-    def __init__(self, engine: AnyEngine, frames: FrameDrawer, budget: Budget) -> None:
+    def __init__(self, engine: AnyEngine, draw: DrawFrame, budget: Budget) -> None:
         """Store what the tools read and how much they may answer."""
-        self.engine, self.frames, self.budget = engine, frames, budget
-        self._tools: dict[str, Callable[[Any], ToolReply]] = {
-            "search": self.search_videos,
-            "locate": self.locate_moments,
-            "transcript": self.read_words,
-            "frames": self.look_at,
-            "describe_video": self.describe,
-            "list_videos": self.list_page,
-        }
+        self.engine, self.draw, self.budget = engine, draw, budget
 
     def call(self, name: str, values: Mapping[str, Any]) -> ToolReply:
         """Run a tool; the engine is opened again if its index has another encoder now.
@@ -176,20 +88,20 @@ class ToolBox:
         Raises:
             VidretError: There is no such tool, its arguments are invalid, or it fails.
         """
-        card = next((card for card in CARDS if card.name == name), None)
+        card = CARDS.get(name)
         if card is None:
-            raise VidretError(f"tool must be one of {', '.join(self._tools)}, got {shorten(name, 60)}")
+            raise VidretError(f"tool must be one of {', '.join(CARDS)}, got {shorten(name, 60)}")
         try:
             arguments = card.arguments.model_validate(dict(values))
         except ValidationError as error:
             raise VidretError(describe_invalid(error.errors(), within=0)) from None
         try:
-            return self._tools[name](arguments)
+            return card.run(self, arguments)
         except MovedError as error:
             logger.warning("%s: loading it", str(error).partition(";")[0])
             assert isinstance(self.engine, Engine)  # the engine behind a server follows by itself
             self.engine.reopen()
-            return self._tools[name](arguments)
+            return card.run(self, arguments)
 
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
@@ -241,7 +153,7 @@ class ToolBox:
         for time_s in times:
             row: dict[str, Any] = {"time": round(min(time_s, video.duration), 2)}
             try:
-                content = draw_within(self.frames, video, time_s, min(asked.width, budget.width), budget.image_bytes)
+                content = draw_within(self.draw, video, time_s, min(asked.width, budget.width), budget.image_bytes)
                 reason = f"larger than {budget.image_bytes} bytes"
             except VidretError as error:
                 content, reason = None, shorten(str(error), QUOTE_LENGTH)
@@ -283,6 +195,49 @@ class ToolBox:
         return ToolReply(fit_page({}, name, rows, limit, offset=asked.offset, more=more, last=MAX_OFFSET))
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCard:
+    """What a model is told about a tool, the model of its arguments, and the method that answers."""
+
+    heading: str
+    description: str
+    arguments: type[given.ToolArguments]
+    run: Callable[[ToolBox, Any], ToolReply]
+
+
+# None changes anything: a token that may only read reaches all of them.
+CARDS = {
+    "search": ToolCard(
+        "Search videos",
+        "Find the videos that match a text, best first.",
+        given.SearchArguments,
+        ToolBox.search_videos,
+    ),
+    "locate": ToolCard(
+        "Locate moments",
+        "Find the moments (start and end) that match a text, in one video or in all, best first.",
+        given.LocateArguments,
+        ToolBox.locate_moments,
+    ),
+    "transcript": ToolCard(
+        "Read what is said and shown",
+        "Return the words of a video with their times: speech, on-screen text, subtitles and generated descriptions.",
+        given.TranscriptArguments,
+        ToolBox.read_words,
+    ),
+    "frames": ToolCard(
+        "Look at frames", "Return images of a video at some times.", given.FramesArguments, ToolBox.look_at
+    ),
+    "describe_video": ToolCard(
+        "Describe a video",
+        "Return duration, size, sources of words and shots of a video.",
+        given.DescribeArguments,
+        ToolBox.describe,
+    ),
+    "list_videos": ToolCard(
+        "List videos", "List the videos of the library by path.", given.ListArguments, ToolBox.list_page
+    ),
+}
 FACTS = {"width": "width", "height": "height", "fps": "average_rate"}
 
 

@@ -6,7 +6,6 @@ It exists for a server that was started with an endpoint. Nothing is sent to it 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,7 +15,6 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidret.engine import Engine
-from vidret.errors import VidretError
 from vidret.language.answers import CitedAnswer, stream_answer
 from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache
 from vidret.language.questions import CACHE, MAX_QUESTION
@@ -25,11 +23,10 @@ from vidret.language.retrieval import (
     ContextMoment,
     ContextOptions,
     QuestionContext,
+    draw_frames,
     gather_context,
     make_rounds,
-    note_missing_frame,
 )
-from vidret.language.spans import spread_times
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import Id, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
@@ -38,6 +35,7 @@ from vidret.serve.routes.media import draw_video
 from vidret.serve.rows import LinkedRow, find_video, write_row
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
+from vidret.store.records import StoredVideo
 
 MAX_VIDEOS = 100  # of one question
 MAX_MOMENTS = 20
@@ -131,36 +129,21 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
             free.release()
             raise
 
-        def draw(context: QuestionContext) -> QuestionContext:
-            drawn = add_frames(engine, thumbnails, context, options)
+        def draw(video: StoredVideo, time_s: float, width: int) -> bytes:
+            drawn = draw_video(engine, thumbnails, video, time_s, width)
             return asyncio.run_coroutine_threadsafe(drawn, loop).result()
 
+        def show(context: QuestionContext) -> QuestionContext:
+            return draw_frames(engine, context, options, draw)
+
         def answer() -> Iterator[str | QuestionContext | CitedAnswer]:
-            more = None if find_more is None else lambda context: draw(find_more(context))
-            return stream_answer(draw(first), llm, more)
+            more = None if find_more is None else lambda context: show(find_more(context))
+            return stream_answer(show(first), llm, more)
 
         events = stream_events(partial(send_answer, engine, answer), first=moments, on_end=free.release)
         return StreamingResponse(events, media_type="text/event-stream")
 
     return router
-
-
-async def add_frames(
-    engine: Engine, thumbnails: Thumbnails, context: QuestionContext, options: ContextOptions
-) -> QuestionContext:
-    """Return a context with frames; those that cannot be drawn are noted."""
-    notes, moments = list(context.notes), []
-    for moment in context.moments:
-        frames = []
-        for time_s in spread_times(moment.start, moment.end, options.frames):
-            try:
-                video = await run_in_threadpool(engine.video, moment.video)
-                frames.append((time_s, await draw_video(engine, thumbnails, video, time_s, options.width)))
-            except VidretError as error:
-                notes.append(note_missing_frame(moment, time_s, error))
-                break
-        moments.append(replace(moment, frames=tuple(frames)))
-    return replace(context, moments=tuple(moments), notes=tuple(notes))
 
 
 def send_answer(

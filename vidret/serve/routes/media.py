@@ -2,7 +2,6 @@
 
 import asyncio
 import mimetypes
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -18,7 +17,7 @@ from vidret.errors import DecodeError
 from vidret.present.cutting import cut_moment, name_clips
 from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
 from vidret.serve import fields
-from vidret.serve.files import OpenFileResponse, open_video
+from vidret.serve.files import OpenFileResponse, open_video, stat_video
 from vidret.serve.problems import RefusedError, Responses, refusals
 from vidret.serve.rights import READ, Right, in_moments
 from vidret.serve.rows import find_video, title
@@ -84,11 +83,7 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
         DecodeError: The frame cannot be decoded.
         RefusedError: Too many frames are pending.
     """
-    path, file = await run_in_threadpool(open_video, engine, video)
-    status = None
-    if file is not None:
-        with file:  # another process opens it again to decode it
-            status = os.fstat(file.fileno())
+    path, status = await run_in_threadpool(stat_video, engine, video)
     return await thumbnails.get(path, min(time_s, video.duration), width, status)
 
 
