@@ -19,11 +19,11 @@ from vidret.present.show import result_to_dict
 from vidret.serve.fields import ROW_MODELS, with_rows_of
 from vidret.serve.mcp.tools import tell_result
 from vidret.serve.routes.asking import AskedMoment
-from vidret.serve.routes.concepts import ConceptRow, ExampleRow
+from vidret.serve.routes.concepts import ConceptRow
 from vidret.serve.routes.people import PersonRow, PersonTrackRow
 from vidret.serve.routes.search import FootageRow
 from vidret.serve.routes.videos import CopyRow, CurveAnswer, ShotRow, TextRow
-from vidret.serve.rows import EventRow, EvidenceRow, HitRow, LinkedRow, MomentRow, write_row
+from vidret.serve.rows import HitRow, LinkedRow, MomentRow, write_row
 from vidret.text import show_path
 from vidret.types import (
     Concept,
@@ -48,15 +48,15 @@ from vidret.types.rows import Shown, read_attributes, split_hint
 MODELS: dict[Any, type[BaseModel]] = {
     Hit: HitRow,
     Moment: MomentRow,
-    Evidence: EvidenceRow,
-    EventSpan: EventRow,
+    Evidence: ROW_MODELS[Evidence],
+    EventSpan: ROW_MODELS[EventSpan],
     Curve: CurveAnswer,
     Shot: ShotRow,
     TimedText: TextRow,
     SharedFootage: FootageRow,
     CopiedFile: CopyRow,
     Concept: ConceptRow,
-    ConceptExample: ExampleRow,
+    ConceptExample: ROW_MODELS[ConceptExample],
     ContextMoment: AskedMoment,
     Person: PersonRow,
     PersonTrack: PersonTrackRow,

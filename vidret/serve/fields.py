@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -76,16 +77,15 @@ MAX_TIMES = 500  # of videos, in one field
 ROW_MODELS: dict[Any, type[BaseModel]] = {}  # by result
 
 
+def add_fields(model: type[Request], fields: dict[str, Any]) -> type[Request]:
+    """Return a model with further fields, each a type and what it holds by default."""
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
+
+
 def with_options(options_type: type) -> Callable[[type[Request]], type[Request]]:
     """Return a decorator that adds a field per option of a dataclass to a request."""
-
-    def decorate(model: type[Request]) -> type[Request]:
-        fields: dict[str, Any] = {option.name: make_field(option) for option in list_options(options_type)}
-        return create_model(
-            model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
-        )
-
-    return decorate
+    fields = {option.name: make_field(option) for option in list_options(options_type)}
+    return lambda model: add_fields(model, fields)
 
 
 def make_field(named: NamedOption) -> tuple[Any, Any]:
@@ -110,16 +110,13 @@ def make_field(named: NamedOption) -> tuple[Any, Any]:
 
 def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
     """Return a decorator that adds a field per field of a result to the model of its rows."""
+    fields: dict[str, Any] = {}
+    for field in list_row_fields(result_type, "http"):
+        examples = None if field.shown.example is None else [field.shown.example]
+        fields[field.name] = (as_json_type(field.type), Field(description=field.help, examples=examples))
 
     def decorate(model: type[Request]) -> type[Request]:
-        fields: dict[str, Any] = {}
-        for field in list_row_fields(result_type, "http"):
-            examples = None if field.shown.example is None else [field.shown.example]
-            fields[field.name] = (as_json_type(field.type), Field(description=field.help, examples=examples))
-        made = create_model(
-            model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
-        )
-        ROW_MODELS[result_type] = made
+        ROW_MODELS[result_type] = made = add_fields(model, fields)
         return made
 
     return decorate
@@ -127,6 +124,9 @@ def with_rows_of(result_type: type) -> Callable[[type[Request]], type[Request]]:
 
 def as_json_type(kind: Any) -> Any:
     """Return the type of what JSON holds for a value of a type: lists for tuples and arrays, models for results."""
+    if isinstance(kind, type) and is_dataclass(kind) and kind not in ROW_MODELS:  # a result that only others hold
+        summary = (kind.__doc__ or "").partition("\n")[0]
+        with_rows_of(kind)(type(f"{kind.__name__}Row", (BaseModel,), {"__doc__": summary, "__module__": __name__}))
     if kind in ROW_MODELS:
         return ROW_MODELS[kind]
     if hasattr(kind, "dtypes"):  # an array, as jaxtyping describes it

@@ -15,7 +15,7 @@ from vidret.serve.fields import with_rows_of
 from vidret.serve.problems import RefusedError
 from vidret.store.records import LANGUAGES, StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
-from vidret.types import EventSpan, Evidence, Hit, KindOfVideo, Moment, NearCopy, Query, Source, to_row
+from vidret.types import Hit, KindOfVideo, Moment, Query, Source, to_row
 from vidret.types import Sequence as EventSequence
 
 
@@ -25,21 +25,6 @@ class LinkedRow(BaseModel):
     title: str = Field(description="Name of the file without its suffix.", examples=["beach"])
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
     stream: str = Field(examples=["/api/videos/7/stream"])
-
-
-@with_rows_of(Evidence)
-class EvidenceRow(BaseModel):
-    """What of a video matches a query."""
-
-
-@with_rows_of(EventSpan)
-class EventRow(BaseModel):
-    """Where one event of a query was found."""
-
-
-@with_rows_of(NearCopy)
-class NearCopyRow(BaseModel):
-    """A video that shows the footage of a result."""
 
 
 class StepRow(BaseModel):

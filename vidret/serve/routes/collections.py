@@ -93,11 +93,6 @@ class CollectionRequest(BaseModel):
     revision: int = Field(0, ge=0, description="That of the collection that it replaces; 0 for a new one.")
 
 
-@with_rows_of(ListedMoment)
-class ListedRow(BaseModel):
-    """A moment of a list; video is null while the index does not have it."""
-
-
 @with_rows_of(SavedCollection)
 class CollectionRow(BaseModel):
     """A saved search or a list of moments."""

@@ -56,11 +56,6 @@ class TeachRequest(BaseModel):
     add: bool = Field(False, description="Add the examples to those of a concept of that name, if there is one.")
 
 
-@with_rows_of(ConceptExample)
-class ExampleRow(BaseModel):
-    """An example of a concept; start and end are null for an image, and for a whole video."""
-
-
 @with_rows_of(Concept)
 class ConceptRow(BaseModel):
     """A taught concept, for which @name stands in queries."""
