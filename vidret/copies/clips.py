@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -60,14 +60,10 @@ class ClipFinder:
     def find(
         self, clip: Clip, k: int, *, video: int | None = None, filters: Filters = ALL_VIDEOS, repeated: bool = False
     ) -> list[SharedFootage]:
-        """Return the best stretches that show the footage of a clip, checked on decoded frames, best first.
+        """Return the best ``k`` stretches that show the footage of a clip, checked on decoded frames, best first.
 
-        Args:
-            clip: The clip.
-            k: Maximum number of stretches.
-            video: Id of the only video to look in; None for all that match the filters.
-            filters: Videos to look in.
-            repeated: Whether to return all stretches of a video, rather than its best.
+        ``video`` is the id of the only video to look in. All stretches of a video are returned if ``repeated``, else
+        the best one.
         """
         videos = {stored.id: stored for stored in self._store.videos.find(filters, video=video)}
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
@@ -173,8 +169,11 @@ def read_stored_clip(store: Store, video: StoredVideo, start: float | None, end:
     extent, table = measure_extent(video), read_frame_table(store, [video.id])
     begin, stop = extent.start if start is None else start, extent.end if end is None else end
     kept = (table.times >= begin) & (table.times <= stop)
-    path = next((path for path in video.paths if may_exist(path)), video.paths[0])
-    clip = Clip(
-        path=path, start=begin, end=min(stop, extent.end), vectors=table.vectors, times=table.times, video=video.id
+    return Clip(
+        path=next((path for path in video.paths if may_exist(path)), video.paths[0]),
+        start=begin,
+        end=min(stop, extent.end),
+        vectors=table.vectors[kept].astype(np.float32),
+        times=table.times[kept],
+        video=video.id,
     )
-    return replace(clip, vectors=table.vectors[kept].astype(np.float32), times=table.times[kept])

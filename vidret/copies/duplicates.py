@@ -52,35 +52,32 @@ class FootageLink:
 
 def link_pair(pair: FootagePair) -> tuple[FootageLink, FootageLink]:
     """Return how the film shows the footage of the clip, and the clip that of the film."""
-    placement = pair.placement
+    verdict, placement = pair.verdict, pair.verdict.placement
     forth = FootageLink(
-        speed=pair.speed,
-        offset=pair.offset,
+        speed=verdict.speed,
+        offset=verdict.offset,
         mirrored=placement.mirrored,
         width=1 / placement.width,
         height=1 / placement.height,
-        agreement=pair.agreement,
-        moves=pair.moves,
+        agreement=verdict.agreement,
+        moves=verdict.moves,
         start=pair.start,
         end=pair.end,
     )
     back = replace(
         forth,
-        speed=1 / pair.speed,
-        offset=-pair.offset / pair.speed,
+        speed=1 / verdict.speed,
+        offset=-verdict.offset / verdict.speed,
         width=placement.width,
         height=placement.height,
-        start=pair.speed * pair.start + pair.offset,
-        end=pair.speed * pair.end + pair.offset,
+        start=verdict.speed * pair.start + verdict.offset,
+        end=verdict.speed * pair.end + verdict.offset,
     )
     return forth, back
 
 
 def group_copies(
-    pairs: Iterable[FootagePair],
-    mutual: Collection[tuple[int, int]],
-    videos: Mapping[int, StoredVideo],
-    wanted: Collection[int] | None,
+    pairs: Iterable[FootagePair], videos: Mapping[int, StoredVideo], wanted: Collection[int] | None
 ) -> list[CopyGroup]:
     """Return the groups of files that show the same footage, those with most files first.
 
@@ -88,20 +85,19 @@ def group_copies(
     footage that it contains.
     """
     sets, links = DisjointSets(), defaultdict[int, dict[int, FootageLink]](dict)
-    containing: dict[tuple[int, int], FootagePair] = {}
+    containing = []
     for pair in pairs:
-        forth, back = link_pair(pair)
-        links[pair.clip][pair.film], links[pair.film][pair.clip] = forth, back
-        if (pair.clip, pair.film) in mutual:
+        links[pair.clip][pair.film], links[pair.film][pair.clip] = link_pair(pair)
+        if pair.is_mutual:
             sets.join(pair.clip, pair.film)
         else:
-            containing[pair.clip, pair.film] = pair
+            containing.append(pair)
     members = defaultdict[int, set[int]](set)
     for video_id in {*links, *(key for key, video in videos.items() if len(video.paths) > 1)}:
         members[sets.find(video_id)].add(video_id)
-    for pair in containing.values():
+    for pair in containing:
         clip_s = measure_extent(videos[pair.clip]).length
-        is_shorter = clip_s * pair.speed <= measure_extent(videos[pair.film]).length
+        is_shorter = clip_s * pair.verdict.speed <= measure_extent(videos[pair.film]).length
         shorter, longer = (pair.clip, pair.film) if is_shorter else (pair.film, pair.clip)
         members[sets.find(shorter)].add(longer)
     groups = []
@@ -205,16 +201,10 @@ def find_duplicates(
     """
     videos = {video.id: video for video in store.videos.find()}
     table = read_frame_table(store)
-    pairs = []
-    mutual = set()
-    reader = FootageReader()
+    pairs, reader = list[FootagePair](), FootageReader()
     try:
         if len(table.times) > 1:
-            finder = PairFinder(table, videos, reader)
-            for pair in finder.find(wanted, on_progress):
-                pairs.append(pair)
-                if finder.is_mutual(pair):
-                    mutual.add((pair.clip, pair.film))
+            pairs += PairFinder(table, videos, reader).find(wanted, on_progress)
     finally:
         reader.close()
-    return group_copies(pairs, mutual, videos, wanted)
+    return group_copies(pairs, videos, wanted)

@@ -91,9 +91,7 @@ class CopyFolder:
     def fold(self, spans: Sequence[FoundSpan], *, whole: bool) -> list[int]:
         """Return for each of some results, best first, the index of the first one of the same footage, perhaps itself.
 
-        Args:
-            spans: Where the results are.
-            whole: Whether a result stands for its video: then copies of whole videos are one whatever was found where.
+        If results stand for ``whole`` videos, copies of whole videos are one whatever was found where.
         """
         if self._generation != self._store.generation or len(self._offsets) > MAX_VERDICTS:
             self._generation, self._offsets = self._store.generation, {}
@@ -182,12 +180,9 @@ def may_be_copies(one_s: float, other_s: float) -> bool:
 
 
 def find_part(part: VideoFrames, film: VideoFrames, room_s: float) -> float | None:
-    """Return where a film shows a part of it, in seconds; None if it does not, for sure.
+    """Return where a film, which is ``room_s`` longer, shows a part, in seconds; None if it does not, for sure.
 
-    Args:
-        part: Whitened frames of the part.
-        film: Whitened frames of the film.
-        room_s: How much longer the film is.
+    The frames of both are whitened.
     """
     nearest = (part.vectors @ film.vectors.T).argmax(axis=1)
     steps = np.round((film.times[nearest] - part.times) / STEP_S)[:, None] + np.arange(-2, 3)
@@ -204,12 +199,8 @@ def find_part(part: VideoFrames, film: VideoFrames, room_s: float) -> float | No
 def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tuple[float, float]:
     """Return how much two videos change at the same times: against a random order, and as a correlation.
 
-    Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change.
-
-    Args:
-        one: Frames of a video.
-        other: Frames of the other one.
-        offset_s: Time of the other video at time 0 of the first, in seconds.
+    Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change. The other video is at
+    ``offset_s`` when the first is at 0 s.
     """
     rows = np.unique(np.linspace(0, len(one.times) - 1, min(len(one.times), MAX_FRAMES)).astype(np.int64))
     times = one.times[rows]

@@ -40,16 +40,6 @@ class MotionMatch:
     merit: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MatchedLines:
-    """What ``MotionMatch`` says, of several lines; the merit of one with too few frames is minus infinity."""
-
-    agreement: Float64[np.ndarray, " line"]
-    num_changes: Int64[np.ndarray, " line"]
-    likeness: Float64[np.ndarray, " line"]
-    merit: Float64[np.ndarray, " line"]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Products:
     """Inner products of mean-free pictures: of a clip with a film, and of each with itself, per pixel."""
@@ -89,37 +79,26 @@ def match_motion(
         offsets: Film times of the clip's time ``centre_s`` to try, in seconds.
         centre_s: A time of the clip, about its middle, so that speed and offset are tried independently.
     """
-    lines = np.stack([axis.ravel() for axis in np.meshgrid(speeds, offsets[::2], indexing="ij")])
-    matched = match_lines(products, clip_times, film_times, lines[0], lines[1], centre_s=centre_s)
-    best = int(np.argmax(matched.merit))
-    if not np.isfinite(matched.merit[best]):
-        return None
     # Every second offset first: pictures change little in less than the time between two of them.
-    near = np.abs(offsets - lines[1, best]) <= np.abs(np.diff(offsets[:3])).sum(initial=0.0) + 1e-9
-    fine = np.stack([axis.ravel() for axis in np.meshgrid(lines[0, best], offsets[near], indexing="ij")])
-    matched = match_lines(products, clip_times, film_times, fine[0], fine[1], centre_s=centre_s)
-    best = int(np.argmax(matched.merit))
-    speed = float(fine[0, best])
-    return MotionMatch(
-        speed=speed,
-        offset=float(fine[1, best] - speed * centre_s),
-        agreement=float(matched.agreement[best]),
-        num_changes=int(matched.num_changes[best]),
-        likeness=float(matched.likeness[best]),
-        merit=float(matched.merit[best]),
-    )
+    coarse = match_lines(products, clip_times, film_times, speeds, offsets[::2], centre_s=centre_s)
+    if coarse is None:
+        return None
+    known, step_s = coarse.speed * centre_s + coarse.offset, np.abs(np.diff(offsets[:3])).sum(initial=0.0)
+    near = offsets[np.abs(offsets - known) <= step_s + 1e-9]
+    return match_lines(products, clip_times, film_times, np.array([coarse.speed]), near, centre_s=centre_s)
 
 
 def match_lines(
     products: Products,
     clip_times: Float64[np.ndarray, " clip"],
     film_times: Float64[np.ndarray, " film"],
-    speeds: Float64[np.ndarray, " line"],
-    offsets: Float64[np.ndarray, " line"],
+    speeds: Float64[np.ndarray, " speed"],
+    offsets: Float64[np.ndarray, " offset"],
     *,
     centre_s: float,
-) -> MatchedLines:
-    """Return how well a clip moves as a film does on lines; see ``match_motion``."""
+) -> MotionMatch | None:
+    """Return the best line of every speed with every offset; see ``match_motion``."""
+    speeds, offsets = (axis.ravel() for axis in np.meshgrid(speeds, offsets, indexing="ij"))
     expected = offsets[:, None] + speeds[:, None] * (clip_times - centre_s)[None, :]
     columns, reached = find_nearest_times(film_times, expected)
     agreement, counts = np.zeros(len(offsets)), np.zeros(len(offsets), np.int64)
@@ -134,7 +113,17 @@ def match_lines(
     merit = agreement * np.minimum(counts / ENOUGH, 1) + LIKENESS_WEIGHT * likeness
     merit -= OCTAVE_COST * np.abs(np.log2(speeds))
     merit[reached.mean(axis=1) < LEAST_REACHED] = -np.inf
-    return MatchedLines(agreement=agreement, num_changes=counts, likeness=likeness, merit=merit)
+    best = int(np.argmax(merit))
+    if not np.isfinite(merit[best]):
+        return None
+    return MotionMatch(
+        speed=float(speeds[best]),
+        offset=float(offsets[best] - float(speeds[best]) * centre_s),
+        agreement=float(agreement[best]),
+        num_changes=int(counts[best]),
+        likeness=float(likeness[best]),
+        merit=float(merit[best]),
+    )
 
 
 def _agree(

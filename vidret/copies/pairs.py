@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from vidret.copies.alignment import Alignment
 from vidret.copies.candidates import FrameTable, VideoPair, find_video_pairs
 from vidret.copies.checking import NUM_WORKERS, FootageGuess, FootageReader
-from vidret.copies.registration import PicturePlacement
 from vidret.copies.verdict import FootageVerdict, judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -29,19 +28,15 @@ CHECKED_AT_ONCE = 64
 class FootagePair:
     """Two videos, by id, that show the same footage: from ``start`` to ``end`` seconds of the clip.
 
-    Film time = speed * clip time + offset. ``placement`` is where the clip's picture is in the film's.
+    The footage of a mutual pair fills most of both videos.
     """
 
     clip: int
     film: int
     start: float
     end: float
-    speed: float
-    offset: float
-    similarity: float
-    agreement: float
-    moves: bool
-    placement: PicturePlacement
+    verdict: FootageVerdict
+    is_mutual: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +108,9 @@ class PairFinder:
     def __init__(self, table: FrameTable, videos: Mapping[int, StoredVideo], reader: FootageReader) -> None:
         self._table, self._videos, self._reader = table, videos, reader
         self._extents = {key: measure_extent(video) for key, video in videos.items()}
-        self._paths = {
-            key: next((path for path in video.paths if may_exist(path)), None) for key, video in videos.items()
-        }
+        existing = {key: [path for path in video.paths if may_exist(path)] for key, video in videos.items()}
+        self._paths = {key: paths[0] for key, paths in existing.items() if paths}
         self._unreadable: set[str] = set()
-        self.num_checked = 0
 
     def find(
         self, wanted: Collection[int] | None, on_progress: Callable[[int, int], None] | None
@@ -136,24 +129,18 @@ class PairFinder:
                 open_pairs = [pair for pair in batch if not groups.are_joined(*self._ids(pair))]
                 for pair in threads.map(self._check, open_pairs):
                     if pair is not None:
-                        if self.is_mutual(pair):
+                        if pair.is_mutual:
                             groups.join(pair.clip, pair.film)
                         yield pair
         if on_progress is not None:
             on_progress(len(candidates), len(candidates))
-
-    def is_mutual(self, pair: FootagePair) -> bool:
-        """Return whether the shared footage fills most of both videos."""
-        shared = pair.end - pair.start
-        clip, film = self._extents[pair.clip], self._extents[pair.film]
-        return shared >= LEAST_SHARE * clip.length and shared * pair.speed >= LEAST_SHARE * film.length
 
     def _ids(self, candidate: VideoPair) -> tuple[int, int]:
         return int(self._table.video_ids[candidate.clip]), int(self._table.video_ids[candidate.film])
 
     def _is_likely(self, candidate: VideoPair, wanted: Collection[int] | None) -> bool:
         clip, film = self._ids(candidate)
-        if clip not in self._paths or film not in self._paths or not (self._paths[clip] and self._paths[film]):
+        if clip not in self._paths or film not in self._paths:
             return False
         if wanted is not None and clip not in wanted and film not in wanted:
             return False
@@ -161,12 +148,13 @@ class PairFinder:
         start, end = extend_alignment(
             alignment, times, self._extents[clip], self._extents[film], alignment.speed, alignment.offset
         )
-        is_long = self._fills(clip, film, start, end, alignment.speed, LEAST_GUESSED_SHARE)
-        return is_long and is_worth_decoding(alignment.gain, len(times))
+        fills = self._fill(clip, film, end - start, alignment.speed, LEAST_GUESSED_SHARE)
+        return any(fills) and is_worth_decoding(alignment.gain, len(times))
 
-    def _fills(self, clip: int, film: int, start: float, end: float, speed: float, share: float) -> bool:
-        shared, clip_s, film_s = end - start, self._extents[clip].length, self._extents[film].length
-        return shared >= share * clip_s if clip_s * speed <= film_s else shared * speed >= share * film_s
+    def _fill(self, clip: int, film: int, shared_s: float, speed: float, share: float) -> tuple[bool, bool]:
+        """Return whether a stretch of the clip fills a share of it, and whether it fills as much of the film."""
+        clip_s, film_s = self._extents[clip].length, self._extents[film].length
+        return shared_s >= share * clip_s, shared_s * speed >= share * film_s
 
     def _list_times(self, candidate: VideoPair) -> list[float]:
         times: list[float] = self._table.times[self._table.rows(candidate.clip)].tolist()
@@ -174,33 +162,22 @@ class PairFinder:
 
     def _check(self, candidate: VideoPair) -> FootagePair | None:
         clip, film = self._ids(candidate)
-        paths = self._paths[clip] or "", self._paths[film] or ""
+        paths = self._paths[clip], self._paths[film]
         extents = self._extents[clip], self._extents[film]
         confirmed = confirm_alignment(candidate.alignment, self._list_times(candidate), paths, extents, self._judge)
         if confirmed is None:
             return None
         verdict, start, end = confirmed
-        if not self._fills(clip, film, start, end, verdict.speed, LEAST_SHARE):
+        fills = self._fill(clip, film, end - start, verdict.speed, LEAST_SHARE)
+        if not any(fills):
             return None
         # Still footage must last equally long to count as a copy.
         if not verdict.moves and abs(extents[0].length - extents[1].length) > STILL_DIFFERENCE_S:
             return None
-        return FootagePair(
-            clip=clip,
-            film=film,
-            start=start,
-            end=end,
-            speed=verdict.speed,
-            offset=verdict.offset,
-            similarity=candidate.alignment.score,
-            agreement=verdict.agreement,
-            moves=verdict.moves,
-            placement=verdict.placement,
-        )
+        return FootagePair(clip=clip, film=film, start=start, end=end, verdict=verdict, is_mutual=all(fills))
 
     def _judge(self, guess: FootageGuess) -> FootageVerdict | None:
         """Return the verdict on two files; None if one cannot be read, which is said once."""
-        self.num_checked += 1
         if not self._unreadable.isdisjoint((guess.clip_path, guess.film_path)):
             return None
         try:
