@@ -107,7 +107,7 @@ __all__ = [
     "to_pandas",
 ]
 
-_LAZY = {
+_LAZY = dict.fromkeys(__all__, "types") | {
     "AsyncRemoteEngine": "client.async_remote",
     "Encoder": "encode.encoder",
     "Engine": "engine",
@@ -118,28 +118,6 @@ _LAZY = {
     "load_encoder": "encode.families.registry",
     "to_dicts": "present.show",
     "to_pandas": "present.show",
-    **dict.fromkeys(
-        (
-            "ComposedQuery",
-            "SearchOptions",
-            "Query",
-            "LocateOptions",
-            "Filters",
-            "Embeddings",
-            "Curve",
-            "Concept",
-            "ConceptExample",
-            "EventSpan",
-            "Frames",
-            "Hit",
-            "Moment",
-            "Segment",
-            "SegmentEmbedding",
-            "Sequence",
-            "TextEmbedding",
-        ),
-        "types",
-    ),
 }
 
 

@@ -1,7 +1,6 @@
 """The JSON of requests to a server and of its answers."""
 
 import base64
-import dataclasses
 import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.language.answers import CitedAnswer
 from vidret.language.retrieval import ContextMoment, QuestionContext
-from vidret.store.records import StoredVideo, StoreInfo
+from vidret.store.records import StoredVideo
 from vidret.types import (
     ComposedQuery,
     ConceptExample,
@@ -125,11 +124,7 @@ def parse_rows(name: str, result_type: type[T]) -> Callable[[dict[str, Any]], li
 def parse_groups(
     events: Iterable[tuple[str, Any]], on_progress: Callable[[int, int], None] | None = None
 ) -> list[CopyGroup]:
-    """Return the groups of copies from the events of a server.
-
-    Args:
-        events: Their names and data.
-        on_progress: Called with the number of pairs of videos checked and the total.
+    """Return the groups of copies from the events of a server, by their names and data.
 
     Raises:
         ValueError: The events end before the groups.
@@ -178,13 +173,3 @@ def parse_video(row: dict[str, Any]) -> StoredVideo:
 def parse_page(page: dict[str, Any]) -> tuple[list[StoredVideo], str | None]:
     """Return a page of the videos of the index, and the cursor of the next one, None after the last."""
     return [parse_video(row) for row in page["videos"]], page["next"]
-
-
-def parse_info(row: dict[str, Any]) -> StoreInfo:
-    """Return the statistics of an index."""
-    return StoreInfo(**{field.name: row["info"][field.name] for field in dataclasses.fields(StoreInfo)})
-
-
-def parse_failures(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the paths of an index's unreadable files, with reasons."""
-    return [(failure["path"], failure["reason"]) for failure in row["failures"]]

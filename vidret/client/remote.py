@@ -20,9 +20,7 @@ from vidret.client.messages import (
     encode_options,
     encode_query,
     parse_answer,
-    parse_failures,
     parse_groups,
-    parse_info,
     parse_page,
     parse_rows,
     parse_video,
@@ -295,7 +293,7 @@ class RemoteEngine(VideoLibrary):
         Raises:
             RemoteError: The server does not answer.
         """
-        return self._server.ask("GET", "/api/index", parse_info)
+        return self._server.ask("GET", "/api/index", lambda row: from_row(StoreInfo, row["info"]))
 
     def failed(self) -> list[tuple[str, str]]:
         """Return the paths of files that could not be indexed, with reasons.
@@ -303,7 +301,9 @@ class RemoteEngine(VideoLibrary):
         Raises:
             RemoteError: The server does not answer.
         """
-        return self._server.ask("GET", "/api/index", parse_failures)
+        return self._server.ask(
+            "GET", "/api/index", lambda row: [(failure["path"], failure["reason"]) for failure in row["failures"]]
+        )
 
     def _find_video(self, video: VideoName) -> int:
         """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
