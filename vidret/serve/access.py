@@ -148,12 +148,8 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, *, host: str, token: str | None, index: Path | None, whole: bool = False) -> None:
         """Wrap an app that is bound to ``host``; see ``check_access``.
 
-        Args:
-            app: The app.
-            host: Its bind address.
-            token: The token of the server, which has all rights.
-            index: The index whose tokens are accepted too; None for none.
-            whole: Whether to refuse tokens for one collection, for an app whose routes do not.
+        ``token`` has all rights; tokens of the index are accepted too. ``whole`` is for an app whose routes do not
+        refuse tokens for one collection: then this does.
         """
         check_access(host, token, index)
         self._app, self._held, self._whole = app, HeldBytes(), whole

@@ -99,13 +99,7 @@ class Connection(H11Protocol):
 
 
 def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, graceful_s: int = 3) -> uvicorn.Server:
-    """Return a server of an app, to be run with listening sockets.
-
-    Args:
-        app: The app.
-        connection: Class of the connections.
-        graceful_s: Time that requests in progress have at shutdown, in seconds.
-    """
+    """Return a server to be run with listening sockets; at shutdown, requests have ``graceful_s`` seconds to end."""
     config = uvicorn.Config(
         app,
         http=connection,

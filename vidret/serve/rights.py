@@ -19,7 +19,6 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError
 from vidret.store.tokens import TOKENS, StoredToken, TokenRight, find_token, record_change
-from vidret.types import SavedCollection
 
 logger = logging.getLogger(__name__)
 
@@ -148,21 +147,18 @@ def in_own_collection(request: Request, name: str) -> bool:
 def in_moments(engine: Engine, start: str, end: str) -> Callable[[Request, str], bool]:
     """Return whether a request is about a stretch of a video that is in a moment of a list.
 
-    Args:
-        engine: The engine.
-        start: Name of the query's field with the start in seconds.
-        end: That with its end.
+    Its start and its end in seconds are in the fields ``start`` and ``end`` of the URL.
     """
 
     def is_within(request: Request, name: str) -> bool:
-        kept = next((each for each in engine.collections() if each.name == name), SavedCollection(name=name))
+        moments = [moment for kept in engine.collections() if kept.name == name for moment in kept.moments]
         try:
             video_id = int(request.path_params["id"])
             first, last = (float(request.query_params.get(field, 0)) for field in (start, end))
         except ValueError:
             return False
-        spans = [(moment.start, moment.end) for moment in kept.moments if moment.video == video_id]
-        return any(begin - SLACK_S <= first <= last <= stop + SLACK_S for begin, stop in spans)
+        own = [moment for moment in moments if moment.video == video_id]
+        return any(moment.start - SLACK_S <= first <= last <= moment.end + SLACK_S for moment in own)
 
     return is_within
 

@@ -40,13 +40,7 @@ class Thumbnails:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, pool: ImagePool | None = None) -> None:
-        """Open the cache.
-
-        Args:
-            folder: Folder of the cache; created with the first thumbnail.
-            max_bytes: Maximum size of the cache.
-            pool: Decoding processes; default: ``NUM_PROCESSES`` new ones.
-        """
+        """Open the cache in a folder, which is created with the first thumbnail."""
         self._cache = ThumbnailCache(folder, max_bytes)
         self._pool = pool or ImagePool(NUM_PROCESSES)
         self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
@@ -55,13 +49,9 @@ class Thumbnails:
         self._slow_failures: dict[tuple[str, int, int], tuple[float, str]] = {}  # time and reason, by file version
 
     async def get(self, path: str, time: float, width: int, file_stat: FileStat | None = None) -> bytes:
-        """Return the JPEG of the frame nearest to a time. Requests for the same thumbnail share one computation.
+        """Return the JPEG of the frame nearest to a time in seconds, at most ``width`` pixels wide.
 
-        Args:
-            path: Path or URL of the video.
-            time: Time in seconds.
-            width: Maximum width in pixels.
-            file_stat: Size and time of the file, if known.
+        Requests for the same thumbnail share one computation.
 
         Raises:
             DecodeError: The frame cannot be decoded.

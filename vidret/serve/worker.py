@@ -99,11 +99,8 @@ class Worker:
     ) -> None:
         """Set up the threads, which have exclusive use of the engine between ``start`` and ``close``.
 
-        Args:
-            engine: The engine, with an open index.
-            size: Maximum number of waiting searches, and of other waiting calls.
-            timeout: Maximum time that a request waits, in seconds.
-            on_batch: Called with the size of each batch of searches.
+        At most ``size`` searches wait, and as many other calls, each for ``timeout`` seconds. ``on_batch`` is called
+        with the size of each batch of searches.
         """
         self._engine, self._timeout, self._on_batch = engine, timeout, on_batch
         self._reopening = threading.Lock()
