@@ -74,6 +74,12 @@ def client(serve: Serve, engine: Engine) -> TestClient:
     return serve(engine)
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Return what runs the tests marked ``anyio``."""
+    return "asyncio"
+
+
 def find_id(engine: Engine, name: str) -> int:
     """Return the id of a video by its file name."""
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)

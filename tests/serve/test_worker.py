@@ -15,6 +15,8 @@ from vidret.serve.problems import RefusedError
 from vidret.serve.worker import MAX_BATCH, Worker
 from vidret.types import Hit, Query, SearchOptions
 
+pytestmark = pytest.mark.anyio
+
 
 class GatedEngine:
     """An engine that responds when its gate is open; the hits of a query are the query itself, k times."""
@@ -75,167 +77,126 @@ async def put(*requests: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
     return tasks
 
 
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(test())
-
-
-def test_waiting_searches_are_batched() -> None:
+async def test_waiting_searches_are_batched() -> None:
     engine, sizes = GatedEngine(), list[int]()
     with working(engine, size=200, on_batch=sizes.append) as worker:
-
-        async def test() -> None:
-            first = await occupy(worker, engine)
-            waiting = await put(
-                *(worker.search(str(number), SearchOptions(k=number)) for number in range(MAX_BATCH + 3))
-            )
-            assert len(worker) == MAX_BATCH + 3
-            engine.gate.release(3)
-            assert len(await first) == 10
-            answers = await asyncio.gather(*waiting)
-            assert answers == [[str(number)] * number for number in range(MAX_BATCH + 3)]
-
-        run(test)
+        first = await occupy(worker, engine)
+        waiting = await put(*(worker.search(str(number), SearchOptions(k=number)) for number in range(MAX_BATCH + 3)))
+        assert len(worker) == MAX_BATCH + 3
+        engine.gate.release(3)
+        assert len(await first) == 10
+        answers = await asyncio.gather(*waiting)
+        assert answers == [[str(number)] * number for number in range(MAX_BATCH + 3)]
     assert sizes == [1, MAX_BATCH, 3]
     assert [len(batch) for batch in engine.batches] == sizes
     assert len(engine.threads) == 1
 
 
-def test_failed_search_does_not_affect_others() -> None:
+async def test_failed_search_does_not_affect_others() -> None:
     engine = GatedEngine()
     with working(engine) as worker:
-
-        async def test() -> None:
-            await occupy(worker, engine)
-            waiting = await put(*(worker.search(query, SearchOptions(k=1)) for query in ("red", "wrong", "blue")))
-            engine.gate.release(5)
-            red, wrong, blue = await asyncio.gather(*waiting, return_exceptions=True)
-            assert [red, blue] == [["red"], ["blue"]]
-            assert isinstance(wrong, VidretError)
-            assert str(wrong) == "query must be right, got wrong"
-
-        run(test)
+        await occupy(worker, engine)
+        waiting = await put(*(worker.search(query, SearchOptions(k=1)) for query in ("red", "wrong", "blue")))
+        engine.gate.release(5)
+        red, wrong, blue = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [red, blue] == [["red"], ["blue"]]
+    assert isinstance(wrong, VidretError)
+    assert str(wrong) == "query must be right, got wrong"
     assert engine.batches == [["first"], ["red", "wrong", "blue"], ["red"], ["wrong"], ["blue"]]
 
 
-def test_slow_call_does_not_delay_searches() -> None:
+async def test_neither_slow_calls_nor_slow_searches_delay_the_others() -> None:
     engine, gate = GatedEngine(), threading.Event()
     engine.gate.release(2)
     with working(engine, timeout=5.0) as worker:
-
-        async def test() -> None:
-            slow = await hold(worker, lambda: gate.wait(10))
-            assert len(await worker.search("red", SearchOptions(k=1))) == 1
-            assert len(await worker.search("blue", SearchOptions(k=2))) == 2
-            assert not slow.done()
-            gate.set()
-            await slow
-
-        run(test)
-
-
-def test_slow_search_does_not_delay_calls() -> None:
-    engine = GatedEngine()
-    with working(engine, timeout=5.0) as worker:
-
-        async def test() -> None:
-            slow = await occupy(worker, engine)
-            assert await worker.call(lambda _: "a moment") == "a moment"
-            assert not slow.done()
-
-        run(test)
+        slow = await hold(worker, lambda: gate.wait(10))
+        assert len(await worker.search("red", SearchOptions(k=1))) == 1
+        assert len(await worker.search("blue", SearchOptions(k=2))) == 2
+        assert not slow.done()
+        gate.set()
+        await slow
+        for _ in range(2):
+            engine.entered.acquire()
+        search = await occupy(worker, engine)
+        assert await worker.call(lambda _: "a moment") == "a moment"
+        assert not search.done()
 
 
-def test_waiting_calls_do_not_fill_the_queue_of_searches() -> None:
+async def test_waiting_calls_do_not_fill_the_queue_of_searches() -> None:
     engine, gate = GatedEngine(), threading.Event()
     engine.gate.release(1)
     with working(engine, size=1) as worker:
-
-        async def test() -> None:
-            first = await hold(worker, lambda: gate.wait(10))
-            (second,) = await put(worker.call(lambda _: None))
-            with pytest.raises(RefusedError, match="the server is busy: 1 requests are waiting"):
-                await worker.call(lambda _: None)
-            assert len(await worker.search("red", SearchOptions(k=1))) == 1
-            gate.set()
-            await asyncio.gather(first, second)
-
-        run(test)
+        first = await hold(worker, lambda: gate.wait(10))
+        (second,) = await put(worker.call(lambda _: None))
+        with pytest.raises(RefusedError, match="the server is busy: 1 requests are waiting"):
+            await worker.call(lambda _: None)
+        assert len(await worker.search("red", SearchOptions(k=1))) == 1
+        gate.set()
+        await asyncio.gather(first, second)
 
 
-def test_calls_run_in_order_and_fail_alone() -> None:
-    engine, order = GatedEngine(), list[str]()
-    with working(engine) as worker:
-
-        async def test() -> None:
-            waiting = await put(
-                worker.call(lambda _: order.append("one")),
-                worker.call(lambda _: 1 // 0),
-                worker.call(lambda _: order.append("three")),
-            )
-            answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert isinstance(answers[1], ZeroDivisionError)
-
-        run(test)
+async def test_calls_run_in_order_and_fail_alone() -> None:
+    order = list[str]()
+    with working(GatedEngine()) as worker:
+        waiting = await put(
+            worker.call(lambda _: order.append("one")),
+            worker.call(lambda _: 1 // 0),
+            worker.call(lambda _: order.append("three")),
+        )
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(answers[1], ZeroDivisionError)
     assert order == ["one", "three"]
 
 
-def test_full_queue_refuses_at_once() -> None:
+async def test_full_queue_refuses_at_once() -> None:
     engine = GatedEngine()
     with working(engine, size=2) as worker:
-
-        async def test() -> None:
-            await occupy(worker, engine)
-            waiting = await put(worker.search("a", SearchOptions()), worker.search("b", SearchOptions()))
-            with pytest.raises(RefusedError, match="the server is busy: 2 requests are waiting") as refused:
-                await worker.search("c", SearchOptions())
-            assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
-            engine.gate.release(2)
-            assert len(await asyncio.gather(*waiting)) == 2
-
-        run(test)
+        await occupy(worker, engine)
+        waiting = await put(worker.search("a", SearchOptions()), worker.search("b", SearchOptions()))
+        with pytest.raises(RefusedError, match="the server is busy: 2 requests are waiting") as refused:
+            await worker.search("c", SearchOptions())
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+        engine.gate.release(2)
+        assert len(await asyncio.gather(*waiting)) == 2
 
 
-def test_request_that_times_out_is_skipped() -> None:
+async def test_request_that_times_out_is_skipped() -> None:
     engine = GatedEngine()
     with working(engine, timeout=0.05) as worker:
-
-        async def test() -> None:
-            first = await occupy(worker, engine)
-            slow = await hold(worker, engine.gate.acquire)
-            waiting = await put(
-                worker.search("late", SearchOptions()), worker.call(lambda _: engine.batches.append(["late"]))
-            )
-            for task in (first, slow, *waiting):
-                with pytest.raises(RefusedError, match=r"did not respond within 0.05 s") as refused:
-                    await task
-                assert (refused.value.status, refused.value.headers) == (503, None)
-
-        run(test)
+        first = await occupy(worker, engine)
+        slow = await hold(worker, engine.gate.acquire)
+        late = worker.search("late", SearchOptions()), worker.call(lambda _: engine.batches.append(["late"]))
+        for task in (first, slow, *await put(*late)):
+            with pytest.raises(RefusedError, match=r"did not respond within 0.05 s") as refused:
+                await task
+            assert (refused.value.status, refused.value.headers) == (503, None)
     assert engine.batches == [["first"]], "nothing was done for requests that timed out"
 
 
-def test_closing_finishes_waiting_requests_and_refuses_new_ones() -> None:
-    engine = GatedEngine()
-    worker = Worker(cast(Engine, engine))
-    worker.start()
-
-    async def test() -> None:
+async def test_closing_finishes_waiting_requests_refuses_new_ones_and_waits_for_no_slow_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, gate = GatedEngine(), threading.Event()
+    with working(engine) as worker:
         await occupy(worker, engine)
-        waiting = await put(worker.search("red", SearchOptions(k=1)))
+        (waiting,) = await put(worker.search("red", SearchOptions(k=1)))
+        slow = await hold(worker, lambda: gate.wait(10))
         engine.gate.release(2)
+        monkeypatch.setattr(workers, "SHUTDOWN_S", 0.2)
         await asyncio.to_thread(worker.close)
-        assert await waiting[0] == ["red"]
+        assert await waiting == ["red"]
         with pytest.raises(RefusedError):
             await worker.search("late", SearchOptions())
-
-    run(test)
+        assert not slow.done()
+        gate.set()
+        await slow
 
 
 class PanicError(BaseException):
     """A panic of native code, which is not an ``Exception``."""
 
 
-def test_panic_does_not_end_the_thread() -> None:
+async def test_panic_does_not_end_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = GatedEngine()
     engine.gate.release(10)
 
@@ -243,46 +204,21 @@ def test_panic_does_not_end_the_thread() -> None:
         raise PanicError("index out of range")
 
     with working(engine) as worker:
-
-        async def test() -> None:
-            search = engine.search_many
-            cast(Any, engine).search_many = panic
-            for function in (worker.search("red", SearchOptions()), worker.call(panic)):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "search_many", panic)
+            for request in (worker.search("red", SearchOptions()), worker.call(panic)):
                 with pytest.raises(RuntimeError, match="PanicError: index out of range"):
-                    await function
-            cast(Any, engine).search_many = search
-            assert len(await worker.search("red", SearchOptions(k=1))) == 1
-            assert await worker.call(lambda _: "a moment") == "a moment"
-
-        run(test)
+                    await request
+        assert len(await worker.search("red", SearchOptions(k=1))) == 1
+        assert await worker.call(lambda _: "a moment") == "a moment"
 
 
-def test_closing_does_not_wait_for_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "SHUTDOWN_S", 0.05)
-    gate = threading.Event()
-    worker = Worker(cast(Engine, GatedEngine()))
-    worker.start()
-
-    async def test() -> None:
-        slow = await hold(worker, lambda: gate.wait(10))
-        await asyncio.to_thread(worker.close)
-        assert not slow.done()
-        gate.set()
-        await slow
-
-    run(test)
-
-
-def test_both_threads_return_results_of_the_engine(engine: Engine) -> None:
+async def test_both_threads_return_results_of_the_engine(engine: Engine) -> None:
     hits, moments = engine.search("red", 2), engine.locate("green", 2)
     worker = Worker(engine)
     worker.start()
-
-    async def test() -> None:
-        searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
-        requests = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
-        assert await searches == [hits] * 20
-        assert await requests == [moments] * 20
-
-    run(test)
+    searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
+    requests = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
+    assert await searches == [hits] * 20
+    assert await requests == [moments] * 20
     worker.close()
