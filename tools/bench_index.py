@@ -9,7 +9,7 @@ process on one thread of PyTorch, medians, CPU seconds of this process and its d
   whole run, ``overhead`` its CPU against the two parts.
 - ``modes``: a plain script (PyAV with frame threads, a frame a second, the same encoder, on all cores), runs on a grid,
   and following shots in each sampling mode; ``wall_against_script`` is 2 where a run takes half as long.
-- ``timeline``: the script and the same runs, once: which thread ran when, and for how many CPU seconds (Linux).
+- ``words``: runs without and with speech and text on the screen; memory is of all processes.
 - ``merging``: runs with open_clip's own towers and with each level of merged tokens, in fp32 and bf16, ViT-B/16 with
   random weights. Cosines are between the segments' vectors and those of ``off`` in fp32.
 - ``head``: runs without a grounding head, with one (one pass), and prepared for it in another pass. The head has the
@@ -43,7 +43,7 @@ from harness import (
     compare,
     copy_samples,
     count_cpu_s,
-    draw_timeline,
+    find_peak_mb,
     print_json,
     run_vidret,
     sum_memory_mb,
@@ -72,7 +72,7 @@ from vidret.video.scan import scan
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.pool import DecodePool
 
-NUM_COPIES = {"indexing": 12, "modes": 12, "timeline": 12, "head": 2}
+NUM_COPIES = {"indexing": 12, "modes": 12, "head": 2}
 DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
 MERGED, GROUNDED = "ViT-B-16/random", "ViT-B-32-quickgelu/random"
 HEAD_LAYERS, HEAD_FPS = 4, 0.5
@@ -145,27 +145,26 @@ def run_script(files: list[str], encoder: Encoder) -> None:
     torch.set_num_threads(num_threads)
 
 
-def list_runs(files: list[str], scratch: Path) -> dict[str, Callable[[], None]]:
-    """Return a plain script, and runs on a grid and in each sampling mode."""
+def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time a plain script, and runs on a grid and in each sampling mode."""
     encoder = load_encoder()
     runs: dict[str, Callable[[], None]] = {"script": partial(run_script, files, encoder)}
     runs["grid"] = run_index(scratch, encoder, files, shots=False)
-    return runs | {mode: run_index(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
-
-
-def measure_timeline(files: list[str], _repeats: int, scratch: Path) -> dict[str, Any]:
-    """Draw what threads do during each run."""
-    return {name: draw_timeline(run) for name, run in list_runs(files, scratch).items()}
-
-
-def measure_modes(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
-    """Time a plain script, and runs on a grid and in each sampling mode."""
-    costs = take_turns(list_runs(files, scratch), repeats, num_warm=0)
+    runs |= {mode: run_index(scratch, encoder, files, shots=True, sampling=mode) for mode in SAMPLING_MODES}
+    costs = take_turns(runs, repeats, num_warm=0)
     rows = compare(costs, "grid")
     return {
         name: row | {"wall_against_script": round(costs["script"].wall_s / costs[name].wall_s, 3)}
         for name, row in rows.items()
     }
+
+
+def measure_words(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time runs without and with words, and find their peaks of memory."""
+    encoder = load_encoder()
+    runs = {name: run_index(scratch, encoder, files, words=on) for name, on in (("without", False), ("with", True))}
+    rows = compare(take_turns(runs, repeats, num_warm=0), "without")
+    return {name: row | {"peak_mb": round(find_peak_mb(runs[name]))} for name, row in rows.items()}
 
 
 def measure_merging(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
@@ -335,7 +334,7 @@ def main() -> None:
     parts: dict[str, Callable[..., dict[str, Any]]] = {
         "indexing": measure_indexing,
         "modes": measure_modes,
-        "timeline": measure_timeline,
+        "words": measure_words,
         "merging": measure_merging,
         "head": measure_head,
         "decoders": measure_decoders,

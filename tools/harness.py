@@ -1,6 +1,5 @@
 """What the measuring scripts share: runs by turns, CPU time and memory, videos, commands of vidret, and output."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -87,7 +86,7 @@ def time_queries(ask: Callable[[T], object], queries: Sequence[T]) -> dict[str, 
     }
 
 
-# Memory and threads, on Linux
+# Memory, on Linux
 
 
 def read_memory_mb(field: str) -> float:
@@ -115,64 +114,23 @@ def sum_memory_mb(pid: int | str = "self") -> float:
     return own_mb + sum(map(sum_memory_mb, children))
 
 
-def read_threads(pid: int) -> dict[tuple[int, int], tuple[str, float]]:
-    """Return the name and the CPU seconds of each thread of a process and its descendants, by both ids."""
-    threads = {}
-    try:
-        tasks = list(Path("/proc", str(pid), "task").iterdir())
-    except OSError:  # it ended
-        return {}
-    for task in tasks:
-        with contextlib.suppress(OSError):
-            name, fields = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
-            user, system = fields.split()[11:13]
-            threads[pid, int(task.name)] = name, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-            for child in (task / "children").read_text().split():
-                threads |= read_threads(int(child))
-    return threads
-
-
-def draw_timeline(run: Callable[[], object], *, num_columns: int = 60, step_s: float = 0.05) -> dict[str, Any]:
-    """Return what each thread of this process and its descendants did during a call.
-
-    A row has a character for each part of the time, from a dot to @ for a thread that ran all of it.
-    """
-    samples, ended, own = list[tuple[float, Any]](), threading.Event(), os.getpid()
-    names: dict[tuple[int, int], str] = {}
+def find_peak_mb(run: Callable[[], object], *, step_s: float = 0.1) -> float:
+    """Return the peak of the resident memory of this process and its descendants during a call."""
+    peak_mb, ended = 0.0, threading.Event()
 
     def look_on() -> None:
-        while True:
-            now = read_threads(own)
-            python = {(own, thread.native_id): thread.name for thread in threading.enumerate()}
-            for key, (name, _) in now.items():
-                others = f"process {key[0]}: {'main' if key[0] == key[1] else name}"
-                names[key] = python.get(key, name) if key[0] == own else others
-            samples.append((time.perf_counter(), now))
-            if ended.wait(step_s):
-                break
+        nonlocal peak_mb
+        while not ended.wait(step_s):
+            peak_mb = max(peak_mb, sum_memory_mb())
 
-    start_s, known = time.perf_counter(), {key: cpu_s for key, (_, cpu_s) in read_threads(own).items()}
-    watcher = threading.Thread(target=look_on, name="measuring")
+    watcher = threading.Thread(target=look_on)
     watcher.start()
-    run()
-    wall_s = time.perf_counter() - start_s
-    ended.set()
-    watcher.join()
-    rows: dict[tuple[int, int], list[float]] = {}
-    for time_s, now in samples:
-        column = min(int((time_s - start_s) / wall_s * num_columns), num_columns - 1)
-        for key, (_, cpu_s) in now.items():
-            rows.setdefault(key, [0.0] * num_columns)[column] += cpu_s - known.get(key, 0.0)
-            known[key] = cpu_s
-    marks = " .:-=+*#%@"
-    drawn = {}
-    for key, row in sorted(rows.items(), key=lambda item: -sum(item[1])):
-        shares = (cpu_s * num_columns / wall_s for cpu_s in row)
-        line = "".join(marks[min(9, int(10 * share) + (share > 0))] for share in shares)
-        if sum(row) >= 0.01 * wall_s:
-            drawn[f"{names[key]} ({key[1]})"] = f"{sum(row):6.2f} s |{line}|"
-    total_s = sum(map(sum, rows.values()))
-    return {"wall_s": round(wall_s, 2), "cpu_s": round(total_s, 2), "cores_used": round(total_s / wall_s, 2), **drawn}
+    try:
+        run()
+    finally:
+        ended.set()
+        watcher.join()
+    return peak_mb
 
 
 def run_in_new_process(function: Callable[..., T], *arguments: object) -> T:
