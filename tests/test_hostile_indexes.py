@@ -17,8 +17,8 @@ from vidret.errors import VidretError
 from vidret.search.watches import add_watch
 from vidret.serve.thumbnails import ThumbnailCache
 from vidret.store.identities.upkeep import find_damaged_identities
+from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store
-from vidret.store.watch_list import WATCHES, Watch
 
 MAX_S = 20.0
 

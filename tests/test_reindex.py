@@ -24,8 +24,8 @@ from vidret.search.watches import add_watch
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.worker import Worker
+from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
-from vidret.store.watch_list import WATCHES
 from vidret.types import Frames, Moment, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]

@@ -33,9 +33,9 @@ from jaxtyping import Float32
 from vidret import Engine
 from vidret.channels.texts.options import WordsOptions
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.speakers import name_speakers
 from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
+from vidret.store.texts.upkeep import name_speakers
 from vidret.types import TimedText
 
 SAMPLE_RATE = 16_000

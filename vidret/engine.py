@@ -38,12 +38,20 @@ from vidret.search.models import (
 )
 from vidret.search.open_index import OpenIndex
 from vidret.search.query.grammar import Interpretation
-from vidret.store.collections import pick_collection
 from vidret.store.identities.persons import Persons
 from vidret.store.joined.ids import ONE_INDEX
 from vidret.store.joined.store import open_indexes
-from vidret.store.lookup import find_below, find_by_ending, look_up_video, read_embeddings, read_shots
+from vidret.store.lookup import (
+    Facets,
+    count_facets,
+    find_below,
+    find_by_ending,
+    look_up_video,
+    read_embeddings,
+    read_shots,
+)
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
+from vidret.store.rows_file import pick_collection
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import read_transcript
 from vidret.store.vectors.flat import choose_search_device
@@ -92,7 +100,6 @@ if TYPE_CHECKING:
     from vidret.search.heads.base import MomentHead
     from vidret.search.heads.layers import Grounder
     from vidret.search.judge_fitting import JudgeReport
-    from vidret.store.snapshots.facets import Facets
     from vidret.video.decoders.base import SamplingMode
     from vidret.video.decoders.registry import Decoder
 
@@ -915,10 +922,8 @@ class Engine(VideoLibrary):
         """Return the number of searchable videos that match."""
         return int(self._index.store.snapshot().match_videos(filters).sum())
 
-    def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> "Facets":
+    def facets(self, filters: Filters = ALL_VIDEOS, *, utc_offset_s: float = 0.0) -> Facets:
         """Return how many of the videos that match have each fact that filters ask for; see ``count_facets``."""
-        from vidret.store.snapshots.facets import count_facets
-
         return count_facets(self._index.store.snapshot(), filters, utc_offset_s=utc_offset_s)
 
     @property

@@ -21,9 +21,9 @@ from vidret.index.options import IndexReport, Progress
 from vidret.search.concepts.storage import list_concepts, load_concept, save_concept
 from vidret.search.models import allow_encoder
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, JUDGE, MOMENTS, SAMPLING, SEGMENTS
+from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
 from vidret.store.vectors.base import FAISS
-from vidret.store.watch_list import WATCHES
 from vidret.text import has_file
 from vidret.video.decoders.base import choose_mode
 

@@ -26,8 +26,8 @@ from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.tools import ToolBox, open_frames
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
+from vidret.store.rows_file import Watch
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch
 from vidret.types import Moment, SharedFootage
 from vidret.video import urls
 

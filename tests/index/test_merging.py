@@ -16,10 +16,9 @@ from vidret.errors import StoreError
 from vidret.index import copying
 from vidret.index.merging import MergeReport, merge_indexes
 from vidret.search.collections import list_collections
-from vidret.store.collections import COLLECTIONS
 from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, JUDGE, RANKER, SEGMENTS, FileRecord
+from vidret.store.rows_file import COLLECTIONS, WATCHES, Watch
 from vidret.store.store import Store
-from vidret.store.watch_list import WATCHES, Watch
 from vidret.types import ListedMoment, SavedCollection, SearchOptions
 
 FOLDER = Path("moments") / "head-1" / "kept"

@@ -13,7 +13,7 @@ from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import ConflictError, StoreError, VidretError
 from vidret.search import collections
-from vidret.store.collections import COLLECTIONS
+from vidret.store.rows_file import COLLECTIONS
 from vidret.types import Filters, Hit, ListedMoment, LocateOptions, Moment, SavedCollection, SearchOptions, Sequence
 
 

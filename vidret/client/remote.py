@@ -30,9 +30,9 @@ from vidret.errors import StoreError
 from vidret.language.answers import CitedAnswer, answer_question
 from vidret.language.endpoint import ChatEndpoint
 from vidret.language.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context, make_rounds
-from vidret.store.collections import pick_collection
 from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
+from vidret.store.rows_file import pick_collection
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,

@@ -19,11 +19,10 @@ from jaxtyping import Float32
 from vidret.channels.texts.run import OPTIONS
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import TextTrack
-from vidret.store.collections import COLLECTIONS
 from vidret.store.records import CONCEPT, NewSegment, VideoRecord
+from vidret.store.rows_file import COLLECTIONS, WATCHES
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.store.watch_list import WATCHES
 from vidret.types import SegmentEmbedding, TimedText
 
 BATCH = 1024  # segments copied at once: about 100 MB if there are tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidret.errors import ConflictError, VidretError
 from vidret.search.watches import check_kept_query
-from vidret.store.collections import COLLECTIONS
+from vidret.store.rows_file import COLLECTIONS
 from vidret.store.store import Store
 from vidret.types import OPTIONS, Hit, ListedMoment, Moment, SavedCollection, list_options
 

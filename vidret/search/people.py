@@ -20,9 +20,9 @@ from vidret.search.locating import find_cuts
 from vidret.search.query.clauses import A_PERSON, QueryStructure
 from vidret.search.query.mentions import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
-from vidret.store.identities.speakers import SPOKEN
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.store import Store
+from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
 from vidret.types import ComposedQuery, Evidence, Query
 from vidret.types import Sequence as EventSequence

@@ -13,8 +13,8 @@ from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.search.query.exclusions import has_word, split_exclusions
 from vidret.search.query.mentions import find_mentions
+from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store
-from vidret.store.watch_list import WATCHES, Watch
 from vidret.types import Moment
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
-"""Files on disk: calls that differ between Linux, macOS and Windows, and the lock of the one writer of an index."""
+"""Files on disk: calls that differ between systems, the folder of an index, and the lock of its one writer."""
 
+import contextlib
 import os
 import re
 import sys
@@ -91,6 +92,44 @@ def remove_closed(path: Path) -> None:
     except PermissionError:
         if sys.platform != "win32":
             raise
+
+
+# The entries of the folder of an index.
+CATALOG, FEATURES, VECTORS, LOCK = "catalog.sqlite", "features", "vectors", "writer.lock"
+TEXTS = "words"  # an index of its texts
+MILVUS_FILE = "vectors.milvus.db"  # a folder in which Milvus has its own files
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # a Path keeps one of two slashes
+
+
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the path of an index folder.
+
+    Raises:
+        StoreError: It is a URL; SQLite and memory-mapped files need a file system.
+    """
+    folder = Path(path)
+    if ADDRESS.match(str(folder)) and not Path(folder.parts[0]).exists():
+        url = ADDRESS.sub(lambda match: match[0].rstrip("/") + "//", str(folder), count=1)
+        raise StoreError(f"index must be a folder of a file system, got {url}")
+    return folder
+
+
+def check_entries(folder: Path) -> None:
+    """Check that a folder holds only files and folders, before any of them is written or deleted.
+
+    An index from elsewhere could otherwise lead out of its folder, by a link, or wait for ever, by a pipe.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != MILVUS_FILE:
+                    check_entries(Path(entry))
+            elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry):
+                kind = "a link" if entry.is_symlink() else "a special file"
+                raise StoreError(f"{entry.path}: must be a file or a folder of the index itself, got {kind}")
 
 
 _CONTENT = re.compile(rb"(\d+\n)?")

@@ -1,17 +1,21 @@
-"""Files of an index beside its catalog: rows of one kind, replaced as a whole, also while another process indexes."""
+"""Files of an index beside its catalog: rows of one kind, replaced as a whole, also while another process indexes.
+
+Its collections and its watches are such rows.
+"""
 
 import json
+import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.disk import open_handle, unlock, wait_for_lock
-from vidret.store.folder import check_entries
+from vidret.store.disk import check_entries, open_handle, unlock, wait_for_lock
+from vidret.types import OPTIONS, ListedMoment, SavedCollection
 
 
 class NamedRow(Protocol):
@@ -20,7 +24,6 @@ class NamedRow(Protocol):
     @property
     def name(self) -> str:
         """The only one of the file."""
-        ...
 
 
 Row = TypeVar("Row", bound=NamedRow)
@@ -124,3 +127,67 @@ class RowsFile(Generic[Row]):
 
 def _checksum(rows: object) -> int:
     return zlib.crc32(json.dumps(rows, sort_keys=True).encode())
+
+
+def _parse_collection(row: dict[str, Any]) -> SavedCollection:
+    """Return a collection from its row; an index from elsewhere may hold anything in its place."""
+    moments = [
+        ListedMoment(**{**moment, "start": float(moment["start"]), "end": float(moment["end"]), "video": None})
+        for moment in row["moments"]
+    ]
+    kept = SavedCollection(**{**row, "moments": tuple(moments)})
+    texts = [kept.name, kept.query]
+    texts += [text for moment in moments for text in (moment.content, moment.path, moment.note)]
+    spans = all(0 <= moment.start < moment.end < math.inf for moment in moments)
+    if not spans or kept.finds not in ("", *OPTIONS) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a row is not that of a collection")
+    if kept.finds:
+        kept.read_options()
+    return kept
+
+
+COLLECTIONS = RowsFile("collections", _parse_collection)
+
+
+def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedCollection:
+    """Return the collection of a name.
+
+    Raises:
+        VidretError: There is none.
+    """
+    for kept in collections:
+        if kept.name == name:
+            return kept
+    raise VidretError(f"name must be that of a collection, got {name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A query that is asked of every video once, when it is complete.
+
+    Attributes:
+        name: Its name.
+        query: Text.
+        last_video: The greatest id of a video at the last report; ids only grow.
+        unreported: Ids up to that one of videos that were not there or not complete then, rising.
+    """
+
+    name: str
+    query: str
+    last_video: int
+    unreported: tuple[int, ...] = ()
+
+    def is_new(self, video: int) -> bool:
+        """Return whether a video has not been reported yet."""
+        return video > self.last_video or video in self.unreported
+
+    def move(self, contents: Mapping[str, int], target: Mapping[str, int]) -> "Watch":
+        """Return this watch for another index, given the ids of videos by content in its own and in the other one.
+
+        It still has to report there what it has not reported here, and what is not here.
+        """
+        new = (video for content, video in target.items() if content not in contents or self.is_new(contents[content]))
+        return replace(self, last_video=max(target.values(), default=0), unreported=tuple(sorted(new)))
+
+
+WATCHES = RowsFile("watches", lambda row: Watch(**{**row, "unreported": tuple(row.get("unreported", ()))}))

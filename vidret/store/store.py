@@ -14,26 +14,16 @@ from jaxtyping import Float, Float32, Int64
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.tables import Metadata
-from vidret.store.disk import WriteAccess, WriterLock
+from vidret.store.disk import CATALOG, FEATURES, LOCK, TEXTS, WriteAccess, WriterLock, check_entries, check_folder
 from vidret.store.epochs import Epochs
-from vidret.store.folder import (
-    CATALOG,
-    FEATURES,
-    LOCK,
-    check_entries,
-    check_folder,
-    create_catalog,
-    create_folder,
-    find_pictures,
-)
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids, contains, make_bitmap
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
-from vidret.store.vectors.base import FoundWords
-from vidret.store.vectors.current import CurrentVectors
+from vidret.store.vectors.base import FoundWords, VectorLocation
+from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
-from vidret.store.vectors.registry import allow_address, normalise_address
+from vidret.store.vectors.registry import allow_address, check_address, normalise_address
 from vidret.store.writing import Writer
 from vidret.types import ALL_VIDEOS, Filters
 
@@ -66,7 +56,7 @@ class Store:
             catalog.close()
             raise StoreError(f"{error.filename}: {error.strerror}") from error
         self._vectors = vectors = CurrentVectors(
-            path, self.dim, catalog, epochs, device=device, pictures=find_pictures(path)
+            path, self.dim, catalog, epochs, device=device, pictures=_find_pictures(path)
         )
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
         self.texts = catalog.texts
@@ -98,13 +88,23 @@ class Store:
         address = None if vectors is None else normalise_address(vectors, folder)
         if address is not None:
             allow_address(folder, address)
-        create_folder(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error
         check_entries(folder)
         lock = WriterLock(folder / LOCK)
         try:
-            create_catalog(
-                folder, encoder_name=encoder_name, encoder_fingerprint=encoder_fingerprint, dim=dim, address=address
-            )
+            if not Catalog.exists(folder / CATALOG):
+                facts: dict[str, str | int] = {
+                    "encoder_name": encoder_name,
+                    "encoder_fingerprint": encoder_fingerprint,
+                    "dim": dim,
+                }
+                if address is not None:
+                    check_address(address, folder, dim)
+                    facts[HOME] = VectorLocation.create(address).to_json()
+                Catalog.create(folder / CATALOG, facts).close()
             store = cls(folder, lock=lock, device="cpu")
         except BaseException:
             lock.release()
@@ -329,3 +329,10 @@ class Store:
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
         return queries
+
+
+def _find_pictures(folder: Path) -> Path | None:
+    """Return the catalog of the index whose texts a folder holds; None if it holds an index of pictures."""
+    folder = folder.absolute()
+    catalog = folder.parent / CATALOG
+    return catalog if folder.name == TEXTS and catalog.is_file() else None

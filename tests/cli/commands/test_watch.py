@@ -18,8 +18,8 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import watches
 from vidret.search.watches import add_watch, mark_reported, remove_watch
+from vidret.store.rows_file import WATCHES
 from vidret.store.store import Store
-from vidret.store.watch_list import WATCHES
 from vidret.types import UNLIKELY
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.made_identities import FACES, VOICES, make_track, make_voice
 from tests.store.samples import add_video, create
-from vidret.store.identities import offers
-from vidret.store.identities.offers import find_pairs, measure_cover
+from vidret.store.identities import grouping
+from vidret.store.identities.grouping import find_pairs, measure_cover
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.identities.tracks import TrackColumns
@@ -88,7 +88,7 @@ spans = st.lists(
 def test_counts_equal_loops(faces: Spans, voices: Spans) -> None:
     heard = [(content, start, length, person and person + 10) for content, start, length, person in voices]
     durations = {"a": 120.0, "b": 150.0}
-    with patch.multiple(offers, MIN_TURNS=0, MIN_SHARE=0.0, MIN_DEVIATIONS=-100.0):
+    with patch.multiple(grouping, MIN_TURNS=0, MIN_SHARE=0.0, MIN_DEVIATIONS=-100.0):
         pairs = find_pairs(make_columns(faces), make_columns(heard), durations)
     for pair in pairs:
         turns = [(content, start + length / 2) for content, start, length, person in heard if person == pair.voice]

@@ -10,10 +10,9 @@ from tests.indexed_texts import add_words, make_texts
 from tests.made_identities import VOICES, make_voice
 from tests.store.samples import add_video, create
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.speakers import name_speakers
 from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
-from vidret.store.texts.upkeep import read_transcript
+from vidret.store.texts.upkeep import name_speakers, read_transcript
 from vidret.types import TimedText
 
 Spans = list[tuple[int, float, float]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.store.snapshots.facets import count_facets
+from vidret.store.lookup import count_facets
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters
 

@@ -14,8 +14,8 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_hits, show_table
 from vidret.present.terminal import print_message
-from vidret.store.collections import pick_collection
 from vidret.store.lookup import look_up_video
+from vidret.store.rows_file import pick_collection
 from vidret.text import display_path, format_time, show_path
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments, to_row
 

@@ -82,13 +82,12 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
-    from vidret.store.collections import COLLECTIONS
     from vidret.store.identities.upkeep import find_damaged_identities
     from vidret.store.lookup import count_moments
+    from vidret.store.rows_file import COLLECTIONS, WATCHES
     from vidret.store.sounds import find_damaged_sounds
     from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
-    from vidret.store.watch_list import WATCHES
 
     if diversity:
         from vidret.cli.commands.info import print_diversity

@@ -11,7 +11,7 @@ from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, argument,
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
-from vidret.store.collections import COLLECTIONS, pick_collection
+from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.tokens import RIGHTS, TOKENS, make_token, read_record, record_change, revoke_token
 
 HELP = "Tokens with rights for vidret serve, and the record of what was changed with them."

@@ -43,7 +43,7 @@ def add_command(
 @group.command("list")
 def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
     """List the watches of an index."""
-    from vidret.store.watch_list import WATCHES
+    from vidret.store.rows_file import WATCHES
 
     watches = WATCHES.read(index)
     if as_json:
@@ -64,8 +64,8 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     """Report which new videos match the watches of an index; return whether any does."""
     from vidret.search.people import KnownPersons
     from vidret.search.watches import MIN_PROBABILITY, find_new_matches, leave_unknown_out, mark_reported
+    from vidret.store.rows_file import WATCHES
     from vidret.store.store import Store
-    from vidret.store.watch_list import WATCHES
     from vidret.types import LocateOptions
 
     watches = WATCHES.read(index)

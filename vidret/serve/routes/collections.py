@@ -26,7 +26,7 @@ from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
 from vidret.serve.rows import find_video, write_row
 from vidret.serve.worker import Worker
-from vidret.store.collections import pick_collection
+from vidret.store.rows_file import pick_collection
 from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row

@@ -1,9 +1,9 @@
-"""Upkeep of the timed texts of an index: counts, notes, the transcript of a video, damage and its repair."""
+"""Upkeep of the timed texts of an index: counts, notes, the transcript of a video with its speakers, damage, repair."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.database import REPAIR
 from vidret.store.catalog.texts import TextTrack
-from vidret.store.folder import FEATURES
-from vidret.store.identities.speakers import name_speakers
+from vidret.store.disk import FEATURES
+from vidret.store.identities.store import IdentityStore
+from vidret.store.identities.tracks import TrackColumns
 from vidret.store.joined.texts import open_texts
 from vidret.store.records import HAS_TEXTS
 from vidret.store.store import Store
@@ -84,6 +85,38 @@ def read_transcript(
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
     named = name_speakers([part.path for part in store.parts.values()], fingerprint, found, unnamed=unnamed)
     return sorted(named, key=lambda text: (text.start, text.end))
+
+
+SPOKEN: tuple[TextSource, ...] = ("speech", "subtitles")
+
+
+def name_speakers(
+    indexes: Iterable[Path], content: str, texts: Sequence[TimedText], *, unnamed: bool = False
+) -> list[TimedText]:
+    """Return the texts of a video with who says each, as far as one of the indexes, by their folders, knows the voice.
+
+    ``unnamed`` tells speakers who have no name apart as ``person-7``.
+    """
+    for index in indexes:
+        if not IdentityStore.exists(index):
+            continue
+        with IdentityStore.open(index) as identities:
+            voices = identities.columns(kind="voice", content=content)
+            persons = identities.database.rows("SELECT id, name FROM persons")
+        if len(voices.ids):
+            names = {key: name or (f"person-{key}" if unnamed else "") for key, name in persons}
+            return [replace(text, speaker=names.get(_find_speaker(text, voices), "")) for text in texts]
+    return list(texts)
+
+
+def _find_speaker(text: TimedText, voices: TrackColumns) -> int:
+    """Return the person who is heard longest during a text; 0 if that is none of the persons."""
+    if text.source not in SPOKEN:
+        return 0
+    heard_s = np.minimum(voices.ends, text.end) - np.maximum(voices.starts, text.start)
+    persons, rows = np.unique(voices.persons, return_inverse=True)
+    sums_s = np.bincount(rows, weights=np.maximum(heard_s, 0.0))
+    return int(persons[sums_s.argmax()]) if sums_s.max() > 0 else 0
 
 
 def note_languages(store: Store) -> None:

@@ -18,11 +18,11 @@ from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
 from vidret.store.consent import check_allowed
+from vidret.store.disk import MILVUS_FILE
 from vidret.store.snapshots.bitmap import contains
 from vidret.store.snapshots.snapshot import Choice, Selection
 from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_collection import (
-    DEFAULT_FILE,
     FORMS,
     LIMIT,
     MILVUS,
@@ -163,7 +163,7 @@ class MilvusVectors:
         self._connect().drop()
         self.close()
         if self._address == MILVUS:  # the file belongs to this index
-            shutil.rmtree(self._folder / DEFAULT_FILE, ignore_errors=True)
+            shutil.rmtree(self._folder / MILVUS_FILE, ignore_errors=True)
 
     def close(self) -> None:
         """Disconnect."""

@@ -23,11 +23,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import MissingExtraError, StoreError
+from vidret.store.disk import MILVUS_FILE
 
 logger = logging.getLogger(__name__)
 
 MILVUS = "milvus://"
-DEFAULT_FILE = "vectors.milvus.db"  # in the index folder, for an address without a file or server
 FORMS = "milvus://, milvus://FILE.db, milvus://HOST:PORT, milvus://http(s)://HOST:PORT[/DATABASE]"
 _BARE = re.compile(r"([^/@:]+|\[[0-9A-Fa-f:.]+\]):\d+(/\w+)?")
 
@@ -52,7 +52,7 @@ def normalise_milvus(address: str, folder: Path) -> str | None:
         return _normalise_server(target)
     if target.endswith(".db"):
         path = os.path.abspath(Path(target).expanduser())  # noqa: PTH100  symbolic links are kept, as for videos
-        return MILVUS if path == os.path.abspath(folder / DEFAULT_FILE) else MILVUS + path  # noqa: PTH100
+        return MILVUS if path == os.path.abspath(folder / MILVUS_FILE) else MILVUS + path  # noqa: PTH100
     return None
 
 
@@ -61,7 +61,7 @@ def find_milvus_file(address: str, folder: Path) -> Path | None:
     target = address.removeprefix(MILVUS)
     if target.startswith(("http://", "https://")):
         return None
-    return Path(target) if target else folder.absolute() / DEFAULT_FILE
+    return Path(target) if target else folder.absolute() / MILVUS_FILE
 
 
 def split_milvus_server(address: str) -> tuple[str, str]:
