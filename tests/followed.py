@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.store.samples import add_segment
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, ShotChange
 
@@ -21,7 +22,7 @@ def follow_shots(index: Path, path: Path, changes: Sequence[ShotChange] | None, 
         )
         vector = np.eye(1, store.dim, dtype=np.float32)
         embedding = SegmentEmbedding(vector[0], vector, np.array([0.0]))
-        store.writer.add_segment(video, 0, 0.0, duration_s, embedding, shots=changes or ())
+        add_segment(store, video, 0, 0.0, duration_s, embedding, shots=changes or ())
         store.writer.finish_video(video)
         store.writer.set_file(str(path), state="done", video=video)
     return video

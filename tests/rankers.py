@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.fakes import DIM, PatchEncoder
 from tests.goldens import find_cases
+from tests.store.samples import add_segment
 from vidret.align.batches import collate_segments, collate_texts
 from vidret.align.files import CARD, describe_aligner
 from vidret.align.glscl import ConceptAligner
@@ -82,7 +83,7 @@ def store_all(path: Path, segments: Sequence[SegmentEmbedding], packed: Sequence
         for index, (segment, tokens) in enumerate(zip(segments, packed, strict=True)):
             video_id = store.writer.begin_video(str(index), duration=9.0, facts={}, num_segments=1)
             store.writer.set_file(f"/{index}.mp4", state="done", video=video_id)
-            ids.append(store.writer.add_segment(video_id, 0, 0.0, 9.0, segment, tokens=tokens))
+            ids.append(add_segment(store, video_id, 0, 0.0, 9.0, segment, tokens=tokens))
             store.writer.finish_video(video_id)
     return ids
 

@@ -588,7 +588,7 @@ def test_moments_are_prepared_once_and_found_after_a_move(numbered: Path, tmp_pa
         steps: list[tuple[int, int]] = []
         engine.prepare_moments(on_progress=lambda done, total: steps.append((done, total)))
         assert steps == [(0, 2), (1, 2), (2, 2)]
-        contents = engine._index.store.videos.contents()
+        contents = engine._index.store.videos.fingerprints().values()
     files = {path: path.stat().st_ino for path in index.glob("moments/*/*/*")}
     assert kept(index) == sorted(contents)
     assert len(files) == 2
@@ -612,7 +612,7 @@ def test_pruning_deletes_moments_of_missing_videos(numbered: Path, tmp_path: Pat
         assert kept(index) == both
     with Engine(index, make_encoder(), head="none") as engine:
         engine.index([numbered], prune=True)
-        assert kept(index) == list(engine._index.store.videos.contents())
+        assert kept(index) == list(engine._index.store.videos.fingerprints().values())
     assert len(both) == 2
     assert len(kept(index)) == 1
 

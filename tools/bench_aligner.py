@@ -29,6 +29,7 @@ from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import widen
 from vidret.encode.families.registry import load_encoder
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 
@@ -157,10 +158,10 @@ def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> Non
         for first in range(0, num_segments, SEGMENTS_PER_VIDEO):
             count = min(SEGMENTS_PER_VIDEO, num_segments - first)
             video = store.writer.begin_video(f"made-{first}", duration=count * 12.0, facts={}, num_segments=count)
-            for number in range(count):
-                which = (first + number) % len(pool)
-                start = number * 12.0
-                store.writer.add_segment(video, number, start, start + 12.0, pool[which], tokens=packed[which])
+            numbered = [(number, number * 12.0, (first + number) % len(pool)) for number in range(count)]
+            store.writer.add_segments(
+                [NewSegment(video, number, start, start + 12.0, pool[at], packed[at]) for number, start, at in numbered]
+            )
             store.writer.finish_video(video)
             store.writer.set_file(f"/made/{first}.mp4", state="done", video=video, num_bytes=0, mtime_ns=0)
 

@@ -33,7 +33,7 @@ from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.search.heads.layers import Grounder
-from vidret.store.records import HEAD
+from vidret.store.records import HEAD, NewSegment
 from vidret.store.store import Store
 
 BACKBONE = "ViT-B-32-quickgelu/random"
@@ -115,7 +115,7 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
             video = store.writer.begin_video(place.stem, duration=CLIPS / FPS, facts={}, num_segments=len(bounds) - 1)
             for segment, (start, end) in enumerate(pairwise(bounds)):
                 vectors = make_segment(np.zeros(encoder.dim, np.float32), SEGMENT, random, start=float(start))
-                store.writer.add_segment(video, segment, float(start), float(end), vectors)
+                store.writer.add_segments([NewSegment(video, segment, float(start), float(end), vectors)])
             store.writer.finish_video(video)
             store.writer.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
             save_projected(place, [(Window(0, CLIPS), make_projected(Window(0, CLIPS), number))])

@@ -76,7 +76,7 @@ def make_persons(path: Path) -> None:
     random = np.random.default_rng(2)
     model = IdentityModel(kind="face", digest="made", link_distance=0.5)
     with Store.open(path) as store, IdentityStore.create(path) as identities:
-        for content in sorted(store.videos.contents())[::2]:
+        for content in sorted(store.videos.fingerprints().values())[::2]:
             starts = np.sort(random.uniform(0, SEGMENTS_PER_VIDEO * SEGMENT_S - TRACK_S, TRACKS_PER_VIDEO)).tolist()
             vectors = unit(random.standard_normal((TRACKS_PER_VIDEO, 128), np.float32))
             tracks = [
@@ -177,7 +177,7 @@ def make_texts(index: Path, num_texts: int, *, common: bool) -> None:
     draw_words = make_vocabulary(rng)
     sentences = load_sentence_encoder().encode(SENTENCES[:500])
     with Store.open(index) as store:
-        contents = list(store.videos.contents())
+        contents = list(store.videos.fingerprints().values())
     with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
         for number, rows in enumerate(np.array_split(np.arange(num_texts), len(contents))):
             source: TextSource = "speech" if number % 2 else "screen"

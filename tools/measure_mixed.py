@@ -97,7 +97,7 @@ def draw_library(index: Path, size: int, random: np.random.Generator, folder: Pa
         measured = store.metadata.keys("calibration.")
         store.metadata.set_many(dict.fromkeys(measured, ""))
         with TextStore.open(library, write=True) as texts:
-            texts.prune(store.videos.contents())
+            texts.prune(store.find_contents(store.videos.fingerprints().values()))
             texts.save()
     with Engine.open(library) as engine:
         engine.index([])  # measures again what depends on all videos

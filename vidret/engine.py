@@ -945,7 +945,7 @@ class Engine(VideoLibrary):
         Raises:
             StoreError: There is no such video, or all of its files are missing.
         """
-        videos = self._index.store.videos.find(video=video)
+        videos = self._index.store.videos.find(ids=[video])
         if not videos:
             raise StoreError(f"video must be one of this index, got {video}")
         return videos[0]

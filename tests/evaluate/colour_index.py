@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.fakes import ColourEncoder, unit
+from tests.store.samples import add_segment
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 
@@ -33,7 +34,7 @@ def write_colour_index(index: Path, folders: Mapping[str, Sequence[str]], *, noi
                         frames[-1] = text.sentence
                     times = np.arange(FRAMES_PER_SEGMENT, dtype=np.float64) + 3 * segment
                     embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, times)
-                    store.writer.add_segment(video, segment, 3.0 * segment, 3.0 * segment + 3, embedding)
+                    add_segment(store, video, segment, 3.0 * segment, 3.0 * segment + 3, embedding)
                 store.writer.finish_video(video)
                 store.writer.set_file(path, state="done")
         store.upkeep.save_vectors()

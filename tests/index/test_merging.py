@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import COLOURS, ColourEncoder, write_film
-from tests.store.samples import DIM, add_video, create, damage, embedding, shots, tokens
+from tests.store.samples import DIM, add_segment, add_video, create, damage, embedding, shots, tokens
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.index import copying
@@ -129,7 +129,7 @@ def half(tmp_path: Path) -> Path:
             content = 100 + number
             start, packed = 10.0 * number, tokens(content)
             changes = shots(content, start)
-            store.writer.add_segment(video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
+            add_segment(store, video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
     return tmp_path / "half"
 
 
@@ -158,12 +158,12 @@ def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half:
     with create(tmp_path / "other") as store:
         video = store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=2)
         store.writer.set_file("/videos/v1.mp4", state="running", video=video)
-        store.writer.add_segment(video, 1, 20.0, 40.0, embedding(7))
+        add_segment(store, video, 1, 20.0, 40.0, embedding(7))
     before = read_index(half)[0]
     assert get_counts(merge(half, tmp_path / "other")) == (0, 0, 1, 0, 0, 1)
     assert read_index(half)[0] == before
     with create(tmp_path / "other") as store:
-        store.writer.add_segment(video, 0, 0.0, 20.0, embedding(6))
+        add_segment(store, video, 0, 0.0, 20.0, embedding(6))
         store.writer.finish_video(video)
     merge(half, tmp_path / "other")
     assert read_index(half)[0] == read_index(tmp_path / "other")[0], "a complete one replaces it"
@@ -178,8 +178,8 @@ def write_open_ended(path: Path, numbers: Sequence[int], *, length_s: float = 10
         for number in numbers:
             start, packed = length_s * number, tokens(100 + number)
             changes = shots(100 + number, start)
-            store.writer.add_segment(
-                video, number, start, start + length_s, embedding(100 + number), tokens=packed, shots=changes
+            add_segment(
+                store, video, number, start, start + length_s, embedding(100 + number), tokens=packed, shots=changes
             )
     return path
 
@@ -229,7 +229,7 @@ def test_states_and_reasons_are_merged(tmp_path: Path) -> None:
         store.writer.set_file("/videos/new.mp4", state="pending")
         store.writer.set_file("/videos/v1.mp4", state="missing", reason="the file is gone")
         video = store.writer.begin_video("v9", duration=20.0, facts={}, num_segments=2)
-        store.writer.add_segment(video, 0, 0.0, 10.0, embedding(9))
+        add_segment(store, video, 0, 0.0, 10.0, embedding(9))
         store.writer.finish_video(video, salvaged="the file ends early")
         store.writer.set_file("/videos/cut.mp4", state="done", video=video)
     expected = read_index(one)

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, ShotChange
 
@@ -36,6 +38,21 @@ def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
     return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=DIM)
 
 
+def add_segment(
+    store: Store,
+    video: int,
+    number: int,
+    start: float,
+    end: float,
+    vectors: SegmentEmbedding,
+    *,
+    tokens: bytes = b"",
+    shots: Sequence[ShotChange] = (),
+) -> int:
+    """Store one segment and return its id."""
+    return store.writer.add_segments([NewSegment(video, number, start, end, vectors, tokens, shots)])[0]
+
+
 def add_video(store: Store, name: str, *, seed: int, path: str | None = None, num_segments: int = NUM_SEGMENTS) -> int:
     """Index a video as an engine would, skipping stored segments. Its content depends on the seed only."""
     video = store.writer.begin_video(
@@ -45,9 +62,7 @@ def add_video(store: Store, name: str, *, seed: int, path: str | None = None, nu
     for index in sorted(set(range(num_segments)) - store.segments.stored_indices(video)):
         start, content = 10.0 * index, 100 * seed + index
         changes = shots(content, start)
-        store.writer.add_segment(
-            video, index, start, start + 10, embedding(content), tokens=tokens(content), shots=changes
-        )
+        add_segment(store, video, index, start, start + 10, embedding(content), tokens=tokens(content), shots=changes)
     store.writer.finish_video(video)
     store.writer.set_file(path or f"/videos/{name}.mp4", state="done")
     return video

@@ -10,7 +10,7 @@ from vidret.errors import StoreError
 from vidret.store.lookup import list_shots, read_shots
 from vidret.types import Shot, ShotChange
 
-from .samples import add_video, create, embedding
+from .samples import add_segment, add_video, create, embedding
 
 CUT, DISSOLVE, FADE_IN = ShotChange(4.0, 4.0, "cut"), ShotChange(6.0, 7.5, "dissolve"), ShotChange(0.0, 1.0, "fade")
 TIMES = st.integers(0, 30).map(float)
@@ -52,7 +52,7 @@ def test_shots_of_a_video_end_where_it_is_stored_so_far(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=None)
         assert read_shots(store, video) == []
-        store.writer.add_segment(video, 0, 0.0, 10.0, embedding(0), shots=[CUT])
+        add_segment(store, video, 0, 0.0, 10.0, embedding(0), shots=[CUT])
         assert read_shots(store, video) == [Shot(0.0, 4.0, None), Shot(4.0, 10.0, "cut")]
         other = add_video(store, "v2", seed=2)
         assert read_shots(store, other) == [], "indexed without shots, as far as the store knows"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.sounds import FILE, SoundStore, copy_sounds, find_damaged_sounds, prune_sounds
+from vidret.store.sounds import FILE, SoundStore, copy_sounds, find_damaged_sounds
 from vidret.types import SoundWindows
 
 
@@ -52,9 +52,9 @@ def test_pruning_and_copying(tmp_path: Path) -> None:
             sounds.add(content, "m", make_windows(0, 1))
     copy_sounds(tmp_path / "two", [tmp_path / "one", tmp_path / "nowhere"], {"a", "b"})
     assert read_starts(tmp_path / "two") == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
-    prune_sounds(tmp_path / "two", ["b", "d"])
+    SoundStore.prune_index(tmp_path / "two", ["b", "d"])
     assert read_starts(tmp_path / "two") == {"b": [0.0, 1.0]}
-    prune_sounds(tmp_path / "nowhere", [])
+    SoundStore.prune_index(tmp_path / "nowhere", [])
     assert not SoundStore.exists(tmp_path / "nowhere")
 
 
@@ -84,5 +84,5 @@ def test_a_file_with_a_trigger_is_refused(tmp_path: Path) -> None:
     SoundStore.create(tmp_path).close()
     with sqlite3.connect(tmp_path / FILE) as database:
         database.execute("CREATE TRIGGER slow AFTER DELETE ON windows BEGIN DELETE FROM windows; END")
-    with pytest.raises(StoreError, match="must hold the table of sounds"):
+    with pytest.raises(StoreError, match="must hold the tables of sounds"):
         SoundStore.open(tmp_path)

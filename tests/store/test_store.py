@@ -16,7 +16,19 @@ from vidret.store.records import NewSegment, StoredVideo
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
-from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
+from .samples import (
+    DIM,
+    NUM_SEGMENTS,
+    add_segment,
+    add_video,
+    create,
+    damage,
+    embedding,
+    environment,
+    index_all,
+    seeds,
+    tokens,
+)
 
 
 def stored(num_videos: int) -> dict[int, SegmentEmbedding]:
@@ -76,12 +88,12 @@ def test_tokens_are_opaque_bytes(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.writer.begin_video("v0", duration=1.0, facts={}, num_segments=9)
         store.writer.set_file("a.mp4", state="running", video=video)
-        empty = [store.writer.add_segment(video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
+        empty = [add_segment(store, video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
         assert store.features.read_tokens(empty) == [b"", b""]
         assert (tmp_path / "features" / "tokens.bin").stat().st_size == 0
-        ids = [store.writer.add_segment(video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
+        ids = [add_segment(store, video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
         assert store.features.read_tokens(ids) == packed
-        assert store.writer.add_segment(video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
+        assert add_segment(store, video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
     with Store.open(tmp_path) as store:
         assert store.features.read_tokens([*ids, *empty]) == [*packed, b"", b""]
         assert (tmp_path / "features" / "tokens.bin").stat().st_size == sum(map(len, packed))
@@ -102,9 +114,9 @@ def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.writer.begin_video("v3", duration=40.0, facts={}, num_segments=4)
         store.writer.set_file("a.mp4", state="running", video=video)
-        key = store.writer.add_segment(video, 2, 20.0, 30.0, embedding(302))
+        key = add_segment(store, video, 2, 20.0, 30.0, embedding(302))
         assert seeds(store) == [302]
-        assert store.writer.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # already stored: unchanged
+        assert add_segment(store, video, 2, 20.0, 30.0, embedding(999)) == key  # already stored: unchanged
         np.testing.assert_allclose(store.features.read_frames([key])[0][0], embedding(302).frames, atol=1e-3)
         assert store.segments.stored_indices(video) == {2}
         assert store.videos.find_complete("v3") is None
@@ -277,7 +289,7 @@ def test_first_of_duplicate_segments_is_stored(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.writer.begin_video("v3", duration=40.0, facts={}, num_segments=4)
         store.writer.set_file("a.mp4", state="running", video=video)
-        first = store.writer.add_segment(video, 2, 0.0, 1.0, embedding(302))
+        first = add_segment(store, video, 2, 0.0, 1.0, embedding(302))
         before = store.generation
         ids = store.writer.add_segments(
             [NewSegment(video, n, 0.0, 1.0, embedding(s)) for n, s in ((2, 7), (0, 300), (0, 8))]
@@ -324,7 +336,7 @@ def test_invalid_segments_are_rejected(tmp_path: Path, change: dict[str, object]
         values |= {"id": video, "number": 0, "end": 1.0} | change
         bad = SegmentEmbedding(values["video"], values["frames"], values["times"])  # type: ignore[arg-type]
         with pytest.raises(StoreError, match=rule):
-            store.writer.add_segment(values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
+            add_segment(store, values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
         assert store.segments.stored_indices(video) == set()
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
@@ -382,7 +394,7 @@ def test_threads_can_share_a_store(tmp_path: Path) -> None:
         def write(video: int) -> None:
             for index in range(10):
                 content = 100 * (video - 1) + index
-                store.writer.add_segment(video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
+                add_segment(store, video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
 
         def read() -> None:
             for _ in range(20):
@@ -440,7 +452,7 @@ def test_filters_select_by_folder_duration_and_date(tmp_path: Path, filters: Fil
         for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
             video = store.writer.begin_video(path, duration=seconds, facts={"width": 64}, num_segments=1)
             store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed * 10**9)
-            store.writer.add_segment(video, 0, 0.0, seconds, embedding(seed))
+            add_segment(store, video, 0, 0.0, seconds, embedding(seed))
             owners[video] = Path(path).stem
         found = store.videos.find(filters)
         assert "".join(owners[each.id] for each in found) == names
@@ -458,9 +470,9 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
         expected = StoredVideo(
             video, ("/videos/a.mp4", "/videos/v1.mp4"), 40.0, {"codec": "grey"}, True, "", NUM_SEGMENTS, 5.0
         )
-        assert store.videos.find() == store.videos.find(video=video) == [expected]
+        assert store.videos.find() == store.videos.find(ids=[video]) == [expected]
         assert store.videos.find(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
-        assert store.videos.find(video=video + 1) == []
+        assert store.videos.find(ids=[video + 1]) == []
 
 
 def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:
@@ -504,4 +516,4 @@ def test_fingerprints_include_videos_without_live_files(tmp_path: Path) -> None:
         index_all(store, 3)
         store.writer.set_file("/videos/v1.mp4", state="missing")
         assert store.videos.fingerprints() == {1: "v0", 2: "v1", 3: "v2"}
-        assert list(store.videos.contents()) == ["v0", "v2"]
+        assert store.find_contents(["v0", "v1", "v2", "v9"]) == {"v0": 1, "v2": 3}

@@ -12,7 +12,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.features import Features
 from vidret.store.store import Store
 
-from .samples import DIM, add_video, create, damage, embedding, index_all, seeds, tokens
+from .samples import DIM, add_segment, add_video, create, damage, embedding, index_all, seeds, tokens
 
 
 def assert_stored(store: Store, expected: list[int]) -> None:
@@ -196,8 +196,8 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
         for seed in range(10):
             video = store.writer.begin_video(f"v{seed}", duration=1.0, facts={}, num_segments=1)
             store.writer.set_file(f"{seed}.mp4", state="running", video=video)
-            store.writer.add_segment(
-                video, 0, 0.0, 1.0, embedding(seed), tokens=bytes([seed]) * (9000 if seed == 4 else seed)
+            add_segment(
+                store, video, 0, 0.0, 1.0, embedding(seed), tokens=bytes([seed]) * (9000 if seed == 4 else seed)
             )
         store.writer.set_file("4.mp4", state="missing")
         assert store.upkeep.prune().freed_bytes == (1 + len(embedding(4).frames)) * DIM * 2 + 9000

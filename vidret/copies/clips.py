@@ -65,7 +65,9 @@ class ClipFinder:
         ``video`` is the id of the only video to look in. All stretches of a video are returned if ``repeated``, else
         the best one.
         """
-        videos = {stored.id: stored for stored in self._store.videos.find(filters, video=video)}
+        videos = {
+            stored.id: stored for stored in self._store.videos.find(filters, ids=None if video is None else [video])
+        }
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
         found: list[SharedFootage] = []
         try:

@@ -16,7 +16,7 @@ from vidret.channels.texts.run import WordsRun, prune_words
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress, Workload
 from vidret.store.identities.persons import Persons
-from vidret.store.identities.upkeep import prune_identities
+from vidret.store.identities.store import IdentityStore
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
@@ -289,7 +289,7 @@ class RunState:
             unpruned = [path for path in missing if not any(is_below(path, folder) for folder in prune_below)]
             pruned = self.store.upkeep.prune(set(missing).difference(unpruned))
             prune_words(self.store, self.words)
-            prune_identities(self.store.path, self.store.videos.fingerprints().values())
+            IdentityStore.prune_index(self.store.path, self.store.videos.fingerprints().values())
         Persons(self.store.path).group()
         self.store.upkeep.save_vectors()
         return IndexReport(

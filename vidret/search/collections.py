@@ -21,7 +21,7 @@ _NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?")
 def list_collections(store: Store, index: Path) -> list[SavedCollection]:
     """Return the collections of an index by name, with the ids and the paths that videos have now."""
     kept = sorted(COLLECTIONS.read(index), key=lambda each: each.name.casefold())
-    contents = store.videos.contents({moment.content for each in kept for moment in each.moments})
+    contents = store.find_contents({moment.content for each in kept for moment in each.moments})
     paths = {video.id: video.paths[0] for video in store.videos.find(ids=list(contents.values()))} if contents else {}
 
     def look_up(moment: ListedMoment) -> ListedMoment:

@@ -171,7 +171,7 @@ class MomentCounts:
 def count_moments(store: "Store") -> MomentCounts:
     """Count the files that are kept for the grounding heads of an index."""
     paths = list((store.path / MOMENTS).glob(f"*/{KEPT}/*{PROJECTED}"))
-    contents = store.videos.contents([path.stem for path in paths]) if paths else {}
+    contents = store.find_contents(path.stem for path in paths)
     num_videos, seconds, num_bytes = 0, 0.0, 0
     for path in paths:
         if path.stem in contents:

@@ -127,12 +127,11 @@ class SegmentLocation(NamedTuple):
 
 
 class StoredRow(NamedTuple):
-    """The row of a segment in the catalog; ``times`` of frames are in seconds. A new one may have a ``text``."""
+    """The row of a segment in the catalog; ``times`` of frames are in seconds."""
 
     segment: Segment
     times: Float64[np.ndarray, " frame"]
     location: SegmentLocation
-    text: TimedText | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,12 +17,14 @@ class SideDatabase(ABC):
     Attributes:
         FILE: Its name in the folder of an index.
         FORMAT: The version that it is written with.
+        SCHEMA: The statements that make its tables and indexes.
         ABSENT: What is said of an index without it.
         PREPARE: Statements for each connection.
     """
 
     FILE: ClassVar[str]
-    FORMAT: ClassVar[int]
+    FORMAT: ClassVar[int] = 1
+    SCHEMA: ClassVar[tuple[str, ...]]
     ABSENT: ClassVar[str]
     PREPARE: ClassVar[tuple[str, ...]] = ()
 
@@ -35,24 +38,22 @@ class SideDatabase(ABC):
         try:
             if write and self.database.value("SELECT count(*) FROM sqlite_master") == 0:
                 with self.database.transaction():
-                    self.create_tables()
+                    for statement in self.SCHEMA:
+                        self.database.run(statement)
                     self.database.run(f"PRAGMA user_version = {self.FORMAT}")
-            self.check_tables()
+            self._check_tables()
         except BaseException:
             self.close()
             raise
 
-    @abstractmethod
-    def create_tables(self) -> None:
-        """Make the tables of an empty file."""
-
-    @abstractmethod
-    def check_tables(self) -> None:
-        """Check that the file holds the tables of this format only.
-
-        Raises:
-            StoreError: It does not.
-        """
+    def _check_tables(self) -> None:
+        found = self.database.value("PRAGMA user_version")
+        if found > self.FORMAT:
+            raise StoreError(f"{self.path}: format must be at most {self.FORMAT}, got {found}; update vidret")
+        own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"  # a trigger may take for ever
+        statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
+        if found != self.FORMAT or sorted(statements) != sorted(self.SCHEMA):
+            raise StoreError(f"{self.path}: must hold the tables of {self.path.stem} only; {REPAIR}")
 
     @classmethod
     def create(cls, index: str | os.PathLike[str]) -> Self:
@@ -80,6 +81,17 @@ class SideDatabase(ABC):
     def exists(cls, index: str | os.PathLike[str]) -> bool:
         """Return whether this kind of evidence was ever read in an index."""
         return (Path(index) / cls.FILE).is_file()
+
+    @abstractmethod
+    def prune(self, contents: Iterable[str]) -> object:
+        """Delete what is stored of all videos except those with these fingerprints."""
+
+    @classmethod
+    def prune_index(cls, index: Path, contents: Iterable[str]) -> None:
+        """Prune the file of an index, if it has one."""
+        if cls.exists(index):
+            with cls.open(index, write=True) as opened:
+                opened.prune(contents)
 
     def close(self) -> None:
         """Close the file."""

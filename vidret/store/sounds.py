@@ -11,12 +11,12 @@ import numpy as np
 from typing_extensions import override
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import REPAIR
+from vidret.store.catalog.database import REPAIR, remove_database
 from vidret.store.side_database import SideDatabase
 from vidret.store.texts.store import TextStore
 from vidret.types import SoundWindows
 
-FILE, FORMAT = "sounds.sqlite", 1
+FILE = "sounds.sqlite"
 SCHEMA = """CREATE TABLE windows (
     content TEXT NOT NULL, model TEXT NOT NULL, start_s REAL NOT NULL, end_s REAL NOT NULL, vector BLOB NOT NULL,
     checksum INTEGER NOT NULL, UNIQUE (content, model, start_s))"""
@@ -27,18 +27,8 @@ INTACT = f"ifnull(checksum = {CHECKSUM}, 0)"
 class SoundStore(SideDatabase):
     """The windows of one index."""
 
-    FILE, FORMAT = FILE, FORMAT
+    FILE, SCHEMA = FILE, (SCHEMA,)
     ABSENT = "no sounds were read in this index: run vidret index --sounds on"
-
-    @override
-    def create_tables(self) -> None:
-        self.database.run(SCHEMA)
-
-    @override
-    def check_tables(self) -> None:
-        statements = self.database.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
-        if self.database.value("PRAGMA user_version") != FORMAT or statements != [(SCHEMA,)]:
-            raise StoreError(f"{self.path}: must hold the table of sounds in format {FORMAT} only; {REPAIR}")
 
     @property
     def state(self) -> tuple[int, int]:
@@ -69,8 +59,8 @@ class SoundStore(SideDatabase):
             self.database.run_many("REPLACE INTO windows VALUES (?, ?, ?, ?, ?, 0)", rows)
             self.database.run(f"UPDATE windows SET checksum = {CHECKSUM} WHERE content = ? AND checksum = 0", content)
 
+    @override
     def prune(self, contents: Iterable[str]) -> None:
-        """Delete the windows of all contents except these."""
         kept = set(contents)
         gone = [(own,) for (own,) in self.database.rows("SELECT DISTINCT content FROM windows") if own not in kept]
         if gone:
@@ -84,13 +74,6 @@ def _stack(rows: Sequence[tuple[float, float, bytes]]) -> SoundWindows:
         ends=np.array([end for _, end, _ in rows]),
         vectors=np.stack([np.frombuffer(blob, np.float16) for _, _, blob in rows]),
     )
-
-
-def prune_sounds(index: Path, contents: Iterable[str]) -> None:
-    """Delete the sounds of all videos that are no longer in an index."""
-    if SoundStore.exists(index):
-        with SoundStore.create(index) as sounds:
-            sounds.prune(contents)
 
 
 def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -> None:
@@ -111,7 +94,7 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
     if not path.exists():
         return []
     try:
-        with SoundStore.create(index) if repair else SoundStore.open(index) as sounds:
+        with SoundStore.open(index, write=repair) as sounds:
             bad = sounds.database.rows(f"SELECT rowid, content, start_s FROM windows WHERE NOT {INTACT}")
             if repair and bad:
                 with sounds.database.transaction():
@@ -122,8 +105,7 @@ def find_damaged_sounds(index: Path, *, repair: bool) -> list[str]:
             ]
     except StoreError as error:
         if repair:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+            remove_database(path)
             _read_again(index, None)
         return [str(error).removesuffix(f"; {REPAIR}")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog, find_bad_rows
-from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, ids_to_json
 from vidret.store.disk import CATALOG, FEATURES, VECTORS, WriteAccess, remove_closed, sync_folder
 from vidret.store.epochs import Epochs
@@ -108,8 +108,7 @@ class Upkeep:
                 raise StoreError(f"{self._folder}: {rule}; first: vidret store move")
             epoch, generation = int(tables.fact("epoch")) + 1, int(tables.fact("generation")) + 1
             _link_features(source / FEATURES, int(other.tables.fact("epoch")), self._folder / FEATURES, epoch)
-            for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
-                path.unlink(missing_ok=True)  # of a process that was killed
+            remove_database(copy)  # of a process that was killed
             with contextlib.closing(Database(copy, write=True, create=True)) as database:
                 other.database.replace(database)
                 copied = CheckedTables(database)

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
@@ -13,9 +12,9 @@ from vidret.store.catalog.segments import check_shots
 from vidret.store.disk import WriteAccess
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Rows, round_to_float16
-from vidret.store.records import FILE_STATES, FileState, NewSegment, StoredRow, VideoRecord
+from vidret.store.records import FILE_STATES, FileState, NewSegment, VideoRecord
 from vidret.store.vectors.current import CurrentVectors
-from vidret.types import Segment, SegmentEmbedding, ShotChange, TimedText
+from vidret.types import SegmentEmbedding
 
 
 class Writer:
@@ -63,34 +62,11 @@ class Writer:
         with self._access:
             return self._catalog.videos.begin(fingerprint, float(duration), facts, num_segments)
 
-    def add_segment(
-        self,
-        video: int,
-        number: int,
-        start: float,
-        end: float,
-        embedding: SegmentEmbedding,
-        *,
-        tokens: bytes = b"",
-        shots: Sequence[ShotChange] = (),
-    ) -> int:
-        """Store a segment, which is searchable at once, and return its id; a stored segment stays unchanged.
-
-        ``tokens`` are packed by an aligner and opaque to the store. ``shots`` are the shot changes in the segment.
-
-        Raises:
-            StoreError: A value is invalid, or the disk is full or fails.
-        """
-        return self.add_segments([NewSegment(video, number, start, end, embedding, tokens, shots)])[0]
-
     def add_segments(self, segments: Sequence[NewSegment]) -> list[int]:
-        """Store many segments like ``add_segment``, but all or none, waiting only once for the disk.
+        """Store segments, all or none, which are searchable at once, and return their ids in the same order.
 
-        They may belong to several videos added by ``begin_video``, in any order. Of duplicates the first is stored.
-        All are in memory together, so add a large corpus in batches of thousands.
-
-        Returns:
-            Their ids, in the same order.
+        They may belong to several videos added by ``begin_video``. One that is stored already stays unchanged; of
+        duplicates the first is stored. All are in memory together, so add a large corpus in batches of thousands.
 
         Raises:
             StoreError: A value is invalid, or the disk is full or fails; nothing is stored then.
@@ -98,19 +74,14 @@ class Writer:
         self._access.check()
         keys = [(int(segment.video), int(segment.number)) for segment in segments]
         videos = {video: self._catalog.videos.get(video) for video in {segment.video for segment in segments}}
-        checked: dict[tuple[int, int], CheckedSegment] = {}
+        checked: dict[tuple[int, int], NewSegment] = {}
         for key, segment in zip(keys, segments, strict=True):
             checked.setdefault(key, _check_segment(segment, videos[segment.video], self._dim))
         with self._access:
             ids = {key: known for key in checked if (known := self._catalog.segments.find(*key)) is not None}
             new = {key: valid for key, valid in checked.items() if key not in ids}
-            vectors = [(valid.vector, valid.frames, valid.tokens) for valid in new.values()]
-            locations = self._epochs.current().append_all(vectors)
-            rows = [
-                (StoredRow(valid.segment, valid.times, location, valid.text), valid.shots)
-                for valid, location in zip(new.values(), locations, strict=True)
-            ]
-            ids |= zip(new, self._catalog.segments.add(rows), strict=True)
+            locations = self._epochs.current().append_all([_list_arrays(valid) for valid in new.values()])
+            ids |= zip(new, self._catalog.segments.add(list(zip(new.values(), locations, strict=True))), strict=True)
         self._vectors.index.note_changes(len(new))
         return [ids[key] for key in keys]
 
@@ -137,36 +108,22 @@ class Writer:
         self._catalog.videos.finish(video, note, num_segments=len(self._catalog.segments.of_video(video)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CheckedSegment:
-    """A valid segment as it is stored: its vector, frame vectors, packed tokens, frame times, shot changes and text."""
-
-    segment: Segment
-    vector: Rows
-    frames: Rows
-    tokens: Bytes
-    times: Float64[np.ndarray, " frame"]
-    shots: tuple[ShotChange, ...]
-    text: TimedText | None
-
-
-def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> CheckedSegment:
+def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> NewSegment:
+    """Return a segment as it is stored: with values of float16, times of float64, and shot changes in time order."""
     if not 0 <= new.number < (math.inf if video.open_ended else video.num_segments):
         rule = "not be negative" if video.open_ended else f"be in 0..{video.num_segments - 1}"
         raise StoreError(f"number must {rule}, got {new.number}")
     if not (np.isfinite([new.start, new.end]).all() and new.start <= new.end):
         raise StoreError(f"start and end must be finite and ascending, got {new.start} and {new.end}")
-    vector = round_to_float16("video", new.embedding.video, (dim,))[None]
+    vector = round_to_float16("video", new.embedding.video, (dim,))
     times = np.ascontiguousarray(new.embedding.times, np.float64)
     frames = round_to_float16("frames", new.embedding.frames, (len(times), dim))
     if not np.isfinite(times).all():
         raise StoreError(f"times must be finite, got {times}")
-    return CheckedSegment(
-        segment=Segment(int(new.video), int(new.number), float(new.start), float(new.end)),
-        vector=vector,
-        frames=frames,
-        tokens=np.frombuffer(new.tokens, np.uint8).reshape(-1, 1),
-        times=times,
-        shots=check_shots(new.shots),
-        text=new.text,
-    )
+    return replace(new, embedding=SegmentEmbedding(vector, frames, times), shots=check_shots(new.shots))
+
+
+def _list_arrays(segment: NewSegment) -> tuple[Rows, Rows, Bytes]:
+    """Return the arrays of a valid segment for the feature files."""
+    tokens = np.frombuffer(segment.tokens, np.uint8).reshape(-1, 1)
+    return segment.embedding.video[None], segment.embedding.frames, tokens

@@ -9,6 +9,7 @@ import pytest
 import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
+from tests.store.samples import add_segment
 from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.aligner_rankers import MeanRanker
 from vidret.channels.picture.ranking import FrameRanker, Ranker
@@ -51,7 +52,7 @@ def grow(store: Store, num_segments: int) -> None:
     for number in range(len(store), num_segments):
         video_id = store.writer.begin_video(str(number), duration=1.0, facts={}, num_segments=1)
         store.writer.set_file(f"/{number}.mp4", state="done", video=video_id)
-        store.writer.add_segment(video_id, 0, 0.0, 1.0, make_segment(1, number))
+        add_segment(store, video_id, 0, 0.0, 1.0, make_segment(1, number))
         store.writer.finish_video(video_id)
 
 

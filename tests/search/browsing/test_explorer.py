@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.store.samples import DIM, create, embedding
+from tests.store.samples import DIM, add_segment, create, embedding
 from vidret.errors import VidretError
 from vidret.search.browsing.explorer import Explorer
 from vidret.store.store import Store
@@ -33,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             store.writer.set_file(path, state="done", video=video)
             for segment in range(2):
                 vectors = draw(axis, 2 * number + segment)
-                store.writer.add_segment(video, segment, 10.0 * segment, 10.0 * segment + 10, vectors, tokens=b"")
+                add_segment(store, video, segment, 10.0 * segment, 10.0 * segment + 10, vectors, tokens=b"")
             store.writer.finish_video(video)
         yield store
 
@@ -89,5 +89,5 @@ def test_answers_are_those_of_the_index_as_it_is(store: Store) -> None:
     before = len(explorer.draw_map())
     video = store.writer.begin_video("new", duration=10.0, facts={}, num_segments=1)
     store.writer.set_file("/9/new.mp4", state="done", video=video)
-    store.writer.add_segment(video, 0, 0.0, 10.0, draw(6, 999), tokens=b"")
+    add_segment(store, video, 0, 0.0, 10.0, draw(6, 999), tokens=b"")
     assert len(explorer.draw_map()) == before + 1

@@ -8,8 +8,8 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.tables import FORMAT
-from vidret.store.records import SegmentLocation, StoredRow
-from vidret.types import Segment
+from vidret.store.records import NewSegment, SegmentLocation
+from vidret.types import SegmentEmbedding
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def add(catalog: Catalog, video: int, segment_index: int, row: int = 0) -> int:
-    segment, times = Segment(video, segment_index, 0.0, 1.0), np.array([0.25, 0.75])
-    return catalog.segments.add([(StoredRow(segment, times, location(row)), [])])[0]
+    embedding = SegmentEmbedding(np.zeros(4), np.zeros((2, 4)), np.array([0.25, 0.75]))
+    return catalog.segments.add([(NewSegment(video, segment_index, 0.0, 1.0, embedding), location(row))])[0]
 
 
 def location(row: int) -> SegmentLocation:

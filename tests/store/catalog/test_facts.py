@@ -11,7 +11,7 @@ from vidret.types import ALL_VIDEOS, Filters
 
 from .. import naive
 from ..recorded import FACT_FILTERS, FACTS, make_fact_rows
-from ..samples import create, embedding
+from ..samples import add_segment, create, embedding
 
 
 def test_filters_by_facts_are_those_of_loops_over_the_files(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_filters_by_facts_are_those_of_loops_over_the_files(tmp_path: Path) -> N
                 changed_ns = None if content == 5 else content * (5 + (folder == "b")) * 10**9
                 path = f"/{folder}/{content}.mp4"
                 store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed_ns)
-            store.writer.add_segment(video, 0, 0.0, 10.0, embedding(content), tokens=b"")
+            add_segment(store, video, 0, 0.0, 10.0, embedding(content), tokens=b"")
             store.writer.finish_video(video)
         for filters in FACT_FILTERS:
             expected = naive.find_videos(store, filters)

@@ -146,7 +146,6 @@ def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog
             assert store.files.paths_of([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
             assert store.features.read([5, 6, 7]).ids.tolist() == [5, 7]
         assert store.videos.find_complete("v1") is None
-        assert store.videos.contents() == {"v0": 1, "v2": 3}
         with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
             store.videos.fingerprints()
     assert len(caplog.messages) == len(set(caplog.messages)) == 4

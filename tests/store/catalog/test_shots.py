@@ -9,7 +9,7 @@ from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment
 from vidret.store.store import Store
 from vidret.types import ShotChange
 
-from ..samples import DIM, add_video, create, damage, embedding, index_all, shots
+from ..samples import DIM, add_segment, add_video, create, damage, embedding, index_all, shots
 
 FADE = ShotChange(3.0, 3.5, "fade")
 
@@ -21,7 +21,7 @@ def begin(store: Store, name: str, num_segments: int | None = None) -> int:
 
 
 def add(store: Store, video: int, number: int) -> None:
-    store.writer.add_segment(video, number, 10.0 * number, 10.0 * number + 10, embedding(abs(number)))
+    add_segment(store, video, number, 10.0 * number, 10.0 * number + 10, embedding(abs(number)))
 
 
 def count_rows(store: Store) -> int:
@@ -59,7 +59,7 @@ def test_invalid_shots_are_refused_with_their_segment(tmp_path: Path, shot: Shot
     with create(tmp_path) as store:
         video = begin(store, "v1")
         with pytest.raises(StoreError, match=rule):
-            store.writer.add_segment(video, 0, 0.0, 10.0, embedding(1), shots=[FADE, shot])
+            add_segment(store, video, 0, 0.0, 10.0, embedding(1), shots=[FADE, shot])
         assert (store.segments.stored_indices(video), store.shots.of_video(video)) == (set(), [])
 
 

@@ -88,6 +88,6 @@ def test_a_transcript_has_the_names(index: Path) -> None:
     add_words(index, "a", ["apples", "pears"])
     write_voices(index, TURNS)
     with Store.open(index) as store:
-        video = store.videos.contents()["a"]
+        video = store.find_contents("a")["a"]
         assert [text.speaker for text in read_transcript(store, video)] == ["Anna", ""]
         assert [text.speaker for text in read_transcript(store, video, unnamed=True)] == ["Anna", "person-2"]

@@ -18,7 +18,6 @@ from vidret.store.identities.upkeep import (
     copy_identities,
     count_identities,
     find_damaged_identities,
-    prune_identities,
 )
 
 
@@ -127,10 +126,10 @@ def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
         identities.write_tracks("gone", FACES, [gone])
         identities.write_tracks("kept", FACES, [kept])
         assign(identities, identities.columns().ids[0], "Aunt Ermintrude")
-    prune_identities(tmp_path, ["gone", "kept"])
+    IdentityStore.prune_index(tmp_path, ["gone", "kept"])
     assert gone.vector.tobytes() in read_all_bytes(tmp_path)
     with IdentityStore.open(tmp_path):  # an idle reader must not keep the log
-        prune_identities(tmp_path, ["kept"])
+        IdentityStore.prune_index(tmp_path, ["kept"])
         content = read_all_bytes(tmp_path)
     assert gone.thumbnail is not None
     for piece in (gone.vector.tobytes(), gone.thumbnail, b"Aunt Ermintrude", b"gone"):
@@ -142,7 +141,7 @@ def test_pruning_leaves_no_byte_of_a_video(tmp_path: Path) -> None:
 
 
 def test_an_index_without_identities_gets_no_file(tmp_path: Path) -> None:
-    prune_identities(tmp_path, [])
+    IdentityStore.prune_index(tmp_path, [])
     assert count_identities(tmp_path) == []
     assert find_damaged_identities(tmp_path, repair=True) == []
     assert copy_identities(tmp_path, [tmp_path], {"a"}) == 0

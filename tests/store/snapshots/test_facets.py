@@ -12,7 +12,7 @@ from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters
 
 from ..recorded import FACT_FILTERS, FACTS
-from ..samples import create, embedding
+from ..samples import add_segment, create, embedding
 
 DAY_S = 86400.0
 
@@ -24,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             video = store.writer.begin_video(f"v{content}", duration=10.0, facts=facts, num_segments=1)
             changed_ns = None if content == 5 else int(content * 1.5 * DAY_S) * 10**9
             store.writer.set_file(f"/{'ab'[content % 2]}/{content}.mp4", state="done", video=video, mtime_ns=changed_ns)
-            store.writer.add_segment(video, 0, 0.0, 10.0, embedding(content), tokens=b"")
+            add_segment(store, video, 0, 0.0, 10.0, embedding(content), tokens=b"")
             store.writer.finish_video(video)
         yield store
 
@@ -61,6 +61,6 @@ def test_a_video_counts_once_however_many_files_it_has(tmp_path: Path) -> None:
         video = store.writer.begin_video("v", duration=1.0, facts={"has_audio": True}, num_segments=1)
         for path in ("/a/1.mp4", "/b/1.mp4"):
             store.writer.set_file(path, state="done", video=video)
-        store.writer.add_segment(video, 0, 0.0, 1.0, embedding(0), tokens=b"")
+        add_segment(store, video, 0, 0.0, 1.0, embedding(0), tokens=b"")
         facets = count_facets(store.snapshot(), ALL_VIDEOS)
         assert (facets.sound, sum(facets.folders.values())) == ({"on": 1, "off": 0}, 1)

@@ -29,7 +29,7 @@ from vidret.types import Filters
 
 from .. import naive
 from ..recorded import FACT_FILTERS, FACTS
-from ..samples import DIM, add_video, create, embedding
+from ..samples import DIM, add_segment, add_video, create, embedding
 
 FOLDERS = ["/a", "/a/b", "/a/b c", "/a0", "/b"]
 NAMES = st.builds("{}/{}.mp4".format, st.sampled_from(FOLDERS), st.integers(0, 3))
@@ -105,9 +105,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         store.writer.set_file(path, state="running", video=video, num_bytes=1, mtime_ns=content * 5 * 10**9)
         for index in sorted(set(range(num_segments)) - store.segments.stored_indices(video)):
             seed = 100 * content + index
-            store.writer.add_segment(
-                video, index, 10.0 * index, 10.0 * index + 10, embedding(seed), tokens=b"t" * (seed % 2)
-            )
+            add_segment(store, video, index, 10.0 * index, 10.0 * index + 10, embedding(seed), tokens=b"t" * (seed % 2))
         if finish:
             store.writer.finish_video(video)
             store.writer.set_file(path, state="done")
@@ -218,7 +216,7 @@ def test_a_commit_costs_a_reader_its_new_rows(stores: tuple[Store, Store], monke
     assert counted.num_rows == 1
     video = writer.writer.begin_video("new", duration=9.0, facts={}, num_segments=2)
     writer.writer.set_file("/videos/new.mp4", state="running", video=video)
-    key = writer.writer.add_segment(video, 0, 0.0, 1.0, embedding(900))
+    key = add_segment(writer, video, 0, 0.0, 1.0, embedding(900))
     counted.clear()
     second = reader.snapshot()
     assert counted.num_rows <= 8, counted.statements

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vidret.errors import StoreError
 from vidret.store.texts.index import MAX_FUZZY_TERMS, MAX_TERMS, MAX_TEXTS, TextIndex
-from vidret.store.texts.stems import Scratch, Stemmer, split_unspaced
+from vidret.store.texts.stems import Stemmer, split_unspaced
 
 TEXTS = {
     1: "The trains are running late this evening",
@@ -49,11 +49,11 @@ def test_stems_and_diacritics(index: TextIndex) -> None:
     st.lists(st.text(st.sampled_from("aAe sing\u0301é駅\u200b\x1c\u2028\t'-_1\0\ud800") | st.characters(), max_size=30))
 )
 def test_stems_word_by_word_are_those_of_whole_texts(texts: list[str]) -> None:
-    scratch = Scratch()
-    stemmer, whole = Stemmer(scratch.split), scratch.split([split_unspaced(text) for text in texts])
+    stemmer = Stemmer()
+    whole = stemmer.split([split_unspaced(text) for text in texts])
     assert stemmer.stems(texts) == whole
     assert stemmer.stems(texts[::-1]) == whole[::-1], "remembered"
-    scratch.close()
+    stemmer.close()
 
 
 def test_stems_are_not_stemmed_again(index: TextIndex) -> None:

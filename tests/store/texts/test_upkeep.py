@@ -52,10 +52,10 @@ def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> 
 
 def test_a_transcript_is_in_order_of_time(index: Path) -> None:
     with Store.open(index) as store:
-        texts = read_transcript(store, store.videos.contents()["a"])
+        texts = read_transcript(store, store.find_contents("a")["a"])
         assert [text.text for text in texts] == ["one red apple", "EXIT", "two green pears", "three figs"]
-        assert read_transcript(store, store.videos.contents()["a"], ["screen"]) == make_texts(["EXIT"], "screen")
-        assert read_transcript(store, store.videos.contents()["b"]) == []
+        assert read_transcript(store, store.find_contents("a")["a"], ["screen"]) == make_texts(["EXIT"], "screen")
+        assert read_transcript(store, store.find_contents("b")["b"]) == []
         with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 
@@ -63,9 +63,9 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
 def test_a_transcript_is_of_the_complete_track_until_another_replaces_it(index: Path) -> None:
     add_words(index, "a", ["newer"], model="newer", complete=False)
     with Store.open(index) as store:
-        assert len(read_transcript(store, store.videos.contents()["a"], ["speech"])) == 3
+        assert len(read_transcript(store, store.find_contents("a")["a"], ["speech"])) == 3
         add_words(index, "a", ["newer"], model="newer")
-        assert [text.text for text in read_transcript(store, store.videos.contents()["a"], ["speech"])] == ["newer"]
+        assert [text.text for text in read_transcript(store, store.find_contents("a")["a"], ["speech"])] == ["newer"]
 
 
 @pytest.mark.parametrize("complete", [True, False])

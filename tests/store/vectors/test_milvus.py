@@ -25,7 +25,7 @@ from vidret.store.vectors.milvus_rows import to_milvus_filter
 from vidret.types import Filters
 
 from ..naive import matching
-from ..samples import DIM, add_video, embedding, environment, index_all, seeds
+from ..samples import DIM, add_segment, add_video, embedding, environment, index_all, seeds
 
 pytestmark = pytest.mark.scale
 QUERY = np.ones((1, DIM), np.float32)
@@ -125,7 +125,7 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
         for seed in range(40):
             video = store.writer.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
             store.writer.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
-            store.writer.add_segment(video, 0, 0.0, 1.0, embedding(seed))
+            add_segment(store, video, 0, 0.0, 1.0, embedding(seed))
         for round_number in range(4):
             for _ in range(12):
                 video, path = rng.randrange(1, 41), some_path()

@@ -12,7 +12,7 @@ from vidret.store.vectors.milvus_rows import UNKNOWN_TIME, PictureRows, to_milvu
 from vidret.store.vectors.mirror import Mirror, PushTask
 from vidret.types import ALL_VIDEOS, Filters
 
-from ..samples import add_video, create, embedding, index_all
+from ..samples import add_segment, add_video, create, embedding, index_all
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_all_videos_are_pushed_at_first_and_none_twice(store: Store) -> None:
 def test_only_new_segments_of_a_growing_video_are_pushed(store: Store, mirror: Mirror) -> None:
     video = store.writer.begin_video("v9", duration=30.0, facts={}, num_segments=3)
     store.writer.set_file("long.mp4", state="running", video=video)
-    store.writer.add_segment(video, 0, 0.0, 10.0, embedding(900))
+    add_segment(store, video, 0, 0.0, 10.0, embedding(900))
     assert summarise(push(mirror)) == {video: (True, 1)}
-    store.writer.add_segment(video, 1, 10.0, 20.0, embedding(901))
+    add_segment(store, video, 1, 10.0, 20.0, embedding(901))
     store.writer.set_file("long.mp4", state="pending")
     assert mirror.find_stale().videos == ()
     assert len(mirror.find_stale().ids) == 1
@@ -137,7 +137,7 @@ def test_task_after_a_killed_push_is_marked_as_pushed(store: Store, mirror: Mirr
 def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -> None:
     store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
     store.writer.set_file(f"/{'x' * 80}.mp4", state="done", video=store.writer.begin_video("v8", **ABOUT))
-    store.writer.add_segment(4, 0, 0.0, 1.0, embedding(800))
+    add_segment(store, 4, 0, 0.0, 1.0, embedding(800))
     tasks = {task.video: task for task in push(mirror)}
     assert [task.by_id for task in tasks.values()] == [True, True]
     assert [str((task.about or {})["path"])[:18] for task in tasks.values()] == ["/videos/a%20copy.m", "/" + "x" * 17]

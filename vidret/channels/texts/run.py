@@ -20,7 +20,7 @@ from vidret.errors import VidretError
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.consent import allow, check_allowed
 from vidret.store.records import HAS_TEXTS
-from vidret.store.sounds import SoundStore, prune_sounds
+from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.store.texts.store import FOLDER, TextStore
 from vidret.types import TextSource, TimedText
@@ -127,7 +127,7 @@ def choose_sounds(words: WordsOptions | None, setting: str) -> WordsOptions | No
 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
     """Remove words and sounds of all contents that are no longer in an index, whether or not the run reads them."""
-    prune_sounds(store.path, store.videos.fingerprints().values())
+    SoundStore.prune_index(store.path, store.videos.fingerprints().values())
     if words is not None:
         words.store.prune(store.videos.fingerprints().values())
     elif TextStore.exists(store.path):

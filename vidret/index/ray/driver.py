@@ -43,7 +43,8 @@ def plan_contents(run_state: RunState, fingerprinted: Iterable[Fingerprinted]) -
         elif row.error is not None:
             run_state.fail(jobs[row.job_index].path, row.error, jobs[row.job_index])
     contents: list[ContentTask] = []
-    video_ids = run_state.store.videos.contents()
+    known = run_state.store.find_contents(by_fingerprint)
+    intact = run_state.store.videos.find_intact(known.values())
     for fingerprint, indices in sorted(by_fingerprint.items(), key=lambda item: min(item[1])):
         indices.sort()
         stored_id = run_state.store.videos.find_complete(fingerprint)
@@ -60,7 +61,7 @@ def plan_contents(run_state: RunState, fingerprinted: Iterable[Fingerprinted]) -
             has_pictures=stored_id is not None,
             words=words,
         )
-        contents.append(_resume(run_state, content, video_ids.get(fingerprint)))
+        contents.append(_resume(run_state, content, known[fingerprint] if known.get(fingerprint) in intact else None))
     return contents
 
 

@@ -256,6 +256,12 @@ def as_store_error(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}" + (f"; {REPAIR}" if damaged else "")) from error
 
 
+def remove_database(path: Path) -> None:
+    """Delete a file with its log, if they exist; no connection may be open."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
 def _can_share_memory(path: Path) -> bool:
     """Return whether this process can make the file of shared memory beside a database."""
     if not (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)):

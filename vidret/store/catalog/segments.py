@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.tables import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
 from vidret.store.catalog.texts import TextTables
-from vidret.store.records import SegmentLocation, StoredRow
+from vidret.store.records import NewSegment, SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange
 
 EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
@@ -23,26 +23,30 @@ class Segments:
         self._tables, self._database, self._texts = tables, tables.database, texts
         self.shots = ShotChanges(tables)
 
-    def add(self, stored: Sequence[tuple[StoredRow, Sequence[ShotChange]]]) -> list[int]:
+    def add(self, stored: Sequence[tuple[NewSegment, SegmentLocation]]) -> list[int]:
         """Add segments whose vectors are stored, with shot changes and texts, in one transaction; return their ids."""
         if not stored:
             return []
         ids = []
         with self._database.transaction():
-            for row, shots in stored:
-                segment, columns = row.segment, row.location
+            for new, location in stored:
+                times = (float(new.start), float(new.end))
+                values = (int(new.video), int(new.number), *times, *location, new.embedding.times.tobytes())
                 segment_id = self._database.value(
                     f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
-                    f" VALUES (?, ?, ?, ?, {', '.join('?' * len(columns))}, ?) RETURNING id",
-                    *(segment.video, segment.number, segment.start, segment.end, *columns, row.times.tobytes()),
+                    f" VALUES ({', '.join('?' * len(values))}) RETURNING id",
+                    *values,
                 )
                 ids.append(int(segment_id))
-                self.shots.add(ids[-1], shots)
-                if row.text is not None:
-                    self._texts.add(ids[-1], row.text)
+                self.shots.add(ids[-1], new.shots)
+                if new.text is not None:
+                    self._texts.add(ids[-1], new.text)
             self._tables.update_checksums("segments", "id >= ?", ids[0])
-            last = row.location
-            ends = (last.row + 1, last.frame_row + last.num_frames, last.token_byte + last.num_bytes)
+            ends = (
+                location.row + 1,
+                location.frame_row + location.num_frames,
+                location.token_byte + location.num_bytes,
+            )
             self._tables.set_tail(*ends)
             self._tables.increment_generation()
         return ids

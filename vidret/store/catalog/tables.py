@@ -245,11 +245,6 @@ class CheckedTables:
         """Set a metadata value."""
         set_meta(self.database, key, value)
 
-    def meta_keys(self, prefix: str, *, skip: int) -> list[str]:
-        """Return the sorted metadata keys with a prefix, without their first ``skip`` characters."""
-        sql = "SELECT substr(key, ?2 + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
-        return [key for (key,) in self.database.rows(sql, prefix, skip)]
-
     def encoder(self) -> tuple[str, str, int]:
         """Return the name, fingerprint and dimension of the encoder of the index.
 
@@ -309,7 +304,8 @@ class Metadata:
 
     def keys(self, prefix: str) -> list[str]:
         """Return the sorted metadata keys that begin with a prefix."""
-        return self._tables.meta_keys(f"user.{prefix}", skip=len("user."))
+        sql = "SELECT key FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
+        return [key.removeprefix("user.") for (key,) in self._tables.database.rows(sql, f"user.{prefix}")]
 
     def set(self, key: str, value: str | bytes) -> None:
         """Set a metadata value."""

@@ -12,7 +12,6 @@ from vidret.store.catalog.tables import (
     COLUMNS,
     IN_IDS,
     INTACT,
-    LIVE,
     MATCHING,
     CheckedTables,
     filter_values,
@@ -95,14 +94,11 @@ class Videos:
             raise self._tables.damage_error(f"the row of video {video}")
         return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
-    def find(
-        self, filters: Filters = ALL_VIDEOS, *, video: int | None = None, ids: Sequence[int] | None = None
-    ) -> list[StoredVideo]:
-        """Return the videos with a live path that matches, or those of one or some ids, sorted by first path."""
+    def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
+        """Return the videos with a live path that matches, or those of some ids, sorted by first path."""
         stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
         num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
         columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
-        ids = ids if video is None else [video]
         one, values = "", list[object](filter_values(filters))
         if ids is not None:
             one = "AND video IN (SELECT value FROM json_each(?7))"
@@ -134,19 +130,6 @@ class Videos:
             )
         return list(videos.values())
 
-    def contents(self, fingerprints: Iterable[str] | None = None) -> dict[str, int]:
-        """Return the ids of the videos with a live path, all or some, by fingerprint.
-
-        Damaged rows are left out, with a warning.
-        """
-        is_live = f"EXISTS (SELECT 1 FROM files WHERE files.video = videos.id AND {LIVE})"
-        where, values = is_live, list[object]()
-        if fingerprints is not None:
-            where += " AND fingerprint IN (SELECT value FROM json_each(?))"
-            values.append(json.dumps(list(fingerprints)))
-        rows = self._tables.drop_damaged("videos", self._read_fingerprints(where, *values))
-        return {fingerprint: video for video, fingerprint, _ in rows}
-
     def find_intact(self, ids: Iterable[int]) -> set[int]:
         """Return which of some videos have an intact row; damaged rows are left out, with a warning."""
         sql = f"SELECT id, {INTACT['videos']} FROM videos WHERE id IN {IN_IDS}"
@@ -158,15 +141,11 @@ class Videos:
         Raises:
             StoreError: A row is damaged. Left out, its video would seem deleted, and so would all that is kept of it.
         """
-        rows = self._read_fingerprints("1")
+        rows = self._database.rows(f"SELECT id, fingerprint, {INTACT['videos']} FROM videos ORDER BY id")
         for video, _, intact in rows:
             if not intact:
                 raise self._tables.damage_error(f"the row of video {video}")
         return {video: fingerprint for video, fingerprint, _ in rows}
-
-    def _read_fingerprints(self, where: str, *values: object) -> list[tuple[int, str, int]]:
-        intact = INTACT["videos"]
-        return self._database.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id", *values)
 
     def find_complete(self, fingerprint: str) -> int | None:
         """Return the id of a video that is completely stored, else None."""

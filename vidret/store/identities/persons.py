@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vidret.errors import VidretError
+from vidret.store.catalog.database import remove_database
 from vidret.store.catalog.tables import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
 from vidret.store.identities.store import FILE, IdentityStore
@@ -218,8 +219,8 @@ class Persons:
                 identities.database.run("DELETE FROM readings WHERE kind = ?", kind)
             num_tracks = identities.erase(identities.columns(kind=kind).ids.tolist())
             is_empty = not identities.readings()
-        for suffix in ("", "-wal", "-shm") if is_empty else ():
-            (self._index / f"{FILE}{suffix}").unlink(missing_ok=True)
+        if is_empty:
+            remove_database(self._index / FILE)
         return num_tracks
 
     def export(self, person: str | int) -> dict[str, Any]:
@@ -276,10 +277,8 @@ class Persons:
                     pass
             identities.database.run("REPLACE INTO meta (key, value) VALUES ('grouped', ?)", identities.generation)
 
-    @contextmanager
-    def _open(self, *, write: bool = False) -> Iterator[IdentityStore]:
-        with IdentityStore.open(self._index, write=write) as identities:
-            yield identities
+    def _open(self, *, write: bool = False) -> IdentityStore:
+        return IdentityStore.open(self._index, write=write)
 
     @contextmanager
     def _change(self, persons: Sequence[int]) -> Iterator[IdentityStore]:

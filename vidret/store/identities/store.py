@@ -25,7 +25,7 @@ from vidret.store.identities.tracks import (
 )
 from vidret.store.side_database import SideDatabase
 
-FILE, FORMAT = "identities.sqlite", 1
+FILE = "identities.sqlite"
 SECURE = ("PRAGMA secure_delete = ON",)
 # A rejection is a track that the user said is not of a person. A change is what the user changed, to undo it.
 SCHEMA = (
@@ -59,36 +59,20 @@ OF_KIND = "model IN (SELECT digest FROM models WHERE kind = ?)"
 class IdentityStore(SideDatabase):
     """The identities of one index."""
 
-    FILE, FORMAT, PREPARE = FILE, FORMAT, SECURE
+    FILE, SCHEMA, PREPARE = FILE, SCHEMA, SECURE
     ABSENT = "no people and no speakers were read in this index"
-
-    @override
-    def create_tables(self) -> None:
-        for statement in SCHEMA:
-            self.database.run(statement)
-        self.database.run("INSERT INTO meta (key, value) VALUES ('generation', 0)")
-
-    @override
-    def check_tables(self) -> None:
-        found = self.database.value("PRAGMA user_version")
-        if found > FORMAT:
-            raise StoreError(f"{self.path}: format must be at most {FORMAT}, got {found}; update vidret")
-        own = "sql IS NOT NULL AND NOT (type = 'table' AND name = 'sqlite_sequence')"  # a trigger may take for ever
-        statements = [sql for (sql,) in self.database.rows(f"SELECT sql FROM sqlite_master WHERE {own}")]
-        if sorted(statements) != sorted(SCHEMA):
-            raise StoreError(f"{self.path}: must hold the tables of identities only; {REPAIR}")
 
     @property
     def generation(self) -> int:
         """The number of changes so far."""
-        return int(self.database.value("SELECT value FROM meta WHERE key = 'generation'"))
+        return int(self.database.value("SELECT value FROM meta WHERE key = 'generation'") or 0)
 
     @contextmanager
     def change(self) -> Iterator[None]:
         """Commit everything in the block, or nothing, as the next generation."""
         with self.database.transaction():
             yield
-            self.database.run("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            self.database.run("REPLACE INTO meta VALUES ('generation', ?)", self.generation + 1)
 
     # Reading
 
@@ -244,19 +228,14 @@ class IdentityStore(SideDatabase):
         used = "SELECT model FROM readings UNION SELECT model FROM tracks"
         self.database.run(f"DELETE FROM models WHERE digest NOT IN ({used})")
 
-    def prune(self, contents: Iterable[str]) -> int:
-        """Delete what is stored of all videos except these, and the persons whom no track shows any more.
-
-        Returns:
-            The number of deleted tracks.
-        """
+    @override
+    def prune(self, contents: Iterable[str]) -> None:
         kept = set(contents)
         gone = [own for (own,) in self.database.rows("SELECT DISTINCT content FROM readings") if own not in kept]
-        if not gone:
-            return 0
-        with self.change():
-            self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])
-        return self.erase([key for content in gone for key in self.list_ids(content)])
+        if gone:
+            with self.change():
+                self.database.run_many("DELETE FROM readings WHERE content = ?", [(content,) for content in gone])
+            self.erase([key for content in gone for key in self.list_ids(content)])
 
     def erase(self, ids: Collection[int]) -> int:
         """Delete tracks so that no byte of them is left in the file or its log, and persons whom no track shows then.

@@ -1,13 +1,13 @@
 """Upkeep of the identities of an index: counts, pruning, damage and its repair, copies into another index."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidret.errors import StoreError
-from vidret.store.catalog.database import REPAIR, Database
+from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind
 
@@ -42,13 +42,6 @@ def count_identities(index: Path) -> list[IdentityCounts]:
         )
         for kind, tracks in columns.items()
     ]
-
-
-def prune_identities(index: Path, contents: Iterable[str]) -> None:
-    """Delete the identities of all videos that are no longer in an index."""
-    if IdentityStore.exists(index):
-        with IdentityStore.open(index, write=True) as identities:
-            identities.prune(contents)
 
 
 def copy_identities(target: Path, sources: Sequence[Path], wanted: Container[str]) -> int:
@@ -144,8 +137,7 @@ def _rebuild(path: Path) -> None:
                 rows[table] = names, old.rows(f"SELECT {', '.join(names)} FROM {table} WHERE {condition}")
     except StoreError:
         rows = {}
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    remove_database(path)
     with IdentityStore.create(path.parent) as fresh, fresh.change():
         fresh.database.run("PRAGMA defer_foreign_keys = ON")
         for table, (names, values) in rows.items():

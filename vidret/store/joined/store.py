@@ -62,26 +62,15 @@ class JoinedVideos(JoinedTable, Videos):
         return replace(index.videos.get(own), id=int(video))
 
     @override
-    def find(
-        self, filters: Filters = ALL_VIDEOS, *, video: int | None = None, ids: Sequence[int] | None = None
-    ) -> list[StoredVideo]:
-        wanted, name, found = ids if video is None else [video], self._ids.names(), dict[int, StoredVideo]()
-        own = None if wanted is None else self._ids.list_copies(wanted)
+    def find(self, filters: Filters = ALL_VIDEOS, *, ids: Sequence[int] | None = None) -> list[StoredVideo]:
+        name, found = self._ids.names(), dict[int, StoredVideo]()
+        own = None if ids is None else self._ids.list_copies(ids)
         for number, index in self._ids.indexes.items():
             for stored in index.videos.find(filters, ids=None if own is None else own[number]):
                 key = name(number, stored.id)
                 paths = {*stored.paths, *(found[key].paths if key in found else ())}
                 found[key] = replace(found.get(key, stored), id=key, paths=tuple(sorted(paths, key=os.fsencode)))
         return sorted(found.values(), key=lambda stored: os.fsencode(stored.paths[0]))
-
-    @override
-    def contents(self, fingerprints: Iterable[str] | None = None) -> dict[str, int]:
-        wanted, name = None if fingerprints is None else list(fingerprints), self._ids.names()
-        return {
-            fingerprint: name(number, video)
-            for number, index in self._ids.indexes.items()
-            for fingerprint, video in index.videos.contents(wanted).items()
-        }
 
     @override
     def find_intact(self, ids: Iterable[int]) -> set[int]:

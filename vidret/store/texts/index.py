@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
 from vidret.store.catalog.tables import IN_IDS, ids_to_json
-from vidret.store.texts.stems import TOKENIZER, Scratch, Stemmer
+from vidret.store.texts.stems import TOKENIZER, Stemmer
 
 MIN_FUZZY_LETTERS = 5
 
@@ -118,8 +118,7 @@ class TextIndex:
         except StoreError:
             self._database.close()
             raise
-        self._scratch = Scratch()
-        self._stemmer = Stemmer(self._scratch.split)
+        self._stemmer = Stemmer()
 
     def _read_format(self) -> int:
         return int(self._database.value("PRAGMA user_version"))
@@ -145,7 +144,7 @@ class TextIndex:
         """Close the index."""
         with self._lock:
             self._database.close()
-            self._scratch.close()
+            self._stemmer.close()
 
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add texts by id, all or none; one that is there already is replaced."""

@@ -4,7 +4,7 @@ import contextlib
 import re
 import sqlite3
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vidret.store.catalog.database import ClosingConnection
 
@@ -18,12 +18,19 @@ MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, 
 
 
 class Stemmer:
-    """Splits texts into stems. It remembers those of words, which texts share; one thread at a time."""
+    """Splits texts into stems by FTS5 in memory, and remembers those of words; one thread at a time."""
 
-    def __init__(self, split: Callable[[Sequence[str]], list[list[str]]]) -> None:
-        """Set what returns the stems of each of some texts; white space separates words for it."""
-        self._split = split
+    def __init__(self) -> None:
         self._known: dict[str, list[str]] = {}
+        self._database = sqlite3.connect(
+            ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
+        )
+        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {TOKENIZER}')")
+        self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order."""
@@ -34,29 +41,14 @@ class Stemmer:
             self._known.clear()
         known: Mapping[str, list[str]] = self._known
         new = [word for word in {word for own in words for word in own} if word not in known]
-        fresh = dict(zip(new, self._split(new), strict=True))
+        fresh = dict(zip(new, self.split(new), strict=True))
         self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
         if any(len(word) > MAX_KNOWN_LETTERS for word in new):
             known = ChainMap(self._known, fresh)
         return [[stem for word in own for stem in known[word]] for own in words]
 
-
-class Scratch:
-    """FTS5 in memory, for the stems of texts that are not stored."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect(
-            ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
-        )
-        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {TOKENIZER}')")
-        self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
-
-    def close(self) -> None:
-        """Close it."""
-        self._database.close()
-
     def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the stems (Porter) of each text, in order."""
+        """Return the stems (Porter) of each text, in order, without remembering any."""
         if not texts:
             return []
         stems: list[list[tuple[int, str]]] = [[] for _ in texts]

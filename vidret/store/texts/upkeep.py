@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.catalog.database import REPAIR
+from vidret.store.catalog.database import REPAIR, remove_database
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.disk import FEATURES
 from vidret.store.identities.store import IdentityStore
@@ -155,8 +155,7 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
     with TextStore.open(index) as texts:
         bad_index = _check_index(texts, folder / INDEX)
     if bad_index and repair:
-        for suffix in ("", "-wal", "-shm"):
-            (folder / f"{INDEX}{suffix}").unlink(missing_ok=True)
+        remove_database(folder / INDEX)
     with TextStore.open(index, write=repair) as texts:
         damage = _check_store(texts, repair=repair)
         if lost_rows:

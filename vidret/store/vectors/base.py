@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -38,6 +38,9 @@ class VectorIndex(Protocol):
         Others are left out before the k best are chosen.
         """
 
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> "FoundWords | None":
+        """Return the k texts of a selection with the best bm25 for any of these stems; None if it has no full text."""
+
     def prepare(self) -> None:
         """Check, before a writer starts, that saving will be possible."""
 
@@ -60,14 +63,6 @@ class FoundWords:
 
     ids: Int64[np.ndarray, " id"]
     missed: tuple[int, ...]
-
-
-@runtime_checkable
-class WordIndex(VectorIndex, Protocol):
-    """A ``VectorIndex`` that may also search full text."""
-
-    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
-        """Return the k texts of a selection with the best bm25 for any of these stems; None if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, FoundWords, VectorIndex, VectorLocation, VectorOptions, WordIndex
+from vidret.store.vectors.base import FAISS, FoundWords, VectorIndex, VectorLocation, VectorOptions
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ class CurrentVectors:
         return self._ask(lambda index: index.search_within(queries, k, within))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
-        """Search as ``WordIndex.search_words``; None if the store cannot."""
-        return self._ask(lambda index: index.search_words(terms, k, within) if isinstance(index, WordIndex) else None)
+        """Search as ``VectorIndex.search_words``; None if the store cannot."""
+        return self._ask(lambda index: index.search_words(terms, k, within))
 
     def _ask(self, ask: Callable[[VectorIndex], T]) -> T:
         while True:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,9 @@ class FaissVectors:
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         """Return scores and ids of the k best per query, within a selection of a snapshot."""
         return self._synchronise().search(queries, k, within)
+
+    def search_words(self, terms: Sequence[str], k: int, within: Selection) -> None:
+        """Return None: FAISS has no full text."""
 
     def save(self) -> None:
         """Write the vectors to files, then their manifest to the catalog; until then the previous one is valid."""

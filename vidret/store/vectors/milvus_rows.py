@@ -16,7 +16,7 @@ from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.tables import IN_IDS, LIVE, filter_values, ids_to_json
 from vidret.store.snapshots.snapshot import Choice
-from vidret.store.texts.stems import Scratch, Stemmer
+from vidret.store.texts.stems import Stemmer
 from vidret.store.vectors.milvus_collection import PATH_BYTES, WORDS_BYTES
 from vidret.store.vectors.mirror import OF_FIELDS, Fields, Mirror
 from vidret.types import TEXT_SOURCES, Filters
@@ -79,7 +79,7 @@ class TextRows:
         self.mirror = Mirror(catalog.database, name, self._describe)
         self._databases: dict[bool, Database] = {}  # by whether they may be changed
         self._lock = threading.Lock()
-        self._scratch: Scratch | None = None
+        self._stemmer: Stemmer | None = None
 
     def begin(self) -> None:
         """Let the catalog of the pictures count changes."""
@@ -103,9 +103,9 @@ class TextRows:
 
     def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
         """Return the stems of texts, as the full-text index has them."""
-        self._scratch = self._scratch or Scratch()
+        self._stemmer = self._stemmer or Stemmer()
         texts = self._catalog.texts.read(ids)
-        stems = Stemmer(self._scratch.split).stems([stored.text.text for stored in texts])
+        stems = self._stemmer.stems([stored.text.text for stored in texts])
         words = [" ".join(own).encode()[:WORDS_BYTES].decode(errors="ignore") for own in stems]
         return {stored.id: own for stored, own in zip(texts, words, strict=True)}
 
@@ -125,9 +125,9 @@ class TextRows:
         """Close the catalog of the pictures."""
         for database in self._databases.values():
             database.close()
-        if self._scratch is not None:
-            self._scratch.close()
-        self._databases, self._scratch = {}, None
+        if self._stemmer is not None:
+            self._stemmer.close()
+        self._databases, self._stemmer = {}, None
 
     def _count_fields(self, *, write: bool) -> Mirror:
         return Mirror(self._open(write=write), self._name, triggers=OF_FIELDS)
