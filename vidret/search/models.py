@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidret.channels.picture.calibration import load_calibration
-from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts
-from vidret.channels.picture.query_bank import choose_bank
+from vidret.channels.picture.query_bank import QueryBank, choose_bank, find_bank, find_model_parts
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.encode.encoder import Encoder

@@ -15,7 +15,7 @@ from vidret.channels.picture.calibration import (
     save_calibration,
 )
 from vidret.channels.picture.channel import PictureChannel
-from vidret.channels.picture.joint import QueryBank
+from vidret.channels.picture.query_bank import QueryBank
 from vidret.channels.picture.ranking import AUTO, NONE
 from vidret.channels.texts.channel import TextChannel
 from vidret.encode.text_cache import encode_once

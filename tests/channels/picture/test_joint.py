@@ -18,7 +18,8 @@ from tests.train.small import TEXT, VISION, make_module
 from vidret.align.files import describe_aligner, load_aligner
 from vidret.align.glscl import ConceptAligner
 from vidret.channels.picture.calibration import load_calibration
-from vidret.channels.picture.joint import QueryBank, find_bank, find_model_parts, join_files
+from vidret.channels.picture.joint import join_files
+from vidret.channels.picture.query_bank import QueryBank, find_bank, find_model_parts
 from vidret.encode.clip.model import ClipModel, describe_towers, load_model, read_card, save_model
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine

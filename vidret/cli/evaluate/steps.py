@@ -194,7 +194,7 @@ class EvalRun:
 
     def find_rate(self, head: str) -> float | None:
         """Return the frames per second of the benchmark's recipe for heads, or else of the head; None without them."""
-        from vidret.channels.picture.joint import find_model_parts
+        from vidret.channels.picture.query_bank import find_model_parts
         from vidret.data.benchmarks.registry import DATASETS
         from vidret.data.benchmarks.splits import resolve_split
         from vidret.ground.checkpoint import read_head_card
