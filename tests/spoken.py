@@ -13,8 +13,9 @@ import vidret.channels.texts.channel
 import vidret.search.query.planning
 from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.indexed_texts import find_content
-from vidret.channels.texts.channel import TextChannel
 from vidret.engine import Engine
+from vidret.search.preparation import save_text_background
+from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
@@ -124,5 +125,5 @@ def add_all_words(index: Path) -> None:
 
 def save_background(index: Path) -> None:
     """Store the background of the words, as an indexing run does."""
-    with Engine(index, NamedColours()) as engine, TextStore.open(index, write=True) as texts:
-        TextChannel(texts, engine._index.store).save_background()
+    with Store.open(index) as store:
+        save_text_background(store)

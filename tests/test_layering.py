@@ -29,7 +29,7 @@ FENCES = {
     "torchcodec": ("vidret/video/decoders/torchcodec.py",),
     "av": (
         "vidret/video/audio.py",
-        "vidret/channels/texts/subtitle_tracks.py",
+        "vidret/channels/subtitles.py",
         "vidret/video/container.py",
         "vidret/video/rendering.py",
         "vidret/video/stream_scan.py",
@@ -41,7 +41,7 @@ FENCES = {
     "faster_whisper": ("vidret/channels/speech.py",),
     "rapidocr": ("vidret/channels/screen.py",),
     "cv2": ("vidret/channels/texts/images.py",),
-    "charset_normalizer": ("vidret/channels/texts/encodings.py",),
+    "charset_normalizer": ("vidret/channels/texts/subtitle_files.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
     "watchfiles": ("vidret/index/changes.py",),
     "rapidfuzz": ("vidret/store/texts/index.py",),

@@ -31,7 +31,6 @@ from vidret.align.baseline import UNRELATED
 from vidret.align.similarity import TOP_FRAMES
 from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.picture.scales import HINTED, MIN_DEVIATION, PICTURE_OFFSET, PICTURE_SLOPE, REPORTED
-from vidret.channels.texts.background import PRIOR_TEXTS, load_background, measure_background
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
@@ -39,9 +38,12 @@ from vidret.channels.texts.channel import (
     MATCHES_REPORT,
     MEANING_OFFSET,
     MEANING_SLOPE,
+    PRIOR_TEXTS,
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
+    load_background,
+    measure_background,
 )
 from vidret.channels.texts.matching import STOP_STEMS, TYPICAL_WORDS
 from vidret.encode.sentences import find_word_share

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from vidret.channels import generated, screen, speech, subtitles
-from vidret.channels.sounds import kind as sounds
+from vidret.channels import screen, speech, subtitles
+from vidret.channels.sounds import reading as sounds
 from vidret.channels.texts.kind import TextKind
 from vidret.types import Source, TextSource, TimedText
 
+GENERATED = TextKind(source="generated", name="generated", label="generated description")  # by ``vidret describe``
 KINDS: Mapping[TextSource, TextKind] = {
-    kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, generated.KIND, sounds.KIND)
+    kind.source: kind for kind in (speech.KIND, screen.KIND, subtitles.KIND, GENERATED, sounds.KIND)
 }
 READ_KINDS = tuple(kind.source for kind in KINDS.values() if kind.model)  # which an indexing run reads
 

@@ -17,7 +17,7 @@ from vidret.channels.picture.calibration import (
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.query_bank import QueryBank
 from vidret.channels.picture.ranking import AUTO, NONE
-from vidret.channels.texts.channel import TextChannel
+from vidret.channels.texts.channel import is_background_current, save_background
 from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError
 from vidret.search.heads.base import PreparedHead
@@ -44,10 +44,10 @@ def save_text_background(store: Store) -> None:
     if not TextStore.exists(path):
         return
     with TextStore.open(path) as texts:
-        is_current = TextChannel(texts, store).has_stored_background()
-    if not is_current:
-        with TextStore.open(path, write=True) as texts:
-            TextChannel(texts, store).save_background()
+        if is_background_current(texts):
+            return
+    with TextStore.open(path, write=True) as texts:
+        save_background(texts)
 
 
 def calibrate_index(

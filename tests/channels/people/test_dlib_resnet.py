@@ -111,7 +111,7 @@ def test_damaged_weights_are_refused(weights: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("face_recognition_models") is None, reason='the extra "people" is not installed')
 def test_a_face_is_described_as_dlib_does(carphone: Picture) -> None:
-    from vidret.channels.people.alignment import align
+    from vidret.channels.people.faces import align
 
     model = BundledFaces()
     points = [(77.549255, 61.4581), (98.199066, 56.14811), (91.40951, 68.78273), (85.46765, 83.25786)]

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from tests.fake_faces import PEOPLE, TEMPLATE, ColouredFaces
-from vidret.channels.identities.rows import pack_track, unpack_track
-from vidret.channels.people.alignment import measure_misfit
-from vidret.channels.people.faces import Face
+from vidret.channels.people.faces import Face, measure_misfit
 from vidret.channels.people.reading import MAX_MISFIT, MIN_SCORE, SEEN_SCORE, FaceReader
-from vidret.store.identities.tracks import Track, check_track
+from vidret.store.identities.tracks import Track, check_track, pack_track, unpack_track
 from vidret.types import Picture, ShotChange
 
 IMAGE = np.full((120, 160, 3), 90, np.uint8)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import vidret.channels.picture.channel
 from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
@@ -140,6 +142,14 @@ def test_typical_score_is_that_of_a_normal_distribution() -> None:
     scale = PictureScale(mean=0.2, deviation=0.1)
     assert find_typical_score(scale, 0.5) == pytest.approx(0.2)
     assert find_typical_score(scale, 0.01) == pytest.approx(0.2 + 2.3263 * 0.1, abs=1e-4)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(-0.2, 0.4), st.floats(0, 0.3))
+def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], mean: float, deviation: float) -> None:
+    rated = PictureScale(mean=mean, deviation=deviation).rate(np.array(scores))
+    for score, own in zip(scores, rated, strict=True):
+        standard = (score - mean) / (deviation if deviation > MIN_DEVIATION else MIN_DEVIATION)
+        assert own == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
 
 
 # Through the engine.

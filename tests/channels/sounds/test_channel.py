@@ -1,4 +1,4 @@
-"""Sounds by example: the evidence of windows, and searches with a taught sound."""
+"""Sounds in searches: who asks for them by name or by example finds them, and nobody else meets them."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.indexed_texts import find_content
-from tests.spoken import NamedColours, fake_sentences, make_films, save_background, say
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
 from vidret.channels.sounds.channel import (
     PRIOR_DEVIATION,
     PRIOR_WINDOWS,
@@ -18,34 +18,111 @@ from vidret.channels.sounds.channel import (
     USUAL_SCORE,
     rate_windows,
 )
-from vidret.channels.sounds.kind import KIND
+from vidret.channels.sounds.reading import KIND
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.store.sounds import SoundStore
-from vidret.types import ConceptExample, SoundWindows
+from vidret.types import ConceptExample, SoundWindows, Source
 
 RNG = np.random.default_rng(0)
 BARK, BELL = np.eye(16, dtype=np.float32)[:2]
-HEARD = {"red": {4: BARK}, "blue": {7: BARK, 2: BELL}, "turn": {5: BELL}, "back": {}}
+TEXTS = {
+    "red": [(0.0, 4.0, "music"), (6.0, 12.0, "speech")],
+    "blue": [(0.0, 12.0, "speech")],
+    "turn": [(0.0, 3.0, "silence"), (3.0, 12.0, "speech")],
+    "back": [(2.0, 3.0, "applause")],
+}
+WINDOWS = {"red": {4: BARK}, "blue": {7: BARK, 2: BELL}, "turn": {5: BELL}, "back": {}}
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    index = make_films(tmp_path_factory.mktemp("sounds"))
+    yield from open_films(tmp_path_factory.mktemp("sounds"), with_sounds=True)
+
+
+@pytest.fixture(scope="module")
+def deaf_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    yield from open_films(tmp_path_factory.mktemp("deaf"), with_sounds=False)
+
+
+def open_films(folder: Path, *, with_sounds: bool) -> Iterator[Engine]:
+    index = make_films(folder)
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        with SoundStore.create(index) as sounds:
-            for name, heard in HEARD.items():
-                say(index, name, "sound", [(0, 1, "speech")])
-                vectors = RNG.standard_normal((11, 16)).astype(np.float32) * 0.2
-                for second, vector in heard.items():
-                    vectors[second] = vector
-                starts = np.arange(11.0)
-                windows = SoundWindows(starts=starts, ends=starts + 2, vectors=vectors.astype(np.float16))
-                sounds.add(find_content(index, f"{name}.mp4"), KIND.model, windows)
+        add_all_words(index)
+        if with_sounds:
+            add_sounds(index)
         save_background(index)
         with Engine(index, NamedColours()) as engine:
             yield engine
+
+
+def add_sounds(index: Path) -> None:
+    with SoundStore.create(index) as sounds:
+        for name, heard in WINDOWS.items():
+            say(index, name, "sound", TEXTS[name])
+            vectors = RNG.standard_normal((11, 16)).astype(np.float32) * 0.2
+            for second, vector in heard.items():
+                vectors[second] = vector
+            starts = np.arange(11.0)
+            windows = SoundWindows(starts=starts, ends=starts + 2, vectors=vectors.astype(np.float16))
+            sounds.add(find_content(index, f"{name}.mp4"), KIND.model, windows)
+
+
+# By name.
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("music", ("red", 0.0, 4.0)), ("silence", ("turn", 0.0, 3.0)), ("applause", ("back", 2.0, 3.0))],
+)
+def test_a_sound_is_located_where_it_is_heard(engine: Engine, query: str, expected: tuple[str, float, float]) -> None:
+    asked: list[list[Source] | None] = [None, ["sound"]]
+    for sources in asked:
+        best = engine.locate(query, k=1, sources=sources)[0]
+        assert (Path(best.path).stem, best.start, best.end) == expected
+        assert best.evidence[0].source == "sound"
+
+
+def test_all_moments_of_a_sound_are_found(engine: Engine) -> None:
+    moments = engine.locate("speech", k=10, sources=["sound"])
+    assert {(Path(moment.path).stem, moment.start, moment.end) for moment in moments if moment.score > 0} == {
+        ("red", 6.0, 12.0),
+        ("blue", 0.0, 12.0),
+        ("turn", 3.0, 12.0),
+    }
+    best = engine.locate("yellow, while applause", k=1)[0]
+    assert Path(best.path).stem == "back", "a sound and a picture that must hold together"
+
+
+def test_labels_do_not_answer_who_does_not_ask_for_sounds(engine: Engine, deaf_engine: Engine) -> None:
+    hits = engine.search("the line is busy", k=5)
+    assert all(evidence.source != "sound" for hit in hits for evidence in hit.evidence)
+    order = [Path(hit.path).stem for hit in hits]
+    assert order[:2] == [Path(hit.path).stem for hit in deaf_engine.search("the line is busy", k=5)][:2]
+
+
+def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, deaf_engine: Engine) -> None:
+    for query in ("red music", "music on platform nine"):
+        heard, deaf = (one.search(query, k=5, sources=["picture", "speech", "screen"]) for one in (engine, deaf_engine))
+        assert [hit.score for hit in heard] == pytest.approx([hit.score for hit in deaf], abs=0.2)
+        assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]
+    for query in ("music", "silence in the white room"):
+        analysed = deaf_engine._index.results.analyse(query, None)
+        assert [clause.source for clause in analysed.structure.clauses] == [None], (
+            "an index without sounds has no hints"
+        )
+
+
+def test_a_transcript_is_of_words_unless_it_is_asked_for_sounds(engine: Engine) -> None:
+    words = engine.transcript("red.mp4")
+    assert words
+    assert all(text.source != "sound" for text in words)
+    heard = engine.transcript("red.mp4", ["sound"])
+    assert [(text.start, text.end, text.text) for text in heard] == TEXTS["red"]
+
+
+# By example.
 
 
 def find_moment(engine: Engine, name: str, second: float) -> ConceptExample:
@@ -56,10 +133,13 @@ def find_moment(engine: Engine, name: str, second: float) -> ConceptExample:
 def test_a_sound_is_found_where_it_is_heard_again(engine: Engine) -> None:
     engine.teach_sound("bark", [find_moment(engine, "red", 5.0)])
     moments = engine.locate("@bark", k=2, sources=["sound"])
-    assert {(Path(each.path).stem, each.start, each.end) for each in moments} == {("red", 4.0, 6.0), ("blue", 7.0, 9.0)}
-    assert all(each.evidence[0].source == "sound" for each in moments)
+    found = {(Path(moment.path).stem, moment.start, moment.end) for moment in moments}
+    assert found == {("red", 4.0, 6.0), ("blue", 7.0, 9.0)}
+    assert all(moment.evidence[0].source == "sound" for moment in moments)
     best = engine.search("@bark", k=2)
     assert {Path(hit.path).stem for hit in best} == {"red", "blue"}
+    with pytest.raises(VidretError, match="must include picture"):
+        engine.search("@bark", sources=["speech"])
 
 
 def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
@@ -69,19 +149,9 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     assert "chime" in [known.name for known in engine.concepts()]
     with pytest.raises(VidretError, match="is taught already"):
         engine.teach_sound("chime", [find_moment(engine, "turn", 6.0)])
-    engine.forget("chime")
-
-
-def test_a_sound_needs_an_example(engine: Engine) -> None:
     with pytest.raises(VidretError, match="must hold an example"):
         engine.teach_sound("nothing", [])
-
-
-def test_only_sounds_are_searched_without_pictures(engine: Engine) -> None:
-    engine.teach_sound("bell", [find_moment(engine, "turn", 6.0)], replace=True)
-    with pytest.raises(VidretError, match="must include picture"):
-        engine.search("@bell", sources=["speech"])
-    assert engine.search("@bell", sources=["sound"])
+    engine.forget("chime")
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))

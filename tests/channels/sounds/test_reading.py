@@ -17,6 +17,8 @@ from vidret.channels.sounds.reading import (
     LABELS,
     MAX_SPAN_S,
     SoundReader,
+    find_captions,
+    find_runs,
     join_windows,
     make_windows,
     score_chunk,
@@ -148,3 +150,34 @@ def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:
     assert np.linalg.norm(windows.vectors.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-3)
     clip = make_windows(EncodedAudio(states[:25], mel[:50]), 0.0, is_silent=silent[-1:])
     assert (clip.starts.tolist(), clip.ends.tolist()) == ([0.0], [0.5])
+
+
+@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.51, 0.9]), max_size=40), st.integers(0, 4))
+def test_runs_are_those_of_a_loop(scores: list[float], gap: int) -> None:
+    runs: list[list[int]] = []
+    for step in [step for step, score in enumerate(scores) if score > 0.5]:
+        if runs and step - runs[-1][-1] - 1 < max(gap, 1):
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    assert find_runs(np.array(scores), gap) == [(run[0], run[-1] + 1) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("[applause]", ["applause"]),
+        ("(Laughter)", ["laughter"]),
+        ("- [door creaks] Who is there? [door creaks]", ["door creaks"]),
+        ("♪ We will meet again ♪", ["music"]),
+        ("[♪♪♪]", ["music"]),
+        ("[♪ tense music ♪]", ["tense music"]),
+        ("*thunder*", ["thunder"]),
+        ("(1984)", []),
+        ("Good morning.", []),
+        ("(" + "a long aside " * 10 + ")", []),
+    ],
+)
+def test_captions_are_found(words: str, expected: list[str]) -> None:
+    captions = find_captions([TimedText(1.0, 3.0, words, "subtitles", 1.0, "en")])
+    assert captions == [TimedText(1.0, 3.0, text, "sound", 1.0, "en") for text in expected]

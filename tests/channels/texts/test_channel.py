@@ -1,25 +1,27 @@
-"""Evidence in nats: naive twins of pictures and texts, and what must hold for any score."""
+"""Evidence of texts in nats, and the background of unrelated texts that it is measured against: naive twins."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import Float32
 
+from tests.indexed_texts import DIM, create_words, make_texts, random_vectors
+from vidret.align.baseline import UNRELATED
 from vidret.channels.base import Clause, Match
+from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.picture.scales import (
     HINTED,
-    MIN_DEVIATION,
-    PICTURE_OFFSET,
-    PICTURE_SLOPE,
     REPORTED,
-    PictureScale,
     lower_hinted,
 )
 from vidret.channels.registry import KINDS
+from vidret.channels.texts import channel
 from vidret.channels.texts.channel import (
     ADJACENT,
     HUBNESS,
@@ -28,14 +30,21 @@ from vidret.channels.texts.channel import (
     MEANING_OFFSET,
     MEANING_SLOPE,
     NAMES,
+    PRIOR_TEXTS,
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
+    TextBackground,
+    is_background_current,
+    load_background,
+    measure_background,
     rate_texts,
+    save_background,
 )
 from vidret.channels.texts.matching import TextMatches
 from vidret.search.query.clauses import make_clause
 from vidret.store.catalog.texts import FoundText
+from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource
 
 CLAUSES = st.sampled_from(
@@ -171,19 +180,121 @@ def test_only_a_text_without_a_word_of_the_clause_is_silent(cover: float, eviden
     assert match.is_silent == (cover == 0 and evidence < 0)
 
 
-# Pictures
+# The background.
+
+SAID: dict[TextSource, Sequence[str]] = {
+    "speech": ("hold the line", "the line is busy", "call again"),
+    "screen": ("platform nine",),
+}
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(-0.2, 0.4), st.floats(0, 0.3))
-def test_evidence_of_pictures_agrees_with_its_naive_twin(scores: list[float], mean: float, deviation: float) -> None:
-    rated = PictureScale(mean=mean, deviation=deviation).rate(np.array(scores))
-    for score, own in zip(scores, rated, strict=True):
-        standard = (score - mean) / (deviation if deviation > MIN_DEVIATION else MIN_DEVIATION)
-        assert own == pytest.approx(PICTURE_SLOPE * standard + PICTURE_OFFSET)
+class CountedSentences:
+    """Random vectors, and the sentences that were encoded."""
+
+    encoded: list[str]
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        CountedSentences.encoded += texts
+        return encode(texts)
 
 
-@given(st.floats(-0.2, 0.4), st.floats(0, 0.3), st.floats(-1, 1), st.floats(-1, 1))
-def test_pictures_keep_their_order(mean: float, deviation: float, one: float, other: float) -> None:
-    assume(abs(one - other) > 1e-6)
-    first, second = PictureScale(mean=mean, deviation=deviation).rate(np.array([one, other]))
-    assert (first < second) == (one < other)
+def encode(texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+    return random_vectors(make_texts(texts))
+
+
+@pytest.fixture(autouse=True)
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the sentences that are encoded."""
+    monkeypatch.setattr(CountedSentences, "encoded", [], raising=False)
+    monkeypatch.setattr(channel, "load_sentence_encoder", CountedSentences)
+    return CountedSentences.encoded
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Iterator[TextStore]:
+    with create_words(tmp_path / "texts") as store:
+        for source, words in SAID.items():
+            add(store, source, words)
+        yield store
+
+
+def add(store: TextStore, source: TextSource, words: Sequence[str]) -> None:
+    timed = make_texts(words, source)
+    track = store.begin(f"film {len(store)}", source, "model", duration_s=60.0)
+    store.add(track, timed, random_vectors(timed), until_s=60.0)
+    store.finish(track)
+    store.save()
+
+
+def average(rows: Iterable[np.ndarray]) -> list[float]:
+    own = list(rows)
+    return [sum(float(row[axis]) for row in own) / len(own) for axis in range(DIM)]
+
+
+def test_background_agrees_with_its_naive_twin(texts: TextStore, tmp_path: Path) -> None:
+    background = measure_background(texts)
+    assert background.num_texts == 4
+    assert background.typical == pytest.approx(average(encode([*SENTENCES, *UNRELATED])), abs=1e-5)
+    assert dict(background.counts) == {"speech": 3, "screen": 1}
+    for source, words in SAID.items():
+        assert background.means[source] == pytest.approx(average(encode(words)), abs=1e-2)
+    with create_words(tmp_path / "empty") as store:
+        nothing = measure_background(store)
+    assert (nothing.num_texts, dict(nothing.means), dict(nothing.counts)) == (0, {}, {})
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 10**6))
+def test_level_is_that_of_all_texts_and_of_some_typical_sentences(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    typical, mean, vector = rng.standard_normal((3, DIM)).astype(np.float32)
+    background = TextBackground(
+        num_texts=count, typical=typical, means={"speech": mean}, counts={"speech": float(count)}
+    )
+    total, weight = PRIOR_TEXTS * sum(float(a * b) for a, b in zip(typical, vector, strict=True)), PRIOR_TEXTS + count
+    total += count * sum(float(a * b) for a, b in zip(mean, vector, strict=True))
+    assert background.level("speech", vector) == pytest.approx(total / weight, abs=1e-4)
+    assert background.level("screen", vector) == pytest.approx(float(typical @ vector), abs=1e-5)
+
+
+def test_large_store_is_measured_on_a_sample_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "SAMPLE", 10)
+    with create_words(tmp_path) as store:
+        add(store, "speech", [f"word {number}" for number in range(30)])
+        add(store, "screen", [f"sign {number}" for number in range(10)])
+        background = measure_background(store)
+    assert background.num_texts == 40
+    assert sum(background.counts.values()) == pytest.approx(40)
+    assert background.counts["speech"] == pytest.approx(30, abs=4)
+
+
+def test_background_is_stored_with_its_words(texts: TextStore) -> None:
+    assert load_background(texts) is None
+    background = measure_background(texts)
+    save_background(texts)
+    assert is_background_current(texts)
+    again = load_background(texts)
+    assert again is not None
+    assert (again.num_texts, dict(again.counts)) == (background.num_texts, dict(background.counts))
+    vector = encode(["busy"])[0]
+    for source in TEXT_SOURCES:
+        assert again.level(source, vector) == pytest.approx(background.level(source, vector), abs=1e-6)
+    add(texts, "speech", ["one more"])
+    assert not is_background_current(texts)
+
+
+def test_typical_sentences_are_encoded_once_by_each_encoder(
+    texts: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
+) -> None:
+    save_background(texts)
+    assert encoded == [*SENTENCES, *UNRELATED]
+    assert measure_background(texts).num_texts == 4
+    assert len(encoded) == len([*SENTENCES, *UNRELATED]), "they are stored"
+    with create_words(tmp_path / "other", "sentences-2") as other:
+        keys = texts.store.metadata.keys("background")
+        other.store.metadata.set_many({key: texts.store.metadata.get(key) or "" for key in keys})
+        assert load_background(other) is None, "those of another encoder are not used"
+    encoded.clear()
+    monkeypatch.setattr(channel, "SENTENCES", SENTENCES[1:])
+    assert load_background(texts) is None, "nor those of another list"
+    measure_background(texts)
+    assert encoded == [*SENTENCES[1:], *UNRELATED]

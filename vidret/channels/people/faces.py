@@ -1,10 +1,11 @@
-"""A face in an image, and what a model of faces offers."""
+"""A face in an image, what a model of faces offers, and the alignment of a face to where a model expects its points."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+from PIL import Image
 
 from vidret.types import Picture
 
@@ -57,3 +58,64 @@ class FaceModel(Protocol):
     def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face dim"]:
         """Return the vectors of aligned images."""
         ...
+
+
+def fit_similarity(
+    source: Float[np.ndarray, "point 2"], target: Float[np.ndarray, "point 2"]
+) -> Float[np.ndarray, "2 3"]:
+    """Return the rotation with one scale and a shift that takes points closest to others, in least squares.
+
+    Mirroring is not allowed. Reference: Umeyama 1991, "Least-squares estimation of transformation parameters between
+    two point patterns".
+
+    Raises:
+        ValueError: All points of the source are the same.
+    """
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    centred = source - source_mean
+    variance = (centred**2).sum(axis=1).mean()
+    if not variance > 0:
+        raise ValueError("source must have different points, got one")
+    left, values, right = np.linalg.svd((target - target_mean).T @ centred / len(source))
+    signs = np.array((1.0, 1.0 if np.linalg.det(left) * np.linalg.det(right) > 0 else -1.0))
+    turn = (left * signs) @ right * ((values * signs).sum() / variance)
+    return np.column_stack((turn, target_mean - turn @ source_mean))
+
+
+def measure_misfit(points: Points, template: Points) -> float:
+    """Return how far the points of a face are from those of a template at best, in pixels of it (root mean square).
+
+    It is small for a face from the front, and large in profile.
+    """
+    matrix = fit_similarity(points, template)
+    placed = points @ matrix[:, :2].T + matrix[:, 2]
+    return float(np.sqrt(((placed - template) ** 2).sum(axis=1).mean()))
+
+
+def align(image: Picture, points: Points, template: Points, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Return the part of an image in which the points of a face are as close as possible to those of a template.
+
+    What is outside the image is black. Positions are of the centres of pixels, the first of which is at 0.
+    """
+    matrix = fit_similarity(points, template)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    factor = max(1, int(1 / scale))  # a larger face is averaged first, since bilinear filtering skips pixels
+    turn = np.linalg.inv(matrix[:, :2])
+    # Pillow counts positions from the corner of the first pixel.
+    shift = -turn @ (matrix[:, 2] + 0.5) + 0.5
+    corners = np.array([(0, 0), (side, 0), (0, side), (side, side)]) @ turn.T + shift
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(corners.min(axis=0)).astype(int) - factor, 0, (width - 1, height - 1)).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)).astype(int) + factor, (left + 1, top + 1), (width, height))
+    part = Image.fromarray(image[top:bottom, left:right]).reduce(factor)
+    (a, b), (d, e) = (turn / factor).tolist()
+    c, f = ((shift - (left, top)) / factor).tolist()
+    chip = part.transform((side, side), Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+    return np.asarray(chip)
+
+
+def measure_sharpness(chip: UInt8[np.ndarray, "side side 3"]) -> float:
+    """Return the variance of the Laplacian of an image in grey."""
+    grey = chip.mean(axis=2)
+    middle = grey[1:-1, 1:-1]
+    return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle).var())

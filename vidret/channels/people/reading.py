@@ -9,9 +9,7 @@ import numpy as np
 from jaxtyping import Int16
 from PIL import Image
 
-from vidret.channels.people.alignment import align, measure_misfit
-from vidret.channels.people.faces import Face, FaceModel
-from vidret.channels.people.models import load_face_model
+from vidret.channels.people.faces import Face, FaceModel, align, measure_misfit
 from vidret.channels.people.tracking import MAX_GAP_S, FaceTrack, FaceTracker, Sighting, rate_face
 from vidret.store.identities.tracks import Track
 from vidret.types import Picture, ShotChange
@@ -142,8 +140,3 @@ class FaceReader:
         starts_s = (start_s, first_s - MAX_HALF_STEP_S, *shot_starts_s[:shot][-1:])
         ends_s = (end_s, last_s + MAX_HALF_STEP_S, *shot_starts_s[next_shot : next_shot + 1])
         return max(starts_s), min(ends_s)
-
-
-def load_face_reader(name: str) -> FaceReader:
-    """Return a reader with a model of this name."""
-    return FaceReader(load_face_model(name))

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from vidret.channels.people.alignment import measure_sharpness
-from vidret.channels.people.faces import Box, Face
+from vidret.channels.people.faces import Box, Face, measure_sharpness
 
 MIN_OVERLAP = 0.3  # intersection over union of the boxes of a face in two frames
 MAX_SHIFT = 0.5  # of the width of its box, as far as its centre may move otherwise

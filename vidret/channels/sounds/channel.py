@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, Match
-from vidret.channels.sounds.kind import KIND
+from vidret.channels.sounds.reading import KIND
 from vidret.channels.texts.channel import VideoTexts
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store

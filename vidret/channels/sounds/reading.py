@@ -1,16 +1,17 @@
-"""Sounds of a video as timed texts, from its audio while it is decoded: silence, loud noise, music and speech.
+"""Sounds of a video as timed texts: silence, loud noise, music and speech in its audio, and what its captions name.
 
 Audio is encoded in chunks. Each half second gets a score for each label, and runs of half seconds become texts. Those
 that go on are kept back, so that an interrupted run finds where they began.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
-from vidret.channels.sounds.captions import find_captions
 from vidret.channels.sounds.features import (
     HOP_S,
     LEARNT,
@@ -23,10 +24,9 @@ from vidret.channels.sounds.features import (
     measure_levels,
     rate_labels,
 )
-from vidret.channels.sounds.spans import find_runs
 from vidret.channels.speech import BUNDLED, SAMPLE_RATE, load_recogniser
 from vidret.channels.subtitles import find_subtitles
-from vidret.channels.texts.kind import Heartbeat
+from vidret.channels.texts.kind import Heartbeat, TextKind
 from vidret.types import SoundWindows, TimedText
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ LABELS = ("silence", "loud noise", *LEARNT)
 CLOSE_GAPS = {"silence": 1, "loud noise": 2, "music": 4, "speech": 4}
 MIN_LENGTHS = {"silence": 2, "loud noise": 1, "music": 4, "speech": 2}
 MAX_SPAN_S = 60.0  # longer sounds become several texts, so that an interrupted run repeats little
+HEARD = 0.5  # score above which a label is heard
+MAX_CHARACTERS = 60  # of a caption; longer brackets are asides
+_NOTES = re.compile("[♪♫♩♬]")
+_BRACKETS = re.compile(r"\[([^\[\]]+)\]|\(([^()]+)\)|\*([^*]+)\*")
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 class SoundReader:
@@ -123,7 +128,7 @@ class SoundReader:
             first = round((self._taken_s[label] - self._begin_s) / STEP_S)
             heard = np.where(np.arange(end) >= first, scores, 0.0)
             gap = CLOSE_GAPS[label]
-            for start, stop in find_runs(heard, threshold=0.5, close_gaps=gap, min_length=0):
+            for start, stop in find_runs(heard, gap):
                 goes_on = not is_end and stop + gap > end
                 if goes_on and (stop - start) * STEP_S < MAX_SPAN_S:
                     open_s = min(open_s, self._begin_s + start * STEP_S)
@@ -134,6 +139,21 @@ class SoundReader:
                     times = self._begin_s + start * STEP_S, self._begin_s + stop * STEP_S
                     texts.append(TimedText(*times, label, "sound", confidence))
         return sorted(texts, key=lambda text: (text.start, text.end)), open_s
+
+
+def find_runs(scores: Float[np.ndarray, " step"], gap: int) -> list[tuple[int, int]]:
+    """Return the runs of steps that score above ``HEARD``, as their first step and the one after the last.
+
+    Runs with fewer than ``gap`` steps between them become one.
+    """
+    is_heard = np.concatenate([[False], scores > HEARD, [False]])
+    runs: list[tuple[int, int]] = []
+    for start, end in np.flatnonzero(np.diff(is_heard)).reshape(-1, 2).tolist():
+        if runs and start - runs[-1][1] < gap:
+            runs[-1] = runs[-1][0], end
+        else:
+            runs.append((start, end))
+    return runs
 
 
 def score_chunk(
@@ -179,3 +199,48 @@ def join_windows(windows: Sequence[SoundWindows]) -> SoundWindows:
         ends=np.concatenate([own.ends for own in windows]),
         vectors=np.concatenate([own.vectors for own in windows if len(own)] or [windows[0].vectors]),
     )
+
+
+def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
+    """Return what subtitles say is heard, with their times; notes without words in brackets are music.
+
+    >>> [caption.text for caption in find_captions([TimedText(1.0, 2.0, "[dog barks] Down!", "subtitles")])]
+    ['dog barks']
+    """
+    found = []
+    for text in texts:
+        named = [" ".join(_NOTES.sub(" ", next(filter(None, own))).split()) for own in _BRACKETS.findall(text.text)]
+        heard = [name.lower() for name in named if len(name) <= MAX_CHARACTERS and _WORD.search(name)]
+        if not heard and _NOTES.search(text.text):
+            heard = ["music"]
+        found += [
+            TimedText(text.start, text.end, name, "sound", text.confidence, text.language)
+            for name in dict.fromkeys(heard)
+        ]
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _load_reader() -> SoundReader:
+    return SoundReader()
+
+
+# Words of what is heard rather than seen or said.
+_HINT = re.compile(
+    r"\b(sounds?|noises?|nois[yi]\w*|music\w*|songs?|melod\w+|soundtrack|silence|loud\w*|applau\w+|clapping"
+    r"|cheer(?:s|ing)|laugh(?:s|ter|ing)|chuckl\w+|giggl\w+|bark(?:s|ing)|meow\w*|chirp\w*|birdsong|siren\w*|alarms?"
+    r"|gunshots?|explosions?|thunder|bells?|ringing|knock(?:s|ing)?|whistl\w+|scream\w*|sing(?:s|ing)|hum(?:s|ming)"
+    r"|buzz\w*|beep\w*|footsteps|thud|bangs?|crash(?:es|ing)?|sobbing|crying|sighs?|cough\w*)\b",
+    re.IGNORECASE,
+)
+KIND = TextKind(
+    source="sound",
+    name="sounds",
+    label="heard",
+    model="whisper-tiny.en-1",
+    package="faster_whisper",
+    load_audio_reader=lambda: _load_reader(),
+    hint=_HINT,
+    is_hint_needed=True,
+    join_nats=2.5,
+)

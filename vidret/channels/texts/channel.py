@@ -12,29 +12,26 @@ video; docs/measured.md says how well they hold on the other half.
 """
 
 import contextlib
+import hashlib
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float64
 
+from vidret.align.baseline import UNRELATED
 from vidret.channels.base import ChannelQuery, Clause, Match
+from vidret.channels.picture.query_bank import SENTENCES
 from vidret.channels.registry import KINDS, is_hint_needed
-from vidret.channels.texts.background import (
-    DRIFT,
-    TextBackground,
-    load_background,
-    measure_background,
-    store_background,
-)
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import StoreError
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import TEXT_SOURCES, TextSource
+from vidret.types import TEXT_SOURCES, TextSource, Vector
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
@@ -43,6 +40,12 @@ MEANING_OFFSET, MEANING_SLOPE, HUBNESS = -4.9, 26.0, 0.35
 MATCHES_HINT, MATCHES_REPORT = 2.0, 1.2  # what a clause that hints at a kind of words adds to it
 NAMES = 5.0  # what meaning loses with names of sounds, which are like one another
 SHORT = 4.3  # what a single word without a hint or quotes takes from words, since it mostly names a thing; n words 1/n
+# What unrelated texts look like.
+PRIOR_TEXTS = 30  # texts that the level of typical sentences counts for, beside those of the index
+SAMPLE = 1024  # texts that levels are measured on
+DRIFT = 1.25  # growth of the words above which they are measured again
+_KEY, _TYPICAL = "background", "background.typical"
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,30 @@ class VideoTexts:
     def best(self) -> list[float]:
         """The best evidence of the video for each clause; -inf for none."""
         return [max((match.evidence for match in own), default=-math.inf) for own in self.matches]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TextBackground:
+    """The mean vectors of texts.
+
+    Attributes:
+        num_texts: Number of texts in the index when it was measured.
+        typical: Mean vector of typical sentences.
+        means: Mean vector of the texts of each source.
+        counts: Number of texts of each source.
+    """
+
+    num_texts: int
+    typical: Vector
+    means: Mapping[TextSource, Vector] = field(default_factory=dict)
+    counts: Mapping[TextSource, float] = field(default_factory=dict)
+
+    def level(self, source: TextSource, vector: Vector) -> float:
+        """Return the mean cosine of a clause with texts of a source, shrunk to that with typical sentences."""
+        count, prior = self.counts.get(source, 0.0), float(self.typical @ vector)
+        if not count:
+            return prior
+        return (count * float(self.means[source] @ vector) + PRIOR_TEXTS * prior) / (count + PRIOR_TEXTS)
 
 
 class TextChannel:
@@ -152,8 +179,6 @@ class TextChannel:
         """Return where a match holds words of the clause, as start and end in characters."""
         return self.texts.index.find_words(match.text, match.stems)
 
-    # Unrelated texts
-
     @property
     def sources(self) -> Set[TextSource]:
         """The kinds of texts that there are."""
@@ -166,19 +191,9 @@ class TextChannel:
         if known is None or known[0] != generation:
             background = known[1] if known is not None else load_background(self.texts)
             if background is None or len(self.texts) > DRIFT * background.num_texts:
-                background = measure_background(self.texts, load_sentence_encoder().encode)
+                background = measure_background(self.texts)
             self._background = known = generation, background
         return known[1]
-
-    def has_stored_background(self) -> bool:
-        """Return whether the stored background was measured on as many texts as there are."""
-        known = load_background(self.texts)
-        return known is not None and known.num_texts == len(self.texts)
-
-    def save_background(self) -> None:
-        """Measure the background, and store it beside the texts, unless there are as many as there were."""
-        if not self.has_stored_background():
-            store_background(self.texts, measure_background(self.texts, load_sentence_encoder().encode))
 
 
 def rate_texts(
@@ -204,3 +219,68 @@ def rate_texts(
     loss = np.array([0.0 if source == clause.source else short for source in sources], np.float64)
     rated: Float64[np.ndarray, " text"] = np.logaddexp(by_words, by_meaning) - loss
     return rated
+
+
+def measure_background(texts: TextStore) -> TextBackground:
+    """Measure the background of the words of an index on a sample of them."""
+    ids = texts.store.searchable()
+    sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64))]
+    rows = texts.read_segments(sample)
+    vectors = texts.intact_vectors([row.id for row in rows])
+    by_source = {
+        source: [vectors[row.id] for row in rows if row.text.source == source and row.id in vectors]
+        for source in TEXT_SOURCES
+    }
+    typical, share = _read_typical(texts), len(ids) / max(len(sample), 1)
+    if typical is None:
+        typical = load_sentence_encoder().encode([*SENTENCES, *UNRELATED]).mean(axis=0)
+    return TextBackground(
+        num_texts=len(ids),
+        typical=typical,
+        means={source: np.mean(own, axis=0) for source, own in by_source.items() if own},
+        counts={source: len(own) * share for source, own in by_source.items() if own},
+    )
+
+
+def load_background(texts: TextStore) -> TextBackground | None:
+    """Return the background that is stored with the words of an index; None if there is none."""
+    stored, typical = texts.store.metadata.get(_KEY), _read_typical(texts)
+    if not isinstance(stored, bytes) or not stored or typical is None:
+        return None
+    with np.load(io.BytesIO(stored)) as file:
+        sources = [source for source in TEXT_SOURCES if f"mean.{source}" in file]
+        return TextBackground(
+            num_texts=int(file["num_texts"]),
+            typical=typical,
+            means={source: file[f"mean.{source}"] for source in sources},
+            counts={source: float(file[f"count.{source}"]) for source in sources},
+        )
+
+
+def is_background_current(texts: TextStore) -> bool:
+    """Return whether the stored background was measured on as many texts as there are."""
+    known = load_background(texts)
+    return known is not None and known.num_texts == len(texts)
+
+
+def save_background(texts: TextStore) -> None:
+    """Measure the background of the words of an index, and store it with them."""
+    background, file = measure_background(texts), io.BytesIO()
+    arrays = {f"mean.{source}": mean.astype(np.float32) for source, mean in background.means.items()}
+    arrays |= {f"count.{source}": np.array(count) for source, count in background.counts.items()}
+    np.savez(file, num_texts=np.array(background.num_texts), allow_pickle=False, **arrays)
+    typical = _digest_typical(texts) + background.typical.astype(np.float32).tobytes()
+    texts.store.metadata.set_many({_KEY: file.getvalue(), _TYPICAL: typical})
+
+
+def _read_typical(texts: TextStore) -> Vector | None:
+    """Return the stored mean of typical sentences; None unless it is of this list and by this sentence encoder."""
+    stored = texts.store.metadata.get(_TYPICAL)
+    if not isinstance(stored, bytes) or stored[:_DIGEST_BYTES] != _digest_typical(texts):
+        return None
+    return np.frombuffer(stored, np.float32, offset=_DIGEST_BYTES)
+
+
+def _digest_typical(texts: TextStore) -> bytes:
+    encoder = texts.store.encoder_fingerprint
+    return hashlib.blake2b("\0".join((encoder, *SENTENCES, *UNRELATED)).encode(), digest_size=_DIGEST_BYTES).digest()

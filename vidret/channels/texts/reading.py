@@ -5,16 +5,17 @@ Nothing here may harm the pictures: whatever fails becomes the note of its kind.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 
-from vidret.channels.identities.rows import pack_track
 from vidret.channels.registry import KINDS
 from vidret.channels.texts.kind import AudioPieces, AudioReader, FrameReader, Heartbeat, WindowReader, as_note
 from vidret.errors import DecodeError, UnreachableError, VidretError
+from vidret.store.identities.tracks import pack_track
 from vidret.types import Picture, ShotChange, TextSource, TimedText
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
@@ -74,7 +75,7 @@ class VideoTextReader:
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         for source, options in request.items():
-            load = _find_frame_reader(source, options)
+            load, _ = _find_loaders(source, str(options.get("model", "")))
             if load is not None:
                 try:
                     self._watchers[source] = watcher = _Watcher(load(), float(options["start_s"]))
@@ -163,9 +164,11 @@ class VideoTextReader:
             self._send_texts(source, until_s, pieces)
 
     def _fail(self, source: messages.ReadSource, error: Exception) -> None:
+        """Read no more of a source because of an error; errors that are no fault of it are raised."""
         if isinstance(error, _PASSED_ON):
             raise error
         self._watchers.pop(source, None)
+        self._listeners.pop(source, None)
         self._end(source, as_note(error))
 
     # From the file
@@ -175,28 +178,24 @@ class VideoTextReader:
         self._open_listeners()
         for source, kind in KINDS.items():
             if kind.read is not None and source in self._request:
-
-                def send(until_s: float, texts: Sequence[TimedText], source: TextSource = source) -> None:
-                    self._send_texts(source, until_s, texts)
-
+                send, heartbeat = partial(self._send_texts, source), self._make_heartbeat()
                 try:
-                    note = kind.read(self._info, self._request[source], send, self._make_heartbeat(), self._listen)
-                except _PASSED_ON:
-                    raise
+                    note = kind.read(self._info, self._request[source], send, heartbeat, self._listen)
                 except Exception as error:
-                    note = as_note(error)
-                self._end(source, note)
+                    self._fail(source, error)
+                else:
+                    self._end(source, note)
         self._finish_listeners()
 
     def _open_listeners(self) -> None:
         for source, options in self._request.items():
-            load = _find_audio_reader(source, options)
+            _, load = _find_loaders(source, str(options.get("model", "")))
             if load is not None:
                 try:
                     reader, start_s = load(), float(options["start_s"])
                     self._listeners[source] = _Listener(reader, start_s, reader.start(start_s, options))
                 except Exception as error:
-                    self._fail_listener(source, error)
+                    self._fail(source, error)
 
     def _listen(self, pieces: AudioPieces, start_s: float = float("inf")) -> AudioPieces:
         """Yield pieces of the audio, and let all listeners read them that have read what is before.
@@ -215,7 +214,7 @@ class VideoTextReader:
                         listener.reader.read(samples[max(0, round((listener.heard_s - time_s) * SAMPLE_RATE)) :])
                         until_s, texts = listener.reader.take()
                     except Exception as error:
-                        self._fail_listener(source, error)
+                        self._fail(source, error)
                         continue
                     listener.heard_s = end_s
                     self._send_windows(source, listener)
@@ -253,17 +252,11 @@ class VideoTextReader:
             try:
                 texts = listener.reader.finish(self._info, heartbeat)
             except Exception as error:
-                self._fail_listener(source, error)
+                self._fail(source, error)
                 continue
             self._send_windows(source, listener)
             self._send_pieces(source, max(self._info.duration, listener.start_s), texts)
             self._end(source, "" if source == "voice" and is_silent else note)
-
-    def _fail_listener(self, source: messages.ReadSource, error: Exception) -> None:
-        if isinstance(error, _PASSED_ON):
-            raise error
-        self._listeners.pop(source, None)
-        self._end(source, as_note(error))
 
     def _make_heartbeat(self) -> Heartbeat:
         """Return the heartbeat of a kind, which raises VidretError once the time for it is over."""
@@ -291,35 +284,26 @@ class VideoTextReader:
         self._send({"kind": "tracks_end" if source in _TRACKS else "texts_end", "source": source, "note": note})
 
 
-def _find_audio_reader(
-    source: messages.ReadSource, options: Mapping[str, Any]
-) -> Callable[[], AudioReader[Any]] | None:
-    """Return what loads the reader of a source from audio; None if it is read from something else."""
+def _find_loaders(
+    source: messages.ReadSource, model: str
+) -> tuple[Callable[[], FrameReader[Any]] | None, Callable[[], AudioReader[Any]] | None]:
+    """Return what loads the reader of a source from frames, and from audio; both None if it is read from the file."""
     if source == "face":
-        return None
-    if source != "voice":
-        return KINDS[source].load_audio_reader
-
-    def load() -> AudioReader[Any]:
-        from vidret.channels.voices.reading import load_voice_reader  # with torch, which other readers do without
-
-        return load_voice_reader(str(options["model"]))
-
-    return load
-
-
-def _find_frame_reader(
-    source: messages.ReadSource, options: Mapping[str, Any]
-) -> Callable[[], FrameReader[Any]] | None:
-    """Return what loads the reader of a source from frames; None if it is read from the file."""
+        return partial(_load_face_reader, model), None
     if source == "voice":
-        return None
-    if source != "face":
-        return KINDS[source].load_frame_reader
+        return None, partial(_load_voice_reader, model)
+    return KINDS[source].load_frame_reader, KINDS[source].load_audio_reader
 
-    def load() -> FrameReader[Any]:
-        from vidret.channels.people.reading import load_face_reader  # with torch, which other readers do without
 
-        return load_face_reader(str(options["model"]))
+def _load_face_reader(model: str) -> FrameReader[Any]:
+    from vidret.channels.people.models import load_face_model  # with torch, which other readers do without
+    from vidret.channels.people.reading import FaceReader
 
-    return load
+    return FaceReader(load_face_model(model))
+
+
+def _load_voice_reader(model: str) -> AudioReader[Any]:
+    from vidret.channels.voices.encoder import load_voice_encoder  # with torch, too
+    from vidret.channels.voices.reading import VoiceReader
+
+    return VoiceReader(load_voice_encoder(model))

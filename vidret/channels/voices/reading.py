@@ -1,19 +1,30 @@
-"""Voices of a video as tracks, from its audio while it is decoded: who speaks when, and a vector of each voice."""
+"""Voices of a video as tracks, from its audio while it is decoded: who speaks when, and a vector of each voice.
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+Who speaks is told by clusters of the vectors of short windows.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int64
 
 from vidret.channels.speech import BLOCK_S, SAMPLE_RATE, find_quietest, find_speech
 from vidret.channels.texts.kind import Heartbeat
-from vidret.channels.voices.encoder import VoiceEncoder, load_voice_encoder
-from vidret.channels.voices.turns import Span, find_turns, place_windows
+from vidret.channels.voices.encoder import VoiceEncoder
 from vidret.store.identities.tracks import Track
 
 if TYPE_CHECKING:
     from vidret.video.probe import VideoInfo
+
+WINDOW_S, HOP_S = 1.5, 1.0
+MIN_WINDOWS_S = 3.0  # of a speaker together, which overlap; who has less is taken for another one
+MAX_PAUSE_S = 0.3  # within a turn
+CELL_S = 0.1  # resolution of the change from one speaker to another
+BLOCK = 500  # windows clustered at a time: six minutes of speech
+
+Span = tuple[float, float]  # start and end in seconds
 
 
 class VoiceReader:
@@ -68,6 +79,97 @@ class VoiceReader:
         self._begin_s += len(audio) / SAMPLE_RATE
 
 
-def load_voice_reader(name: str) -> VoiceReader:
-    """Return a reader with an encoder of this name."""
-    return VoiceReader(load_voice_encoder(name))
+class Turn(NamedTuple):
+    """A stretch of speech by one speaker, who has a number within the film."""
+
+    start_s: float
+    end_s: float
+    speaker: int
+
+
+def place_windows(speech: Sequence[Span]) -> list[Span]:
+    """Return windows of at most 1.5 s that cover stretches of speech, spread evenly over each."""
+    windows = []
+    for start_s, end_s in speech:
+        last_s = max(start_s, end_s - WINDOW_S)
+        num_windows = 1 + int(np.ceil((last_s - start_s) / HOP_S))
+        windows += [
+            (begin, min(end_s, begin + WINDOW_S)) for begin in np.linspace(start_s, last_s, num_windows).tolist()
+        ]
+    return windows
+
+
+def find_turns(
+    speech: Sequence[Span],
+    windows: Sequence[Span],
+    vectors: Float32[np.ndarray, "window dim"],
+    same: float,
+) -> tuple[list[Turn], Float32[np.ndarray, "speaker dim"]]:
+    """Return the turns of a film by time, and a vector of unit length of each speaker.
+
+    Args:
+        speech: Stretches of speech.
+        windows: See ``place_windows``.
+        vectors: Of the windows, of unit length.
+        same: Mean cosine from which two groups of windows are of one speaker.
+    """
+    if not len(windows):
+        return [], vectors
+    spans = np.array(windows)
+    labels = cluster_windows(vectors, same)
+    lengths_s = np.bincount(labels, weights=spans[:, 1] - spans[:, 0])
+    kept = np.flatnonzero(lengths_s >= MIN_WINDOWS_S)
+    kept = kept if len(kept) else np.array([lengths_s.argmax()])
+    means = np.stack([vectors[labels == label].mean(0) for label in kept])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    turns = [turn for stretch in speech for turn in _split_stretch(stretch, spans, vectors @ means.T)]
+    spoken = list(dict.fromkeys(turn.speaker for turn in turns))
+    joined: list[Turn] = []
+    for start_s, end_s, speaker in turns:
+        turn = Turn(start_s, end_s, spoken.index(speaker))
+        if joined and joined[-1].speaker == turn.speaker and start_s - joined[-1].end_s < MAX_PAUSE_S:
+            turn = turn._replace(start_s=joined.pop().start_s)
+        joined.append(turn)
+    return joined, means[spoken].astype(np.float32)
+
+
+def _split_stretch(
+    stretch: Span, spans: Float[np.ndarray, "window 2"], cosines: Float[np.ndarray, "window speaker"]
+) -> list[Turn]:
+    """Split a stretch of speech where the speaker that fits best changes, by the mean of the windows over each time."""
+    start_s, end_s = stretch
+    own = (spans[:, 0] >= start_s - 1e-6) & (spans[:, 1] <= end_s + 1e-6)
+    edges = np.linspace(start_s, end_s, 1 + max(1, round((end_s - start_s) / CELL_S)))
+    middles = (edges[:-1] + edges[1:]) / 2
+    covers = (spans[own, 0] <= middles[:, None]) & (middles[:, None] <= spans[own, 1])
+    speakers = (covers.astype(float) @ cosines[own]).argmax(1)
+    changes = [0, *(np.flatnonzero(np.diff(speakers)) + 1).tolist(), len(speakers)]
+    return [Turn(float(edges[first]), float(edges[last]), int(speakers[first])) for first, last in pairwise(changes)]
+
+
+def cluster_windows(vectors: Float32[np.ndarray, "window dim"], same: float) -> Int64[np.ndarray, " window"]:
+    """Return the cluster of each vector: the two whose members have the highest mean cosine merge while it is ``same``.
+
+    The mean cosine of all pairs of two clusters is the product of the means of their vectors (average linkage). A long
+    film is clustered block by block, each with the clusters of what is before.
+    """
+    labels, sums, counts = np.arange(len(vectors)), vectors[:0].astype(np.float64), np.empty(0)
+    clusters = np.empty(0, np.int64)  # the label of each
+    for first in range(0, len(vectors), BLOCK):
+        added = vectors[first : first + BLOCK]
+        sums, counts = np.concatenate([sums, added]), np.concatenate([counts, np.ones(len(added))])
+        clusters = np.concatenate([clusters, labels[first : first + BLOCK]])
+        cosines = (sums @ sums.T) / np.outer(counts, counts)
+        np.fill_diagonal(cosines, -np.inf)
+        while len(clusters) > 1 and cosines.max() >= same:
+            kept, gone = sorted(map(int, np.unravel_index(cosines.argmax(), cosines.shape)))
+            labels[labels == clusters[gone]] = clusters[kept]
+            sums[kept] += sums[gone]
+            counts[kept] += counts[gone]
+            sums, counts = np.delete(sums, gone, axis=0), np.delete(counts, gone)
+            clusters = np.delete(clusters, gone)
+            cosines = np.delete(np.delete(cosines, gone, axis=0), gone, axis=1)
+            cosines[kept] = cosines[:, kept] = sums @ (sums[kept] / counts[kept]) / counts
+            cosines[kept, kept] = -np.inf
+    joined: Int64[np.ndarray, " window"] = np.unique(labels, return_inverse=True)[1]
+    return joined

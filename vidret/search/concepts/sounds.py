@@ -7,7 +7,8 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.channels.sounds.kind import KIND
+from vidret.channels.sounds.reading import KIND, SoundReader
+from vidret.channels.speech import SAMPLE_RATE
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
 from vidret.search.query.mentions import check_concept_name
@@ -54,8 +55,6 @@ def _read_example(store: Store, example: ConceptExample) -> Float32[np.ndarray, 
 
 
 def _read_clip(path: str) -> Float32[np.ndarray, "window dim"]:
-    from vidret.channels.sounds.reading import SoundReader
-    from vidret.channels.speech import SAMPLE_RATE
     from vidret.video.audio import read_audio
 
     reader = SoundReader()

@@ -1,8 +1,9 @@
 """Tracks: stretches of a video in which one face or one voice was followed, as they are written and read."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -89,6 +90,31 @@ def check_track(track: Track, kind: IdentityKind) -> None:
         raise StoreError(f"boxes must have the shape (box, 5), got {track.boxes.shape}")
     if kind == "voice" and not (track.thumbnail is None and track.boxes is None):
         raise StoreError("a track of a voice must have no thumbnail and no boxes, got one")
+
+
+def pack_track(track: Track) -> dict[str, Any]:
+    """Return a track as JSON can hold it."""
+    boxes = np.zeros((0, 5), np.float32) if track.boxes is None else track.boxes
+    return {
+        "start_s": track.start_s,
+        "end_s": track.end_s,
+        "quality": track.quality,
+        "vector": track.vector.astype(float).tolist(),
+        "thumbnail": base64.b64encode(track.thumbnail or b"").decode(),
+        "boxes": boxes.astype(float).tolist(),
+    }
+
+
+def unpack_track(row: Mapping[str, Any]) -> Track:
+    """Return the track of ``pack_track``."""
+    return Track(
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        quality=row["quality"],
+        vector=np.array(row["vector"], np.float32),
+        thumbnail=base64.b64decode(row["thumbnail"]) or None,
+        boxes=np.array(row["boxes"], np.float32) if row["boxes"] else None,
+    )
 
 
 def match_tracks(old: Sequence[Track], new: Sequence[Track]) -> dict[int, int]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float
 
-from vidret.channels.people.alignment import align, fit_similarity, measure_misfit, measure_sharpness
+from vidret.channels.people.faces import align, fit_similarity, measure_misfit, measure_sharpness
 
 TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from tests.word_films import SUBTITLES, write_worded
-from vidret.channels.texts import subtitle_tracks
-from vidret.channels.texts.subtitle_tracks import MAX_TRACKS, digest_sidecars, find_sidecars, read_tracks
+from vidret.channels import subtitles
+from vidret.channels.subtitles import MAX_TRACKS, Sidecars, digest_sidecars, read_tracks
 
 
 def test_a_track_is_read_without_formatting(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_tracks_that_are_not_read_are_named() -> None:
 
     streams = [track("pgssub"), track("pgssub"), track(None), *[track("srt") for _ in range(100)]]
     container = SimpleNamespace(streams=SimpleNamespace(subtitles=streams))
-    chosen, problems = subtitle_tracks._choose_tracks(cast(Any, container))
+    chosen, problems = subtitles._choose_tracks(cast(Any, container))
     assert len(chosen) == MAX_TRACKS
     assert problems == [
         "2 subtitle tracks of pictures (pgssub) not read",
@@ -39,16 +39,13 @@ def test_sidecars_are_found_by_name(tmp_path: Path) -> None:
     names = ["film.srt", "film.en.srt", "film.de.forced.ass", "film.VTT", "film.2.srt", "filming.srt", "other.en.srt"]
     for name in [*names, "film.mp4", "film.txt"]:
         (tmp_path / name).write_text(name)
-    found = [Path(path).name for path in find_sidecars(str(tmp_path / "film.mp4"))]
+    found = [Path(path).name for path in Sidecars().find(str(tmp_path / "film.mp4"))]
     assert found == ["film.VTT", "film.de.forced.ass", "film.en.srt", "film.srt"]
-    assert find_sidecars("https://example.com/film.mp4") == []
-    assert find_sidecars(str(tmp_path / "nowhere" / "film.mp4")) == []
-
-
-def test_sidecars_are_found_in_another_unicode_form(tmp_path: Path) -> None:
-    (tmp_path / "cafe\N{COMBINING ACUTE ACCENT}.fr.srt").touch()
-    found = find_sidecars(str(tmp_path / "caf\N{LATIN SMALL LETTER E WITH ACUTE}.mp4"))
-    assert [Path(path).name for path in found] == ["cafe\N{COMBINING ACUTE ACCENT}.fr.srt"]
+    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+    (tmp_path / f"{decomposed}.fr.srt").touch()
+    assert [Path(path).name for path in Sidecars().find(str(tmp_path / f"{composed}.mp4"))] == [f"{decomposed}.fr.srt"]
+    assert Sidecars().find("https://example.com/film.mp4") == []
+    assert Sidecars().find(str(tmp_path / "nowhere" / "film.mp4")) == []
 
 
 def test_the_digest_changes_with_a_sidecar(tmp_path: Path) -> None:
