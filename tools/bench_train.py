@@ -24,7 +24,7 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.train import optim
-from vidret.train.losses import pair_losses
+from vidret.train.losses import add_terms, pair_losses
 from vidret.train.methods import tempme
 from vidret.train.retrieval import RetrievalModule
 
@@ -57,7 +57,7 @@ class Step:
             videos, texts = self.model.encode_videos(self.pixels, self.mask), self.model.encode_texts(self.ids)
             whole = pool_frames(videos.frames.float(), videos.frame_mask)
         losses = pair_losses(texts.sentences.float(), whole, self.model.encoder.logit_scale)
-        torch.autograd.backward(losses.total)
+        torch.autograd.backward(add_terms(losses))
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
@@ -107,7 +107,7 @@ def run_losses(module: RetrievalModule, batch: RetrievalBatch, *, half: bool) ->
     """Go forwards and backwards through a training step, without the optimiser's part."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         terms = module.method.losses(module.model.train(), batch, torch.Generator())
-    torch.autograd.backward(torch.stack(list(terms.values())).sum())
+    torch.autograd.backward(add_terms(terms))
 
 
 @torch.inference_mode()

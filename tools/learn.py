@@ -204,7 +204,7 @@ def score_split(module: RetrievalModule, data: RetrievalData) -> tuple[np.ndarra
     module.eval()
     for number, batch in enumerate(data.test_dataloader()):
         module.validation_step(batch, number)
-    parts, module._encoded = module._encoded, []
+    parts, module._evaluated = module._evaluated, []
     scores, truth = module.score(parts)
     order = np.argsort(truth, kind="stable")
     videos = torch.cat([part["videos"] for part in parts]).tolist()

@@ -31,7 +31,7 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
-from vidret.train.gradcache import Vectors
+from vidret.train.model import Vectors
 from vidret.train.retrieval import RetrievalModule
 
 GB = 1e9

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from vidret.train.gather import gather
-from vidret.train.losses import find_same_videos, pair_losses, retrieval_loss
+from vidret.train.losses import add_terms, find_same_videos, pair_losses, retrieval_loss
 
 ALL = slice(0, 8)
 EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
@@ -47,7 +47,7 @@ def compute_loss(way: str, model: nn.Module, rows: slice) -> Tensor:
     same = find_same_videos(gather(VIDEOS[rows]))
     if way.startswith("whole"):
         mixing_weights = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
-        return pair_losses(gather(texts), gather(videos), scale, same=same, mixing_weights=mixing_weights).total
+        return add_terms(pair_losses(gather(texts), gather(videos), scale, same=same, mixing_weights=mixing_weights))
     texts, videos = functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1)
     if way == "gathered logits":
         return retrieval_loss(gather(scale.exp() * texts @ gather(videos).T), same=same)
@@ -136,26 +136,26 @@ def check(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_two_processes_train_like_one(results: list[dict[str, Any]], way: str) -> None:
     expected = train(way, Towers(), ALL)
     assert all(gradient.abs().max() > 1e-3 for gradient in expected["gradients"].values())
-    for each in results:
-        check(each[way]["gradients"], expected["gradients"])
-        check(each[way]["weights"], expected["weights"])
+    for result in results:
+        check(result[way]["gradients"], expected["gradients"])
+        check(result[way]["weights"], expected["weights"])
     for step, loss in enumerate(expected["losses"]):
-        each_loss = [each[way]["losses"][step] for each in results]
-        assert sum(each_loss) / len(each_loss) == pytest.approx(loss, abs=1e-11)
+        first, second = (result[way]["losses"][step] for result in results)
+        assert (first + second) / 2 == pytest.approx(loss, abs=1e-11)
         if way != "own rows":
-            assert each_loss[0] == each_loss[1]
+            assert first == second
 
 
 def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str, Any]]) -> None:
     values, real, ids = sample(8, 6, seed=3), torch.ones(8, 6, dtype=torch.bool), torch.arange(48).reshape(8, 6)
     real[:3, 4:] = False
     transposed = sample(6, 8, seed=4).T
-    for each in (one["kinds"] for one in results):
-        assert torch.equal(each["values"], values * real)
-        assert torch.equal(each["mask"], real)
-        assert torch.equal(each["ids"], ids * real)
-        assert torch.equal(each["transposed"], transposed)
-        assert torch.equal(each["half"], (values * real).bfloat16())
+    for kinds in (result["kinds"] for result in results):
+        assert torch.equal(kinds["values"], values * real)
+        assert torch.equal(kinds["mask"], real)
+        assert torch.equal(kinds["ids"], ids * real)
+        assert torch.equal(kinds["transposed"], transposed)
+        assert torch.equal(kinds["half"], (values * real).bfloat16())
 
 
 def test_gradient_is_the_sum_over_processes(results: list[dict[str, Any]]) -> None:

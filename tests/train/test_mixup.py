@@ -54,34 +54,6 @@ def test_mixtures_divide_the_angle_by_their_weight(angle: float) -> None:
     torch.testing.assert_close(find_angles(mixtures, texts), (1 - MIXING_WEIGHTS) * angle, atol=1e-7, rtol=1e-7)
 
 
-def test_weights_of_0_and_1_return_the_vectors() -> None:
-    texts, videos = sample(4, 5, seed=1), sample(4, 5, seed=2)
-    torch.testing.assert_close(mix(texts, videos, torch.ones(4)), functional.normalize(texts, dim=-1))
-    torch.testing.assert_close(mix(texts, videos, torch.zeros(4)), functional.normalize(videos, dim=-1))
-    torch.testing.assert_close(mix(texts, texts, MIXING_WEIGHTS[:4]), functional.normalize(texts, dim=-1))
-
-
-def test_weight_of_one_half_is_the_mean_direction() -> None:
-    texts, videos = (functional.normalize(sample(4, 5, seed=seed), dim=-1) for seed in (1, 2))
-    expected = functional.normalize(texts + videos, dim=-1)
-    torch.testing.assert_close(mix(texts, videos, torch.full((4,), 0.5)), expected)
-
-
-def test_mixing_is_symmetric_and_ignores_vector_lengths() -> None:
-    texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
-    expected = mix(texts, videos, MIXING_WEIGHTS)
-    torch.testing.assert_close(mix(videos, texts, 1 - MIXING_WEIGHTS), expected)
-    torch.testing.assert_close(mix(0.01 * texts, 500 * videos, MIXING_WEIGHTS), expected)
-
-
-def test_mixing_commutes_with_rotations() -> None:
-    texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
-    rotation, _ = torch.linalg.qr(sample(5, 5, seed=3))
-    torch.testing.assert_close(
-        mix(texts @ rotation, videos @ rotation, MIXING_WEIGHTS), mix(texts, videos, MIXING_WEIGHTS) @ rotation
-    )
-
-
 def test_series_and_sines_agree_at_the_threshold() -> None:
     mixing_weights = torch.full((2,), 0.3, dtype=torch.float64)
     cosines = torch.tensor([1 - NEAR * (1 - 1e-9), 1 - NEAR * (1 + 1e-9)], dtype=torch.float64, requires_grad=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.encode.tiny import stir
 from vidret.align.glscl import ConceptAligner, ConceptFinder
@@ -24,7 +23,6 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
-from vidret.ground.head import GroundingHead
 from vidret.train.captioner import Captioner
 from vidret.train.losses import pair_losses
 from vidret.train.methods.glscl import Glscl
@@ -41,7 +39,6 @@ from vidret.train.optim import (
     cooling_schedule,
     parameter_groups,
     r2_optimizer,
-    r2_tuning_rule,
     warm_then_cool,
     warm_then_cosine,
     warm_then_drop,
@@ -80,48 +77,36 @@ def make_aligner() -> Aligner:
     )
 
 
-def print_groups(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
-    """Print the weights of each group and the frozen ones; return rate, decay and size of each group."""
-    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
-    table = {}
-    for group in groups:
-        table[group["name"]] = (group["lr"], group["weight_decay"], sum(sizes[name] for name in group["names"]))
-        print(
-            f"{group['name']}: lr {group['lr']:g}, weight decay {group['weight_decay']:g}",
-            *group["names"],
-            sep="\n    ",
-        )
-    print("frozen:", *(name for name, weight in model.named_parameters() if not weight.requires_grad), sep="\n    ")
-    return table
+class Grouped:
+    """The groups of a model's weights: rate, decay and size of each, its names, and what is frozen."""
+
+    def __init__(self, model: nn.Module, rule: Rule) -> None:
+        groups, named = parameter_groups(model, rule), dict(model.named_parameters())
+        listed = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
+        assert len(listed) == len({name for name, _ in listed}), "each trained weight is in one group"
+        assert all(named[name] is weight for name, weight in listed)
+        assert {name for name, _ in listed} == {name for name, weight in named.items() if weight.requires_grad}
+        self.names = {group["name"]: set(group["names"]) for group in groups}
+        self.table = {
+            group["name"]: (group["lr"], group["weight_decay"], sum(weight.numel() for weight in group["params"]))
+            for group in groups
+        }
+        self.frozen = {name for name, weight in named.items() if not weight.requires_grad}
+        self.num_frozen = sum(named[name].numel() for name in self.frozen)
 
 
-def check_groups(model: nn.Module, groups: list[dict[str, Any]]) -> None:
-    """Check that each trained weight is in exactly one group, under its own name, and that no other is in any."""
-    named = dict(model.named_parameters())
-    listed = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
-    assert len(listed) == len({name for name, _ in listed})
-    assert all(named[name] is weight for name, weight in listed)
-    assert {name for name, _ in listed} == {name for name, weight in named.items() if weight.requires_grad}
-
-
-def group(model: nn.Module, rule: Rule) -> dict[str, tuple[float, float, int]]:
-    groups = parameter_groups(model, rule)
-    check_groups(model, groups)
-    return print_groups(model, groups)
-
-
-def test_tempme_trains_half_a_million_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tempme_trains_half_a_million_weights() -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    table = group(model, TempMe().recipe.rule)
-    assert table == {"temporal": (6e-4, 0.2, 16_128), "lora": (6e-4, 0.2, 294_912 + 196_608)}
-    assert sum(size for _, _, size in table.values()) == 507_648
-    trained, frozen = capsys.readouterr().out.split("frozen:")
-    assert "encoder.vision.temporal.8\n" in trained
-    assert "encoder.vision.blocks.0.attn.lora.a\n" in trained
-    assert "encoder.text.blocks.11.attn.lora.b\n" in trained
-    assert "encoder.logit_scale\n" in frozen
-    assert "lora" not in frozen
-    assert sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) == PLAIN
+    found = Grouped(model, TempMe().recipe.rule)
+    assert found.table == {"temporal": (6e-4, 0.2, 16_128), "lora": (6e-4, 0.2, 294_912 + 196_608)}
+    assert sum(size for _, _, size in found.table.values()) == 507_648
+    assert "encoder.vision.temporal.8" in found.names["temporal"]
+    assert {"encoder.vision.blocks.0.attn.lora.a", "encoder.text.blocks.11.attn.lora.b"} <= found.names["lora"]
+    assert "encoder.logit_scale" in found.frozen
+    assert found.num_frozen == PLAIN
+    assert not Grouped(model, Glscl.recipe.rule).frozen, "another recipe unfreezes them"
+    with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
+        parameter_groups(build(encoder=make_clip), TempMe().recipe.rule)
 
 
 def test_prompt_switch_trains_all_weights() -> None:
@@ -129,18 +114,17 @@ def test_prompt_switch_trains_all_weights() -> None:
         encoder=partial(make_clip, prompts=PromptShape()), captioner=lambda: Captioner(torch.empty(49408, 512))
     )
     captioner = sum(weight.numel() for weight in model["captioner"].parameters())
-    assert group(model, PromptSwitch.recipe.rule) == {
+    assert Grouped(model, PromptSwitch.recipe.rule).table == {
         "clip": (1e-6, 0.2, PLAIN),
         "new": (1e-5, 0.2, 27_648 + captioner),
         "aggregation": (1e-6, 0.2, 2_362_368),
     }
-    faster = group(model, partial(PromptSwitch.recipe.rule, aggregation_lr=1e-5))
-    assert faster["aggregation"] == (1e-5, 0.2, 2_362_368)
 
 
-def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ucofia_trains_new_weights_fast_and_clip_slowly() -> None:
     model = build(encoder=partial(make_clip, token_shift=True), aligner=make_aligner)
-    table = group(model, Ucofia.recipe.rule)
+    found = Grouped(model, Ucofia.recipe.rule)
+    table, groups = found.table, found.names
     assert {name: facts[:2] for name, facts in table.items()} == {
         "clip": (pytest.approx(1e-7), 0.2),
         "clip bias": (pytest.approx(1e-7), 0.0),
@@ -151,9 +135,7 @@ def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFi
     # The aligner's scale is in CLIP's group.
     assert table["new"][2] + table["new bias"][2] == aligner - 1
     assert table["clip"][2] + table["clip bias"][2] == PLAIN - sum(INPUTS.values())
-    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-    assert frozen == {*INPUTS, "encoder.logit_scale"}
-    groups = {each["name"]: set(each["names"]) for each in parameter_groups(model, Ucofia.recipe.rule)}
+    assert found.frozen == {*INPUTS, "encoder.logit_scale"}
     assert "aligner.logit_scale" in groups["clip"]
     assert "encoder.vision.blocks.0.attn.in_proj_bias" in groups["clip bias"]
     assert "encoder.vision.blocks.0.ln_1.weight" in groups["clip"], "norms decay, as published"
@@ -163,43 +145,15 @@ def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFi
 
 
 def test_glscl_trains_embeddings_and_clip4clip_freezes_them() -> None:
-    finder = partial(ConceptAligner, temporal=None, finder=None)
-    model = build(
-        encoder=make_clip,
-        aligner=lambda: finder(temporal=TemporalTransformer(512), finder=ConceptFinder(512)),
-    )
-    table = group(model, Glscl.recipe.rule)
-    assert table["clip"][2] + table["clip bias"][2] == PLAIN
-    assert all(weight.requires_grad for weight in model.parameters())
-    assert table["new"][:2] == (1e-4, 0.2)
-    frozen = build(encoder=make_clip)
-    table = group(frozen, partial(clip4clip_rule, lr=2e-4))
-    assert table.keys() == {"clip", "clip bias"}
-    assert table["clip"][0] == pytest.approx(2e-7)
-    assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} == INPUTS.keys()
-
-
-def test_r2_tuning_trains_only_its_head() -> None:
-    model = build(encoder=make_clip, head=GroundingHead)
-    # The published head has 2 836 242: 256 more, a bias without effect.
-    assert group(model, r2_tuning_rule) == {"head": (5e-4, 1e-4, 2_836_242 - 256)}
-    assert group(build(head=GroundingHead), partial(r2_tuning_rule, lr=2.5e-4))["head"][0] == 2.5e-4
-
-
-def test_grouping_again_unfreezes_weights_of_another_recipe() -> None:
-    model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    parameter_groups(model, TempMe().recipe.rule)
-    parameter_groups(model, Glscl.recipe.rule)
-    assert all(weight.requires_grad for weight in model.parameters())
-
-
-def test_models_without_trained_or_known_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
-        parameter_groups(build(encoder=make_clip), TempMe().recipe.rule)
-    with pytest.raises(
-        ValueError, match="weights must be in a module called encoder, aligner, captioner, head, got reach"
-    ):
-        parameter_groups(build(head=GroundingHead)["head"], r2_tuning_rule)
+    aligner = partial(ConceptAligner, temporal=TemporalTransformer(512), finder=ConceptFinder(512))
+    glscl = Grouped(build(encoder=make_clip, aligner=aligner), Glscl.recipe.rule)
+    assert glscl.table["clip"][2] + glscl.table["clip bias"][2] == PLAIN
+    assert not glscl.frozen
+    assert glscl.table["new"][:2] == (1e-4, 0.2)
+    clip4clip = Grouped(build(encoder=make_clip), partial(clip4clip_rule, lr=2e-4))
+    assert clip4clip.table.keys() == {"clip", "clip bias"}
+    assert clip4clip.table["clip"][0] == pytest.approx(2e-7)
+    assert clip4clip.frozen == INPUTS.keys()
 
 
 # BertAdam's step.
@@ -210,10 +164,8 @@ def naive_steps(
     grads: list[list[float]],
     *,
     lrs: list[float],
-    weight_decay: float = 0.2,
-    max_norm: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.98),
-    eps: float = 1e-6,
+    weight_decay: float,
+    max_norm: float,
 ) -> list[float]:
     """Return a weight after several updates, computed element by element."""
     mean, square = [0.0] * len(weight), [0.0] * len(weight)
@@ -221,9 +173,9 @@ def naive_steps(
         norm = math.sqrt(sum(value * value for value in grad))
         scale = min(1.0, max_norm / (norm + 1e-6))
         for i, value in enumerate(grad):
-            mean[i] = betas[0] * mean[i] + (1 - betas[0]) * scale * value
-            square[i] = betas[1] * square[i] + (1 - betas[1]) * (scale * value) ** 2
-            change = mean[i] / (math.sqrt(square[i]) + eps) + weight_decay * weight[i]
+            mean[i] = 0.9 * mean[i] + 0.1 * scale * value
+            square[i] = 0.98 * square[i] + 0.02 * (scale * value) ** 2
+            change = mean[i] / (math.sqrt(square[i]) + 1e-6) + weight_decay * weight[i]
             weight[i] -= lr * change
     return weight
 
@@ -232,12 +184,13 @@ def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("max_norm", [0.5, 1.0, math.inf])
+@pytest.mark.parametrize("max_norm", [1.0, math.inf])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.2])
 @pytest.mark.parametrize("size", [1e-7, 0.1, 3.0])
 def test_updates_match_naive_version(size: float, weight_decay: float, max_norm: float) -> None:
     weights = [nn.Parameter(sample(2, 3, seed=seed)) for seed in (1, 2)]
-    grads = size * sample(5, 2, 2, 3, seed=3)
+    idle = nn.Parameter(sample(2, 3, seed=4))  # without a gradient
+    before, grads = idle.tolist(), size * sample(5, 2, 2, 3, seed=3)
     expected = [
         naive_steps(
             weight.detach().flatten().tolist(),
@@ -248,7 +201,8 @@ def test_updates_match_naive_version(size: float, weight_decay: float, max_norm:
         )
         for index, weight in enumerate(weights)
     ]
-    optimizer = BertAdam([{"params": weights}], weight_decay=weight_decay, max_norm=max_norm)
+    settings = {"lr": 0.1, "weight_decay": weight_decay, "max_norm": max_norm}
+    optimizer = BertAdam([{"params": [*weights, idle], **settings}])
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
         for index, weight in enumerate(weights):
@@ -259,56 +213,12 @@ def test_updates_match_naive_version(size: float, weight_decay: float, max_norm:
         )
     for weight, values in zip(weights, expected, strict=True):
         assert weight.flatten().tolist() == pytest.approx(values, abs=1e-12)
-
-
-def test_first_step_has_no_bias_correction() -> None:
-    """Without bias correction it is 0.1 / sqrt(0.02) times the rate, for gradients of any size."""
-    weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    optimizer = BertAdam([{"params": [weight]}], lr=1.0, weight_decay=0.0)
-    weight.grad = torch.tensor([0.5, -0.01], dtype=torch.float64)
-    optimizer.step()
-    assert weight.tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)], rel=1e-3)
-
-
-def test_weight_without_gradient_is_unchanged() -> None:
-    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
-    optimizer = BertAdam([{"params": weights}], lr=0.1)
-    weights[0].grad = torch.zeros(2)
-    optimizer.step()
-    assert weights[0].tolist() == pytest.approx([0.98, 0.98])
-    assert weights[1].tolist() == [1.0, 1.0]
-    assert len(optimizer.state) == 1
-
-
-def test_number_of_operations_does_not_grow_with_the_number_of_weights() -> None:
-    counts = []
-    for num in (3, 300):
-        weights = [nn.Parameter(torch.randn(4)) for _ in range(num)]
-        optimizer = BertAdam([{"params": weights}])
-        for _ in range(2):
-            for weight in weights:
-                weight.grad = torch.randn(4)
-            with CountOperations() as counter:
-                optimizer.step()
-        counts.append(counter.num)
-    assert counts[0] == counts[1] < 30
-
-
-class CountOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations of PyTorch in its context."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.num = 0
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.num += 1
-        return operation(*args, **(kwargs or {}))
+    assert idle.tolist() == before
 
 
 def test_step_calls_the_closure() -> None:
     weight = nn.Parameter(torch.ones(2))
-    optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
+    optimizer = BertAdam([{"params": [weight], "lr": 0.1, "weight_decay": 0.0}])
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -322,35 +232,6 @@ def test_step_calls_the_closure() -> None:
     assert optimizer.step(closure) == pytest.approx(float(first.square().sum()))
 
 
-def test_optimizer_finds_a_minimum() -> None:
-    weight, target = nn.Parameter(torch.zeros(4)), torch.tensor([1.0, -2.0, 0.5, 3.0])
-    optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
-    schedule = LambdaLR(optimizer, partial(warm_then_cosine, num_steps=300, rescaled=False))
-    for _ in range(300):
-        weight.grad = weight.detach() - target
-        optimizer.step()
-        schedule.step()
-    torch.testing.assert_close(weight.detach(), target, atol=1e-3, rtol=0)
-
-
-def test_invalid_settings_and_half_precision_are_refused() -> None:
-    weight = nn.Parameter(torch.zeros(2))
-    cases: list[dict[str, Any]] = [
-        {"lr": -1.0},
-        {"eps": 0.0},
-        {"weight_decay": -0.1},
-        {"max_norm": 0.0},
-        {"betas": (1.0, 0.9)},
-        {"betas": (0.9, math.nan)},
-    ]
-    for case in cases:
-        with pytest.raises(ValueError, match="lr and weight_decay must be at least 0"):
-            BertAdam([{"params": [weight]}], **case)
-    for dtype in (torch.bfloat16, torch.float16):
-        with pytest.raises(ValueError, match=f"weights must be float32 or float64, got {dtype}"):
-            BertAdam([{"params": [nn.Parameter(torch.zeros(2, dtype=dtype))]}])
-
-
 @pytest.mark.parametrize("recipe", ["prompt switch", "clip4clip", "glscl", "r2"])
 def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
     with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
@@ -362,7 +243,7 @@ def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
 
 
 def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
-    rate = partial(warm_then_cosine, num_steps=1000, rescaled=False)
+    rate = partial(warm_then_cosine, num_steps=1000, warm_up=0.1, rescaled=False)
     assert [rate(step) for step in (0, 50, 99)] == pytest.approx([0, 0.5, 0.99])
     for step in (100, 101, 500, 999, 1000):
         assert rate(step) == pytest.approx(0.5 * (1 + math.cos(math.pi * step / 1000)), abs=1e-12)
@@ -371,7 +252,7 @@ def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
 
 
 def test_rescaled_schedule_is_continuous() -> None:
-    rate = partial(warm_then_cosine, num_steps=1000, rescaled=True)
+    rate = partial(warm_then_cosine, num_steps=1000, warm_up=0.1, rescaled=True)
     assert [rate(step) for step in (0, 50, 100, 550, 1000, 2000)] == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-12)
     assert max(abs(rate(step + 1) - rate(step)) for step in range(1000)) == pytest.approx(0.01)
     assert warm_then_cosine(0, num_steps=10, warm_up=0.0, rescaled=True) == 1
@@ -428,7 +309,7 @@ class Small(nn.Module):
     def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
         videos = self.encoder.vision(pictures, num_frames=2).frames.mean(dim=1)
         sentences, _ = self.encoder.text(ids)
-        return pair_losses(self.head(sentences), videos, self.encoder.logit_scale).total
+        return pair_losses(self.head(sentences), videos, self.encoder.logit_scale)["contrast"]
 
 
 def train_a_step(model: Small, optimizer: Optimizer, schedule: LambdaLR, number: int) -> None:
@@ -450,7 +331,7 @@ RECIPES: dict[str, Recipe] = {
     "prompt switch": lambda model: adamw_optimizer(model, PromptSwitch.recipe.rule, num_steps=6),
     "clip4clip": lambda model: bert_optimizer(model, clip4clip_rule, num_steps=6, warm_up=0.3),
     "glscl": lambda model: bert_optimizer(model, Glscl.recipe.rule, num_steps=6, warm_up=0.3),
-    "r2": lambda model: r2_optimizer(model, drop_at=4, warm_up=2),
+    "r2": lambda model: r2_optimizer(model, lr=5e-4, drop_at=4, warm_up=2),
 }
 
 
@@ -479,27 +360,7 @@ def test_resuming_from_a_saved_state_gives_the_same_weights(recipe: str) -> None
         train_a_step(again, optimizer_again, schedule_again, number)
     for name, weight in again.named_parameters():
         assert torch.equal(weight, dict(model.named_parameters())[name]), name
-    for one, other in zip(optimizer.param_groups, optimizer_again.param_groups, strict=True):
-        assert {key: one[key] for key in one if key != "params"} == {
-            key: other[key] for key in other if key != "params"
-        }
-    for kept, found in zip(optimizer.state.values(), optimizer_again.state.values(), strict=True):
-        assert all(torch.equal(kept[key], found[key]) for key in kept)
-
-
-def test_learning_rates_start_at_0_and_follow_the_schedule() -> None:
-    model = Small()
-    optimizer, schedule = RECIPES["glscl"](model)
-    assert isinstance(optimizer, BertAdam)
-    seen = []
-    for number in range(6):
-        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
-        train_a_step(model, optimizer, schedule, number)
-    factors = [warm_then_cosine(step, num_steps=6, warm_up=0.3, rescaled=False) for step in range(6)]
-    assert factors[0] == 0
-    for rates, factor in zip(seen, factors, strict=True):
-        assert rates["new"] == pytest.approx(1e-4 * factor)
-        assert rates["clip"] == pytest.approx(1e-7 * factor)
+    assert optimizer.state_dict()["param_groups"] == optimizer_again.state_dict()["param_groups"]
 
 
 def test_recipes_have_their_published_settings() -> None:
@@ -508,12 +369,12 @@ def test_recipes_have_their_published_settings() -> None:
         ((0.9, 0.999), 1e-6, 0.2)
     }
     bert, _ = RECIPES["glscl"](Small())
-    assert {(each["betas"], each["eps"], each["max_norm"]) for each in bert.param_groups} == {((0.9, 0.98), 1e-6, 1.0)}
+    settings = {(group["betas"], group["eps"], group["max_norm"]) for group in bert.param_groups}
+    assert settings == {((0.9, 0.98), 1e-6, 1.0)}
     r2, schedule = RECIPES["r2"](Small())
-    assert [(each["betas"], each["eps"], each["weight_decay"]) for each in r2.param_groups] == [
-        ((0.9, 0.999), 1e-8, 1e-4)
-    ]
+    (group,) = r2.param_groups
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 1e-4)
     assert schedule.get_last_lr() == pytest.approx([5e-4 * 0.001])
-    for settings in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
+    for wrong in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
         with pytest.raises(ValueError, match="num_steps must be at least 1 and warm_up in"):
-            adamw_optimizer(Small(), TempMe().recipe.rule, **settings)
+            adamw_optimizer(Small(), TempMe().recipe.rule, **wrong)

@@ -1,7 +1,6 @@
 """Tests of the grounding targets: naive versions, inclusive bounds, drawn frames, and published numbers."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outpu
 
 def naive_span(start: float, end: float, num_frames: int, fps: float) -> tuple[float, float]:
     """Clip, sort and widen one span."""
-    start, end = (min(max(each * fps, 0.0), float(num_frames)) for each in (start, end))
+    start, end = (min(max(time * fps, 0.0), float(num_frames)) for time in (start, end))
     if start > end:
         start, end = end, start
     if end - start < 1:
@@ -25,14 +24,12 @@ def naive_span(start: float, end: float, num_frames: int, fps: float) -> tuple[f
     return start, end
 
 
-def naive_target(
-    point: list[float], spans: list[tuple[float, float]], radius: float
-) -> tuple[bool, tuple[float, float]]:
+def naive_target(point: list[float], spans: list[tuple[float, float]]) -> tuple[bool, tuple[float, float]]:
     """Return the shortest span that a point matches, by a loop over spans."""
     position, min_reach, max_reach, stride = point
     best, length = (0.0, 0.0), math.inf
     for start, end in spans:
-        is_central = abs(position - (start + end) / 2) <= radius * stride
+        is_central = abs(position - (start + end) / 2) <= 1.5 * stride
         is_inside = start <= position <= end
         is_reached = min_reach <= max(position - start, end - position) <= max_reach
         if is_central and is_inside and is_reached and end - start < length:
@@ -60,19 +57,18 @@ def draw_spans(num_samples: int, num_spans: int, seconds: float, seed: int = 0) 
     return spans, torch.rand(num_samples, num_spans, generator=generator) < 0.7
 
 
-@pytest.mark.parametrize("radius", [1.5, 0.5, 100.0])
 @pytest.mark.parametrize("fps", [0.5, 1.0, 2.9])
-def test_targets_match_naive_version(fps: float, radius: float) -> None:
+def test_targets_match_naive_version(fps: float) -> None:
     num_frames = torch.tensor([40, 33, 17, 8, 1])
     spans, span_mask = draw_spans(5, 4, 40 / fps)
     points = make_points(40)
-    found = find_targets(points, spans, span_mask, num_frames, fps=fps, radius=radius)
+    found = find_targets(points, spans, span_mask, num_frames, fps=fps)
     assert found.positive.any()
     for sample, count in enumerate(num_frames.tolist()):
         real = spans[sample][span_mask[sample]].tolist()
         own = [naive_span(start, end, count, fps) for start, end in real]
         for place, point in enumerate(points.tolist()):
-            positive, distances = naive_target(point, own, radius)
+            positive, distances = naive_target(point, own)
             assert found.positive[sample, place].item() == positive
             assert found.distances[sample, place].tolist() == pytest.approx(distances, abs=1e-4)
 
@@ -92,7 +88,7 @@ def test_targets_match_naive_version(fps: float, radius: float) -> None:
     ],
 )
 def test_spans_are_clipped_sorted_and_widened(seconds: tuple[float, float], frames: tuple[float, float]) -> None:
-    found = spans_in_frames(torch.tensor([[seconds]]).float(), torch.tensor([[True]]), torch.tensor([10]), fps=0.5)
+    found = spans_in_frames(torch.tensor([[seconds]]).float(), torch.tensor([10]), fps=0.5)
     assert found.flatten().tolist() == pytest.approx(frames, abs=1e-5)
 
 
@@ -102,29 +98,12 @@ def match(point: list[float], *spans: list[float]) -> PointTargets:
     )
 
 
-@pytest.mark.parametrize(
-    ("span", "is_positive"),
-    [
-        ([9, 13], True),  # its middle is 1 away
-        ([9.5, 13.5], True),  # 1.5 away: within
-        ([9.6, 13.6], False),
-        ([10, 12], True),  # the point is its start
-        ([10.1, 12], False),
-        ([8, 10], True),  # and its end
-        ([8, 9.9], False),
-    ],
-)
-def test_positive_point_is_in_the_span_and_near_its_centre(span: list[float], is_positive: bool) -> None:
-    assert match([10, 0, math.inf, 1], span).positive.item() == is_positive
-
-
-@pytest.mark.parametrize(
-    ("lowest", "highest", "is_positive"), [(0, 3, True), (0, 2.9, False), (3, 9, True), (3.1, 9, False)]
-)
-def test_farther_boundary_is_within_reach(lowest: float, highest: float, is_positive: bool) -> None:
-    found = match([10, lowest, highest, 2], [8, 13])
-    assert found.positive.item() == is_positive
-    assert found.distances.flatten().tolist() == ([1.0, 1.5] if is_positive else [0.0, 0.0])
+def test_bounds_of_positive_points_are_inclusive() -> None:
+    spans = {(9, 13): True, (9.5, 13.5): True, (9.6, 13.6): False}  # the centre is at most 1.5 away
+    spans |= {(10, 12): True, (10.1, 12): False, (8, 10): True, (8, 9.9): False}  # the point is in the span
+    assert {span: match([10, 0, math.inf, 1], list(span)).positive.item() for span in spans} == spans
+    reaches = {(0, 3): True, (0, 2.9): False, (3, 9): True, (3.1, 9): False}  # of the farther boundary
+    assert {reach: match([10, *reach, 2], [8, 13]).positive.item() for reach in reaches} == reaches
 
 
 def test_shortest_span_is_assigned_and_ties_go_to_the_first() -> None:
@@ -132,17 +111,6 @@ def test_shortest_span_is_assigned_and_ties_go_to_the_first() -> None:
     assert match(point, [6, 14], [9, 12], [8, 12]).distances.tolist() == [[[1, 2]]]
     assert match(point, [8, 11], [9, 12]).distances.tolist() == [[[2, 1]]]
     assert match(point, [9, 12], [8, 11]).distances.tolist() == [[[1, 2]]]
-
-
-def test_distances_restore_the_span() -> None:
-    spans = torch.tensor([[[3.2, 9.9], [20.0, 36.5]]])
-    points = make_points(40)
-    found = match_points(points, spans, torch.ones(1, 2, dtype=torch.bool))
-    taken, distances = points[found.positive[0]], found.distances[found.positive]
-    back = torch.stack([taken[:, 0] - distances[:, 0] * taken[:, 3], taken[:, 0] + distances[:, 1] * taken[:, 3]], 1)
-    assert len(back)
-    for span in back:
-        assert (spans[0] - span).abs().amax(dim=1).min() < 1e-5
 
 
 @pytest.mark.parametrize("garbage", [0.0, 5.0, math.nan, math.inf])
@@ -170,20 +138,14 @@ def test_without_spans_all_points_are_negative(num_spans: int) -> None:
     assert not found.distances.any()
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_infinite_span_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match="spans must be finite where span_mask is True"):
-        spans_in_frames(torch.tensor([[[1.0, bad]]]), torch.tensor([[True]]), torch.tensor([4]), fps=1)
-
-
 @pytest.mark.parametrize("fps", [0.0, -1.0, math.nan, math.inf])
 def test_fps_that_is_not_positive_is_refused(fps: float) -> None:
     with pytest.raises(ValueError, match="fps must be positive and finite"):
-        spans_in_frames(torch.zeros(1, 1, 2), torch.tensor([[True]]), torch.tensor([4]), fps=fps)
+        spans_in_frames(torch.zeros(1, 1, 2), torch.tensor([4]), fps=fps)
 
 
-def draw(saliency: Tensor, mask: Tensor, seed: int = 0, **bound: Any) -> list[int]:
-    frames: list[int] = draw_positive(saliency, mask, torch.Generator().manual_seed(seed), **bound).tolist()
+def draw(saliency: Tensor, mask: Tensor) -> list[int]:
+    frames: list[int] = draw_positive(saliency, mask, torch.Generator().manual_seed(0)).tolist()
     return frames
 
 
@@ -193,16 +155,6 @@ def test_candidate_frames_are_drawn_uniformly() -> None:
     counts = torch.tensor(draw(saliency, mask)).bincount(minlength=7)
     assert counts[[0, 3, 6]].tolist() == [0, 0, 0]
     assert ((counts[[1, 2, 4, 5]] - 1000).abs() < 150).all()  # five standard deviations are 137
-    above = torch.tensor(draw(saliency, mask, above=0.3)).bincount(minlength=7)
-    assert above.nonzero().flatten().tolist() == [2, 5]
-
-
-def test_draws_depend_on_the_seed_only() -> None:
-    saliency, mask = torch.rand(20, 50, generator=torch.Generator().manual_seed(9)), torch.ones(20, 50).bool()
-    assert draw(saliency, mask) == draw(saliency, mask) != draw(saliency, mask, seed=1)
-    generator = torch.Generator().manual_seed(0)
-    first, second = (draw_positive(saliency, mask, generator) for _ in range(2))
-    assert not torch.equal(first, second)
 
 
 def test_without_salient_frames_there_is_no_positive_frame() -> None:
@@ -210,7 +162,6 @@ def test_without_salient_frames_there_is_no_positive_frame() -> None:
     mask = torch.tensor([[True, True, False], [True, True, False], [False, True, False]])
     assert draw(saliency, mask)[::2] == [-1, -1]
     assert draw(saliency, mask)[1] in (0, 1)
-    assert draw(saliency, mask, above=torch.tensor([0.0, 0.3, 0.0])) == [-1, 1, -1]
     assert draw(saliency, torch.zeros_like(mask)) == [-1, -1, -1]
 
 

@@ -105,7 +105,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
         for batch in data.train_dataloader():
             module.validation_step(batch, 0)
             break
-        scores, truth = module.score(module._encoded)
+        scores, truth = module.score(module._evaluated)
     found = scores.argmax(axis=1) == truth
     assert found.mean() > 5 / len(found), "five times what chance gives, on what was trained"
 

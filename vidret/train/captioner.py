@@ -5,8 +5,8 @@ It is an auxiliary task of training: frame vectors must hold what the caption sa
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval", section 3.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -15,30 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.encode.clip.model import load_exactly
-from vidret.encode.clip.text import TextTower
-from vidret.encode.clip.weights import Names, Weights, rename
-from vidret.errors import EncoderError
+from vidret.encode.clip.model import ClipModel
+from vidret.encode.clip.text import TextTower, clip_pieces
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"
 IGNORED = -100
-
-PROMPT_SWITCH: Names = {
-    **{f"caption_prenorm.{name}": f"prenorm.{name}" for name in ("weight", "bias")},
-    **{
-        f"caption_transformer.layers.*.{attention}.{name}": f"decoder.layers.*.{attention}.{name}"
-        for attention in ("self_attn", "multihead_attn")
-        for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-    },
-    **{
-        f"caption_transformer.layers.*.{layer}.{name}": f"decoder.layers.*.{layer}.{name}"
-        for layer in ("linear1", "linear2", "norm1", "norm2", "norm3")
-        for name in ("weight", "bias")
-    },
-    **{f"caption_transformer.norm.{name}": f"decoder.norm.{name}" for name in ("weight", "bias")},
-    **{f"caption_head.{name}": f"head.{name}" for name in ("weight", "bias")},
-}
-PROMPT_SWITCH_IGNORED = re.compile(r"clip\.")
 
 
 class Captioner(nn.Module):
@@ -188,23 +169,23 @@ def caption_loss(
     return weight * total / divisor.where(divisor > 0, 1.0)
 
 
-def frequent_ids(encode: Callable[[str], Sequence[int]], *, start: int, end: int) -> list[int]:
-    """Return the tokens of the published frequent words, and the start and end tokens, in ascending order."""
-    pieces = {piece for word in FREQUENT_WORDS.split() for piece in encode(word)}
-    return sorted(pieces | {start, end})
-
-
-def convert_captioner(weights: Weights, *, heads: int = 8) -> Captioner:
-    """Load the captioner of a Prompt Switch checkpoint, which does not contain the number of heads.
+def start_captioner(encoder: ClipModel, *, num_layers: int = 2, own_head: bool = True) -> Captioner:
+    """Return a captioner for towers; see ``Captioner``.
 
     Raises:
-        EncoderError: Keys are missing or unknown; the message lists them.
+        ValueError: The width of the text tower is not that of the joint space.
     """
-    renamed = rename(weights, PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED)
-    head, hidden = "head.weight", "decoder.layers.0.linear1.weight"
-    if missing := [name for name in (head, hidden) if name not in renamed]:
-        raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")
-    num_layers = len({name.split(".")[2] for name in renamed if name.startswith("decoder.layers.")})
-    captioner = Captioner(renamed[head], num_layers=num_layers, heads=heads, hidden=len(renamed[hidden]))
-    load_exactly(captioner, renamed, "promptswitch captioner")
-    return captioner.eval()
+    width = encoder.card.text.width
+    if width != encoder.card.vision.dim:
+        raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
+    embedding = encoder.text.embedding.weight.detach()
+    heads, hidden = max(1, width // 64), 4 * width
+    return Captioner(embedding, num_layers=num_layers, heads=heads, hidden=hidden, own_head=own_head)
+
+
+@cache
+def read_tokens() -> tuple[list[int], int]:
+    """Return the tokens of the published frequent words with the start and end tokens, ascending, and the end token."""
+    encode, start, end = clip_pieces()
+    pieces = {piece for word in FREQUENT_WORDS.split() for piece in encode(word)}
+    return sorted(pieces | {start, end}), end

@@ -14,10 +14,9 @@ from vidret.ground.checkpoint import HeadCard, HeadRecipe
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
-from vidret.train import optim
-from vidret.train.gather import gather_objects
-from vidret.train.grounding_losses import draw_positive, find_targets, grounding_loss
+from vidret.train.grounding_losses import draw_positive, find_targets, grounding_losses
 from vidret.train.module import ModelDescription, TrainedModule
+from vidret.train.optim import r2_optimizer
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -119,7 +118,6 @@ class GroundingModule(TrainedModule):
         self.fps, self._join = self.card.fps or 0.5, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
-        self._overlaps: list[float] = []
 
     def _predict(self, batch: GroundingBatch) -> HeadOutput:
         projected = self.model.head.prepare(
@@ -136,7 +134,7 @@ class GroundingModule(TrainedModule):
             num_frames = batch.frame_mask.sum(dim=1)
             targets = find_targets(output.points, batch.spans, batch.span_mask, num_frames, fps=self.fps)
         positive = draw_positive(batch.saliency.cpu(), batch.frame_mask.cpu(), self._generator).to(self.device)
-        losses = grounding_loss(
+        terms = grounding_losses(
             output,
             targets=targets,
             saliency=batch.saliency,
@@ -144,10 +142,7 @@ class GroundingModule(TrainedModule):
             saliency_weight=self._saliency_weight,
             across_samples=self._across,
         )
-        terms = {f"loss/{name}": term.detach() for name, term in losses._asdict().items()}
-        self.log_dict(terms, batch_size=len(batch.queries))
-        self.log("loss", losses.total.detach(), prog_bar=True, batch_size=len(batch.queries))
-        return losses.total
+        return self.log_terms(terms, len(batch.queries))
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimiser and schedule.
@@ -159,11 +154,7 @@ class GroundingModule(TrainedModule):
         if self._drop_at is not None and epochs < 1:
             raise VidretError(f"max_epochs must be given if drop_at is, got only drop_at {self._drop_at}")
         drop_at = None if self._drop_at is None else self.count_steps() * self._drop_at // epochs
-
-        def rule(name: str) -> optim.Setting | None:
-            return optim.r2_tuning_rule(name, lr=self._lr)
-
-        optimizer, schedule = optim.r2_optimizer(self.model, drop_at=drop_at, rule=rule, warm_up=self._warm_up)
+        optimizer, schedule = r2_optimizer(self.model, lr=self._lr, drop_at=drop_at, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
@@ -174,32 +165,22 @@ class GroundingModule(TrainedModule):
         output = self._predict(batch)
         for row, result in enumerate(self.model.head.decode(output, fps=self.fps)):
             if output.distances is None:
-                self._overlaps.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))
+                self._evaluated.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))
                 continue
             spans = postprocess_spans(result, self.card, duration=float(batch.durations[row]))
             labelled = batch.spans[row, batch.span_mask[row]].cpu().numpy()
             best = 0.0
             if spans and len(labelled):
                 best = float(overlap(labelled[:, 0], labelled[:, 1], spans[0].start, spans[0].end).max())
-            self._overlaps.append(best)
+            self._evaluated.append(best)
 
     test_step = validation_step
 
-    def on_validation_epoch_end(self) -> None:
-        """Log recalls and the mean overlap."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log recalls and the mean overlap."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        overlaps = gather_objects(self._overlaps)
-        self._overlaps = []
-        if overlaps:
-            array = np.array(overlaps)
-            recalls = {f"{stage}/R1@{limit}": 100 * float((array >= limit).mean()) for limit in THRESHOLDS}
-            self.log_dict(recalls | {f"{stage}/mIoU": 100 * float(array.mean())}, rank_zero_only=True)
+    def summarize(self, evaluated: list[float]) -> dict[str, float]:
+        """Return recalls and the mean overlap, in percent."""
+        overlaps = np.array(evaluated)
+        recalls = {f"R1@{limit}": 100 * float((overlaps >= limit).mean()) for limit in THRESHOLDS}
+        return recalls | {"mIoU": 100 * float(overlaps.mean())}
 
     def describe(self) -> ModelDescription:
         """Return the card of the head, for ``--head``, or with the backbone that it is joined to, for ``--model``."""

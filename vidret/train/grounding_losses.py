@@ -9,9 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.ground.head import HeadOutput
+from vidret.train.losses import Terms, promote_half
 
 RADIUS = 1.5  # maximum distance of positive points from the centre of their span, in strides
 NO_FRAME = -1  # positive frame of a sample that has none
+TEMPERATURE = 0.07  # divisor of cosines
+BOUNDARY_WEIGHT, CALIBRATION_WEIGHT = 0.2, 0.1  # the classification of points has 1
 
 
 class PointTargets(NamedTuple):
@@ -28,7 +31,6 @@ def find_targets(
     num_frames: Int[Tensor, " sample"],
     *,
     fps: float,
-    radius: float = RADIUS,
 ) -> PointTargets:
     """Compute the targets of all points from labelled spans in seconds.
 
@@ -38,20 +40,15 @@ def find_targets(
         span_mask: False where a span is padding, whose values have no effect, not even NaN.
         num_frames: Number of real frames of each sample.
         fps: Frames per second of the head's input.
-        radius: Maximum distance of positive points from the centre of their span, in strides.
 
     Raises:
-        ValueError: A real span is not finite, or ``fps`` is not positive.
+        ValueError: ``fps`` is not positive.
     """
-    return match_points(points, spans_in_frames(spans, span_mask, num_frames, fps=fps), span_mask, radius=radius)
+    return match_points(points, spans_in_frames(spans, num_frames, fps=fps), span_mask)
 
 
 def spans_in_frames(
-    spans: Float[Tensor, "sample span 2"],
-    span_mask: Bool[Tensor, "sample span"],
-    num_frames: Int[Tensor, " sample"],
-    *,
-    fps: float,
+    spans: Float[Tensor, "sample span 2"], num_frames: Int[Tensor, " sample"], *, fps: float
 ) -> Float[Tensor, "sample span 2"]:
     """Convert spans from seconds to frames: clipped to the video, sorted, and at least one frame long.
 
@@ -59,8 +56,6 @@ def spans_in_frames(
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise ValueError(f"fps must be positive and finite, got {fps}")
-    if not bool(spans[span_mask].isfinite().all()):
-        raise ValueError(f"spans must be finite where span_mask is True, got {spans[span_mask].tolist()}")
     end_of_video = num_frames[:, None].to(spans)
     boundaries = (spans * fps).clamp(min=0).minimum(end_of_video[..., None])
     start, end = boundaries.amin(dim=-1), boundaries.amax(dim=-1)
@@ -70,15 +65,11 @@ def spans_in_frames(
 
 
 def match_points(
-    points: Float[Tensor, "point 4"],
-    spans: Float[Tensor, "sample span 2"],
-    span_mask: Bool[Tensor, "sample span"],
-    *,
-    radius: float = RADIUS,
+    points: Float[Tensor, "point 4"], spans: Float[Tensor, "sample span 2"], span_mask: Bool[Tensor, "sample span"]
 ) -> PointTargets:
     """Assign to each point the shortest span that it matches; ties go to the first.
 
-    A point matches a span if it is in the span, at most ``radius`` strides from its centre, and its distance to the
+    A point matches a span if it is in the span, at most ``RADIUS`` strides from its centre, and its distance to the
     farther boundary is within the point's reach. All bounds are inclusive. Spans are in frames, like points.
     """
     # One more span of padding, so that argmin has at least one.
@@ -90,7 +81,7 @@ def match_points(
     matches = (
         span_mask[:, None]
         & (before.minimum(after) >= 0)
-        & ((before - after).abs() <= 2 * radius * stride)  # twice the distance to the centre
+        & ((before - after).abs() <= 2 * RADIUS * stride)  # twice the distance to the centre
         & (reach >= min_reach)
         & (reach <= max_reach)
     )
@@ -101,59 +92,30 @@ def match_points(
 
 
 def draw_positive(
-    saliency: Float[Tensor, "sample frame"],
-    mask: Bool[Tensor, "sample frame"],
-    generator: torch.Generator,
-    *,
-    above: float | Float[Tensor, " sample"] = 0.0,
+    saliency: Float[Tensor, "sample frame"], mask: Bool[Tensor, "sample frame"], generator: torch.Generator
 ) -> Int[Tensor, " sample"]:
-    """Draw one frame per sample, uniformly among those with a saliency above ``above``; -1 if there is none.
+    """Draw one frame per sample, uniformly among those with a saliency above 0; -1 if there is none.
 
     Args:
         saliency: One label per frame.
         mask: False where a frame is padding, whose values have no effect.
         generator: Source of randomness; it may be on another device than the labels.
-        above: One threshold for all samples or one per sample, such as its median.
     """
-    threshold = torch.as_tensor(above, dtype=saliency.dtype, device=saliency.device)
-    is_candidate = (saliency > threshold[..., None]) & mask
+    is_candidate = (saliency > 0) & mask
     keys = torch.rand(saliency.shape, generator=generator, device=generator.device).to(saliency.device)
     frames = keys.masked_fill(~is_candidate, -1).argmax(dim=1)
     return frames.where(is_candidate.any(dim=1), NO_FRAME)
 
 
-TEMPERATURE = 0.07
-
-
-class GroundingLosses(NamedTuple):
-    """The weighted terms, and their sum."""
-
-    classes: Float[Tensor, ""]
-    boundaries: Float[Tensor, ""]
-    saliency: Float[Tensor, ""]
-    video_calibration: Float[Tensor, ""]
-    layer_calibration: Float[Tensor, ""]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """Return the loss to minimise."""
-        return torch.stack(tuple(self)).sum()
-
-
-def grounding_loss(
+def grounding_losses(
     output: HeadOutput,
     *,
     targets: PointTargets | None,
     saliency: Float[Tensor, "sample frame"],
     positive: Int[Tensor, " sample"],
-    class_weight: float = 1.0,
-    boundary_weight: float = 0.2,
     saliency_weight: float = 0.1,
-    video_calibration_weight: float = 0.1,
-    layer_calibration_weight: float = 0.1,
-    temperature: float = TEMPERATURE,
     across_samples: bool = True,
-) -> GroundingLosses:
+) -> Terms:
     """Compute all terms for a batch, in which each sample is a video with its query.
 
     A head for highlights only has no distances and gets no targets: its logits, one per frame, are compared with the
@@ -165,44 +127,27 @@ def grounding_loss(
         targets: Targets of its points, from ``find_targets``; None for a head for highlights only.
         saliency: Labels of the frames; in 0..1 for a head for highlights only.
         positive: Positive frame of each sample, from ``draw_positive``; -1 for none.
-        class_weight: Weight of the classification of points.
-        boundary_weight: Weight of the boundaries.
         saliency_weight: Weight of the saliency.
-        video_calibration_weight: Weight of the calibration of each layer across samples.
-        layer_calibration_weight: Weight of the calibration of each sample across layers.
-        temperature: Divisor of the cosines.
         across_samples: Whether a sample's positive frame is also contrasted with the frames of other samples.
-
-    Raises:
-        ValueError: A positive frame is padding, or only one of targets and distances is given.
     """
-    if (output.distances is None) != (targets is None):
-        has_boundaries, has_targets = output.distances is not None, targets is not None
-        raise ValueError(f"targets must be given if boundaries is {has_boundaries}, got {has_targets}")
     with torch.autocast(output.logits.device.type, enabled=False):
-        logits, video, query, layer_videos, layer_queries = (
-            features.to(torch.promote_types(features.dtype, torch.float32))
-            for features in (output.logits, output.video, output.query, output.layer_videos, output.layer_queries)
+        logits, video, query, layer_videos, layer_queries = map(
+            promote_half, (output.logits, output.video, output.query, output.layer_videos, output.layer_queries)
         )
         if output.distances is None or targets is None:
             classes, boundaries = soft_saliency_loss(logits, saliency, output.point_mask), logits.new_zeros(())
         else:
             classes = focal_loss(logits, targets.positive, output.point_mask)
             boundaries = boundary_loss(output.distances, targets, output.point_mask)
-        mask = output.frame_mask
-        frames = saliency_loss(
-            video, query, saliency, mask, positive, temperature=temperature, across_samples=across_samples
-        )
-        videos, queries = select_positive(layer_videos, layer_queries, mask, positive)
-        among_samples = contrast(videos, queries, temperature=temperature)
-        among_layers = contrast(videos.transpose(0, 1), queries.transpose(0, 1), temperature=temperature)
-    return GroundingLosses(
-        classes=class_weight * classes,
-        boundaries=boundary_weight * boundaries,
-        saliency=saliency_weight * frames,
-        video_calibration=video_calibration_weight * among_samples,
-        layer_calibration=layer_calibration_weight * among_layers,
-    )
+        frames = saliency_loss(video, query, saliency, output.frame_mask, positive, across_samples=across_samples)
+        videos, queries = select_positive(layer_videos, layer_queries, positive)
+        return {
+            "classes": classes,
+            "boundaries": BOUNDARY_WEIGHT * boundaries,
+            "saliency": saliency_weight * frames,
+            "video_calibration": CALIBRATION_WEIGHT * contrast(videos, queries),
+            "layer_calibration": CALIBRATION_WEIGHT * contrast(videos.transpose(0, 1), queries.transpose(0, 1)),
+        }
 
 
 def focal_loss(
@@ -238,7 +183,6 @@ def saliency_loss(
     mask: Bool[Tensor, "sample frame"],
     positive: Int[Tensor, " sample"],
     *,
-    temperature: float = TEMPERATURE,
     across_samples: bool = True,
 ) -> Float[Tensor, ""]:
     """Contrast each sample's positive frame with its other frames, and with other samples at the same position (NCE).
@@ -247,10 +191,10 @@ def saliency_loss(
     are not negatives. Samples are compared at the positions of positive frames only, so that no position is masked in
     every sample. Samples without a positive frame are left out.
     """
-    rows, frames = find_positive(positive, mask)
-    mask, saliency = mask[rows], saliency[rows]
+    rows = (positive != NO_FRAME).nonzero().flatten()
+    mask, saliency, frames = mask[rows], saliency[rows], positive[rows]
     video = functional.normalize(video[rows].masked_fill(~mask[..., None], 0), dim=-1)
-    scores = torch.einsum("s f d, s d -> s f", video, functional.normalize(query[rows], dim=-1)) / temperature
+    scores = torch.einsum("s f d, s d -> s f", video, functional.normalize(query[rows], dim=-1)) / TEMPERATURE
     is_ignored = ~mask | (saliency > saliency.gather(1, frames[:, None]))
     scores = scores.masked_fill(is_ignored, -torch.inf)
     at_positives = scores[:, frames]
@@ -262,20 +206,14 @@ def saliency_loss(
 def select_positive(
     videos: Float[Tensor, "layer sample frame dim"],
     queries: Float[Tensor, "layer sample dim"],
-    mask: Bool[Tensor, "sample frame"],
     positive: Int[Tensor, " sample"],
 ) -> tuple[Float[Tensor, "layer taken dim"], Float[Tensor, "layer taken dim"]]:
     """Return the positive frame and the query of each sample that has one, for ``contrast``."""
-    rows, frames = find_positive(positive, mask)
-    return videos[:, rows, frames], queries[:, rows]
+    rows = (positive != NO_FRAME).nonzero().flatten()
+    return videos[:, rows, positive[rows]], queries[:, rows]
 
 
-def contrast(
-    videos: Float[Tensor, "group item dim"],
-    queries: Float[Tensor, "group item dim"],
-    *,
-    temperature: float = TEMPERATURE,
-) -> Float[Tensor, ""]:
+def contrast(videos: Float[Tensor, "group item dim"], queries: Float[Tensor, "group item dim"]) -> Float[Tensor, ""]:
     """Compute the symmetric InfoNCE loss of videos and queries within each group.
 
     With layers as groups and samples as items, it calibrates each layer (video calibration). With samples as groups and
@@ -284,21 +222,9 @@ def contrast(
     Reference: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", equation 4.
     """
     units = functional.normalize(videos, dim=-1), functional.normalize(queries, dim=-1)
-    scores = torch.einsum("g v d, g q d -> g v q", *units) / temperature
+    scores = torch.einsum("g v d, g q d -> g v q", *units) / TEMPERATURE
     own = scores.diagonal(dim1=1, dim2=2)
     return mean_or_zero(((scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - own).flatten())
-
-
-def find_positive(
-    positive: Int[Tensor, " sample"], mask: Bool[Tensor, "sample frame"]
-) -> tuple[Int[Tensor, " taken"], Int[Tensor, " taken"]]:
-    """Return the indices of the samples that have a positive frame, and those frames."""
-    rows = (positive != NO_FRAME).nonzero().flatten()
-    frames = positive[rows]
-    outside = (frames < 0) | (frames >= mask.shape[1])
-    if bool(outside.any()) or not bool(mask[rows, frames].all()):
-        raise ValueError(f"positive must be frames of the video or {NO_FRAME}, got {positive.tolist()}")
-    return rows, frames
 
 
 def mean_or_zero(values: Float[Tensor, " value"]) -> Float[Tensor, ""]:

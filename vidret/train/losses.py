@@ -7,7 +7,7 @@ closes the gap.
 Reference: Oh et al. 2023, "Geodesic Multi-Modal Mixup for Robust Fine-Tuning", section 4 (m2-Mix).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.align.glscl import consistency_loss, diversity_loss
+
+Terms = dict[str, Float[Tensor, ""]]  # the weighted terms of a loss, by name
 
 NEAR = 1e-4  # 1 - cosine below which the series is used, since the sine of the angle is too small to divide by
 OPPOSITE = -1 + 1e-6  # lowest cosine; opposite points have no unique shortest arc
@@ -70,29 +72,9 @@ def draw_mixing_weights(num_pairs: int, generator: torch.Generator, *, alpha: fl
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, num_pairs)).float()
 
 
-class PairLosses(NamedTuple):
-    """The weighted terms, and their sum. ``mixed`` is 0 without mixtures."""
-
-    contrast: Float[Tensor, ""]
-    mixed: Float[Tensor, ""]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """Return the loss to minimise."""
-        return self.contrast + self.mixed
-
-
-class ConceptLosses(NamedTuple):
-    """The weighted terms, and their sum."""
-
-    contrast: Float[Tensor, ""]
-    diversity: Float[Tensor, ""]
-    consistency: Float[Tensor, ""]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """Return the loss to minimise."""
-        return self.contrast + self.diversity + self.consistency
+def add_terms(terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """Return the loss to minimise."""
+    return torch.stack(list(terms.values())).sum()
 
 
 def retrieval_loss(
@@ -144,7 +126,7 @@ def pair_losses(
     same: Bool[Tensor, "pair pair"] | None = None,
     mixing_weights: Float[Tensor, " pair"] | None = None,
     mixed_weight: float = 1.0,
-) -> PairLosses:
+) -> Terms:
     """Contrast one vector per text with one per video by their cosines, optionally against mixtures as well.
 
     Args:
@@ -158,11 +140,10 @@ def pair_losses(
     with torch.autocast(texts.device.type, enabled=False):
         texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))
         scale = promote_half(logit_scale).exp()
-        contrast = retrieval_loss(scale * texts @ videos.T, same=same)
-        mixed = contrast.new_zeros(())
+        terms = {"contrast": retrieval_loss(scale * texts @ videos.T, same=same)}
         if mixing_weights is not None:
-            mixed = mixed_weight * mixed_loss(texts, videos, scale, mixing_weights, same=same)
-    return PairLosses(contrast, mixed)
+            terms["mixed"] = mixed_weight * mixed_loss(texts, videos, scale, mixing_weights, same=same)
+    return terms
 
 
 def mixed_loss(
@@ -195,7 +176,7 @@ def concept_losses(
     same: Bool[Tensor, "text video"] | None = None,
     diversity_weight: float = 1e-4,
     beta: float = 0.005,
-) -> ConceptLosses:
+) -> Terms:
     """Compute GLSCL's loss: contrast of pairs, diversity of a video's concepts, and consistency with its text.
 
     Args:
@@ -203,14 +184,16 @@ def concept_losses(
         texts: Concepts of each text, of unit length.
         videos: Concepts of each video, of unit length.
         same: See ``retrieval_loss``.
-        diversity_weight: Factor of the diversity term.
+        diversity_weight: Factor of the diversity.
         beta: See ``consistency_loss``.
     """
     with torch.autocast(logits.device.type, enabled=False):
         texts, videos = promote_half(texts), promote_half(videos)
-        contrast = retrieval_loss(logits, same=same)
-        diversity = diversity_weight * diversity_loss(videos)
-        return ConceptLosses(contrast, diversity, consistency_loss(texts, videos, beta=beta))
+        return {
+            "contrast": retrieval_loss(logits, same=same),
+            "diversity": diversity_weight * diversity_loss(videos),
+            "consistency": consistency_loss(texts, videos, beta=beta),
+        }
 
 
 def find_same_videos(videos: Int[Tensor, " pair"]) -> Bool[Tensor, "pair pair"]:

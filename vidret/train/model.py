@@ -1,4 +1,11 @@
-"""The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors."""
+"""The model that is trained for retrieval: towers, the aligner or captioner of a method, and losses on its vectors.
+
+Batches can be encoded in chunks (GradCache). A contrastive loss needs the vectors of all pairs at once, but not what
+the towers computed on the way there. So only vectors are kept, and the backward pass encodes one chunk after another
+again. Gradients accumulated over small batches would take as little memory, but contrast each pair with few others.
+
+Reference: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.
+"""
 
 from collections.abc import Callable
 from typing import cast
@@ -8,9 +15,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.glscl import ConceptAligner
+from vidret.align.glscl import ConceptAligner, ConceptScores
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.data.dataset import RetrievalBatch
@@ -18,15 +26,16 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.encoder import normalise_pixels
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather, gather_batch
-from vidret.train.gradcache import Vectors, encode_chunks
-from vidret.train.losses import draw_mixing_weights, find_same_videos, mixed_loss, pair_losses, promote_half
+from vidret.train.losses import Terms, draw_mixing_weights, find_same_videos, mixed_loss, pair_losses, promote_half
+
+Vectors = tuple[Tensor | None, ...]
 
 
 class RetrievalModel(nn.Module):
     """The towers of a card, and the modules that a method adds, under the names that ``vidret.train.optim`` expects.
 
     Attributes:
-        chunk_size: Videos, or texts, that training encodes at a time; 0 for all. See ``vidret.train.gradcache``.
+        chunk_size: Videos, or texts, that training encodes at a time; 0 for all.
     """
 
     def __init__(
@@ -41,7 +50,7 @@ class RetrievalModel(nn.Module):
 
         Args:
             encoder: The towers.
-            aligner: Similarity of texts and videos; None for cosines of mean-pooled frames.
+            aligner: Similarity of texts and videos; None for cosines of sentences and mean-pooled frames.
             captioner: Captioner for an auxiliary loss.
             with_tokens: Whether videos are encoded with the tokens of their frames.
         """
@@ -87,6 +96,14 @@ class RetrievalModel(nn.Module):
         positions = torch.arange(words.shape[1], device=ids.device)
         return TextBatch(sentences, words, positions <= ends[:, None])
 
+    @torch.no_grad()
+    def score(self, texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
+        """Return the scores of all texts against all videos, by which a search with the exported model ranks."""
+        if self.aligner is None:
+            return functional.normalize(texts.sentences, dim=-1) @ pool_frames(videos.frames, videos.frame_mask).T
+        scores = self.aligner.score(texts, self.aligner.prepare(videos))  # type: ignore[arg-type]
+        return scores.total if isinstance(scores, ConceptScores) else scores.mean
+
     def _encode(self, encode: Callable[..., Vectors], *inputs: Tensor | None) -> Vectors:
         """Return the vectors of rows, encoded in chunks in training if there is a ``chunk_size``."""
         size, num_rows = self.chunk_size, len(cast(Tensor, inputs[0]))
@@ -111,6 +128,22 @@ class RetrievalModel(nn.Module):
         return sentences, functional.pad(words, (0, 0, 0, ids.shape[1] - words.shape[1]))
 
 
+def encode_chunks(encode: Callable[..., Vectors], *inputs: Tensor | None, size: int) -> Vectors:
+    """Return what a function makes of rows, ``size`` of them at a time; dropout is the same in both passes.
+
+    Args:
+        encode: Makes tensors of the rows of ``inputs``, or None, each row on its own.
+        inputs: Tensors with one row per item, or None.
+        size: Maximum number of rows at a time, at least 1.
+    """
+    pieces = [() if rows is None else torch.split(rows, size) for rows in inputs]
+    chunks: list[Vectors] = [
+        checkpoint(encode, *(piece[index] if piece else None for piece in pieces), use_reentrant=False)
+        for index in range(max(map(len, pieces)))
+    ]
+    return tuple(None if rows[0] is None else torch.cat(rows) for rows in zip(*chunks, strict=True))
+
+
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:
     """Return a temporal transformer initialised with the text tower's first blocks and positions, if widths match."""
     text, dim = encoder.text, encoder.card.vision.dim
@@ -133,12 +166,12 @@ def pair_terms(
     *,
     mixup_weight: float,
     generator: torch.Generator,
-) -> dict[str, Float[Tensor, ""]]:
+) -> Terms:
     """Return the loss terms that contrast the sentences of all processes with the mean frames of their videos."""
     pooled = gather(pool_frames(videos.frames.float(), videos.frame_mask))
     sentences = gather(texts.sentences.float())
     mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled) if mixup_weight else None
-    losses = pair_losses(
+    return pair_losses(
         sentences,
         pooled,
         model.encoder.logit_scale,
@@ -146,7 +179,6 @@ def pair_terms(
         mixing_weights=mixing_weights,
         mixed_weight=mixup_weight,
     )
-    return {"contrast": losses.contrast} | ({"mixed": losses.mixed} if mixing_weights is not None else {})
 
 
 def mixed_term(
@@ -157,7 +189,7 @@ def mixed_term(
     same: Bool[Tensor, "text video"],
     mixup_weight: float,
     generator: torch.Generator,
-) -> dict[str, Float[Tensor, ""]]:
+) -> Terms:
     """Return the loss term of geodesic mixtures for a method with an aligner; none for a weight of 0.
 
     An aligner compares many vectors of a video. The mixtures are of the two vectors that searches find candidates by:
@@ -170,11 +202,6 @@ def mixed_term(
     mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled)
     scale = promote_half(logit_scale).exp()
     return {"mixed": mixup_weight * mixed_loss(sentences, pooled, scale, mixing_weights, same=same)}
-
-
-def score_pairs(texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
-    """Return the cosines of sentences with the mean of videos' frames."""
-    return functional.normalize(texts.sentences, dim=-1) @ pool_frames(videos.frames, videos.frame_mask).T
 
 
 def same_videos(batch: RetrievalBatch) -> Bool[Tensor, "pair pair"]:

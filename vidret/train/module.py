@@ -1,4 +1,4 @@
-"""What the Lightning modules of vidret share: seeded steps, and the export of what they train as a model file."""
+"""What the Lightning modules of vidret share: seeded steps, metrics, and the export of what they train."""
 
 import math
 from abc import abstractmethod
@@ -16,6 +16,8 @@ from vidret.channels.picture.joint import join_files
 from vidret.encode.families.clip import load_towers
 from vidret.errors import VidretError
 from vidret.model_files import Part, save_joint
+from vidret.train.gather import gather_objects
+from vidret.train.losses import Terms, add_terms
 
 EXPORT = "export"  # key of the description in a checkpoint
 
@@ -42,7 +44,8 @@ class TrainedModule(lightning.LightningModule):
     """A module that is exported as a model file, and whose steps are seeded by the number of the batch.
 
     Dropout, noise and mixtures depend on the seed and the batch only, not on what was drawn before, so that a
-    checkpoint need not hold the states of generators.
+    checkpoint need not hold the states of generators. Steps of evaluation append to ``_evaluated`` what ``summarize``
+    makes metrics of.
 
     Attributes:
         out: Path of the exported model; None if it is not written.
@@ -54,6 +57,11 @@ class TrainedModule(lightning.LightningModule):
         self.out = out
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
+        self._evaluated: list[Any] = []
+
+    @abstractmethod
+    def summarize(self, evaluated: list[Any]) -> dict[str, float]:
+        """Return the metrics of what the steps of all processes evaluated, by name."""
 
     @abstractmethod
     def describe(self) -> ModelDescription:
@@ -64,6 +72,28 @@ class TrainedModule(lightning.LightningModule):
         number = max(0, self.trainer.fit_loop.total_batch_idx)
         torch.manual_seed(_mix(self._seed, number, 1 + self.global_rank))
         self._generator.manual_seed(_mix(self._seed, number, 0))
+
+    def log_terms(self, terms: Terms, batch_size: int) -> Tensor:
+        """Log the terms of a loss, and return their sum."""
+        loss = add_terms(terms)
+        self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, batch_size=batch_size)
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=batch_size)
+        return loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of validation."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of a test."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        evaluated = gather_objects(self._evaluated)
+        self._evaluated = []
+        if evaluated:
+            metrics = {f"{stage}/{name}": value for name, value in self.summarize(evaluated).items()}
+            self.log_dict(metrics, rank_zero_only=True)
 
     def count_steps(self) -> int:
         """Return the number of steps of the trainer's whole run.

@@ -1,8 +1,7 @@
 """Optimisers of the recipes: groups of weights with their learning rates, the update, and the schedule.
 
-A rule maps the name of a weight to its ``Setting``, or to None if it is frozen. Names are those of a model with the
-modules ``encoder`` (a ``ClipModel``), ``aligner``, ``captioner`` and ``head``, as far as it has them. The caller clips
-the norm of the gradient: to 35 for R2-Tuning, to 1 for all other recipes.
+A rule maps the name of a weight of a ``RetrievalModel`` to its ``Setting``, or to None if it is frozen. The caller
+clips the norm of the gradient: to 35 for R2-Tuning, to 1 for all other recipes.
 
     optimizer, schedule = bert_optimizer(model, clip4clip_rule, num_steps=7000)
     # after each step: schedule.step(); clamp_scale(model.encoder.logit_scale)
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-MODULES = ("encoder", "aligner", "captioner", "head")
 MAX_SCALE = 100.0
 HALF_LR = 1e-4  # rates below this make steps smaller than the last digit of a half-precision weight: 6e-5 at 0.01
 FROM_SCRATCH = (0.9, 0.98)  # betas of CLIP's own training (Radford et al. 2021, table 18)
@@ -32,31 +30,19 @@ class Setting(NamedTuple):
 
     group: str
     lr: float
-    weight_decay: float
+    weight_decay: float = 0.2
 
 
 Rule = Callable[[str], Setting | None]
 
 
-def clip4clip_rule(
-    name: str,
-    *,
-    lr: float = 1e-4,
-    clip_factor: float = 1e-3,
-    weight_decay: float = 0.2,
-    freeze_inputs: bool = True,
-) -> Setting | None:
+def clip4clip_rule(name: str, *, lr: float = 1e-4, freeze_inputs: bool = True, unused: str = "") -> Setting | None:
     """Train new weights at ``lr`` and CLIP at a thousandth of it, with frozen embeddings; biases do not decay."""
-    if freeze_inputs and INPUTS.match(name):
+    if name == unused or (freeze_inputs and INPUTS.match(name)):
         return None
     is_clip, is_bias = name.startswith("encoder.") or name.endswith("logit_scale"), "bias" in name
     group = ("clip" if is_clip else "new") + (" bias" if is_bias else "")
-    return Setting(group, lr * clip_factor if is_clip else lr, 0.0 if is_bias else weight_decay)
-
-
-def r2_tuning_rule(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Setting | None:
-    """Train only R2-Tuning's head."""
-    return Setting("head", lr, weight_decay) if name.startswith("head.") else None
+    return Setting(group, lr * 1e-3 if is_clip else lr, 0.0 if is_bias else 0.2)
 
 
 class Recipe(NamedTuple):
@@ -99,15 +85,11 @@ def freeze(model: nn.Module, rule: Rule) -> None:
     wrapped, so freeze weights before that, not when the optimiser is built.
 
     Raises:
-        ValueError: A weight belongs to none of ``MODULES``, or no weight is trained.
+        ValueError: No weight is trained.
     """
-    settings = {}
     for name, weight in model.named_parameters():
-        if name.split(".")[0] not in MODULES:
-            raise ValueError(f"weights must be in a module called {', '.join(MODULES)}, got {name}")
-        settings[name] = rule(name)
-        weight.requires_grad_(settings[name] is not None)
-    if not any(settings.values()):
+        weight.requires_grad_(rule(name) is not None)
+    if not any(weight.requires_grad for weight in model.parameters()):
         raise ValueError("model must have weights that the recipe trains, got none")
 
 
@@ -116,9 +98,6 @@ def parameter_groups(model: nn.Module, rule: Rule) -> list[dict[str, Any]]:
 
     Returns:
         Groups in order of first use, with ``name``, ``names``, ``params``, ``lr`` and ``weight_decay``.
-
-    Raises:
-        ValueError: A weight belongs to none of ``MODULES``, or no weight is trained.
     """
     freeze(model, rule)
     groups: dict[Setting, dict[str, Any]] = {}
@@ -156,41 +135,15 @@ class BertAdam(Optimizer):
     Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", without the bias correction.
     """
 
-    def __init__(
-        self,
-        params: list[dict[str, Any]],
-        *,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
-        weight_decay: float = 0.2,
-        max_norm: float = 1.0,
-    ) -> None:
-        """Build the optimiser; groups may override every setting.
-
-        Args:
-            params: Groups from ``parameter_groups``.
-            lr: Learning rate before scheduling.
-            betas: Decay rates of the running mean and the running square of the gradient.
-            eps: Added to the root of the square.
-            weight_decay: Fraction of a weight that is subtracted per step, times the learning rate.
-            max_norm: Maximum gradient norm of each single weight; inf for none.
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        """Build the optimiser for groups from ``parameter_groups``; ``max_norm`` limits the gradient of each weight.
 
         Raises:
-            ValueError: A setting is out of range, or a weight has half precision.
+            ValueError: A weight has half precision.
         """
-        if not (lr >= 0 and eps > 0 and weight_decay >= 0 and max_norm > 0 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(
-                "lr and weight_decay must be at least 0, eps and max_norm positive, betas in 0..1, got "
-                f"{lr}, {weight_decay}, {eps}, {max_norm} and {betas}"
-            )
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_norm": max_norm}
-        super().__init__(params, defaults)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, whose weights must not have half precision."""
-        super().add_param_group(param_group)
-        refuse_half(self.param_groups[-1]["params"])
+        super().__init__(groups, {"betas": (0.9, 0.98), "eps": 1e-6, "max_norm": 1.0})
+        for group in self.param_groups:
+            refuse_half(group["params"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -225,7 +178,7 @@ class BertAdam(Optimizer):
         torch._foreach_add_(weights, changes, alpha=-group["lr"])
 
 
-def warm_then_cosine(step: int, *, num_steps: int, warm_up: float = 0.1, rescaled: bool) -> float:
+def warm_then_cosine(step: int, *, num_steps: int, warm_up: float, rescaled: bool) -> float:
     """Return the factor of the learning rate: linear warm-up over a fraction of all steps, then half a cosine to 0.
 
     With ``rescaled`` the cosine starts at the end of the warm-up. Without, it runs from the first step, and the rate
@@ -250,10 +203,10 @@ def warm_then_cool(step: int, *, num_steps: int, warm_up: float, cool_down: floa
     return min(1.0, (1 - progress) / cool_down)
 
 
-def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float = 0.001, factor: float = 0.1) -> float:
-    """Return a linear warm-up from ``start`` over ``warm_up`` steps, times ``factor`` from step ``drop_at`` on."""
-    warmed = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - start)
-    return warmed * (factor if drop_at is not None and step >= drop_at else 1.0)
+def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None) -> float:
+    """Return a linear warm-up from 0.001 over ``warm_up`` steps, and a tenth of that from step ``drop_at`` on."""
+    warmed = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - 0.001)
+    return warmed * (0.1 if drop_at is not None and step >= drop_at else 1.0)
 
 
 def adamw_optimizer(
@@ -285,16 +238,14 @@ def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: flo
     return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=False)
 
 
-def r2_optimizer(
-    model: nn.Module, *, drop_at: int | None, rule: Rule = r2_tuning_rule, warm_up: int = 500
-) -> tuple[Optimizer, LambdaLR]:
+def r2_optimizer(head: nn.Module, *, lr: float, drop_at: int | None, warm_up: int) -> tuple[Optimizer, LambdaLR]:
     """Return R2-Tuning's AdamW and its schedule; at step ``drop_at`` the learning rate falls to a tenth.
 
     Raises:
         ValueError: A weight has half precision; Lightning would convert the spans in seconds as well.
     """
-    refuse_half(model.parameters())
-    optimizer = AdamW(parameter_groups(model, rule))
+    refuse_half(head.parameters())
+    optimizer = AdamW(head.parameters(), lr, weight_decay=1e-4)
     return optimizer, LambdaLR(optimizer, partial(warm_then_drop, warm_up=warm_up, drop_at=drop_at))
 
 

@@ -28,8 +28,9 @@ from vidret.ground.spans import overlap
 from vidret.ground.vectors import make_inputs, place_vectors, stack_words
 from vidret.ground.windows import Window, cut_windows
 from vidret.store.store import Store
-from vidret.train.grounding_losses import draw_positive, find_targets, grounding_loss
-from vidret.train.optim import r2_optimizer, r2_tuning_rule
+from vidret.train.grounding_losses import draw_positive, find_targets, grounding_losses
+from vidret.train.losses import add_terms
+from vidret.train.optim import r2_optimizer
 from vidret.types import LayerWords
 
 DIM = 128
@@ -44,14 +45,6 @@ class VectorQuery:
     query: LabelledQuery
     words: LayerWords
     vectors: Float32[np.ndarray, "step dim"]
-
-
-class _Trained(nn.Module):
-    """The head under the name that rules of training expect."""
-
-    def __init__(self, head: GroundingHead) -> None:
-        super().__init__()
-        self.head = head
 
 
 def train_vector_head(
@@ -83,9 +76,7 @@ def train_vector_head(
         torch.manual_seed(seed)
         width = samples[0].video.layers[0].shape[-1]
         head = GroundingHead(width, samples[0].words.shape[-1], DIM, num_layers=1, dropout=0.3).train()
-        optimizer, schedule = r2_optimizer(
-            _Trained(head), drop_at=num_steps * 3 // 4, rule=lambda name: r2_tuning_rule(name, lr=LR), warm_up=WARM_UP
-        )
+        optimizer, schedule = r2_optimizer(head, lr=LR, drop_at=num_steps * 3 // 4, warm_up=WARM_UP)
         batches = TrainBatches(owners, min(BATCH_SIZE, len(set(owners))), seed=seed)
         generator, step = torch.Generator().manual_seed(seed), 0
         while step < num_steps:
@@ -113,7 +104,7 @@ def _find_loss(
     output = head(projected, batch.words, word_mask=batch.word_mask)
     targets = find_targets(output.points, batch.spans, batch.span_mask, batch.frame_mask.sum(dim=1), fps=fps)
     positive = draw_positive(batch.saliency, batch.frame_mask, generator)
-    return grounding_loss(output, targets=targets, saliency=batch.saliency, positive=positive).total
+    return add_terms(grounding_losses(output, targets=targets, saliency=batch.saliency, positive=positive))
 
 
 def make_samples(index: int, query: VectorQuery, fps: float) -> list[GroundingSample]:

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.files import describe_aligner
@@ -23,7 +23,6 @@ from vidret.errors import VidretError
 from vidret.metrics.retrieval import evaluate
 from vidret.model_files import ALIGNER
 from vidret.train import optim
-from vidret.train.gather import gather_objects
 from vidret.train.methods import load_method
 from vidret.train.module import ModelDescription, TrainedModule
 from vidret.train.muon import with_muon
@@ -133,7 +132,6 @@ class RetrievalModule(TrainedModule):
         elif cool_down is not None:
             raise VidretError(f"cool_down must be with matrix_lr, got {cool_down} without")
         optim.freeze(self.model, self._recipe.rule)
-        self._encoded: list[dict[str, Tensor]] = []
 
     def setup(self, stage: str) -> None:
         """Check that the frames of the data are those of an index made with the exported model.
@@ -147,11 +145,7 @@ class RetrievalModule(TrainedModule):
 
     def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
         """Return the loss of a batch, gathered from all processes."""
-        terms = self.method.losses(self.model, batch, self._generator)
-        loss = torch.stack(list(terms.values())).sum()
-        self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch.videos))
-        self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.videos))
-        return loss
+        return self.log_terms(self.method.losses(self.model, batch, self._generator), len(batch.videos))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and clamp the learned scale."""
@@ -163,10 +157,7 @@ class RetrievalModule(TrainedModule):
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimiser and schedule."""
         optimizer, schedule = self._recipe.optimizer(
-            self.model,
-            self._recipe.rule,
-            num_steps=self.count_steps(),
-            warm_up=self._warm_up,
+            self.model, self._recipe.rule, num_steps=self.count_steps(), warm_up=self._warm_up
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -185,56 +176,33 @@ class RetrievalModule(TrainedModule):
         if texts is not None:
             encoded |= {"sentences": texts.sentences, "words": texts.words, "word_mask": texts.mask}
             encoded["text_videos"] = batch.text_videos
-        self._encoded.append(
-            {
-                name: x.float().cpu() if x.is_floating_point() else x.cpu()
-                for name, x in encoded.items()
-                if x is not None
-            }
-        )
+        kept = {name: x.cpu() for name, x in encoded.items() if x is not None}
+        self._evaluated.append({name: x.float() if x.is_floating_point() else x for name, x in kept.items()})
 
     test_step = validation_step
 
-    def on_validation_epoch_end(self) -> None:
-        """Score all texts against all videos, and log recalls."""
-        self._log_metrics("val")
+    def summarize(self, evaluated: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Score all texts against all videos, and return recalls and mean ranks."""
+        metrics: dict[str, float] = {}
+        for row in evaluate(*self.score(evaluated)):
+            prefix = "" if row.direction == "t2v" else "v2t/"
+            metrics |= {f"{prefix}R@{k}": value for k, value in row.metrics.summary.recalls.items()}
+            metrics[f"{prefix}MnR"] = row.metrics.summary.mean_rank
+        return metrics
 
-    def on_test_epoch_end(self) -> None:
-        """Score all texts against all videos, and log recalls."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
-        batches = gather_objects(self._encoded)
-        self._encoded = []
-        if not batches:
-            return
-        scores, truth = self.score(batches)
-        for row in evaluate(scores, truth):
-            summary = row.metrics.summary
-            prefix = f"{stage}/" if row.direction == "t2v" else f"{stage}/v2t/"
-            recalls = {f"{prefix}R@{k}": value for k, value in summary.recalls.items()}
-            self.log_dict(recalls | {f"{prefix}MnR": summary.mean_rank}, rank_zero_only=True)
-
-    @torch.no_grad()
     def score(self, batches: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores (text x video) of the batches of validation, and the column of each text's video."""
-        device = self.device
-        frames, mask = (_pad_all([batch[name] for batch in batches]).to(device) for name in ("frames", "frame_mask"))
         with_texts = [batch for batch in batches if "sentences" in batch]
-        sentences = torch.cat([batch["sentences"] for batch in with_texts]).to(device)
-        words, word_mask = (
-            _pad_all([batch[name] for batch in with_texts]).to(device) for name in ("words", "word_mask")
-        )
-        optional = {
-            name: _pad_all([batch[name] for batch in batches]).to(device)
-            for name in ("tokens", "token_mask", "sizes")
-            if name in batches[0]
-        }
+
+        def stack(name: str, batches: list[dict[str, Tensor]]) -> Tensor:
+            return pad_sequence([row for batch in batches for row in batch[name]], batch_first=True).to(self.device)
+
+        texts = TextBatch(*(stack(name, with_texts) for name in ("sentences", "words", "word_mask")))
+        videos = VideoBatch(**{name: stack(name, batches) for name in VideoBatch._fields if name in batches[0]})
         dtype = self.model.head_dtype
-        texts, videos = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **optional)
-        scores = self.method.score(self.model, texts.to(dtype), videos.to(dtype))
-        video_indices = torch.cat([batch["videos"] for batch in batches]).tolist()
-        columns = {video_index: column for column, video_index in enumerate(video_indices)}
+        scores = self.model.score(texts.to(dtype), videos.to(dtype))
+        videos_in_order = (video_index for batch in batches for video_index in batch["videos"].tolist())
+        columns = {video_index: column for column, video_index in enumerate(videos_in_order)}
         truth = [columns[video_index] for batch in with_texts for video_index in batch["text_videos"].tolist()]
         return scores.float().cpu().numpy(), np.array(truth)
 
@@ -265,14 +233,3 @@ def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
     if mismatch.unexpected_keys:
         raise VidretError(f"weights must be of plain towers, got {', '.join(mismatch.unexpected_keys[:3])}")
     return model
-
-
-def _pad_all(tensors: list[Tensor]) -> Tensor:
-    """Concatenate tensors along the first axis, padding the second with zeros (False)."""
-    max_length = max(x.shape[1] for x in tensors)
-    padded = []
-    for x in tensors:
-        row = x.new_zeros(x.shape[0], max_length, *x.shape[2:])
-        row[:, : x.shape[1]] = x
-        padded.append(row)
-    return torch.cat(padded)

@@ -15,13 +15,11 @@ from pkgutil import iter_modules
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
+from vidret.train.losses import Terms
 from vidret.train.model import RetrievalModel
 from vidret.train.optim import Recipe
 
@@ -40,12 +38,8 @@ class Method(Protocol):
         """Load the towers of a card, and add the modules that are trained with them, initialised as published."""
         ...
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the weighted terms of the loss over the batches of all processes, by name."""
-        ...
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
-        """Return the scores of all texts against all videos, by which a search with the exported model ranks."""
         ...
 
 

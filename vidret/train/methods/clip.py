@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
+from vidret.train.losses import Terms
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, pair_terms, score_pairs
+from vidret.train.model import RetrievalModel, pair_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,10 @@ class Clip4Clip:
         """Load the towers; no module is added."""
         return RetrievalModel(load(card))
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrast of texts and videos, and of their mixtures if they have a weight."""
         texts, videos = model.encode(batch)
         return pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the cosines of sentences and mean frames."""
-        return score_pairs(texts, videos)
 
 
 METHOD: type[Method] = Clip4Clip

@@ -5,26 +5,20 @@ Reference: Zhang et al. 2025, GLSCL.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
-from vidret.train.losses import concept_losses
+from vidret.train.losses import Terms, concept_losses
 from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
 
 TEMPERATURE = 3.0  # of the softmax over frames, as published
-
-
-def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
-    """Train as CLIP4Clip does, including CLIP's embeddings."""
-    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,9 @@ class Glscl:
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(
+        partial(optim.clip4clip_rule, freeze_inputs=False), optim.bert_optimizer
+    )
     num_concepts: int = 8
     share: float = 0.5
     temperature: float = TEMPERATURE
@@ -56,29 +52,17 @@ class Glscl:
         aligner = ConceptAligner(temporal=temporal, finder=finder, temperature=self.temperature, share=self.share)
         return RetrievalModel(encoder, aligner=aligner)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrast of scores and of mixtures, the diversity of concepts, and their consistency."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
             prepared, queries = aligner.prepare(videos), aligner.prepare_texts(texts)
             scores = model.encoder.logit_scale.exp() * aligner(queries, prepared).total
-            losses = concept_losses(
-                scores,
-                queries.concepts,
-                prepared.concepts,
-                same=same,
-                diversity_weight=self.diversity_weight,
-                beta=self.beta,
-            )
+            weights = {"diversity_weight": self.diversity_weight, "beta": self.beta}
+            terms = concept_losses(scores, queries.concepts, prepared.concepts, same=same, **weights)
             scale, weight = model.encoder.logit_scale, self.mixup_weight
-            mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=weight, generator=generator)
-            return losses._asdict() | mixed
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the sum of the scores by pooled frames and by shared concepts."""
-        aligner = cast(ConceptAligner, model.aligner)
-        return aligner.score(texts, aligner.prepare(videos)).total
+            return terms | mixed_term(texts, videos, scale, same=same, mixup_weight=weight, generator=generator)
 
 
 METHOD: type[Method] = Glscl

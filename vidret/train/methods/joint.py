@@ -21,18 +21,15 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.errors import VidretError
 from vidret.train import optim
-from vidret.train.captioner import caption_loss, restrict_vocabulary
+from vidret.train.captioner import caption_loss, read_tokens, restrict_vocabulary, start_captioner
 from vidret.train.gather import gather_batch
-from vidret.train.losses import find_same_videos, retrieval_loss
+from vidret.train.losses import Terms, find_same_videos, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.methods.promptswitch import read_tokens, start_captioner
 from vidret.train.methods.ucofia import start_aligner
 from vidret.train.model import RetrievalModel, pair_terms, same_videos
 
 
-def _rule(
-    name: str, *, lr: float = 6e-4, prompt_factor: float = 0.5, new_factor: float = 1 / 6, weight_decay: float = 0.2
-) -> optim.Setting | None:
+def _rule(name: str, *, lr: float = 6e-4) -> optim.Setting | None:
     """Train low-rank updates and temporal positions at TempMe's rate, with CLIP and the scale of cosines frozen.
 
     Prompts and their aggregation have a rate of their own: Prompt Switch trains them together with all of CLIP, at a
@@ -40,15 +37,15 @@ def _rule(
     biases do not decay.
     """
     if ".lora." in name:
-        return optim.Setting("lora", lr, weight_decay)
+        return optim.Setting("lora", lr)
     if name.startswith("encoder.vision.temporal."):
-        return optim.Setting("temporal", lr, weight_decay)
+        return optim.Setting("temporal", lr)
     if name.startswith("encoder.vision.prompts."):
-        return optim.Setting("prompts", lr * prompt_factor, weight_decay)
+        return optim.Setting("prompts", lr * 0.5)
     if name.startswith("encoder.") or name.endswith("logit_scale"):
         return None
     is_bias = "bias" in name
-    return optim.Setting("new bias" if is_bias else "new", lr * new_factor, 0.0 if is_bias else weight_decay)
+    return optim.Setting("new bias", lr / 6, 0.0) if is_bias else optim.Setting("new", lr / 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class Joint:
         aligner = start_aligner(encoder, self.num_words, unit_tokens=True)
         return RetrievalModel(encoder, aligner=aligner, captioner=captioner, with_tokens=True)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrasts of mean frames and of the aligner's scores, and the caption loss."""
         texts, videos = model.encode(batch)
         terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
@@ -111,11 +108,6 @@ class Joint:
                 scores = aligner(take_texts(texts, rows), prepared.take(rows)).mean
                 total.append(retrieval_loss(scores, same=find_same_videos(batch.videos[rows])) * len(rows))
             return torch.stack(total).sum() / len(batch.videos)
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the mean score of the three levels."""
-        aligner = cast(Aligner, model.aligner)
-        return aligner.score(texts, aligner.prepare(videos)).mean
 
 
 METHOD: type[Method] = Joint

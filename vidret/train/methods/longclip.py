@@ -9,14 +9,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
@@ -24,23 +23,11 @@ from vidret.encode.clip.text import KEPT_POSITIONS, stretch_positions
 from vidret.errors import VidretError
 from vidret.train import optim
 from vidret.train.gather import gather
-from vidret.train.losses import promote_half, retrieval_loss
+from vidret.train.losses import Terms, promote_half, retrieval_loss
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, mixed_term, same_videos, score_pairs
+from vidret.train.model import RetrievalModel, mixed_term, same_videos
 
 NUM_COMPONENTS, SMOOTHING = 32, 0.1
-
-
-class PrimaryLosses(NamedTuple):
-    """The loss of whole texts, and that of first sentences."""
-
-    whole: Float[Tensor, ""]
-    first: Float[Tensor, ""]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """Return the loss to minimise."""
-        return self.whole + self.first
 
 
 def primary_losses(
@@ -51,19 +38,18 @@ def primary_losses(
     *,
     same: Bool[Tensor, "pair pair"] | None = None,
     num_components: int = NUM_COMPONENTS,
-    smoothing: float = SMOOTHING,
-) -> PrimaryLosses:
-    """Contrast texts with videos, and first sentences with what few components keep of the videos."""
+) -> Terms:
+    """Contrast whole texts with videos, and first sentences with what few components keep of the videos."""
     with torch.autocast(videos.device.type, enabled=False):
         videos, texts, firsts = (
             functional.normalize(promote_half(vectors), dim=-1) for vectors in (videos, texts, first_sentences)
         )
         scale = promote_half(logit_scale).exp()
         reduced = keep_components(videos, num_components)
-        return PrimaryLosses(
-            retrieval_loss(scale * texts @ videos.T, same=same, smoothing=smoothing),
-            retrieval_loss(scale * firsts @ reduced.T, same=same, smoothing=smoothing),
-        )
+        return {
+            "whole": retrieval_loss(scale * texts @ videos.T, same=same, smoothing=SMOOTHING),
+            "first": retrieval_loss(scale * firsts @ reduced.T, same=same, smoothing=SMOOTHING),
+        }
 
 
 def keep_components(vectors: Float[Tensor, "pair dim"], num_components: int) -> Float[Tensor, "pair dim"]:
@@ -82,9 +68,9 @@ CLIP_CONTEXT, STRETCH = 77, 4
 POSITIONS = "encoder.text.positions"
 
 
-def _rule(name: str, *, lr: float = 1e-6, weight_decay: float = 0.01) -> optim.Setting:
+def _rule(name: str, *, lr: float = 1e-6) -> optim.Setting:
     """Train every weight at one rate. Positions do not decay, since the first ones must stay as they are."""
-    return optim.Setting("positions", lr, 0.0) if name == POSITIONS else optim.Setting("all", lr, weight_decay)
+    return optim.Setting("positions", lr, 0.0) if name == POSITIONS else optim.Setting("all", lr, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +101,7 @@ class LongClip:
         encoder.text.positions.register_hook(_keep_first)  # type: ignore[no-untyped-call]
         return RetrievalModel(encoder)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrasts of whole texts and of first sentences, and of mixtures if they have a weight.
 
         Raises:
@@ -127,13 +113,8 @@ class LongClip:
         firsts = gather(model.encode_texts(batch.first_sentences).sentences.float())
         same, scale = same_videos(batch), model.encoder.logit_scale
         pooled = pool_frames(videos.frames, videos.frame_mask)
-        found = primary_losses(pooled, texts.sentences, firsts, scale, same=same, num_components=self.num_components)
-        mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=self.mixup_weight, generator=generator)
-        return {"whole": found.whole, "first": found.first, **mixed}
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the cosines of sentences and mean frames."""
-        return score_pairs(texts, videos)
+        terms = primary_losses(pooled, texts.sentences, firsts, scale, same=same, num_components=self.num_components)
+        return terms | mixed_term(texts, videos, scale, same=same, mixup_weight=self.mixup_weight, generator=generator)
 
 
 def _stretch(encoder: ClipModel, factor: int) -> ClipModel:

@@ -5,36 +5,28 @@ Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
-from vidret.encode.clip.text import clip_pieces
 from vidret.train import optim
-from vidret.train.captioner import Captioner, caption_loss, frequent_ids
+from vidret.train.captioner import caption_loss, read_tokens, start_captioner
+from vidret.train.losses import Terms
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel, pair_terms, score_pairs
+from vidret.train.model import RetrievalModel, pair_terms
+
+CLIP_LR = 1e-6
 
 
-def _rule(
-    name: str,
-    *,
-    lr: float = 1e-5,
-    clip_lr: float = 1e-6,
-    aggregation_lr: float = 1e-6,
-    weight_decay: float = 0.2,
-) -> optim.Setting | None:
+def _rule(name: str, *, lr: float = 1e-5) -> optim.Setting:
     """Train all weights, CLIP at a lower rate; the new aggregation of prompts has CLIP's rate, as published."""
     if name.startswith("encoder.vision.prompts.aggregation."):
-        return optim.Setting("aggregation", aggregation_lr, weight_decay)
+        return optim.Setting("aggregation", CLIP_LR)
     if name.startswith(("encoder.vision.prompts.", "captioner.")):
-        return optim.Setting("new", lr, weight_decay)
-    return optim.Setting("clip", clip_lr, weight_decay)
+        return optim.Setting("new", lr)
+    return optim.Setting("clip", CLIP_LR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ class PromptSwitch:
         captioner = start_captioner(encoder, num_layers=self.caption_layers) if self.captions else None
         return RetrievalModel(encoder, captioner=captioner)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrast of texts and videos, and the caption loss on the frames of each video's first clip."""
         texts, videos = model.encode(batch)
         terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
@@ -75,31 +67,6 @@ class PromptSwitch:
             logits = model.captioner(batch.ids, memory, model.encoder.text)
             terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent, weight=self.caption_weight)
         return terms
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the cosines of sentences and mean frames."""
-        return score_pairs(texts, videos)
-
-
-def start_captioner(encoder: ClipModel, *, num_layers: int = 2, own_head: bool = True) -> Captioner:
-    """Return a captioner for towers; see ``Captioner``.
-
-    Raises:
-        ValueError: The width of the text tower is not that of the joint space.
-    """
-    width = encoder.card.text.width
-    if width != encoder.card.vision.dim:
-        raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
-    embedding = encoder.text.embedding.weight.detach()
-    heads, hidden = max(1, width // 64), 4 * width
-    return Captioner(embedding, num_layers=num_layers, heads=heads, hidden=hidden, own_head=own_head)
-
-
-@cache
-def read_tokens() -> tuple[list[int], int]:
-    """Return the frequent tokens and the end token of CLIP's vocabulary."""
-    encode, start, end = clip_pieces()
-    return frequent_ids(encode, start=start, end=end), end
 
 
 METHOD: type[Method] = PromptSwitch

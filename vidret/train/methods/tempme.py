@@ -12,20 +12,16 @@ from vidret.train.methods.clip import Clip4Clip
 TEMPORAL = "encoder.vision.temporal."
 
 
-def _rule(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> optim.Setting | None:
+def _rule(name: str, *, lr: float = 6e-4) -> optim.Setting | None:
     """Train low-rank updates and temporal positions; CLIP is frozen, including its logit scale."""
     if ".lora." in name:
-        return optim.Setting("lora", lr, weight_decay)
-    return optim.Setting("temporal", lr, weight_decay) if name.startswith(TEMPORAL) else None
+        return optim.Setting("lora", lr)
+    return optim.Setting("temporal", lr) if name.startswith(TEMPORAL) else None
 
 
-def _full_rule(
-    name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2
-) -> optim.Setting | None:
+def _full_rule(name: str, *, lr: float = 1e-4) -> optim.Setting | None:
     """Train temporal positions at ``lr`` and all of CLIP at a thousandth of it, as CLIP4Clip does."""
-    if name.startswith(TEMPORAL):
-        return optim.Setting("temporal", lr, weight_decay)
-    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
+    return optim.Setting("temporal", lr) if name.startswith(TEMPORAL) else optim.clip4clip_rule(name, lr=lr)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,30 +5,22 @@ Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Re
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
 
-from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import KEPT, PatchSelector, ScoreNet
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.train import optim
-from vidret.train.losses import retrieval_loss
+from vidret.train.losses import Terms, retrieval_loss
 from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, mixed_term, same_videos, start_temporal
 
 SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
-
-
-def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
-    """Train as CLIP4Clip does, without CLIP's own scale."""
-    if name == SCALE:
-        return None
-    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +32,9 @@ class Ucofia:
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer, unused=frozenset({SCALE}))
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(
+        partial(optim.clip4clip_rule, unused=SCALE), optim.bert_optimizer, unused=frozenset({SCALE})
+    )
     num_words: int = 32
     mixup_weight: float = 0.0
 
@@ -53,7 +47,7 @@ class Ucofia:
         encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
         return RetrievalModel(encoder, aligner=start_aligner(encoder, self.num_words), with_tokens=True)
 
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrast of the mean of the three levels, and of mixtures if they have a weight."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(Aligner, model.aligner), same_videos(batch)
@@ -62,11 +56,6 @@ class Ucofia:
                 texts, videos, aligner.logit_scale, same=same, mixup_weight=self.mixup_weight, generator=generator
             )
             return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same), **mixed}
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the mean score of the three levels."""
-        aligner = cast(Aligner, model.aligner)
-        return aligner.score(texts, aligner.prepare(videos)).mean
 
 
 def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False) -> Aligner:
