@@ -16,7 +16,7 @@ from vidret.cli.app import load_commands
 from vidret.cli.commands.demo import sample_videos
 from vidret.cli.commands.train import head_app
 from vidret.data.benchmarks.captions import read_captions
-from vidret.data.benchmarks.qvhighlights import read_labelled
+from vidret.data.benchmarks.moments import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, RECIPES
 from vidret.encode.clip.weights import SOURCES
 

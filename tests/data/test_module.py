@@ -146,7 +146,7 @@ class Recorder(lightning.LightningModule):
         self.evaluated: list[int] = []
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
-        tensors = [each for each in batch if each is not None]
+        tensors = [tensor for tensor in batch if tensor is not None]
         self.seen.append(hashlib.md5(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest())
         return self.weight.sum()
 

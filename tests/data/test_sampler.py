@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from itertools import combinations, combinations_with_replacement, islice, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from vidret.data.batch_plans import MAX_BUCKETS, assign_batches, can_assign, plan_batch_sizes, plan_buckets
-from vidret.data.sampler import EvalBatches, Key, TrainBatches, TrainLoader
+from vidret.data.sampler import (
+    MAX_BUCKETS,
+    Key,
+    TrainBatches,
+    assign_batches,
+    can_assign,
+    divide_evenly,
+    plan_batch_sizes,
+    plan_buckets,
+)
+from vidret.data.stages import TrainLoader
 from vidret.errors import VidretError
 
 
@@ -83,17 +93,18 @@ def test_every_row_is_used_once_and_videos_differ_within_batches(counts: list[in
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert len(batches) == len(epoch) == max(-(-len(videos) // batch_size), max(counts))
+    assert epoch == rows(TrainBatches(videos, batch_size)), "the order depends on seed and epoch only"
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     videos = shuffled_videos(*range(1, 30))
-    first, second = (TrainBatches(videos, 8, seed=1) for _ in range(2))
-    assert rows(first) == rows(second) == rows(first)
-    other = TrainBatches(videos, 8, seed=2)
-    assert rows(other) != rows(first)
-    first.epoch = 1
-    assert rows(first) != rows(second)
-    assert {epoch for batch in first for epoch, _ in batch} == {1}
+    batches = TrainBatches(videos, 8, seed=1)
+    first = rows(batches)
+    assert first != rows(TrainBatches(videos, 8, seed=2))
+    batches.epoch = 1
+    assert first != rows(batches)
+    assert {epoch for batch in batches for epoch, _ in batch} == {1}
+    assert set(plan_batch_sizes(np.full(9000, 20), 128, 4).tolist()) == {128, 124}
 
 
 def test_videos_share_batches_at_random() -> None:
@@ -192,18 +203,6 @@ def test_neighbours_share_a_batch_and_a_process(num_ranks: int) -> None:
     assert used == dict.fromkeys(range(20), 3)
 
 
-def test_neighbours_must_divide_the_batch_size() -> None:
-    with pytest.raises(
-        VidretError,
-        match=r"batch_size must be a positive multiple of the number of processes, 2, times neighbours, 3, got 8",
-    ):
-        TrainBatches([0, 1, 2], 8, neighbours=3, num_ranks=2)
-    with pytest.raises(VidretError, match="neighbours must be at least 1, got 0"):
-        TrainBatches([0, 1, 2], 8, neighbours=0)
-    with pytest.raises(VidretError, match="rows must be at least one"):
-        TrainBatches([0, 2, 4], 4, neighbours=2)
-
-
 def test_smaller_batches_due_to_one_video_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         batches = TrainBatches(shuffled_videos(9, 1, 1, 1), 4)
@@ -213,12 +212,6 @@ def test_smaller_batches_due_to_one_video_are_logged(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         TrainBatches(shuffled_videos(*(1,) * 9), 4)
     assert caplog.messages == []
-
-
-def test_number_of_batches_is_minimal() -> None:
-    assert plan_batch_sizes(np.full(9000, 20), 128, 1).tolist() == [128] * 1311 + [127] * 96
-    assert sum(plan_batch_sizes(np.full(9000, 20), 128, 4)) == 180_000
-    assert set(plan_batch_sizes(np.full(9000, 20), 128, 4).tolist()) == {128, 124}
 
 
 def load(batches: TrainBatches, num_workers: int = 0) -> TrainLoader[list[Key]]:
@@ -252,14 +245,6 @@ def test_a_closed_loader_is_refused() -> None:
         list(loader)
 
 
-def test_position_after_the_last_batch_is_in_the_next_epoch() -> None:
-    loader = load(TrainBatches(shuffled_videos(1, 1, 1, 1), 2))
-    iterator = iter(loader)
-    first = [next(iterator), next(iterator)]  # without asking for a third
-    assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (1, 0)
-    assert list(loader) != first
-
-
 def test_state_of_other_settings_is_refused_within_an_epoch() -> None:
     state = {"epoch": 1, "position": 3, "of": [48, 7, 1, 0]}
     batches = TrainBatches(shuffled_videos(*(4,) * 12), 8)
@@ -271,28 +256,31 @@ def test_state_of_other_settings_is_refused_within_an_epoch() -> None:
     assert batches.epoch == 1
 
 
-def test_impossible_batches_are_refused() -> None:
-    with pytest.raises(
-        VidretError, match=r"batch_size must be a positive multiple of the number of processes, 2, got 7"
-    ):
-        TrainBatches([0, 1, 2], 7, num_ranks=2)
-    with pytest.raises(
-        VidretError, match="batch_size must be a positive multiple of the number of processes, 1, got 0"
-    ):
-        TrainBatches([0, 1, 2], 0)
-    with pytest.raises(VidretError, match="rows must be at least one for each of 2 processes, got 1"):
-        TrainBatches([0], 2, num_ranks=2)
-    with pytest.raises(VidretError, match="must come from more videos for 2 processes, got 3 of 4 rows from one"):
-        TrainBatches([0, 0, 0, 1], 2, num_ranks=2)
+@pytest.mark.parametrize(
+    ("videos", "batch_size", "settings", "message"),
+    [
+        ([0, 1, 2], 7, {"num_ranks": 2}, "a positive multiple of the number of processes, 2, got 7"),
+        ([0, 1, 2], 0, {}, "batch_size must be a positive multiple of the number of processes, 1, got 0"),
+        ([0, 1, 2], 8, {"neighbours": 3, "num_ranks": 2}, "processes, 2, times neighbours, 3, got 8"),
+        ([0, 1, 2], 8, {"neighbours": 0}, "neighbours must be at least 1, got 0"),
+        ([0, 2, 4], 4, {"neighbours": 2}, "rows must be at least one"),
+        ([0], 2, {"num_ranks": 2}, "rows must be at least one for each of 2 processes, got 1"),
+        ([0, 0, 0, 1], 2, {"num_ranks": 2}, "come from more videos for 2 processes, got 3 of 4 rows from one"),
+    ],
+)
+def test_impossible_batches_are_refused(
+    videos: list[int], batch_size: int, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(VidretError, match=message):
+        TrainBatches(videos, batch_size, **settings)
 
 
 @given(num_items=st.integers(0, 70), num_ranks=st.integers(1, 5))
 def test_evaluation_yields_every_item_once_over_all_processes(num_items: int, num_ranks: int) -> None:
-    samplers = [EvalBatches(num_items, 4, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-    assert sorted(item for sampler in samplers for batch in sampler for item in batch) == list(range(num_items))
-    assert all(1 <= len(batch) <= 4 for sampler in samplers for batch in sampler)
-    assert all(len(sampler) == len(list(sampler)) for sampler in samplers)
+    by_rank = [divide_evenly(num_items, 4, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    assert sorted(item for batches in by_rank for batch in batches for item in batch) == list(range(num_items))
+    assert all(1 <= len(batch) <= 4 for batches in by_rank for batch in batches)
     if num_items >= num_ranks:
-        assert len({len(sampler) for sampler in samplers}) == 1  # so that a collective in each step does not hang
-    sizes = [sum(map(len, sampler)) for sampler in samplers]
-    assert max(sizes) - min(sizes) <= max(len(sampler) for sampler in samplers)
+        assert len(set(map(len, by_rank))) == 1  # so that a collective in each step does not hang
+    sizes = [sum(map(len, batches)) for batches in by_rank]
+    assert max(sizes) - min(sizes) <= max(map(len, by_rank))

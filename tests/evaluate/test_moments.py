@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, run, write_rows
-from vidret.data.benchmarks.qvhighlights import read_labelled
+from vidret.data.benchmarks.moments import read_labelled
 from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, LabelledQuery, Scoring, find_videos
@@ -253,9 +253,9 @@ def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: 
 def test_new_benchmark_needs_only_a_reader_and_a_registry_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = SplitSource(read_labelled, (("parks.jsonl",),))
+    source = SplitSource(read_labelled, "parks.jsonl")
     scoring = Scoring(lengths={"brief": (0, 3), "rest": (3, math.inf)}, saliency="top-5")
-    benchmark = Benchmark("moments", (), "val", {"val": source}, scoring=scoring)
+    benchmark = Benchmark("moments", (), {"val": source}, scoring=scoring)
     monkeypatch.setitem(cast(dict[str, Benchmark], DATASETS), "parks", benchmark)
     row = {"qid": 1, "query": "fog", "vid": "a", "duration": 4, "relevant_windows": [[0, 2]]}
     write_rows(tmp_path / "parks.jsonl", [{**row, "relevant_clip_ids": [0, 1], "saliency_scores": [[1], [3]]}])

@@ -255,17 +255,13 @@ class GroundingData(SplitData):
         """Find the layers of all videos in the cache."""
         spans, missing = find_video_spans(split, self._video_folder)
         cache = self._open_cache(self._load_encoder())
-        states = {video_id: cache.known.find(span) for video_id, span in spans.items()}
-        reasons = missing | {video_id: state.failed for video_id, state in states.items() if state.failed}
-        keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
-        facts = {video_id: cache.shards.facts(key) for video_id, key in keys.items()}
-        salvaged = {video_id: known["lost"] for video_id, known in facts.items() if known["lost"]}
-        kept = drop_unreadable(split, reasons, salvaged, whole=whole)
+        found, shards = cache.entries.look_up(spans), cache.entries.shards
+        kept = drop_unreadable(split, missing | found.unreadable, found.salvaged, whole=whole)
         if training:
-            long_enough = {video_id for video_id, known in facts.items() if known["duration"] >= self._min_seconds}
-            kept = self._keep_trainable(kept, long_enough)
-        dataset = LabelledVideos(kept, cache, keys, fps=self._fps, saliency_range=self._range)
-        sizes = [cache.shards.num_bytes(keys[video_id]) for video_id in kept.videos]
+            durations = {video_id: shards.facts(key)["duration"] for video_id, key in found.keys.items()}
+            kept = self._keep_trainable(kept, {name for name, long in durations.items() if long >= self._min_seconds})
+        dataset = LabelledVideos(kept, cache, found.keys, fps=self._fps, saliency_range=self._range)
+        sizes = [shards.num_bytes(found.keys[video_id]) for video_id in kept.videos]
         return OpenedSplit(split=kept, dataset=dataset, collate=collate, sizes=sizes)
 
     def _keep_trainable(self, split: Split, long_enough: set[str]) -> Split:

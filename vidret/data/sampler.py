@@ -1,26 +1,24 @@
 """Batch samplers: random batches for training, which can be resumed, and exact shards for evaluation.
 
-A row is a caption or a query, and belongs to a video; no training batch has two rows of one video. Both samplers know
-the rank of their process, so no distributed sampler is needed on top. The batches depend neither on data loading
-workers nor on timing.
+A row is a caption or a query, and belongs to a video; no training batch has two rows of one video. Each process knows
+its rank, so no distributed sampler is needed on top. The batches depend neither on data loading workers nor on timing.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from torch.utils.data import DataLoader
 
-from vidret.data.batch_plans import assign_batches, plan_batch_sizes, plan_buckets
 from vidret.errors import VidretError
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # epoch and row, which determine a training sample
-Batch = TypeVar("Batch")
+MAX_BUCKETS = 8
+SAVING = 0.9  # buckets must need at most this share of the memory without: else batches stay as random as can be
 
 
 class TrainBatches:
@@ -131,7 +129,6 @@ class TrainBatches:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def _assign_rows(self, epoch: int) -> list[Int64[np.ndarray, "_unit neighbour"]]:
-        """Return the rows of each batch."""
         rng = np.random.default_rng((self._seed, epoch))
         groups, rows = group_neighbours(self._videos, self._neighbours, rng)
         batches: list[Int64[np.ndarray, "_unit neighbour"]] = []
@@ -181,86 +178,122 @@ def group_neighbours(
     return groups, np.concatenate([np.empty((0, neighbours), dtype=np.int64), *units])
 
 
-class EvalBatches:
-    """Batches of all items, each item once over all processes; no item is repeated for padding.
+def divide_evenly(num_items: int, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:
+    """Return the batches of this process, with each item once over all processes; none is repeated for padding.
 
     All processes get the same number of batches, of nearly equal size, unless there are fewer items than processes.
+    ``batch_size`` is the maximum per process.
+
+    Raises:
+        VidretError: ``batch_size`` is below 1.
     """
-
-    def __init__(self, num_items: int, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> None:
-        """Divide the items; ``batch_size`` is the maximum per process.
-
-        Raises:
-            VidretError: ``batch_size`` is below 1.
-        """
-        if batch_size < 1:
-            raise VidretError(f"batch_size must be at least 1, got {batch_size}")
-        num_steps = -(-num_items // (batch_size * num_ranks))
-        pieces = np.array_split(np.arange(num_items), max(num_steps, 1) * num_ranks)
-        self._batches = [piece.tolist() for piece in pieces[rank::num_ranks] if len(piece)]
-
-    def __len__(self) -> int:
-        """Return the number of batches of this process."""
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the items of each batch."""
-        return iter(self._batches)
+    if batch_size < 1:
+        raise VidretError(f"batch_size must be at least 1, got {batch_size}")
+    num_steps = -(-num_items // (batch_size * num_ranks))
+    pieces = np.array_split(np.arange(num_items), max(num_steps, 1) * num_ranks)
+    return [piece.tolist() for piece in pieces[rank::num_ranks] if len(piece)]
 
 
-class ShardLoader(Generic[Batch]):
-    """Loads the batches of this process. It is not a ``DataLoader``, since a trainer would shard that again, inexactly.
+def plan_batch_sizes(
+    counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
+) -> Int64[np.ndarray, " batch"]:
+    """Return the sizes of the smallest possible number of batches.
 
-    ``close`` ends the worker processes. Those of a loader that is left to the garbage collector may each take seconds.
+    Sizes are at most ``batch_size``, multiples of ``num_ranks``, and nearly equal. Rows can be assigned to them without
+    two of one video in a batch (Gale-Ryser theorem).
+
+    Raises:
+        VidretError: No sizes satisfy these conditions.
     """
-
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        """Wrap a loader."""
-        self._loader: DataLoader[Batch] | None = loader
-        self._num_batches = len(loader)
-        self._iteration: Generator[Batch, None, None] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of batches of this process, in an epoch."""
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches."""
-        if self._loader is None:
-            raise ValueError("loader must be open, got a closed one")
-        self._iteration = self._load(self._loader)
-        return self._iteration
-
-    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
-        yield from loader
-
-    def close(self) -> None:
-        """End the iteration and the worker processes."""
-        if self._iteration is not None:
-            self._iteration.close()
-        self._iteration = self._loader = None  # the last references to the workers
+    units = int(counts.sum()) // num_ranks
+    largest = int(counts.max())
+    for num_batches in range(max(-(-units * num_ranks // batch_size), min(largest, units)), units + 1):
+        quotient, remainder = divmod(units, num_batches)
+        sizes = num_ranks * np.where(np.arange(num_batches) < remainder, quotient + 1, quotient)
+        if can_assign(counts, sizes):
+            return sizes.astype(np.int64)
+    raise VidretError(
+        f"rows must come from more videos for {num_ranks} processes, got {largest} of {counts.sum()} rows from one"
+    )
 
 
-class TrainLoader(ShardLoader[Batch]):
-    """Loads training batches from where the last iteration or a checkpoint left off.
+def can_assign(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
+    """Whether rows can be assigned to batches of these sizes, regardless of which rows are skipped (Gale-Ryser)."""
+    num_rows = np.cumsum(np.sort(counts)[::-1])  # of the k videos with the most rows
+    num_videos = np.arange(1, len(counts) + 1)
+    ascending = np.sort(sizes)
+    # The sum over batches of min(size, k), for each number k of videos.
+    num_small = np.searchsorted(ascending, num_videos, side="right")
+    capacity = np.concatenate([[0], np.cumsum(ascending)])[num_small] + num_videos * (len(sizes) - num_small)
+    return bool((np.minimum(num_rows, sizes.sum()) <= capacity).all())
 
-    The position counts batches that were returned, not those that workers have prefetched.
+
+def assign_batches(
+    counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"], rng: np.random.Generator
+) -> Int64[np.ndarray, " row"]:
+    """Return a batch for each row, video by video, with different batches for the rows of a video.
+
+    Each row goes to a batch with the most free slots, chosen at random among equals. This greedy choice succeeds
+    whenever an assignment exists.
+
+    Raises:
+        ValueError: There is no such assignment.
     """
+    # pools[n] holds the batches with n free slots, in random order.
+    pools: list[list[int]] = [np.flatnonzero(sizes == num_free).tolist() for num_free in range(int(sizes.max()) + 1)]
+    for pool in pools:
+        rng.shuffle(pool)
+    draws = iter(rng.random(int(counts.sum())).tolist())
+    assigned: list[int] = []
+    for count in counts.tolist():
+        num_free, chosen = len(pools) - 1, list[tuple[int, int]]()
+        while len(chosen) < count:
+            while num_free > 0 and not pools[num_free]:
+                num_free -= 1
+            if num_free == 0:
+                raise ValueError(f"counts and sizes must allow an assignment, got {counts.tolist()}, {sizes.tolist()}")
+            chosen.append((pools[num_free].pop(), num_free))
+        for batch, num_free in chosen:  # each has one slot less now: insert it at random into the pool below
+            pool = pools[num_free - 1]
+            position = int(next(draws) * (len(pool) + 1))
+            pool.append(batch)
+            pool[position], pool[-1] = pool[-1], pool[position]
+        while len(pools) > 1 and not pools[-1]:
+            pools.pop()
+        assigned += [batch for batch, _ in chosen]
+    return np.array(assigned, dtype=np.int64)
 
-    def __init__(self, loader: DataLoader[Batch], batches: TrainBatches) -> None:
-        """Wrap a loader whose batch sampler is ``batches``."""
-        super().__init__(loader)
-        self._batches = batches
 
-    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
-        for batch in loader:
-            self._batches.advance()
-            yield batch
+def plan_buckets(
+    counts: Int64[np.ndarray, " video"], lengths: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
+) -> list[Int64[np.ndarray, " _video"]]:
+    """Return the videos of each bucket, which batches do not mix, so that little of a batch is padding.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of ``TrainBatches``."""
-        return self._batches.state_dict()
+    Of up to ``MAX_BUCKETS`` buckets with equally many videos of neighbouring lengths, the number that saves most is
+    chosen. A bucket has enough videos for whole batches of rows of different ones. Where buckets save little, as for
+    videos of about one length, there is one of all.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of ``TrainBatches``."""
-        self._batches.load_state_dict(state)
+    Args:
+        counts: Number of rows of each video.
+        lengths: Length of each video, in any unit.
+        batch_size: Maximum number of rows per batch.
+        num_ranks: Number of processes, of which each has an equal part of a batch.
+    """
+    everything = np.arange(len(counts))
+    best, cost = [everything], int(counts.sum()) * int(lengths.max())
+    limit = SAVING * cost
+    order = everything[np.argsort(lengths, kind="stable")]
+    for num_buckets in range(2, min(MAX_BUCKETS, len(order) // batch_size) + 1):
+        buckets = np.array_split(order, num_buckets)
+        padded = sum(int(counts[bucket].sum()) * int(lengths[bucket].max()) for bucket in buckets)
+        if padded < min(cost, limit) and all(_fills(counts[bucket], batch_size, num_ranks) for bucket in buckets):
+            best, cost = buckets, padded
+    return best
+
+
+def _fills(counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int) -> bool:
+    """Return whether batches of these videos are as few as their rows allow."""
+    try:
+        return len(plan_batch_sizes(counts, batch_size, num_ranks)) == -(-int(counts.sum()) // batch_size)
+    except VidretError:
+        return False

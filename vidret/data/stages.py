@@ -1,22 +1,81 @@
 """Lightning data module base: the splits of each stage, their loaders, and the state for resuming."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
 from vidret.data.benchmarks.splits import default_train_split, keep_domain, read_split, read_train_val
 from vidret.data.records import Split
-from vidret.data.sampler import EvalBatches, ShardLoader, TrainBatches, TrainLoader
+from vidret.data.sampler import TrainBatches, divide_evenly
 from vidret.devices import choose_device
 from vidret.errors import VidretError
 
 PREFETCH = 2  # batches per worker
 SHARED_MEMORY = Path("/dev/shm")  # in which workers leave batches, on Linux
+Batch = TypeVar("Batch")
+
+
+class ShardLoader(Generic[Batch]):
+    """Loads the batches of this process. It is not a ``DataLoader``, since a trainer would shard that again, inexactly.
+
+    ``close`` ends the worker processes. Those of a loader that is left to the garbage collector may each take seconds.
+    """
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        """Wrap a loader."""
+        self._loader: DataLoader[Batch] | None = loader
+        self._num_batches = len(loader)
+        self._iteration: Generator[Batch, None, None] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches of this process, in an epoch."""
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        if self._loader is None:
+            raise ValueError("loader must be open, got a closed one")
+        self._iteration = self._load(self._loader)
+        return self._iteration
+
+    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
+        yield from loader
+
+    def close(self) -> None:
+        """End the iteration and the worker processes."""
+        if self._iteration is not None:
+            self._iteration.close()
+        self._iteration = self._loader = None  # the last references to the workers
+
+
+class TrainLoader(ShardLoader[Batch]):
+    """Loads training batches from where the last iteration or a checkpoint left off.
+
+    The position counts batches that were returned, not those that workers have prefetched.
+    """
+
+    def __init__(self, loader: DataLoader[Batch], batches: TrainBatches) -> None:
+        """Wrap a loader whose batch sampler is ``batches``."""
+        super().__init__(loader)
+        self._batches = batches
+
+    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
+        for batch in loader:
+            self._batches.advance()
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of ``TrainBatches``."""
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of ``TrainBatches``."""
+        self._batches.load_state_dict(state)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +231,7 @@ class SplitData(lightning.LightningDataModule):
         self._open_loaders = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training loader, for a checkpoint."""
+        """Return the state of the training loader, for a checkpoint; a trainer's own is that within an epoch only."""
         return {} if self._loader is None else {"bookmark": self._loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -205,13 +264,11 @@ class SplitData(lightning.LightningDataModule):
         opened = self._opened[role]
         rank, num_ranks = self._find_rank()
         num_items = len(opened.dataset)  # type: ignore[arg-type]
-        batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
+        batches = divide_evenly(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
         self._open_loaders.append(ShardLoader(self._make_loader(opened, batches, self._eval_batch_size)))
         return self._open_loaders[-1]
 
-    def _make_loader(
-        self, opened: OpenedSplit, batches: TrainBatches | EvalBatches, batch_size: int
-    ) -> DataLoader[Any]:
+    def _make_loader(self, opened: OpenedSplit, batches: Iterable[Any], batch_size: int) -> DataLoader[Any]:
         if self._num_workers:
             check_shared_memory(PREFETCH * self._num_workers * batch_size * max(opened.sizes, default=0))
         return DataLoader(

@@ -48,7 +48,7 @@ def test_invalid_1k_a_queries_are_refused(tmp_path: Path) -> None:
         ("ret0,m8,video8,a\nret0,m9,video9,b\n", r":3: query ret0 must be unique, but is already at .*:2"),
         ("ret0,m8,video8, \n", r":2: sentence must be a non-empty string"),
         ("ret0,m8,video8\n", r":2: must have 4 columns, got 3"),
-        ("", r"must contain at least one query, got none"),
+        ("", r"must contain at least one caption, got none"),
     ):
         with pytest.raises(VidretError, match=message):
             captions.read_1k_a("a", write(tmp_path, "q.csv", head + rows))
@@ -127,7 +127,7 @@ def test_lsmdc_is_tab_separated_with_several_sentences_per_clip(tmp_path: Path) 
     ]
     with pytest.raises(VidretError, match=r"l\.csv:1: must have 6 columns, got 5"):
         captions.read_lsmdc("lsmdc", write(tmp_path, "l.csv", f"{clip}\t{times}\n"))
-    with pytest.raises(VidretError, match="must contain at least one sentence, got none"):
+    with pytest.raises(VidretError, match="must contain at least one caption, got none"):
         captions.read_lsmdc("lsmdc", write(tmp_path, "l.csv", "\n"))
 
 
@@ -173,7 +173,7 @@ def test_activitynet_joins_sentences_with_their_blanks(tmp_path: Path) -> None:
     assert noted.files == (str(path), str(bad))
     with pytest.raises(VidretError, match=r"v\.json\[v_a\]: sentences must contain at least one string, got none"):
         captions.read_activitynet("a", write(tmp_path, "v.json", {"v_a": {"sentences": []}}))
-    with pytest.raises(VidretError, match="must contain at least one video, got none"):
+    with pytest.raises(VidretError, match="must contain at least one caption, got none"):
         captions.read_activitynet("a", write(tmp_path, "v.json", {}))
 
 
@@ -190,7 +190,7 @@ def test_vatex_uses_english_captions(tmp_path: Path) -> None:
         captions.read_vatex("vatex", write(tmp_path, "v.json", [rows[0], rows[0]]))
     with pytest.raises(VidretError, match=r"v\.json\[0\]: enCap is missing"):
         captions.read_vatex("vatex", write(tmp_path, "v.json", [{"videoID": "a"}]))
-    with pytest.raises(VidretError, match="must contain at least one video, got none"):
+    with pytest.raises(VidretError, match="must contain at least one caption, got none"):
         captions.read_vatex("vatex", write(tmp_path, "v.json", []))
 
 
@@ -221,7 +221,7 @@ def test_custom_captions_need_video_and_captions(tmp_path: Path) -> None:
         ('{"video": "a.mp4"}', r":1: captions is missing"),
         ('{"video": "a.mp4", "captions": "fog"}', r":1: captions must be a list, got 'fog'"),
         ('{"captions": ["fog"]}', r":1: video is missing"),
-        ("\n", "must contain at least one video, got none"),
+        ("\n", "must contain at least one caption, got none"),
     ):
         with pytest.raises(VidretError, match=message):
             captions.read_captions("captions", write(tmp_path, "captions.jsonl", text))

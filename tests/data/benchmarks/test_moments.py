@@ -107,7 +107,7 @@ def test_windows_are_clipped_empty_ones_omitted_and_both_noted(tmp_path: Path) -
         ({"duration": None}, "duration must be a finite number, got None"),
         ({"fps": 0, "num_frames": 10}, "fps must be positive, got 0"),
         ({"fps": 25}, "num_frames is missing"),
-        ({"fps": 25, "num_frames": 0}, "duration must be positive, got 0"),
+        ({"fps": 25, "num_frames": 0}, "num_frames must be positive, got 0"),
     ],
 )
 def test_invalid_videos_are_refused_with_their_key(tmp_path: Path, change: dict[str, Any], message: str) -> None:

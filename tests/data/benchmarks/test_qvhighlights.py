@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vidret.data.benchmarks import qvhighlights
+from vidret.data.benchmarks import moments
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 
@@ -27,7 +27,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def test_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:
     path = write(tmp_path, LABELLED, {**QUERY, "qid": "x_1", "query": "steam"}, {**LABELLED, "qid": 5, "vid": "other"})
-    split = qvhighlights.read_labelled("q", path)
+    split = moments.read_labelled("q", path)
     first = LabelledQuery(
         id="4",
         video="aB-c_60.0_210.0",
@@ -46,13 +46,13 @@ def test_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:
 
 def test_kind_of_custom_moments_becomes_domain(tmp_path: Path) -> None:
     row = {**QUERY, "file": "a/b.mp4", "relevant_windows": [[0.5, 9.25]], "kind": "real", "caption_index": 0}
-    (query,) = qvhighlights.read_labelled("m", write(tmp_path, row)).queries
+    (query,) = moments.read_labelled("m", write(tmp_path, row)).queries
     assert (query.domain, query.spans, query.clips) == ("real", ((0.5, 9.25),), ())
 
 
 def test_windows_that_end_after_their_video_are_kept_and_noted(tmp_path: Path) -> None:
     rows = [{**QUERY, "qid": n, "relevant_windows": [[1, end]]} for n, end in enumerate((150.0, 150.019, 151, 400))]
-    split = qvhighlights.read_labelled("q", write(tmp_path, *rows))
+    split = moments.read_labelled("q", write(tmp_path, *rows))
     assert [query.spans[0][1] for query in split.queries] == [150.0, 150.019, 151.0, 400.0]
     assert split.notes == ("windows that end after their video, kept unchanged: 2",)
 
@@ -82,17 +82,17 @@ def test_windows_that_end_after_their_video_are_kept_and_noted(tmp_path: Path) -
 def test_invalid_queries_are_refused_with_their_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path, {**LABELLED, "qid": 3}, {**LABELLED, **change})
     with pytest.raises(VidretError, match=rf"made_up\.jsonl:2: {message}"):
-        qvhighlights.read_labelled("q", path)
+        moments.read_labelled("q", path)
 
 
 def test_missing_and_duplicate_queries_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"made_up\.jsonl:2: qid 4 must be unique, but is already at .*:1"):
-        qvhighlights.read_labelled("q", write(tmp_path, QUERY, {**QUERY, "query": "another"}))
+        moments.read_labelled("q", write(tmp_path, QUERY, {**QUERY, "query": "another"}))
     with pytest.raises(VidretError, match=r"made_up\.jsonl: must contain at least one query, got none"):
-        qvhighlights.read_labelled("q", write(tmp_path))
+        moments.read_labelled("q", write(tmp_path))
     missing = {name: value for name, value in LABELLED.items() if name != "saliency_scores"}
     with pytest.raises(VidretError, match=r":1: saliency_scores is missing"):
-        qvhighlights.read_labelled("q", write(tmp_path, missing))
+        moments.read_labelled("q", write(tmp_path, missing))
 
 
 TVSUM_ROW = {
@@ -105,16 +105,16 @@ TVSUM_ROW = {
 
 
 def test_tvsum_duration_counts_2_s_clips(tmp_path: Path) -> None:
-    (query,) = qvhighlights.read_tvsum("t", write(tmp_path, TVSUM_ROW)).queries
+    (query,) = moments.read_tvsum("t", write(tmp_path, TVSUM_ROW)).queries
     assert (query.duration, query.clips, query.domain) == (6.0, (0, 1, 2), "BK")
     assert query.saliency == ((1.0, 5.0), (2.0, 2.0), (3.0, 1.0))
     assert query.clip_times == ((0.0, 2.0), (2.0, 4.0), (4.0, 6.0))
     with pytest.raises(VidretError, match=":1: duration must be the number of clips in label, 3, got 6"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "duration": 6}))
+        moments.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "duration": 6}))
     with pytest.raises(VidretError, match=":1: label must contain at least one clip, got none"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [], "duration": 0}))
+        moments.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [], "duration": 0}))
     with pytest.raises(VidretError, match=r":1: label\[2\] must have one number per annotator"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [[1, 2], [3, 4], [5]]}))
+        moments.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [[1, 2], [3, 4], [5]]}))
 
 
 YOUTUBE_ROW = {
@@ -129,7 +129,7 @@ YOUTUBE_ROW = {
 
 
 def test_youtube_clips_have_their_own_spans(tmp_path: Path) -> None:
-    (query,) = qvhighlights.read_youtube("y", write(tmp_path, YOUTUBE_ROW)).queries
+    (query,) = moments.read_youtube("y", write(tmp_path, YOUTUBE_ROW)).queries
     assert query.clip_times == query.clip_spans == ((0.0, 4.0), (2.0, 6.0))
     assert (query.saliency, query.clips, query.domain, query.duration) == (((0.0,), (1.0,)), (0, 1), "dog", 5.0)
     for change, message in (
@@ -140,4 +140,4 @@ def test_youtube_clips_have_their_own_spans(tmp_path: Path) -> None:
         ({"domain": ""}, "domain must be a non-empty string"),
     ):
         with pytest.raises(VidretError, match=f":1: {message}"):
-            qvhighlights.read_youtube("y", write(tmp_path, {**YOUTUBE_ROW, **change}))
+            moments.read_youtube("y", write(tmp_path, {**YOUTUBE_ROW, **change}))

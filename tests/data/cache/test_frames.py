@@ -13,7 +13,7 @@ import pytest
 
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers
-from vidret.data.cache import entries
+from vidret.data.cache import frames
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache
 from vidret.data.frames import FrameSampling, VideoSpan
 from vidret.types import Resize
@@ -43,7 +43,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         decoded.append(Path(path).name)
         return probe(path)
 
-    monkeypatch.setattr(entries, "probe", record)
+    monkeypatch.setattr(frames, "probe", record)
     return decoded
 
 
@@ -98,17 +98,17 @@ def test_moved_file_is_found_and_changed_file_is_new(tmp_path: Path, videos: dic
     shutil.copy(videos["a"].path, path)
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
     cache.build([VideoSpan(str(path))], num_workers=0)
-    size = (cache.shards.folder / "00000.bin").stat().st_size
+    size = (cache.entries.shards.folder / "00000.bin").stat().st_size
     moved = VideoSpan(str(path.rename(tmp_path / "moved.mp4")))
     cache.build([moved], num_workers=0)
-    assert (cache.shards.folder / "00000.bin").stat().st_size == size
+    assert (cache.entries.shards.folder / "00000.bin").stat().st_size == size
     assert CachedFrames(cache, {"v": VideoSpan(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
 
     changed = {"w": "is not in the cache: changed since it was read, or never read"}
     os.utime(moved.path, ns=(0, 0))  # it may have changed, so it is read again and found to be the same
     assert CachedFrames(cache, {"w": moved}).unreadable == changed
     cache.build([moved], num_workers=0)
-    assert (cache.shards.folder / "00000.bin").stat().st_size == size
+    assert (cache.entries.shards.folder / "00000.bin").stat().st_size == size
     write_numbered(tmp_path / "moved.mp4", 33, first=100)
     assert CachedFrames(cache, {"w": moved}).unreadable == changed
     cache.build([moved], num_workers=0)
@@ -158,15 +158,16 @@ BUILD = """
 import sys, time
 from vidret.data.cache import frames as frames_cache
 from vidret.data.frames import FrameSampling, VideoSpan
-from vidret.data.cache.entries import read_span
 from vidret.types import Resize
 from vidret.video.probe import probe
 
+read_candidates = frames_cache.read_candidates
+
 def read_slowly(span, **options):
     time.sleep(0.05)
-    return read_span(span, **options)
+    return read_candidates(span, **options)
 
-frames_cache.read_span = read_slowly
+frames_cache.read_candidates = read_slowly
 cache = frames_cache.FramesCache(sys.argv[1], FrameSampling("tempme", 4), Resize(32, 32))
 cache.build([VideoSpan(path) for path in sys.argv[2:]], num_workers=0)
 """
@@ -177,7 +178,7 @@ def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
     whole = FramesCache(tmp_path / "whole", SAMPLINGS[0], RESIZE)
     whole.build(videos, num_workers=0)
     paths = [span.path for span in videos]
-    killed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE).shards.folder
+    killed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE).entries.shards.folder
     builder = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path / "killed"), *paths])
     index, deadline = killed / "index.jsonl", time.monotonic() + 60
     while not index.is_file() or index.read_bytes().count(b"\n") < 6:
@@ -196,7 +197,7 @@ def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
     resumed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE)
     resumed.build(videos, num_workers=0)
     assert 1 <= len(reads) <= 10
-    assert (killed / "00000.bin").read_bytes() == (whole.shards.folder / "00000.bin").read_bytes()
+    assert (killed / "00000.bin").read_bytes() == (whole.entries.shards.folder / "00000.bin").read_bytes()
     spans = {path: VideoSpan(path) for path in paths}
     one, two = CachedFrames(whole, spans), CachedFrames(resumed, spans)
     for path in paths:

@@ -195,7 +195,7 @@ class EvalRun:
     def find_rate(self, head: str) -> float | None:
         """Return the frames per second of the benchmark's recipe for heads, or else of the head; None without them."""
         from vidret.channels.picture.query_bank import find_model_parts
-        from vidret.data.benchmarks.registry import DATASETS
+        from vidret.data.benchmarks.registry import DATASETS, RECIPES
         from vidret.data.benchmarks.splits import resolve_split
         from vidret.ground.checkpoint import read_head_card
         from vidret.ground.universalvtg.files import is_universal
@@ -207,7 +207,7 @@ class EvalRun:
         )
         if not has_head or self.data == QUERIES:
             return None
-        recipe = DATASETS[resolve_split(self.data)[0]].recipe
+        recipe = RECIPES.get(DATASETS[resolve_split(self.data)[0]].recipe)
         if Path(head).is_file() and is_universal(Path(head)):
             return None  # it reads frames of its own
         if recipe is None or recipe.get("fps") is not None or not Path(head).is_file():

@@ -1,9 +1,10 @@
 """Readers of caption benchmarks: MSR-VTT and its splits, MSVD, LSMDC, DiDeMo, ActivityNet, VATEX, custom captions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vidret.data.benchmarks.files import (
+    AnnotationRow,
     read_csv,
     read_jsonl,
     read_named_objects,
@@ -16,23 +17,56 @@ from vidret.data.records import Caption, Split
 from vidret.errors import VidretError
 
 OFFICIAL_SPLITS = {"train": "train", "val": "validate", "test": "test"}  # our names -> the dataset's
+LSMDC_COLUMNS = ("clip_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
+DIDEMO_END_S = 31.0  # annotators described the first 30 s; the protocol also uses the frame at 30 s
 TextsOfVideos = Mapping[str, Sequence[str]]
+
+
+def make_caption_split(
+    name: str, files: Iterable[Path], captions: Sequence[Caption], *, notes: Sequence[str] = ()
+) -> Split:
+    """Return a split of captions, with their videos in order, and those that a caption says how to change.
+
+    Raises:
+        VidretError: There is no caption.
+    """
+    paths = tuple(map(str, files))
+    if not captions:
+        raise VidretError(f"{paths[0]}: must contain at least one caption, got none")
+    videos = [caption.video for caption in captions] + [caption.source for caption in captions if caption.source]
+    return Split(name, paths, tuple(dict.fromkeys(videos)), tuple(captions), notes=tuple(notes))
+
+
+def number_captions(texts: TextsOfVideos, videos: Iterable[str], list_path: Path) -> list[Caption]:
+    """Return the captions of the listed videos, with ids ``video_index``."""
+    listed = list(videos)
+    if missing := [video_id for video_id in listed if not texts.get(video_id)]:
+        raise VidretError(
+            f"{list_path}: must list videos with captions, none for {', '.join(missing[:3])} ({len(missing)} in all)"
+        )
+    return [
+        Caption(id=f"{video_id}_{index}", video=video_id, text=text)
+        for video_id in listed
+        for index, text in enumerate(texts[video_id])
+    ]
+
+
+def group_texts(rows: Iterable[AnnotationRow], video: str, text: str) -> dict[str, list[str]]:
+    """Return the texts of each video, given the names of the two values of a row."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row.name(video), []).append(row.text(text))
+    return texts
 
 
 def read_1k_a(name: str, path: Path) -> Split:
     """Read the 1k-A test split: MSRVTT_JSFUSION_test.csv pairs each video with its one query."""
     locations: dict[str, str] = {}
     captions = [
-        Caption(
-            id=row.check_unique("query", row.name("key"), locations),
-            video=row.name("video_id"),
-            text=row.text("sentence"),
-        )
+        Caption(row.check_unique("query", row.name("key"), locations), row.name("video_id"), row.text("sentence"))
         for row in read_csv(path, ("key", "video_id", "sentence"))
     ]
-    if not captions:
-        raise VidretError(f"{path}: must contain at least one query, got none")
-    return Split(name, (str(path),), tuple(dict.fromkeys(caption.video for caption in captions)), tuple(captions))
+    return make_caption_split(name, [path], captions)
 
 
 def read_composed(name: str, path: Path) -> Split:
@@ -41,31 +75,24 @@ def read_composed(name: str, path: Path) -> Split:
     Videos are paths without a suffix; those of WebVid end in .mp4.
     """
     captions = [
-        Caption(
-            id=str(number), video=f"{row.name('pth2')}.mp4", text=row.text("edit"), source=f"{row.name('pth1')}.mp4"
-        )
+        Caption(str(number), f"{row.name('pth2')}.mp4", row.text("edit"), source=f"{row.name('pth1')}.mp4")
         for number, row in enumerate(read_csv(path, ("pth1", "pth2", "edit")))
     ]
-    if not captions:
-        raise VidretError(f"{path}: must contain at least one query, got none")
-    videos = dict.fromkeys([caption.video for caption in captions] + [caption.source for caption in captions])
-    return Split(name, (str(path),), tuple(videos), tuple(captions))
+    return make_caption_split(name, [path], captions)
 
 
 def read_listed(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read all captions of the listed videos from MSRVTT_data.json."""
-    videos = read_names(list_path)
-    captions = number_captions(read_sentences(sentences_path), videos, list_path)
-    return Split(name, (str(sentences_path), str(list_path)), videos, captions)
+    captions = number_captions(read_sentences(sentences_path), read_names(list_path), list_path)
+    return make_caption_split(name, (sentences_path, list_path), captions)
 
 
 def read_first(name: str, sentences_path: Path, list_path: Path) -> Split:
     """Read the first caption of each listed video: the 1k-B test split, after Miech's protocol."""
-    videos = read_names(list_path)
     first = {video_id: texts[:1] for video_id, texts in read_sentences(sentences_path).items()}
-    captions = number_captions(first, videos, list_path)
+    captions = number_captions(first, read_names(list_path), list_path)
     notes = ("the query for each video is its first caption",)
-    return Split(name, (str(sentences_path), str(list_path)), videos, captions, notes=notes)
+    return make_caption_split(name, (sentences_path, list_path), captions, notes=notes)
 
 
 def read_official(name: str, sentences_path: Path, list_path: Path | None, *, split: str) -> Split:
@@ -78,44 +105,23 @@ def read_official(name: str, sentences_path: Path, list_path: Path | None, *, sp
         for row in read_object(sentences_path).rows("videos")
     }
     official = OFFICIAL_SPLITS[split]
-    videos = tuple(video_id for video_id, its_split in split_of_video.items() if its_split == official)
+    videos = [video_id for video_id, its_split in split_of_video.items() if its_split == official]
     if not videos:
         raise VidretError(f"{sentences_path}: must contain videos of the split {official}, got none")
     captions = number_captions(read_sentences(sentences_path), videos, sentences_path)
-    return Split(name, (str(sentences_path),), videos, captions)
+    return make_caption_split(name, [sentences_path], captions)
 
 
 def read_sentences(path: Path) -> dict[str, list[str]]:
     """Return the captions of each video, in the order of MSRVTT_data.json or of a challenge's videodatainfo file."""
-    captions: dict[str, list[str]] = {}
-    for row in read_object(path).rows("sentences"):
-        captions.setdefault(row.name("video_id"), []).append(row.text("caption"))
-    return captions
-
-
-def number_captions(texts: TextsOfVideos, videos: Sequence[str], list_path: Path) -> tuple[Caption, ...]:
-    """Return the captions of the listed videos, with ids ``video_index``."""
-    if missing := [video_id for video_id in videos if not texts.get(video_id)]:
-        raise VidretError(
-            f"{list_path}: must list videos with captions, none for {', '.join(missing[:3])} ({len(missing)} in all)"
-        )
-    return tuple(
-        Caption(id=f"{video_id}_{index}", video=video_id, text=text)
-        for video_id in videos
-        for index, text in enumerate(texts[video_id])
-    )
-
-
-LSMDC_COLUMNS = ("clip_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
-DIDEMO_END_S = 31.0  # annotators described the first 30 s; the protocol also uses the frame at 30 s
+    return group_texts(read_object(path).rows("sentences"), "video_id", "caption")
 
 
 def read_msvd(name: str, path: Path, list_path: Path) -> Split:
     """Read MSVD: one JSON object that maps each video to its captions. Every caption is a query."""
-    root = read_object(path)
-    videos = read_names(list_path)
+    root, videos = read_object(path), read_names(list_path)
     texts = {video_id: root.texts(video_id) for video_id in videos if video_id in root.values}
-    return Split(name, (str(path), str(list_path)), videos, number_captions(texts, videos, list_path))
+    return make_caption_split(name, (path, list_path), number_captions(texts, videos, list_path))
 
 
 def read_lsmdc(name: str, path: Path) -> Split:
@@ -124,30 +130,24 @@ def read_lsmdc(name: str, path: Path) -> Split:
     The clips are separate files, so the times are ignored. In training a clip may have several sentences. The format
     follows public readers of these files; the files themselves are under a licence that forbids sharing them.
     """
-    texts: dict[str, list[str]] = {}
-    for row in read_tsv(path, LSMDC_COLUMNS):
-        texts.setdefault(row.name("clip_id"), []).append(row.text("sentence"))
-    if not texts:
-        raise VidretError(f"{path}: must contain at least one sentence, got none")
-    return Split(name, (str(path),), tuple(texts), number_captions(texts, tuple(texts), path))
+    texts = group_texts(read_tsv(path, LSMDC_COLUMNS), "clip_id", "sentence")
+    return make_caption_split(name, [path], number_captions(texts, texts, path))
 
 
 def read_didemo(name: str, path: Path, list_path: Path) -> Split:
     """Read DiDeMo as paragraphs: the sentences of each listed video, joined in file order."""
-    texts: dict[str, list[str]] = {}
-    locations: dict[str, str] = {}
-    for row in read_objects(path):
+    rows, locations = list(read_objects(path)), dict[str, str]()
+    for row in rows:
         row.check_unique("annotation_id", row.name("annotation_id"), locations)
-        texts.setdefault(row.name("video"), []).append(row.text("description"))
-    videos = read_names(list_path)
+    texts, videos = group_texts(rows, "video", "description"), read_names(list_path)
     paragraphs = {video_id: [" ".join(sentences)] for video_id, sentences in texts.items()}
-    captions = tuple(
+    captions = [
         Caption(id=row.video, video=row.video, text=row.text, start=0.0, end=DIDEMO_END_S)
         for row in number_captions(paragraphs, videos, list_path)
-    )
+    ]
     num_unlisted = len(texts) - len(videos)
-    notes = (f"described videos omitted because the list does not include them: {num_unlisted}",)
-    return Split(name, (str(path), str(list_path)), videos, captions, notes=notes if num_unlisted else ())
+    notes = [f"described videos omitted because the list does not include them: {num_unlisted}"] if num_unlisted else []
+    return make_caption_split(name, (path, list_path), captions, notes=notes)
 
 
 def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> Split:
@@ -155,16 +155,15 @@ def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> S
 
     ``unreadable`` is a list of videos that the authors could not read (bad_vids.txt). It changes nothing but a note.
     """
-    texts = {video_id: " ".join(row.texts("sentences")) for video_id, row in read_named_objects(path)}
-    if not texts:
-        raise VidretError(f"{path}: must contain at least one video, got none")
-    captions = tuple(Caption(id=video_id, video=video_id, text=paragraph) for video_id, paragraph in texts.items())
-    files, notes = [str(path)], []
-    if unreadable is not None:
-        files.append(str(unreadable))
-        if kept := [video_id for video_id in read_names(unreadable) if video_id in texts]:
-            notes.append(f"videos listed as unreadable in {unreadable.name}, kept in the gallery: {len(kept)}")
-    return Split(name, tuple(files), tuple(texts), captions, notes=tuple(notes))
+    captions = [
+        Caption(id=video_id, video=video_id, text=" ".join(row.texts("sentences")))
+        for video_id, row in read_named_objects(path)
+    ]
+    if unreadable is None:
+        return make_caption_split(name, [path], captions)
+    num_kept = len({caption.video for caption in captions} & set(read_names(unreadable)))
+    notes = [f"videos listed as unreadable in {unreadable.name}, kept in the gallery: {num_kept}"] if num_kept else []
+    return make_caption_split(name, (path, unreadable), captions, notes=notes)
 
 
 def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
@@ -177,11 +176,9 @@ def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
     texts = {
         row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in read_objects(path)
     }
-    if not texts:
-        raise VidretError(f"{path}: must contain at least one video, got none")
-    videos = tuple(texts) if list_path is None else read_names(list_path)
-    files = (str(path),) if list_path is None else (str(path), str(list_path))
-    return Split(name, files, videos, number_captions(texts, videos, list_path or path))
+    if list_path is None:
+        return make_caption_split(name, [path], number_captions(texts, texts, path))
+    return make_caption_split(name, (path, list_path), number_captions(texts, read_names(list_path), list_path))
 
 
 def read_captions(name: str, path: Path) -> Split:
@@ -195,6 +192,4 @@ def read_captions(name: str, path: Path) -> Split:
             Caption(id=f"{video_id}_{index}", video=video_id, text=text, domain=domain)
             for index, text in enumerate([row.text("caption")] if "caption" in row.values else row.texts("captions"))
         ]
-    if not captions:
-        raise VidretError(f"{path}: must contain at least one video, got none")
-    return Split(name, (str(path),), tuple(locations), tuple(captions))
+    return make_caption_split(name, [path], captions)

@@ -49,6 +49,13 @@ class AnnotationRow:
         """Return a finite number."""
         return self.check_number(name, self.value(name))
 
+    def positive(self, name: str) -> float:
+        """Return a finite number above 0."""
+        value = self.number(name)
+        if value <= 0:
+            raise self.error(f"{name} must be positive, got {value:g}")
+        return value
+
     def items(self, name: str) -> list[Any]:
         """Return a list."""
         value = self.value(name)

@@ -1,8 +1,8 @@
-"""Readers of moments in formats of their own: Charades-STA, ActivityNet Captions, TACoS, Ego4D-NLQ, custom queries."""
+"""Readers of moments and highlights: QVHighlights and what has its format, formats of their own, custom queries."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vidret.data.benchmarks.files import (
@@ -13,12 +13,125 @@ from vidret.data.benchmarks.files import (
     read_named_objects,
     read_object,
     read_objects,
+    short_repr,
 )
-from vidret.data.benchmarks.qvhighlights import ROUNDING_S, make_query_split
 from vidret.data.records import CorpusQuery, LabelledQuery, RatedMoment, RatedQuery, Split, Times, video_stem
 from vidret.errors import VidretError
 
+ROUNDING_S = 0.02  # a window may end this much after its video: the two are often rounded separately
 CHARADES_LINE = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")
+
+
+def make_query_split(
+    name: str, files: Sequence[Path], queries: Sequence[LabelledQuery], notes: Sequence[str] = ()
+) -> Split:
+    """Return a split of queries. Windows that end after their video are kept unchanged and counted in a note.
+
+    Raises:
+        VidretError: There is no query.
+    """
+    if not queries:
+        raise VidretError(f"{files[0]}: must contain at least one query, got none")
+    num_beyond = sum(
+        end > query.duration + ROUNDING_S for query in queries if query.duration is not None for _, end in query.spans
+    )
+    if num_beyond:
+        notes = (*notes, f"windows that end after their video, kept unchanged: {num_beyond}")
+    videos = tuple(dict.fromkeys(query.video for query in queries))
+    return Split(name, tuple(map(str, files)), videos, queries=tuple(queries), notes=tuple(notes))
+
+
+def read_labelled(name: str, path: Path, *, notes: Sequence[str] = ()) -> Split:
+    """Read queries with windows, in the format of QVHighlights and of custom moments.
+
+    A row has ``qid``, ``query``, ``vid`` and ``duration``. Optional are ``relevant_windows`` in seconds,
+    ``relevant_clip_ids`` of 2 s clips with their ``saliency_scores``, and ``kind``, which becomes the domain.
+    """
+    return make_query_split(name, (path,), [_read_query(row) for row in _read_rows(path)], notes)
+
+
+def _read_query(row: AnnotationRow) -> LabelledQuery:
+    clips: tuple[int, ...] = ()
+    saliency: tuple[tuple[float, ...], ...] = ()
+    duration_s = row.positive("duration")
+    if row.values.get("relevant_clip_ids") is not None:
+        clips = _read_clips(row, duration_s)
+        saliency = row.check_saliency("saliency_scores", row.value("saliency_scores"), len(clips))
+    return LabelledQuery(
+        id=row.name("qid"),
+        video=row.name("vid"),
+        text=row.text("query"),
+        duration=duration_s,
+        spans=_read_windows(row),
+        clips=clips,
+        saliency=saliency,
+        domain=row.text("kind") if "kind" in row.values else "",
+    )
+
+
+def _read_clips(row: AnnotationRow, duration_s: float, clip_s: float = 2.0) -> tuple[int, ...]:
+    clips = row.items("relevant_clip_ids")
+    for clip in clips:
+        if type(clip) is not int or not 0 <= clip * clip_s < duration_s:
+            raise row.error(f"relevant_clip_ids must index {clip_s:g} s clips of {duration_s:g} s, got {clip!r}")
+    if len(set(clips)) != len(clips):
+        raise row.error(f"relevant_clip_ids must be unique, got {short_repr(clips)}")
+    return tuple(clips)
+
+
+def _read_rows(path: Path) -> Iterator[AnnotationRow]:
+    locations: dict[str, str] = {}
+    for row in read_jsonl(path):
+        row.check_unique("qid", row.name("qid"), locations)
+        yield row
+
+
+def read_tvsum(name: str, path: Path) -> Split:
+    """Read TVSum: the query is the video's title, and 20 annotators scored each 2 s clip from 1 to 5.
+
+    ``duration`` in the file is the number of clips, not seconds. A last, shorter clip is not included.
+    """
+    queries = []
+    for row in _read_rows(path):
+        num_clips = len(row.items("label"))
+        if row.number("duration") != num_clips:
+            raise row.error(
+                f"duration must be the number of clips in label, {num_clips}, got {row.number('duration'):g}"
+            )
+        queries.append(_read_clip_labels(row, num_clips * 2.0))
+    return make_query_split(name, (path,), queries)
+
+
+def read_youtube(name: str, path: Path) -> Split:
+    """Read YouTube Highlights: the query is a domain, and each clip is labelled as a highlight (1) or not (0).
+
+    Clips have about 100 frames and overlap by half. ``clip`` holds the first frame and the end frame of each.
+    """
+    queries = []
+    for row in _read_rows(path):
+        fps = row.positive("fps")
+        frames = [row.check_span(f"clip[{index}]", pair) for index, pair in enumerate(row.items("clip"))]
+        if len(frames) != len(row.items("label")):
+            raise row.error(f"clip and label must have equal length, got {len(frames)} and {len(row.items('label'))}")
+        spans = tuple((first / fps, end / fps) for first, end in frames)
+        queries.append(_read_clip_labels(row, row.positive("duration"), spans))
+    return make_query_split(name, (path,), queries)
+
+
+def _read_clip_labels(row: AnnotationRow, duration_s: float, clip_spans: tuple[Times, ...] = ()) -> LabelledQuery:
+    saliency = row.check_saliency("label", row.value("label"), len(row.items("label")))
+    if not saliency:
+        raise row.error("label must contain at least one clip, got none")
+    return LabelledQuery(
+        id=row.name("qid"),
+        video=row.name("vid"),
+        text=row.text("query"),
+        duration=duration_s,
+        clips=tuple(range(len(saliency))),
+        saliency=saliency,
+        clip_spans=clip_spans,
+        domain=row.text("domain"),
+    )
 
 
 def read_charades(name: str, path: Path, durations_path: Path | None = None) -> Split:
@@ -51,9 +164,9 @@ def read_charades(name: str, path: Path, durations_path: Path | None = None) -> 
             )
         )
         num_rows[video_id] += 1
-    notes: tuple[str, ...] = () if durations is not None else ("these files do not give the durations of the videos",)
+    notes = [] if durations is not None else ["these files do not give the durations of the videos"]
     if num_swapped:
-        notes += (f"windows that ended before they started, start and end swapped: {num_swapped}",)
+        notes.append(f"windows that ended before they started, start and end swapped: {num_swapped}")
     return make_query_split(name, (path,) if durations_path is None else (path, durations_path), queries, notes)
 
 
@@ -77,12 +190,8 @@ def read_timed(name: str, path: Path) -> Split:
     queries, num_clipped, num_omitted = [], 0, 0
     for file_name, row in read_named_objects(path):
         video_id = video_stem(file_name)
-        fps = row.number("fps") if "fps" in row.values else 1.0
-        if fps <= 0:
-            raise row.error(f"fps must be positive, got {fps:g}")
-        duration_s = row.number("num_frames") / fps if "fps" in row.values else row.number("duration")
-        if duration_s <= 0:
-            raise row.error(f"duration must be positive, got {duration_s:g}")
+        fps = row.positive("fps") if "fps" in row.values else 1.0
+        duration_s = row.positive("num_frames") / fps if "fps" in row.values else row.positive("duration")
         windows, texts = row.items("timestamps"), row.texts("sentences")
         if len(windows) != len(texts):
             raise row.error(f"timestamps and sentences must have equal length, got {len(windows)} and {len(texts)}")
@@ -99,7 +208,7 @@ def read_timed(name: str, path: Path) -> Split:
         notes.append(f"windows that extended past their video, clipped to it: {num_clipped}")
     if num_omitted:
         notes.append(f"sentences omitted because their window is empty or reversed: {num_omitted}")
-    return make_query_split(name, (path,), queries, tuple(notes))
+    return make_query_split(name, (path,), queries, notes)
 
 
 def _read_window(row: AnnotationRow, name: str, window: object, fps: float) -> Times:
@@ -133,7 +242,7 @@ def read_ego4d(name: str, path: Path) -> Split:
         notes.append(f"queries omitted because they have no text: {num_without_text}")
     if num_empty:
         notes.append(f"queries with a zero-length window, which no prediction can match: {num_empty}")
-    return make_query_split(name, (path,), queries, tuple(notes))
+    return make_query_split(name, (path,), queries, notes)
 
 
 def _walk_ego4d(root: AnnotationRow) -> Iterator[tuple[str, str, float, AnnotationRow]]:
@@ -196,18 +305,18 @@ def read_queries(name: str, path: Path) -> Split:
     for index, row in enumerate(read_jsonl(path), start=1):
         query_id = row.check_unique("qid", row.name("qid") if "qid" in row.values else str(index), locations)
         video_id = None if row.value("file") is None else row.text("file")
-        text, kind = row.text("query"), row.text("kind")
-        queries.append(CorpusQuery(query_id, video_id, text, kind, _read_windows(row, has_video=video_id is not None)))
+        windows = _read_windows(row)
+        if video_id is not None and not windows:
+            raise row.error("relevant_windows must contain at least one window of the file, got none")
+        if video_id is None and windows:
+            raise row.error(f"relevant_windows must be empty where file is null, got {len(windows)}")
+        queries.append(CorpusQuery(query_id, video_id, row.text("query"), row.text("kind"), windows))
     if not queries:
         raise VidretError(f"{path}: must contain at least one query, got none")
     videos = tuple(dict.fromkeys(query.video for query in queries if query.video is not None))
     return Split(name, (str(path),), videos, corpus_queries=tuple(queries))
 
 
-def _read_windows(row: AnnotationRow, *, has_video: bool) -> tuple[Times, ...]:
+def _read_windows(row: AnnotationRow) -> tuple[Times, ...]:
     windows = [] if row.values.get("relevant_windows") is None else row.items("relevant_windows")
-    if has_video and not windows:
-        raise row.error("relevant_windows must contain at least one window of the file, got none")
-    if windows and not has_video:
-        raise row.error(f"relevant_windows must be empty where file is null, got {len(windows)}")
     return tuple(row.check_span(f"relevant_windows[{index}]", window) for index, window in enumerate(windows))

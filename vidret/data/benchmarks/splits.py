@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from vidret.data.benchmarks.registry import DATASETS, Names
+from vidret.data.benchmarks.registry import DATASETS
 from vidret.data.frames import VideoSpan
 from vidret.data.records import Split, find_videos
 from vidret.errors import VidretError
@@ -36,7 +36,7 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
     given = [folder] if folder.is_file() else []
     folders = [folder.parent] if given else [folder, *(folder / subfolder for subfolder in benchmark.folders)]
     needed = [*given, *(_find_file(names, folders) for names in source.needed[len(given) :])]
-    if missing := [" or ".join(names) for names, path in zip(source.needed, needed, strict=True) if path is None]:
+    if missing := [names for names, path in zip(source.needed, needed, strict=True) if path is None]:
         searched = ", ".join(str(path) for path in folders if path.is_dir()) or f"{folder}, which is not a folder"
         raise VidretError(f"{full_name} needs {' and '.join(missing)}: not found in {searched}")
     loaded = source.read(full_name, *needed, *(_find_file(names, folders) for names in source.extra))
@@ -61,9 +61,10 @@ def resolve_split(name: str, split: str | None = None) -> tuple[str, str]:
     return name, split or benchmark.default
 
 
-def _find_file(names: Names, folders: list[Path]) -> Path | None:
+def _find_file(names: str, folders: list[Path]) -> Path | None:
     """Return the first path that exists: names are tried in order, and for each name the folders in order."""
-    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
+    paths = (folder / name for name in names.split(" or ") for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
 
 
 logger = logging.getLogger(__name__)

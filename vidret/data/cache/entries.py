@@ -1,23 +1,25 @@
 """Cache entries of video files: where an entry is, or why there is none, valid until the file changes."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
 
-from vidret.data.cache.shards import ArrayShards
-from vidret.data.frames import VideoSpan, read_indices
+from vidret.data.cache.shards import ArrayShards, Facts, name_folder
+from vidret.data.frames import VideoSpan
 from vidret.errors import DecodeError
-from vidret.types import Frames, Resize
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
-from vidret.video.probe import VideoInfo, probe
-from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import Finished, OpenedVideo
-from vidret.video.workers.pool import DecodePool
 
-ChooseFrames = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
+logger = logging.getLogger(__name__)
+
+LOG_EVERY = 100  # videos
+Content = TypeVar("Content")
+Entry = tuple[Mapping[str, np.ndarray], Facts]  # arrays, and facts, of which "lost" says what could not be decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,115 +37,60 @@ class EntryState:
     is_new: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CachedVideos:
+    """Videos in a cache: the key of each, why the others cannot be read, and what is lost of those read in part."""
+
+    keys: dict[str, str]
+    unreadable: dict[str, str]
+    salvaged: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class ReadResult:
+class ReadResult(Generic[Content]):
     """The result of reading a span of a file.
 
     Attributes:
         span: What was read.
         size_bytes: Size of the file; -1 if it does not exist.
         mtime_ns: Modification time of the file.
-        failed: Reason why there are no frames.
-        fingerprint: Fingerprint of the file's content.
-        duration_s: Duration of the whole video.
-        frames: The frames; None on failure.
-        lost: Description of what could not be decoded.
+        failed: Reason why there is no content.
+        key: Key of the content, which is the same for a copy of the file.
+        content: What was read; None on failure.
     """
 
     span: VideoSpan
     size_bytes: int
     mtime_ns: int
     failed: str = ""
-    fingerprint: str = ""
-    duration_s: float = 0.0
-    frames: Frames | None = None
-    lost: str = ""
-
-    @property
-    def key(self) -> str:
-        """Return a key of the content, which is the same for a copy of the file."""
-        return f"video {self.fingerprint} {self.span.start} {self.span.end}"
+    key: str = ""
+    content: Content | None = None
 
 
-def read_span(span: VideoSpan, *, choose_frames: ChooseFrames, resize: Resize) -> ReadResult:
-    """Read the frames whose indices ``choose_frames`` returns."""
+def read_file(span: VideoSpan, *, read: Callable[[VideoSpan], Content]) -> ReadResult[Content]:
+    """Return what a function reads of a span, or the reason why it cannot be read."""
     size_bytes = mtime_ns = -1
     try:
         status = stat_file(span.path)
         size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        info = probe(span.path)
-        frames = read_indices(info, choose_frames(info, span), resize)
-        content = fingerprint(span.path)
+        content = read(span)
+        key = f"video {fingerprint(span.path)} {span.start} {span.end}"
     except DecodeError as error:
-        return ReadResult(span=span, size_bytes=size_bytes, mtime_ns=mtime_ns, failed=error.reason)
-    return ReadResult(
-        span=span,
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-        fingerprint=content,
-        duration_s=info.unbroken_seconds,
-        frames=frames,
-        lost=frames.salvaged or info.damage,
-    )
+        return ReadResult(span, size_bytes, mtime_ns, failed=error.reason)
+    return ReadResult(span, size_bytes, mtime_ns, key=key, content=content)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentsResult:
-    """The result of reading a file as an index does.
+class VideoEntries:
+    """Entries of videos, and records of the files that were read, in a folder that depends on the settings.
 
-    Attributes:
-        read: What was read; it has no frames of its own.
-        segments: The segments with their frames; empty on failure.
-        start_s: Start of the video in seconds.
+    A record is valid while the size and the modification time of its file stay the same. An interrupted build can be
+    resumed.
     """
 
-    read: ReadResult
-    segments: Sequence[DecodedSegment] = ()
-    start_s: float = 0.0
-
-
-def read_segments(span: VideoSpan, pool: DecodePool) -> SegmentsResult:
-    """Read the segments of a whole file, sampled as the pool is set up."""
-    size_bytes = mtime_ns = -1
-    segments: list[DecodedSegment] = []
-    start_s, lost = 0.0, ""
-    try:
-        status = stat_file(span.path)
-        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        for message in pool.stream(span.path):
-            match message:
-                case OpenedVideo():
-                    start_s = message.start
-                case DecodedSegment():
-                    segments.append(message)
-                case Finished():
-                    lost = message.salvaged
-        if not segments:
-            raise DecodeError(span.path, "no frame of it can be read")
-        info, content = probe(span.path), fingerprint(span.path)
-        lost = lost or info.damage
-    except DecodeError as error:
-        return SegmentsResult(ReadResult(span=span, size_bytes=size_bytes, mtime_ns=mtime_ns, failed=error.reason))
-    read = ReadResult(
-        span=span,
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-        fingerprint=content,
-        lost=lost,
-        duration_s=info.unbroken_seconds,
-    )
-    return SegmentsResult(read, segments, start_s)
-
-
-class KnownFiles:
-    """Records of read files, kept among the entries of a cache.
-
-    A record is valid while the size and the modification time of its file stay the same.
-    """
-
-    def __init__(self, shards: ArrayShards) -> None:
-        """Wrap the cache's shards."""
-        self._shards = shards
+    def __init__(self, folder: str | Path, kind: str, settings: Facts) -> None:
+        """Open the cache below a folder; it need not exist yet."""
+        self._settings = settings
+        self.shards = ArrayShards(Path(folder) / name_folder(kind, settings))
 
     def find(self, span: VideoSpan) -> EntryState:
         """Return the state of a span's entry."""
@@ -151,21 +98,59 @@ class KnownFiles:
             status = stat_file(span.path)
         except DecodeError as error:
             return EntryState(failed=error.reason)
-        key = _file_key(span)
-        facts = self._shards.facts(key) if key in self._shards else {}
+        key = f"file {span}"
+        facts = self.shards.facts(key) if key in self.shards else {}
         if (facts.get("num_bytes"), facts.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
             return EntryState(failed="is not in the cache: changed since it was read, or never read", is_new=True)
-        if not facts["failed"] and facts["key"] not in self._shards:
+        if not facts["failed"] and facts["key"] not in self.shards:
             return EntryState(failed="is no longer in the cache", is_new=True)
         return EntryState(key=facts["key"], failed=facts["failed"])
 
-    def record(self, result: ReadResult) -> None:
-        """Record the result of reading a file, unless the file does not exist."""
-        if result.size_bytes >= 0:
-            facts = {"num_bytes": result.size_bytes, "mtime_ns": result.mtime_ns, "failed": result.failed}
-            key = "" if result.failed else result.key
-            self._shards.append(_file_key(result.span), {}, facts | {"key": key})
+    def look_up(self, spans: Mapping[str, VideoSpan]) -> CachedVideos:
+        """Look up every video."""
+        states = {video_id: self.find(span) for video_id, span in spans.items()}
+        keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
+        lost = {video_id: self.shards.facts(key)["lost"] for video_id, key in keys.items()}
+        return CachedVideos(
+            keys=keys,
+            unreadable={video_id: state.failed for video_id, state in states.items() if state.failed},
+            salvaged={video_id: loss for video_id, loss in lost.items() if loss},
+        )
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Lock the cache for appending; see ``ArrayShards.writing``."""
+        with self.shards.writing():
+            if "about" not in self.shards:
+                self.shards.append("about", {}, self._settings)
+            yield
 
-def _file_key(span: VideoSpan) -> str:
-    return f"file {span}"
+    def build(
+        self,
+        spans: Sequence[VideoSpan],
+        read: Callable[[Sequence[VideoSpan]], Iterator[ReadResult[Content]]],
+        make_entry: Callable[[Content], Entry],
+    ) -> None:
+        """Read the videos that are new or have changed, and add their entries. Failures are recorded.
+
+        Args:
+            spans: All videos.
+            read: Reads those of them that are new, in order.
+            make_entry: Makes an entry of what was read, unless there is one of the same content.
+
+        Raises:
+            VidretError: The folder cannot be written.
+        """
+        if not any(self.find(span).is_new for span in spans):
+            return
+        with self.writing():
+            new_spans = [span for span in spans if self.find(span).is_new]
+            logger.info("%s: %d of %d videos to read", self.shards.folder, len(new_spans), len(spans))
+            for num_done, result in enumerate(read(new_spans), start=1):
+                if result.content is not None and result.key not in self.shards:
+                    self.shards.append(result.key, *make_entry(result.content))
+                if result.size_bytes >= 0:
+                    facts = {"num_bytes": result.size_bytes, "mtime_ns": result.mtime_ns, "failed": result.failed}
+                    self.shards.append(f"file {result.span}", {}, facts | {"key": result.key})
+                if num_done % LOG_EVERY == 0:
+                    logger.info("%s: read %d of %d videos", self.shards.folder, num_done, len(new_spans))

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.cache.entries import KnownFiles, read_span
-from vidret.data.cache.shards import ArrayShards, name_folder
+from vidret.data.cache.entries import Entry, VideoEntries, read_file
 from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Resize
 from vidret.video.probe import VideoInfo, probe
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Pixels = UInt8[np.ndarray, "frame height width 3"]
 PREFETCH = 2  # results per worker
 
 
@@ -57,12 +59,6 @@ def map_in_workers(function: Callable[[Item], Result], items: Sequence[Item], nu
 
 def _identity(result: Result) -> Result:
     return result
-
-
-logger = logging.getLogger(__name__)
-
-Pixels = UInt8[np.ndarray, "frame height width 3"]
-LOG_EVERY = 500  # videos
 
 
 class FrameSource(Protocol):
@@ -108,18 +104,36 @@ class DecodedFrames:
         return frames.pixels
 
 
+class FramesCache:
+    """An on-disk cache of candidate frames, keyed by file fingerprints, so that a moved file is not stored twice.
+
+    Each combination of sampling and frame size has a folder of its own.
+    """
+
+    def __init__(self, folder: str | Path, sampling: FrameSampling, resize: Resize) -> None:
+        """Open the cache below a folder; it need not exist yet."""
+        self.sampling, self._resize = sampling, resize
+        settings = {"sampling": sampling.candidate_settings, "resize": asdict(resize)}
+        self.entries = VideoEntries(folder, "frames", settings)
+
+    def build(self, spans: Sequence[VideoSpan], num_workers: int) -> None:
+        """Read the videos that are new or have changed, in ``num_workers`` processes. Failures are recorded.
+
+        Raises:
+            VidretError: The folder cannot be written, or a worker process died.
+        """
+        read = partial(read_file, read=partial(read_candidates, sampling=self.sampling, resize=self._resize))
+        self.entries.build(spans, partial(map_in_workers, read, num_workers=num_workers), lambda entry: entry)
+
+
 class CachedFrames:
     """A source that reads frames from a ``FramesCache``."""
 
-    def __init__(self, cache: "FramesCache", spans: Mapping[str, VideoSpan]) -> None:
+    def __init__(self, cache: FramesCache, spans: Mapping[str, VideoSpan]) -> None:
         """Look up every video in the cache."""
-        self._shards, self._sampling = cache.shards, cache.sampling
-        states = {video_id: cache.known.find(span) for video_id, span in spans.items()}
-        self._keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
-        self.unreadable = {video_id: state.failed for video_id, state in states.items() if state.failed}
-        self.salvaged = {
-            video_id: lost for video_id, key in self._keys.items() if (lost := self._shards.facts(key)["lost"])
-        }
+        self._shards, self._sampling = cache.entries.shards, cache.sampling
+        found = cache.entries.look_up(spans)
+        self._keys, self.unreadable, self.salvaged = found.keys, found.unreadable, found.salvaged
 
     def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
         """Return the sampled frames of a video. Without random sampling, they are a read-only view of the cache.
@@ -129,42 +143,6 @@ class CachedFrames:
         """
         pixels = self._shards.read(self._keys[video_id])["pixels"]
         return pixels[self._sampling.draw(len(pixels), rng)] if self._sampling.is_random else pixels
-
-
-class FramesCache:
-    """An on-disk cache of candidate frames, keyed by file fingerprints, so that a moved file is not stored twice.
-
-    Each combination of sampling and frame size has a folder of its own. An interrupted build can be resumed.
-    """
-
-    def __init__(self, folder: str | Path, sampling: FrameSampling, resize: Resize) -> None:
-        """Open the cache below a folder; it need not exist yet."""
-        self.sampling, self._resize = sampling, resize
-        self._settings = {"sampling": sampling.candidate_settings, "resize": asdict(resize)}
-        self.shards = ArrayShards(Path(folder) / name_folder("frames", self._settings))
-        self.known = KnownFiles(self.shards)
-
-    def build(self, spans: Sequence[VideoSpan], num_workers: int) -> None:
-        """Read the videos that are new or have changed, in ``num_workers`` processes. Failures are recorded.
-
-        Raises:
-            VidretError: The folder cannot be written, or a worker process died.
-        """
-        if not any(self.known.find(span).is_new for span in spans):
-            return
-        with self.shards.writing():
-            if "about" not in self.shards:
-                self.shards.append("about", {}, self._settings)
-            new_spans = [span for span in spans if self.known.find(span).is_new]
-            logger.info("%s: %d of %d videos to read", self.shards.folder, len(new_spans), len(spans))
-            choose_frames = partial(_choose_candidates, sampling=self.sampling)
-            read = partial(read_span, choose_frames=choose_frames, resize=self._resize)
-            for num_done, result in enumerate(map_in_workers(read, new_spans, num_workers), start=1):
-                if result.frames is not None and result.key not in self.shards:
-                    self.shards.append(result.key, {"pixels": result.frames.pixels}, {"lost": result.lost})
-                self.known.record(result)
-                if num_done % LOG_EVERY == 0:
-                    logger.info("%s: read %d of %d videos", self.shards.folder, num_done, len(new_spans))
 
 
 def try_probe(span: VideoSpan) -> VideoInfo | str:
@@ -177,5 +155,8 @@ def try_probe(span: VideoSpan) -> VideoInfo | str:
     return info
 
 
-def _choose_candidates(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
-    return find_candidate_frames(info, span, sampling)
+def read_candidates(span: VideoSpan, *, sampling: FrameSampling, resize: Resize) -> Entry:
+    """Return the candidate frames of a span as a cache entry."""
+    info = probe(span.path)
+    frames = read_indices(info, find_candidate_frames(info, span, sampling), resize)
+    return {"pixels": frames.pixels}, {"lost": frames.salvaged or info.damage}

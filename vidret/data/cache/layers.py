@@ -8,11 +8,11 @@ For ViT-B/32 a frame takes 307 kB: 150 s at 0.5 frames per second take 23 MB.
 """
 
 import hashlib
-import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,20 +20,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.data.cache.entries import KnownFiles, ReadResult, SegmentsResult, read_segments
-from vidret.data.cache.shards import ArrayShards, name_folder
+from vidret.data.cache.entries import Entry, ReadResult, VideoEntries, read_file
 from vidret.data.frames import VideoSpan
 from vidret.encode.clip.outputs import join_layers
 from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.ground.windows import choose_frames, place_steps
-from vidret.types import LayerTokens
+from vidret.video.probe import probe
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool
 
-logger = logging.getLogger(__name__)
-
 TEXT_BATCH_SIZE = 256
-LOG_EVERY = 100  # videos
 
 
 class VideoLayers(NamedTuple):
@@ -45,10 +43,38 @@ class VideoLayers(NamedTuple):
     masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
 
 
+class DecodedVideo(NamedTuple):
+    """The segments of a whole file as an index has them, its start and duration in seconds, and what is lost of it."""
+
+    path: str
+    segments: Sequence[DecodedSegment]
+    start_s: float
+    duration_s: float
+    lost: str
+
+
+def decode_video(span: VideoSpan, *, pool: DecodePool) -> DecodedVideo:
+    """Decode a whole file, sampled as the pool is set up."""
+    segments: list[DecodedSegment] = []
+    start_s, lost = 0.0, ""
+    for message in pool.stream(span.path):
+        match message:
+            case OpenedVideo():
+                start_s = message.start
+            case DecodedSegment():
+                segments.append(message)
+            case Finished():
+                lost = message.salvaged
+    if not segments:
+        raise DecodeError(span.path, "no frame of it can be read")
+    info = probe(span.path)
+    return DecodedVideo(span.path, segments, start_s, info.unbroken_seconds, lost or info.damage)
+
+
 class LayersCache:
     """An on-disk cache of the layers of videos, sampled at ``fps`` frames per second, and of texts.
 
-    Each combination of encoder, rate and number of layers has a folder of its own. An interrupted build can be resumed.
+    Each combination of encoder, rate and number of layers has a folder of its own.
     """
 
     def __init__(
@@ -57,7 +83,7 @@ class LayersCache:
         """Open the cache below a folder; it need not exist yet. ``shots``: whether segments follow shots."""
         self._resize, self._num_layers, self._fps = encoder.resize, num_layers, fps
         self._sampling, self._follows_shots = encoder.sampling, shots and not encoder.sampling.whole
-        self._settings = {
+        settings = {
             "encoder": encoder.fingerprint,
             "layers": num_layers,
             "fps": fps,
@@ -66,8 +92,7 @@ class LayersCache:
             "sampling_fps": encoder.sampling.fps,
             "segments": "shots" if self._follows_shots else "grid",
         }
-        self.shards = ArrayShards(Path(folder) / name_folder("layers", self._settings))
-        self.known = KnownFiles(self.shards)
+        self.entries = VideoEntries(folder, "layers", settings)
 
     def build(
         self, encoder: LayeredEncoder, spans: Sequence[VideoSpan], texts: Sequence[str], num_workers: int
@@ -75,28 +100,27 @@ class LayersCache:
         """Compute missing layers. Videos are decoded in ``num_workers`` processes and encoded in this one.
 
         Raises:
-            VidretError: The folder cannot be written, or a worker process died.
+            VidretError: The folder cannot be written.
             EncoderError: The encoder has fewer layers.
         """
-        new_texts = (text for text in dict.fromkeys(texts) if _text_key(text) not in self.shards)
-        if not any(self.known.find(span).is_new for span in spans) and next(new_texts, None) is None:
-            return
-        with self.shards.writing():
-            if "about" not in self.shards:
-                self.shards.append("about", {}, self._settings)
-            self._add_texts(encoder, [text for text in dict.fromkeys(texts) if _text_key(text) not in self.shards])
-            new_spans = [span for span in spans if self.known.find(span).is_new]
-            logger.info("%s: %d of %d videos to encode", self.shards.folder, len(new_spans), len(spans))
-            for num_done, result in enumerate(self._read_all(new_spans, num_workers), start=1):
-                if result.segments and result.read.key not in self.shards:
-                    self._add_video(result.read, self._encode(encoder, result))
-                self.known.record(result.read)
-                if num_done % LOG_EVERY == 0:
-                    logger.info("%s: encoded %d of %d videos", self.shards.folder, num_done, len(new_spans))
+        if self._find_missing(texts):
+            with self.entries.writing():
+                self._add_texts(encoder, self._find_missing(texts))
+        self.entries.build(
+            spans, partial(self._read_all, num_workers=max(1, num_workers)), partial(self._encode, encoder)
+        )
 
-    def _read_all(self, spans: Sequence[VideoSpan], num_workers: int) -> Iterator[SegmentsResult]:
+    def _find_missing(self, texts: Sequence[str]) -> list[str]:
+        return [text for text in dict.fromkeys(texts) if _text_key(text) not in self.entries.shards]
+
+    def _add_texts(self, encoder: LayeredEncoder, texts: Sequence[str]) -> None:
+        pending: Iterator[str] = iter(texts)
+        while batch := list(islice(pending, TEXT_BATCH_SIZE)):
+            for words in encoder.encode_text_layers(batch, self._num_layers):
+                self.entries.shards.append(_text_key(words.text), {"words": to_float16(words.layers, words.text)})
+
+    def _read_all(self, spans: Sequence[VideoSpan], num_workers: int) -> Iterator[ReadResult[DecodedVideo]]:
         """Yield the decoded segments of each file, in order, at most ``num_workers`` files ahead."""
-        num_workers = max(1, num_workers)
         pool = DecodePool(
             num_workers,
             resize=self._resize,
@@ -105,30 +129,38 @@ class LayersCache:
             shot_sampling="exact" if self._follows_shots else None,
         )
         with pool, ThreadPoolExecutor(num_workers) as threads:
-            waiting: deque[Future[SegmentsResult]] = deque()
+            read = partial(read_file, read=partial(decode_video, pool=pool))
+            waiting: deque[Future[ReadResult[DecodedVideo]]] = deque()
             for span in spans:
-                waiting.append(threads.submit(read_segments, span, pool))
+                waiting.append(threads.submit(read, span))
                 if len(waiting) > num_workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _encode(self, encoder: LayeredEncoder, result: SegmentsResult) -> LayerTokens:
-        """Return the layers of the frames that a head reads of a video, at its rate."""
+    def _encode(self, encoder: LayeredEncoder, video: DecodedVideo) -> Entry:
+        """Return an entry with the layers of the frames that a head reads of a video, at its rate."""
         parts = []
-        for segment in result.segments:
+        for segment in video.segments:
             frames = segment.frames
-            chosen = choose_frames(frames.times, segment.start, segment.end, first=result.start_s, fps=self._fps)
+            chosen = choose_frames(frames.times, segment.start, segment.end, first=video.start_s, fps=self._fps)
             parts.append(
                 encode_shared_layers(
                     encoder, frames.pictures, frames.times, frames.rows, self._num_layers, chosen=chosen
                 )
             )
         placed = place_steps(
-            [(segment.start, segment.end) for segment in result.segments], first=result.start_s, fps=self._fps
+            [(segment.start, segment.end) for segment in video.segments], first=video.start_s, fps=self._fps
         )
         starts = np.cumsum([0, *(len(part.times) for part in parts)])
-        return join_layers(parts).take(starts[placed.segments] + placed.offsets)
+        tokens = join_layers(parts).take(starts[placed.segments] + placed.offsets)
+        by_name = {
+            "layer": tuple(to_float16(layer, video.path) for layer in tokens.layers),
+            "sizes": tokens.sizes or (),
+            "mask": tokens.masks or (),
+        }
+        arrays = {f"{name}{index}": array for name, arrays in by_name.items() for index, array in enumerate(arrays)}
+        return arrays, {"duration": video.duration_s, "lost": video.lost}
 
     def read_video(self, key: str) -> VideoLayers:
         """Return a video's layers as views of the cache.
@@ -136,10 +168,10 @@ class LayersCache:
         Raises:
             VidretError: The data on disk is corrupt.
         """
-        arrays, indices = self.shards.read(key), range(self._num_layers)
+        arrays, indices = self.entries.shards.read(key), range(self._num_layers)
         return VideoLayers(
             layers=tuple(arrays[f"layer{index}"] for index in indices),
-            duration=self.shards.facts(key)["duration"],
+            duration=self.entries.shards.facts(key)["duration"],
             sizes=tuple(arrays[f"sizes{index}"] for index in indices) if "sizes0" in arrays else None,
             masks=tuple(arrays[f"mask{index}"] for index in indices) if "mask0" in arrays else None,
         )
@@ -150,25 +182,10 @@ class LayersCache:
         Raises:
             VidretError: The cache lacks the text, or its data is corrupt.
         """
-        key = _text_key(text)
-        if key not in self.shards:
-            raise VidretError(f"{self.shards.folder}: must contain the layers of every query, got none for {text!r}")
-        return self.shards.read(key)["words"]
-
-    def _add_texts(self, encoder: LayeredEncoder, texts: Sequence[str]) -> None:
-        pending: Iterator[str] = iter(texts)
-        while batch := list(islice(pending, TEXT_BATCH_SIZE)):
-            for words in encoder.encode_text_layers(batch, self._num_layers):
-                self.shards.append(_text_key(words.text), {"words": to_float16(words.layers, words.text)})
-
-    def _add_video(self, result: ReadResult, tokens: LayerTokens) -> None:
-        by_name = {
-            "layer": tuple(to_float16(layer, result.span.path) for layer in tokens.layers),
-            "sizes": tokens.sizes or (),
-            "mask": tokens.masks or (),
-        }
-        arrays = {f"{name}{index}": array for name, arrays in by_name.items() for index, array in enumerate(arrays)}
-        self.shards.append(result.key, arrays, {"duration": result.duration_s, "lost": result.lost})
+        key, shards = _text_key(text), self.entries.shards
+        if key not in shards:
+            raise VidretError(f"{shards.folder}: must contain the layers of every query, got none for {text!r}")
+        return shards.read(key)["words"]
 
 
 def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray, "*shape"]:

@@ -124,11 +124,12 @@ def write_retrieval_world(
 
     Writes videos/, MSRVTT_data.json, MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv, the pairs of val and test (see
     ``read_pairs``), and captions.jsonl with the test videos and the kinds of their pairs. Existing videos are not
-    rendered again. Larger counts in a later call keep the first videos and add more.
+    rendered again. Larger counts in a later call keep the first videos and add more. Equal arguments give equal
+    annotations and equal pixels.
 
     Args:
         folder: Output folder.
-        seed: Random seed; equal arguments give equal annotations and equal pixels.
+        seed: Random seed.
         num_train: Number of training videos; even, like all numbers of videos. From 400 on, every part occurs.
         num_val: Number of validation videos.
         num_test: Number of test videos, and of test queries.
@@ -186,19 +187,8 @@ def write_grounding_world(
     Writes videos/ and highlight_{train,val,test}_release.jsonl. The test file has no labels, as in the benchmark;
     moments.jsonl has them: ``read_split("moments", folder)``.
 
-    Args:
-        folder: Output folder.
-        seed: Random seed; equal arguments give equal annotations and equal pixels.
-        num_train: Number of training videos.
-        num_val: Number of validation videos.
-        num_test: Number of test videos.
-        num_wordings: Queries per event in different words, fewer where there are not enough wordings.
-        size: Height and width in pixels; even.
-        fps: Frames per second.
-        progress: Called after each video with the number of finished videos and their total.
-
-    Returns:
-        The number of videos rendered.
+    Each event has ``num_wordings`` queries in different words, fewer where there are not enough wordings. All else is
+    as in ``write_retrieval_world``.
 
     Raises:
         VidretError: An argument is invalid, or a file cannot be written.
