@@ -16,7 +16,8 @@ from vidret.channels.picture.evidence import (
     lower_pictures,
     merge_segments,
 )
-from vidret.channels.picture.reranking import RankedSegments, SegmentFeatures
+from vidret.channels.picture.ranking import SegmentFeatures
+from vidret.channels.picture.reranking import RankedSegments
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, combine_clauses, make_video_scores

@@ -110,7 +110,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
     if pictures.store.metadata.get(UNCALIBRATED):
         return
     known = load_calibration(pictures.store, ranker)
-    if not len(ids) or (known is not None and not known.count_unknown(ids)):
+    if not len(ids) or (known is not None and not len(known.find_unknown(ids))):
         return
     is_own = known is not None and (bank is None or known.bank != bank.name)
     if bank is not None and not is_own and (known is None or len(ids) > GROWTH * known.num_measured):
@@ -124,7 +124,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
         return
     texts = encode_once(pictures.encoder, known.texts)
     extended = extend_calibration(
-        known, ranker, known.find_unknown(ids), lambda part: pictures.reranker.score(ranker, texts, part)
+        known, known.find_unknown(ids), lambda part: pictures.reranker.score(ranker, texts, part)
     )
     with Store.open(pictures.store.path, write=True) as store:
         with pictures.calibrations.override(ranker, extended):

@@ -12,12 +12,9 @@ from vidret.encode.names import STARTER
 from vidret.engine import Engine
 
 
-def test_sentences_are_several_hundred_and_different() -> None:
+def test_the_bank_is_for_what_it_was_measured_with() -> None:
     assert len(SENTENCES) == len({sentence.casefold() for sentence in SENTENCES}) > 300
     assert all(3 <= len(sentence.split()) <= 12 for sentence in SENTENCES)
-
-
-def test_the_bank_is_for_what_it_was_measured_with() -> None:
     assert choose_bank(STARTER, "ucofia") == choose_bank(f"{STARTER}#whole", "ucofia")
     assert choose_bank(STARTER, "none") is None
     assert choose_bank("ViT-B-32/openai", "ucofia") is None

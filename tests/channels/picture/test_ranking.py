@@ -70,8 +70,9 @@ def find_tolerances(kind: str, tokens: str) -> dict[str, float]:
 # Scores.
 
 
-@pytest.mark.parametrize("tokens", ["float16", "int8"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "tokens"), [*((kind, "int8") for kind in KINDS), ("ucofia", "float16"), ("trained ucofia", "float16")]
+)
 def test_stored_segments_score_as_the_aligner_scores_them(kind: str, tokens: str, tmp_path: Path) -> None:
     texts, segments = make_all()
     ranker = make_ranker(kind, tmp_path, tokens=tokens)
@@ -97,12 +98,11 @@ def test_score_depends_only_on_the_segment_and_the_text(kind: str, tmp_path: Pat
     for name, level in whole.scores.items():
         np.testing.assert_allclose(reordered.scores[name][::-1], level[:, order], atol=2e-6, rtol=0)
     assert np.array_equal(reordered.best[::-1], whole.best[:, order])
-    for row, text in enumerate(texts):
-        for column, segment_id in enumerate(ids):
-            alone = score_stored(tmp_path / "index", ranker, [text], [segment_id])
-            for name, level in whole.scores.items():
-                assert float(alone.scores[name][0, 0]) == pytest.approx(float(level[row, column]), abs=2e-6)
-            assert alone.best[0, 0] == whole.best[row, column]
+    for column, segment_id in enumerate(ids):
+        single = score_stored(tmp_path / "index", ranker, texts[1:2], [segment_id])
+        for name, level in whole.scores.items():
+            assert float(single.scores[name][0, 0]) == pytest.approx(float(level[1, column]), abs=2e-6)
+        assert single.best[0, 0] == whole.best[1, column]
 
 
 @pytest.mark.parametrize("tokens", ["float16", "int8"])

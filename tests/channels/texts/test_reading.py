@@ -119,13 +119,22 @@ def test_screen_text_has_the_same_times_after_a_resumption(
 
 def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:
     request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
-    silent = write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True)
-    before, after = read(pool, silent, request)
+    before, after = read(pool, write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True), request)
     assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
-    assert texts_of(after) == []
-    assert after[-1] == FinishedTexts("speech", "")
+    assert (texts_of(after), after[-1]) == ([], FinishedTexts("speech", ""))
     mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
     assert read(pool, mute, request)[1] == [FinishedTexts("speech", "has no audio track")]
+
+
+def read_alone(film: Path, request: Any, num_frames: int = 0) -> list[dict[str, Any]]:
+    """Return what is sent of some blank frames and of the rest of a film, read in this process."""
+    sent: list[dict[str, Any]] = []
+    reader = VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None)
+    for index in range(num_frames):
+        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
+    reader.finish_frames()
+    reader.read_rest()
+    return sent
 
 
 def test_subtitles_of_tracks_and_files_are_joined(pool: DecodePool, tmp_path: Path) -> None:
@@ -166,48 +175,22 @@ def test_subtitle_files_from_strangers_end_as_notes(pool: DecodePool, tmp_path: 
 
 
 def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def start(self, *_args: object) -> None:
-            pass
-
+    class Broken(Endless):
         def read(self, *_args: object) -> None:
             raise ValueError("no engine")
 
-    sent: list[dict[str, Any]] = []
     monkeypatch.setattr(screen, "_load_reader", Broken)
-    info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0), silence=True))
-    request = {**SCREEN, "speech": {"model": "nowhere", "start_s": 0.0}}
-    reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
-    for index in range(2):
-        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
-    reader.finish_frames()
-    reader.read_rest()
-    assert [(each["source"], each["note"]) for each in sent] == [
+    film = write_worded(tmp_path / "a.mp4", ("", 1.0), silence=True)
+    sent = read_alone(film, {**SCREEN, "speech": {"model": "nowhere", "start_s": 0.0}}, num_frames=2)
+    assert [(message["source"], message["note"]) for message in sent] == [
         ("screen", "failed: ValueError: no engine"),
         ("speech", "speech model must be tiny.en or a folder while HF_HUB_OFFLINE is set, got nowhere"),
     ]
 
 
-def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Recogniser:
-        def transcribe(self, audio: Iterator[Any], **_options: object) -> Iterator[tuple[float, list[TimedText]]]:
-            yield sum(len(samples) for samples in audio) / 16000, []
-
-    def read_half(*_args: object, **_options: object) -> Iterator[tuple[float, Any]]:
-        yield 0.0, np.zeros(16000, np.float32)
-
-    monkeypatch.setattr(speech, "load_recogniser", lambda _model: Recogniser())
-    info = probe(write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True))
-    sent: list[dict[str, Any]] = []
-    request: Any = {"speech": {"model": "tiny.en", "start_s": 0.0}}
-    VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
-    monkeypatch.setattr(audio, "read_audio", read_half)
-    VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
-    notes = [each["note"] for each in sent if each["kind"] == "texts_end"]
-    assert notes == ["", "only 1 s of 5 s of sound could be read"]
-
-
-def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speech_starts_at_the_exact_sample_and_may_end_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[tuple[float, int]] = []
 
     class Recogniser:
@@ -215,16 +198,17 @@ def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: 
             self, audio: Iterator[Any], *, start_s: float, **_options: object
         ) -> Iterator[tuple[float, list[TimedText]]]:
             heard.append((start_s, sum(len(samples) for samples in audio)))
-            yield start_s, []
+            yield start_s + heard[-1][1] / 16000, []
 
     monkeypatch.setattr(speech, "load_recogniser", lambda _model: Recogniser())
-    info = probe(write_worded(tmp_path / "a.mp4", ("", 4.0), silence=True))
-    for start_s in (0.0, 1.25):
-        request: Any = {"speech": {"model": "tiny.en", "start_s": start_s}}
-        VideoTextReader(info, request, send=lambda _header: None, heartbeat=lambda: None).read_rest()
+    film = write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True)
+    request: Any = {start_s: {"speech": {"model": "tiny.en", "start_s": start_s}} for start_s in (0.0, 1.25)}
+    assert [read_alone(film, request[start_s])[-1]["note"] for start_s in request] == ["", ""]
     (first_s, num_first), (second_s, num_second) = heard
     assert (first_s, second_s) == (0.0, 1.25)
     assert num_first - num_second == 1.25 * 16000
+    monkeypatch.setattr(audio, "read_audio", lambda *_args, **_options: iter([(0.0, np.zeros(16000, np.float32))]))
+    assert read_alone(film, request[0.0])[-1]["note"] == "only 1 s of 5 s of sound could be read"
 
 
 class Endless:
@@ -255,14 +239,9 @@ def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, mo
     monkeypatch.setattr(speech, "load_recogniser", lambda _model: Endless())
     monkeypatch.setattr(words_module, "MIN_BUDGET_S", 0.05)
     monkeypatch.setattr(words_module, "BUDGET_PER_S", 0.0)
-    sent: list[dict[str, Any]] = []
-    info = probe(write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True))
+    film = write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True)
     request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
-    reader = VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None)
-    for index in range(info.num_frames):
-        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
-    reader.finish_frames()
-    reader.read_rest()
+    sent = read_alone(film, request, num_frames=probe(film).num_frames)
     texts = [(each["source"], text[2]) for each in sent if each["kind"] == "texts" for text in each["texts"]]
     assert texts == [("screen", "exit"), ("speech", "well")]
     notes = {each["source"]: each["note"] for each in sent if each["kind"] == "texts_end"}

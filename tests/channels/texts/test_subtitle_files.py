@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001
 
-import codecs
 import contextlib
 
 import pytest
@@ -82,98 +81,61 @@ def test_formats(content: str, suffix: str) -> None:
     assert parse_subtitles(content.replace("\n", "\r").encode(), suffix).texts == HELLO
 
 
-def test_language() -> None:
+def test_language_and_encoding() -> None:
+    guessed = parse_subtitles(SRT.replace("Second", "Café").encode("cp1252"), ".srt")
+    assert guessed.texts[1].text == "Café line"
+    assert guessed.problems == ["line 7 is not UTF-8: read as Windows-1252"]
     assert [text.language for text in parse_subtitles(SRT.encode(), ".srt", language="en").texts] == ["en", "en"]
-    assert [find_language(name) for name in ("film.en.srt", "film.pt-BR.srt", "film.de.forced.vtt", "film.srt")] == [
-        "en",
-        "pt",
-        "de",
-        "",
-    ]
+    names = {"film.en.srt": "en", "film.pt-BR.srt": "pt", "film.de.forced.vtt": "de", "film.srt": ""}
+    assert {name: find_language(name) for name in names} == names
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
-def test_encodings(encoding: str) -> None:
-    content = SRT.replace("Hello", "Größe 駅")
-    marks = {"utf-16-le-bom": (b"\xff\xfe", "utf-16-le"), "utf-16-be-bom": (b"\xfe\xff", "utf-16-be")}
-    mark, codec = marks.get(encoding, (b"", encoding))
-    found = parse_subtitles(mark + content.encode(codec), ".srt")
-    assert found.texts[0].text == "Größe 駅 there"
-    assert found.problems == []
-
-
-def test_windows_1252_is_guessed_and_said() -> None:
-    found = parse_subtitles(SRT.replace("Second", "Café").encode("cp1252"), ".srt")
-    assert found.texts[1].text == "Café line"
+@pytest.mark.parametrize(
+    ("entry", "named", "kept"),
+    [
+        ("00:00:05,000 -> oops --> 6\nLost\n\n4\n00:00:07,000 --> 00:00:08,000\nKept", "line 11", [(7.0, 8.0, "Kept")]),
+        ("00:00:09,000 --> 00:00:08,000\nBackwards", "Backwards", []),
+    ],
+)
+def test_malformed_entries_are_named(entry: str, named: str, kept: list[tuple[float, float, str]]) -> None:
+    found = parse_subtitles(f"{SRT}\n3\n{entry}\n".encode(), ".srt")
+    assert found.texts == [*HELLO, *(TimedText(*row, "subtitles") for row in kept)]
     assert len(found.problems) == 1
-    assert "line 7" in found.problems[0]
-
-
-@pytest.mark.parametrize("suffix", [".srt", ".vtt"])
-def test_utf_16_without_a_byte_order_mark(suffix: str) -> None:
-    content = SRT if suffix == ".srt" else VTT
-    for codec in ("utf-16-le", "utf-16-be"):
-        found = parse_subtitles(content.encode(codec), suffix)
-        assert found.texts == HELLO
-        assert len(found.problems) == 1
-
-
-def test_malformed_lines_are_named() -> None:
-    content = SRT + "\n3\n00:00:05,000 -> oops --> 6\nLost\n\n4\n00:00:07,000 --> 00:00:08,000\nKept\n"
-    found = parse_subtitles(content.encode(), ".srt")
-    assert found.texts == [*HELLO, TimedText(7.0, 8.0, "Kept", "subtitles")]
-    assert len(found.problems) == 1
-    assert "line 11" in found.problems[0]
-
-
-def test_entry_that_ends_before_it_starts() -> None:
-    content = SRT + "\n3\n00:00:09,000 --> 00:00:08,000\nBackwards\n"
-    found = parse_subtitles(content.encode(), ".srt")
-    assert found.texts == HELLO
-    assert len(found.problems) == 1
-    assert "Backwards" in found.problems[0]
+    assert named in found.problems[0]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf", b"\xff\xfe"])
-def test_empty_file(content: bytes, suffix: str) -> None:
-    found = parse_subtitles(content, suffix)
-    assert found.texts == []
-    assert found.problems == []
+def test_files_without_entries(suffix: str) -> None:
+    for content in (b"", b"\n \r\n", b"\xef\xbb\xbf", b"\xff\xfe"):
+        found = parse_subtitles(content, suffix)
+        assert (found.texts, found.problems) == ([], [])
+    other = parse_subtitles(b"Dear diary,\nnothing happened today.\n", suffix)
+    assert (other.texts, other.problems) == ([], ["no entry could be read"])
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_other_files_are_named_as_unreadable(suffix: str) -> None:
-    with contextlib.suppress(VidretError):
-        found = parse_subtitles(b"Dear diary,\nnothing happened today.\n", suffix)
-        assert found.texts == []
-        assert len(found.problems) == 1
-
-
-def test_scripts() -> None:
-    lines = ["مرحبا بالعالم", "שלום עולם", "駅の出口はどこですか", "출구가 어디예요", "ทางออกอยู่ที่ไหน", "I ❤️ emoji"]
-    assert words(srt(*lines)) == lines
-
-
-def test_formatting_is_removed() -> None:
-    assert words(
-        srt("{\\an8}<b>Bold</b>  <font color='red'>{a remark}move</font>", "2 < 3 and 5 > 4", "A &amp; B")
-    ) == [
-        "Bold move",
-        "2 < 3 and 5 > 4",
-        "A & B",
-    ]
+def test_words_come_without_formatting() -> None:
+    lines = {
+        "{\\an8}<b>Bold</b>  <font color='red'>{a remark}move</font>": "Bold move",
+        "2 < 3 and 5 > 4": "2 < 3 and 5 > 4",
+        "A &amp; B": "A & B",
+    }
+    for script in (
+        "مرحبا بالعالم",
+        "שלום עולם",
+        "駅の出口はどこですか",
+        "출구가 어디예요",
+        "ทางออกอยู่ที่ไหน",
+        "I ❤️ emoji",
+    ):
+        lines[script] = script
+    assert words(srt(*lines)) == list(lines.values())
+    numbers = "1\n00:00:01,000 --> 00:00:02,000\nNumber\n\n42\n2\n00:00:03,000 --> 00:00:04,000\n1984\n"
+    assert words(numbers.encode()) == ["Number 42", "1984"], "the number of an entry is no text"
 
 
 def test_repeats_are_joined() -> None:
     content = srt("Same", "Same").replace(b"00:00:00,900", b"00:00:01,000")
     assert parse_subtitles(content, ".srt").texts == [TimedText(0.0, 1.9, "Same", "subtitles")]
-
-
-def test_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subtitle_files, "MAX_BYTES", 1 << 20)
-    with pytest.raises(VidretError, match="1 MiB"):
-        parse_subtitles(bytes((1 << 20) + 1), ".srt")
 
 
 def test_times_of_a_few_digits() -> None:
@@ -187,11 +149,6 @@ def test_times_of_a_few_digits() -> None:
 def test_the_order_of_fields_is_that_of_the_file() -> None:
     content = "[Events]\nFormat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.50,Hello, {a remark}there\n"
     assert parse_subtitles(content.encode(), ".ass").texts == [TimedText(1.0, 2.5, "Hello, there", "subtitles")]
-
-
-def test_the_number_of_an_entry_is_no_text() -> None:
-    content = "1\n00:00:01,000 --> 00:00:02,000\nNumber\n\n42\n2\n00:00:03,000 --> 00:00:04,000\n1984\n"
-    assert words(content.encode()) == ["Number 42", "1984"]
 
 
 def test_entries_after_the_end_of_the_video_are_left_out() -> None:
@@ -223,33 +180,45 @@ def test_faults_are_named_a_few_times_and_counted() -> None:
     assert found.problems[-1] == f"each of {1000 - MAX_NAMED} more has no valid times"
 
 
-def test_many_entries_are_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_refused_or_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subtitle_files, "MAX_ENTRIES", 2)
     found = parse_subtitles(srt("one", "two", "three"), ".srt")
     assert [text.text for text in found.texts] == ["one", "two"]
     assert len(found.problems) == 1
+    monkeypatch.setattr(subtitle_files, "MAX_BYTES", 1 << 20)
+    with pytest.raises(VidretError, match="1 MiB"):
+        parse_subtitles(bytes((1 << 20) + 1), ".srt")
 
 
 PIECES = st.sampled_from(
     [
-        *(b"\n", b"\r\n", b"1", b"WEBVTT", b"-->", b" --> ", b"00:00:01,000 --> 00:00:02,000\n", b"\0", b"\xff\xfe"),
-        *(
-            b"[Events]\n",
-            b"[Script Info]\n",
-            b"Format: Start, End, Text\n",
-            b"Dialogue: 0,0:00:01.00,0:00:02.50,",
-            b",",
-        ),
-        *(b"99999999999999:00:00,000 --> 99999999999999:00:01,000\n", b"<i>", b"{\\b1}", b"NOTE", b"STYLE", b"\xe9"),
-        *(
-            b"Style: Default,Arial,20\n",
-            b"[V4+ Styles]\n",
-            b"00:00:00.000 --> 00:00:00.-5",
-            b"&#x110000;",
-            b"[Fonts]\n",
-        ),
+        "\n",
+        "\r\n",
+        "1",
+        "WEBVTT",
+        "-->",
+        " --> ",
+        "00:00:01,000 --> 00:00:02,000\n",
+        "\x00",
+        "[Events]\n",
+        "[Script Info]\n",
+        "[Fonts]\n",
+        ",",
+        "NOTE",
+        "STYLE",
+        "Format: Start, End, Text\n",
+        "Dialogue: 0,0:00:01.00,0:00:02.50,",
+        "Style: Default,Arial,20\n",
+        "[V4+ Styles]\n",
+        "{\\b1}",
+        "99999999999999:00:00,000 --> 99999999999999:00:01,000\n",
+        "<i>",
+        "00:00:00.000 --> 00:00:00.-5",
+        "&#x110000;",
+        "é",
+        "ÿþ",
     ]
-)
+).map(lambda piece: piece.encode("latin-1"))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -283,9 +252,8 @@ REPEATED = [
     "1:",
     "1\n",
     "[a",
-    ",",
-    " ",
 ]
+REPEATED += [",", " "]
 CUE = "1\n00:00:00,500 --> 00:00:02,000\n"
 DIALOGUE = "[Events]\nDialogue: 0,0:00:00.50,0:00:02.00,Default,,0,0,0,,"
 HEADS = [("", ".srt"), (CUE, ".srt"), (f"{CUE}&#", ".srt"), ("WEBVTT\n\n00:00.500 -->", ".vtt"), (DIALOGUE, ".ass")]
@@ -347,29 +315,29 @@ def test_the_language_decides_between_latin_alphabets(language: str) -> None:
     assert problems == [f"line 1 is not UTF-8: read as {codec.replace('cp', 'Windows-')}"]
 
 
-def test_a_damaged_character_does_not_change_the_encoding() -> None:
+def test_damaged_characters_and_noise_are_read_as_something() -> None:
     line = "За холмом, у старой дороги, стоит маяк."
-    damaged = line.encode() + b"\nA\xd0\n"
-    text, problems = decode_text(damaged)
+    text, problems = decode_text(line.encode() + b"\nA\xd0\n")
     assert text == f"{line}\nA\ufffd\n"
-    assert problems == ["line 2 is not UTF-8: damaged characters are replaced: 1"]
+    assert problems == ["line 2 is not UTF-8: damaged characters are replaced: 1"], "the encoding stays"
+    text, problems = decode_text(bytes(range(1, 256)) * 10)
+    assert len(text) > 1000
+    assert len(problems) == 1
 
 
 def test_plain_encodings_need_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subtitle_files, "guess_encoding", None)
+    word = "駅"
     for data in (
-        "駅".encode(),
-        "駅".encode("utf-8-sig"),
-        "駅".encode("utf-16"),
-        codecs.BOM_UTF16_BE + "駅".encode("utf-16-be"),
+        word.encode(),
+        word.encode("utf-8-sig"),
+        word.encode("utf-16"),
+        b"\xfe\xff" + word.encode("utf-16-be"),
     ):
-        assert decode_text(data) == ("駅", [])
-
-
-def test_noise_is_read_as_something() -> None:
-    text, problems = decode_text(bytes(range(1, 256)) * 10)
-    assert len(text) > 1000
-    assert len(problems) == 1
+        assert decode_text(data) == (word, [])
+    for codec in ("utf-16-le", "utf-16-be"):  # without a byte order mark
+        text, problems = decode_text(SRT.encode(codec))
+        assert (text, len(problems)) == (SRT, 1)
 
 
 @pytest.mark.parametrize("byte", [b"\xe9", b"\xcf\xf0", b"\n\xcf\xf0\xe8", b"\x8d", b"\xcf a"])

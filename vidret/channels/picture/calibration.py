@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
-from vidret.channels.picture.ranking import FrameRows, Levels, Packed, Ranker
+from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
 from vidret.errors import StoreError, VidretError
 from vidret.store.joined.ids import STRIDE
 from vidret.store.records import CALIBRATION
@@ -27,8 +27,9 @@ MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's 
 COPIES = 4  # arrays of the size of one level that exist at once
 SEED = 1234
 COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
+STORED_AS_IS = ("bank", "texts", "num_queries", "temperature", "error", "num_measured", "is_automatic")
 
-Ids = Int64[np.ndarray, " _id"]
+OnProgress = Callable[[int, int], None]  # called with the number of segments done and the total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Calibration:
         queries: Potentials of the queries by level.
         offsets: Constant by level that completes potentials which follow from ``queries``.
         num_measured: Number of segments of the index when ``queries`` were balanced.
-        is_automatic: Whether an indexing run made it, which also measures it anew.
+        is_automatic: Whether an indexing run made it, which also measures it again.
         texts: The bank.
         file: The file in which the first segments are stored; None if none are.
     """
@@ -78,10 +79,6 @@ class Calibration:
     def find_unknown(self, ids: Ids) -> Ids:
         """Return the segments that were added after the calibration."""
         return np.setdiff1d(ids, self.ids, assume_unique=True)
-
-    def count_unknown(self, ids: Ids) -> int:
-        """Return the number of segments that were added after the calibration."""
-        return len(self.find_unknown(ids))
 
     def extended(self, ids: Ids, scores: Mapping[str, Float32[np.ndarray, "text id"]]) -> "Calibration":
         """Return the calibration with further segments, given their scores for the bank by level.
@@ -116,22 +113,6 @@ class Calibration:
         return replace(self, ids=self.ids[:0], potentials=nothing, file=None)
 
 
-class SegmentRows(Protocol):
-    """What is stored of some segments, in the order of their ids."""
-
-    @property
-    def ids(self) -> Ids:
-        """Their ids, ascending."""
-
-    @property
-    def packed(self) -> Packed:
-        """What the ranker packed."""
-
-    @property
-    def frames(self) -> FrameRows:
-        """Their frame vectors."""
-
-
 class Calibrations:
     """The stored calibrations of an open index, each read again only when it has changed.
 
@@ -145,7 +126,7 @@ class Calibrations:
         self._banks: dict[str, tuple[str, Sequence[TextEmbedding]]] = {}
         self._new: dict[str, tuple[str, Calibration]] = {}
 
-    def find(self, ranker: Ranker, segments: SegmentRows) -> Calibration | None:
+    def find(self, ranker: Ranker, segments: SegmentFeatures) -> Calibration | None:
         """Return the calibration of some segments for a ranker; None if the index has none."""
         edition, calibration = self._load(ranker)
         if calibration is None:
@@ -222,7 +203,7 @@ def measure_calibration(
     read: Callable[[Ids], Levels],
     temperature: float | None = None,
     levels: Sequence[str] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Calibration:
     """Score every segment of an index with a bank of queries, and balance each level with SK-norm.
 
@@ -233,11 +214,11 @@ def measure_calibration(
         store: The index.
         ranker: The ranker.
         texts: The bank.
-        bank: Name of the bank, for reports.
+        bank: Its name.
         read: Returns the levels of the bank for segments by id.
-        temperature: Temperature of Sinkhorn, in the unit of the levels; defaults to the ranker's own.
-        levels: Levels to correct; defaults to all.
-        on_progress: Called with the number of segments done and the total.
+        temperature: Of Sinkhorn, in the unit of the levels; None for the ranker's own.
+        levels: Levels to correct; None for all.
+        on_progress: Called after each batch.
 
     Raises:
         VidretError: As in ``check_calibration``.
@@ -251,9 +232,7 @@ def measure_calibration(
     measured = ids
     if len(ids) > max_segments:
         measured = np.sort(np.random.default_rng(SEED).choice(ids, max_segments, replace=False))
-    scores = score_segments(ranker, len(texts), measured, read, on_progress)
-    readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
-    measured, scores = measured[readable], {name: level[:, readable] for name, level in scores.items()}
+    measured, scores = _score_segments(measured, read, on_progress)
     potentials, queries, offsets, errors = {}, {}, {}, []
     for name in ranker.weights if levels is None else levels:
         scores_of_level = torch.from_numpy(scores.pop(name))
@@ -278,45 +257,37 @@ def measure_calibration(
     )
     if len(ids) <= max_segments:
         return calibration
-    return extend_calibration(calibration, ranker, calibration.find_unknown(ids), read, on_progress)
+    return extend_calibration(calibration, calibration.find_unknown(ids), read, on_progress)
 
 
 def extend_calibration(
-    calibration: Calibration,
-    ranker: Ranker,
-    ids: Ids,
-    read: Callable[[Ids], Levels],
-    on_progress: Callable[[int, int], None] | None = None,
+    calibration: Calibration, ids: Ids, read: Callable[[Ids], Levels], on_progress: OnProgress | None = None
 ) -> Calibration:
     """Return a calibration with further segments, scored batch by batch; damaged ones are left out."""
     new = calibration.without_segments()
-    parts = [new]
+    return calibration.joined([new.extended(*batch) for batch in _read_batches(ids, read, on_progress)])
+
+
+def _score_segments(
+    ids: Ids, read: Callable[[Ids], Levels], on_progress: OnProgress | None
+) -> tuple[Ids, dict[str, Float32[np.ndarray, "text id"]]]:
+    """Return the segments that are not damaged, and their scores by level."""
+    batches = list(_read_batches(ids, read, on_progress))
+    scores = {name: np.concatenate([own[name] for _, own in batches], axis=1) for name in batches[0][1]}
+    return np.concatenate([own for own, _ in batches]), scores
+
+
+def _read_batches(
+    ids: Ids, read: Callable[[Ids], Levels], on_progress: OnProgress | None
+) -> Iterator[tuple[Ids, dict[str, Float32[np.ndarray, "text id"]]]]:
+    """Yield segments with their scores by level, but those that are damaged: they have no scores."""
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
         scores = read(batch).scores
         readable = np.isfinite(next(iter(scores.values()))[0])
-        parts.append(new.extended(batch[readable], {name: scores[name][:, readable] for name in new.potentials}))
+        yield batch[readable], {name: level[:, readable].astype(np.float32) for name, level in scores.items()}
         if on_progress is not None:
             on_progress(min(start + BATCH, len(ids)), len(ids))
-    return calibration.joined(parts)
-
-
-def score_segments(
-    ranker: Ranker,
-    num_texts: int,
-    ids: Ids,
-    read: Callable[[Ids], Levels],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Float32[np.ndarray, "text id"]]:
-    """Return the levels of all segments, read in batches."""
-    scores = {name: np.empty((num_texts, len(ids)), np.float32) for name in ranker.weights}
-    for start in range(0, len(ids), BATCH):
-        batch = slice(start, start + BATCH)
-        for name, level in read(ids[batch]).scores.items():
-            scores[name][:, batch] = level
-        if on_progress is not None:
-            on_progress(min(start + BATCH, len(ids)), len(ids))
-    return scores
 
 
 def save_calibration(
@@ -326,16 +297,9 @@ def save_calibration(
     replaced = _read_file(store.metadata.get(_key(ranker)))
     columns = dict(calibration.potentials)
     file = write_potentials(store.path, calibration.ids, columns, calibration.file)
-    header = {
-        "bank": calibration.bank,
-        "texts": list(calibration.texts),
-        "num_queries": calibration.num_queries,
-        "temperature": calibration.temperature,
-        "error": calibration.error,
-        "fingerprint": ranker.fingerprint,
+    header = {name: getattr(calibration, name) for name in STORED_AS_IS} | {
         "offsets": dict(calibration.offsets),
-        "num_measured": calibration.num_measured,
-        "is_automatic": calibration.is_automatic,
+        "fingerprint": ranker.fingerprint,
         "levels": list(columns),
         "file": asdict(file),
         "queries": {name: values.tolist() for name, values in calibration.queries.items()},

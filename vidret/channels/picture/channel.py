@@ -6,7 +6,7 @@ The coarse search chooses the segments that are reranked by the inner product of
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -24,14 +24,14 @@ from vidret.channels.picture.evidence import (
     weigh_points,
 )
 from vidret.channels.picture.ranker_loading import load_ranker
-from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ranker
+from vidret.channels.picture.ranking import AUTO, NONE, FrameRanker, Ids, Ranker, SegmentFeatures
 from vidret.channels.picture.refining import refine_ranking
-from vidret.channels.picture.reranking import Ids, RankedSegments, Reranker, SegmentFeatures, sum_levels, widen
+from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_levels, widen
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
 from vidret.store.store import Store
-from vidret.types import SearchOptions, TextEmbedding
+from vidret.types import TextEmbedding
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,20 @@ class PictureChannel:
         pairs = zip(query.clauses, query.encoded, strict=True)
         free = [encoded for clause, encoded in pairs if not (clause.phrases or clause.is_bare)]
         also = self.store.overlapping_segments(query.covered)
-        ids = [also, *find_candidates(self.store, free, query.options, query.depth, query.excluded)]
-        return self._rate(query, np.unique(np.concatenate(ids)), refine=query.options.refine)
+        ids = np.unique(np.concatenate([also, *self._find_candidates(query, free)]))
+        return self._rate(query, ids, refine=query.options.refine)
+
+    def _find_candidates(self, query: ChannelQuery, clauses: Sequence[EncodedQuery]) -> list[Ids]:
+        """Return the ids of the segments to rerank for each of some clauses, nearest first.
+
+        Of the ``depth`` nearest, the first ``candidates`` are all returned; of the rest, the best
+        ``SEGMENTS_PER_VIDEO`` of each further video.
+        """
+        if not clauses:
+            return []
+        sentences = np.stack([clause.positive.sentence for clause in clauses])
+        _, nearest = self.store.search(sentences, query.depth, query.options.filters, excluded=query.excluded)
+        return [_limit_per_video(self.store, ids[ids >= 0], query.options.candidates) for ids in nearest]
 
     def find_in_videos(
         self, query: ChannelQuery, video_ids: Sequence[int], known: Mapping[int, VideoPictures]
@@ -118,7 +130,21 @@ class PictureChannel:
         """Return the depth at which to find again after so many videos; None if that cannot find further ones."""
         if any(clause.phrases for clause in query.clauses):  # only texts hold them
             return None
-        return deepen(self.store, query.options, query.depth, num_videos, query.excluded)
+        store, filters, depth = self.store, query.options.filters, query.depth
+        num_segments = store.count_segments(filters, query.excluded)
+        if depth >= num_segments or num_videos >= store.count_videos(filters, query.excluded):
+            return None
+        max_depth = store.max_k
+        if max_depth is not None and depth >= max_depth:
+            logger.warning(
+                "only %d videos are among the %d nearest segments, and %s cannot return more, got k = %d",
+                num_videos,
+                depth,
+                store.home,
+                query.options.k,
+            )
+            return None
+        return min(DEPTH_FACTOR * depth, max_depth or num_segments)
 
     def _rate(self, query: ChannelQuery, ids: Ids, *, refine: bool = False) -> dict[int, VideoPictures]:
         """Return segments by video, with their evidence for each clause."""
@@ -136,7 +162,7 @@ class PictureChannel:
 
     def _choose_reader(self, query: ChannelQuery) -> Ranker:
         """Return the ranker whose tokens are read: images and vectors are ranked by the best frames."""
-        return self.get_ranker(query.options.rerank if any(each.is_text for each in query.encoded) else None)
+        return self.get_ranker(query.options.rerank if any(encoded.is_text for encoded in query.encoded) else None)
 
     def _collect(
         self, query: ChannelQuery, stored: SegmentFeatures, *, refine: bool = False
@@ -194,30 +220,6 @@ class PictureChannel:
         return encode_once(self.encoder, UNRELATED)
 
 
-def find_candidates(
-    store: Store,
-    queries: Sequence[EncodedQuery],
-    options: SearchOptions,
-    depth: int,
-    excluded: Set[int] = frozenset(),
-) -> list[Ids]:
-    """Return the ids of the segments to rerank for each query, nearest first.
-
-    Args:
-        store: The index.
-        queries: The clauses of a query.
-        options: The options of the search.
-        depth: Number of nearest segments to consider for each, at least ``candidates`` of the options. The first
-            ``candidates`` are all returned; of the rest, the best ``SEGMENTS_PER_VIDEO`` of each further video.
-        excluded: Videos to leave out.
-    """
-    if not queries:
-        return []
-    sentences = np.stack([query.positive.sentence for query in queries])
-    _, nearest = store.search(sentences, depth, options.filters, excluded=excluded)
-    return [_limit_per_video(store, ids[ids >= 0], options.candidates) for ids in nearest]
-
-
 def list_segments(store: Store, video_ids: Sequence[int]) -> Ids:
     """Return the ids of all segments of some videos, rising."""
     return store.overlapping_segments([(video_id, -math.inf, math.inf) for video_id in video_ids])
@@ -240,34 +242,6 @@ def choose_segments(store: Store, query: EncodedQuery, video_ids: Sequence[int])
     starts = np.flatnonzero(np.diff(by_video[order], prepend=-1))
     ranks = np.arange(len(ids)) - np.repeat(starts, np.diff(starts, append=len(ids)))
     return np.sort(ids[order[ranks < NEAREST_SEGMENTS]])
-
-
-def deepen(
-    store: Store, options: SearchOptions, depth: int, num_videos: int, excluded: Set[int] = frozenset()
-) -> int | None:
-    """Return the depth at which to repeat a search; None if that cannot find further videos.
-
-    Args:
-        store: The index.
-        options: The options of the search.
-        depth: Its depth so far.
-        num_videos: Number of videos that it has found.
-        excluded: Videos that it leaves out.
-    """
-    num_segments = store.count_segments(options.filters, excluded)
-    if depth >= num_segments or num_videos >= store.count_videos(options.filters, excluded):
-        return None
-    max_depth = store.max_k
-    if max_depth is not None and depth >= max_depth:
-        logger.warning(
-            "only %d videos are among the %d nearest segments, and %s cannot return more, got k = %d",
-            num_videos,
-            depth,
-            store.home,
-            options.k,
-        )
-        return None
-    return min(DEPTH_FACTOR * depth, max_depth or num_segments)
 
 
 def _limit_per_video(store: Store, ids: Ids, num_first: int) -> Ids:

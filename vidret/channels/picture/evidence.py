@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.channels.base import AdjustSpans, EncodedQuery
-from vidret.channels.picture.reranking import Ids, RankedSegments, SegmentFeatures
+from vidret.channels.picture.ranking import Ids, SegmentFeatures
+from vidret.channels.picture.reranking import RankedSegments
 from vidret.types import Segment, Vector
 
 
@@ -59,6 +60,10 @@ class VideoPictures:
     levels: Mapping[str, float] = field(default_factory=dict)
     line: tuple[float, float] | None = None
 
+    def with_scores(self, scores: Float[np.ndarray, "clause point"]) -> "VideoPictures":
+        """Return the same points with other evidence."""
+        return replace(self, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
+
     @property
     def best_id(self) -> int:
         """The id of the best segment for the first clause, where the points are the best frames of segments."""
@@ -68,11 +73,9 @@ class VideoPictures:
 def collect_segments(
     ranked: Sequence[RankedSegments], evidence: Sequence[Float[np.ndarray, " segment"]]
 ) -> dict[int, VideoPictures]:
-    """Return the ranked segments of each video as points in time, the best video of the first clause first.
+    """Return segments, as each clause ranks them, by video as points in time; the best video of the first clause first.
 
-    Args:
-        ranked: The segments as each clause ranks them, the same ones for all.
-        evidence: Their evidence, in the same order.
+    ``evidence`` is in the order of each clause.
     """
     first: dict[int, int] = {}  # the row of the best segment of each video
     owners = np.array([first.setdefault(segment.video, row) for row, segment in enumerate(ranked[0].segments)])
@@ -123,13 +126,8 @@ def collect_frames(
     """Return all stored frames of videos as points in time.
 
     The best frame of a video has the evidence of its best segment. Others have as much less as their similarity is
-    lower, so that moments are found as in the curve of similarities.
-
-    Args:
-        stored: The segments of the videos with their frames.
-        segments: The same segments as ``collect_segments`` returns them.
-        queries: The clauses.
-        slope: Nats for each unit of similarity.
+    lower, by ``slope`` nats for each unit, so that moments are found as in the curve of similarities. ``segments`` are
+    the stored ones as ``collect_segments`` returns them.
     """
     members: dict[int, list[int]] = {}
     for row, segment in enumerate(stored.segments):
@@ -163,7 +161,7 @@ def weigh_points(
         own = [rows[segment] for segment in each.segments]
         num_points = [len(stored.times[row]) if len(each.times) > len(own) else 1 for row in own]
         scores = each.scores + np.repeat(weights[:, own], num_points, axis=1)
-        weighed[video_id] = replace(each, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
+        weighed[video_id] = each.with_scores(scores)
     return weighed
 
 
@@ -175,8 +173,7 @@ def adjust_points(
     for video_id, each in videos.items():
         starts = each.times if frames else np.array([segment.start for segment in each.segments])
         ends = each.times if frames else np.array([segment.end for segment in each.segments])
-        scores = adjust(video_id, starts, ends, each.scores)
-        adjusted[video_id] = replace(each, scores=scores, best=scores.max(axis=1).tolist(), levels={}, line=None)
+        adjusted[video_id] = each.with_scores(adjust(video_id, starts, ends, each.scores))
     return adjusted
 
 

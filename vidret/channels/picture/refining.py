@@ -1,19 +1,28 @@
-"""Refinement of a ranking: its videos are ordered anew by the vectors of their best segments, as in SuperGlobal."""
+"""Refinement of a ranking: its videos are ordered again by the vectors of their best segments, as in SuperGlobal.
+
+Each hit moves towards its neighbours among the hits; then the query is replaced by the maximum of the best refined
+hits. A hit is scored by the mean of its similarities to both queries.
+
+Reference: Shao et al. 2023, "Global Features are All You Need for Image Retrieval and Reranking".
+"""
 
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
-from vidret.align.refine import NUM_HITS, refine_hits, score_refined, standardise_scores
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.reranking import RankedSegments
 from vidret.store.store import Store
 
 REFINED = "refined"
+NUM_HITS = 400  # best hits that are refined, as published; so are the next two
+NUM_NEIGHBOURS = 9
+BETA = 0.15  # weight of a neighbour, times its similarity
 
 
 def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) -> RankedSegments:
-    """Return the best segment of each video, the best ``NUM_HITS`` of them refined and ordered anew.
+    """Return the best segment of each video, the best ``NUM_HITS`` of them refined and ordered again.
 
     Segments of one video are no neighbours of each other: they would only smooth the video. For images and vectors the
     scores are those of the paper. For text half of them are the first scores, since the refined ones alone lower
@@ -56,9 +65,54 @@ def refine_ranking(store: Store, query: EncodedQuery, ranked: RankedSegments) ->
     )
 
 
-def _score_hits(query: EncodedQuery, hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    refined = score_refined(query.positive.sentence, refine_hits(hits).vectors)
+def _score_hits(
+    query: EncodedQuery, hits: Float[np.ndarray, "hit dim"], scores: Float[np.ndarray, " hit"]
+) -> Float[np.ndarray, " hit"]:
+    """Return the refined scores of hits, for text as standard scores.
+
+    Similarities of text and video spread less than those of videos, which would outweigh them in a plain mean.
+    """
+    similarities, expanded = score_refined(query.positive.sentence, refine_hits(hits))
     if not query.is_text:
-        return refined.published
-    mixed: np.ndarray = (standardise_scores(scores) + refined.standardised) / 2
+        published: Float[np.ndarray, " hit"] = (similarities + expanded) / 2
+        return published
+    refined = (standardise_scores(similarities) + standardise_scores(expanded)) / 2
+    mixed: Float[np.ndarray, " hit"] = (standardise_scores(scores) + refined) / 2
     return mixed
+
+
+def refine_hits(
+    vectors: Float[np.ndarray, "hit dim"], *, num_neighbours: int = NUM_NEIGHBOURS, beta: float = BETA
+) -> Float[np.ndarray, "hit dim"]:
+    """Return the weighted mean of each vector and its nearest neighbours; it is not of unit length.
+
+    Neighbours that point away from a vector have the weight 0; the published code lets them count negatively. Of
+    neighbours at the same distance, the first come first.
+    """
+    similarities = vectors @ vectors.T
+    own = np.arange(len(vectors))
+    ranked = similarities.copy()
+    ranked[own, own] = np.inf  # also where a copy of the vector, rounded, is longer than itself
+    neighbours = np.argsort(-ranked, axis=1, kind="stable")[:, : num_neighbours + 1]
+    weights = beta * np.maximum(0, np.take_along_axis(similarities, neighbours, axis=1))
+    weights[:, :1] = 1
+    sums = np.einsum("hn,hnd->hd", weights, vectors[neighbours])
+    refined: Float[np.ndarray, "hit dim"] = sums / weights.sum(axis=1, keepdims=True)
+    return refined
+
+
+def score_refined(
+    query: Float[np.ndarray, " dim"], vectors: Float[np.ndarray, "hit dim"], *, num_best: int = NUM_NEIGHBOURS + 1
+) -> tuple[Float[np.ndarray, " hit"], Float[np.ndarray, " hit"]]:
+    """Return the similarities of refined hits to a query, and to the maximum of the ``num_best`` best of them."""
+    similarities = vectors @ query
+    best = np.argsort(-similarities, kind="stable")[:num_best]
+    return similarities, vectors @ vectors[best].max(axis=0)
+
+
+def standardise_scores(scores: Float[np.ndarray, " hit"]) -> Float[np.ndarray, " hit"]:
+    """Return scores with mean 0 and standard deviation 1; all 0 where they are equal."""
+    deviation = scores.std()
+    centred = scores - scores.mean()
+    standard: Float[np.ndarray, " hit"] = centred / deviation if deviation > 0 else np.zeros_like(centred)
+    return standard

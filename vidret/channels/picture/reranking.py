@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Float64, Int64
+from jaxtyping import Float, Float16, Float32, Float64
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.calibration import Calibrations
-from vidret.channels.picture.ranking import Levels, Ranker
+from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
 from vidret.store.store import Store
 from vidret.types import Segment, TextEmbedding
 
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
 TOTAL = "total"
-
-Ids = Int64[np.ndarray, " _id"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -39,35 +37,6 @@ class RankedSegments:
     positive_scores: Float[np.ndarray, " segment"]
     times: Float[np.ndarray, " segment"]
     levels: Mapping[str, Float[np.ndarray, " segment"]]
-
-
-NO_SEGMENTS = RankedSegments(
-    ids=np.zeros(0, np.int64),
-    segments=(),
-    scores=np.empty(0),
-    positive_scores=np.empty(0),
-    times=np.empty(0),
-    levels={},
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SegmentFeatures:
-    """What is stored of some segments.
-
-    Attributes:
-        ids: Ids, ascending.
-        segments: The segments.
-        packed: What the ranker packed.
-        frames: Frame vectors.
-        times: Times of the frames in seconds.
-    """
-
-    ids: Ids
-    segments: Sequence[Segment]
-    packed: Sequence[bytes | memoryview]
-    frames: Sequence[Float32[np.ndarray, "_frame dim"]]
-    times: Sequence[Float64[np.ndarray, " _frame"]]
 
 
 class Reranker:
@@ -105,7 +74,10 @@ class Reranker:
         A negative term lowers a score by how much that term scores above ``typical``, the mean of unrelated queries.
         """
         if not len(stored.ids):
-            return NO_SEGMENTS
+            nothing = np.empty(0)
+            return RankedSegments(
+                ids=stored.ids, segments=(), scores=nothing, positive_scores=nothing, times=nothing, levels={}
+            )
         levels = ranker.score([query.positive, *query.negatives], stored.packed, stored.frames)
         calibration = self._calibrations.find(ranker, stored) if query.is_text else None
         if calibration is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from vidret.channels.picture.reranking import SegmentFeatures
+from vidret.channels.picture.ranking import SegmentFeatures
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.spans import Span
