@@ -119,15 +119,8 @@ def test_words_come_without_formatting() -> None:
         "2 < 3 and 5 > 4": "2 < 3 and 5 > 4",
         "A &amp; B": "A & B",
     }
-    for script in (
-        "مرحبا بالعالم",
-        "שלום עולם",
-        "駅の出口はどこですか",
-        "출구가 어디예요",
-        "ทางออกอยู่ที่ไหน",
-        "I ❤️ emoji",
-    ):
-        lines[script] = script
+    scripts = ("مرحبا بالعالم", "שלום עולם", "駅の出口はどこですか", "출구가 어디예요", "ทางออกอยู่ที่ไหน", "I ❤️ emoji")
+    assert words(srt(*scripts)) == list(scripts)
     assert words(srt(*lines)) == list(lines.values())
     numbers = "1\n00:00:01,000 --> 00:00:02,000\nNumber\n\n42\n2\n00:00:03,000 --> 00:00:04,000\n1984\n"
     assert words(numbers.encode()) == ["Number 42", "1984"], "the number of an entry is no text"
