@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chatting import Reply, run_chat, say, stream
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
 from vidret.language.answers import (
     NOT_SHOWN,
@@ -28,10 +29,9 @@ from vidret.language.answers import (
     write_images,
     write_messages,
 )
-from vidret.language.endpoint import MAX_ANSWER_BYTES, ChatEndpoint, EndpointError
+from vidret.language.endpoint import MAX_ANSWER_BYTES, ChatEndpoint
 from vidret.language.questions import plan_queries, plan_with_model
-from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context, make_rounds
-from vidret.language.spans import widen_span
+from vidret.language.retrieval import ContextOptions, QuestionContext, gather_context, make_rounds, widen_span
 from vidret.store.records import StoredVideo
 from vidret.types import (
     Evidence,
@@ -337,11 +337,12 @@ def test_streamed_answer_is_read() -> None:
         assert ChatEndpoint(url=chat.url, model="m").complete([]) == "A man [1]"
 
 
-def test_busy_endpoint_is_asked_again_after_growing_waits() -> None:
+def test_busy_endpoint_is_asked_again_after_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
+    monkeypatch.setattr("vidret.endpoints.transport.sleep", waits.append)
     replies = [Reply(b"", 503), Reply(b"", 429, {"Retry-After": "3"}), say("yes")]
     with run_chat(lambda number: replies[number]) as chat:
-        assert ChatEndpoint(url=chat.url, model="m").complete([], sleep=waits.append) == "yes"
+        assert ChatEndpoint(url=chat.url, model="m").complete([]) == "yes"
         assert len(chat.requests) == 3
     assert waits == [1.0, 3.0]
 
@@ -366,12 +367,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_endpoint_fails_in_one_sentence_without_the_key(name: str) -> None:
+def test_broken_endpoint_fails_in_one_sentence_without_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.endpoints.transport.sleep", lambda _: None)
     reply, sentence = BROKEN[name]
     with run_chat(lambda _: reply) as chat:
         endpoint = ChatEndpoint(url=chat.url, model="m", key="secret-key", timeout_s=0.2 if name == "slow" else 20)
         with pytest.raises(EndpointError) as failed:
-            endpoint.complete([], sleep=lambda _: None)
+            endpoint.complete([])
         assert len(chat.requests) == (3 if name in ("busy", "slow") else 1)
     assert sentence in str(failed.value)
     assert "secret-key" not in str(failed.value) + repr(endpoint)

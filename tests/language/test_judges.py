@@ -38,25 +38,24 @@ def published(folder: Path) -> Any:
     return transformers.LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-class Spy:
+class Spy(CausalModel):
     """A model that keeps what it is asked."""
 
     def __init__(self, model: CausalModel) -> None:
-        self.name, self.context, self._model = model.name, model.context, model
+        self.__dict__ |= vars(model)
         self.prompts: list[str] = []
         self.asked: list[Sequence[str]] = []
         self.spans: list[tuple[int, int]] = []
-        self.format_chat, self.count_tokens = model.format_chat, model.count_tokens
 
     def score_next(self, text: str, choices: Sequence[str]) -> torch.Tensor:
         self.prompts.append(text)
-        return self._model.score_next(text, choices)
+        return super().score_next(text, choices)
 
     def attend(self, text: str, asked: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[list[torch.Tensor]]:
         self.prompts.append(text)
         self.asked.append(asked)
         self.spans = list(spans)
-        return self._model.attend(text, asked, spans)
+        return super().attend(text, asked, spans)
 
 
 def encode(folder: Path, text: str) -> list[int]:

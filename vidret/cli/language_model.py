@@ -124,7 +124,7 @@ def open_hit_frames(engine: "Engine | RemoteEngine", count: int) -> "Iterator[Dr
     """Yield a function that draws frames of a hit, from its best segment; None if there are to be none."""
     from vidret.client import RemoteEngine
     from vidret.language.judging import FileFrames
-    from vidret.language.spans import spread_times
+    from vidret.language.retrieval import spread_times
 
     if not count:
         yield None

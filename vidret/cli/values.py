@@ -94,7 +94,7 @@ def check_store(value: str) -> None:
 
 def check_hook(value: str) -> None:
     """Refuse what is not the URL of a webhook."""
-    from vidret.endpoints.connection import check_webhook
+    from vidret.endpoints.transport import check_webhook
 
     check_webhook(value)
 

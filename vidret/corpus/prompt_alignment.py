@@ -24,10 +24,11 @@ from PIL import Image
 
 from vidret.channels.texts.options import WordsOptions
 from vidret.encode.encoder import Encoder
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.options import Progress
-from vidret.language.endpoint import ChatEndpoint, EndpointError, drop_thoughts
+from vidret.language.endpoint import ChatEndpoint, drop_thoughts
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.types import Hit, SearchOptions
 from vidret.video.probe import probe

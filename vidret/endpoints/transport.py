@@ -1,22 +1,27 @@
-"""JSON over HTTP to one endpoint, at a URL that the user names. Nothing is sent anywhere else.
+"""JSON over HTTP to a URL that the user names: endpoints of models, and webhooks. Nothing is sent anywhere else.
 
-Redirects are refused, time and sizes are limited, and the key appears in no message.
+Redirects are refused, sizes are limited, the key appears in no message, and one deadline holds for a whole request.
 """
 
+import io
 import ipaddress
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from time import monotonic, sleep
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from vidret.endpoints.connection import open_post
 from vidret.errors import VidretError
 from vidret.text import sanitize
 
+PORTS = {"http": 80, "https": 443}
+SAFE = "/%?=&:@+,;!$'()*~[]"  # characters of a path and a query that are sent as they are
+WEBHOOK_TIMEOUT_S = 10.0
 MAX_REQUEST_BYTES = 32 << 20
 BUSY = (408, 429, 500, 502, 503, 504)
 LONGEST_WAIT_S = 20.0
@@ -24,6 +29,118 @@ REASON_LENGTH = 200
 
 T = TypeVar("T")
 Read = Callable[[str, Iterator[bytes]], Iterator[T]]  # from the type of an answer and its lines
+
+
+class _TimedBytes(io.RawIOBase):
+    """The bytes that a socket receives until a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_time_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a stream, as ``HTTPResponse`` asks of a socket."""
+        return io.BufferedReader(self)
+
+
+@contextmanager
+def open_post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Iterator[HTTPResponse]:
+    """Post to an http or https URL; yield the response, whose reads end at the deadline too. No proxy is used.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+        OSError: The host cannot be reached, or is not trusted.
+        HTTPException: The answer is not HTTP.
+    """
+    deadline = monotonic() + timeout_s
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    target = quote(parts.path or "/", SAFE, errors="replace")
+    target += f"?{quote(parts.query, SAFE, errors='replace')}" if parts.query else ""
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(parts.hostname, parts.port)
+    try:
+        connection.sock = _connect(parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme], deadline)
+        connection.sock.settimeout(_time_left(deadline))
+        connection.request("POST", target, body, dict(headers))
+        with HTTPResponse(_TimedBytes(connection.sock, deadline), method="POST") as response:  # type: ignore[arg-type]
+            response.begin()
+            yield response
+    finally:
+        connection.close()
+
+
+def _connect(scheme: str, host: str, port: int, deadline: float) -> socket.socket:
+    """Return a connection to the first address of a host that accepts one, encrypted for https."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"the name of the host is invalid: {error}") from error
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, start=1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_time_left(deadline))
+            sock.connect(address)
+            if scheme == "http":
+                return sock
+            sock.settimeout(_time_left(deadline))
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        except OSError as error:
+            sock.close()
+            if number == len(addresses) or isinstance(error, TimeoutError | ssl.SSLError):
+                raise
+    raise OSError("the host has no address")
+
+
+def _time_left(deadline: float) -> float:
+    """Return the seconds until a deadline."""
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def check_webhook(url: str) -> None:
+    """Check a URL before anything is computed for it.
+
+    Raises:
+        VidretError: It is no http or https URL with a host and without a user.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and parts.username is None
+        )
+    except ValueError:  # such as an invalid port
+        is_valid = False
+    if not is_valid:
+        raise VidretError(f"webhook must be a URL like http://127.0.0.1:9000/found, got {url.rpartition('@')[2]}")
+
+
+def post_json(url: str, content: Mapping[str, Any], *, timeout_s: float = WEBHOOK_TIMEOUT_S) -> None:
+    """Post an object as JSON, without following redirects.
+
+    Raises:
+        VidretError: The URL is invalid, does not answer in time, or answers with an error.
+    """
+    check_webhook(url)
+    sender = f"webhook: {urlsplit(url).netloc} did not take the matches"
+    headers = {"Content-Type": "application/json"}
+    try:
+        with open_post(url, json.dumps(content).encode(), headers, timeout_s=timeout_s) as response:
+            status, reason = response.status, response.reason
+    except TimeoutError:
+        raise VidretError(f"{sender}: no answer within {timeout_s:g} s") from None
+    except (OSError, HTTPException) as error:
+        raise VidretError(f"{sender}: {error}") from error
+    if not 200 <= status < 300:
+        raise VidretError(f"{sender}: it answered {status} {reason}")
 
 
 class EndpointError(VidretError):
@@ -85,9 +202,7 @@ class JsonTransport:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def post(
-        self, request: dict[str, Any], read: Read[T], *, what: str, sleep: Callable[[float], None] = time.sleep
-    ) -> Iterator[T]:
+    def post(self, request: dict[str, Any], read: Read[T], *, what: str) -> Iterator[T]:
         """Yield what ``read`` yields of the answer to a request, which is repeated after failures that may pass.
 
         It is not repeated once something was yielded.
@@ -97,7 +212,6 @@ class JsonTransport:
             read: Reads the lines of an answer of a type, such as ``application/json``. It raises ValueError,
                 LookupError, TypeError, AttributeError or RecursionError for what it does not understand.
             what: What the answer must be, for errors.
-            sleep: Waits some seconds.
 
         Raises:
             EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.
@@ -122,7 +236,7 @@ class JsonTransport:
     def _send(self, body: bytes, read: Read[T], what: str) -> Iterator[T]:
         """Yield what ``read`` yields of the answer to one request."""
         try:
-            with self._open(body) as response:
+            with open_post(self._target, body, self._headers, timeout_s=self.timeout_s) as response:
                 self._check_status(response)
                 lines = _read_lines(response, self.max_answer_bytes)
                 yield from read(response.headers.get_content_type(), lines)
@@ -133,14 +247,15 @@ class JsonTransport:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise EndpointError(f"{self.name}: must answer with {what}, got something else") from None
 
-    def _open(self, body: bytes) -> AbstractContextManager[HTTPResponse]:
-        """Send a request, and return a context of its response."""
+    @property
+    def _target(self) -> str:
         url = self.url.rstrip("/")
-        url = url if url.endswith(self.path) else f"{url}{self.path}"
+        return url if url.endswith(self.path) else f"{url}{self.path}"
+
+    @property
+    def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        return open_post(url, body, headers, timeout_s=self.timeout_s)
+        return headers | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
 
     def _check_status(self, response: HTTPResponse) -> None:
         status = response.status

@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache, drop_thoughts, image_part
-from vidret.language.retrieval import DrawFrame
-from vidret.language.spans import spread_times
+from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts, image_part
+from vidret.language.retrieval import DrawFrame, spread_times
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store

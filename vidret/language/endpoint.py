@@ -7,8 +7,7 @@ import json
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,12 @@ from typing import Any
 from vidret.endpoints.transport import EndpointError, JsonTransport
 from vidret.errors import VidretError
 
-MAX_REPLIES = 10_000
+KEY_VARIABLE = "VIDRET_LLM_KEY"
+MAX_ANSWER_BYTES = 1 << 20
+MAX_REPLY = 16_000  # characters that are read, without thoughts
+# Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
+_THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
+MAX_REPLIES = 10_000  # that are kept
 MARGIN = 0.9  # of the replies are left when the oldest are removed
 
 
@@ -52,15 +56,6 @@ class ReplyCache:
             oldest = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
             for path in oldest[: len(kept) - int(MARGIN * self._max_replies)]:
                 path.unlink(missing_ok=True)
-
-
-__all__ = ["ChatEndpoint", "EndpointError", "drop_thoughts", "image_part", "read_key"]
-
-KEY_VARIABLE = "VIDRET_LLM_KEY"
-MAX_ANSWER_BYTES = 1 << 20
-MAX_REPLY = 16_000  # characters that are read, without thoughts
-# Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
-_THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,31 +100,27 @@ class ChatEndpoint:
             max_answer_bytes=MAX_ANSWER_BYTES,
         )
 
-    def complete(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> str:
+    def complete(self, messages: list[dict[str, Any]]) -> str:
         """Return the model's answer to messages.
-
-        A request is repeated after a failure that may pass, unless a part of the answer has arrived.
 
         Raises:
             EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.
         """
-        return "".join(self._ask(messages, is_streamed=False, sleep=sleep))
+        return "".join(self._ask(messages, is_streamed=False))
 
-    def stream(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    def stream(self, messages: list[dict[str, Any]]) -> Iterator[str]:
         """Yield the pieces of the model's answer as they arrive; all in one from an endpoint that cannot stream.
 
         Raises:
             EndpointError: As in ``complete``.
         """
-        return self._ask(messages, is_streamed=True, sleep=sleep)
+        return self._ask(messages, is_streamed=True)
 
-    def _ask(
-        self, messages: list[dict[str, Any]], *, is_streamed: bool, sleep: Callable[[float], None]
-    ) -> Iterator[str]:
+    def _ask(self, messages: list[dict[str, Any]], *, is_streamed: bool) -> Iterator[str]:
         request = {"model": self.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0}
         request |= {"stream": True} if is_streamed else {}
         transport, has_text = self._transport, False
-        for piece in transport.post(request, _read_answer, what="a chat completion", sleep=sleep):
+        for piece in transport.post(request, _read_answer, what="a chat completion"):
             has_text = has_text or bool(piece.strip())
             yield piece
         if not has_text:

@@ -12,22 +12,21 @@ from vidret.errors import VidretError
 from vidret.language.answers import format_clock
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize
-from vidret.types import Hit, TextSource, TimedText, VideoName
+from vidret.types import Hit, TimedText, VideoName
 from vidret.video.files import may_exist, stat_file
 from vidret.video.workers.image_pool import ImagePool
 
 MAX_WORDS = 300  # of one candidate, as FIRST cuts passages
+SEED = 0  # of the shuffles
 NEAR_S = 15.0  # words this far from the best segment belong to a candidate
+DrawHit = Callable[[Hit], tuple[bytes, ...]]
 
 
 class JudgedEngine(Protocol):
     """What a judge asks of an index: ``Engine`` and ``RemoteEngine`` have it."""
 
-    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+    def transcript(self, video: VideoName) -> list[TimedText]:
         """Return what is said and shown in a video."""
-
-    def video(self, video: int) -> StoredVideo:
-        """Return a video by its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +65,6 @@ def write_passage(candidate: Candidate, count: int = MAX_WORDS) -> str:
     """Return a candidate as one line. Brackets become parentheses, so that nothing in it looks like a label."""
     line = cut_words(f"{candidate.name}: {candidate.text}", count)
     return line.translate(str.maketrans("[]<>", "()()"))
-
-
-SEED = 0  # of the shuffles
-DrawHit = Callable[[Hit], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

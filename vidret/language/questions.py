@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vidret.endpoints.transport import EndpointError
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache, drop_thoughts
+from vidret.language.endpoint import ChatEndpoint, ReplyCache, drop_thoughts
 from vidret.text import sanitize
 from vidret.types import Source
 
@@ -63,6 +64,18 @@ _SEEN = re.compile(
     re.I,
 )
 _WORD = re.compile(r"\w")
+VERSION = 2  # of the prompts, in the keys of the cache
+CACHE = "planned"  # a folder of the index
+MAX_WRITTEN = 4  # queries by the model in one request
+MAX_QUERY = 200  # characters
+MAX_LIST = 4000  # characters of a reply in which a list is looked for
+TIMEOUT_S = 20.0  # the request is not repeated: the rules are there
+RULES = f"""\
+You prepare a search of videos. It compares a query with what is seen, said and written in them.
+Reply to a question with a JSON list of one to {MAX_WRITTEN} strings and nothing else: queries in plain English that
+find the moments that answer it. A query says in at most 12 words what is seen, said or written at such a moment; it is
+not the question, and has no quotation marks and no signs. Use several only if they look for different things."""
+TRIED = "These queries found no moment that answers it; write other ones, with other words: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +154,6 @@ def strip_interrogatives(question: str) -> str:
             text = shorter
     shorter = _TAILS.sub("", text)
     return shorter if _WORD.search(shorter) else text
-
-
-VERSION = 2  # of the prompts, in the keys of the cache
-CACHE = "planned"  # a folder of the index
-MAX_WRITTEN = 4  # queries by the model in one request
-MAX_QUERY = 200  # characters
-MAX_LIST = 4000  # characters of a reply in which a list is looked for
-TIMEOUT_S = 20.0  # the request is not repeated: the rules are there
-RULES = f"""\
-You prepare a search of videos. It compares a query with what is seen, said and written in them.
-Reply to a question with a JSON list of one to {MAX_WRITTEN} strings and nothing else: queries in plain English that
-find the moments that answer it. A query says in at most 12 words what is seen, said or written at such a moment; it is
-not the question, and has no quotation marks and no signs. Use several only if they look for different things."""
-TRIED = "These queries found no moment that answers it; write other ones, with other words: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

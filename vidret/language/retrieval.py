@@ -7,7 +7,6 @@ from typing import Annotated, Protocol
 from vidret.errors import VidretError
 from vidret.language.endpoint import ChatEndpoint, ReplyCache
 from vidret.language.questions import QueryPlan, RetrievalQuery, plan_queries, plan_with_model
-from vidret.language.spans import overlap_largely, spread_times, widen_span
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
 from vidret.types import (
@@ -30,6 +29,8 @@ from vidret.types.results import LIKELIHOOD, Probability, VideoId, VideoPath
 RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
 LINE_LENGTH = 400  # characters of one text
+LARGE_OVERLAP = 0.5  # of the shorter of two stretches, from which on both show the same
+Span = tuple[float, float]  # start and end in seconds
 DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
 
 
@@ -157,7 +158,7 @@ def gather_context(
 
     Args:
         engine: The index.
-        question: In English; see ``plan_queries``.
+        question: In English.
         videos: Paths or ids of the videos to look in; none for all.
         options: How much is retrieved.
         plan: The queries of the question; None for those by rules.
@@ -183,12 +184,9 @@ def gather_context(
             continue
         _unite(candidates, firsts, query.weight, options)
         _unite(further, others, query.weight, options)
-    ranked = [
-        candidate
-        for group in (candidates, further)
-        for candidate in sorted(group, key=lambda candidate: -candidate.score)
-    ]
-    best = _choose(engine, ranked, options, known)
+    for group in (candidates, further):
+        group.sort(key=lambda candidate: -candidate.score)
+    best = _choose(engine, candidates + further, options, known)
     first = {moment.video: index for index, moment in reversed(list(enumerate(best)))}
     ordered = sorted(best, key=lambda moment: (first[moment.video], moment.start))
     left, moments = options.characters, []
@@ -209,12 +207,8 @@ def make_rounds(
 ) -> tuple[QuestionContext, Callable[[QuestionContext], QuestionContext] | None]:
     """Return what is retrieved for a question, and what retrieves more if that does not show an answer.
 
-    Args:
-        question: See ``plan_queries``.
-        options: Without ``llm_queries`` there is one round.
-        llm: Writes queries: one to four, and others for the second round.
-        cache: Where its replies are kept; None to keep none.
-        gather: ``gather_context`` of an index; gets ``plan`` and ``known``.
+    The model writes queries for both rounds; without ``llm_queries`` there is one round. ``gather`` is
+    ``gather_context`` of an index; it gets ``plan`` and ``known``.
 
     Raises:
         VidretError: As in ``gather_context``.
@@ -334,3 +328,40 @@ def draw_frames(
                 break
         moments.append(replace(moment, frames=tuple(frames)))
     return replace(context, moments=tuple(moments), notes=tuple(notes))
+
+
+def widen_span(span: Span, shots: Sequence[Shot], duration_s: float, *, margin_s: float, max_s: float) -> Span:
+    """Return a span with ``margin_s`` more on both sides, or to the ends of its shots, whichever is further.
+
+    It stays within the video. Where ``max_s`` does not allow all of it, both sides grow alike, and the shortest need
+    first. A span that is longer than ``max_s`` is returned as it is.
+    """
+    start, end = span
+    first = max((shot.start for shot in shots if shot.start <= start), default=start)
+    last = min((shot.end for shot in shots if shot.end >= end), default=end)
+    before = start - max(0.0, min(first, start - margin_s))
+    after = min(duration_s, max(last, end + margin_s)) - end
+    left = max_s - (end - start)
+    if left <= 0:
+        return span
+    before, after = min(before, max(left / 2, left - after)), min(after, max(left / 2, left - before))
+    return start - before, end + max(0.0, after)
+
+
+def overlap_largely(one: Span, other: Span) -> bool:
+    """Return whether two stretches of a video have half of the shorter one in common.
+
+    >>> overlap_largely((0.0, 10.0), (4.0, 16.0)), overlap_largely((0.0, 10.0), (6.0, 16.0))
+    (True, False)
+    """
+    common = min(one[1], other[1]) - max(one[0], other[0])
+    return common > LARGE_OVERLAP * min(one[1] - one[0], other[1] - other[0])
+
+
+def spread_times(start: float, end: float, count: int) -> list[float]:
+    """Return the middles of ``count`` equal parts of a stretch.
+
+    >>> spread_times(0.0, 12.0, 3)
+    [2.0, 6.0, 10.0]
+    """
+    return [start + (index + 0.5) * (end - start) / count for index in range(count)]

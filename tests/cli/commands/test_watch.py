@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
-from vidret.endpoints.connection import post_json
+from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import watches

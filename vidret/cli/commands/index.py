@@ -17,7 +17,7 @@ from vidret.cli.inputs import parse_choice, parse_memory
 from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import with_fields
-from vidret.endpoints.connection import check_webhook
+from vidret.endpoints.transport import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import run_to_dict

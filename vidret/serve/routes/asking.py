@@ -14,9 +14,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from vidret.endpoints.transport import EndpointError
 from vidret.engine import Engine
 from vidret.language.answers import CitedAnswer, stream_answer
-from vidret.language.endpoint import ChatEndpoint, EndpointError, ReplyCache
+from vidret.language.endpoint import ChatEndpoint, ReplyCache
 from vidret.language.questions import CACHE, MAX_QUESTION
 from vidret.language.retrieval import (
     DEFAULT_CONTEXT,

@@ -10,9 +10,9 @@ from itertools import repeat
 
 import pytest
 
-from vidret.endpoints.connection import open_post, post_json
+from vidret.endpoints.transport import EndpointError, open_post, post_json
 from vidret.errors import VidretError
-from vidret.language.endpoint import ChatEndpoint, EndpointError
+from vidret.language.endpoint import ChatEndpoint
 
 TIMEOUT_S = 0.3
 LIMIT_S = 2.0  # of a machine that is busy
