@@ -13,7 +13,7 @@ import numpy as np
 import open_clip
 import torch
 
-import vidret.search.heads.projecting
+import vidret.search.heads.prepared
 from tests.encode.tiny import MERGING, TEXT, VISION, stir
 from tests.video.films import write_video
 from vidret.data.benchmarks.registry import RECIPES
@@ -100,7 +100,7 @@ def lasting_pools() -> Iterator[None]:
             pools[str(settings)] = DecodePool(num_workers, **settings)
         yield pools[str(settings)]
 
-    with mock.patch.object(vidret.search.heads.projecting, "DecodePool", lend):
+    with mock.patch.object(vidret.search.heads.prepared, "DecodePool", lend):
         yield
     for pool in pools.values():
         pool.close()

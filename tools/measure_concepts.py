@@ -27,8 +27,9 @@ from harness import print_json, read_rows
 from vidret import Engine
 from vidret.align.gda import soften
 from vidret.search.concepts.classifying import classify_videos, name_concepts, save_classes
-from vidret.search.concepts.storage import TaughtConcept, choose_share, find_direction
-from vidret.search.concepts.teaching import read_examples
+from vidret.search.concepts.encoder import find_direction
+from vidret.search.concepts.storage import TaughtConcept
+from vidret.search.concepts.teaching import choose_share, read_examples
 from vidret.types import Concept, Picture, Resize
 from vidret.types.queries import ComposedQuery
 from vidret.video.probe import probe

@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from vidret.language.describing import DescribeOptions, DescribeReport
     from vidret.language.endpoint import ChatEndpoint
     from vidret.language.retrieval import ContextOptions
-    from vidret.search.browsing.explorer import Explorer
+    from vidret.search.browsing import Explorer
     from vidret.search.heads.base import MomentHead
     from vidret.search.heads.layers import Grounder
     from vidret.search.judge_fitting import JudgeReport
@@ -829,7 +829,7 @@ class Engine(VideoLibrary):
             VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
             StoreError: A video has no sounds, or another process is writing the index.
         """
-        from vidret.search.concepts.sounds import teach_sound
+        from vidret.search.concepts.teaching import teach_sound
 
         return teach_sound(self._index.store, name, sounds, replace_old=replace, add=add)
 

@@ -44,15 +44,15 @@ def source(request: pytest.FixtureRequest) -> Source:
 
 @pytest.fixture
 def channel(engine: Engine, source: Source) -> Channel[VideoEvidence]:
-    texts = engine._index.results._texts
+    texts = engine._index.fusion.texts
     assert texts is not None
     return engine._index.pictures if source == "picture" else texts
 
 
 def ask(engine: Engine, query: str, *sources: Source, filters: Filters = Filters()) -> ChannelQuery:  # noqa: B008
-    results = engine._index.results
+    fusion = engine._index.fusion
     options = SearchOptions(sources=sources, filters=filters)
-    return results._fusion.ask(results.analyse(query, sources), options).asked
+    return fusion.ask(fusion.analyse(query, sources), options).asked
 
 
 def test_every_source_is_tested() -> None:

@@ -530,12 +530,12 @@ def test_find_content_names_the_films(folder: Path) -> None:
 @pytest.mark.parametrize("query", ["red", "someone says hello", "blue water", "a zebra", "green -hello", "red sign"])
 def test_scores_do_not_depend_on_candidates(engine: Engine, query: str) -> None:
     """A naive twin reads all of each video, as a location in it does."""
-    results = engine._index.results
-    question = results._fusion.ask(results.analyse(query, None), SearchOptions(rerank="auto"))
+    fusion = engine._index.fusion
+    question = fusion.ask(fusion.analyse(query), SearchOptions(rerank="auto"))
     for candidates in (1, 3, 200):
         hits = engine.search(query, candidates=candidates)
         assert hits
         for hit in hits:
-            scores = results._fusion.score_video(question, hit.video)
+            scores = fusion.score_video(question, hit.video)
             assert scores is not None
             assert hit.score == pytest.approx(scores.score, abs=1e-4)

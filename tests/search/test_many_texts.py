@@ -165,11 +165,11 @@ def test_words_of_a_new_video_are_found_by_an_open_engine(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["find", "ask"])
 def test_a_query_keeps_its_own_results_wherever_another_interrupts_it(engine: Engine, name: str) -> None:
     """Another query runs at each line, as one of another thread may."""
-    results = engine._index.results
-    mine, other = (results.analyse(query, None) for query in ("welcome -morning", '"zebra crossing" -welcome'))
+    fusion = engine._index.fusion
+    mine, other = (fusion.analyse(query) for query in ("welcome -morning", '"zebra crossing" -welcome'))
 
     def ask(query: AnalysedQuery) -> object:
-        question = results._fusion.ask(query, SearchOptions())
+        question = fusion.ask(query, SearchOptions())
         return question.texts, question.asked.excluded
 
     expected, interrupted = ask(mine), list[int]()

@@ -12,7 +12,7 @@ from tests.fakes import unit
 from tests.spoken import word_vector
 from vidret.engine import Engine
 from vidret.search.query.planning import encode_queries
-from vidret.search.video_candidates import BLOCK
+from vidret.search.video_scores import BLOCK
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int64
 from tests.store.samples import DIM, add_video, create, damage
 from vidret.errors import StoreError
 from vidret.search import recall
-from vidret.search.recall import BEST, QUERIES, Recall, measure_recall, sample_vectors
+from vidret.search.recall import BEST, Recall, measure_recall, sample_vectors
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, SegmentEmbedding
@@ -185,8 +185,3 @@ def test_empty_or_damaged_index_is_rejected(tmp_path: Path) -> None:
     damage(write_index(tmp_path / "bad", make_unit_vectors(20)) / "features" / "video.f16", 3 * DIM * 2)
     with Store.open(tmp_path / "bad") as store, pytest.raises(StoreError, match="row 3 is damaged"):
         measure_recall(store, {"a": make_unit_vectors(1)}, candidates=200)
-
-
-def test_there_are_at_least_100_distinct_built_in_queries() -> None:
-    assert len(set(QUERIES)) == len(QUERIES) >= 100
-    assert all(3 <= len(query.split()) <= 12 for query in QUERIES)

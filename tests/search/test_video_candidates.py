@@ -19,8 +19,7 @@ from vidret.channels.picture.evidence import (
 from vidret.channels.picture.ranking import SegmentFeatures
 from vidret.channels.picture.reranking import RankedSegments
 from vidret.search.query.clauses import QueryStructure, make_clause
-from vidret.search.video_candidates import VideoCandidates
-from vidret.search.video_scores import ABSENT, combine_clauses, make_video_scores
+from vidret.search.video_scores import ABSENT, VideoCandidates, combine_clauses, make_video_scores
 from vidret.types import Segment, TextEmbedding, TextSource
 
 DIM = 6

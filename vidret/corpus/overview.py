@@ -11,7 +11,7 @@ from vidret.corpus.describing import ExampleFrame
 from vidret.corpus.phrases import WordUse, list_bank, measure_word_use
 from vidret.corpus.vectors import IndexVectors, TextEncoder, encode_phrases, read_index_vectors
 from vidret.errors import VidretError
-from vidret.search.browsing.clusters import choose_num_clusters, cluster_vectors, project_to_plane
+from vidret.search.browsing import choose_num_clusters, cluster_vectors, project_to_plane
 from vidret.store.store import Store
 from vidret.store.vectors.flat import find_nearest_rows
 from vidret.text import show_path

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.search.browsing.clusters import choose_num_clusters, cluster_vectors
+from vidret.search.browsing import choose_num_clusters, cluster_vectors
 
 MIN_PROMPTS = 8  # fewer are not divided into topics
 NUM_WORDS = 3  # of a topic's name

@@ -1,1 +1,1 @@
-"""Requests to endpoints in OpenAI's style, at URLs that the user names."""
+"""JSON over HTTP to endpoints and webhooks at URLs that the user names."""

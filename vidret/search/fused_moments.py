@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 
 from vidret.channels.base import Match
 from vidret.channels.registry import KINDS
+from vidret.channels.texts.channel import TextChannel
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, keep_best
-from vidret.search.locating import gaps_between
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.types import Curve, Source
+from vidret.types import Curve, Evidence, Segment, Source
+from vidret.video.timeline import LONGEST_STILL_S
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
 EDGE_S = 1e-3  # tolerance for an edge at a cut
@@ -29,31 +31,13 @@ JOIN_PICTURES = 1.0
 MIN_OVERLAP_S = 0.5
 JOIN_CHANNELS = 1.0  # nats that a span of another channel may match less, to go on with a moment
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
+MAX_EVIDENCE, MIN_SHARE = 4, 0.05  # pieces that are told, and their share of the score
 UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FusedSpan:
-    """A span of a video that matches a query, or a clause of one.
-
-    Attributes:
-        start: In seconds.
-        end: In seconds.
-        score: In standard deviations.
-        parts: What matches: source, start, end, score, and the text if it is words.
-        events: The span of each clause, in order, if there are several.
-    """
-
-    start: float
-    end: float
-    score: float
-    parts: tuple["SpanPart", ...]
-    events: tuple["FusedSpan", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SpanPart:
-    """One source's part of a span."""
+    """One source's part of a span; ``match`` is the text if it is words."""
 
     source: Source
     start: float
@@ -62,18 +46,38 @@ class SpanPart:
     match: Match | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedSpan:
+    """A span of a video that matches a query, or a clause of one, in seconds and nats.
+
+    Attributes:
+        parts: What matches, that which sets the bounds first.
+        events: The span of each clause, in order, if there are several.
+    """
+
+    start: float
+    end: float
+    score: float
+    parts: tuple[SpanPart, ...]
+    events: tuple["FusedSpan", ...] = ()
+
+    @classmethod
+    def of_pictures(cls, start: float, end: float, score: float) -> Self:
+        """Return a span in which only pictures match."""
+        part = SpanPart(source="picture", start=start, end=end, score=score)
+        return cls(start=start, end=end, score=score, parts=(part,))
+
+
 def find_fused_spans(
     scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, weak: bool, snap: bool
 ) -> list[FusedSpan]:
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
     find = partial(find_clause_spans, scores, 0, k=max(k, 5), expects_words=expects_words, weak=weak, snap=snap)
     best_first = sorted(find(overlapping=False), key=lambda span: -span.score)
-    spans = _join_channels(best_first, _find_breaks(scores))
+    spans = _join_channels(best_first, _list_breaks(scores.cuts, gaps_between(scores.segments)))
     if not overlapping:
         return drop_overlapping_spans(spans)[:k]
-    known = {(span.start, span.end) for span in spans}
-    more = [span for span in find(overlapping=True) if (span.start, span.end) not in known]
-    return sorted([*spans, *more], key=lambda span: -span.score)[:k]
+    return sorted(_add_new(spans, find(overlapping=True)), key=lambda span: -span.score)[:k]
 
 
 def find_clause_spans(
@@ -156,65 +160,72 @@ def _find_picture_spans(
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
         return []
-    times, values = scores.times[seen], scores.pictures[clause][seen]
-    gaps = gaps_between(scores.segments)
-    start, end = scores.segments[0].start, scores.segments[-1].end
+    values = scores.pictures[clause][seen]
     curve = Curve(
         scores=values,
-        times=times,
-        start=start,
-        end=end,
+        times=scores.times[seen],
+        start=scores.segments[0].start,
+        end=scores.segments[-1].end,
         best=float(values.max()),
         typical=scores.typical,
-        gaps=gaps,
+        gaps=gaps_between(scores.segments),
         cuts=scores.cuts,
     )
-    by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
-    if by_head is None:
-        found = _find_curve_spans(curve, k=k, overlapping=False, weak=weak, snap=snap)
-        joined = _join_pictures(found, curve)
-        if not overlapping:
-            return joined
-        known = {(span.start, span.end) for span in joined}
-        more = _find_curve_spans(curve, k=k, overlapping=True, weak=weak, snap=snap)
-        return joined + [span for span in more if (span.start, span.end) not in known]
+    if scores.picture_spans is None:
+        joined = _join_pictures(_find_curve_spans(curve, k=k, overlapping=False, weak=weak, snap=snap), curve)
+        more = _find_curve_spans(curve, k=k, overlapping=True, weak=weak, snap=snap) if overlapping else []
+        return _add_new(joined, more)
+    by_head = scores.picture_spans[clause][:k]
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
-    return [_make_picture_span(span, curve.best + log - max(logs)) for span, log in zip(by_head, logs, strict=True)]
+    return [
+        FusedSpan.of_pictures(span.start, span.end, curve.best + log - max(logs))
+        for span, log in zip(by_head, logs, strict=True)
+    ]
+
+
+def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpan]:
+    """Return spans, and those of others that have other bounds."""
+    known = {(span.start, span.end) for span in spans}
+    return spans + [span for span in more if (span.start, span.end) not in known]
 
 
 def _find_curve_spans(curve: Curve, *, k: int, overlapping: bool, weak: bool, snap: bool) -> list[FusedSpan]:
     """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
     spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
-    return [_make_picture_span(span, curve.best - (spans[0].score - span.score)) for span in spans]
+    return [FusedSpan.of_pictures(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
 
 
 def _join_pictures(spans: Sequence[FusedSpan], curve: Curve) -> list[FusedSpan]:
     """Return spans of pictures, best first, each joined with those that match as well and go on from it in its shot."""
+    breaks = _list_breaks(curve.cuts, curve.gaps)
     joined, rest = [], sorted(spans, key=lambda span: -span.score)
     while rest:
-        best = own = rest.pop(0)
+        own = rest.pop(0)
         while near := [
-            each for each in rest if each.score >= best.score - JOIN_PICTURES and _goes_on(own, each, curve)
+            span for span in rest if span.score >= own.score - JOIN_PICTURES and _goes_on(own, span, curve, breaks)
         ]:
             rest.remove(near[0])
             start, end = min(own.start, near[0].start), max(own.end, near[0].end)
-            own = _make_picture_span(Span(start, end, best.score), best.score)
+            own = FusedSpan.of_pictures(start, end, own.score)
         joined.append(own)
     return joined
 
 
-def _goes_on(span: FusedSpan, other: FusedSpan, curve: Curve) -> bool:
-    """Return whether no cut, no gap and at most one frame lies between two spans."""
+def _goes_on(span: FusedSpan, other: FusedSpan, curve: Curve, breaks: Sequence[float]) -> bool:
+    """Return whether no cut, no gap and at most one frame is between two spans."""
     start, end = min(span.end, other.end), max(span.start, other.start)
-    breaks = [*curve.cuts, *(edge for gap in curve.gaps for edge in gap)]
     between = int(np.count_nonzero((curve.times > start) & (curve.times < end)))
-    return between <= 1 and not any(start - EDGE_S <= each <= end + EDGE_S for each in breaks)
+    return between <= 1 and not _has_break(breaks, start, end)
 
 
-def _find_breaks(scores: VideoScores) -> list[float]:
+def _list_breaks(cuts: Sequence[float], gaps: Sequence[tuple[float, float]]) -> list[float]:
     """Return the times at which a video has a cut, or a gap begins or ends."""
-    return [*scores.cuts, *(edge for gap in gaps_between(scores.segments) for edge in gap)]
+    return [*cuts, *(edge for gap in gaps for edge in gap)]
+
+
+def _has_break(breaks: Sequence[float], start_s: float, end_s: float) -> bool:
+    return any(start_s - EDGE_S <= time_s <= end_s + EDGE_S for time_s in breaks)
 
 
 def _join_channels(spans: Sequence[FusedSpan], breaks: Sequence[float]) -> list[FusedSpan]:
@@ -249,16 +260,10 @@ def _unite(span: FusedSpan, other: FusedSpan) -> FusedSpan:
 
 def _continues(span: FusedSpan, other: FusedSpan, breaks: Sequence[float]) -> bool:
     """Return whether one of two spans begins while the other lasts and ends later, or soon after it without a break."""
-    first, second = sorted([span, other], key=lambda each: (each.start, each.end))
+    first, second = sorted([span, other], key=lambda one: (one.start, one.end))
     if first.start == second.start or second.end <= first.end:
         return False
-    is_soon = second.start - first.end <= JOIN_S
-    return is_soon and not any(first.end - EDGE_S <= each <= second.start + EDGE_S for each in breaks)
-
-
-def _make_picture_span(span: Span, score: float) -> FusedSpan:
-    part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
-    return FusedSpan(start=span.start, end=span.end, score=score, parts=(part,))
+    return second.start - first.end <= JOIN_S and not _has_break(breaks, first.end, second.start)
 
 
 def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
@@ -275,3 +280,32 @@ def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
             best[source] = other
     total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
     return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))
+
+
+def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:
+    """Return start and end in seconds of the gaps between a video's segments that are too long for a still frame."""
+    return tuple(
+        (before.end, after.start) for before, after in pairwise(segments) if after.start - before.end > LONGEST_STILL_S
+    )
+
+
+def make_evidence(parts: Sequence[SpanPart], texts: TextChannel | None) -> tuple[Evidence, ...]:
+    """Return the evidence of some matches, best first, with each one's share of the score; none without words."""
+    if not parts or texts is None:
+        return ()
+    best = max(part.score for part in parts)
+    weights = np.exp([part.score - best for part in parts])
+    shares = weights / weights.sum()
+    evidence: list[Evidence] = []
+    for index in np.argsort(-shares, kind="stable")[:MAX_EVIDENCE]:
+        part = parts[index]
+        if shares[index] < MIN_SHARE and evidence:
+            continue
+        text = "" if part.match is None else part.match.text
+        marks = () if part.match is None else texts.mark(part.match)
+        evidence.append(
+            Evidence(
+                source=part.source, start=part.start, end=part.end, share=float(shares[index]), text=text, matches=marks
+            )
+        )
+    return tuple(evidence)

@@ -16,18 +16,21 @@ from functools import lru_cache, partial
 import numpy as np
 from jaxtyping import Float
 
-from vidret.channels.base import ChannelQuery, EncodedQuery, Match, TimeSpan
+from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.channels.picture.channel import PictureChannel, list_segments
 from vidret.channels.picture.evidence import VideoPictures, lower_pictures
-from vidret.channels.sounds.channel import SoundChannel, join_evidence
+from vidret.channels.sounds.channel import SoundChannel, join_evidence, open_sounds
 from vidret.channels.texts.channel import TextChannel, VideoTexts
+from vidret.errors import VidretError
+from vidret.search.concepts.encoder import ConceptEncoder
 from vidret.search.feedback import Feedback, Ids, SegmentSpace
 from vidret.search.people import KnownPersons, Presence
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure
-from vidret.search.query.mentions import find_mentions
-from vidret.search.video_candidates import VideoCandidates
-from vidret.search.video_scores import VideoScores
-from vidret.types import SOURCES, SearchOptions, Source
+from vidret.search.query.marks import find_mentions
+from vidret.search.query.planning import plan
+from vidret.search.video_scores import VideoCandidates, VideoScores
+from vidret.store.joined.texts import open_texts
+from vidret.types import SOURCES, Evidence, Query, SearchOptions, Source
 
 # What a video loses in which excluded words are said or shown; those written with a minus remove it.
 SAID = 1.0
@@ -60,60 +63,79 @@ class Question:
     presence: Presence | None = None
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        """What the query is compared with."""
-        return self.asked.sources
-
-    @property
     def structure(self) -> QueryStructure:
         """The clauses and their order."""
         return self.query.structure
 
-    @property
-    def encoded(self) -> list[EncodedQuery]:
-        """The clauses, as pictures are compared with them."""
-        return self.query.encoded
+    def tell_persons(self, video_id: int, spans: Sequence[tuple[float, float]]) -> tuple[Evidence, ...]:
+        """Return where the persons of the query are seen or heard in spans of a video, each once."""
+        presence = self.presence
+        found = () if presence is None else (piece for span in spans for piece in presence.tell(video_id, *span))
+        return tuple(dict.fromkeys(found))
 
 
 class Fusion:
     """The channels of one index."""
 
-    def __init__(
-        self,
-        pictures: PictureChannel,
-        texts: TextChannel | None,
-        people: KnownPersons,
-        sounds: SoundChannel | None = None,
-    ) -> None:
-        """Set the channels, None for an index without texts or sounds, and the persons."""
-        self.pictures, self.texts, self.people, self.sounds = pictures, texts, people, sounds
+    def __init__(self, pictures: PictureChannel, encoder: ConceptEncoder, people: KnownPersons) -> None:
+        """Set the pictures, what encodes queries, and the persons; words are opened once there are any."""
+        self.pictures, self.encoder, self.people = pictures, encoder, people
         self.segments = SegmentSpace(pictures.store)
+        self._words: tuple[TextChannel, SoundChannel | None] | None = None
+
+    @property
+    def texts(self) -> TextChannel | None:
+        """The texts; None without any. A run may add them meanwhile."""
+        if self._words is None and (texts := open_texts(self.pictures.store)) is not None:
+            self._words = TextChannel(texts, self.pictures.store), open_sounds(self.pictures.store)
+        return None if self._words is None else self._words[0]
+
+    def close(self) -> None:
+        """Close the texts and the sounds."""
+        if self._words is not None:
+            texts, sounds = self._words
+            texts.texts.close()
+            if sounds is not None:
+                sounds.close()
+
+    def analyse(
+        self, query: Query, sources: Sequence[Source] | None = None, person: str | None = None
+    ) -> AnalysedQuery:
+        """Return a query with its structure and vectors, to ask it of several videos; see ``plan``.
+
+        Raises:
+            VidretError: As in ``plan``; or a source is unknown, or the index has no words to search.
+        """
+        texts = self.texts
+        if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
+            raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
+        if sources is not None and texts is None and set(sources) != {"picture"}:
+            paths = ", ".join(str(index.path) for index in self.pictures.store.parts.values())
+            raise VidretError(f"{paths}: has no words to search: run vidret index --words on")
+        return plan(query, self.encoder, self.people, texts, sources=sources, person=person)
 
     def ask(self, query: AnalysedQuery, options: SearchOptions, *, video_id: int | None = None) -> Question:
         """Return a query with the texts that match it: the best of the index, or all of one video."""
-        structure, texts = query.structure, self.texts if query.is_text else None
+        structure, is_asked_of_texts = query.structure, query.vectors.shape[1] > 0
+        texts, sounds = self._words if self._words is not None and is_asked_of_texts else (None, None)
         excluded = lowered = frozenset[int]()
         if texts is not None and structure.excluded:
             spoken = [term for term in structure.excluded if not find_mentions(term)]  # a concept is not spoken
             excluded = texts.find_holders(term for term in spoken if term in structure.forbidden)
             lowered = texts.find_holders(term for term in spoken if term not in structure.forbidden)
+        sources = options.sources or SOURCES
         asked = ChannelQuery(
             clauses=structure.clauses,
             encoded=query.encoded,
             vectors=query.vectors,
-            sources=tuple(each for each in options.sources or SOURCES if each == "picture" or texts is not None),
+            sources=tuple(source for source in sources if source == "picture" or texts is not None),
             options=options,
             excluded=excluded,
             depth=options.candidates,
             examples=query.examples,
         )
         feedback = self.segments.read_feedback(options.like, options.unlike, options.seen or ())
-        found: Mapping[int, VideoTexts] = {}
-        if texts is not None:
-            found = texts.find(asked) if video_id is None else texts.score(asked, [video_id])
-        if texts is not None and self.sounds is not None:
-            heard = self.sounds.find(asked) if video_id is None else self.sounds.score(asked, [video_id])
-            found = join_evidence(found, heard)
+        found = join_evidence(*(_find_texts(channel, asked, video_id) for channel in (texts, sounds)))
         if feedback is not None:
             asked = replace(asked, weigh=partial(self._weigh, feedback, structure))
             found = self._weigh_texts(asked, found)
@@ -121,10 +143,9 @@ class Fusion:
         if presence is not None:
             asked = replace(asked, adjust=presence.adjust)
             found = _adjust_texts(presence, found)
-        covered = _list_covered(structure, found)
         return Question(
             query=query,
-            asked=replace(asked, covered=covered),
+            asked=replace(asked, covered=_list_covered(structure, found)),
             texts=found,
             lowered=lowered,
             feedback=feedback,
@@ -142,7 +163,10 @@ class Fusion:
         """Return texts with what the segments add that are seen meanwhile, the best one of each text."""
         assert asked.weigh is not None
         spans = {
-            (match.video_id, match.start, match.end) for own in found.values() for each in own.matches for match in each
+            (match.video_id, match.start, match.end)
+            for own in found.values()
+            for clause in own.matches
+            for match in clause
         }
         seen = {span: self.pictures.store.overlapping_segments([span]) for span in spans}
         ids = np.unique(np.concatenate([np.zeros(0, np.int64), *seen.values()]))
@@ -150,24 +174,22 @@ class Fusion:
         weighed = {}
         for video_id, own in found.items():
             matches: list[list[Match]] = [[] for _ in own.matches]
-            for clause, match in ((clause, match) for clause, each in enumerate(own.matches) for match in each):
+            for clause, match in ((clause, match) for clause, texts in enumerate(own.matches) for match in texts):
                 rows = np.searchsorted(ids, seen[match.video_id, match.start, match.end])
                 nats = float(weights[clause, rows].max()) if len(rows) else 0.0
                 matches[clause].append(match._replace(evidence=match.evidence + nats))
-            weighed[video_id] = VideoTexts([sorted(each, key=lambda match: -match.evidence) for each in matches])
+            weighed[video_id] = VideoTexts([sorted(texts, key=lambda match: -match.evidence) for texts in matches])
         return weighed
 
     def rank(self, question: Question, depth: int) -> VideoCandidates:
         """Return the candidate videos, of which so many nearest segments are considered."""
-        asked = replace(question.asked, depth=depth)
+        asked, covered = replace(question.asked, depth=depth), [*question.asked.covered]
         if question.feedback is not None:
-            alike = self.segments.find_candidates(self.pictures, asked, question.feedback)
-            asked = replace(asked, covered=[*asked.covered, *alike])
-            question = replace(question, asked=asked)
+            covered += self.segments.find_candidates(self.pictures, asked, question.feedback)
         if question.presence is not None and "picture" in asked.sources:
-            seen = question.presence.find_spans(self.pictures.store, asked)
-            asked = replace(asked, covered=[*asked.covered, *seen])
-            question = replace(question, asked=asked)
+            covered += question.presence.find_spans(self.pictures.store, asked)
+        asked = replace(asked, covered=covered)
+        question = replace(question, asked=asked)
         found = self.pictures.find(asked)
         ranked = self._fuse(question, found)
         if not question.structure.is_joint:
@@ -217,7 +239,7 @@ class Fusion:
                 own = [_add_evidence(clause, -SAID) for clause in own]
             if any(own):
                 texts[video_id] = own
-        kept = {video_id: each for video_id, each in pictures.items() if video_id not in question.asked.excluded}
+        kept = {video_id: own for video_id, own in pictures.items() if video_id not in question.asked.excluded}
         return VideoCandidates(question.structure, self._lower(question, kept), texts)
 
     def _lower(self, question: Question, pictures: Mapping[int, VideoPictures]) -> Mapping[int, VideoPictures]:
@@ -232,6 +254,14 @@ class Fusion:
                 _note_bound(index)
                 return video_ids[:index]
         return video_ids
+
+
+def _find_texts(
+    channel: TextChannel | SoundChannel | None, asked: ChannelQuery, video_id: int | None
+) -> dict[int, VideoTexts]:
+    if channel is None:
+        return {}
+    return channel.find(asked) if video_id is None else channel.score(asked, [video_id])
 
 
 def _list_covered(structure: QueryStructure, texts: Mapping[int, VideoTexts]) -> list[TimeSpan]:
@@ -252,11 +282,11 @@ def _adjust_texts(presence: Presence, found: Mapping[int, VideoTexts]) -> dict[i
         matches: list[list[Match]] = []
         for clause, found_texts in enumerate(own.matches):
             speakers = presence.speakers[clause]
-            each = [match for match in found_texts if all(person.speaks(match) for person in speakers)]
-            starts, ends = np.array([(match.start, match.end) for match in each], np.float64).reshape(-1, 2).T
-            scores = np.tile(np.array([match.evidence for match in each]), (len(own.matches), 1))
+            said = [match for match in found_texts if all(person.speaks(match) for person in speakers)]
+            starts, ends = np.array([(match.start, match.end) for match in said], np.float64).reshape(-1, 2).T
+            scores = np.tile(np.array([match.evidence for match in said]), (len(own.matches), 1))
             evidence = presence.adjust(video_id, starts, ends, scores)[clause].tolist()
-            rated = [match._replace(evidence=nats) for match, nats in zip(each, evidence, strict=True)]
+            rated = [match._replace(evidence=nats) for match, nats in zip(said, evidence, strict=True)]
             matches.append(sorted(rated, key=lambda match: -match.evidence))
         adjusted[video_id] = VideoTexts(matches)
     return adjusted

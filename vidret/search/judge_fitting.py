@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
-from vidret.search.found_videos import FoundVideo
+from vidret.search.hits import FoundVideo
 from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, index_features, video_features
 from vidret.search.open_index import OpenIndex
 from vidret.store.lookup import look_up_video

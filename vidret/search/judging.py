@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from vidret.errors import StoreError
 from vidret.store.records import JUDGE
 from vidret.store.store import Store
+from vidret.types import UNLIKELY
 
 MAX_LOG_ODDS = 50.0
 MAX_GAP = 1.5  # nats below the best score, beyond which a video is judged by its own score only
@@ -56,6 +57,29 @@ class EvidenceJudge:
 
 
 DEFAULT_JUDGE = EvidenceJudge()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreStandard:
+    """What the scores of a query mean.
+
+    Attributes:
+        best: The best score.
+        size: Number of segments and texts that were compared; 0 if scores say nothing, as those of images.
+        judge: What probabilities are computed by.
+    """
+
+    best: float = 0.0
+    size: int = 0
+    judge: EvidenceJudge = DEFAULT_JUDGE
+
+    def rate(self, score: float) -> float | None:
+        """Return the probability that a video with this score answers the query; None if nothing tells."""
+        return self.judge.video(score, self.best, self.size) if self.size else None
+
+    def is_weak(self, score: float) -> bool:
+        """Return whether it is unlikely that the index has an answer that scores as high as this."""
+        return self.size > 0 and self.judge.index(score, self.size) < UNLIKELY
 
 
 def index_features(best: float, size: int) -> tuple[float, float, float]:

@@ -3,9 +3,8 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -15,22 +14,30 @@ from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.evidence import FrameScorer
 from vidret.channels.picture.ranking import FrameRanker
+from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
+from vidret.search.fused_moments import find_similarity, gaps_between, make_evidence
+from vidret.search.fusion import Fusion, Question
 from vidret.search.heads.base import GroundedVideo, MomentHead
-from vidret.store.lookup import look_up_video
+from vidret.search.judging import load_judge
+from vidret.search.placed_moments import find_query_spans, list_events
+from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.store.lookup import find_cuts, look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import Curve, Segment
+from vidret.types import UNLIKELY, Curve, CurveText, LocateOptions, Moment, SearchOptions
 from vidret.video.decoders.base import choose_mode
 from vidret.video.files import may_exist
-from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
 
 LEAST_SHARE = 0.5  # of the probability of a video's best span
+STANDS_OUT = 2.0  # nats below the best moment that another one may score
+MAX_CURVE_TEXTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,112 @@ def choose_path(store: Store, video_id: int) -> str:
     if not paths:
         raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
     return next((path for path in paths if may_exist(path)), paths[0])
+
+
+def locate_moments(
+    fusion: Fusion,
+    query: AnalysedQuery,
+    videos: Sequence[RankedVideo],
+    options: LocateOptions,
+    grounder: MomentHead | None,
+) -> list[Moment]:
+    """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
+    store, asked = fusion.pictures.store, SearchOptions(sources=options.sources, filters=options.filters)
+    question = fusion.ask(query, asked, video_id=videos[0].video_id if len(videos) == 1 else None)
+    has_pictures = "picture" in question.asked.sources
+    if not has_pictures or not query.is_text or query.has_mentions:
+        grounder = None  # a head reads text
+    if grounder is None and has_pictures and not has_frame_vectors(fusion.encoder):
+        note_coarse(fusion.encoder.name)
+    scored, judge = [], load_judge(store)
+    typical = fusion.pictures.typical_score() if query.is_text else None
+    for video in videos:
+        scores = fusion.score_video(question, video.video_id)
+        if scores is not None:
+            scores.cuts = find_cuts(store, video.video_id)
+            if typical is not None and scores.line is not None:  # as evidence in this video
+                scores.typical = scores.line[0] + scores.line[1] * typical
+            scored.append((video, scores))
+    if grounder is not None:
+        _ask_head(fusion.pictures, grounder, question, scored, options)
+    moments: list[Moment] = []
+    for video, scores in scored:
+        if video.probability is None and query.is_text:  # judged by itself
+            probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
+            video = replace(video, probability=probability, weak=probability < UNLIKELY)
+        spans = find_query_spans(
+            scores,
+            question.structure,
+            k=options.k,
+            overlapping=options.overlapping,
+            weak=options.weak,
+            snap=options.snap,
+        )
+        best = spans[0].score if spans else ABSENT
+        for span in spans:
+            if not options.weak and span.score < best - STANDS_OUT:
+                continue
+            by_words = span.parts[0].match is not None
+            bounds, evidence = [(span.start, span.end)], make_evidence(span.parts, fusion.texts)
+            moments.append(
+                Moment(
+                    video=video.video_id,
+                    path=video.path,
+                    start=span.start,
+                    end=span.end,
+                    score=scores.score - (best - span.score),
+                    probability=video.probability,
+                    weak=video.weak,
+                    by="words" if by_words else "curve" if grounder is None else "head",
+                    similarity=None if by_words or grounder is not None else find_similarity(scores, span),
+                    evidence=evidence + question.tell_persons(video.video_id, bounds),
+                    events=list_events(span, question.structure),
+                )
+            )
+    return sorted(moments, key=lambda moment: -moment.score)[: options.k]
+
+
+def _ask_head(
+    pictures: PictureChannel,
+    grounder: MomentHead,
+    question: Question,
+    scored: Sequence[tuple[RankedVideo, VideoScores]],
+    options: LocateOptions,
+) -> None:
+    """Set the spans that the head finds in the pictures of each video, for each clause."""
+    videos = [video for video, _ in scored]
+    answers = [_answer_videos(pictures, grounder, clause, videos) for clause in question.asked.encoded]
+    overlapping = options.overlapping and not question.structure.is_joint
+    for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
+        scores.picture_spans = [
+            _choose_spans(own, overlapping=overlapping, weak=options.weak) if own else [] for own in spans
+        ]
+
+
+def _answer_videos(
+    pictures: PictureChannel, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
+) -> list[list[Span]]:
+    """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
+    words, weight = grounder.read(query.positive.text), grounder.similarity_weight
+    described = {}
+    for video in videos:
+        try:
+            described[video.video_id] = describe_video(pictures, video.video_id, video.path)
+        except StoreError as error:  # another process may have pruned it meanwhile
+            logger.warning("the head left out: %s", error)
+    found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
+    answers = []
+    for video in videos:
+        spans = found.get(video.video_id) or []
+        read = read_curve(pictures, query, video.video_id) if spans and weight else None
+        answers.append(spans if read is None else weigh_by_similarity(spans, read[0], weight))
+    return answers
+
+
+def _choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:
+    """Return the spans of a head to show, best first."""
+    kept = list(spans) if overlapping else drop_overlapping(spans)
+    return kept if weak else [span for span in kept if span.score >= LEAST_SHARE * kept[0].score]
 
 
 @lru_cache(maxsize=16)
@@ -128,24 +241,25 @@ def read_curve(pictures: PictureChannel, query: EncodedQuery, video_id: int) -> 
     return curve, scorer
 
 
-def answer_videos(
-    pictures: PictureChannel, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
-) -> list[list[Span]]:
-    """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
-    words, weight = grounder.read(query.positive.text), grounder.similarity_weight
-    described = {}
-    for video in videos:
-        try:
-            described[video.video_id] = describe_video(pictures, video.video_id, video.path)
-        except StoreError as error:  # another process may have pruned it meanwhile
-            logger.warning("the head left out: %s", error)
-    found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
-    answers = []
-    for video in videos:
-        spans = found.get(video.video_id) or []
-        read = read_curve(pictures, query, video.video_id) if spans and weight else None
-        answers.append(spans if read is None else weigh_by_similarity(spans, read[0], weight))
-    return answers
+def list_curve_texts(fusion: Fusion, query: AnalysedQuery, video_id: int) -> tuple[CurveText, ...]:
+    """Return the words of a video that speak for a query, by time, at their height in its curve."""
+    scores = fusion.score_video(fusion.ask(query, SearchOptions(), video_id=video_id), video_id)
+    if fusion.texts is None or scores is None or scores.line is None:
+        return ()
+    offset, slope = scores.line
+    telling = [match for clause in scores.texts for match in clause if not match.is_silent]
+    best = sorted(telling, key=lambda match: -match.evidence)[:MAX_CURVE_TEXTS]
+    return tuple(
+        CurveText(
+            source=match.source,
+            start=match.start,
+            end=match.end,
+            score=(match.evidence - offset) / slope,
+            text=match.text,
+            matches=fusion.texts.mark(match),
+        )
+        for match in sorted(best, key=lambda match: (match.start, match.end))
+    )
 
 
 def describe_video(pictures: PictureChannel, video_id: int, path: str) -> GroundedVideo:
@@ -166,21 +280,3 @@ def describe_video(pictures: PictureChannel, video_id: int, path: str) -> Ground
         else None,
         read=lambda: pictures.reranker.read(FrameRanker(), store.segments.ids_of_video(video_id)),
     )
-
-
-def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:
-    """Return start and end in seconds of the gaps between a video's segments that are too long for a still frame."""
-    return tuple(
-        (before.end, after.start) for before, after in pairwise(segments) if after.start - before.end > LONGEST_STILL_S
-    )
-
-
-def find_cuts(store: Store, video_id: int) -> tuple[float, ...]:
-    """Return the times in seconds at which a new shot begins, rising; in the middle of gradual changes."""
-    return tuple((change.start + change.end) / 2 for change in store.shots.of_video(video_id))
-
-
-def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:
-    """Return the spans of a head to show, best first."""
-    kept = list(spans) if overlapping else drop_overlapping(spans)
-    return kept if weak else [span for span in kept if span.score >= LEAST_SHARE * kept[0].score]

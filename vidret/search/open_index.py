@@ -1,39 +1,43 @@
 """An index open for queries."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.channel import PictureChannel
-from vidret.channels.sounds.channel import open_sounds
-from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
-from vidret.errors import StoreError, VidretError
+from vidret.errors import StoreError
 from vidret.search.concepts.encoder import ConceptEncoder
-from vidret.search.found_videos import FoundVideo
-from vidret.search.fused_results import FusedResults
+from vidret.search.fusion import Fusion
 from vidret.search.heads.base import MomentHead
-from vidret.search.locating import choose_video, rate_video, read_curve
+from vidret.search.hits import FoundVideo, VideoSearch
+from vidret.search.locating import (
+    RankedVideo,
+    choose_video,
+    list_curve_texts,
+    locate_moments,
+    rate_video,
+    read_curve,
+)
 from vidret.search.models import Models
 from vidret.search.people import KnownPersons
-from vidret.search.query.clauses import AnalysedQuery, make_structure
-from vidret.search.query.grammar import Interpretation, interpret
-from vidret.search.query.planning import encode_queries
-from vidret.store.joined.texts import open_texts
+from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.query.grammar import Interpretation
+from vidret.search.query.planning import encode_queries, interpret_for
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import strip_query
-from vidret.types import SOURCES, Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
+from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, Source, VideoName
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
-    from vidret.search.browsing.explorer import Explorer
+    from vidret.search.browsing import Explorer
     from vidret.search.edges import EdgeRefiner
 
 logger = logging.getLogger(__name__)
@@ -42,60 +46,52 @@ MAX_TOGETHER = 16  # queries that are asked of a video at a time
 
 
 class OpenIndex:
-    """The channels of an index, open for queries."""
+    """An index open for queries."""
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store = store
         self.encoder, self._plain_encoder = ConceptEncoder(encoder, store), encoder
         self.pictures = PictureChannel(store, self.encoder, models.ranker, tokens=models.tokens)
+        self.fusion = Fusion(self.pictures, self.encoder, KnownPersons(store))
+        self._search = VideoSearch(self.fusion)
         self._refiner: EdgeRefiner | None = None
-        self.people = KnownPersons(store)
-        self._wordless = FusedResults(self.pictures, None, self.encoder, self.people)
-        self._words: FusedResults | None = None
-
-    @property
-    def results(self) -> FusedResults:
-        """What answers queries; a run may add words meanwhile."""
-        if self._words is None and (texts := open_texts(self.store)) is not None:
-            texts_channel, sounds = TextChannel(texts, self.store), open_sounds(self.store)
-            self._words = FusedResults(self.pictures, texts_channel, self.encoder, self.people, sounds)
-        return self._words or self._wordless
-
-    @property
-    def has_words(self) -> bool:
-        """Whether queries are compared with words."""
-        return self.results is not self._wordless
 
     @cached_property
     def explorer(self) -> "Explorer":
         """What is in the index, without a query."""
-        from vidret.search.browsing.explorer import Explorer
+        from vidret.search.browsing import Explorer
 
         return Explorer(self.store)
 
-    def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
-        """Return how a query is understood; what is said or shown exactly so is searched as plain words."""
-        return self.results.interpret(query, sources)
-
     def close(self) -> None:
         """Close the index and its words, and end the process that decodes frames for edges."""
-        if self._words is not None:
-            self._words.close()
+        self.fusion.close()
         if self._refiner is not None:
             self._refiner.close()
         self.store.close()
 
+    def interpret(self, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
+        """Return how a query is understood; what is said or shown exactly so is searched as plain words."""
+        named: Any = self.fusion.people.name_handles(query)
+        return interpret_for(named, sources, self.fusion.texts)
+
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches; see ``Engine.search_many``."""
-        asked = [self.results.complete(query, each) for query, each in zip(queries, options, strict=True)]
-        for query, each in asked:
-            self._check(query, each)
-        return [self.results.search(query, each) for query, each in asked]
+        asked = [self._complete(query, own) for query, own in zip(queries, options, strict=True)]
+        analysed = [self.fusion.analyse(query, own.sources, own.person) for query, own in asked]
+        return [self._search.find_hits(query, own) for query, (_, own) in zip(analysed, asked, strict=True)]
+
+    def _complete(self, query: Query, options: SearchOptions) -> tuple[Query, SearchOptions]:
+        """Return what to ask: instead of an empty query, what was liked, which was then not chosen among others."""
+        if isinstance(query, str) and not query.strip() and options.like:
+            feedback = self.fusion.segments.read_feedback(options.like, (), ())
+            assert feedback is not None
+            return feedback.liked.mean(axis=0), replace(options, seen=options.seen or ())
+        return query, options
 
     def find(self, query: Query, options: SearchOptions) -> list[FoundVideo]:
         """Return the videos that ``search`` finds, with all that their probabilities are computed from."""
-        self._check(query, options)
-        return self.results.find(query, options)
+        return self._search.find(self.fusion.analyse(query, options.sources, options.person), options)
 
     def locate_many(
         self, queries: Sequence[Query], videos: Sequence[int], options: LocateOptions, *, grounder: MomentHead | None
@@ -120,17 +116,25 @@ class OpenIndex:
         return self._locate(self._analyse(query, options), options, video=video, grounder=grounder)
 
     def _analyse(self, query: Query, options: LocateOptions) -> AnalysedQuery:
-        self._check(query, SearchOptions(sources=options.sources, person=options.person))
-        return self.results.analyse(query, options.sources, options.person)
+        return self.fusion.analyse(query, options.sources, options.person)
 
     def _locate(
         self, query: AnalysedQuery, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
     ) -> list[Moment]:
-        search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
-        if query.has_mentions:
-            grounder = None  # a head reads text
-        ranked = [choose_video(self.store, video)] if video is not None else self.results.rank_videos(query, search)
-        moments = self.results.locate(query, ranked, options, grounder)
+        if video is not None:
+            ranked = [choose_video(self.store, video)]
+        else:
+            search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
+            ranked = [
+                RankedVideo(
+                    video_id=found.scores.video_id,
+                    path=found.paths[0],
+                    probability=found.probability,
+                    weak=found.is_weak,
+                )
+                for found in self._search.find(query, search)
+            ]
+        moments = locate_moments(self.fusion, query, ranked, options, grounder)
         return self._refine(query.encoded, moments) if options.refine_edges else moments
 
     def _refine(self, clauses: Sequence[EncodedQuery], moments: Sequence[Moment]) -> list[Moment]:
@@ -174,41 +178,10 @@ class OpenIndex:
         read = read_curve(self.pictures, self._encode(query), video_id)
         if read is None:
             raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
-        texts = self.results.list_curve_texts(self.results.analyse(query, None), video_id) if self.has_words else ()
+        texts = () if self.fusion.texts is None else list_curve_texts(self.fusion, self.fusion.analyse(query), video_id)
         return replace(read[0], texts=texts)
 
     def _encode(self, query: Query) -> EncodedQuery:
-        query = self.people.hide_names(query)
+        query = self.fusion.people.hide_names(query)
         self.encoder.check_mentions(query)
         return encode_queries([query], self.encoder, self.encoder.composer)[0]
-
-    def _check(self, query: Query, options: SearchOptions) -> None:
-        """Check that the index can answer a query.
-
-        Raises:
-            VidretError: A source or a person is unknown; words are asked for, and the index has none, or the query has
-                none to compare with them; or it excludes what it looks for, or mentions an unknown concept.
-        """
-        sources = options.sources
-        if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
-            raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
-        named = self.people.name_handles(query)
-        handles = self.people.find_handles(named)
-        self.encoder.check_mentions(named, handles)
-        self.people.read_names(options.person)
-        if sources is not None and "picture" not in sources:
-            if not self.has_words:
-                raise self._explain_wordless()
-            if not isinstance(named, str | EventSequence):
-                raise VidretError("sources must include picture for an image or a vector, got words only")
-            make_structure(interpret(named), handles).check_words(self._find_heard(sources))
-        elif sources not in (None, ("picture",)) and not self.has_words:
-            raise self._explain_wordless()
-
-    def _find_heard(self, sources: Sequence[Source]) -> Callable[[str], bool]:
-        """Return what tells whether a text mentions a sound that is searched."""
-        return lambda text: "sound" in sources and len(self.encoder.find_sounds(text)) > 0
-
-    def _explain_wordless(self) -> VidretError:
-        paths = ", ".join(str(index.path) for index in self.store.parts.values())
-        return VidretError(f"{paths}: has no words to search: run vidret index --words on")

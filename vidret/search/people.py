@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from vidret.channels.base import ChannelQuery, Match, TimeSpan
 from vidret.errors import VidretError
-from vidret.search.locating import find_cuts
 from vidret.search.query.clauses import A_PERSON, QueryStructure
-from vidret.search.query.mentions import find_mentions, replace_mentions
+from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
 from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.lookup import find_cuts
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle

@@ -14,13 +14,14 @@ import numpy as np
 from vidret.search.fused_moments import (
     MIN_OVERLAP_S,
     FusedSpan,
-    SpanPart,
     drop_overlapping_spans,
     find_clause_spans,
+    find_fused_spans,
 )
 from vidret.search.placement import Placement, StepSpans, list_placements
 from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
+from vidret.types import EventSpan
 
 NUM_SPANS = 10  # of a clause
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
@@ -42,6 +43,24 @@ class StepCandidates:
     wholes: Sequence[tuple[FusedSpan, ...]]
     spans: StepSpans
     by_frame: Sequence[int]
+
+
+def find_query_spans(
+    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, weak: bool = True, snap: bool = True
+) -> list[FusedSpan]:
+    """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
+    if structure.is_joint:
+        return find_placed_spans(scores, structure, k=k, overlapping=overlapping, snap=snap)
+    expects_words = structure.clauses[0].source is not None
+    return find_fused_spans(scores, expects_words=expects_words, k=k, overlapping=overlapping, weak=weak, snap=snap)
+
+
+def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
+    """Return where each clause of a query was placed; empty for one clause."""
+    return tuple(
+        EventSpan(text=clause.shown or clause.text, start=event.start, end=event.end, score=event.score)
+        for clause, event in zip(structure.clauses, span.events, strict=False)
+    )
 
 
 def find_placed_spans(
@@ -97,7 +116,7 @@ def _join_clauses(
             (*events, other)
             for events in joined
             for other in others
-            if _duration(_find_overlap((*events, other))) >= MIN_OVERLAP_S
+            if _measure_overlap((*events, other)) >= MIN_OVERLAP_S
         ]
         joined = sorted(joined, key=lambda events: -sum(span.score for span in events))[:NUM_JOINT]
     for index, spans in enumerate(found):
@@ -105,7 +124,7 @@ def _join_clauses(
             reached = [_reach(scores, clause, span, on_text=bool(structure.clauses[clause].phrases)) for clause in step]
             if min(reached) > -np.inf:
                 loss = APART * math.sqrt(len(step)) / (len(step) - 1)
-                events = [_keep_bounds(span, score - loss) for score in reached]
+                events = [FusedSpan.of_pictures(span.start, span.end, score - loss) for score in reached]
                 events[index] = span
                 joined.append(tuple(events))
     return joined
@@ -123,17 +142,13 @@ def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) 
     return -np.inf if on_text and len(best) == 1 else sum_sources(best)
 
 
-def _keep_bounds(span: FusedSpan, score: float) -> FusedSpan:
-    part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
-    return FusedSpan(start=span.start, end=span.end, score=score, parts=(part,))
-
-
 def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:
     return max(span.start for span in events), min(span.end for span in events)
 
 
-def _duration(bounds: tuple[float, float]) -> float:
-    return bounds[1] - bounds[0]
+def _measure_overlap(events: Sequence[FusedSpan]) -> float:
+    start, end = _find_overlap(events)
+    return end - start
 
 
 def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement) -> FusedSpan:
@@ -176,5 +191,4 @@ def _grow_frame(
         if whole.parts[0].match is None and whole.start <= time <= whole.end:
             start, end = min(start, max(whole.start, earliest)), max(end, min(whole.end, latest))
             break
-    part = SpanPart(source="picture", start=start, end=end, score=score)
-    return FusedSpan(start=start, end=end, score=score, parts=(part,))
+    return FusedSpan.of_pictures(start, end, score)

@@ -11,8 +11,7 @@ from vidret.errors import VidretError
 from vidret.search.concepts.storage import load_concept, unknown_concept
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import check_exclusions, parse_structure
-from vidret.search.query.exclusions import has_word, split_exclusions
-from vidret.search.query.mentions import find_mentions
+from vidret.search.query.marks import find_mentions, has_word, split_exclusions
 from vidret.store.rows_file import WATCHES, Watch
 from vidret.store.store import Store
 from vidret.types import Moment

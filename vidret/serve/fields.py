@@ -12,7 +12,7 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from vidret.errors import VidretError
-from vidret.search.query.exclusions import split_exclusions
+from vidret.search.query.marks import split_exclusions
 from vidret.types import MAX_QUERY_LENGTH, NamedOption, Picture, build_options, list_options, list_row_fields
 from vidret.video.workers.image_pool import ImagePool
 

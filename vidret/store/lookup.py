@@ -142,6 +142,11 @@ def read_shots(store: "Store", video_id: int) -> list[Shot]:
     return list_shots(store.shots.of_video(video_id), start, end)
 
 
+def find_cuts(store: "Store", video_id: int) -> tuple[float, ...]:
+    """Return the times in seconds at which a new shot begins, rising; in the middle of gradual changes."""
+    return tuple((change.start + change.end) / 2 for change in store.shots.of_video(video_id))
+
+
 def list_shots(changes: Iterable[ShotChange], start: float, end: float) -> list[Shot]:
     """Return the shots between changes of shot, which ascend, in a video from ``start`` to ``end`` seconds."""
     shots = []

@@ -15,7 +15,8 @@ from vidret.channels.picture.channel import NEAREST_SEGMENTS, SEGMENTS_PER_VIDEO
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.channels.picture.scales import UNKNOWN
 from vidret.search.concepts.encoder import ConceptEncoder
-from vidret.search.fused_results import FusedResults
+from vidret.search.fusion import Fusion
+from vidret.search.hits import VideoSearch
 from vidret.search.locating import read_curve
 from vidret.search.people import KnownPersons
 from vidret.store.records import NewSegment
@@ -96,7 +97,8 @@ class RecordedSearch:
 
     def find_hits(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[Hit]:
         options = SearchOptions(k=k, rerank=None, filters=filters, candidates=candidates)
-        return FusedResults(self.pictures, None, self.encoder, KnownPersons(self.store)).search(AXIS, options)
+        fusion = Fusion(self.pictures, self.encoder, KnownPersons(self.store))
+        return VideoSearch(fusion).find_hits(fusion.analyse(AXIS), options)
 
     def __call__(self, k: int, filters: Filters = ALL_VIDEOS, candidates: int = CANDIDATES) -> list[int]:
         """Return the numbers of the videos found."""

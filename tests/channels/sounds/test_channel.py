@@ -108,7 +108,7 @@ def test_a_hint_at_sounds_takes_nothing_from_pictures_and_words(engine: Engine, 
         assert [hit.score for hit in heard] == pytest.approx([hit.score for hit in deaf], abs=0.2)
         assert [Path(hit.path).stem for hit in heard] == [Path(hit.path).stem for hit in deaf]
     for query in ("music", "silence in the white room"):
-        analysed = deaf_engine._index.results.analyse(query, None)
+        analysed = deaf_engine._index.fusion.analyse(query)
         assert [clause.source for clause in analysed.structure.clauses] == [None], (
             "an index without sounds has no hints"
         )

@@ -7,8 +7,8 @@ import pytest
 
 import vidret.engine
 from tests.cli.runner import Runner
+from vidret.channels.picture.query_bank import SENTENCES
 from vidret.errors import EncoderError
-from vidret.search.recall import QUERIES
 from vidret.store.store import Store
 
 
@@ -20,7 +20,7 @@ def test_recall_in_a_table(run: Runner, index: Path) -> None:
     assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 only", "among all 200 candidates"]
     assert lines[4].startswith("its own vectors ")
     assert lines[4].split()[-4:] == ["3", "1.000", "1.000", "1.000"]
-    assert lines[5].split()[-4:] == [str(len(QUERIES)), "1.000", "1.000", "1.000"]
+    assert lines[5].split()[-4:] == [str(len(SENTENCES)), "1.000", "1.000", "1.000"]
     assert "Low" not in err
 
 

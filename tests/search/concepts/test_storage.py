@@ -11,8 +11,9 @@ from PIL import Image
 from tests.fakes import ColourEncoder, paint, write_film
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.search.concepts.composing import SHRINKAGE, Composer, VectorSample
-from vidret.search.concepts.storage import choose_share, find_direction, load_concept
+from vidret.search.concepts.encoder import SHRINKAGE, Composer, VectorSample, find_direction
+from vidret.search.concepts.storage import load_concept
+from vidret.search.concepts.teaching import choose_share
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, ConceptExample, Hit, Moment
 

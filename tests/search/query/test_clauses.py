@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vidret.errors import VidretError
 from vidret.search.query.clauses import check_exclusions, make_clause, parse_structure
-from vidret.search.query.exclusions import straighten_quotes
+from vidret.search.query.marks import straighten_quotes
 from vidret.types import Sequence
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vidret.errors import VidretError
 from vidret.search.query.clauses import parse_structure
-from vidret.search.query.exclusions import PHRASE, split_exclusions
 from vidret.search.query.grammar import interpret
+from vidret.search.query.marks import PHRASE, split_exclusions
 from vidret.search.query.planning import parse_query
 from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
 

@@ -192,11 +192,12 @@ STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
 
 def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
     """Measure the recall of an index's candidate search and print it, with advice where it is low."""
-    from vidret.search.recall import QUERIES, measure_recall, sample_vectors
+    from vidret.channels.picture.query_bank import SENTENCES
+    from vidret.search.recall import measure_recall, sample_vectors
     from vidret.store.store import Store
     from vidret.types import CANDIDATES
 
-    texts = QUERIES if bank is None else read_texts(bank)
+    texts = SENTENCES if bank is None else read_texts(bank)
     with Store.open(index) as store:
         queries = {STORED_VECTORS: sample_vectors(store, seed=seed)}
         try:

@@ -14,10 +14,10 @@ from jaxtyping import Float, Float64, Int64
 from vidret.align.gda import UNLABELLED, cross_validate, fit_with_unlabelled, soften
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.search.concepts.composing import Composer
+from vidret.search.concepts.encoder import Composer
 from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
 from vidret.search.concepts.teaching import ReadExamples, read_examples
-from vidret.search.query.mentions import check_concept_name
+from vidret.search.query.marks import check_concept_name
 from vidret.store.store import Store
 from vidret.types import Concept, ExampleLike, TaggedVideo
 

@@ -1,11 +1,4 @@
-"""Taught concepts: what ``@name`` means in a query, from a few examples and the text of the name.
-
-A concept is the direction from the mean of the index to the mean of its examples, in the metric of the shrunk
-covariance of the index: Gaussian discriminant analysis with the index as the other class. Examples of what it is not
-move the other class. It is added to the text with a weight that is chosen on held-out examples.
-
-Reference: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation".
-"""
+"""Taught concepts in their index: what ``@name`` means in a query, from a few examples and the text of the name."""
 
 import io
 import json
@@ -14,23 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from vidret.errors import VidretError
-from vidret.search.concepts.composing import VectorSample
-from vidret.search.query.mentions import check_concept_name
+from vidret.search.query.marks import check_concept_name
 from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
 from vidret.types import Concept, ConceptExample, Vector
-
-# Weights of the examples that are tried. The one that is expected grows with their number: n / (n + 3).
-SHARES = np.linspace(0, 1, 9)
-HALF = 3.0  # examples that count as much as the text
-TRUST = 4.0  # in the expected share: nats by which held-out examples must contradict it to move it by 1
-
-Examples = Float[np.ndarray, "example dim"]
-Counterexamples = Float[np.ndarray, "counterexample dim"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -52,44 +36,6 @@ class TaughtConcept:
     heard: Float32[np.ndarray, "_example _dim"] | None = None
 
 
-def find_direction(yes: Examples, no: Counterexamples, sample: VectorSample) -> Vector:
-    """Return the vector whose inner products are the log odds of a concept against the index, up to a constant.
-
-    With counterexamples, the other class lies in the middle between their mean and that of the index.
-    """
-    other = sample.mean if not len(no) else (sample.mean + no.mean(axis=0)) / 2
-    direction: Vector = sample.precision @ (yes.mean(axis=0) - other)
-    return direction
-
-
-def choose_share(
-    text: Vector, yes: Examples, no: Counterexamples, sample: VectorSample, background: Float[np.ndarray, "segment dim"]
-) -> float:
-    """Return the weight of the examples: the expected one, moved by how well held-out examples are found with others.
-
-    Each example is held out in turn and ranked among the background and the counterexamples. The result is the mean of
-    ``SHARES``, weighted by the product of the reciprocal ranks and by how close they are to the expected share.
-    """
-    prior = len(yes) / (len(yes) + HALF)
-    log_weights = -TRUST * np.abs(prior - SHARES)
-    if len(yes) < 2:
-        return prior
-    others = np.concatenate([background, no])
-    by_text = sample.standardise(text)
-    for index, held_out in enumerate(yes):
-        by_examples = sample.standardise(find_direction(np.delete(yes, index, axis=0), no, sample))
-        own, rest = (
-            (1 - SHARES) * (row @ by_text)[..., None] + SHARES * (row @ by_examples)[..., None]
-            for row in (held_out, others)
-        )
-        log_weights -= np.log(1 + (rest > own).sum(axis=0))
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights @ SHARES / weights.sum())
-
-
-# Storage
-
-
 def save_concept(store: Store, taught: TaughtConcept) -> None:
     """Store a concept in its index, which must be open for writing, in place of any of that name.
 
@@ -98,12 +44,9 @@ def save_concept(store: Store, taught: TaughtConcept) -> None:
     """
     check_no_person(store.path, taught.concept.name)
     file = io.BytesIO()
-    arrays = {"yes": taught.yes, "no": taught.no}
-    if taught.direction is not None:
-        arrays["direction"] = taught.direction
-    if taught.heard is not None:
-        arrays["heard"] = taught.heard
-    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), **arrays)  # type: ignore[arg-type]
+    arrays = {name: getattr(taught, name) for name in ("yes", "no", "direction", "heard")}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    np.savez(file, facts=np.array(json.dumps(_describe(taught.concept))), **arrays)
     store.metadata.set(_key(taught.concept.name), file.getvalue())
 
 

@@ -1,32 +1,35 @@
-"""Teaching a concept: read its examples, weigh them against its text, and store both in the index."""
+"""Teaching a concept or a sound: read its examples, weigh them against its text, and store both in the index."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
+from vidret.channels.sounds.reading import KIND, SoundReader
+from vidret.channels.speech import SAMPLE_RATE
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.search.concepts.composing import Composer
-from vidret.search.concepts.storage import (
-    TaughtConcept,
-    choose_share,
-    load_concept,
-    save_concept,
-    stack_vectors,
-)
-from vidret.search.query.mentions import check_concept_name
+from vidret.search.concepts.encoder import Composer, Counterexamples, Examples, VectorSample, find_direction
+from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
+from vidret.search.query.marks import check_concept_name
 from vidret.search.query.planning import encode_image
 from vidret.store.lookup import look_up_video
+from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
 from vidret.video.images import read_image_at
 from vidret.video.scan import VIDEO_SUFFIXES
 
+# Weights of the examples that are tried. The one that is expected grows with their number: n / (n + 3).
+SHARES = np.linspace(0, 1, 9)
+HALF = 3.0  # examples that count as much as the text
+TRUST = 4.0  # in the expected share: nats by which held-out examples must contradict it to move it by 1
+MAX_PIECES = 6  # of 10 s that are read of a clip with a sound
 HALF_FRAME_S = 0.5  # half the distance of two frames: how far outside a stretch a frame may lie
 
 
@@ -93,6 +96,31 @@ def teach_concept(
             raise VidretError(f"@{name}: another process has just taught it; try again")
         save_concept(writer, TaughtConcept(concept=concept, yes=shown.vectors, no=hidden.vectors))
     return concept
+
+
+def choose_share(
+    text: Vector, yes: Examples, no: Counterexamples, sample: VectorSample, background: Float[np.ndarray, "segment dim"]
+) -> float:
+    """Return the weight of the examples: the expected one, moved by how well held-out examples are found with others.
+
+    Each example is held out in turn and ranked among the background and the counterexamples. The result is the mean of
+    ``SHARES``, weighted by the product of the reciprocal ranks and by how close they are to the expected share.
+    """
+    prior = len(yes) / (len(yes) + HALF)
+    log_weights = -TRUST * np.abs(prior - SHARES)
+    if len(yes) < 2:
+        return prior
+    others = np.concatenate([background, no])
+    by_text = sample.standardise(text)
+    for index, held_out in enumerate(yes):
+        by_examples = sample.standardise(find_direction(np.delete(yes, index, axis=0), no, sample))
+        own, rest = (
+            (1 - SHARES) * (row @ by_text)[..., None] + SHARES * (row @ by_examples)[..., None]
+            for row in (held_out, others)
+        )
+        log_weights -= np.log(1 + (rest > own).sum(axis=0))
+    weights = np.exp(log_weights - log_weights.max())
+    return float(weights @ SHARES / weights.sum())
 
 
 def _keep_others(
@@ -177,3 +205,68 @@ def _scale(vector: Vector) -> Vector:
     """Return a vector of unit length; 0 stays 0."""
     unit: Vector = (vector / (float(np.linalg.norm(vector)) or 1.0)).astype(np.float32)
     return unit
+
+
+# Sounds
+
+
+def teach_sound(
+    store: Store, name: str, examples: Sequence[ConceptExample], *, replace_old: bool, add: bool
+) -> Concept:
+    """Teach a sound; see ``Engine.teach_sound``.
+
+    Raises:
+        VidretError: There is no example, one cannot be read or is silent, or the name is invalid or taken.
+    """
+    name = check_concept_name(name)
+    old = load_concept(store, name)
+    if old is not None and not replace_old and not (add and old.heard is not None):
+        raise VidretError(f"@{name} is taught already: replace it (--replace), or add sounds to a sound (--add)")
+    if not examples:
+        raise VidretError(f"sounds must hold an example of {name}, got none")
+    heard = np.stack([_read_example(store, example) for example in examples])
+    if add and old is not None and old.heard is not None:
+        examples, heard = [*old.concept.yes, *examples], np.concatenate([old.heard, heard])
+    concept = Concept(name=name, text=re.sub("[_-]", " ", name), share=0.0, yes=tuple(examples))
+    nothing = stack_vectors([], store.dim)
+    with Store.open(store.path, write=True) as writer:
+        save_concept(writer, TaughtConcept(concept=concept, yes=nothing, no=nothing, heard=heard))
+    return concept
+
+
+def _read_example(store: Store, example: ConceptExample) -> Float32[np.ndarray, " dim"]:
+    """Return the mean vector of a clip, or of a stretch of an indexed video."""
+    vectors = _read_clip(example.path) if example.start is None else _read_stretch(store, example)
+    if not len(vectors):
+        raise VidretError(f"{example.path}: must be heard, got silence")
+    mean = vectors.astype(np.float32).mean(axis=0)
+    unit: Float32[np.ndarray, " dim"] = mean / max(float(np.linalg.norm(mean)), 1e-9)
+    return unit
+
+
+def _read_clip(path: str) -> Float32[np.ndarray, "window dim"]:
+    from vidret.video.audio import read_audio
+
+    reader = SoundReader()
+    try:
+        for _, samples in islice(read_audio(path, SAMPLE_RATE), MAX_PIECES):
+            reader.read(samples)
+    except DecodeError as error:
+        raise VidretError(f"{path}: must be a file with sound: {error.reason}") from error
+    return reader.finish_windows().vectors.astype(np.float32)
+
+
+def _read_stretch(store: Store, example: ConceptExample) -> Float32[np.ndarray, "window dim"]:
+    video_id = look_up_video(store, example.path)
+    content = store.videos.get(video_id).fingerprint
+    with SoundStore.open(store.path) as sounds:
+        windows = sounds.read(KIND.model, [content]).get(content)
+    if windows is None:
+        raise StoreError(f"{example.path}: no sounds of this video are stored: run vidret index --sounds on")
+    start_s = example.start or 0.0
+    end_s = start_s if example.end is None else example.end
+    inside = (windows.ends > start_s) & (windows.starts <= end_s)
+    if start_s == end_s and inside.any():  # the window in whose middle the moment is
+        middles = (windows.starts + windows.ends) / 2
+        inside = np.arange(len(windows)) == np.abs(middles - start_s).argmin()
+    return windows.vectors[inside].astype(np.float32)

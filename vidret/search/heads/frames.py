@@ -20,8 +20,7 @@ from vidret.ground.universalvtg.network import Level
 from vidret.ground.universalvtg.spans import FPS, decode_levels
 from vidret.ground.windows import choose_frames, place_steps
 from vidret.search.heads.base import GroundedVideo, answer_each, one_torch_thread
-from vidret.search.heads.prepared import LIMIT, PreparedFiles, read_prepared
-from vidret.search.heads.projecting import decode_segments
+from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
 from vidret.types import Frames, LayerWords
 from vidret.video.workers.messages import OpenedVideo

@@ -13,24 +13,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
 from vidret.channels.picture.ranker_loading import TOKENS
 from vidret.devices import choose_device
-from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.encoder import Encoder, LayeredEncoder, encode_shared_layers
 from vidret.encode.names import drop_sampling
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
-from vidret.ground.pieces import find_piece, load_projected, save_projected
+from vidret.ground.pieces import find_piece, join_pieces, load_projected, make_piece, save_piece, save_projected
 from vidret.ground.postprocess import choose_decay
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.spans import Span
-from vidret.ground.windows import MOST_WINDOWS, Window, ground_windows, join_results
+from vidret.ground.windows import MOST_WINDOWS, Window, choose_frames, ground_windows, join_results, place_steps
 from vidret.search.heads.base import FPS, GroundedVideo, one_torch_thread, shape_spans
-from vidret.search.heads.prepared import LIMIT, PreparedFiles, read_prepared
-from vidret.search.heads.projecting import Projector
+from vidret.search.heads.prepared import LIMIT, PreparedFiles, decode_segments, read_prepared
 from vidret.text import strip_query
 from vidret.types import LayerTokens, LayerWords, Segment
+from vidret.video.workers.messages import OpenedVideo
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,15 @@ class Grounder:
             choose_decay(self.card)  # fail now, not after the first video
         except ValueError as error:
             raise VidretError(f"{head}: {error}") from error
-        self._projector = Projector(
-            self._head, encoder, path=self.path, fps=self.fps, dtype=getattr(torch, tokens), device=self._device
-        )
+        self._dtype = getattr(torch, tokens)
+        layers = encoder.encode_text_layers([""], self.num_layers)[0].layers
+        self._check_width("text", layers, _count_inputs(self._head.block.query_map))
         if self.card.backbone != drop_sampling(encoder.name):
             logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
-        self.fingerprint = hashlib.blake2b(
+        fingerprint = hashlib.blake2b(
             head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16
         ).hexdigest()
-        self.files = PreparedFiles(folder / self.fingerprint, limit)
+        self.files = PreparedFiles(folder / fingerprint, limit)
 
     # Projected videos
 
@@ -98,11 +99,6 @@ class Grounder:
 
         Memory does not grow with the length of the video.
 
-        Args:
-            video: The video.
-            keep: Whether to protect the file from being dropped.
-            timeout: Seconds that one decoding step may take.
-
         Raises:
             DecodeError: The video cannot be read, or its content has changed.
             VidretError: The folder cannot be written, or the head does not match the encoder.
@@ -111,15 +107,65 @@ class Grounder:
         def make(target: Path) -> None:
             # The name is unique, since another process or thread may prepare the same video.
             folder = self.files.locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
-            windows = self._projector.project(
-                video.path, video.content, folder, shot_sampling=video.shot_sampling, timeout_s=timeout
-            )
             try:
-                save_projected(target, windows)
+                save_projected(target, self._project(video, folder, timeout))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
         return self.files.get(video.content, make, keep=keep)
+
+    @torch.inference_mode()
+    def _project(
+        self, video: GroundedVideo, folder: Path, timeout_s: float
+    ) -> Iterator[tuple[Window, ProjectedVideos]]:
+        """Yield the windows of a video with their projected tokens, by way of pieces in an empty folder.
+
+        The segments and their frames are those of an index.
+        """
+        sampling = self._encoder.sampling
+        segments: list[Segment] = []
+        first = 0.0
+        for message in decode_segments(
+            video.path,
+            video.content,
+            resize=self._encoder.resize,
+            num_frames=sampling.num_frames,
+            fps=sampling.fps,
+            shot_sampling=None if sampling.whole else video.shot_sampling,
+            timeout=timeout_s,
+        ):
+            if isinstance(message, OpenedVideo):
+                first = message.start
+                continue
+            frames, segment = message.frames, Segment(0, message.number, message.start, message.end)
+            chosen = choose_frames(frames.times, message.start, message.end, first=first, fps=self.fps)
+            layers = encode_shared_layers(
+                self._encoder, frames.pictures, frames.times, frames.rows, self.num_layers, chosen=chosen
+            )
+            self._add(folder, layers, segment, first=first)
+            segments.append(segment)
+        yield from self._join(video.path, folder, segments, first=first)
+
+    def _add(self, folder: Path, layers: LayerTokens, segment: Segment, *, first: float) -> None:
+        """Write what the head needs of a segment to the folder of its video, which need not exist yet."""
+        block = self._head.block
+        self._check_width("video", layers.layers[0], _count_inputs(block.video_map) - 2 * block.tef)
+        save_piece(folder, make_piece(self._head, layers, segment, first=first, fps=self.fps, device=self._device))
+
+    def _join(
+        self, path: str, folder: Path, segments: Sequence[Segment], *, first: float
+    ) -> Iterator[tuple[Window, ProjectedVideos]]:
+        """Yield the windows of a video whose segments have all been added, with their projected tokens."""
+        if place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=self.fps).has_gap:
+            logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
+        yield from join_pieces(
+            self._head, folder, segments, first=first, fps=self.fps, dtype=self._dtype, device=self._device
+        )
+
+    def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], expected: int) -> None:
+        if layers.shape[-1] != expected:
+            name, width = self._encoder.name, layers.shape[-1]
+            raise VidretError(f"{self.path}: {tower} layers must be {expected} wide, got {width} of {name}")
 
     # Indexing
 
@@ -131,7 +177,7 @@ class Grounder:
             VidretError: The widths of the head and of the encoder's vision layers do not match.
         """
         if not self.is_kept(content):
-            self._projector.add(self.files.locate_pieces(content), layers, segment, first=first)
+            self._add(self.files.locate_pieces(content), layers, segment, first=first)
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
         """Join what was stored of all segments of a video, and keep it; see ``MomentRecorder``.
@@ -139,12 +185,12 @@ class Grounder:
         If a segment was indexed before the index had this head, the video takes a pass of its own later.
         """
         folder, kept = self.files.locate_pieces(content), self.files.locate(content, keep=True)
-        missing = [each for each in segments if not find_piece(folder, each.number).exists()]
+        missing = [segment for segment in segments if not find_piece(folder, segment.number).exists()]
         try:
             if missing and not kept.exists():
                 raise StoreError(f"{len(missing)} of {len(segments)} segments were indexed without the head")
             if segments and not kept.exists():
-                save_projected(kept, self._projector.join(path, folder, segments, first=first))
+                save_projected(kept, self._join(path, folder, segments, first=first))
         except StoreError as error:
             logger.warning("%s: moments take another pass: %s", strip_query(path), error)
         shutil.rmtree(folder, ignore_errors=True)
@@ -153,7 +199,7 @@ class Grounder:
 
     def read(self, query: str) -> LayerWords:
         """Return the text layers of a query."""
-        return self._encoder.encode_text_layers([query], self._head.block.num_layers)[0]
+        return self._encoder.encode_text_layers([query], self.num_layers)[0]
 
     @torch.inference_mode()
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
@@ -202,12 +248,7 @@ class Grounder:
         return [results.get(index) for index in range(len(videos))]
 
     def _read_short(self, video: GroundedVideo) -> Windows | None:
-        """Return the windows of a video, None if it has more than fit in memory beside those of others.
-
-        Raises:
-            DecodeError: The video must be read, and cannot be.
-            VidretError: The folder cannot be read or written.
-        """
+        """Return the windows of a video, None if it has more than fit in memory beside those of others."""
         windows = read_prepared(self, video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
         return windows if len(windows) <= MOST_TOGETHER else None
 
@@ -235,3 +276,8 @@ class Grounder:
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)
         return join_results(windows, results, fps=self.fps)
+
+
+def _count_inputs(projection: nn.Sequential) -> int:
+    """Return the input width of a projection, which begins with a norm."""
+    return next(projection.parameters()).numel()

@@ -1,4 +1,7 @@
-"""Files of what grounding heads need of videos: kept, or a cache of which the least recently used are dropped."""
+"""Videos as grounding heads read them in a pass of their own, and files of what they need of them.
+
+Files are kept, or a cache of which the least recently used are dropped.
+"""
 
 import contextlib
 import logging
@@ -6,19 +9,25 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from vidret.errors import StoreError
+from vidret.errors import DecodeError, StoreError
 from vidret.search.heads.base import GroundedVideo, PreparedHead
 from vidret.store.records import KEPT, PROJECTED
+from vidret.text import strip_query
+from vidret.video.identity import Identity, check_unchanged
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
+CHANGED = "has changed since it was indexed"
 ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
 CACHE, PIECES = "cache", "pieces"
 _CONTENT = re.compile(r"\w[\w.-]*")
@@ -54,13 +63,7 @@ class PreparedFiles:
         return self.locate(content, keep=True).exists()
 
     def get(self, content: str, make: Callable[[Path], None], *, keep: bool) -> Path:
-        """Return the file of a content, made if it does not exist.
-
-        Args:
-            content: Fingerprint of the video.
-            make: Writes the file.
-            keep: Whether to protect the file from being dropped.
-        """
+        """Return the file of a content, never dropped with ``keep``; ``make`` writes it if it does not exist."""
         kept, cached = (self.locate(content, keep=is_kept) for is_kept in (True, False))
         target = kept if keep else cached
         if keep and cached.exists():
@@ -113,3 +116,26 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
                     shutil.rmtree(path, ignore_errors=True)
             elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
                 path.unlink()
+
+
+def decode_segments(path: str, content: str, **how: Any) -> Iterator[OpenedVideo | DecodedSegment]:
+    """Yield a video as it is opened, and then its segments, decoded as ``DecodePool`` is told.
+
+    Raises:
+        DecodeError: The video cannot be read, or its content has changed.
+    """
+    identity, num_segments = check_unchanged(path, Identity(content), CHANGED), 0
+    with DecodePool(1, **how) as pool:
+        for message in pool.stream(path):
+            match message:
+                case OpenedVideo():
+                    yield message
+                case DecodedSegment():
+                    num_segments += 1
+                    yield message
+                case Finished():
+                    check_unchanged(path, identity, CHANGED)
+                    if message.salvaged:
+                        logger.warning("%s: %s", strip_query(path), message.salvaged)
+    if not num_segments:
+        raise DecodeError(path, "no frame of it can be read")

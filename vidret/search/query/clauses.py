@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +14,8 @@ from jaxtyping import Float32
 from vidret.channels.base import Clause, EncodedQuery
 from vidret.channels.registry import find_hint
 from vidret.errors import VidretError
-from vidret.search.query.exclusions import PHRASE
 from vidret.search.query.grammar import Interpretation, interpret
-from vidret.search.query.mentions import find_mentions, replace_mentions
+from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions
 from vidret.text import MENTION_NAME
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding
@@ -62,18 +61,6 @@ class QueryStructure:
     def is_joint(self) -> bool:
         """Whether there are several clauses."""
         return len(self.clauses) > 1
-
-    def check_words(self, is_heard: Callable[[str], bool] = lambda _text: False) -> None:
-        """Check that each clause has something to compare with words, or mentions a sound, as ``is_heard`` tells.
-
-        Raises:
-            VidretError: One mentions a taught concept or a person, and nothing that is said or shown.
-        """
-        for clause in self.clauses:
-            if clause.text and not clause.content and not clause.phrases and not is_heard(clause.text):
-                raise VidretError(
-                    f"sources must include picture for a concept or a person, got others for {clause.text!r}"
-                )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vidret.errors import VidretError
-from vidret.search.query.exclusions import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
+from vidret.search.query.marks import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
 from vidret.types import MAX_EVENTS, Sequence
 
 _AFTER = (

@@ -3,45 +3,49 @@
 A query is text with negative terms, images, both, or a vector.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vidret.channels.base import Clause, EncodedQuery
+from vidret.channels.texts.channel import TextChannel
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import VidretError
-from vidret.search.concepts.composing import Composer
-from vidret.search.concepts.encoder import ConceptEncoder
+from vidret.search.concepts.encoder import Composer, ConceptEncoder
+from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import AnalysedQuery, QueryStructure, check_exclusions, make_structure
-from vidret.search.query.exclusions import has_word, split_exclusions, split_negatives
 from vidret.search.query.grammar import Interpretation, interpret, make_plain
-from vidret.search.query.mentions import find_mentions, replace_mentions
-from vidret.types import SOURCES, TEXT_SOURCES, ComposedQuery, Frames, Picture, Query, Source, TextEmbedding, Vector
+from vidret.search.query.marks import find_mentions, has_word, replace_mentions, split_exclusions, split_negatives
+from vidret.types import (
+    SOURCES,
+    TEXT_SOURCES,
+    ComposedQuery,
+    Frames,
+    Picture,
+    Query,
+    Source,
+    TextEmbedding,
+    TextSource,
+    Vector,
+)
 from vidret.types import Sequence as EventSequence
 
 VERBATIM = "exactly this is said or shown in a video"
 TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
-HoldsText = Callable[[str], bool]
 
 
 def interpret_for(
-    query: str | EventSequence, sources: Sequence[Source] | None, holds: HoldsText | None
+    query: str | EventSequence, sources: Sequence[Source] | None, texts: TextChannel | None
 ) -> Interpretation:
-    """Return how a query is understood: as plain words if a text of the index says or shows exactly these.
-
-    Args:
-        query: The query.
-        sources: What it is compared with.
-        holds: Returns whether a text of the index holds some words; None for an index without texts.
-    """
+    """Return how a query is understood: as plain words if a text of the index says or shows exactly these."""
     interpretation = interpret(query)
-    if holds is None or not isinstance(query, str) or not set(sources or SOURCES) & set(TEXT_SOURCES):
+    if texts is None or not isinstance(query, str) or not set(sources or SOURCES) & set(TEXT_SOURCES):
         return interpretation
     text, negatives = split_negatives(query)
     plain = make_plain(text, negatives, negatives)
-    if interpretation == plain or not holds(text):
+    if interpretation == plain or not texts.holds(text):
         return interpretation
     return replace(plain, note=VERBATIM)
 
@@ -49,72 +53,88 @@ def interpret_for(
 def plan(
     query: Query,
     encoder: ConceptEncoder,
-    sources: Sequence[Source] | None,
-    holds: HoldsText | None,
+    people: KnownPersons,
+    texts: TextChannel | None,
     *,
-    people: Container[str] = (),
-    persons: Sequence[str] = (),
-    has_sounds: Callable[[], bool] = lambda: False,
+    sources: Sequence[Source] | None = None,
+    person: str | None = None,
 ) -> AnalysedQuery:
     """Return a query with its structure and vectors.
 
     Args:
-        query: The query, which names persons by their handles.
+        query: The query.
         encoder: What encodes texts for pictures.
-        sources: See ``interpret_for``.
-        holds: See ``interpret_for``.
-        people: The handles of all known persons.
-        persons: Handles of those who must be there in each clause, besides those that it names.
-        has_sounds: Returns whether the index has any; in one without, nothing asks for them.
+        people: The persons of the index.
+        texts: Its texts; None for an index without.
+        sources: What the query is compared with; None for all that the index has.
+        person: Names of persons who must be there in each clause, besides those that it names.
 
     Raises:
-        VidretError: It has no positive term, an empty negative one, or excludes what it looks for; or an image or a
-            vector is invalid.
+        VidretError: It has no positive term, an empty negative one, or excludes what it looks for; a concept or a
+            person is unknown; an image or a vector is invalid; or it has nothing to compare with the sources.
     """
+    query, persons = people.name_handles(query), people.read_names(person)
+    handles, is_without_pictures = people.find_handles(query), sources is not None and "picture" not in sources
+    encoder.check_mentions(query, handles)
     if not isinstance(query, str | EventSequence):
-        if isinstance(query, ComposedQuery):
-            named = [name for name in find_mentions(query.text) if name in people]
-            query = replace(query, text=replace_mentions(query.text, dict.fromkeys(named, "")))
-            persons = [*persons, *named]
-        encoded = encode_queries([query], encoder, encoder.composer)[0]
-        return AnalysedQuery(
-            structure=QueryStructure(clauses=(Clause(text="", content="", persons=tuple(dict.fromkeys(persons))),)),
-            embeddings=[encoded.positive],
-            vectors=np.zeros((1, 0), np.float32),
-            negatives=encoded.negatives,
-            is_text=False,
-        )
+        if is_without_pictures:
+            raise VidretError("sources must include picture for an image or a vector, got words only")
+        return _plan_vector(query, encoder, handles, persons)
     if isinstance(query, str):
         parse_query(query)
-    structure = make_structure(interpret_for(query, sources, holds), people)
-    if persons:
-        named_clauses = (
-            replace(own, persons=tuple(dict.fromkeys([*own.persons, *persons]))) for own in structure.clauses
+    structure = make_structure(interpret_for(query, sources, texts), handles)
+    is_compared_with_texts = texts is not None and set(sources or SOURCES) != {"picture"}
+    clauses = tuple(
+        replace(
+            clause,
+            persons=tuple(dict.fromkeys([*clause.persons, *persons])),
+            phrases=clause.phrases if is_compared_with_texts else (),  # no text could hold a phrase
+            source=_choose_hint(clause, sources, texts),
         )
-        structure = replace(structure, clauses=tuple(named_clauses))
-    check_exclusions(structure)
-    if holds is None or set(sources or SOURCES) == {"picture"}:  # no text could hold a phrase
-        plain = tuple(replace(clause, phrases=()) for clause in structure.clauses)
-        structure = replace(structure, clauses=plain)
-    clauses = tuple(aim_at_sounds(clause, sources, has_sounds) for clause in structure.clauses)
+        for clause in structure.clauses
+    )
     structure = replace(structure, clauses=clauses)
-    texts = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
+    check_exclusions(structure)
+    sounds = [encoder.find_sounds(clause.text) for clause in clauses]
+    for clause, examples in zip(clauses, sounds, strict=True):
+        is_heard = len(examples) > 0 and "sound" in (sources or ())
+        if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
+            raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
+    embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
     return AnalysedQuery(
         structure=structure,
-        embeddings=texts[: len(clauses)],
+        embeddings=embeddings[: len(clauses)],
         vectors=np.zeros((len(clauses), 0), np.float32)
-        if holds is None
+        if texts is None
         else load_sentence_encoder().encode([clause.content for clause in clauses]),
-        negatives=texts[len(clauses) :],
-        examples=[encoder.find_sounds(clause.text) for clause in clauses],
+        negatives=embeddings[len(clauses) :],
+        examples=sounds,
     )
 
 
-def aim_at_sounds(clause: Clause, sources: Sequence[Source] | None, has_sounds: Callable[[], bool]) -> Clause:
-    """Return a clause that asks for sounds if only those are searched, and does not if the index has none."""
+def _plan_vector(
+    query: Picture | Vector | ComposedQuery, encoder: ConceptEncoder, handles: Container[str], persons: Sequence[str]
+) -> AnalysedQuery:
+    if isinstance(query, ComposedQuery):
+        named = [name for name in find_mentions(query.text) if name in handles]
+        query = replace(query, text=replace_mentions(query.text, dict.fromkeys(named, "")))
+        persons = [*persons, *named]
+    encoded = encode_queries([query], encoder, encoder.composer)[0]
+    return AnalysedQuery(
+        structure=QueryStructure(clauses=(Clause(text="", content="", persons=tuple(dict.fromkeys(persons))),)),
+        embeddings=[encoded.positive],
+        vectors=np.zeros((1, 0), np.float32),
+        negatives=encoded.negatives,
+        is_text=False,
+    )
+
+
+def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextChannel | None) -> TextSource | None:
+    """Return the source that a clause hints at: sounds if only those are searched, and not if the index has none."""
     if sources is not None and set(sources) == {"sound"}:
-        return replace(clause, source="sound")
-    return replace(clause, source=None) if clause.source == "sound" and not has_sounds() else clause
+        return "sound"
+    has_sounds = clause.source != "sound" or (texts is not None and "sound" in texts.sources)
+    return clause.source if has_sounds else None
 
 
 def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
-from vidret.search.query.mentions import check_concept_name, find_mentions, replace_mentions
+from vidret.search.query.marks import check_concept_name, find_mentions, replace_mentions
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
 

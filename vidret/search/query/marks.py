@@ -1,16 +1,19 @@
-"""Quotes in a text query, and what it excludes.
+"""What is marked in a text query: words in quotes, mentions of concepts and persons as ``@name``, and what it excludes.
 
 Words are excluded only after words that say what to look for: "no woman, no cry" excludes nothing.
 """
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from vidret.errors import VidretError
+from vidret.text import MENTION_NAME
 from vidret.types import MAX_QUERY_LENGTH
 
 MAX_EXCLUSIONS = 16  # each is encoded separately
 PHRASE = re.compile(r'"([^"]*)"')
+MENTION = re.compile(rf"(?<![^\s(])@({MENTION_NAME})")
 _NEGATIVE_TERM = r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?[^\W\d_])(\S+?)(?=[,;.]*(?:\s|$)))'  # "-5 degrees" is a number
 _QUOTED = re.compile(rf"(?P<negative>{_NEGATIVE_TERM})|{PHRASE.pattern}")
 _CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\xab\xbb", '"'))
@@ -110,3 +113,33 @@ def has_word(text: str) -> bool:
     (True, True, False)
     """
     return any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in text)
+
+
+def find_mentions(text: str) -> list[str]:
+    """Return the names of the concepts that a text mentions outside quotes, in lower case, each once.
+
+    >>> find_mentions('@Mascot and (@anna) write to anna@home "@work", then @mascot leaves')
+    ['mascot', 'anna']
+    """
+    return list(dict.fromkeys(name.casefold() for name in MENTION.findall(PHRASE.sub(" ", straighten_quotes(text)))))
+
+
+def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:
+    """Return a text with the known concepts replaced by their meanings.
+
+    >>> replace_mentions("@mascot, then @other", {"mascot": "a red fox"})
+    'a red fox, then @other'
+    """
+    return MENTION.sub(lambda match: meanings.get(match[1].casefold(), match[0]), text)
+
+
+def check_concept_name(name: str) -> str:
+    """Return the name of a concept in lower case, without an @ before it.
+
+    Raises:
+        VidretError: It is not a letter followed by up to 63 letters, digits, _ or -.
+    """
+    bare = name.removeprefix("@")
+    if not re.fullmatch(MENTION_NAME, bare):
+        raise VidretError(f"name must be a letter and up to 63 letters, digits, _ or -, got {name!r}")
+    return bare.casefold()

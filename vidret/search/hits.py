@@ -1,0 +1,202 @@
+"""The best videos of a query as hits, with what speaks for them and how likely they are."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
+
+import numpy as np
+
+from vidret.search.fused_moments import SpanPart, make_evidence
+from vidret.search.fusion import Fusion, Question
+from vidret.search.judging import ScoreStandard, load_judge
+from vidret.search.placed_moments import find_placed_spans, list_events
+from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
+from vidret.store.lookup import find_cuts
+from vidret.text import display_path, strip_query
+from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, EventSpan, Hit, SearchOptions, Segment, Source
+from vidret.video.files import may_exist
+
+POOL = 200  # best videos of which the kinds are shown
+SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
+MAX_LISTED = 2  # missing files that one warning lists
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundVideo:
+    """A video that a search has found, with its existing paths, and what its score means."""
+
+    scores: VideoScores
+    paths: tuple[str, ...]
+    standard: ScoreStandard
+
+    @property
+    def probability(self) -> float | None:
+        """The probability that it answers the query; None if nothing tells."""
+        return self.standard.rate(self.scores.score)
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it is unlikely that the index has an answer that scores as high as this."""
+        return self.standard.is_weak(self.scores.score)
+
+
+class VideoSearch:
+    """Finds the best videos of queries in one index, and warns once of each file that is gone."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        self._fusion, self._missing = fusion, set[str]()
+
+    def find_hits(self, query: AnalysedQuery, options: SearchOptions) -> list[Hit]:
+        """Return the best videos of a query, or the best of each kind."""
+        is_diverse = options.display != "best"
+        question, found = self._find(query, replace(options, k=max(POOL, options.k)) if is_diverse else options)
+        hits = [self._make_hit(question, video) for video in found]
+        if not is_diverse:
+            return hits
+        times = [(hit.video, hit.time) for hit in hits]
+        return [hits[index] for index in self._fusion.segments.pick_kinds(times, options.k)]
+
+    def find(self, query: AnalysedQuery, options: SearchOptions) -> list[FoundVideo]:
+        """Return the best videos of a query, without what shows why they match."""
+        return self._find(query, options)[1]
+
+    def _find(self, query: AnalysedQuery, options: SearchOptions) -> tuple[Question, list[FoundVideo]]:
+        """Return what was asked, and the best videos with existing files.
+
+        Where the nearest segments belong to too few videos, further ones are looked for and follow: those found first
+        stay first, so that pages of results neither repeat nor lose a video.
+        """
+        if options.seen is None and (options.like or options.unlike):
+            plain = self.find(query, replace(options, k=SEEN, like=(), unlike=()))
+            seen = tuple((video.scores.video_id, video.scores.time_s[0]) for video in plain)
+            options = replace(options, seen=seen)
+        question = self._fusion.ask(query, options)
+        found: list[FoundVideo] = []
+        missing: list[str] = []
+        listed: set[int] = set()
+        depth: int | None = options.candidates
+        standard: ScoreStandard | None = None
+        while depth is not None:
+            ranked = self._fusion.rank(question, depth)
+            ranked.drop(listed)
+            videos = iter(ranked)
+            best = list(islice(videos, 1))
+            standard = standard or self._make_standard(question, best)
+            existing = self._list_existing(chain(best, videos), options, listed, missing)
+            found += (
+                FoundVideo(scores=scores, paths=paths, standard=standard)
+                for scores, paths in islice(existing, options.k - len(found))
+            )
+            asked = replace(question.asked, depth=depth)
+            depth = self._fusion.pictures.deepen(asked, len(ranked)) if len(found) < options.k else None
+        self._warn_missing(missing)
+        return question, found
+
+    def _make_standard(self, question: Question, best: Sequence[VideoScores]) -> ScoreStandard:
+        """Return what the scores of a query mean, given the best; those of images are compared with nothing."""
+        if not best or not question.query.is_text:
+            return ScoreStandard()
+        store, filters, share = self._fusion.pictures.store, question.asked.options.filters, 1.0
+        if filters != ALL_VIDEOS:
+            share = store.count_videos(filters) / max(store.count_videos(), 1)
+        size = max(round(share * self._fusion.count(question.asked.sources)), 1)
+        return ScoreStandard(best=best[0].score, size=size, judge=load_judge(store))
+
+    def _list_existing(
+        self, ranked: Iterable[VideoScores], options: SearchOptions, listed: set[int], missing: list[str]
+    ) -> Iterator[tuple[VideoScores, tuple[str, ...]]]:
+        """Yield each video with its files that exist and pass the filters, best first, those of one score by path.
+
+        Paths of missing files are added to ``missing``, and videos to ``listed``.
+        """
+        groups = (list(group) for _, group in groupby(ranked, key=lambda video: video.score))
+        while batch := list(islice(groups, options.k)):  # whose paths are read together
+            video_ids = [video.video_id for group in batch for video in group]
+            paths = self._fusion.pictures.store.files.paths_of(video_ids, options.filters)
+            for group in batch:
+                listed.update(video.video_id for video in group)
+                for video in sorted(group, key=lambda video: paths[video.video_id]):
+                    existing = tuple(path for path in paths[video.video_id] if may_exist(path))
+                    if existing:
+                        yield video, existing
+                    else:
+                        missing += paths[video.video_id]
+
+    def _warn_missing(self, missing: Sequence[str]) -> None:
+        """Log one warning about missing files, each file only the first time."""
+        new = [path for path in dict.fromkeys(missing) if path not in self._missing]
+        self._missing.update(new)
+        names = ", ".join(display_path(strip_query(path)) for path in new[:MAX_LISTED])
+        if len(new) == 1:
+            logger.warning("left out, its file is gone: %s", names)
+        elif new:
+            rest = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
+            logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
+
+    def _make_hit(self, question: Question, found: FoundVideo) -> Hit:
+        video, clauses = found.scores, range(len(question.structure.clauses))
+        parts = [part for clause in clauses for part in _find_parts(video, clause)]
+        evidence = make_evidence(parts, self._fusion.texts) if question.query.is_text else ()
+        is_word = bool(evidence) and evidence[0].source != "picture"
+        time_s = evidence[0].start if is_word and len(clauses) == 1 else video.time_s[0]
+        best: dict[Source, float] = {}
+        for clause in clauses:
+            for source, score in video.source_scores(clause).items():
+                best[source] = max(best.get(source, ABSENT), score)
+        why: dict[str, float] = {source: best[source] for source in SOURCES if best.get(source, ABSENT) > ABSENT}
+        times = [(time, time) for time in sorted({*video.time_s, time_s})]
+        return Hit(
+            video=video.video_id,
+            path=found.paths[0],
+            segment=self._find_segment(video, time_s),
+            time=time_s,
+            score=video.score,
+            probability=found.probability,
+            weak=found.is_weak,
+            copies=found.paths[1:],
+            why=why | dict(video.levels) if set(why) == {"picture"} else why,
+            evidence=evidence + question.tell_persons(video.video_id, times),
+            events=self._place_events(question, video),
+        )
+
+    def _place_events(self, question: Question, video: VideoScores) -> tuple[EventSpan, ...]:
+        if not question.structure.is_joint:
+            return ()
+        video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
+        spans = find_placed_spans(video, question.structure, k=1, overlapping=False)
+        return list_events(spans[0], question.structure) if spans else ()
+
+    def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
+        """Return the segment that holds a time, or the nearest one."""
+        stored, segments = self._fusion.pictures.store.segments, video.segments
+        if not any(segment.start <= time_s <= segment.end for segment in segments):
+            segments = list(stored.intact(stored.ids_of_video(video.video_id)).values())
+        nearest = Segment(video.video_id, 0, time_s, time_s)
+        return min(segments, key=lambda one: max(one.start - time_s, time_s - one.end, 0.0), default=nearest)
+
+
+def _find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
+    """Return the best match of each source for a clause: for several clauses, at the time at which it was placed."""
+    parts = []
+    is_local = len(video.time_s) > 1
+    time_s = video.time_s[min(clause, len(video.time_s) - 1)]
+    for source in TEXT_SOURCES:
+        own = [
+            match
+            for match in video.texts[clause]
+            if match.source == source
+            and (not is_local or match.start - TOLERANCE_S <= time_s <= match.end + TOLERANCE_S)
+        ]
+        if own:
+            best = max(own, key=lambda match: match.evidence)
+            parts.append(SpanPart(source=source, start=best.start, end=best.end, score=best.evidence, match=best))
+    pictures = video.pictures[clause]
+    point = int(np.abs(video.times - time_s).argmin()) if is_local else int(pictures.argmax())
+    if pictures[point] > ABSENT:
+        seen = float(video.times[point])
+        parts.append(SpanPart(source="picture", start=seen, end=seen, score=float(pictures[point])))
+    return parts
