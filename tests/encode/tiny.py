@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidret.encode.clip.outputs import Trunk
+from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, VisionTower
@@ -23,6 +24,14 @@ VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16
 TEXT = TextShape(context=12, vocabulary=40, width=24, layers=2, heads=2, dim=16)
 MERGING = MergeSchedule(layers=(2, 3, 4), factors=(2, 2, 3), r=1)
 HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "merging": {"merging": MERGING},
+    "prompts": {"prompts": PromptShape(2, 4)},
+    "merging and prompts": {"merging": MERGING, "prompts": PromptShape(2, 4)},
+    "merging in frames": {"merging": MergeSchedule(layers=(), factors=(), r=2)},
+    "shift": {"token_shift": True},
+}
 
 
 def make_open_clip(name: str, folder: Path, *, layers: tuple[int, int], text: dict[str, int], quick_gelu: bool) -> Any:

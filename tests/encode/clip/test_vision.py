@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import HARSH, MERGING, TEXT, VISION, make_images, make_open_clip, recorded, silence, stir
+from tests.encode.tiny import (
+    HARSH,
+    MERGING,
+    METHODS,
+    TEXT,
+    VISION,
+    make_images,
+    make_open_clip,
+    recorded,
+    silence,
+    stir,
+)
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
@@ -85,7 +96,7 @@ def test_plain_frames_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     images = make_images(6)
     out = model.vision(images, num_frames=3)
     check_close(out.frames.flatten(0, 1), other.encode_image(images))
-    assert out[1:] == (None, None, None, None, ())
+    assert out[1:] == (None, None, None, ())
 
 
 @torch.no_grad()
@@ -176,20 +187,34 @@ def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
     check_close(shifted[4].x, x + block.mlp(block.ln_2(x)))
 
 
-@torch.no_grad()
-def test_the_shift_ignores_padding() -> None:
-    tower, images = make_tower(None, token_shift=True), make_images(6)
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    other = torch.where(mask.flatten()[:, None, None, None], images, make_images(6, seed=5))
-    one, two = (tower(each, num_frames=3, mask=mask).frames[mask] for each in (images, other))
-    check_close(one, two, 1e-6)
-    check_close(one[2], tower(images[3:4], num_frames=1).frames[0, 0], 1e-6)
-
-
 @pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
 def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="token_shift must be alone, got it with merging or prompts"):
         VisionTower(VISION, token_shift=True, **more)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", find_cases("ucofia"), ids=lambda case: case.folder.name)
+def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
+    weights = case.weights
+    heads = (1, weights["clip.text_projection"].shape[0] // 64 or 1)
+    model = convert_state_dict(weights, "ucofia", heads=heads)
+    video = case.inputs["video"].float()
+    num_videos, num_frames = video.shape[:2]
+    images = video.reshape(-1, *video.shape[-3:])
+    output = model.vision(images, num_frames=num_frames, tokens=True)
+    assert output.tokens is not None
+    expected = case.outputs["patch_tokens_all"]
+    check_close(output.frames, expected[:, :, 0])
+    check_close(output.tokens.reshape(num_videos, num_frames, -1, expected.shape[-1]), expected[:, :, 1:])
+    check_close(model.vision(images, num_frames=num_frames).frames, case.outputs["frame_cls"])
+    model.vision.token_shift = False
+    still = model.vision(images, num_frames=num_frames).frames
+    assert (still - case.outputs["frame_cls"]).abs().max() > 0.01, "the shift matters"
+    ids = case.inputs["input_ids"].long()
+    sentences, words = model.text(ids)
+    check_close(sentences, case.outputs["sentence_hidden"][:, 0])
+    check_close(words, case.outputs["word_hidden"][:, : words.shape[1]])
 
 
 # Merging.
@@ -213,8 +238,8 @@ def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> No
 @torch.no_grad()
 def test_videos_are_independent() -> None:
     tower, videos, order = make_tower(), make_images(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
-    straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True, trace=True)
-    turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True, trace=True)
+    straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True)
+    turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True)
     for one, other in zip(straight[:-1], turned[:-1], strict=True):
         check_close(one[order], other, 1e-6)
 
@@ -244,43 +269,35 @@ def test_each_clip_has_its_own_temporal_position() -> None:
         check_close(after[:, 12 + 16 * frame : 12 + 16 * (frame + 1)], expected[:, 1:], 1e-6)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("num_frames", [12, 7])
-@pytest.mark.parametrize(
-    "settings", [{}, {"lora_rank": 4}, {"schedule": None}, {"schedule": None, "token_shift": True}]
-)
-def test_frames_do_not_depend_on_requesting_tokens(settings: dict[str, Any], num_frames: int) -> None:
-    tower, images = make_tower(**settings), make_images(2 * num_frames)
-    mask = torch.arange(2 * num_frames).view(2, -1) != 3
-    for given in (None, mask):
-        real = mask if given is not None else torch.ones_like(mask)
-        alone = tower(images, num_frames=num_frames, mask=given).frames
-        for asked in ({"tokens": True}, {"trace": True}):
-            frames = tower(images, num_frames=num_frames, mask=given, **asked).frames
-            check_close(frames[real], alone[real], 2e-6)
-
-
-MASKS = {"end": [10, 11], "middle": [0, 5, 6, 7], "all but one": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]}
+SETTINGS = {
+    **METHODS,
+    "harsh": {"merging": HARSH},
+    "not proportional": {"merging": replace(MERGING, proportional=False)},
+    "low rank": {"merging": MERGING, "lora_rank": 4},
+}
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "schedule", [MERGING, HARSH, replace(MERGING, proportional=False)], ids=["mild", "harsh", "bare"]
-)
-@pytest.mark.parametrize("hidden", MASKS.values(), ids=MASKS.keys())
-def test_padding_frames_do_not_affect_others(schedule: MergeSchedule, hidden: list[int]) -> None:
-    tower, images = make_tower(schedule), make_images(24)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_padding_frames_do_not_affect_others(settings: dict[str, Any]) -> None:
+    tower, images = VisionTower(VISION, **settings).eval(), make_images(24)
+    stir(tower)
     mask = torch.ones(2, 12, dtype=torch.bool)
-    mask[0, hidden] = False
+    mask[0, [1, 4, 9, 10, 11]] = False
+    mask[1, 1:] = False
     other = torch.where(mask.flatten()[:, None, None, None], images, 3 * make_images(24, seed=5))
-    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, trace=True) for each in (images, other))
-    assert all(part.isfinite().all() for part in one[:-1])  # but not the layers, which were not asked for
-    assert torch.equal(one.mask, two.mask)
-    assert torch.equal(one.sources[mask], two.sources[mask])
+    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, num_layers=6) for each in (images, other))
     check_close(one.frames[mask], two.frames[mask], 2e-6)
+    check_close(tower(images, num_frames=12, mask=mask).frames[mask], one.frames[mask], 2e-6)
+    assert torch.equal(one.mask, two.mask)
     check_close(one.tokens[one.mask], two.tokens[one.mask], 2e-6)
     assert torch.equal(one.sizes[one.mask], two.sizes[one.mask])
-    assert (one.sizes * one.mask).sum(1).tolist() == [16.0 * (12 - len(hidden)), 16.0 * 12]
+    assert (one.sizes * one.mask).sum(1).tolist() == [16.0 * 7, 16.0]
+    for first, second in zip(one.layers, two.layers, strict=True):
+        assert first.tokens.isfinite().all()
+        assert torch.equal(first.mask[mask], second.mask[mask])
+        assert torch.equal(first.sizes[mask], second.sizes[mask])
+        check_close(first.tokens[mask][first.mask[mask]], second.tokens[mask][second.mask[mask]], 2e-6)
 
 
 @torch.no_grad()
@@ -290,9 +307,8 @@ def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) ->
     tower = make_tower(schedule)
     tables = {name: tuple(table.shape) for name, table in tower.temporal.items()}
     images = make_images(2 * num_frames)
-    out = tower(images, num_frames=num_frames, tokens=True, trace=True)
+    out = tower(images, num_frames=num_frames, tokens=True)
     assert out.frames.shape == (2, num_frames, VISION.dim)
-    assert out.sources.shape == (2, num_frames, 17)
     assert all(part.isfinite().all() for part in out[:-1])
     assert (out.sizes * out.mask).sum(1).tolist() == [16.0 * num_frames] * 2
     assert (
@@ -371,8 +387,8 @@ def test_a_still_video_is_deterministic() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.4))
     images = make_images(1).expand(12, -1, -1, -1)
     with noted_plans() as plans:
-        first = tower(images, num_frames=12, tokens=True, trace=True)
-    again = tower(images.clone(), num_frames=12, tokens=True, trace=True)
+        first = tower(images, num_frames=12, tokens=True)
+    again = tower(images.clone(), num_frames=12, tokens=True)
     for one, other in zip(first[:-1], again[:-1], strict=True):
         assert torch.equal(one, other)
     src, dst = plans[0].src, plans[0].dst
@@ -380,65 +396,6 @@ def test_a_still_video_is_deterministic() -> None:
     assert (dst == dst[:1]).all()
     flat = tower(torch.zeros(12, 3, 32, 32), num_frames=12)
     assert flat.frames.isfinite().all()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("num_frames", [12, 24, 7])
-@pytest.mark.parametrize("schedule", [MERGING, replace(MERGING, layers=(2, 3), factors=(2, 2)), None])
-def test_sources_follow_the_merges(schedule: MergeSchedule | None, num_frames: int) -> None:
-    tower = make_tower(schedule)
-    out = tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True, trace=True)
-    assert out.tokens is not None
-    assert out.sources is not None
-    assert out.sizes is not None
-    assert out.mask is not None
-    num_tokens = out.tokens.shape[1]
-    assert out.sources.min() >= 0
-    assert out.sources.max() < num_frames + num_tokens
-    for video in range(2):
-        counts = torch.bincount(out.sources[video].flatten(), minlength=num_frames + num_tokens)
-        assert out.sources[video, :, 0].tolist() == list(range(num_frames))
-        assert (counts[:num_frames] == 1).all(), "a class token has its own frame as its only source"
-        assert torch.equal(counts[num_frames:].float(), out.sizes[video] * out.mask[video])
-
-
-@torch.no_grad()
-def test_tokens_are_means_of_their_sources() -> None:
-    tower = make_tower()
-    silence(tower)
-    tower.ln_post = nn.Identity()  # type: ignore[assignment]
-    images = make_images(12)
-    embedded = tower._embed(images, 12, 12, None, trace=False).x @ tower.proj
-    out = tower(images, num_frames=12, tokens=True, trace=True)
-    assert out.sources is not None
-    assert out.tokens is not None
-    for index, token in enumerate(torch.cat([out.frames, out.tokens], dim=1)[0]):
-        check_close(token, embedded[out.sources[0] == index].mean(dim=0), 1e-5)
-
-
-@torch.no_grad()
-def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two frames of four patches: p2 merges into p3 in each frame, then frame 0's p2 and p3 into frame 1's."""
-    shape = replace(VISION, image_size=16, layers=2)
-    tower = VisionTower(shape, merging=MergeSchedule((1,), (2,), r=1, cross=0.15, intra=0.0), num_frames=2)
-    known = [
-        # c | p1 p2 p3 p4 at 1..4: A is p2 p4, B is p1 p3
-        ([0], [1], [1]),
-        # c c | p4 p1 p23 | p4 p1 p23 at 2..7: A is (0 p4) (0 p23) (1 p1), B is (0 p1) (1 p4) (1 p23)
-        ([1], [2], [0, 2]),
-    ]
-
-    def plan_as_known(metric: Tensor, num_merged: int, *, front: int, back: int, mask: Tensor | None) -> MergePlan:
-        parts = (torch.tensor(part).expand(len(metric), -1) for part in known.pop(0))
-        return MergePlan(front, back, metric.shape[1], *parts)
-
-    monkeypatch.setattr("vidret.encode.clip.outputs.plan_merge", plan_as_known)
-    out = tower(make_images(2, side=16), num_frames=2, tokens=True, trace=True)
-    # At the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
-    assert out.sources is not None
-    assert out.sources.tolist() == [[[0, 4, 6, 6, 2], [1, 3, 6, 6, 5]]]
-    assert out.sizes is not None
-    assert out.sizes.tolist() == [[1, 1, 1, 1, 4]]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int
 from torch.nn import functional
 
 from vidret.encode.clip.model import ClipModel
@@ -73,7 +73,8 @@ class ClipEncoder:
     ) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-        ``num_layers`` adds the outputs of that many last layers, as ``encode_layers`` returns them, from the same pass.
+        ``num_layers`` adds the outputs of that many last layers: float32, before any norm, without prompts. With
+        merging, a frame has the tokens of the sequence that it is part of.
 
         Raises:
             EncoderError: The model has fewer layers.
@@ -98,7 +99,7 @@ class ClipEncoder:
                 [output.sizes for output in outputs if output.sizes is not None],
             )
         )
-        layers = [join_images([output.layers[layer].by_frame() for output in outputs]) for layer in range(num_layers)]
+        layers = [join_images([output.layers[layer] for output in outputs]) for layer in range(num_layers)]
         host, start = _Host(rows, tokens_of, sizes_of), 0
         for frames in batch:
             own = slice(start, start + len(frames))
@@ -121,13 +122,13 @@ class ClipEncoder:
                 output = self._vision(
                     self._normalise(pixels), num_frames=len(order), tokens=tokens, num_layers=num_layers
                 )
-                layers = [layer.by_frame() for layer in output.layers]
                 rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
                 host = _Host(output.frames[:, rank], output.tokens, output.sizes, output.mask)
                 for index, frames in enumerate(chunk):
                     embedding = host.embed(index, frames)
-                    if layers:
-                        embedding = replace(embedding, layers=self._pick_layers(layers, index, rank, frames))
+                    if output.layers:
+                        layers = self._pick_layers(output.layers, index, rank, frames)
+                        embedding = replace(embedding, layers=layers)
                     yield embedding
 
     def _order(self, num_frames: int) -> list[int]:
@@ -177,33 +178,19 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Return the outputs of the last ``num_layers`` vision layers for a video's frames: float32, before any norm.
+        """Return the last ``num_layers`` layers of a video's frames, as ``encode_frames`` adds them to embeddings.
 
-        Models that merge tokens or encode segments as videos take ``sampling.num_frames`` frames at a time as one
-        video. With merging, a frame has the tokens of the sequence that it is part of. Prompts are left out.
+        Models that encode segments as videos take ``sampling.num_frames`` frames at a time as one video.
 
         Raises:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
-        if self.card.merging is not None or not self.encodes_frames_alone:
-            cuts = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
-            segments = map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts))
-            return join_layers([self._encode_segment_layers(segment, num_layers) for segment in segments])
-        vision = self.card.vision
-        layers = np.empty((num_layers, len(frames), 1 + vision.num_patches, vision.width), dtype=np.float32)
-        for start in range(0, len(frames), self._batch_size):
-            chunk = slice(start, start + self._batch_size)
-            outputs = self._run_layers(frames.pixels[chunk], 1, num_layers)
-            for layer, output in zip(layers, outputs, strict=True):
-                layer[chunk] = output.tokens[:, 0].float().cpu().numpy()
-        return LayerTokens(tuple(layers), frames.times)
-
-    def _encode_segment_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Return the layers of a segment that is encoded as one video, without padding frames."""
-        order = self._order(len(frames))
-        rank = torch.tensor([order.index(frame) for frame in range(len(frames))])
-        return self._pick_layers(self._run_layers(frames.pixels[order], len(order), num_layers), 0, rank, frames)
+        at_once = len(frames) if self.encodes_frames_alone else self.sampling.num_frames
+        cuts = range(at_once, len(frames), at_once)
+        segments = list(map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts)))
+        embeddings = self.encode_frames(segments, num_layers=num_layers)
+        return join_layers([embedding.layers for embedding in embeddings if embedding.layers is not None])
 
     def _pick_layers(
         self, layers: Sequence[FrameTokens], video: int, rank: Int[torch.Tensor, " frame"], frames: Frames
@@ -215,14 +202,6 @@ class ClipEncoder:
         sizes = tuple(layer.sizes[video, rank].cpu().numpy() for layer in layers)
         masks = tuple(layer.mask[video, rank].cpu().numpy() for layer in layers)
         return LayerTokens(tokens, frames.times, sizes, masks)
-
-    def _run_layers(
-        self, pixels: UInt8[np.ndarray, "frame height width 3"], num_frames: int, num_layers: int
-    ) -> list[FrameTokens]:
-        """Return the tokens of each frame after each of the last ``num_layers`` layers."""
-        images = self._normalise(torch.tensor(pixels))
-        layers = self._vision.layers(images, num_frames=num_frames, num_layers=num_layers)
-        return [layer.by_frame() for layer in layers]
 
     @torch.inference_mode()
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:

@@ -11,15 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidret.encode.clip.outputs import (
-    LayerOutput,
-    Trunk,
-    VisionOutput,
-    index_sources,
-    join_sources,
-    locate_class_tokens,
-    merge_trunk,
-)
+from vidret.encode.clip.outputs import Trunk, VisionOutput, merge_trunk, split_frames
 from vidret.encode.clip.prompt_switch import PromptCube, PromptShape, switch
 from vidret.encode.clip.tempme import MergeSchedule, Step, join_order
 from vidret.layers import Block
@@ -107,7 +99,6 @@ class VisionTower(nn.Module):
         num_frames: int,
         mask: Bool[Tensor, "video frame"] | None = None,
         tokens: bool = False,
-        trace: bool = False,
         num_layers: int = 0,
     ) -> VisionOutput:
         """Encode videos of ``num_frames`` frames each, the frames of a video consecutive.
@@ -117,8 +108,7 @@ class VisionTower(nn.Module):
             num_frames: Frames per video; temporal positions are interpolated to it.
             mask: False where a frame is padding, which does not affect the other frames.
             tokens: Whether to return the remaining patches.
-            trace: Whether to return ``sources``, the token that each original patch became part of.
-            num_layers: Number of last layers whose outputs to return, as ``layers`` does.
+            num_layers: Number of last layers whose outputs to return.
 
         Raises:
             ValueError: ``images`` are not whole videos, ``num_frames`` does not fit the prompts, or the tower has
@@ -127,10 +117,10 @@ class VisionTower(nn.Module):
         if not 0 <= num_layers <= self.shape.layers:
             raise ValueError(f"num_layers must be in 0..{self.shape.layers}, got {num_layers}")
         steps = self.plan(num_frames)
-        trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
+        trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask)
         kept = []
         for layer, step in enumerate(steps):
-            drop_patches = layer == len(steps) - 1 and not (tokens or trace or num_layers)
+            drop_patches = layer == len(steps) - 1 and not (tokens or num_layers)
             if self.checkpointing and self.training:
                 trunk = checkpoint(
                     self._layer, layer, step, trunk, num_frames, drop_patches=drop_patches, use_reentrant=False
@@ -138,32 +128,8 @@ class VisionTower(nn.Module):
             else:
                 trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
             if layer >= len(steps) - num_layers:
-                kept.append(self._keep_layer(trunk, step, num_frames))
+                kept.append(split_frames(trunk, step, num_frames, trunk.x.shape[1] - self._num_prompts(step)))
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)._replace(layers=tuple(kept))
-
-    def layers(
-        self,
-        images: Float[Tensor, "image 3 height width"],
-        *,
-        num_frames: int,
-        num_layers: int,
-        mask: Bool[Tensor, "video frame"] | None = None,
-    ) -> list[LayerOutput]:
-        """Return the residual stream after each of the last ``num_layers`` layers, earliest first.
-
-        The other arguments are those of ``forward``.
-
-        Raises:
-            ValueError: As in ``forward``, or the tower has fewer layers.
-        """
-        if not 1 <= num_layers <= self.shape.layers:
-            raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
-        return list(self(images, num_frames=num_frames, num_layers=num_layers, mask=mask).layers)
-
-    def _keep_layer(self, trunk: Trunk, step: Step, num_frames: int) -> LayerOutput:
-        sequence, index = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
-        x, sizes, mask = trunk.cut(0, trunk.x.shape[1] - self._num_prompts(step))
-        return LayerOutput(tokens=x, sizes=sizes, mask=mask, sequence=sequence, class_index=index)
 
     def plan(self, num_frames: int) -> list[Step]:
         """Return what each layer does to sequences; without merging they stay as they are."""
@@ -177,8 +143,6 @@ class VisionTower(nn.Module):
         num_frames: int,
         padded: int,
         mask: Bool[Tensor, "video frame"] | None,
-        *,
-        trace: bool,
     ) -> Trunk:
         """Embed frames as class token, patches and prompts, padded to ``padded`` frames per video."""
         if len(images) % num_frames:
@@ -199,8 +163,7 @@ class VisionTower(nn.Module):
         token_mask = repeat(mask, "video frame -> (video frame) n", n=num_own) if mask is not None else None
         if self.prompts is not None and mask is not None and token_mask is not None:
             token_mask = torch.cat([token_mask, self.prompts.mask(mask)], dim=1)
-        sources = torch.arange(num_own, device=x.device).expand(len(x), -1) if trace else None
-        return Trunk(x, None, token_mask, sources)
+        return Trunk(x, None, token_mask)
 
     def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, drop_patches: bool = False) -> Trunk:
         """Apply one layer: join and merge across clips, attention, merge within the clip, MLP.
@@ -223,7 +186,7 @@ class VisionTower(nn.Module):
             stay = torch.cat([torch.arange(step.front), torch.arange(num - back, num)]).to(trunk.x.device)
             x = trunk.x[:, stay] + block.attn.cross(normed[:, stay], normed, bias=self._bias(trunk))
             mask = None if trunk.mask is None else trunk.mask[:, stay]
-            return Trunk(x + block.mlp(block.ln_2(x)), None, mask, None)
+            return Trunk(x + block.mlp(block.ln_2(x)), None, mask)
         update, keys = block.attn(normed, bias=self._bias(trunk))
         trunk = trunk._replace(x=trunk.x + update)
         if step.intra:
@@ -241,15 +204,14 @@ class VisionTower(nn.Module):
             None
             if values is None
             else values.reshape(len(values) // factor, factor * length, *values.shape[2:])[:, order]
-            for values in trunk[:3]
+            for values in trunk
         )
         assert x is not None
-        sources = None if trunk.sources is None else join_sources(trunk.sources, order, factor)
         metric = x.detach()
         table = self._positions_in_time(layer, step.clips * factor).to(x.dtype)
         rows = repeat(table, "(joined clip) d -> joined (clip n) d", clip=factor, n=length)[:, order]
         x = x + repeat(rows, "joined n d -> (video joined) n d", video=len(x) // len(rows))
-        trunk = Trunk(x, sizes, mask, sources)
+        trunk = Trunk(x, sizes, mask)
         return merge_trunk(trunk, metric, step.cross, step.front, back) if step.cross else trunk
 
     def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
@@ -297,15 +259,14 @@ class VisionTower(nn.Module):
             assert prompts is not None
             classes = self.prompts.aggregate(classes, prompts, mask=real)
         frames = self.ln_post(classes) @ self.proj
-        if not (tokens or trunk.sources is not None):
+        if not tokens:
             return VisionOutput(frames)
         patches, sizes, mask = (
             rearrange(values, "(video clip) n ... -> video (clip n) ...", clip=clips)
             for values in trunk.cut(front, stop)
         )
         projected = self.ln_post(patches) @ self.proj
-        sources = None if trunk.sources is None else index_sources(trunk.sources, step, num_frames, stop)
-        return VisionOutput(frames=frames, tokens=projected, sizes=sizes, mask=mask, sources=sources)
+        return VisionOutput(frames=frames, tokens=projected, sizes=sizes, mask=mask)
 
 
 def compile_tower(tower: VisionTower, backend: str | Callable[..., Any]) -> None:
