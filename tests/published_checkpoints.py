@@ -1,6 +1,5 @@
 """Checkpoints with the names of the methods' own code, and random weights of any shape."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vidret.align.files import UCOFIA as UCOFIA_ALIGNER
+from vidret.align.files import map_prefixes
 from vidret.align.glscl import ConceptAligner, ConceptFinder
-from vidret.align.glscl_checkpoint import map_prefixes
-from vidret.align.ucofia_checkpoint import UCOFIA as UCOFIA_ALIGNER
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -19,6 +18,7 @@ from vidret.encode.clip.vision import VisionShape
 from vidret.encode.clip.weights import OPEN_CLIP, PROMPT_SWITCH, TEMPME, UCOFIA
 from vidret.ground.checkpoint import to_published
 from vidret.ground.head import GroundingHead
+from vidret.model_files import translate
 from vidret.train.methods.ucofia import start_aligner
 from vidret.train.model import start_temporal
 
@@ -52,12 +52,8 @@ FULL = Size(
 
 def rename_back(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Weights:
     """Return weights under the published names of their own ones; * is the index of a layer."""
-    patterns = [(re.compile(re.escape(own).replace(r"\*", r"(\d+)") + "$"), key) for key, own in names.items()]
-    renamed = {}
-    for own, weight in weights.items():
-        match, key = next((match, key) for pattern, key in patterns if (match := pattern.match(own)))
-        renamed[key.replace("*", match[1]) if match.groups() else key] = weight.clone()
-    return renamed
+    back = {own: published for published, own in reversed(list(names.items()))}  # of two published names, the first
+    return {translate(name, back) or name: weight.clone() for name, weight in weights.items()}
 
 
 def make_checkpoint(method: str, size: Size) -> Weights:

@@ -12,11 +12,9 @@ from tests.fakes import DIM, PatchEncoder
 from tests.goldens import find_cases
 from tests.store.samples import add_segment
 from vidret.align.batches import collate_segments, collate_texts
-from vidret.align.files import CARD, describe_aligner
+from vidret.align.files import CARD, convert_aligner, convert_concepts, describe_aligner
 from vidret.align.glscl import ConceptAligner
-from vidret.align.glscl_checkpoint import convert_concepts
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_checkpoint import convert_aligner
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.channels.picture.ranker_loading import load_ranker
 from vidret.channels.picture.ranking import Levels, Ranker

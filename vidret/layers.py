@@ -1,7 +1,6 @@
 """Attention, MLP and transformer block of the CLIP towers and the aligners, also in int8; tensors are batch-first."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from einops import rearrange
@@ -191,17 +190,6 @@ def fold(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.fold()
-
-
-def find_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the names that keep ``given`` from loading into the state ``own``, grouped by kind; empty if all fit."""
-    wrong = {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
-    misfits = {
-        "missing": sorted(own.keys() - given.keys()),
-        "unknown": sorted(given.keys() - own.keys()),
-        "of another shape": sorted(wrong),
-    }
-    return {kind: names for kind, names in misfits.items() if names}
 
 
 @torch.no_grad()

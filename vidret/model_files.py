@@ -6,7 +6,8 @@ would hold.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from vidret.errors import VidretError
 
 if TYPE_CHECKING:  # an index whose encoder is in no file needs no torch for this module
-    from torch import Tensor
+    from torch import Tensor, nn
 
 CARD = "vidret"  # key of the card in the metadata
 JOINT_FORMAT = 2  # format of a card with parts
 ALIGNER, HEAD, BANK = "aligner", "head", "bank"
+NOTHING = re.compile(r"(?!)")
 
 
 class Part(NamedTuple):
@@ -130,3 +132,73 @@ def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
     from safetensors.torch import save_file
 
     save_file(contiguous, path, metadata={CARD: json.dumps(card)})
+
+
+def translate(name: str, names: Mapping[str, str]) -> str | None:
+    """Return a weight's name by a table of names, in which ``*`` is the index of a layer; None if it has none.
+
+    >>> translate("blocks.3.bias", {"blocks.*.bias": "layers.*.b"})
+    'layers.3.b'
+    """
+    if name in names:
+        return names[name]
+    parts = name.split(".")
+    index = next((part for part in parts if part.isdecimal()), "")
+    pattern = names.get(".".join("*" if part.isdecimal() else part for part in parts))
+    return None if pattern is None else pattern.replace("*", index)
+
+
+def rename_weights(
+    weights: "Mapping[str, Tensor]",
+    names: Mapping[str, str],
+    *,
+    ignored: re.Pattern[str] = NOTHING,
+    error: type[VidretError] = VidretError,
+) -> "dict[str, Tensor]":
+    """Return weights as float32 under the names that ``translate`` gives, without those that ``ignored`` matches.
+
+    Raises:
+        error: The table has no name for a weight; the message lists all of these.
+    """
+    renamed, unknown = {}, []
+    for name, weight in weights.items():
+        own = translate(name, names)
+        if own is not None:
+            renamed[own] = weight.float()
+        elif not ignored.match(name):
+            unknown.append(name)
+    refuse_weights("unknown", unknown, error)
+    return renamed
+
+
+def load_exactly(
+    module: "nn.Module",
+    weights: "Mapping[str, Tensor]",
+    *,
+    show: Callable[[str], str] = str,
+    error: type[VidretError] = VidretError,
+) -> None:
+    """Load the weights of a module, all of them or none; ``show`` returns the name of a weight for messages.
+
+    Raises:
+        error: Weights are missing, unknown or of another shape; the message lists them.
+    """
+    own = module.state_dict()
+    changed = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    misfits = {
+        "missing": [show(name) for name in own.keys() - weights.keys()],
+        "unknown": [show(name) for name in weights.keys() - own.keys()],
+        "of another shape": [
+            f"{show(name)} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in changed
+        ],
+    }
+    reasons = [f"{len(names)} weights {kind}: {', '.join(sorted(names))}" for kind, names in misfits.items() if names]
+    if reasons:
+        raise error("; ".join(reasons))
+    module.load_state_dict(weights)
+
+
+def refuse_weights(kind: str, names: Iterable[str], error: type[VidretError]) -> None:
+    """Raise an error that lists weights, if there are any."""
+    if listed := sorted(names):
+        raise error(f"{len(listed)} weights {kind}: {', '.join(listed)}")

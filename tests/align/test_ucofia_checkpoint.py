@@ -8,9 +8,8 @@ from torch import Tensor
 
 from tests.goldens import find_cases
 from tests.rankers import save_aligner
-from vidret.align.files import load_aligner
+from vidret.align.files import UCOFIA, convert_aligner, load_aligner
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_checkpoint import UCOFIA, convert_aligner
 from vidret.errors import AlignerError
 
 CASE = find_cases("ucofia")[0]

@@ -1,7 +1,5 @@
 """Equality with UCoFiA's published code: all stages, the loss and its gradients, and the scores at test time."""
 
-import re
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,12 +8,13 @@ from torch.nn import functional
 
 from tests.goldens import Case, check_close, find_cases
 from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.files import UCOFIA, convert_aligner
 from vidret.align.prepared import PreparedVideos
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_checkpoint import UCOFIA, convert_aligner
 from vidret.align.ucofia_levels import LevelScores, aggregate, aggregate_both_ways, compare_words, score_words
 from vidret.align.ucofia_selection import perturbed_top_k
 from vidret.align.ucofia_temporal import pool_frames
+from vidret.model_files import translate
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
 CASES = find_cases("ucofia")
@@ -125,14 +124,9 @@ def test_scores_loss_and_gradients_equal_published_code(case: Case) -> None:
     parameters, gradients = dict(aligner.named_parameters()), load_file(case.folder / "grads.safetensors")
     assert len(gradients) >= 20
     for name, expected in gradients.items():
-        found = parameters[own_name(name.removeprefix("grad."))].grad
+        found = parameters[translate(name.removeprefix("grad."), UCOFIA) or ""].grad
         assert found is not None, name
         torch.testing.assert_close(found.reshape(expected.shape), expected, atol=1e-5, rtol=1e-4)
-
-
-def own_name(name: str) -> str:
-    layer = re.search(r"\.(\d+)\.(attn|ln|mlp)", name)
-    return UCOFIA[name] if layer is None else UCOFIA[name.replace(layer[1], "*", 1)].replace("*", layer[1])
 
 
 @torch.no_grad()

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
-from vidret.layers import find_misfits
-from vidret.model_files import CARD, HEAD, read_part, read_part_cards
+from vidret.model_files import CARD, HEAD, load_exactly, read_part, read_part_cards
 
 # Prefixes of published names, and vidret's.
 NAMES = {
@@ -277,22 +276,12 @@ def _build(
             boundaries=boundaries,
             cosine=boundaries if cosine is None else cosine,
             limit=limit,
-            motion=_find_motion(weights),
+            motion=weights["block.motion.weight"].shape[-1] if "block.motion.weight" in weights else 0,
             as_published=as_published,
         )
     except ValueError as error:
         raise VidretError(str(error)) from error
-    state, reasons = head.state_dict(), []
-    for kind, names in find_misfits(state, weights).items():
-        listed = [display_name(name) for name in names]
-        if kind == "of another shape":
-            listed = [
-                f"{display_name(name)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}" for name in names
-            ]
-        reasons.append(f"{len(listed)} weights {kind}: {', '.join(sorted(listed))}")
-    if reasons:
-        raise VidretError("; ".join(reasons))
-    head.load_state_dict(weights)
+    load_exactly(head, weights, show=display_name)
     return head.eval()
 
 
@@ -312,12 +301,6 @@ def _find_length(weights: Weights, name: str, default: int) -> int:
     """Return a width from a norm's weight or bias; if both are missing, loading the weights reports it."""
     tensors = [weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights]
     return tensors[0].numel() if tensors else default
-
-
-def _find_motion(weights: Weights) -> int:
-    """Return the number of frames that the convolution over time reads; 0 if there is none."""
-    weight = weights.get("block.motion.weight")
-    return 0 if weight is None else weight.shape[-1]
 
 
 def _find_strides(weights: Weights) -> tuple[int, ...]:

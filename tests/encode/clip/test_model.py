@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, stir
-from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, load_exactly, load_model, read_card, save_model
+from vidret.encode.clip.model import CLIP_MEAN, Card, ClipModel, load_model, read_card, save_model
 from vidret.encode.clip.prompt_switch import PromptShape
-from vidret.errors import EncoderError
-from vidret.model_files import CARD
+from vidret.errors import EncoderError, VidretError
+from vidret.model_files import CARD, load_exactly
 from vidret.types import Resize, Sampling
 
 PLAIN = Card("clip", "tiny", VISION, TEXT)
@@ -157,6 +157,6 @@ def test_weights_load_all_or_none() -> None:
     model = make_model(PLAIN)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     weights = {name: torch.zeros_like(weight) for name, weight in before.items()}
-    with pytest.raises(EncoderError, match="here: 1 weights unknown: more"):
-        load_exactly(model, weights | {"more": torch.zeros(1)}, "here")
+    with pytest.raises(VidretError, match="1 weights unknown: more"):
+        load_exactly(model, weights | {"more": torch.zeros(1)})
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

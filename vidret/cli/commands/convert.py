@@ -239,10 +239,9 @@ def convert_universal_file(checkpoint: Path, out: Path) -> None:
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
     """Return the aligner in a checkpoint, or None if its method has no aligner."""
+    from vidret.align.files import convert_aligner, convert_concepts
     from vidret.align.glscl import ConceptAligner
-    from vidret.align.glscl_checkpoint import convert_concepts
     from vidret.align.ucofia import Aligner
-    from vidret.align.ucofia_checkpoint import convert_aligner
     from vidret.encode.clip.weights import read_weights
     from vidret.errors import AlignerError
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape, TextTower
 from vidret.encode.clip.vision import VisionShape, VisionTower
 from vidret.encode.names import OFF, MergeLevel
-from vidret.errors import EncoderError
-from vidret.layers import find_misfits, fold
-from vidret.model_files import CARD, JOINT_FORMAT, Part, read_towers, save_joint
+from vidret.errors import EncoderError, VidretError
+from vidret.layers import fold
+from vidret.model_files import CARD, JOINT_FORMAT, Part, load_exactly, read_towers, save_joint
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
@@ -149,23 +150,21 @@ def load_model(path: Path, card: Card) -> ClipModel:
     Raises:
         EncoderError: Weights are missing, unknown or of another shape.
     """
-    model = ClipModel(card)
-    load_exactly(model, read_towers(path), str(path))
-    return model.eval()
+    return fill_model(card, read_towers(path), str(path))
 
 
-def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights that must match the model's exactly.
+def fill_model(card: Card, weights: Mapping[str, torch.Tensor], source: str) -> ClipModel:
+    """Return the model of a card with weights that must match it exactly, in evaluation mode.
 
     Raises:
-        EncoderError: Weights are missing, unknown or of another shape; the message lists them.
+        EncoderError: Weights are missing, unknown or of another shape; the message lists them after the source.
     """
-    own = model.state_dict()
-    for kind, names in find_misfits(own, weights).items():
-        if kind == "of another shape":
-            names = [f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in names]
-        raise EncoderError(f"{source}: {len(names)} weights {kind}: {', '.join(names)}")
-    model.load_state_dict(weights)
+    model = ClipModel(card)
+    try:
+        load_exactly(model, weights)
+    except VidretError as error:
+        raise EncoderError(f"{source}: {error}") from error
+    return model.eval()
 
 
 @dataclass(frozen=True, slots=True)

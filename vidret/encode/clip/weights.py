@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vidret.encode.clip.model import Card, ClipModel, load_exactly
+from vidret.encode.clip.model import Card, ClipModel, fill_model
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import KEPT_POSITIONS, TextShape
 from vidret.encode.clip.vision import VisionShape
 from vidret.errors import EncoderError
+from vidret.model_files import refuse_weights, rename_weights
 from vidret.types import Sampling
 
 Names = Mapping[str, str]
@@ -103,7 +104,6 @@ PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddi
 LONG_POSITIONS = "positional_embedding_res"
 LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
 FRAME_MIXING = "frame_logit_weight"  # UCoFiA's matrix over the frames that it was trained for
-NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def convert_state_dict(
         raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
     return SOURCES[source](
         weights, ConversionSettings(schedule=schedule or MergeSchedule(), prompts=prompts, heads=heads)
-    ).eval()
+    )
 
 
 def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
@@ -199,27 +199,6 @@ def first_line(error: Exception) -> str:
     return " ".join(lines)[:300] or type(error).__name__
 
 
-def rename(weights: Weights, names: Names, *, ignored: re.Pattern[str] = NOTHING) -> Weights:
-    """Return the weights under vidret's names, as float32, without those that ``ignored`` matches.
-
-    Raises:
-        EncoderError: No pattern matches a name; the message lists all such names.
-    """
-    patterns = [(re.compile(re.escape(key).replace(r"\*", r"(\d+)") + "$"), own) for key, own in names.items()]
-    renamed, unknown = {}, []
-    for name, weight in weights.items():
-        matches = ((pattern.match(name), own) for pattern, own in patterns)
-        hit = next(((match, own) for match, own in matches if match), None)
-        if hit is not None:
-            match, own = hit
-            renamed[own.replace("*", match[1]) if match.groups() else own] = weight.float()
-        elif not ignored.match(name):
-            unknown.append(name)
-    if unknown:
-        raise EncoderError(f"{len(unknown)} weights unknown: {', '.join(sorted(unknown))}")
-    return renamed
-
-
 def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
     """Return the card whose tower sizes are those of weights with vidret's names.
 
@@ -228,8 +207,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
     """
     needed = ["vision.patches.weight", "text.embedding.weight"]
     needed += [f"{tower}.{name}" for tower in ("vision", "text") for name in ("positions", "proj")]
-    if missing := [name for name in needed if name not in weights]:
-        raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")
+    refuse_weights("missing", [name for name in needed if name not in weights], EncoderError)
     width, _, patch, _ = weights["vision.patches.weight"].shape
     side = round((len(weights["vision.positions"]) - 1) ** 0.5)
     vision = VisionShape(
@@ -255,7 +233,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None) -> Card:
 
 
 def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own, schedule = rename(weights, TEMPME), settings.schedule
+    own, schedule = rename_weights(weights, TEMPME, error=EncoderError), settings.schedule
     for name in [name for name in own if name.startswith("vision.temporal.")]:
         own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
     card = measure_card(own, method="tempme", heads=settings.heads)
@@ -266,11 +244,11 @@ def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
     num_frames = tables[f"vision.temporal.{schedule.layers[0]}"] if schedule.layers else 12
     lora = next((len(own[name]) for name in own if name.endswith("lora.a")), 0)
     card = replace(card, merging=schedule, lora_rank=lora, sampling=Sampling(num_frames, rule="tempme"))
-    return _fill(card, own)
+    return fill_model(card, own, card.method)
 
 
 def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipModel:
-    own = rename(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED)
+    own = rename_weights(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED, error=EncoderError)
     for name in ("vision.proj", "text.proj"):
         if name in own:
             own[name] = own[name].T
@@ -279,25 +257,27 @@ def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipMo
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
     sampling = Sampling(2 * num_prompts, rule="segments", num_segments=num_prompts)  # two clips, as published
-    return _fill(
-        replace(card, prompts=settings.prompts or PromptShape(num_prompts, num_prompts), sampling=sampling), own
-    )
+    prompts = settings.prompts or PromptShape(num_prompts, num_prompts)
+    return fill_model(replace(card, prompts=prompts, sampling=sampling), own, card.method)
 
 
 def _from_ucofia(weights: Weights, settings: ConversionSettings) -> ClipModel:
     own, card = _take_clip(weights, "ucofia", settings.heads)
     num_frames = len(weights[FRAME_MIXING]) if FRAME_MIXING in weights else Sampling().num_frames
-    return _fill(replace(card, token_shift=True, sampling=Sampling(num_frames, rule="clip4clip")), own)
+    sampling = Sampling(num_frames, rule="clip4clip")
+    return fill_model(replace(card, token_shift=True, sampling=sampling), own, card.method)
 
 
 def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
     own, card = _take_clip(weights, "glscl", settings.heads)
-    return _fill(replace(card, sampling=Sampling(rule="clip4clip")), own)
+    return fill_model(replace(card, sampling=Sampling(rule="clip4clip")), own, card.method)
 
 
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
     """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
-    own = rename({name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA)
+    own = rename_weights(
+        {name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA, error=EncoderError
+    )
     return own, measure_card(own, method=method, heads=heads)
 
 
@@ -309,8 +289,8 @@ def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
     if "positional_embedding" in table:
         kept = table["positional_embedding"][:KEPT_POSITIONS]
         table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])
-    own = rename(table, OPEN_CLIP, ignored=LONG_IGNORED)
-    return _fill(measure_card(own, method="longclip", heads=settings.heads), own)
+    own = rename_weights(table, OPEN_CLIP, ignored=LONG_IGNORED, error=EncoderError)
+    return fill_model(measure_card(own, method="longclip", heads=settings.heads), own, "longclip")
 
 
 SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
@@ -324,7 +304,8 @@ SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
 
 def from_open_clip(state: Weights, card: Card) -> ClipModel:
     """Build the model of a card from the state dict of an open_clip model."""
-    return _fill(card, rename(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$")))
+    own = rename_weights(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$"), error=EncoderError)
+    return fill_model(card, own, card.method)
 
 
 def pack_attention(weights: Weights) -> Weights:
@@ -336,12 +317,6 @@ def pack_attention(weights: Weights) -> Weights:
             if all(part in packed for part in parts):
                 packed[name.replace("q_proj", "qkv")] = torch.cat([packed.pop(part) for part in parts])
     return packed
-
-
-def _fill(card: Card, weights: Weights) -> ClipModel:
-    model = ClipModel(card)
-    load_exactly(model, {name: weight.float() for name, weight in weights.items()}, card.method)
-    return model
 
 
 def _depth(weights: Weights, prefix: str) -> int:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.universalvtg.network import UniversalVtg
-from vidret.layers import find_misfits
-from vidret.model_files import CARD
+from vidret.model_files import CARD, load_exactly
 
 FORMAT = 1
 METHOD = "universalvtg"
@@ -30,10 +29,7 @@ def build_universal(weights: Weights) -> UniversalVtg:
     if video is None or text is None or video.ndim != 3 or text.ndim != 3:
         raise VidretError("must have the weights vid_proj.conv.weight and text_net.embd_fc.conv.weight of UniversalVTG")
     head = UniversalVtg(video.shape[1], text.shape[1], video.shape[0])
-    if misfits := find_misfits(head.state_dict(), own):
-        listed = (f"{len(names)} weights {kind}: {', '.join(names[:5])}" for kind, names in misfits.items())
-        raise VidretError("; ".join(listed))
-    head.load_state_dict(own)
+    load_exactly(head, own)
     return head.eval()
 
 
