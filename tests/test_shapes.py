@@ -8,7 +8,7 @@ import pytest
 from jaxtyping import Float32, TypeCheckError
 
 from tests.shapes import is_shaped
-from vidret.align.sinkhorn import sinkhorn
+from vidret.align.calibration import sk_norm
 from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.types import Frames
 
@@ -57,7 +57,7 @@ def test_shapes_are_found_wherever_a_signature_has_them() -> None:
 def test_wrong_shapes_and_types_are_refused() -> None:
     wrong: Any = np.zeros((2, 3), np.float32)
     with pytest.raises(TypeCheckError):
-        sinkhorn(wrong)
+        sk_norm(wrong)
     with pytest.raises(TypeCheckError):
         Frames(wrong, np.zeros(2))
 
@@ -70,4 +70,4 @@ def test_mark_turns_the_check_off() -> None:
 
 def test_what_has_no_shape_is_not_slowed_down() -> None:
     assert not hasattr(check_ranker, "__wrapped__")
-    assert hasattr(sinkhorn, "__wrapped__")
+    assert hasattr(sk_norm, "__wrapped__")

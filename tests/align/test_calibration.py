@@ -16,21 +16,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.goldens import HERE, Case, check_close, find_cases
-from vidret.align.calibration import HubnessCorrection, dual_softmax, qb_norm, sk_norm
+from vidret.align.calibration import HubnessCorrection, balance_columns, dual_softmax, qb_norm, sk_norm
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
 
 
-def naive_sk_potentials(bank: Tensor, num_iterations: int = 4) -> list[float]:
-    """Return the logarithm of the normalized column factors of Sinkhorn on exp(bank), by loops, columns first."""
-    maximum = float(bank.max())
-    kernel = [[math.exp(value - maximum) for value in row] for row in bank.tolist()]
+def naive_sinkhorn(bank: Tensor, num_iterations: int = 4) -> tuple[list[float], list[float], float]:
+    """Return the potentials of videos, which sum to 1, and of queries, and the error, without logarithms, by loops."""
+    kernel = [[math.exp(value) for value in row] for row in bank.tolist()]
     queries, videos = range(bank.shape[0]), range(bank.shape[1])
-    b = [1 / sum(kernel[i][j] for i in queries) for j in videos]
+    a = [1.0 for _ in queries]
+    b = [1 / len(videos) / sum(kernel[i][j] for i in queries) for j in videos]
     for _ in range(num_iterations):
-        a = [1 / sum(kernel[i][j] * b[j] for j in videos) for i in queries]
-        b = [1 / sum(kernel[i][j] * a[i] for i in queries) for j in videos]
-    return [math.log(factor / sum(b)) for factor in b]
+        a = [1 / len(queries) / sum(kernel[i][j] * b[j] for j in videos) for i in queries]
+        b = [1 / len(videos) / sum(kernel[i][j] * a[i] for i in queries) for j in videos]
+    shares = [sum(kernel[i][j] * a[i] * b[j] for j in videos) for i in queries]
+    error = sum(abs(share - 1 / len(queries)) for share in shares)
+    return [math.log(factor / sum(b)) for factor in b], [math.log(factor) for factor in a], error
 
 
 def naive_qb_norm(scores: Tensor, bank: Tensor, beta: float, k: int) -> tuple[list[list[float]], list[bool]]:
@@ -73,10 +75,21 @@ SEEDS = st.integers(0, 999)
 def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations: int, seed: int) -> None:
     bank, scores = sample(queries, videos, seed=seed), sample(3, videos, seed=seed + 1)
     correction = sk_norm(bank, num_iterations=num_iterations)
-    check_values(correction.potentials, naive_sk_potentials(bank, num_iterations))
+    potentials, query_potentials, error = naive_sinkhorn(bank, num_iterations)
+    check_values(correction.potentials, potentials)
+    assert correction.query_potentials is not None
+    check_values(correction.query_potentials, query_potentials)
+    assert correction.error == pytest.approx(error, abs=1e-12)
+    own = balance_columns(bank, correction.query_potentials)
+    check_values((own - own.logsumexp(0)), potentials)
     assert torch.equal(correction.correct(scores), scores + correction.potentials)
-    assert correction.num_queries == queries
     assert correction.active is None
+
+
+def test_masses_converge_to_equal_shares() -> None:
+    errors = [sk_norm(sample(8, 5), num_iterations=num).error for num in (0, 1, 2, 4, 8, 300)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-12
 
 
 @given(queries=st.integers(1, 30), videos=st.integers(3, 9), beta=st.floats(0.5, 20), k=st.integers(1, 3), seed=SEEDS)
@@ -143,7 +156,6 @@ def test_bank_of_one_query_cancels_its_scores() -> None:
     for correction in (sk_norm(bank), qb_norm(bank, beta=3.0)):
         sums = correction.potentials + bank[0]
         torch.testing.assert_close(sums, sums.mean().expand(6))
-        assert correction.num_queries == 1
         assert correction.error == pytest.approx(0, abs=1e-12)
 
 
@@ -208,6 +220,8 @@ def test_invalid_arguments_are_rejected() -> None:
         (lambda: correction.correct(bank[:, :2]), r"scores must have 3 videos, .*got shape \(2, 2\)"),
         (lambda: correction.correct(bank[0, 0]), r"scores must have 3 videos, .*got shape \(\)"),
         (lambda: sk_norm(bank, temperature=-1), "temperature must be positive and finite, got -1"),
+        (lambda: sk_norm(bank, temperature=math.nan), "temperature must be positive and finite, got nan"),
+        (lambda: sk_norm(bank, num_iterations=-1), "num_iterations must be at least 0, got -1"),
         (lambda: qb_norm(bank, beta=0), "beta must be positive and finite, got 0"),
         (lambda: qb_norm(bank, k=0), r"k must be in 1..3, the number of videos, got 0"),
         (lambda: qb_norm(bank, k=4), r"k must be in 1..3, the number of videos, got 4"),
@@ -237,6 +251,17 @@ def test_biases_and_final_scores_equal_published_code(case: Case) -> None:
         check_close(texts[-1], golden[f"v2t.adjusted.{level}"].reshape(texts[-1].shape), atol=1e-4)
     check_close(torch.stack(videos).mean(0), golden["t2v.final"], atol=1e-4)
     check_close(torch.stack(texts).mean(0), golden["v2t.final"], atol=1e-4)
+
+
+def test_sinkhorn_equals_published_code() -> None:
+    outputs = [load_file(case.folder / "outputs_testtime.safetensors") for case in CASES]
+    demos = [each for each in outputs if "sk_demo.input" in each]
+    assert demos
+    for demo in demos:
+        found = sk_norm(demo["sk_demo.input"])
+        assert found.query_potentials is not None
+        check_close(found.query_potentials.log_softmax(0), demo["sk_demo.row_bias"])
+        check_close(found.potentials, demo["sk_demo.col_bias"])
 
 
 def find_folders() -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.glscl import ConceptAligner
-from vidret.align.prepared import MIN_TASKS, run_tasks
+from vidret.align.prepared import MIN_TASKS, flushed_denormals, run_tasks
 from vidret.align.ucofia import Aligner
 
 NUM_TEXTS, NUM_VIDEOS, DIM = 150, 300, 16
@@ -72,3 +72,12 @@ def test_threads_do_not_change_scores(kind: Any) -> None:
         found.append(aligner.score(texts, aligner.prepare(videos)))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_denormal_mode_is_restored() -> None:
+    small = torch.full((8,), 1e-39)
+    for before in (False, True, False):
+        torch.set_flush_denormal(before)
+        with flushed_denormals():
+            assert (small * 0.5 == 0).all()
+        assert bool((small * 0.5 == 0).all()) is before

@@ -1,22 +1,18 @@
 """UCoFiA's aligner: equality with loops, invariances, tiles and their memory limit, training and storage."""
 
 import dataclasses
-import weakref
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import prepared
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
-from vidret.align.packing import pack_video, unpack_stacked, unpack_videos
-from vidret.align.prepared import PreparedVideos, flushed_denormals
+from vidret.align.prepared import pack_video, unpack_stacked, unpack_videos
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import LevelScores, aggregate, compare_words
@@ -177,81 +173,21 @@ def test_order_and_number_of_candidates_and_queries_have_no_effect(build: Any, m
     check_same(aligner.score(texts, videos.take(slice(1, 3))), pick(scores, slice(None), slice(1, 3)))
 
 
-# Tiles.
+# Blocks.
 
 
 @torch.no_grad()
 @each_kind
-def test_tiled_scores_equal_untiled_ones_bitwise(build: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_the_size_of_blocks(build: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     aligner, texts = build(), make_texts(23)
     videos = aligner.prepare(make(37) if make is make_videos else make_merged(9)).packed(torch.int8)
-    untiled = aligner.score(texts, videos, memory=1 << 30)
+    whole = aligner.score(texts, videos)
     monkeypatch.setattr(prepared, "BLOCK", 900)
-    plan = prepared.plan_blocks(texts, videos, 1 << 30)
-    assert plan.texts < 23
-    assert plan.videos < len(videos.videos)
-    whole, least = aligner.score(texts, videos, memory=1 << 30), minimum_memory(texts, videos)
-    tiles = set()
-    for memory in (least, 2 * least, 5 * least):
-        tiles.add(prepared.plan_blocks(texts, videos, memory).tile)
-        tiled = aligner.score(texts, videos, memory=memory)
-        for one, other in zip(tiled, whole, strict=True):
-            assert torch.equal(one, other)
-    assert len(tiles) == 3
-    check_same(whole, untiled)
-    check_same(aligner(texts, videos), untiled)
-
-
-def minimum_memory(texts: TextBatch, videos: PreparedVideos) -> int:
-    """Return the smallest memory limit in bytes that is accepted."""
-    with pytest.raises(ValueError, match=r"memory must be at least \d+ bytes, got 1") as caught:
-        prepared.plan_blocks(texts, videos, 1)
-    return int(str(caught.value).split()[5])
-
-
-class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The peak of the bytes of all tensors that were created inside the context and are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.views: Counter[int] = Counter()
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        inputs = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
-        for x in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(x, Tensor):
-                storage = x.untyped_storage()
-                address, size = storage.data_ptr(), storage.nbytes()
-                if address in inputs and not self.views[address]:
-                    continue  # a view of an earlier tensor
-                self.live += 0 if self.views[address] else size
-                self.views[address] += 1
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(x, self._release, address, size)
-        return out
-
-    def _release(self, address: int, size: int) -> None:
-        self.views[address] -= 1
-        self.live -= 0 if self.views[address] else size
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-def test_memory_stays_below_the_limit(dtype: torch.dtype) -> None:
-    aligner = Aligner()
-    texts = TextBatch(torch.randn(40, 32), torch.randn(40, 12, 32))
-    videos = PreparedVideos(torch.randn(500, 32), torch.randn(500, 6, 32), torch.randn(500, 24, 32)).packed(dtype)
-    output = 40 * 500 * (3 * 4 + 8)
-    least = minimum_memory(texts, videos)
-    for memory in (least, 2 * least):
-        with Peak() as peak:
-            aligner.score(texts, videos, memory=memory)
-        assert output + 10_000 < peak.peak <= output + memory
-    with Peak() as peak:
-        aligner(texts, videos)
-    assert peak.peak > output + 2 * least, "the measurement must detect the memory of an untiled run"
+    per_text, per_video = prepared.plan_blocks(texts, videos)
+    assert per_text < 23
+    assert per_video < len(videos.videos)
+    check_same(aligner.score(texts, videos), whole)
+    check_same(aligner(texts, videos), whole)
 
 
 def test_no_texts_or_videos_give_empty_scores() -> None:
@@ -259,18 +195,6 @@ def test_no_texts_or_videos_give_empty_scores() -> None:
     assert aligner.score(texts, videos.take(slice(0, 0))).mean.shape == (5, 0)
     none = TextBatch(texts.sentences[:0], texts.words[:0])
     assert aligner.score(none, videos).mean.shape == (0, 6)
-
-
-def test_denormal_mode_is_restored() -> None:
-    small = torch.full((8,), 1e-39)
-    for before in (False, True, False):
-        torch.set_flush_denormal(before)
-        with flushed_denormals():
-            assert (small * 0.5 == 0).all()
-        assert bool((small * 0.5 == 0).all()) is before
-    with pytest.raises(ValueError, match="memory"):
-        Aligner().score(make_texts(), Aligner().prepare(make_videos()), memory=1)
-    assert (small * 0.5 != 0).all()
 
 
 # Training and storage.

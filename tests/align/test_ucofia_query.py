@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.align.batches import TextBatch
-from vidret.align.packing import pack_video
-from vidret.align.prepared import PreparedVideos
+from vidret.align.prepared import PreparedVideos, pack_video
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_query import TAU, score_queries
 from vidret.types import TextEmbedding

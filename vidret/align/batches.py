@@ -52,11 +52,7 @@ def move_batch(batch: Fields, device: torch.device | str) -> Fields:
 
 
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:
-    """Collate texts, padded to the longest.
-
-    Args:
-        texts: Embedded texts.
-        raw: Whether to use the hidden states of the text tower, including the start and end tokens.
+    """Collate texts, padded to the longest; ``raw`` ones have the text tower's states, from start to end token.
 
     Raises:
         AlignerError: The encoder does not provide raw states.
@@ -74,11 +70,8 @@ def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextB
 def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False) -> VideoBatch:
     """Collate segments, with frames and tokens padded to the longest.
 
-    Tokens are omitted unless all segments have them, and sizes if every token is a single patch.
-
-    Args:
-        segments: Embedded segments.
-        raw: Whether to undo the scaling of vectors to unit length.
+    Tokens are omitted unless all segments have them, and sizes if every token is a single patch. ``raw`` undoes the
+    scaling of vectors to unit length.
 
     Raises:
         AlignerError: The encoder does not provide the original lengths of vectors.

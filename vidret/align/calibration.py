@@ -9,13 +9,12 @@ That number is stored and added to the video's score, so that a single query is 
 For video-to-text retrieval pass the transposes; the potentials are then those of texts.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from vidret.align.sinkhorn import check_finite, sinkhorn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,14 +25,13 @@ class HubnessCorrection:
         potentials: Added to the scores of each video, in the same unit; lower for videos that match more of the bank.
         active: True for videos among the top k of some query in the bank. Only queries whose best video is active are
             corrected. None to correct all queries.
-        num_queries: Number of queries in the bank.
-        error: Total marginal error of the bank's queries after the last Sinkhorn iteration, 0..2; 0 for QB-norm.
+        error: Sum of the absolute errors of the queries' shares of mass after the last Sinkhorn iteration, 0..2; 0 for
+            QB-norm.
         query_potentials: Sinkhorn's potentials of the bank's queries; None for QB-norm. See ``balance_columns``.
     """
 
     potentials: Float[Tensor, " video"]
     active: Bool[Tensor, " video"] | None
-    num_queries: int
     error: float = 0.0
     query_potentials: Float[Tensor, " query"] | None = None
 
@@ -59,8 +57,10 @@ def sk_norm(
 ) -> HubnessCorrection:
     """Compute Sinkhorn potentials with which all videos match an equal share of the bank.
 
-    Apply it to each level of similarity separately, before levels are averaged. The potentials are temperature *
-    log_softmax(column potentials / temperature); the softmax fixes their common constant, which affects no ranking.
+    Apply it to each level of similarity separately, before levels are averaged. Sinkhorn's algorithm scales the columns
+    and rows of exp(bank / temperature) towards equal masses, here in the log domain. Columns are scaled first, with row
+    factors of 1; then each iteration scales rows, then columns. So 0 iterations give the inverted softmax. The softmax
+    of the columns' potentials fixes their common constant, which affects no ranking.
 
     Args:
         bank: Scores of the bank's queries for the videos.
@@ -70,13 +70,24 @@ def sk_norm(
     Raises:
         ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
 
-    Reference:
-        Wang et al., Unified Coarse-to-Fine Alignment for Video-Text Retrieval (2023), SK-norm.
+    References:
+        Wang et al., Unified Coarse-to-Fine Alignment for Video-Text Retrieval (2023), SK-norm; Cuturi, Sinkhorn
+        Distances: Lightspeed Computation of Optimal Transport (2013), algorithm 1.
     """
     check_bank(bank)
-    transport = sinkhorn(bank, temperature=temperature, num_iterations=num_iterations)
-    potentials = temperature * (transport.column_potentials / temperature).log_softmax(0)
-    return HubnessCorrection(potentials, None, len(bank), transport.error, transport.row_potentials)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if num_iterations < 0:
+        raise ValueError(f"num_iterations must be at least 0, got {num_iterations}")
+    logits = bank / temperature
+    log_rows, log_columns = (-math.log(count) for count in bank.shape)
+    rows, columns = torch.zeros_like(bank[:, 0]), log_columns - logits.logsumexp(0)
+    for _ in range(num_iterations):
+        rows = log_rows - (logits + columns).logsumexp(1)
+        columns = log_columns - (logits + rows[:, None]).logsumexp(0)
+    shares = (rows + (logits + columns).logsumexp(1)).exp()
+    error = float((shares - 1 / len(bank)).abs().sum())
+    return HubnessCorrection(temperature * columns.log_softmax(0), None, error, temperature * rows)
 
 
 def balance_columns(
@@ -118,7 +129,7 @@ def qb_norm(
     if not 1 <= k <= bank.shape[1]:
         raise ValueError(f"k must be in 1..{bank.shape[1]}, the number of videos, got {k}")
     active = (bank >= bank.topk(k, dim=1).values[:, -1:]).sum(0) >= min_queries
-    return HubnessCorrection(-(beta * bank).logsumexp(0) / beta, active, len(bank))
+    return HubnessCorrection(-(beta * bank).logsumexp(0) / beta, active)
 
 
 def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query video"]:
@@ -146,3 +157,15 @@ def check_bank(bank: Tensor, name: str = "bank") -> None:
             f"{tuple(bank.shape)}"
         )
     check_finite(name, bank)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Check for NaN and infinities, any of which would affect the whole matrix.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        index = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"{name} must be finite, got {values[tuple(index)].item()} at {index}")

@@ -53,11 +53,8 @@ def fit_gaussians(
 ) -> GaussianClassifier:
     """Fit a Gaussian to each class, with equal priors however many vectors each has.
 
-    The scale of the precision falls with the number of vectors, as in the published code.
-
-    Args:
-        vectors: Examples.
-        memberships: How much each belongs to each class; 1 and 0 for an example of one class.
+    The scale of the precision falls with the number of vectors, as in the published code. Memberships say how much each
+    vector belongs to each class; 1 and 0 for an example of one class.
 
     Raises:
         ValueError: A class has no vector, there are fewer than two, or those of each class are equal.
@@ -98,13 +95,8 @@ def fit_with_unlabelled(
 ) -> GaussianClassifier:
     """Fit Gaussians to labelled and unlabelled vectors, so that their logits can be added to those of text.
 
-    The text says at first to which classes the unlabelled ones belong, and then text and Gaussians together.
-
-    Args:
-        vectors: Examples and other vectors.
-        labels: Class of each, or ``UNLABELLED``; each class has an example.
-        text_logits: Logits of text of each.
-        alpha: Weight of the log densities.
+    The text says at first to which classes the unlabelled ones belong, and then text and Gaussians together. Each class
+    has an example, and ``alpha`` is the weight of the log densities.
 
     Raises:
         ValueError: The vectors of each class are equal.
@@ -152,7 +144,7 @@ def cross_validate(
             shown = np.where(held_out, UNLABELLED, labels)
             classifier = fit_with_unlabelled(vectors, shown, text_logits, alpha=alpha)
             logits[held_out] += classifier.classify(vectors[held_out])
-        precision = np.mean([ranking_precision(logits[known, each], targets == each) for each in range(num_classes)])
+        precision = np.mean([ranking_precision(logits[known, label], targets == label) for label in range(num_classes)])
         if precision > best:
             best, chosen, held_out_logits = float(precision), alpha, logits[known]
     losses = [

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.packing import stack_rows, unpack_stacked
-from vidret.align.prepared import run_tasks
+from vidret.align.prepared import run_tasks, stack_rows, unpack_stacked
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import EPS, TemporalTransformer
 

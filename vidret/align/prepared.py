@@ -1,4 +1,4 @@
-"""What UCoFiA computes once per video for all queries, and the blocks in which videos are compared with queries."""
+"""What UCoFiA computes once per video for all queries, also as bytes, and the blocks in which it is compared."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -6,12 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 from vidret.align.batches import TextBatch
+from vidret.align.stacking import Array, Padded, pack_arrays, pad_rows, unpack_arrays
+from vidret.align.ucofia_temporal import pool_frames
 from vidret.layers import pack_rows
+
+Stacked = tuple[Shaped[Tensor, "item row column"], Bool[Tensor, "item row"] | None]
 
 
 class PreparedVideos(NamedTuple):
@@ -37,7 +43,7 @@ class PreparedVideos(NamedTuple):
 
     def take(self, rows: Tensor | slice) -> "PreparedVideos":
         """Return the selected videos, in the given order."""
-        return self._each(lambda field: field[rows])
+        return PreparedVideos(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
 
     def trimmed(self) -> "PreparedVideos":
         """Return a copy without frames and tokens that are padding in every video; masks that are all True are None."""
@@ -63,8 +69,75 @@ class PreparedVideos(NamedTuple):
             return self._replace(tokens=self.tokens.float())
         return self._replace(tokens=self.tokens.float().mul_(self.token_scales[..., None]), token_scales=None)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "PreparedVideos":
-        return PreparedVideos(*(None if field is None else change(field) for field in self))  # type: ignore[arg-type]
+
+def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
+    """Return what ``unpack_arrays`` does, as tensors."""
+    return [_as_tensors(padded) for padded in unpack_arrays(packed)]
+
+
+def stack_rows(arrays: Sequence[Array]) -> Stacked:
+    """Return what ``pad_rows`` does, as tensors."""
+    return _as_tensors(pad_rows(arrays))
+
+
+def _as_tensors(padded: Padded) -> Stacked:
+    rows, mask = padded
+    return torch.from_numpy(rows), None if mask is None else torch.from_numpy(mask)
+
+
+def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
+    """Serialize a single prepared video without its frames, which are stored elsewhere.
+
+    Args:
+        video: A batch of one video. Tokens are written with their dtype, so pack them to int8 or float16 first.
+        whole: Whether to include the video vector, which does not follow from the frames if a trained head made it.
+    """
+    tokens = video.tokens[0] if video.token_mask is None else video.tokens[0, video.token_mask[0]]
+    kept = slice(None) if video.token_mask is None else video.token_mask[0]
+    scales, sizes = (None if field is None else field[0, kept] for field in (video.token_scales, video.sizes))
+    empty = torch.empty(0)
+    return pack_arrays(
+        [
+            _array(empty if scales is None else scales),
+            _array(empty if sizes is None else sizes),
+            _array((video.videos[0] if whole else empty).half()),
+            _array(tokens),
+        ]
+    )
+
+
+def unpack_videos(
+    packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "_frame dim"]]
+) -> PreparedVideos:
+    """Return the videos that ``pack_video`` wrote, as a padded batch.
+
+    If any item is empty, frames serve as the tokens of all.
+
+    Raises:
+        AlignerError: The bytes have another format version.
+    """
+    rows, frame_mask = stack_rows(frames)
+    rows = rows.float()
+    if not all(map(len, packed)):
+        return PreparedVideos(pool_frames(rows, frame_mask), rows, rows, frame_mask, frame_mask)
+    scales, sizes, wholes, (tokens, token_mask) = unpack_stacked(packed)
+    whole = wholes[0][..., 0].float() if wholes[0].shape[1] else pool_frames(rows, frame_mask)
+    # Missing sizes, like those of padding, are 1.
+    counts = functional.pad(sizes[0][..., 0], (0, tokens.shape[1] - sizes[0].shape[1])).clamp(min=1)
+    return PreparedVideos(
+        whole,
+        rows,
+        tokens,
+        frame_mask,
+        token_mask,
+        counts if sizes[0].shape[1] else None,
+        scales[0][..., 0] if scales[0].shape[1] else None,
+    )
+
+
+def _array(values: Tensor) -> Array:
+    array: Array = values.detach().cpu().numpy()
+    return array
 
 
 def trim(mask: Bool[Tensor, "item n"] | None) -> tuple[int | None, Bool[Tensor, "item m"] | None]:
@@ -77,40 +150,15 @@ def trim(mask: Bool[Tensor, "item n"] | None) -> tuple[int | None, Bool[Tensor, 
 
 
 BLOCK = 1 << 17  # word-token similarities per block; they and their intermediate results fit a core's cache
-MIN_TASKS = 4  # of each thread: a search for one query starts none
-COPIES = 6  # maximum number of tensors of a block's size that are alive at once
+MIN_TASKS = 4  # of each thread
 
 
-class Blocks(NamedTuple):
-    """Number of texts and videos per block, and of videos per tile; a tile consists of whole blocks."""
-
-    texts: int
-    videos: int
-    tile: int
-
-
-def plan_blocks(texts: TextBatch, videos: PreparedVideos, memory: int) -> Blocks:
-    """Choose block and tile sizes so that a block fits a cache and a tile fits into ``memory`` bytes.
-
-    Raises:
-        ValueError: ``memory`` is too small for one block.
-    """
-    num_texts, num_words, dim = texts.words.shape
-    num_videos, num_tokens, _ = videos.tokens.shape
-    num_frames = videos.frames.shape[1]
-    pair = max(1, num_words * num_tokens)
-    pairs = max(1, BLOCK // pair)
-    per_text = balanced_size(num_texts, max(1, math.isqrt(pairs)))
-    per_video = balanced_size(num_videos, max(1, pairs // per_text))
-    text_floats = COPIES * per_text * num_words * dim
-    pair_floats = COPIES * per_text * per_video * (pair + num_words + num_tokens + num_frames)
-    video_floats = 2 * per_video * num_tokens * dim  # unpacked, and trimmed copies
-    available = memory // 4 - text_floats - pair_floats
-    if available < video_floats:
-        raise ValueError(
-            f"memory must be at least {4 * (text_floats + pair_floats + video_floats)} bytes, got {memory}"
-        )
-    return Blocks(per_text, per_video, per_video * (available // video_floats))
+def plan_blocks(texts: TextBatch, videos: PreparedVideos) -> tuple[int, int]:
+    """Return the number of texts and of videos of a block that fits a cache."""
+    (num_texts, num_words, _), (num_videos, num_tokens, _) = texts.words.shape, videos.tokens.shape
+    pairs = max(1, BLOCK // max(1, num_words * num_tokens))
+    per_text = balanced_size(num_texts, math.isqrt(pairs))
+    return per_text, balanced_size(num_videos, pairs // per_text)
 
 
 def balanced_size(total: int, limit: int) -> int:
@@ -120,11 +168,6 @@ def balanced_size(total: int, limit: int) -> int:
     5
     """
     return max(1, -(-total // max(1, -(-total // limit))))
-
-
-def iter_slices(total: int, size: int) -> Iterator[slice]:
-    """Yield consecutive slices of ``size`` that cover ``range(total)``; the last may be smaller."""
-    return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
 def run_tasks(tasks: Sequence[Callable[[], None]], device: torch.device) -> None:

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.prepared import PreparedVideos, iter_slices, plan_blocks, run_tasks, trim
-from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_videos, score_words
+from vidret.align.prepared import PreparedVideos, plan_blocks, run_tasks, trim
+from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_words
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
 from vidret.layers import zero_padding
 
 CLIP_SCALE = math.log(100)
-MEMORY = 256 << 20
 
 
 class Aligner(nn.Module):
@@ -92,45 +91,38 @@ class Aligner(nn.Module):
         return self._compare(self._prepare_texts(texts), videos.unpacked())
 
     @torch.no_grad()
-    def score(self, texts: TextBatch, videos: PreparedVideos, *, memory: int = MEMORY) -> LevelScores:
-        """Score all texts for all videos within a limit on working memory.
+    def score(self, texts: TextBatch, videos: PreparedVideos) -> LevelScores:
+        """Score all texts for all videos, block by block, so that working memory hardly grows with their numbers.
 
-        Block sizes depend on the shapes of the inputs only; ``memory`` limits how many videos are unpacked at a time.
-        The scores are therefore bitwise equal for any limit.
-
-        Args:
-            texts: Queries.
-            videos: Candidates.
-            memory: Limit in bytes, beyond the inputs and the scores.
-
-        Raises:
-            ValueError: ``memory`` is too small for one block.
+        The number of threads does not change a score.
         """
-        num_texts, num_videos = len(texts.sentences), len(videos.videos)
-        plan = plan_blocks(texts, videos, memory)
+        shape, device = (len(texts.sentences), len(videos.videos)), videos.videos.device
+        coarse, middle, fine = (videos.videos.new_empty(shape) for _ in range(3))
+        scores = LevelScores(coarse, middle, fine, torch.empty(shape, dtype=torch.long, device=device))
+        if not len(texts.sentences):
+            return scores
+        per_text, per_video = plan_blocks(texts, videos)
         # Texts of similar length share a block, which is padded to its longest.
-        lengths = torch.full((num_texts,), 0) if texts.mask is None else texts.mask.sum(dim=1)
-        order = lengths.argsort(stable=True)
-        levels = [videos.videos.new_empty(num_texts, num_videos) for _ in range(3)]
-        best = torch.empty(num_texts, num_videos, dtype=torch.long, device=levels[0].device)
-        for tile in iter_slices(num_videos, plan.tile):
-            tile_videos = videos.take(tile)
-            if num_texts > plan.texts:  # used by several blocks: unpack once, not in each product
-                tile_videos = tile_videos.unpacked()
-            blocks = [
-                (slice(tile.start + offsets.start, tile.start + offsets.stop), tile_videos.take(offsets).trimmed())
-                for offsets in iter_slices(len(tile_videos.videos), plan.videos)
-            ]
+        lengths = torch.zeros(len(texts.sentences)) if texts.mask is None else texts.mask.sum(dim=1)
+        blocks = torch.split(lengths.argsort(stable=True), per_text)
+        queries: dict[int, TextBatch] = {}
 
-            def score_rows(rows: Tensor, blocks: list[tuple[slice, PreparedVideos]] = blocks) -> None:
-                queries = self._prepare_texts(take_texts(texts, rows))
-                for columns, block in blocks:
-                    for full, values in zip([*levels, best], self._compare(queries, block), strict=True):
-                        full[rows, columns] = values
+        def prepare(index: int) -> None:
+            queries[index] = self._prepare_texts(take_texts(texts, blocks[index]))
 
-            tasks = [partial(score_rows, rows) for rows in torch.split(order, plan.texts)] if num_texts else []
-            run_tasks(tasks, videos.videos.device)
-        return LevelScores(levels[0], levels[1], levels[2], best)
+        def score_columns(columns: slice) -> None:
+            block = videos.take(columns)
+            if len(blocks) > 1:  # unpack once, not in each product
+                block = block.unpacked()
+            block = block.trimmed()
+            for index, rows in enumerate(blocks):
+                for full, values in zip(scores, self._compare(queries[index], block), strict=True):
+                    full[rows, columns] = values
+
+        run_tasks([partial(prepare, index) for index in range(len(blocks))], device)
+        starts = range(0, len(videos.videos), per_video)
+        run_tasks([partial(score_columns, slice(start, start + per_video)) for start in starts], device)
+        return scores
 
     def _gather_tokens(
         self, videos: VideoBatch, noise: Tensor | None
@@ -174,7 +166,7 @@ class Aligner(nn.Module):
         """Return the scores of prepared texts for prepared videos."""
         scale, mixing = self.logit_scale.exp(), self.mixing
         sentences = texts.sentences if mixing is None else texts.sentences @ mixing.sentence
-        coarse = score_videos(sentences, videos.videos)
+        coarse = sentences @ videos.videos.T
         middle, best = score_frames(
             texts.sentences, videos.frames, mixing=None if mixing is None else mixing.frames, mask=videos.frame_mask
         )

@@ -96,16 +96,9 @@ def aggregate_both_ways(
     sizes: Float[Tensor, "video token"] | None = None,
     tau: float = TAU,
 ) -> Float[Tensor, "text video"]:
-    """Return the mean of two aggregations: words then tokens, and tokens then words (Bi-ISA).
+    """Return the mean of two aggregations: words then tokens, and tokens then words (Bi-ISA); see ``aggregate``.
 
-    Args:
-        similarities: Similarity of each word and each token.
-        words_then: Mixing matrices of the first order: over words, then over tokens.
-        tokens_then: Mixing matrices of the second order: over tokens, then over words.
-        word_mask: False where a word is padding.
-        token_mask: False where a token is padding.
-        sizes: Number of patches that each token is the mean of, and counts as.
-        tau: Temperature.
+    Each order has two mixing matrices: ``words_then`` over words and then over tokens, ``tokens_then`` the reverse.
 
     Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 6 to 8.
     """
@@ -155,13 +148,6 @@ class Mixing(nn.Module):
 
 def _identity(size: int) -> nn.Parameter:
     return nn.Parameter(torch.eye(size))
-
-
-def score_videos(
-    sentences: Float[Tensor, "text dim"], videos: Float[Tensor, "video dim"]
-) -> Float[Tensor, "text video"]:
-    """Return the similarities of sentences and videos."""
-    return sentences @ videos.T
 
 
 def score_frames(

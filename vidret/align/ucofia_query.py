@@ -37,10 +37,7 @@ def score_queries(
 ) -> list[QueryLevels]:
     """Score each of a few texts against videos.
 
-    Args:
-        texts: The texts.
-        packed: What ``pack_video`` wrote of each video without a trained head; if any is empty, frames serve as tokens.
-        frames: Frame vectors of each video.
+    ``packed`` is what ``pack_video`` wrote of each video without a trained head; if any is empty, frames are tokens.
 
     Raises:
         AlignerError: The bytes have another format version.

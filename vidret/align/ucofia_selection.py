@@ -90,12 +90,6 @@ def perturbed_top_k(
     As in the published training, the gradient is the diagonal of the smoothed Jacobian: the effect of a patch's score
     on its own weight, E[selected * noise] / sigma, and not on the weights of other patches.
 
-    Args:
-        scores: The score of each patch.
-        noise: Standard normal noise.
-        k: Number of patches to select.
-        sigma: Scale of the noise.
-
     Returns:
         Weights, in the dtype of the noise: row j is how often each patch was the j-th selected one, in the order of
         the frame; each row sums to 1.
@@ -123,14 +117,10 @@ class PatchSelector(nn.Module):
         num_draws: int = NUM_DRAWS,
         apart: bool = False,
     ) -> None:
-        """Create a selector.
+        """Create a selector of ``kept`` patches per frame, with noise of scale ``sigma``.
 
-        Args:
-            score: Network that scores patches; None for ``score_by_agreement``.
-            kept: Number of patches to keep per frame.
-            sigma: Scale of the noise.
-            num_draws: Number of noise samples.
-            apart: Whether to select diverse patches instead, without scores; see ``select_diverse``.
+        ``score`` is the network that scores patches, None for ``score_by_agreement``. ``apart`` selects diverse patches
+        instead, without scores; see ``select_diverse``.
         """
         super().__init__()
         self.score, self.kept, self.sigma, self.num_draws, self.apart = score, kept, sigma, num_draws, apart

@@ -8,7 +8,7 @@ import torch
 
 from vidret.align.batches import collate_segments, collate_texts, move_batch
 from vidret.align.glscl import ConceptAligner, ConceptVideos
-from vidret.align.packing import pack_video, stack_rows, unpack_videos
+from vidret.align.prepared import pack_video, stack_rows, unpack_videos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_temporal import pool_frames
