@@ -1,8 +1,6 @@
 """Causal language models of transformers, read as scorers: next-token logits and attention, no generated text."""
 
 import copy
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +9,9 @@ import torch
 from einops import reduce
 from jaxtyping import Float
 
-from vidret.encode.clip.weights import first_line
-from vidret.encode.families.transformers import CONFIG, WEIGHTS
-from vidret.encode.families.transformers_loading import check_complete, hide_progress
-from vidret.encode.model_hub import find_source
+from vidret.encode.families.transformers_loading import find_repository
 from vidret.encode.names import ModelName
-from vidret.errors import EncoderError, MissingExtraError
+from vidret.errors import EncoderError
 
 Spans = Sequence[tuple[int, int]]  # start and end of stretches of a text, in characters
 
@@ -61,12 +56,8 @@ class CausalModel:
     def attend(self, text: str, asked: Sequence[str], spans: Spans) -> list[list[Float[torch.Tensor, " token"]]]:
         """Return how much attention what is asked pays to stretches of a text.
 
-        Weights are averaged over the tokens of what is asked, and summed over heads and layers. The text is read once.
-
-        Args:
-            text: What comes before.
-            asked: Continuations of the text, each read on its own.
-            spans: Stretches of the text.
+        Weights are averaged over the tokens of what is asked, and summed over heads and layers. The text is read once;
+        what is asked continues it, each on its own.
 
         Returns:
             For each continuation, the attention paid to each token of each stretch.
@@ -110,26 +101,15 @@ class CausalModel:
 
 
 def load_causal_model(name: str, *, device: str) -> CausalModel:
-    """Load ``org/name`` or a folder in fp32. Code that comes with a model is never run.
+    """Load ``org/name`` or a folder in fp32.
 
     Raises:
         MissingExtraError: transformers is not installed.
         EncoderError: The model cannot be found or loaded, or its tokenizer does not tell where its tokens are.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtraError(f"the model {name}", "hf")
-    transformers: Any = importlib.import_module("transformers")
-    source, is_local = find_source(ModelName(f"hf:{name}"), [CONFIG], WEIGHTS)
-    options = {"trust_remote_code": False, "local_files_only": is_local}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        with hide_progress():
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **options
-            )
-    except Exception as error:  # the library documents none, and its versions raise different ones
-        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    check_complete(name, info)
+    repository = find_repository(ModelName(f"hf:{name}"))
+    tokenizer = repository.load("AutoTokenizer")
+    model = repository.load_model("AutoModelForCausalLM", attn_implementation="eager")
     if not tokenizer.is_fast:
         raise EncoderError(f"{name}: must have a fast tokenizer, which tells where its tokens are")
     return CausalModel(name, model, tokenizer, torch.device(device))

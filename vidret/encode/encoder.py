@@ -77,17 +77,10 @@ def encode_shared_layers(
     *,
     chosen: Int64[np.ndarray, " chosen"],
 ) -> LayerTokens:
-    """Return the layers of some samples of a segment, as indexing encodes them.
+    """Return the layers of the ``chosen`` samples of a segment, as indexing encodes them.
 
-    Where the encoder encodes each frame on its own, only their pictures are encoded, each once.
-
-    Args:
-        encoder: The encoder.
-        pictures: The different pictures of the segment.
-        times: The times of all samples in seconds.
-        rows: Which of ``pictures`` each sample shows.
-        num_layers: Number of the encoder's last layers.
-        chosen: Indices of the samples to return.
+    ``rows`` says which of the different pictures each sample shows. Where the encoder encodes each frame on its own,
+    only the pictures of what is chosen are encoded, each once.
     """
     if not getattr(encoder, "encodes_frames_alone", False):
         return encoder.encode_layers(Frames(pictures.pixels[rows], times), num_layers).take(chosen)
@@ -148,6 +141,11 @@ def encode_each_frame(
         flat = None if tokens is None else rearrange(tokens[own], "frame patch dim -> (frame patch) dim")
         embeddings.append(SegmentEmbedding(average_units(rows[own]), rows[own], frames.times, flat))
     return embeddings
+
+
+def embed_whole(vector: Float32[np.ndarray, " dim"], times: Float64[np.ndarray, " frame"]) -> SegmentEmbedding:
+    """Return the embedding of a segment that has only one vector, which stands for each of its frames."""
+    return SegmentEmbedding(vector, np.tile(vector, (len(times), 1)), times)
 
 
 def average_units(units: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, " dim"]:

@@ -32,14 +32,8 @@ def encode_clauses(
 ) -> list[TextEmbedding]:
     """Encode texts in batches, those that do not fit in clauses whose vectors are combined, which is logged.
 
-    Memory beyond the result does not grow with the number of texts.
-
-    Args:
-        texts: The texts.
-        encode: Encodes a batch of texts that fit.
-        fits: Returns whether the model reads all of a text. It is not asked for texts of few bytes.
-        context: Number of tokens that the model reads, with start and end.
-        name: Name of the encoder, for the log.
+    Memory beyond the result does not grow with the number of texts. ``fits`` returns whether the model reads all of a
+    text; it is not asked for texts of few bytes. The model reads ``context`` tokens, with start and end.
     """
 
     def is_short(part: str) -> bool:

@@ -34,10 +34,7 @@ def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
 def find_source(name: ModelName, configurations: Sequence[str], weights: Sequence[str] = ()) -> tuple[str, bool]:
     """Return the folder or repository of ``SCHEME:org/name`` or ``SCHEME:FOLDER``, and whether it is on this machine.
 
-    Args:
-        name: The name.
-        configurations: Files of which one must be there.
-        weights: Likewise, in the cache of the hub.
+    One of the configurations must be there, and in the cache of the hub one of the weights too.
 
     Raises:
         EncoderError: The folder does not exist or has no configuration, the name is not ``org/name``, or the model is

@@ -67,10 +67,7 @@ class PromptCube(nn.Module):
     ) -> Float[Tensor, "sequence more width"]:
         """Append each frame's prompts to its tokens; sequences are frames, those of a video consecutive.
 
-        Args:
-            tokens: The tokens of each frame.
-            num_frames: Frames per video.
-            padded: That number padded for merging; default: no padding.
+        ``padded`` is the number of frames per video with padding for merging; default: no padding.
 
         Raises:
             ValueError: ``num_frames`` are not whole clips, or ``padded`` is not a multiple of the number of prompts.

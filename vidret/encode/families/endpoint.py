@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from vidret.encode.encoder import average_units
 from vidret.encode.names import ModelName, parse_model_name
 from vidret.endpoints.transport import JsonTransport
 from vidret.errors import EncoderError
@@ -147,7 +148,7 @@ class EndpointEncoder:
         vectors = np.concatenate([self._embed(make(chunk), len(chunk)) for chunk in chunks])
         ends = np.cumsum([len(frames) for frames in batch])[:-1]
         return [
-            SegmentEmbedding(_normalise(own.mean(axis=0)), own, frames.times)
+            SegmentEmbedding(average_units(own), own, frames.times)
             for frames, own in zip(batch, np.split(vectors, ends), strict=True)
         ]
 
@@ -219,9 +220,5 @@ def _read_vectors(answer: Any, count: int, dim: int | None) -> Float32[np.ndarra
     is_valid = vectors.ndim == 2 and np.isfinite(vectors).all() and vectors.any(axis=1).all()
     if not is_valid or vectors.shape != (count, dim or vectors.shape[1]):
         raise ValueError("vectors must be finite, and as many as the inputs")
-    return _normalise(vectors)
-
-
-def _normalise(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
-    return unit
+    units: Float32[np.ndarray, "{count} dim"] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units

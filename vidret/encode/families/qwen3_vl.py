@@ -6,7 +6,6 @@ that cannot be decoded; here such a file fails.
 Reference: QwenLM/Qwen3-VL-Embedding, "src/models/qwen3_vl_embedding.py"; qwen-vl-utils.
 """
 
-import importlib
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -20,9 +19,8 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.encode.clip.weights import first_line
-from vidret.encode.encoder import digest_weights
-from vidret.encode.families.transformers_loading import check_complete, hide_progress
+from vidret.encode.encoder import digest_weights, embed_whole
+from vidret.encode.families.transformers_loading import Repository
 from vidret.encode.families.transformers_models import FILTERS
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.names import ModelName
@@ -132,9 +130,7 @@ class QwenVideoEncoder:
             shown = [show_frames(frames) for frames in chunk]
             messages = [make_message(DOCUMENT, videos=[list(frames.pixels)]) for frames in shown]
             vectors = self._encode(messages, shown)
-            for frames, vector in zip(chunk, vectors, strict=True):
-                rows = np.tile(vector, (len(frames), 1))
-                embeddings.append(SegmentEmbedding(vector, rows, frames.times))
+            embeddings += [embed_whole(vector, frames.times) for vector, frames in zip(vectors, chunk, strict=True)]
         return embeddings
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
@@ -202,26 +198,17 @@ def describe_clock(frames: Frames) -> dict[str, Any]:
     return {"total_num_frames": times[-1] + 1, "fps": MILLISECONDS, "frames_indices": times}
 
 
-def load_qwen(
-    name: ModelName, source: str, options: dict[str, Any], *, device: str, precision: str
-) -> QwenVideoEncoder:
-    """Load a model from a folder or a repository of the hub.
+def load_qwen(repository: Repository, *, device: str, precision: str) -> QwenVideoEncoder:
+    """Load a model.
 
     Raises:
         EncoderError: The files are not complete, the processor has no chat template, or the precision does not apply.
     """
-    chosen = choose_float_precision(name.base, precision, torch.device(device))
-    transformers: Any = importlib.import_module("transformers")
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(source, **options)
-        with hide_progress():
-            model, info = transformers.AutoModel.from_pretrained(
-                source, dtype="auto", output_loading_info=True, **options
-            )
-    except Exception as error:  # the library documents none, and its versions raise different ones
-        raise EncoderError(f"{name.base} cannot be loaded: {first_line(error)}") from error
-    check_complete(name.base, info)
+    name = repository.name
+    dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
+    processor = repository.load("AutoProcessor")
+    model = repository.load_model(dtype="auto")
     if not processor.chat_template:
         raise EncoderError(f"{name.base}: the processor must have a chat template, got none")
-    full = replace(name, base=f"{name.scheme}:{source}")
-    return QwenVideoEncoder(full, model, processor, device=device, dtype=DTYPES[chosen])
+    full = replace(name, base=f"{name.scheme}:{repository.source}")
+    return QwenVideoEncoder(full, model, processor, device=device, dtype=dtype)

@@ -5,7 +5,6 @@ Videos are seen as frames, each encoded on its own. Prompts are those of the mod
 """
 
 import importlib
-import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +18,12 @@ from torch.nn import functional
 from vidret.encode.clip.weights import first_line
 from vidret.encode.encoder import digest_weights, encode_each_frame
 from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
-from vidret.encode.families.transformers_loading import read_model_type
+from vidret.encode.families.transformers_loading import find_repository
 from vidret.encode.families.transformers_models import read_preprocessing
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
-from vidret.errors import EncoderError, MissingExtraError
+from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -95,28 +93,24 @@ def load_embedding_model(name: ModelName, *, device: str, precision: str) -> Emb
         MissingExtraError: sentence-transformers is not installed.
         EncoderError: The name is unknown, the hub cannot be reached, or the model does not encode images and texts.
     """
-    if importlib.util.find_spec("sentence_transformers") is None:
-        raise MissingExtraError(f"the model {name.base}", "st")
-    chosen = choose_float_precision(name.base, precision, torch.device(device))
-    source, is_local = find_source(name, CONFIGURATIONS)
-    options = {"trust_remote_code": False, "local_files_only": is_local}
-    if read_model_type(source, options) == MODEL_TYPE:  # it sees videos, and needs nothing of this library
-        return load_qwen(name, source, options, device=device, precision=precision)
+    repository = find_repository(
+        name, library="sentence_transformers", extra="st", configurations=CONFIGURATIONS, weights=()
+    )
+    if repository.read_type() == MODEL_TYPE:  # it sees videos, and needs nothing of this library
+        return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
+    dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
     library: Any = importlib.import_module("sentence_transformers")
     try:
         model = library.SentenceTransformer(
-            source,
-            device=device,
-            **options,
-            model_kwargs={"dtype": DTYPES[chosen]},
+            repository.source, device=device, **repository.options, model_kwargs={"dtype": dtype}
         )
     except Exception as error:  # the library documents none, and its versions raise different ones
         raise EncoderError(f"{name.base} cannot be loaded: {first_line(error)}") from error
     if not {"text", "image"} <= set(model.modalities):
         raise EncoderError(f"{name.base}: must encode text and images, got a model of {', '.join(model.modalities)}")
     encoder = EmbeddingModelEncoder(
-        str(replace(name, base=f"{name.scheme}:{source}")),
+        str(replace(name, base=f"{name.scheme}:{repository.source}")),
         model,
         resize=_read_resize(name.base, model),
         sampling=name.sample(Sampling()),

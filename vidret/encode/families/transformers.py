@@ -1,7 +1,5 @@
 """Encoders that run a model of transformers: of images, frame by frame, or of videos, segment by segment."""
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -9,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Float32, Float64
+from einops import rearrange
+from jaxtyping import Float32
 from torch.nn import functional
 
-from vidret.encode.clip.weights import first_line
-from vidret.encode.encoder import digest_weights, encode_each_frame
+from vidret.encode.encoder import digest_weights, embed_whole, encode_each_frame
 from vidret.encode.families.qwen3_vl import MODEL_TYPE, QwenVideoEncoder, load_qwen
-from vidret.encode.families.transformers_loading import check_complete, hide_progress, read_model_type
+from vidret.encode.families.transformers_loading import Repository, find_repository
 from vidret.encode.families.transformers_models import (
     MODEL_TYPES,
     ModelType,
@@ -25,57 +22,12 @@ from vidret.encode.families.transformers_models import (
     read_preprocessing,
 )
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.model_hub import find_source
 from vidret.encode.names import ModelName, refuse_sizes
 from vidret.encode.precision import DTYPES, choose_float_precision
-from vidret.errors import EncoderError, MissingExtraError
+from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
 FULL_SCALE = 32768  # of samples in 16 bits
-
-
-class TextSide:
-    """The tokenizer and text tower of a model of transformers."""
-
-    def __init__(self, name: str, model: Any, tokenizer: Any, model_type: ModelType, *, device: torch.device) -> None:
-        self._name, self._model, self._tokenizer, self._model_type = name, model, tokenizer, model_type
-        positions = getattr(model.config.text_config, "max_position_embeddings", tokenizer.model_max_length)
-        self.context = min(model_type.context or positions, tokenizer.model_max_length)
-        self._device, self._lock = device, Lock()  # a fast tokenizer is set to truncate or not, for all threads
-
-    def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text; one that is longer than the model's context is split into clauses."""
-        return encode_clauses(texts, self._encode_short, self._fits, context=self.context, name=self._name)
-
-    def _fits(self, text: str) -> bool:
-        with self._lock:
-            canonical = self._model_type.canonicalise(text)
-            num_tokens = len(self._tokenizer(canonical, truncation=False, verbose=False)["input_ids"])
-        return bool(num_tokens <= self.context)
-
-    @torch.inference_mode()
-    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        with self._lock:
-            tokens = self._tokenizer(
-                list(map(self._model_type.canonicalise, texts)),
-                padding="max_length" if self._model_type.pads else "longest",
-                truncation=True,
-                max_length=self.context,
-                return_special_tokens_mask=True,
-                return_tensors="pt",
-            )
-        is_word = tokens.pop("special_tokens_mask") == 0
-        output = self._model_type.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
-        sentences = functional.normalize(output.pooler_output.float().reshape(len(texts), -1), dim=-1).cpu()
-        words = None
-        if self._model_type.words is not None:
-            states = self._model_type.words(self._model, output.last_hidden_state)
-            words = functional.normalize(states.float(), dim=-1).cpu()
-        embeddings = []
-        for row, text in enumerate(texts):
-            own = sentences[row : row + 1] if words is None or not is_word[row].any() else words[row][is_word[row]]
-            embeddings.append(TextEmbedding(text, sentences[row].numpy(), own.numpy()))
-        return embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,23 +44,20 @@ class TransformersModel:
     dtype: torch.dtype
     listener: Any = None  # prepares the sound, for a model that hears
 
-    def digest(self, context: int) -> str:
-        """Return the fingerprint of an encoder with this model and this number of tokens."""
-        facts = (self.model.config.model_type, self.preprocessing, self.sampling, context)
-        is_canonical = self.model_type.canonicalise is not str
-        return digest_weights(
-            self.model.state_dict().items(), *facts, *([canonicalise.__name__] if is_canonical else [])
-        )
-
 
 class _LoadedEncoder:
     """What encoders of images and of videos share: the model on its device, and the texts."""
 
     def __init__(self, loaded: TransformersModel) -> None:
-        self._loaded = loaded
-        self._model = loaded.model.eval()
-        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.model_type, device=loaded.device)
-        self.fingerprint = loaded.digest(self._text.context)
+        self._loaded, self._model_type, self._tokenizer = loaded, loaded.model_type, loaded.tokenizer
+        self._model, self._device = loaded.model.eval(), loaded.device
+        self._lock = Lock()  # a fast tokenizer is set to truncate or not, for all threads
+        longest = self._tokenizer.model_max_length
+        positions = getattr(self._model.config.text_config, "max_position_embeddings", longest)
+        self._context = min(self._model_type.context or positions, longest)
+        facts = [self._model.config.model_type, loaded.preprocessing, loaded.sampling, self._context]
+        facts += [] if self._model_type.canonicalise is str else [canonicalise.__name__]
+        self.fingerprint = digest_weights(self._model.state_dict().items(), *facts)
         self._model.to(loaded.device, loaded.dtype)
         self.name, self.device = loaded.name, str(loaded.device)
         self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
@@ -116,7 +65,42 @@ class _LoadedEncoder:
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one beyond the model's length is split into clauses, with a warning."""
-        return self._text.encode(texts)
+        return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
+
+    def _fits(self, text: str) -> bool:
+        with self._lock:
+            canonical = self._model_type.canonicalise(text)
+            num_tokens = len(self._tokenizer(canonical, truncation=False, verbose=False)["input_ids"])
+        return bool(num_tokens <= self._context)
+
+    @torch.inference_mode()
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        with self._lock:
+            tokens = self._tokenizer(
+                list(map(self._model_type.canonicalise, texts)),
+                padding="max_length" if self._model_type.pads else "longest",
+                truncation=True,
+                max_length=self._context,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            )
+        is_word = tokens.pop("special_tokens_mask") == 0
+        output = self._model_type.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
+        sentences = functional.normalize(output.pooler_output.float().reshape(len(texts), -1), dim=-1).cpu()
+        words = None
+        if self._model_type.words is not None:
+            states = self._model_type.words(self._model, output.last_hidden_state)
+            words = functional.normalize(states.float(), dim=-1).cpu()
+        embeddings = []
+        for row, text in enumerate(texts):
+            own = sentences[row : row + 1] if words is None or not is_word[row].any() else words[row][is_word[row]]
+            embeddings.append(TextEmbedding(text, sentences[row].numpy(), own.numpy()))
+        return embeddings
+
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        how = self._loaded.preprocessing
+        pixels = pixels.to(self._device)
+        return self._model_type.normalise(self._model, pixels, how.mean, how.std, self._loaded.dtype)
 
 
 class TransformersEncoder(_LoadedEncoder):
@@ -138,13 +122,12 @@ class TransformersEncoder(_LoadedEncoder):
         Raises:
             EncoderError: ``tokens`` are requested of a model without patches.
         """
-        loaded = self._loaded
-        to_patches = loaded.model_type.patches
+        to_patches = self._model_type.patches
         if tokens and to_patches is None:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
 
         def encode(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-            output = loaded.model_type.encode(self._model, _normalise(loaded, pixels))
+            output = self._model_type.encode(self._model, self._normalise(pixels))
             vectors = functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu()
             if not tokens or to_patches is None:
                 return vectors, None
@@ -188,9 +171,9 @@ class TransformersVideoEncoder(_LoadedEncoder):
         return [embed_whole(vector, frames.times) for vector, frames in zip(vectors, batch, strict=True)]
 
     def _encode_videos(self, batch: Sequence[Frames]) -> Float32[np.ndarray, "video dim"]:
-        loaded, model_type = self._loaded, self._loaded.model_type
+        loaded, model_type = self._loaded, self._model_type
         shown = [frames.pixels[model_type.choose(len(frames), self._num_frames)] for frames in batch]
-        images = _normalise(loaded, torch.from_numpy(np.concatenate(shown)))
+        images = self._normalise(torch.from_numpy(np.concatenate(shown)))
         videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
         if model_type.hear is None:
             output = model_type.encode(self._model, videos)
@@ -216,20 +199,6 @@ class TransformersVideoEncoder(_LoadedEncoder):
         return np.pad(frames.sound.astype(np.float32) / FULL_SCALE, (0, missing))
 
 
-def embed_whole(vector: Float32[np.ndarray, " dim"], times: Float64[np.ndarray, " frame"]) -> SegmentEmbedding:
-    """Return the embedding of a segment that has only one vector, which stands for each of its frames."""
-    return SegmentEmbedding(vector, repeat(vector, "dim -> frame dim", frame=len(times)), times)
-
-
-def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
-    constants = loaded.preprocessing.mean, loaded.preprocessing.std
-    return loaded.model_type.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)
-
-
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-
-
 def load_transformers(
     name: ModelName, *, device: str, precision: str
 ) -> TransformersEncoder | TransformersVideoEncoder | QwenVideoEncoder:
@@ -240,63 +209,40 @@ def load_transformers(
         EncoderError: The name is unknown, the hub cannot be reached, the files are not those of a model of a known
             family, or the precision does not apply.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingExtraError(f"the model {name.base}", "hf")
-    chosen = choose_float_precision(name.base, precision, torch.device(device))
-    source, is_local = find_source(name, [CONFIG], WEIGHTS)
-    options = {"trust_remote_code": False, "local_files_only": is_local}
-    if read_model_type(source, options) == MODEL_TYPE:
-        return load_qwen(name, source, options, device=device, precision=precision)
+    repository = find_repository(name)
+    dtype = DTYPES[choose_float_precision(name.base, precision, torch.device(device))]
+    if repository.read_type() == MODEL_TYPE:
+        return load_qwen(repository, device=device, precision=precision)
     refuse_sizes(name)
-    config, model, tokenizer, processor, listener = _read_parts(name.base, source, options)
+    config = repository.load("AutoConfig")
+    if config.model_type not in MODEL_TYPES:
+        known = ", ".join(MODEL_TYPES)
+        raise EncoderError(f"{name.base}: must be a model of one of the types {known}, got {config.model_type}")
     model_type = MODEL_TYPES[config.model_type]
+    tokenizer = repository.load("AutoTokenizer")
+    processor, listener = _load_processors(repository)
     listener = None if model_type.hear is None else listener
     num_frames = None if model_type.num_frames is None else model_type.num_frames(config, processor)
     rate = 0 if listener is None else int(listener.sampling_rate)
     sampling = name.sample(Sampling() if num_frames is None else Sampling(num_frames=num_frames, sound_rate=rate))
     loaded = TransformersModel(
-        name=str(replace(name, base=f"{name.scheme}:{source}")),
-        model=model,
+        name=str(replace(name, base=f"{name.scheme}:{repository.source}")),
+        model=repository.load_model(),
         tokenizer=tokenizer,
         model_type=model_type,
         preprocessing=read_preprocessing(name.base, processor),
         sampling=sampling,
         device=torch.device(device),
-        dtype=DTYPES[chosen],
+        dtype=dtype,
         listener=listener,
     )
     return TransformersEncoder(loaded) if num_frames is None else TransformersVideoEncoder(loaded, num_frames)
 
 
-def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
-    """Return the configuration, model, tokenizer, and processors of frames and of sound; the last may be None."""
-    transformers: Any = importlib.import_module("transformers")
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, **options)
-        if config.model_type not in MODEL_TYPES:
-            known = ", ".join(MODEL_TYPES)
-            raise EncoderError(f"{name}: must be a model of one of the types {known}, got {config.model_type}")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        processor, listener = _read_processors(source, options)
-        with hide_progress():
-            model, info = transformers.AutoModel.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **options
-            )
-    except EncoderError:
-        raise
-    except Exception as error:  # the library documents none, and its versions raise different ones
-        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    check_complete(name, info)
-    return config, model, tokenizer, processor, listener
-
-
-def _read_processors(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+def _load_processors(repository: Repository) -> tuple[Any, Any]:
     """Return what prepares the frames, of images where there is one, else of videos; and what prepares the sound."""
-    transformers: Any = importlib.import_module("transformers")
-
-    processor = transformers.AutoProcessor.from_pretrained(source, **options)
+    processor = repository.load("AutoProcessor")
     for part in ("image_processor", "video_processor"):
         if getattr(processor, part, None) is not None:
             return getattr(processor, part), getattr(processor, "feature_extractor", None)
-    return transformers.AutoImageProcessor.from_pretrained(source, **options), None
+    return repository.load("AutoImageProcessor"), None
