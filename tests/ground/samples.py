@@ -1,4 +1,4 @@
-"""Small heads whose weights all matter, random inputs, inputs of the published code, and curves."""
+"""Small heads whose weights all matter, random inputs, inputs of the published code, curves and overlaps."""
 
 from typing import NamedTuple
 
@@ -30,6 +30,13 @@ class Inputs(NamedTuple):
         frames, words = int(self.mask[video].sum()), int(self.word_mask[video].sum())
         layers = [layer[video : video + 1, :frames] for layer in self.layers]
         return Inputs(layers, self.query[video : video + 1, :, :words])
+
+
+def naive_overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    """Return the intersection over union of two spans, each start and end; 0 for two empty ones."""
+    shared = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
+    covered = (first[1] - first[0]) + (second[1] - second[0]) - shared
+    return shared / covered if covered > 0 else 0.0
 
 
 def make_curve(scores: np.ndarray, typical: float | None = None) -> Curve:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ground.samples import make_curve
+from tests.ground.samples import make_curve, naive_overlap
 from vidret.ground.curve import (
     ALL_LENGTHS,
     CONTRAST,
@@ -48,14 +48,9 @@ def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
     ranked.sort(key=lambda span: -span.score)
     kept: list[Span] = []
     for span in ranked:
-        if len(kept) < k and all(iou(span, other) <= MAX_OVERLAP for other in kept):
+        if len(kept) < k and all(naive_overlap(span, other) <= MAX_OVERLAP for other in kept):
             kept.append(span)
     return kept
-
-
-def iou(one: Span, other: Span) -> float:
-    shared = max(0.0, min(one.end, other.end) - max(one.start, other.start))
-    return shared / (one.end - one.start + other.end - other.start - shared)
 
 
 def sample(num_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +167,7 @@ def test_a_minute_is_found_in_two_hours() -> None:
     scores = 0.2 + 0.02 * rng.standard_normal(7200)
     scores[4000:4060] += 0.06
     best = find_spans(scores.astype(np.float32), np.arange(7200) + 0.5, start=0, end=7200)[0]
-    assert iou(best, Span(4000, 4060, 0)) > 0.85
+    assert naive_overlap(best, Span(4000, 4060, 0)) > 0.85
 
 
 @pytest.mark.wrong_shapes

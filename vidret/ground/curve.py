@@ -38,21 +38,11 @@ def find_spans(
     with ``inside`` and ``outside`` in frames. There is no threshold: boundaries depend on this video only.
 
     Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
-    within one. With ``snap``, ends at cuts count as a little better.
-
-    Args:
-        scores: Similarity of the query with each frame.
-        times: Times of the frames in seconds, rising.
-        start: Start of the curve in seconds, at or before the first frame.
-        end: End of the curve in seconds, at or after the last frame.
-        k: Maximum number of spans.
-        max_overlap: Maximum intersection over union of two spans; 0 for none.
-        cuts: Times in seconds at which new shots begin.
-        snap: Whether boundaries move to cuts.
+    within one. With ``snap``, ends at cuts count as a little better. Times are in seconds, those of frames rising.
 
     Returns:
-        Spans, best first. Boundaries are at the cut between two frames, or else midway between them; without ``snap``,
-        midway throughout.
+        At most ``k`` spans, best first, whose intersection over union is at most ``max_overlap``. Boundaries are at the
+        cut between two frames, or else midway between them; without ``snap``, midway throughout.
 
     Raises:
         ValueError: ``scores`` and ``times`` differ in length, or are empty.

@@ -136,16 +136,7 @@ class Piece:
 def make_piece(
     head: GroundingHead, layers: LayerTokens, segment: Segment, *, first: float, fps: float, device: torch.device
 ) -> Piece:
-    """Project in part what a head reads of a segment.
-
-    Args:
-        head: The head.
-        layers: Outputs of the encoder's last layers for the frames of the segment.
-        segment: The segment.
-        first: Start of the video in seconds.
-        fps: Frames per second that the head reads.
-        device: Device of the head.
-    """
+    """Project in part what a head on ``device`` reads, ``fps`` times a second, of a video that starts at ``first``."""
     rows = choose_frames(layers.times, segment.start, segment.end, first=first, fps=fps)
     different, index = np.unique(rows, return_inverse=True)  # a frame that is shown for long is projected once
     chosen, repeat = layers.take(different), torch.from_numpy(index)
@@ -206,16 +197,8 @@ def join_pieces(
 ) -> Iterator[tuple[Window, ProjectedVideos]]:
     """Yield the windows of a video with their projected tokens, finished from its pieces.
 
-    Memory does not grow with the length of the video.
-
-    Args:
-        head: The head.
-        folder: Folder of the pieces.
-        segments: All segments of the video, in time order.
-        first: Start of the video in seconds.
-        fps: Frames per second that the head reads.
-        dtype: dtype of the tokens: float16, or int8 with a scale per token.
-        device: Device of the head.
+    Memory does not grow with the length of the video. ``segments`` are all of it, in time order; the tokens are
+    float16, or int8 with a scale per token. See ``make_piece`` for the others.
 
     Raises:
         StoreError: A piece is missing or damaged.

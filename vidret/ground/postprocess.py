@@ -1,18 +1,7 @@
 """Post-processing of a head's results: spans clamped, rounded, suppressed and weighed, and spans of highlights.
 
-Soft-NMS (as in R2-Tuning) lowers the scores of spans that overlap better ones by a decay: hard, linear or Gaussian.
-:func:`vidret.ground.spans.keep_best` drops them instead (as in Moment-DETR).
-
-==================================  ==================================================  =============================
-benchmark                           ``clip_and_round``                                  decay
-==================================  ==================================================  =============================
-QVHighlights, DETR family           duration=150, unit=2                                none
-Charades-STA, DETR family           duration=150, unit=1                                none
-TACoS, DETR family                  unit=2                                              none
-QVHighlights, R2-Tuning             duration=its own, unit=2, spare_overrun=True        ``hard(0.7)``
-Charades-STA, R2-Tuning             duration=its own, unit=0.1, spare_overrun=True      ``linear``
-Ego4D-NLQ and TACoS, R2-Tuning      duration=its own                                    ``linear``
-==================================  ==================================================  =============================
+Soft-NMS lowers the scores of spans that overlap better ones by a decay: hard, linear or Gaussian. R2-Tuning has
+``hard(0.7)`` for QVHighlights, and ``linear`` for Charades-STA, Ego4D-NLQ and TACoS.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,12 +50,6 @@ def soft_nms(
     Scores keep their dtype. Empty spans have no overlap; the published R2-Tuning gives them the score NaN, which ranks
     first.
 
-    Args:
-        starts: Starts in seconds.
-        ends: Ends in seconds, at or after their starts.
-        scores: Non-negative scores.
-        decay: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
-
     Returns:
         Indices of all spans by lowered score, best first, and the lowered scores in that order. Ties (mostly zeros of
         ``hard``) are in the order that swapping each best span to the front produces, as published.
@@ -93,46 +76,25 @@ def soft_nms(
 
 
 def clip_and_round(
-    starts: Float[np.ndarray, " span"],
-    ends: Float[np.ndarray, " span"],
-    *,
-    duration: float | None = None,
-    unit: float | None = None,
-    spare_overrun: bool = False,
+    starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], *, duration: float, unit: float | None
 ) -> tuple[Float[np.ndarray, " span"], Float[np.ndarray, " span"]]:
-    """Clamp spans to a video, then round their boundaries to multiples of a unit, half to even.
+    """Clamp spans to a video, then round their boundaries to multiples of a unit, half to even; None for no rounding.
 
-    Args:
-        starts: Starts in seconds.
-        ends: Ends in seconds.
-        duration: Duration that boundaries are clamped to, in seconds; None for no clamping.
-        unit: Unit of rounding in seconds; None for no rounding.
-        spare_overrun: Whether to leave spans unrounded that reach the duration before clamping; the end of a video is
-            rarely a multiple of the unit.
+    Spans that reach the end of the video are not rounded: it is rarely a multiple of the unit.
 
     Returns:
         Starts and ends in their dtype; spans may become empty.
 
     Raises:
-        ValueError: ``unit`` is not positive, or ``spare_overrun`` is set without a duration.
+        ValueError: ``unit`` is not positive.
     """
-    if spare_overrun and duration is None:
-        raise ValueError("spare_overrun must have a duration, got None")
-    if unit is not None and not unit > 0:
+    clamped = np.clip(starts, 0, duration), np.clip(ends, 0, duration)
+    if unit is None:
+        return clamped
+    if not unit > 0:
         raise ValueError(f"unit must be positive, got {unit}")
-    new_starts, new_ends = starts, ends
-    if duration is not None:
-        new_starts, new_ends = np.clip(starts, 0, duration), np.clip(ends, 0, duration)
-    if unit is not None:
-        rounded = np.ones(len(ends), dtype=bool)
-        if spare_overrun:
-            rounded = ends < duration
-        new_starts = np.where(rounded, np.round(new_starts / unit) * unit, new_starts)
-        new_ends = np.where(rounded, np.round(new_ends / unit) * unit, new_ends)
+    new_starts, new_ends = (np.where(ends < duration, np.round(times / unit) * unit, times) for times in clamped)
     return new_starts, new_ends
-
-
-DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 
 
 def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
@@ -157,9 +119,7 @@ def postprocess_spans(result: "GroundingResult", card: "HeadCard", *, duration: 
     Empty spans and spans with score 0 are dropped.
     """
     starts, ends, scores = result.spans.T
-    starts, ends = clip_and_round(
-        starts, ends, duration=duration, unit=card.unit or None, spare_overrun=card.unit is not None
-    )
+    starts, ends = clip_and_round(starts, ends, duration=duration, unit=card.unit or None)
     real = ends > starts
     starts, ends, scores = starts[real], ends[real], scores[real]
     decay = choose_decay(card)
@@ -199,10 +159,13 @@ def choose_decay(card: "HeadCard") -> Decay | None:
     Raises:
         ValueError: The suppression is unknown, or its threshold is invalid.
     """
-    if card.suppression == "hard":
-        return hard(0.7 if card.threshold is None else card.threshold)
-    if card.suppression == "gaussian":
-        return gaussian(0.5 if card.threshold is None else card.threshold)
-    if card.suppression not in DECAYS:
-        raise ValueError(f"suppression must be hard, linear or gaussian, got {card.suppression}")
-    return DECAYS[card.suppression]
+    match card.suppression:
+        case None:
+            return None
+        case "hard":
+            return hard(0.7 if card.threshold is None else card.threshold)
+        case "linear":
+            return linear
+        case "gaussian":
+            return gaussian(0.5 if card.threshold is None else card.threshold)
+    raise ValueError(f"suppression must be hard, linear or gaussian, got {card.suppression}")

@@ -120,9 +120,7 @@ class PartialTokens(NamedTuple):
 def begin_projection(projection: nn.Sequential, tokens: Float[Tensor, "frame token width"]) -> PartialTokens:
     """Project tokens as far as the start and end of their frame are not needed.
 
-    Args:
-        projection: ``video_map`` of an ``R2Block``, with or without the temporal endpoint feature, in evaluation mode.
-        tokens: Outputs of one layer of the encoder.
+    The projection is ``video_map`` of an ``R2Block`` in evaluation mode, with or without the temporal endpoint feature.
     """
     norm, linear = _find_first(projection)
     num_inputs, width = norm.weight.numel(), tokens.shape[-1]
@@ -139,12 +137,9 @@ def begin_projection(projection: nn.Sequential, tokens: Float[Tensor, "frame tok
 def finish_projection(
     projection: nn.Sequential, tokens: PartialTokens, ends: Float[Tensor, "frame 2"] | None
 ) -> Float[Tensor, "frame token dim"]:
-    """Return the tokens as the whole projection gives them.
+    """Return the tokens of ``begin_projection`` as the whole projection gives them.
 
-    Args:
-        projection: As for ``begin_projection``.
-        tokens: Its result.
-        ends: Start and end of each frame in video lengths; None without the temporal endpoint feature.
+    ``ends`` are the start and end of each frame in video lengths; None without the temporal endpoint feature.
     """
     norm, linear = _find_first(projection)
     num_inputs = norm.weight.numel()

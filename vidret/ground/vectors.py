@@ -30,12 +30,7 @@ def place_vectors(
 ) -> Float32[np.ndarray, "step dim"]:
     """Return the stored vector that is nearest to the middle of each step of a video, up to its first gap.
 
-    Args:
-        segments: The segments of the video, in time order.
-        frames: The frame vectors of each.
-        times: The times of these frames in seconds.
-        first: Start of the video in seconds.
-        fps: Steps per second.
+    Segments are in time order, each with its frames; see ``place_steps``.
     """
     parts = [
         np.asarray(rows, np.float32)[choose_frames(own, segment.start, segment.end, first=first, fps=fps)]
@@ -50,12 +45,7 @@ def place_vectors(
 def make_inputs(
     vectors: Float32[np.ndarray, "step dim"], sentence: Float[np.ndarray, " dim"]
 ) -> Float32[np.ndarray, "step input"]:
-    """Return what the head reads of each step for a query: its vector, its similarity and its change.
-
-    Args:
-        vectors: Vectors of unit length.
-        sentence: The vector of the query, of unit length.
-    """
+    """Return what the head reads of each step for a query: its unit vector, its similarity and its change."""
     similarity = vectors @ sentence.astype(np.float32)
     standardised = (similarity - similarity.mean()) / max(float(similarity.std()), _EPS)
     change = np.concatenate([[0.0], 1 - (vectors[1:] * vectors[:-1]).sum(axis=1)])

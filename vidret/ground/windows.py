@@ -47,14 +47,7 @@ def choose_frames(
     """Return the index of the frame of a segment that is nearest to the middle of each of its steps.
 
     A segment without a step has one frame all the same, that nearest to its own middle: a video shorter than half a
-    step has no other. Of two frames that are equally near, the earlier one is chosen.
-
-    Args:
-        times: Times of the frames in seconds, rising.
-        start: See ``find_steps``.
-        end: See ``find_steps``.
-        first: See ``find_steps``.
-        fps: Steps per second.
+    step has no other. Of two frames that are equally near, the earlier one is chosen. See ``find_steps``.
     """
     steps = np.array(find_steps(start, end, first=first, fps=fps), np.float64)
     wanted = first + (steps + 0.5) / fps if len(steps) else np.array([(start + end) / 2])
@@ -69,12 +62,7 @@ def place_steps(segments: Sequence[tuple[float, float]], *, first: float, fps: f
     """Return the frame of each step of a video, up to its first gap.
 
     A step whose middle is in no segment, since its frames could not be read, reads the frame of the step before it;
-    at the beginning, the first frame there is.
-
-    Args:
-        segments: Start and end of each segment in seconds, in time order; at least one.
-        first: Start of the video in seconds.
-        fps: Steps per second.
+    at the beginning, the first frame there is. There must be a segment, of a start and an end in seconds.
     """
     owners, offsets, end = list[int](), list[int](), first
     for index, segment in enumerate(segments):
@@ -122,12 +110,8 @@ def join_results(windows: Sequence[Window], results: Iterable[GroundingResult], 
     """Join the results of windows into one result of the whole video.
 
     Spans are shifted by the start of their window and all kept, best first; suppressing duplicates is up to the caller.
-    Where windows overlap, saliency is averaged: a maximum would favour frames that are in two windows.
-
-    Args:
-        windows: The windows, as ``cut_windows`` returns them.
-        results: The result of each window, in order; consumed one at a time.
-        fps: Frames per second.
+    Where windows overlap, saliency is averaged: a maximum would favour frames that are in two windows. Results are
+    consumed one at a time.
 
     Raises:
         ValueError: A result's saliency does not match its window, or a frame is in no window.
@@ -162,13 +146,7 @@ def ground_windows(
 ) -> list[GroundingResult]:
     """Return a query's result in each window, in order; they equal those of each window by itself.
 
-    Windows of about the same length are padded and run together.
-
-    Args:
-        head: The head.
-        query: Outputs of the text tower's last layers.
-        windows: The projected tokens of one video each, without padding.
-        fps: Frames per second.
+    Windows, which have no padding of their own, are padded and run together if they are of about the same length.
     """
     results: dict[int, GroundingResult] = {}
     for batch in cut_batches(windows, pads=not head.as_published):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ground.universalvtg.samples import WIDTH, make_head, make_inputs
-from vidret.ground.universalvtg.hydra import Hydra, scan_states
+from vidret.ground.universalvtg.layers import Hydra, scan_states
 from vidret.ground.universalvtg.network import MULTIPLE, NUM_LEVELS, Level, UniversalVtg, make_positions
 
 Array = Any  # of float64

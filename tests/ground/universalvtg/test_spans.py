@@ -9,16 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ground.samples import naive_overlap
 from tests.ground.universalvtg.samples import make_head
 from vidret.errors import VidretError
 from vidret.ground.universalvtg.files import build_universal, load_universal, save_universal
-from vidret.ground.universalvtg.network import Level
-from vidret.ground.universalvtg.spans import decode_levels
-
-
-def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    shared = max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
-    return shared / (one[1] - one[0] + other[1] - other[0] - shared)
+from vidret.ground.universalvtg.network import Level, decode_levels
 
 
 def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float, float]]:
@@ -36,13 +31,13 @@ def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float
         left.remove(best)
         if best[2] < 0.001:
             break
-        agreeing = [point for point in points if overlap(point, tuple(best)) >= 0.95]
+        agreeing = [point for point in points if naive_overlap(point, tuple(best)) >= 0.95]
         total = sum(point[2] for point in agreeing)
         edges = [sum(point[2] * point[side] for point in agreeing) / total for side in (0, 1)]
         start, end = (min(max((edge + 0.5) / 2, 0), duration) for edge in edges)
         chosen.append((start, end, best[2]))
         for point in left:
-            point[2] *= math.exp(-(overlap(tuple(point), tuple(best)) ** 2) / 0.9)
+            point[2] *= math.exp(-(naive_overlap(tuple(point), tuple(best)) ** 2) / 0.9)
     return [span for span in chosen if span[1] > span[0]]
 
 

@@ -1,24 +1,28 @@
 """The network of UniversalVTG: a pyramid of state space blocks over the frames of a video, fused with a sentence.
 
     levels = network(frames, words)      # one video, one sentence; with early fusion nothing is shared by sentences
-    spans = decode_levels(levels, ...)
+    spans = decode_levels(levels, duration=...)
 
 Written from a description of the authors' code; it has no published licence, so no line of it is here.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.universalvtg.hydra import Hydra
+from vidret.ground.postprocess import gaussian, soft_nms
+from vidret.ground.spans import Span, overlap
 from vidret.ground.universalvtg.layers import (
     BranchScale,
     ConvStack,
     Heads,
+    Hydra,
     LocalEncoder,
     Mask,
     MaskedConv,
@@ -30,6 +34,10 @@ from vidret.ground.universalvtg.layers import (
 NUM_LEVELS = 8
 MULTIPLE = 2 ** (NUM_LEVELS - 1)  # of frames: the rest is padding, which the published results depend on
 WINDOW, NUM_NEAR = 5, 5  # rows that the first levels attend to, and how many levels those are
+FPS = 2.0  # frames per second that the head reads
+LEAST_SCORE, LEAST_FRAMES = 1e-3, 0.1
+MOST_POINTS, NUM_SPANS = 2000, 5
+SIGMA, AGREEING = 0.9, 0.95
 POSITIONS = 4608  # frames of the longest videos in training; positions of longer ones are interpolated
 
 
@@ -197,3 +205,33 @@ def make_positions(num_frames: int, width: int) -> Float[Tensor, "channel frame"
     angles = torch.arange(min(num_frames, POSITIONS)) / frequencies[:, None]
     table = torch.cat([angles.sin(), angles.cos()]) / width**0.5
     return functional.interpolate(table[None], num_frames, mode="linear", align_corners=True)[0]
+
+
+def decode_levels(levels: Sequence[Level], *, duration: float) -> list[Span]:
+    """Return up to five spans in seconds, best first, clamped to a video of ``duration`` seconds.
+
+    Each span is the mean, weighted by score, of all predictions whose intersection over union with it is at least .95.
+    """
+    found = np.concatenate([_list_points(level) for level in levels])
+    found = found[(found[:, 2] >= LEAST_SCORE) & (found[:, 1] - found[:, 0] >= LEAST_FRAMES)]
+    found = found[np.argsort(-found[:, 2], kind="stable")[:MOST_POINTS]]
+    starts, ends, scores = found.T
+    order, lowered = soft_nms(starts, ends, scores, gaussian(SIGMA))
+    spans = []
+    for index, score in zip(order[:NUM_SPANS], lowered[:NUM_SPANS], strict=True):
+        if score < LEAST_SCORE:
+            break
+        votes = scores * (overlap(starts, ends, starts[index], ends[index]) >= AGREEING)
+        edges = (votes @ starts, votes @ ends) / votes.sum()
+        start, end = ((edges + 0.5) / FPS).clip(0, duration).tolist()
+        if end > start:
+            spans.append(Span(start, end, float(score)))
+    return spans
+
+
+def _list_points(level: Level) -> np.ndarray:
+    """Return the start, end (in frames) and score of each row of a level."""
+    offsets = level.offsets.double().cpu().numpy()
+    points = np.arange(len(offsets)) * level.stride
+    scores = level.logits.double().sigmoid().cpu().numpy()
+    return np.stack([points - offsets[:, 0] * level.stride, points + offsets[:, 1] * level.stride, scores], axis=1)
