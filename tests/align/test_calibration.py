@@ -71,16 +71,19 @@ def check_values(found: Tensor, expected: Any) -> None:
 SEEDS = st.integers(0, 999)
 
 
-@given(queries=st.integers(1, 9), videos=st.integers(1, 9), num_iterations=st.integers(0, 6), seed=SEEDS)
-def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations: int, seed: int) -> None:
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 6), SEEDS, st.sampled_from([1.0, 0.5]))
+def test_sk_norm_equals_naive_version(
+    queries: int, videos: int, num_iterations: int, seed: int, temperature: float
+) -> None:
     bank, scores = sample(queries, videos, seed=seed), sample(3, videos, seed=seed + 1)
-    correction = sk_norm(bank, num_iterations=num_iterations)
+    correction = sk_norm(temperature * bank, temperature=temperature, num_iterations=num_iterations)
+    check_values(dual_softmax(bank), naive_dual_softmax(bank))
     potentials, query_potentials, error = naive_sinkhorn(bank, num_iterations)
-    check_values(correction.potentials, potentials)
+    check_values(correction.potentials / temperature, potentials)
     assert correction.query_potentials is not None
-    check_values(correction.query_potentials, query_potentials)
+    check_values(correction.query_potentials / temperature, query_potentials)
     assert correction.error == pytest.approx(error, abs=1e-12)
-    own = balance_columns(bank, correction.query_potentials)
+    own = balance_columns(temperature * bank, correction.query_potentials, temperature=temperature) / temperature
     check_values((own - own.logsumexp(0)), potentials)
     assert torch.equal(correction.correct(scores), scores + correction.potentials)
     assert correction.active is None
@@ -101,12 +104,6 @@ def test_qb_norm_equals_naive_version(queries: int, videos: int, beta: float, k:
     published = torch.where(rows[:, None], (beta * corrected).exp(), corrected)
     check_values(published, expected)
     assert torch.equal(corrected[~rows], scores[~rows])
-
-
-@pytest.mark.parametrize(("queries", "videos"), [(1, 1), (1, 6), (7, 1), (9, 5)])
-def test_dual_softmax_equals_naive_version(queries: int, videos: int) -> None:
-    scores = sample(queries, videos)
-    check_values(dual_softmax(scores), naive_dual_softmax(scores))
 
 
 @pytest.mark.parametrize("calibrate", [sk_norm, qb_norm])
@@ -149,48 +146,6 @@ def test_tied_videos_are_all_active() -> None:
         assert mask.int().tolist() == active
     tied = torch.tensor([0.0, 0.5, 0.0, 0.5])
     assert not torch.equal(qb_norm(bank).correct(tied), tied)
-
-
-def test_bank_of_one_query_cancels_its_scores() -> None:
-    bank = sample(1, 6)
-    for correction in (sk_norm(bank), qb_norm(bank, beta=3.0)):
-        sums = correction.potentials + bank[0]
-        torch.testing.assert_close(sums, sums.mean().expand(6))
-        assert correction.error == pytest.approx(0, abs=1e-12)
-
-
-def test_gallery_of_one_video_is_unchanged() -> None:
-    scores = sample(4, 1, seed=1)
-    assert sk_norm(sample(5, 1)).potentials.tolist() == [0.0]
-    assert torch.equal(sk_norm(sample(5, 1)).correct(scores), scores)
-    assert qb_norm(sample(5, 1)).correct(scores).isfinite().all()
-
-
-def test_inverted_softmax_is_sinkhorn_with_0_iterations() -> None:
-    bank = sample(9, 6)
-    inverted = qb_norm(bank, beta=4.0).potentials
-    scaled = sk_norm(bank, temperature=0.25, num_iterations=0).potentials
-    torch.testing.assert_close(scaled - scaled[0], inverted - inverted[0])
-
-
-def test_shift_and_order_of_the_bank_have_no_effect() -> None:
-    bank, scores = sample(9, 6), sample(4, 6, seed=1)
-    order, videos = torch.randperm(9), torch.randperm(6)
-    for calibrate in (sk_norm, qb_norm):
-        expected = calibrate(bank).correct(scores)
-        torch.testing.assert_close(calibrate(bank[order]).correct(scores), expected)
-        torch.testing.assert_close(calibrate(bank[:, videos]).correct(scores[:, videos]), expected[:, videos])
-    torch.testing.assert_close(sk_norm(bank + 77).potentials, sk_norm(bank).potentials)
-    torch.testing.assert_close(qb_norm(bank + 7).potentials, qb_norm(bank).potentials - 7)
-    queries = torch.randperm(4)
-    torch.testing.assert_close(dual_softmax(scores[queries][:, videos]), dual_softmax(scores)[queries][:, videos])
-
-
-def test_scaled_cosines_equal_logits() -> None:
-    bank = sample(9, 6)
-    cosines = sk_norm(bank / 100, temperature=0.01)
-    torch.testing.assert_close(100 * cosines.potentials, sk_norm(bank).potentials)
-    assert cosines.error == pytest.approx(sk_norm(bank).error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -15,7 +15,6 @@ from vidret.align.gda import (
     cross_validate,
     fit_gaussians,
     fit_with_unlabelled,
-    ranking_precision,
 )
 
 TEXT_SCALE = 100.0  # of cosines of text, as published
@@ -69,22 +68,6 @@ def test_a_shift_of_all_vectors_changes_no_difference_of_classes(seed: int) -> N
     found, shifted = fit_gaussians(vectors, one_hot(labels)), fit_gaussians(vectors + shift, one_hot(labels))
     differences, moved = (np.diff(logits) for logits in (found.classify(vectors), shifted.classify(vectors + shift)))
     np.testing.assert_allclose(moved, differences, atol=1e-8)
-
-
-def test_precision_is_the_inverse_of_the_shrunk_covariance() -> None:
-    vectors, labels = np.random.default_rng(0).standard_normal((4, 7)), np.zeros(4, np.int64)  # fewer than dimensions
-    deviations = vectors - vectors.mean(axis=0)
-    covariance = deviations.T @ deviations / 3
-    shrunk = (3 * covariance + np.trace(covariance) * np.eye(7)) / 7
-    np.testing.assert_allclose(fit_gaussians(vectors, one_hot(labels)).precision @ shrunk, np.eye(7), atol=1e-10)
-
-
-def test_every_class_has_the_same_prior() -> None:
-    vectors, labels = sample(2, 6, 4)
-    few = np.concatenate([np.arange(6), [6, 7, 8]])
-    assert fit_gaussians(vectors[few], one_hot(labels[few])).bias.shape == (2,)
-    twice = fit_gaussians(np.concatenate([vectors, vectors]), one_hot(np.concatenate([labels, labels])))
-    np.testing.assert_allclose(twice.means, fit_gaussians(vectors, one_hot(labels)).means, atol=1e-12)
 
 
 @given(seed=st.integers(0, 99))
@@ -174,10 +157,6 @@ def test_cross_validation_looks_at_held_out_examples_only() -> None:
     assert cross_validate(vectors, shuffled, text)[1] > temperature, "labels without a reason are less sure"
     single = np.where(np.arange(35) % 5 == 0, labels, UNLABELLED)
     assert cross_validate(vectors, single, text) == UNTUNED
-
-
-def test_average_precision_is_the_mean_of_precisions_at_hits() -> None:
-    assert ranking_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx((1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)

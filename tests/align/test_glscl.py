@@ -171,16 +171,6 @@ def test_content_of_padding_has_no_effect(padding: float) -> None:
 
 
 @torch.no_grad()
-def test_amount_of_padding_has_no_effect() -> None:
-    aligner, batch = make_aligner(), make_batch()
-    longer = dict(batch)
-    for name, mask in (("frames", "frame_mask"), ("words", "word_mask")):
-        longer[name] = torch.cat([batch[name], torch.randn_like(batch[name][:, :3])], dim=1)
-        longer[mask] = functional.pad(batch[mask], (0, 3))
-    check_same(run(aligner, batch), run(aligner, longer))
-
-
-@torch.no_grad()
 def test_video_of_padding_scores_0_and_text_without_words_uses_its_sentence() -> None:
     aligner, batch = make_aligner(), make_batch()
     before = run(aligner, batch)
@@ -193,26 +183,6 @@ def test_video_of_padding_scores_0_and_text_without_words_uses_its_sentence() ->
 
 
 @torch.no_grad()
-def test_missing_mask_equals_all_true() -> None:
-    aligner, batch = make_aligner(), make_batch()
-    batch["frame_mask"], batch["word_mask"] = (torch.ones_like(batch[name]) for name in ("frame_mask", "word_mask"))
-    bare = aligner.score(TextBatch(batch["sentences"], batch["words"]), aligner.prepare(VideoBatch(batch["frames"])))
-    check_same(run(aligner, batch), bare)
-
-
-@torch.no_grad()
-def test_order_of_candidates_and_queries_is_preserved() -> None:
-    aligner, batch = make_aligner(), make_batch()
-    found, videos, texts = run(aligner, batch), torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
-    moved = {name: value[videos if name.startswith("frame") else texts] for name, value in batch.items()}
-    other = run(aligner, moved)
-    for name in ("total", "pooled", "shared", "best_frame"):
-        torch.testing.assert_close(getattr(other, name), getattr(found, name)[texts][:, videos], atol=1e-6, rtol=0)
-    alone = {name: value[1:2] for name, value in batch.items()}
-    check_close(run(aligner, alone).total[0, 0], found.total[1, 1], 1e-6)
-
-
-@torch.no_grad()
 def test_blocks_equal_the_whole_and_candidates_can_be_selected() -> None:
     aligner = make_aligner()
     videos = aligner.prepare(VideoBatch(torch.randn(2 * VIDEOS + 3, 2, DIM)))
@@ -222,21 +192,6 @@ def test_blocks_equal_the_whole_and_candidates_can_be_selected() -> None:
     rows = torch.tensor([VIDEOS, 0, 5])
     check_close(aligner.score(texts, videos.take(rows)).total, whole.total[:, rows], 2e-6)
     assert aligner.score(texts, videos.take(slice(0))).total.shape == (TEXTS + 1, 0)
-
-
-@torch.no_grad()
-def test_low_temperature_selects_the_best_frame_and_a_high_one_the_mean() -> None:
-    aligner, batch = make_aligner(), make_batch()
-    texts, videos = prepare(aligner, batch)
-    sentence, frames, mask = texts.sentences[0], videos.frames[1], videos.mask[1]
-    aligner.temperature = 1e-6
-    best = aligner.score(texts, videos).best_frame[0, 1]
-    assert mask[best]
-    expected = functional.cosine_similarity(sentence, frames[best], dim=0)
-    check_close(aligner.score(texts, videos).pooled[0, 1], expected)
-    aligner.temperature = 1e6
-    expected = functional.cosine_similarity(sentence, frames[mask].mean(dim=0), dim=0)
-    check_close(aligner.score(texts, videos).pooled[0, 1], expected)
 
 
 def test_gradients_are_finite_and_reach_every_weight() -> None:

@@ -40,31 +40,6 @@ def test_scores_equal_naive_version(lengths: list[int], top: int) -> None:
     assert scores.dtype == np.float32
 
 
-def test_four_frames_count_by_default() -> None:
-    sentence, segments = sample([20, 9])
-    np.testing.assert_allclose(
-        score_top_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5
-    )
-
-
-def test_order_of_frames_and_other_segments_have_no_effect() -> None:
-    sentence, segments = sample([8, 5, 11])
-    together, best = score_top_frames(sentence, segments)
-    for index, frames in enumerate(segments):
-        alone, alone_best = score_top_frames(sentence, [frames[::-1]])
-        np.testing.assert_allclose(alone[0], together[index], rtol=1e-5)
-        assert alone_best[0] == len(frames) - 1 - best[index]
-
-
-def test_lasting_match_beats_a_single_frame() -> None:
-    sentence = np.eye(DIM, dtype=np.float32)[0]
-    single, lasting = np.zeros((12, DIM), np.float32), np.zeros((12, DIM), np.float32)
-    single[3, 0], lasting[4:8, 0] = 1.0, 0.5
-    scores, best = score_top_frames(sentence, [single, lasting])
-    np.testing.assert_allclose(scores, [0.25, 0.5])
-    assert best == [3, 4]
-
-
 def test_half_precision_frames_and_no_frames() -> None:
     sentence, segments = sample([6])
     halves = [frames.astype(np.float16) for frames in segments]

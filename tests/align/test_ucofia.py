@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from tests.align.naive import make_mixing, naive_aggregate, naive_frames
@@ -15,7 +14,7 @@ from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collat
 from vidret.align.prepared import pack_video, unpack_stacked, unpack_videos
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_levels import LevelScores, aggregate, compare_words
+from vidret.align.ucofia_levels import LevelScores
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
@@ -137,42 +136,6 @@ def test_padding_has_no_effect(build: Any, make: Any) -> None:
             check_same(aligner.score(alone, aligner.prepare(bare)), pick(scores, [text], [video]))
 
 
-@torch.no_grad()
-@each_kind
-def test_more_padding_has_no_effect(build: Any, make: Any) -> None:
-    aligner, texts, videos = build(), make_texts(), make()
-    scores = aligner.score(texts, aligner.prepare(videos))
-    assert texts.mask is not None
-    wider = TextBatch(
-        texts.sentences,
-        functional.pad(texts.words, (0, 0, 0, 4), value=3.0),
-        functional.pad(texts.mask, (0, 4), value=False),
-    )
-    more = 2 * (videos.tokens.shape[1] // FRAMES) if videos.sizes is None else 5
-    longer = VideoBatch(
-        functional.pad(videos.frames, (0, 0, 0, 2), value=3.0),
-        functional.pad(videos.tokens, (0, 0, 0, more), value=3.0),
-        functional.pad(videos.frame_mask, (0, 2), value=False),
-        functional.pad(videos.token_mask, (0, more), value=False),
-        None if videos.sizes is None else functional.pad(videos.sizes, (0, more), value=7.0),
-    )
-    check_same(aligner.score(wider, aligner.prepare(longer)), scores)
-    check_same(aligner(wider, aligner.prepare(longer)), scores)
-
-
-@torch.no_grad()
-@each_kind
-def test_order_and_number_of_candidates_and_queries_have_no_effect(build: Any, make: Any) -> None:
-    aligner, texts = build(), make_texts()
-    videos = aligner.prepare(make())
-    scores = aligner.score(texts, videos)
-    order, queries = torch.randperm(6), torch.randperm(5)
-    assert texts.mask is not None
-    permuted = TextBatch(texts.sentences[queries], texts.words[queries], texts.mask[queries])
-    check_same(aligner.score(permuted, videos.take(order)), pick(scores, queries, order))
-    check_same(aligner.score(texts, videos.take(slice(1, 3))), pick(scores, slice(None), slice(1, 3)))
-
-
 # Blocks.
 
 
@@ -223,21 +186,6 @@ def test_trained_head_accepts_any_number_of_frames_and_words(frames: int, words:
     assert scores.mean.shape == (7, 5)
     assert scores.mean.isfinite().all()
     assert (scores.best_frame < frames).all()
-
-
-@torch.no_grad()
-def test_identity_matrices_equal_training_free_scores_except_for_words() -> None:
-    texts, videos = make_texts(), make_videos()
-    trained = Aligner(mixing=make_mixing(DIM, num_frames=3, num_words=4, num_tokens=7))
-    for matrix in trained.mixing.parameters() if trained.mixing is not None else []:
-        nn.init.eye_(matrix)
-    plain = Aligner()
-    found, expected = (each.score(texts, each.prepare(videos)) for each in (trained, plain))
-    check_same(found._replace(patch_word=expected.patch_word), expected)
-    one = TextBatch(texts.sentences, texts.words[:, :1])  # for a single word, the maximum is the mean
-    second = aggregate(compare_words(*(functional.normalize(x, dim=-1) for x in (one.words, videos.frames))), -1)
-    bare = plain.prepare(VideoBatch(videos.frames))
-    torch.testing.assert_close(plain.score(one, bare).patch_word, 100 * second[:, 0], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -75,13 +75,6 @@ def test_token_of_size_n_counts_as_n_equal_tokens() -> None:
     assert torch.equal(once, aggregate_both_ways(similarities))
 
 
-def test_limits_of_the_temperature_are_mean_and_maximum() -> None:
-    values = torch.randn(4, 6)
-    torch.testing.assert_close(aggregate(values, -1, tau=1e6), values.mean(dim=-1))
-    torch.testing.assert_close(aggregate(values, -1, tau=1e-4), values.amax(dim=-1))
-    assert torch.isfinite(aggregate(values * 1e4, -1)).all()
-
-
 def test_resizing_keeps_trained_entries() -> None:
     matrix = torch.randn(5, 5)
     assert resize_mixing(matrix, 5) is matrix

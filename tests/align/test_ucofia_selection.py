@@ -54,20 +54,6 @@ def test_weights_and_gradient_equal_loops() -> None:
     torch.testing.assert_close(shares.sum(dim=-1), torch.ones(3, 3))
 
 
-def test_gradient_equals_finite_differences() -> None:
-    """Compare with finite differences of a patch's own weights, with the same draws."""
-    scores, noise, sigma, step = torch.tensor([[0.3, 0.1, 0.0, -0.2, 0.25]]), torch.randn(1, 200_000, 5), 0.3, 0.05
-    weights = torch.randn(1, 2, 5)
-    leaf = scores.clone().requires_grad_()
-    (found,) = torch.autograd.grad((perturbed_top_k(leaf, noise, 2, sigma=sigma) * weights).sum(), leaf)
-    for patch in range(5):
-        moved = torch.zeros_like(scores)
-        moved[0, patch] = step
-        ahead, behind = (perturbed_top_k(scores + sign * moved, noise, 2, sigma=sigma) for sign in (1, -1))
-        slope = ((ahead - behind) * weights)[0, :, patch].sum() / (2 * step)
-        assert found[0, patch] == pytest.approx(float(slope), abs=0.05)
-
-
 def test_without_noise_selection_is_hard_and_in_frame_order() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.9, 0.2], [0.5, 0.5, 0.5, 0.5, 0.5]])
     assert hard_top_k(scores, 3).tolist() == [[1, 2, 3], [0, 1, 2]]
@@ -89,15 +75,6 @@ def test_padding_is_selected_last(score: ScoreNet | None) -> None:
         torch.testing.assert_close(selected[:1], alone)
         torch.testing.assert_close(selected[1, :3], frames[1, :3])
         assert kept.tolist() == [[True, True, True], [True, True, False]]
-
-
-@torch.no_grad()
-def test_evaluation_is_deterministic_and_training_is_not() -> None:
-    selector, frames = PatchSelector(ScoreNet(8)), torch.randn(2, 7, 8)
-    selector.eval()
-    assert torch.equal(selector(frames)[0], selector(frames)[0])
-    selector.train()
-    assert not torch.equal(selector(frames)[0], selector(frames)[0])
 
 
 @torch.no_grad()
