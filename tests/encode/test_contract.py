@@ -1,35 +1,44 @@
 """What holds for every encoder of images: valid vectors, which depend on nothing else that is encoded."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny
-from tests.encode.tiny import assert_same_embeddings
+from tests.encode.tiny import TEXT, VISION, assert_same_embeddings
 from vidret.encode.clip.model import Card, ClipModel, save_model
-from vidret.encode.clip.text import TextShape
-from vidret.encode.clip.vision import VisionShape
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
+from vidret.encode.names import WHOLE
 from vidret.types import Frames
 
 TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
 
 
-@pytest.fixture(scope="module", params=["starter", "clip", "transformers", "sentence-transformers"])
+@pytest.fixture(scope="module", params=["starter", "clip", "open_clip", "transformers", "sentence-transformers"])
 def name(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the name of an encoder of each family, of random weights but for the starter."""
     folder = tmp_path_factory.mktemp("model")
     match request.param:
         case "clip":
             torch.manual_seed(0)
-            vision = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=16)
-            text = TextShape(context=77, vocabulary=49408, width=16, layers=1, heads=2, dim=16)
-            save_model(ClipModel(Card("clip", "tiny", vision, text)), folder / "tiny.safetensors")
+            card = Card("clip", "tiny", VISION, replace(TEXT, context=77, vocabulary=49408))
+            save_model(ClipModel(card), folder / "tiny.safetensors")
             return str(folder / "tiny.safetensors")
+        case "open_clip":  # no ViT: the encoder for foreign towers
+            vision: dict[str, Any] = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
+            text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+            config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+            (folder / "vidret-rows.json").write_text(json.dumps(config))
+            open_clip.add_model_config(folder)
+            return "vidret-rows/random"
         case "transformers":
             return f"hf:{save_tiny('siglip', folder / 'tiny')}"
         case "sentence-transformers":
@@ -55,7 +64,7 @@ def encoder(name: str) -> Encoder:
 
 @pytest.fixture(scope="module")
 def has_tokens(name: str) -> bool:
-    return not name.startswith("st:")
+    return not name.startswith(("st:", "vidret-rows"))
 
 
 def sample(encoder: Encoder, num_frames: int, seed: int = 0) -> Frames:
@@ -74,6 +83,14 @@ def test_it_is_valid_and_known_again(name: str, encoder: Encoder) -> None:
     check_encoder(encoder)
     again = load_encoder(name, device="cpu", precision="fp32")
     assert (again.name, again.dim, again.fingerprint) == (encoder.name, encoder.dim, encoder.fingerprint)
+
+
+def test_whole_videos_have_a_name_and_a_fingerprint_of_their_own(name: str, encoder: Encoder) -> None:
+    whole = load_encoder(f"{name}{WHOLE}", device="cpu", precision="fp32")
+    assert (encoder.name, whole.name) == (name, f"{name}#whole")
+    assert whole.sampling == replace(encoder.sampling, whole=True)
+    assert whole.fingerprint != encoder.fingerprint, "an index cannot mix the two"
+    assert (whole.dim, whole.resize) == (encoder.dim, encoder.resize)
 
 
 def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: Encoder, has_tokens: bool) -> None:

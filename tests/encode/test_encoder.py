@@ -1,21 +1,14 @@
 """Encoder basics: device choice, the check of damaged weights, digests, pixel normalisation."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
-from tests.encode.tiny import TEXT, VISION
-from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.encoder import average_units, check_encoder, digest_weights, normalise_pixels
-from vidret.encode.families.open_clip import OpenClipEncoder
 from vidret.encode.families.registry import load_encoder
-from vidret.encode.names import STARTER, WHOLE
+from vidret.encode.names import STARTER
 from vidret.errors import DeviceError, EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -120,38 +113,6 @@ def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyP
     for name in (STARTER, "ViT-B-32/random", "no model at all"):
         with pytest.raises(DeviceError, match="device must exist, got cuda:1 on a machine with 1 CUDA devices"):
             load_encoder(name, device="cuda:1")
-
-
-def test_the_whole_suffix_encodes_whole_videos_with_its_own_fingerprint(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    sampling = Sampling(num_frames=6, fps=0.5)
-    card = Card("plain", "odd", VISION, replace(TEXT, context=77, vocabulary=49408), sampling=sampling)
-    save_model(ClipModel(card), path)
-    for name, cut_sampling in ((STARTER, Sampling()), (str(path), sampling)):
-        cut, whole = (load_encoder(f"{name}{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
-        assert (cut.name, whole.name) == (name, f"{name}#whole")
-        assert (cut.sampling, whole.sampling) == (cut_sampling, replace(cut_sampling, whole=True))
-        assert cut.fingerprint != whole.fingerprint, "an index cannot mix the two"
-        assert load_encoder(whole.name, device="cpu", precision="fp32").fingerprint == whole.fingerprint
-        assert (cut.dim, cut.resize) == (whole.dim, whole.resize)
-
-
-def test_an_open_clip_encoder_supports_whole_videos(tmp_path: Path) -> None:
-    vision = {
-        "image_size": 32,
-        "layers": [1, 1, 1, 1],
-        "width": 16,
-        "patch_size": None,
-    }  # not a ViT: loaded by OpenClipEncoder
-    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    (tmp_path / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
-    open_clip.add_model_config(tmp_path)
-    cut, whole = (load_encoder(f"vidret-rows/random{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
-    assert isinstance(whole, OpenClipEncoder)
-    assert (cut.sampling.whole, whole.sampling.whole) == (False, True)
-    assert whole.name == "vidret-rows/random#whole"
-    assert cut.fingerprint != whole.fingerprint
-    assert cut.resize == whole.resize
 
 
 def test_a_mean_of_units_ranks_as_the_plain_mean_of_pe_core_only_after_scaling() -> None:

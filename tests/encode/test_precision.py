@@ -146,12 +146,23 @@ def frames() -> Frames:
     return Frames(pixels.numpy(), np.arange(3.0))
 
 
-def test_int8_vectors_of_a_real_size_are_close_to_float32(frames: Frames) -> None:
-    exact, rough = (load("ViT-B-32/random", precision) for precision in ("fp32", "int8"))
+@pytest.fixture(scope="module")
+def exact() -> ClipEncoder:
+    return load("ViT-B-32/random", "fp32")
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_vectors_of_a_real_size_are_close_to_float32(precision: str, exact: ClipEncoder, frames: Frames) -> None:
+    rough = load("ViT-B-32/random", precision)
     assert rough.fingerprint == exact.fingerprint, "vectors of both may be compared"
-    near, expected = (each.encode_frames([frames])[0] for each in (rough, exact))
-    assert near.frames.dtype == np.float32
+    near, expected = (each.encode_frames([frames], tokens=True)[0] for each in (rough, exact))
+    assert near.tokens is not None
+    assert expected.tokens is not None
+    assert near.frames.dtype == near.tokens.dtype == np.float32
     assert (near.frames * expected.frames).sum(-1).min() >= 0.999 > MIN_COSINE
+    assert (near.tokens * expected.tokens).sum(-1).min() >= 0.998
+    one, other = (each.encode_text(["a dog on a beach"])[0].sentence for each in (rough, exact))
+    assert one @ other >= 0.999
     (single,) = rough.encode_frames([Frames(frames.pixels[1:2], np.zeros(1))])
     assert (single.frames[0] * near.frames[1]).sum() >= 0.9999, "a frame is independent of its batch"
 

@@ -22,9 +22,9 @@ from tests.encode.tiny import assert_same_embeddings
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
-from vidret.encode.encoder import Encoder, check_encoder, digest_weights
+from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.open_clip import OpenClipEncoder, find_clip_source, infer_architecture, read_resize
+from vidret.encode.families.open_clip import OpenClipEncoder, find_clip_source, read_resize
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.long_text import _note_split
 from vidret.encode.names import ModelName
@@ -165,15 +165,6 @@ def test_words_equal_those_without_padding(encoder: Encoder, model: Any) -> None
     assert [len(embedding.words) for embedding in encoder.encode_text(TEXTS)] == [5, 1, 8, 2]
 
 
-def test_a_batch_equals_single_calls(model: Any) -> None:
-    tokenizer = open_clip.get_tokenizer(TINY)
-    small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
-    batch = [sample(length, seed=length) for length in (1, 7, 2, 3)]
-    together = small.encode_frames(batch, tokens=True)
-    assert all(embedding.times is frames.times for embedding, frames in zip(together, batch, strict=True))
-    assert_same_embeddings(together, [small.encode_frames([frames], tokens=True)[0] for frames in batch])
-
-
 def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
     _note_split.cache_clear()
     with caplog.at_level(logging.WARNING, "vidret"):
@@ -222,21 +213,6 @@ def test_a_model_with_attention_pooling_has_no_tokens() -> None:
         pooled.encode_frames([sample(2)], tokens=True)
 
 
-def test_bfloat16_is_close_to_float32_at_a_real_size() -> None:
-    encoders = []
-    for precision in ("fp32", "bf16"):
-        torch.manual_seed(1)
-        encoders.append(load("ViT-B-32/random", precision))
-    exact, rough = (each.encode_frames([sample(1, side=224)], tokens=True)[0] for each in encoders)
-    texts = [each.encode_text(["a dog on a beach"])[0] for each in encoders]
-    assert exact.tokens is not None
-    assert rough.tokens is not None
-    assert rough.frames.dtype == np.float32
-    assert (exact.frames * rough.frames).sum(-1).min() >= 0.999
-    assert (exact.tokens * rough.tokens).sum(-1).min() >= 0.999
-    assert texts[0].sentence @ texts[1].sentence >= 0.999
-
-
 def test_random_weights_are_valid_and_reproducible() -> None:
     encoders = []
     for seed in (0, 1):
@@ -270,30 +246,12 @@ def test_files_load_with_and_without_an_architecture(
         assert find_clip_source(ModelName(loaded.name)).weights == str(path)
 
 
-def test_a_file_encoders_name_loads_from_another_folder(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(weights.parent)
-    first = load(weights.name)
-    monkeypatch.chdir(tmp_path)
-    again = load(first.name)
-    assert (again.name, again.fingerprint) == (first.name, first.fingerprint)
-
-
 def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:
     path = tmp_path / "twin.safetensors"
     save_file(open_clip.create_model(TWIN).state_dict(), path)
     with pytest.raises(EncoderError, match=f"fits {TWIN}, {TWIN}-quickgelu; write {TWIN}/"):
         load(str(path))
     assert load(f"{TWIN}-quickgelu/{path}").dim == 52
-
-
-def test_published_quickgelu_variants_are_ambiguous(tmp_path: Path) -> None:
-    path = tmp_path / "b32.pt"
-    state = open_clip.create_model("ViT-B-32").state_dict()
-    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in state.items()}, path)
-    with pytest.raises(EncoderError, match=r"fits .*ViT-B-32, ViT-B-32-quickgelu"):
-        infer_architecture(path)
 
 
 class Trap:
@@ -451,15 +409,6 @@ def test_unsupported_preprocessing_is_rejected(preprocess: dict[str, Any]) -> No
 def test_an_encoder_has_its_models_resize(encoder: Encoder) -> None:
     assert encoder.resize == Resize(32, 32, "bicubic")
     assert (encoder.sampling.num_frames, encoder.sampling.fps) == (12, 1.0)
-
-
-def test_the_fingerprint_depends_on_weights_and_preprocessing() -> None:
-    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
-    first = digest_weights(weights.items(), {"size": 224})
-    assert digest_weights(weights.items(), {"size": 224}) == first
-    assert digest_weights(weights.items(), {"size": 256}) != first
-    assert digest_weights({**weights, "b": torch.tensor([1.0, 1.0, 1.0, 1.01])}.items(), {"size": 224}) != first
-    assert digest_weights({**weights, "a": weights["a"].reshape(3, 2)}.items(), {"size": 224}) != first
 
 
 @torch.no_grad()

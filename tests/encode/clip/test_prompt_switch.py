@@ -71,15 +71,6 @@ def test_the_aggregation_equals_loops_and_starts_as_identity(shape: PromptShape)
         torch.testing.assert_close(actual[index], expected)
 
 
-@torch.no_grad()
-def test_prompts_follow_a_frames_tokens() -> None:
-    cube, tokens = PromptCube(PromptShape(2, 4), 8, 2), torch.randn(8, 5, 8)
-    attached = cube.attach(tokens, 4)
-    for index in range(8):
-        assert torch.equal(attached[index], torch.cat([tokens[index], cube.cube[index % 2]]))
-    assert float(cube.cube.std()) == pytest.approx(0.02 * 8**-0.5, rel=0.3)
-
-
 def test_a_prompt_is_real_if_both_its_frames_are() -> None:
     cube = PromptCube(PromptShape(2, 2), 8, 2)
     mask = cube.mask(torch.tensor([[True, False, True, True]]))
@@ -110,22 +101,6 @@ def make_tower(shape: PromptShape, *, merging: bool = False) -> VisionTower:
     tower = VisionTower(VISION, prompts=shape, merging=MERGING if merging else None).eval()
     stir(tower)
     return tower
-
-
-@torch.no_grad()
-def test_information_stays_within_chunks_and_clips() -> None:
-    tower, images = make_tower(PromptShape(2, 4)), make_images(8)
-    frames = tower(images, num_frames=8).frames[0]
-    other = images.clone()
-    other[0] = make_images(1, seed=9)[0]
-    changed = (tower(other, num_frames=8).frames[0] - frames).abs().amax(dim=1) > 1e-6
-    assert changed.tolist() == [True] * 4 + [False] * 4
-    with recorded(tower) as one:
-        tower(images, num_frames=8)
-    with recorded(tower) as two:
-        tower(other, num_frames=8)
-    moved = (one[-1].x[:, 0] - two[-1].x[:, 0]).abs().amax(dim=1) > 1e-6
-    assert moved.tolist() == [True, True] + [False] * 6, "chunks are independent before the aggregation"
 
 
 @torch.no_grad()

@@ -116,40 +116,6 @@ def test_a_merge_equals_loops(front: int, patches: int, back: int, num_merged: i
         assert plan.destinations()[index].tolist() == where
 
 
-@pytest.mark.parametrize(("front", "patches", "back", "num_merged"), SHAPES)
-def test_a_merge_keeps_sums_and_positions(front: int, patches: int, back: int, num_merged: int) -> None:
-    metric, tokens, sizes = make(front, patches, back, seed=1)
-    plan = plan_merge(metric, num_merged, front=front, back=back)
-    merged, merged_sizes = apply_merge(plan, tokens, sizes)
-    stop = tokens.shape[1] - back
-    assert torch.equal(merged[:, :front], tokens[:, :front])
-    assert torch.equal(merged[:, merged.shape[1] - back :], tokens[:, stop:])
-    torch.testing.assert_close(merged_sizes.sum(1), sizes.sum(1))
-    before, after = ((each * size[..., None]).sum(1) for each, size in ((tokens, sizes), (merged, merged_sizes)))
-    torch.testing.assert_close(after, before, msg="the weighted sum of tokens is kept")
-    offsets = torch.cat([plan.src, plan.kept], dim=1).sort(dim=1).values
-    assert (offsets == torch.arange(offsets.shape[1])).all(), "each token of A merges or stays"
-    assert (plan.kept.diff(dim=1) > 0).all()
-    assert merged.shape[1] == merged_sizes.shape[1] == tokens.shape[1] - num_merged
-
-
-def test_sequences_are_independent() -> None:
-    metric, tokens, sizes = make(2, 11, 0, sequences=4)
-    order = torch.tensor([2, 0, 3, 1])
-    whole = apply_merge(plan_merge(metric, 4, front=2), tokens, sizes)
-    turned = apply_merge(plan_merge(metric[order], 4, front=2), tokens[order], sizes[order])
-    for one, other in zip(whole, turned, strict=True):
-        assert torch.equal(one[order], other)
-
-
-def test_the_norm_of_the_metric_does_not_matter() -> None:
-    metric, _, _ = make(1, 12, 0)
-    scale = torch.rand(3, 13, 1) + 0.5
-    one, other = plan_merge(metric, 5, front=1), plan_merge(metric * scale, 5, front=1)
-    assert torch.equal(one.src, other.src)
-    assert torch.equal(one.dst, other.dst)
-
-
 def test_ties_keep_their_order() -> None:
     plan = plan_merge(torch.ones(2, 41, 5), 7, front=1)
     assert plan.src.tolist() == [list(range(7))] * 2
@@ -240,17 +206,6 @@ def test_lengths_equal_the_published_ones(patches: int, r: int, lengths: list[in
     assert [step.front for step in steps] == [1] * 8 + [2, 4, 12, 12]
     naive = naive_lengths(12, patches, r, 0.3, 0.1, DEFAULT)
     assert [(step.length, step.attended, step.left) for step in steps] == naive
-
-
-def test_lengths_inside_joining_layers_equal_the_published_ones() -> None:
-    steps = MergeSchedule().steps(12, 49, 12)[8:]
-    assert [(step.length, step.attended, step.left) for step in steps] == [
-        (68, 48, 44),
-        (88, 62, 56),
-        (168, 118, 107),
-        (107, 107, 97),
-    ]
-    assert [(step.cross, step.intra) for step in steps] == [(20, 4), (26, 6), (50, 11), (0, 10)]
 
 
 def test_joining_layers_need_not_be_consecutive() -> None:

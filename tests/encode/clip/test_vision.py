@@ -19,7 +19,6 @@ from tests.encode.tiny import (
     make_images,
     make_open_clip,
     recorded,
-    silence,
     stir,
 )
 from tests.goldens import Case, check_close, find_cases
@@ -29,7 +28,6 @@ from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.clip.text import TextShape, TextTower
 from vidret.encode.clip.vision import VisionShape, VisionTower, shift_tokens
 from vidret.encode.clip.weights import convert_state_dict, from_open_clip
-from vidret.layers import Block
 from vidret.types import Sampling
 
 NO_MERGING = MergeSchedule(layers=(), factors=(), r=0)
@@ -144,13 +142,6 @@ def test_ids_after_the_end_token_do_not_matter() -> None:
     check_close(short, sentences[:2], 1e-6)
 
 
-@torch.no_grad()
-def test_plain_frames_are_independent() -> None:
-    tower, images = make_tower(None), make_images(6)
-    together = tower(images, num_frames=6).frames[0]
-    check_close(tower(images, num_frames=1).frames[:, 0], together, 1e-6)
-
-
 def test_partial_videos_are_rejected() -> None:
     with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
         make_tower(None)(make_images(6), num_frames=4)
@@ -168,23 +159,6 @@ def test_the_shift_equals_loops(num_tokens: int) -> None:
     shifted = shift_tokens(x, 3, torch.tensor(mask))
     assert torch.equal(shifted[mask], naive_shift(x, 3, mask)[mask])
     assert torch.equal(shift_tokens(x, 3, torch.ones(6, dtype=torch.bool)), naive_shift(x, 3))
-
-
-@torch.no_grad()
-def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
-    tower, images = make_tower(None, token_shift=True), make_images(6)
-    still = VisionTower(VISION).eval()
-    still.load_state_dict(tower.state_dict())
-    with recorded(tower) as shifted:
-        tower(images, num_frames=3, tokens=True)
-    with recorded(still) as plain_trunks:
-        still(images, num_frames=3, tokens=True)
-    equal = [torch.equal(a.x, b.x) for a, b in zip(shifted, plain_trunks, strict=True)]
-    assert equal == [True] * 4 + [False] * 2
-    block, x = tower.blocks[4], shifted[3].x
-    assert isinstance(block, Block)
-    x = x + block.attn(naive_shift(block.ln_1(x), 3))[0]
-    check_close(shifted[4].x, x + block.mlp(block.ln_2(x)))
 
 
 @pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
@@ -233,40 +207,6 @@ def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> No
         assert per_video.tolist() == [num_frames * 17] * 2
         assert (trunk.sizes[:, : step.front] == 1).all()
     assert [plan.front for plan in plans] == [1, 1, 2, 2, 4, 4, 12, 12, 12]
-
-
-@torch.no_grad()
-def test_videos_are_independent() -> None:
-    tower, videos, order = make_tower(), make_images(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
-    straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True)
-    turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True)
-    for one, other in zip(straight[:-1], turned[:-1], strict=True):
-        check_close(one[order], other, 1e-6)
-
-
-@torch.no_grad()
-def test_frames_are_in_time_order() -> None:
-    tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
-    silence(tower, mlp=False)  # no attention: a class token depends on its own frame only
-    frames = tower(make_images(12), num_frames=12).frames
-    alone = VisionTower(VISION).eval()
-    alone.load_state_dict({name: weight for name, weight in tower.state_dict().items() if "temporal" not in name})
-    check_close(frames, alone(make_images(12), num_frames=12).frames, 1e-6)
-
-
-@torch.no_grad()
-def test_each_clip_has_its_own_temporal_position() -> None:
-    tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
-    silence(tower)
-    stir(tower.temporal)
-    with recorded(tower) as trunks:
-        tower(make_images(24), num_frames=12, tokens=True)
-    one, two, three = (tower.temporal[name] for name in "234")
-    before, after = trunks[0].x.view(2, 12, 17, 32), trunks[-1].x
-    for frame in range(12):
-        expected = before[:, frame] + one[frame] + two[frame // 2] + three[frame // 4]
-        check_close(after[:, frame], expected[:, 0], 1e-6)
-        check_close(after[:, 12 + 16 * frame : 12 + 16 * (frame + 1)], expected[:, 1:], 1e-6)
 
 
 SETTINGS = {
@@ -338,16 +278,6 @@ def test_temporal_positions_are_interpolated() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("r", [8, 15, 1000])
-def test_a_large_r_keeps_a_patch(r: int) -> None:
-    tower = make_tower(replace(MERGING, r=r, cross=0.99, intra=0.99))
-    out = tower(make_images(24), num_frames=12, tokens=True)
-    assert out.tokens.shape[1] >= 1
-    assert all(part.isfinite().all() for part in out[:3])
-    assert out.sizes.sum(1).tolist() == [12 * 16] * 2
-
-
-@torch.no_grad()
 def test_folding_keeps_the_output() -> None:
     card = Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4)
     model = ClipModel(card).eval()
@@ -383,22 +313,6 @@ def test_gradients_reach_only_trained_weights() -> None:
 
 
 @torch.no_grad()
-def test_a_still_video_is_deterministic() -> None:
-    tower = make_tower(replace(MERGING, r=0, cross=0.4))
-    images = make_images(1).expand(12, -1, -1, -1)
-    with noted_plans() as plans:
-        first = tower(images, num_frames=12, tokens=True)
-    again = tower(images.clone(), num_frames=12, tokens=True)
-    for one, other in zip(first[:-1], again[:-1], strict=True):
-        assert torch.equal(one, other)
-    src, dst = plans[0].src, plans[0].dst
-    assert (src == src[:1]).all(), "the six clips are equal"
-    assert (dst == dst[:1]).all()
-    flat = tower(torch.zeros(12, 3, 32, 32), num_frames=12)
-    assert flat.frames.isfinite().all()
-
-
-@torch.no_grad()
 def test_bfloat16_merges_nearly_the_same_tokens() -> None:
     tower, images = make_tower(), make_images(36)
     with noted_plans() as exact:
@@ -418,11 +332,6 @@ def test_bfloat16_merges_nearly_the_same_tokens() -> None:
         ]
         assert len(pairs[0] & pairs[1]) >= 0.9 * len(pairs[0])
     assert functional.cosine_similarity(actual.float(), reference, dim=-1).min() > 0.9
-
-
-def test_a_schedule_for_a_deeper_model_is_rejected() -> None:
-    with pytest.raises(ValueError, match="layers must be below 6"):
-        VisionTower(VISION, merging=MergeSchedule())(make_images(12), num_frames=12)
 
 
 def test_trained_parameter_counts_of_vit_b_32() -> None:

@@ -268,14 +268,6 @@ def test_safetensors_load(tmp_path: Path) -> None:
         assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
 
 
-def test_a_file_converts_to_a_model(tmp_path: Path) -> None:
-    path = tmp_path / "tempme.pth"
-    torch.save({"state_dict": {f"module.{name}": weight for name, weight in TEMPME.weights.items()}}, path)
-    model, other = convert_tempme(read_weights(path)), convert_tempme(TEMPME.weights)
-    assert model.card == other.card
-    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in model.state_dict().items())
-
-
 @pytest.mark.parametrize("kind", ["numbers", "gone", "folder"])
 def test_what_holds_no_tensors_is_rejected(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
