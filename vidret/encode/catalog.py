@@ -123,44 +123,43 @@ def _read_licence(package: str) -> str:
 
 def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
     config: dict[str, Any] = open_clip.get_model_config(architecture)
-    text, name = config["text_cfg"], f"{architecture}/{tag}"
-    repository, files = list_weight_files(architecture, tag)
-    short_name = find_short_name(name)
-    recommended = RECOMMENDED.get(short_name)
+    text, (repository, files) = config["text_cfg"], list_weight_files(architecture, tag)
     needs_transformers = bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
-    return CatalogEntry(
-        name=name,
-        state="cached" if repository and find_cached(repository, files) else "needs download",
-        extra="hf" if needs_transformers and importlib.util.find_spec("transformers") is None else "",
+    return _describe(
+        f"{architecture}/{tag}",
+        is_cached=bool(repository) and find_cached(repository, files),
+        needs_transformers=needs_transformers,
         dim=config["embed_dim"],
         tokens=text.get("context_length", 77),
-        languages=recommended.languages if recommended else "",
-        licence=recommended.licence if recommended else "",
-        published=PUBLISHED.get(name),
-        short_name=short_name,
     )
 
 
 def _list_transformers() -> Iterator[CatalogEntry]:
     """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
-    extra = "hf" if importlib.util.find_spec("transformers") is None else ""
     contexts = {kind: model_type.context for kind, model_type in MODEL_TYPES.items()} | {QWEN: CONTEXT}
     names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in contexts}
     published = (name for name in PUBLISHED if ModelName(name).scheme == "hf")
     for name in sorted({*names, *SUGGESTED_TRANSFORMERS, *published}):
-        state: ModelState = "cached" if name in names else "needs download"
-        context = contexts[names[name]] if name in names else None
-        recommended = RECOMMENDED.get(short_name := find_short_name(name))
-        yield CatalogEntry(
-            name=name,
-            state=state,
-            extra=extra,
-            tokens=context,
-            languages=recommended.languages if recommended else "",
-            licence=recommended.licence if recommended else "",
-            published=PUBLISHED.get(name),
-            short_name=short_name,
-        )
+        tokens = contexts[names[name]] if name in names else None
+        yield _describe(name, is_cached=name in names, needs_transformers=True, tokens=tokens)
+
+
+def _describe(
+    name: str, *, is_cached: bool, needs_transformers: bool, tokens: int | None, dim: int | None = None
+) -> CatalogEntry:
+    short_name = find_short_name(name)
+    recommended = RECOMMENDED.get(short_name)
+    return CatalogEntry(
+        name=name,
+        state="cached" if is_cached else "needs download",
+        extra="hf" if needs_transformers and importlib.util.find_spec("transformers") is None else "",
+        dim=dim,
+        tokens=tokens,
+        languages=recommended.languages if recommended else "",
+        licence=recommended.licence if recommended else "",
+        published=PUBLISHED.get(name),
+        short_name=short_name,
+    )
 
 
 def find_cached_models() -> Iterator[tuple[str, str]]:

@@ -19,10 +19,16 @@ from tests.fakes import write_film
 from tests.tool_loading import load_tool
 from vidret.encode.encoder import check_encoder
 from vidret.encode.families import starter
-from vidret.encode.families.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
+from vidret.encode.families.efficientnet import (
+    RELU6,
+    LiteTrunk,
+    LiteWeights,
+    clipped_normal,
+    load_weights,
+    make_standardiser,
+)
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.starter import CLASS_TEXTS, CLASSIFIER, StarterEncoder
-from vidret.encode.families.starter_images import clipped_normal, make_standardiser
 from vidret.encode.minilm import load_minilm
 from vidret.encode.sentences import SENTENCES, find_weights, load_sentence_model
 from vidret.engine import Engine

@@ -40,7 +40,7 @@ from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 if TYPE_CHECKING:  # a search for a text needs no torch
-    from vidret.encode.families.starter_images import StarterImages
+    from vidret.encode.families.efficientnet import StarterImages
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class StarterEncoder:
 
     @cached_property
     def _images(self) -> "StarterImages":
-        from vidret.encode.families.starter_images import StarterImages
+        from vidret.encode.families.efficientnet import StarterImages
 
         find_weights(SENTENCES)  # now, rather than when the first text is encoded, after hours of indexing
         weights = find_weights(CLASSIFIER)

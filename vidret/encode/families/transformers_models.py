@@ -9,6 +9,7 @@ import math
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,32 +130,29 @@ def _flatten_map(model: Any, output: Any) -> Tensor:
     return cells
 
 
+def _apply_head(model: Any, head: str, output: Any, states: Tensor) -> Any:
+    """Return an output of a part of PE-AV with the vectors that the model's own forward has.
+
+    The model has no call for only videos or only texts.
+    """
+    output["pooler_output"] = getattr(model, head)(states)
+    return output
+
+
 def _encode_pe_videos(model: Any, pixels: Tensor) -> Any:
-    """Encode by the parts that the model's own forward runs; it has no call for only videos."""
     output = model.video_encoder(pixel_values_videos=pixels)
-    output.pooler_output = model.video_head(output.pooler_output)
-    return output
-
-
-def _encode_pe_texts(model: Any, tokens: Inputs) -> Any:
-    """Encode texts, likewise; the class token stands for the text."""
-    output = model.text_model(**tokens)
-    output["pooler_output"] = model.text_video_head(output.last_hidden_state[:, 0])
-    return output
+    return _apply_head(model, "video_head", output, output.pooler_output)
 
 
 def _hear_videos(model: Any, pixels: Tensor, sound: Inputs) -> Any:
-    """Encode pictures and sound together, likewise."""
     output = model.audio_video_encoder(pixel_values_videos=pixels, **sound)
-    output.pooler_output = model.audio_video_head(output.pooler_output)
-    return output
+    return _apply_head(model, "audio_video_head", output, output.pooler_output)
 
 
-def _encode_heard_texts(model: Any, tokens: Inputs) -> Any:
-    """Encode texts for what is seen and heard together, which has a head of its own."""
+def _encode_pe_texts(model: Any, tokens: Inputs, head: str) -> Any:
+    """Encode texts by the head for what they are compared with; the class token stands for the text."""
     output = model.text_model(**tokens)
-    output["pooler_output"] = model.text_audio_video_head(output.last_hidden_state[:, 0])
-    return output
+    return _apply_head(model, head, output, output.last_hidden_state[:, 0])
 
 
 def canonicalise(text: str) -> str:
@@ -187,7 +185,7 @@ _VIDEO = ModelType(
 )
 _PE = ModelType(
     encode=_encode_pe_videos,
-    texts=_encode_pe_texts,
+    texts=partial(_encode_pe_texts, head="text_video_head"),
     words=lambda model, states: model.text_video_head(states),
     num_frames=_count_pe_frames,
     choose=spread_frames_down,
@@ -209,7 +207,7 @@ MODEL_TYPES: Mapping[str, ModelType] = {
     "pe_audio_video": replace(
         _PE,
         hear=_hear_videos,
-        texts=_encode_heard_texts,
+        texts=partial(_encode_pe_texts, head="text_audio_video_head"),
         words=lambda model, states: model.text_audio_video_head(states),
     ),
 }
