@@ -15,6 +15,7 @@ import torch
 
 import vidret.search.heads.prepared
 from tests.encode.tiny import MERGING, TEXT, VISION, stir
+from tests.ground.samples import pack
 from tests.video.films import write_video
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.encoder import ClipEncoder
@@ -158,7 +159,8 @@ def project_directly(
     projected = []
     for window in windows:
         layers, masks, sizes = gather(parts, window)
-        projected.append(module.prepare(layers, token_masks=masks, sizes=sizes, dtype=dtype))
+        prepared = module.prepare(layers, token_masks=masks, sizes=sizes)
+        projected.append(prepared if dtype is None else pack(prepared, dtype))
     return projected
 
 

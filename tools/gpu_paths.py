@@ -332,7 +332,8 @@ def check_head(setup: Setup) -> Outcome:
     @torch.inference_mode()
     def ask(device: str) -> np.ndarray:
         head = load_head(path)[0].to(device).eval()
-        projected = head.prepare([layer.to(device) for layer in layers], dtype=torch.float16)
+        projected = head.prepare([layer.to(device) for layer in layers])
+        projected = projected._replace(layers=tuple(layer.half() for layer in projected.layers))
         output = head(projected, query.to(device))
         return np.concatenate([output.logits.cpu().numpy().ravel(), head.decode(output, fps=1.0)[0].saliency])
 

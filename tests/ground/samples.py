@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.goldens import Case
 from vidret.ground.head import GroundingHead
-from vidret.ground.projected import ProjectedVideos
+from vidret.ground.projected import ProjectedVideos, pack_tokens
 from vidret.types import Curve
 
 WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
@@ -51,6 +51,7 @@ def make_head(
     tef: bool = True,
     boundaries: bool = True,
     motion: int = 0,
+    num_layers: int = NUM_LAYERS,
     as_published: bool = False,
 ) -> GroundingHead:
     """Return a double precision head with random gates, scales and biases."""
@@ -59,7 +60,7 @@ def make_head(
         WIDTH,
         TEXT_WIDTH,
         DIM,
-        num_layers=NUM_LAYERS,
+        num_layers=num_layers,
         strides=strides,
         tef=tef,
         boundaries=boundaries,
@@ -112,3 +113,9 @@ def read_batch(case: Case) -> Inputs:
 def prepare(head: GroundingHead, inputs: Inputs) -> ProjectedVideos:
     """Return the projected videos."""
     return head.prepare(inputs.layers, mask=inputs.mask)
+
+
+def pack(projected: ProjectedVideos, dtype: torch.dtype) -> ProjectedVideos:
+    """Return videos with packed tokens, as an index stores them."""
+    pairs = [pack_tokens(layer, dtype) for layer in projected.layers]
+    return projected._replace(layers=tuple(rows for rows, _ in pairs), scales=tuple(scales for _, scales in pairs))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ground.samples import NUM_LAYERS, TEXT_WIDTH, make_head, make_inputs, prepare
+from tests.ground.samples import NUM_LAYERS, TEXT_WIDTH, make_head, make_inputs, pack, prepare
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import LEAST_FULL, MOST_WINDOWS, cut_batches, ground_windows
@@ -23,7 +23,7 @@ def draw_windows(
     windows = []
     for seed, length in enumerate(lengths):
         inputs = make_inputs((length,), (3,), num_tokens=num_tokens, seed=seed)
-        windows.append(prepare(head, inputs._replace(mask=None)).packed(dtype))
+        windows.append(pack(prepare(head, inputs._replace(mask=None)), dtype))
     return windows
 
 

@@ -20,7 +20,7 @@ from vidret.ground.curve import (
     mean_inside,
     weigh_windows,
 )
-from vidret.ground.spans import Span, drop_overlapping, overlap
+from vidret.ground.spans import Span, drop_overlapping
 from vidret.types import Curve
 
 
@@ -108,36 +108,10 @@ def test_boundaries_ignore_shift_and_scale_of_scores() -> None:
     assert_same(spans_of(scores * 0.01, times), [Span(a, b, score * 0.01) for a, b, score in spans])
 
 
-def test_reversed_curves_give_reversed_spans() -> None:
-    scores, times = sample(30, seed=6)
-    mirrored = spans_of(scores[::-1], -times[::-1])
-    assert_same(mirrored, [Span(-b, -a, score) for a, b, score in spans_of(scores, times)])
-
-
 def test_half_precision_scores_are_computed_in_full_precision() -> None:
     scores, times = sample(50, seed=7)
     halves = scores.astype(np.float16)
     assert spans_of(halves, times) == spans_of(halves.astype(np.float64), times)
-
-
-def test_spans_are_sorted_bounded_and_limited_in_overlap() -> None:
-    for seed in range(5):
-        scores, times = sample(120, seed)
-        spans = spans_of(scores, times, k=8)
-        assert len(spans) == 8
-        assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
-        assert all(times[0] - 0.5 <= span.start < span.end <= times[-1] + 0.5 for span in spans)
-        starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
-        for index, span in enumerate(spans):
-            assert np.delete(overlap(starts, ends, span.start, span.end), index).max() <= MAX_OVERLAP
-
-
-def test_short_and_flat_curves() -> None:
-    assert_same(find_spans(np.array([0.2]), np.array([1.0]), start=0, end=3), [Span(0, 3, 0.2)])
-    assert_same(find_spans(np.array([0.2, 0.4]), np.array([1.0, 2.0]), start=0, end=3), [Span(0, 3, 0.3)])
-    flat = find_spans(np.full(25, 0.2), np.arange(25.0), start=0, end=24)
-    assert len(flat) == 5
-    assert all(span.score == pytest.approx(0.2) and span.start < span.end for span in flat)
 
 
 def test_edges_snap_to_the_cuts_between_frames_unless_told_not_to() -> None:

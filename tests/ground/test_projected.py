@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, prepare
+from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, pack, prepare
 from vidret.ground import r2
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import ProjectedVideos, find_bias
@@ -36,7 +36,7 @@ def test_quantization_equals_loops() -> None:
 @pytest.mark.parametrize(("dtype", "relative_error"), [(torch.float16, 2**-11), (torch.int8, 0.5 / 127)])
 def test_packing_errors_are_within_half_a_step(dtype: torch.dtype, relative_error: float) -> None:
     projected = prepare(make_head().float(), make_inputs())
-    packed = projected.packed(dtype)
+    packed = pack(projected, dtype)
     for layer in range(NUM_LAYERS):
         exact, actual = projected.tokens(layer), packed.tokens(layer)
         assert actual.dtype == torch.float32
@@ -47,24 +47,11 @@ def test_packing_errors_are_within_half_a_step(dtype: torch.dtype, relative_erro
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_packing_during_and_after_projection_is_equal(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(r2, "TOKENS_AT_ONCE", 30)
-    head, inputs = make_head().float(), make_inputs()
-    late = prepare(head, inputs).packed(dtype)
-    soon = head.prepare(inputs.layers, mask=inputs.mask, dtype=dtype)
-    for layer in range(NUM_LAYERS):
-        assert torch.equal(soon.layers[layer], late.layers[layer])
-        if dtype == torch.int8:
-            assert torch.equal(soon.tokens(layer), late.tokens(layer))
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, *DTYPES])
 def test_slices_equal_the_whole(dtype: torch.dtype) -> None:
     head, inputs = make_head().float(), make_inputs(num_tokens=(5, 3, 4))
     sizes = [torch.rand(3, 9, tokens) * 4 for tokens in (5, 3, 4)]
-    projected = head.prepare(inputs.layers, mask=inputs.mask, sizes=sizes, dtype=dtype)
+    projected = pack(head.prepare(inputs.layers, mask=inputs.mask, sizes=sizes), dtype)
     assert projected.num_frames == 9
     assert projected.lengths.tolist() == [9, 5, 2]
     assert projected._replace(mask=None).lengths.tolist() == [9, 9, 9]
@@ -92,7 +79,7 @@ def test_only_a_chunk_is_unpacked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(r2, "TOKENS_AT_ONCE", 35)
     monkeypatch.setattr(ProjectedVideos, "tokens", count)
     with torch.no_grad():
-        head(head.prepare(inputs.layers, dtype=torch.int8), inputs.query)
+        head(pack(head.prepare(inputs.layers), torch.int8), inputs.query)
     assert max(num_frames_read) == 7
     assert sum(num_frames_read) == NUM_LAYERS * 40
 
@@ -106,7 +93,7 @@ def test_packing_hardly_changes_scores(dtype: torch.dtype, bound: float) -> None
     for parameter in (head.block.scales, head.block.gates):
         parameter.normal_()
     layers, query = [torch.randn(1, 16, 50, 768) for _ in range(4)], torch.randn(1, 4, 9, 512)
-    exact, actual = (head(head.prepare(layers, dtype=kind), query) for kind in (None, dtype))
+    exact, actual = (head(pack(head.prepare(layers), kind), query) for kind in (torch.float32, dtype))
     moved = (actual.logits.sigmoid() - exact.logits.sigmoid()).abs()
     assert 0 < float(moved.max()) < bound
     assert float((actual.distances / exact.distances - 1).abs().max()) < 10 * bound

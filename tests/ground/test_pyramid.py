@@ -145,14 +145,6 @@ def test_frames_have_the_best_score_of_their_rows(num_frames: int) -> None:
     assert spread_rows(scores, points, num_frames).tolist() == pytest.approx(expected)
 
 
-def test_frame_scores_ignore_padding() -> None:
-    scores, points = torch.rand(len(make_points(21))), make_points(21)
-    for length in (20, 13, 7, 1):
-        rows = torch.cat([(points[:, 3] == s).nonzero()[: length // s, 0] for s in STRIDES])
-        expected = naive_spread(scores[rows], length, STRIDES)
-        assert spread_rows(scores, points, length).tolist() == pytest.approx(expected)
-
-
 def test_spans_are_decoded_in_seconds_best_first() -> None:
     points = make_points(4, (1, 2))
     distances = torch.tensor([[0.5, 1], [1, 1], [1, 2], [3, 0.5], [1, 1], [0.5, 1]])
@@ -166,12 +158,6 @@ def test_spans_are_decoded_in_seconds_best_first() -> None:
 def test_invalid_strides_are_rejected(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="strides must be powers of 2 that rise from 1"):
         Pyramid(DIM, strides)
-
-
-def test_strides_may_skip_powers() -> None:
-    pyramid = make_pyramid((1, 4))
-    assert [level.shape[1] for level in pyramid(make_frames(1, 9))] == [9, 2]
-    assert make_points(9, (1, 4))[-1].tolist() == [4, 4, math.inf, 4]
 
 
 @torch.no_grad()

@@ -36,8 +36,8 @@ def naive_attention(
 ) -> list[Tensor]:
     heads, outputs = 8, []
     width = DIM // heads
-    for each in queries:
-        query, mixed = linear(weights, f"{name}.query", each), []
+    for own in queries:
+        query, mixed = linear(weights, f"{name}.query", own), []
         for head in range(heads):
             channels = slice(head * width, (head + 1) * width)
             logits = [
@@ -101,7 +101,7 @@ def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tup
     key_bias = torch.randn(DIM).double()
     before: list[Tensor] = []
     classes, queries = [], []
-    for i in reversed(range(NUM_LAYERS)):
+    for i in reversed(range(len(inputs.layers))):
         video, query = inputs.layers[i][0], inputs.query[0, i]
         num_frames = len(video)
         tokens = []
@@ -119,7 +119,7 @@ def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tup
         if "motion.weight" in weights:
             frames = naive_motion(weights, frames)
         before = naive_refine(weights, frames, words)
-        classes.append(torch.stack([each[0] for each in tokens]))
+        classes.append(torch.stack([first for first, *_ in tokens]))
         queries.append(torch.stack(words))
     return torch.stack(before), classes, queries
 
@@ -132,32 +132,18 @@ def walk(head: GroundingHead, inputs: Inputs) -> R2Output:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("tef", "motion"), [(True, 0), (False, 0), (True, 1), (True, 5)])
-def test_the_block_equals_loops(tef: bool, motion: int) -> None:
-    head = make_head(tef=tef, motion=motion)
-    inputs = make_inputs((3,), (2,), num_tokens=(2, 3, 2))._replace(mask=None, word_mask=None)
+@pytest.mark.parametrize(
+    ("tef", "motion", "num_tokens"),
+    [(True, 0, (2, 3, 2)), (False, 0, (2, 3, 2)), (True, 1, (2, 3, 2)), (True, 5, (2, 3, 2)), (True, 0, (1,))],
+)
+def test_the_block_equals_loops(tef: bool, motion: int, num_tokens: tuple[int, ...]) -> None:
+    head = make_head(tef=tef, motion=motion, num_layers=len(num_tokens))
+    inputs = make_inputs((3,), (2,), num_tokens=num_tokens)._replace(mask=None, word_mask=None)
     actual = walk(head, inputs)
     video, classes, words = naive_block(head.block.state_dict(), inputs, tef=tef)
     torch.testing.assert_close(actual.video[0], video)
     torch.testing.assert_close(actual.layer_videos[:, 0], torch.stack(classes))
     torch.testing.assert_close(actual.layer_words[:, 0], torch.stack(words))
-    assert torch.equal(actual.words, actual.layer_words[-1])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("motion", [0, 3])
-@pytest.mark.parametrize("garbage", [0.0, 1e9, math.inf, math.nan])
-def test_padding_does_not_matter(garbage: float, motion: int) -> None:
-    head, inputs = make_head(motion=motion), make_inputs(garbage=garbage)
-    actual = walk(head, inputs)
-    for row in range(3):
-        alone = inputs.take(row)
-        expected = walk(head, alone)
-        frames, words = alone.layers[0].shape[1], alone.query.shape[2]
-        torch.testing.assert_close(actual.video[row, :frames], expected.video[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(actual.words[row, :words], expected.words[0], atol=1e-12, rtol=0)
-        layer_videos = actual.layer_videos[:, row, :frames]
-        torch.testing.assert_close(layer_videos, expected.layer_videos[:, 0], atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
@@ -171,25 +157,6 @@ def test_as_published_differs_only_with_padding() -> None:
         head.as_published = True
         worst = float((actual[row, : len(alone)] - alone).abs().max())
         assert (worst < 1e-12) == (row == 0)
-
-
-@torch.no_grad()
-def test_an_all_true_mask_equals_none() -> None:
-    head, inputs = make_head(), make_inputs((4, 4), (3, 3))
-    torch.testing.assert_close(
-        walk(head, inputs).video, walk(head, inputs._replace(mask=None, word_mask=None)).video, atol=1e-12, rtol=0
-    )
-
-
-@torch.no_grad()
-def test_the_order_of_patches_and_words_does_not_matter() -> None:
-    head, inputs = make_head(), make_inputs((6,), (4,))._replace(mask=None, word_mask=None)
-    expected = walk(head, inputs).video
-    tokens, words = torch.tensor([0, 3, 1, 4, 2]), torch.tensor([2, 0, 3, 1])
-    moved = Inputs([layer[:, :, tokens] for layer in inputs.layers], inputs.query[:, :, words])
-    torch.testing.assert_close(walk(head, moved).video, expected)
-    swapped = Inputs([layer[:, :, [1, 0, 2, 3, 4]] for layer in inputs.layers], inputs.query)
-    assert float((walk(head, swapped).video - expected).abs().max()) > 1e-3
 
 
 @torch.no_grad()
@@ -250,19 +217,6 @@ def test_an_untrained_convolution_over_time_changes_nothing() -> None:
     for size in (-1, 2):
         with pytest.raises(ValueError, match=f"motion must be an odd number of frames, got {size}"):
             GroundingHead(24, 16, DIM, motion=size)
-
-
-@pytest.mark.parametrize("motion", [0, 3])
-def test_gradients_reach_every_weight_in_padded_batches(motion: int) -> None:
-    head = make_head(motion=motion)
-    inputs = make_inputs(garbage=math.nan)
-    actual = walk(head, inputs)
-    assert inputs.mask is not None
-    (actual.video[inputs.mask].square().sum() + actual.layer_videos.square().sum()).backward()  # type: ignore[no-untyped-call]
-    for name, weight in head.block.named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.isfinite().all(), name
-        assert (weight.grad != 0).any(), name
 
 
 def test_gradients_pass_gradcheck() -> None:

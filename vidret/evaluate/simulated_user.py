@@ -14,9 +14,8 @@ from jaxtyping import Float, Float32, Float64
 from torch.nn import functional
 
 from vidret.encode.encoder import encode_each_frame, normalise_pixels
-from vidret.encode.families.efficientnet import LiteTrunk, load_weights
+from vidret.encode.families.efficientnet import MEAN, STD, LiteTrunk, load_weights
 from vidret.encode.families.starter import CLASSIFIER
-from vidret.encode.families.starter_images import MEAN, STD
 from vidret.encode.sentences import find_weights
 from vidret.engine import Engine
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding

@@ -152,7 +152,6 @@ class GroundingHead(nn.Module):
         mask: Bool[Tensor, "video frame"] | None = None,
         token_masks: Sequence[Bool[Tensor, "video frame _token"] | None] | None = None,
         sizes: Sequence[Float[Tensor, "video frame _token"] | None] | None = None,
-        dtype: torch.dtype | None = None,
     ) -> ProjectedVideos:
         """Project the tokens of videos, which does not depend on a query.
 
@@ -166,7 +165,6 @@ class GroundingHead(nn.Module):
             mask: False where a frame is padding, which comes last and may contain any values, even NaN.
             token_masks: For each layer, False where a token is padding; None if there is none.
             sizes: For each layer, the number of patches that each token is the mean of, its weight in the softmax.
-            dtype: dtype of the projected tokens: float16, or int8 with a scale per token; default: as computed.
 
         Raises:
             ValueError: Layers differ in number or shape, padding is not last, or a real frame has no class token.
@@ -174,9 +172,7 @@ class GroundingHead(nn.Module):
         _check_layers(layers, mask, self.block.num_layers)
         masks, counts = token_masks or [None] * len(layers), sizes or [None] * len(layers)
         biases = [find_bias(layer, mask, real, count) for real, count, layer in zip(masks, counts, layers, strict=True)]
-        return self.block.project_videos(
-            layers, mask=mask, biases=biases, padded_lengths=self.as_published, dtype=dtype
-        )
+        return self.block.project_videos(layers, mask=mask, biases=biases, padded_lengths=self.as_published)
 
     def forward(
         self,
@@ -236,35 +232,26 @@ class GroundingHead(nn.Module):
         return torch.cat([level for level in masks if level is not None], dim=1)
 
     @torch.no_grad()
-    def decode(self, output: HeadOutput, *, fps: float | Sequence[float] | None = None) -> list[GroundingResult]:
+    def decode(self, output: HeadOutput, *, fps: float) -> list[GroundingResult]:
         """Return the spans in seconds and the saliency of frames of each video.
 
-        Args:
-            output: The predictions that ``forward`` returns.
-            fps: Frames per second of all videos, or of each; not needed for a head without boundaries.
-
         Raises:
-            ValueError: There are spans and not one positive rate per video.
+            ValueError: ``fps`` is not positive.
         """
-        num_videos = len(output.logits)
-        if fps is None and output.distances is None:
-            fps = 1.0  # unused: only spans have times
-        given = [fps] * num_videos if fps is None or isinstance(fps, int | float) else list(fps)
-        rates = [rate for rate in given if rate is not None and rate > 0]
-        if not len(given) == len(rates) == num_videos:
-            raise ValueError(f"fps must be positive, one for each of {num_videos} videos, got {fps}")
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, got {fps}")
         scores = output.logits.sigmoid()
         cosines = functional.cosine_similarity(output.video, output.query[:, None], dim=-1)
         lengths = output.frame_mask.sum(dim=1).tolist()
         results = []
-        for row, (rate, length) in enumerate(zip(rates, lengths, strict=True)):
+        for row, length in enumerate(lengths):
             saliency = spread_rows(scores[row], output.points, length)
             if self.cosine:
                 saliency = saliency * cosines[row, :length]
             real = output.point_mask[row]
             spans = scores.new_zeros(0, 3)
             if output.distances is not None:
-                spans = decode_spans(scores[row, real], output.distances[row, real], output.points[real], rate)
+                spans = decode_spans(scores[row, real], output.distances[row, real], output.points[real], fps)
             results.append(GroundingResult(spans[: self.limit].cpu().numpy(), saliency.cpu().numpy()))
         return results
 

@@ -55,11 +55,6 @@ class ProjectedVideos(NamedTuple):
         scales = self.scales[layer]
         return _unpack(self.layers[layer][:, :, 0], None if scales is None else scales[:, :, 0])
 
-    def packed(self, dtype: torch.dtype) -> "ProjectedVideos":
-        """Return the videos with tokens as float32, float16, or int8 with one scale per token."""
-        pairs = [pack_tokens(self.tokens(layer), dtype) for layer in range(len(self.layers))]
-        return self._replace(layers=tuple(rows for rows, _ in pairs), scales=tuple(scales for _, scales in pairs))
-
 
 def find_bias(
     layer: Float[Tensor, "video frame token width"],
@@ -87,10 +82,10 @@ def find_bias(
 
 
 def pack_tokens(
-    rows: Float[Tensor, "*row dim"], dtype: torch.dtype | None
+    rows: Float[Tensor, "*row dim"], dtype: torch.dtype
 ) -> tuple[Shaped[Tensor, "*row dim"], Float[Tensor, "*row"] | None]:
-    """Return rows as ``dtype`` (None: unchanged), and for int8 the scale of each row, else None."""
-    return pack_rows(rows) if dtype == torch.int8 else (rows if dtype is None else rows.to(dtype), None)
+    """Return rows as ``dtype``, and for int8 the scale of each row, else None."""
+    return pack_rows(rows) if dtype == torch.int8 else (rows.to(dtype), None)
 
 
 def _unpack(rows: Tensor, scales: Tensor | None) -> Tensor:

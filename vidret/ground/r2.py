@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.projected import ProjectedVideos, pack_tokens
+from vidret.ground.projected import ProjectedVideos
 from vidret.layers import zero_padding
 
 TOKENS_AT_ONCE = 1024  # chunk size without gradients: float32 tokens that stay in a core's cache between two uses
@@ -28,7 +28,6 @@ class R2Output(NamedTuple):
     """Refined frames and words of videos and queries; layers are ordered from CLIP's last to earlier ones."""
 
     video: Float[Tensor, "video frame dim"]
-    words: Float[Tensor, "video word dim"]
     layer_videos: Float[Tensor, "layer video frame dim"]
     layer_words: Float[Tensor, "layer video word dim"]
 
@@ -77,9 +76,8 @@ class R2Block(nn.Module):
         mask: Bool[Tensor, "video frame"] | None,
         biases: Sequence[Float[Tensor, "video frame _token"] | None],
         padded_lengths: bool = False,
-        dtype: torch.dtype | None = None,
     ) -> ProjectedVideos:
-        """Project all tokens of videos, and pack them chunk by chunk as ``dtype``.
+        """Project all tokens of videos; padding is read as zeros.
 
         With ``padded_lengths``, padding frames count towards the length of a video.
         """
@@ -87,33 +85,19 @@ class R2Block(nn.Module):
         lengths = layers[0].new_full((num_videos,), num_frames, dtype=torch.long)
         if mask is not None and not padded_lengths:
             lengths = mask.sum(dim=1)
-        packed = []
+        first = torch.arange(num_frames, device=lengths.device)
+        projected = []
         for tokens, bias in zip(layers, biases, strict=True):
-            hidden = None if bias is None else bias.isneginf()
-            chunks = [
-                pack_tokens(self._project_tokens(tokens, frames, mask, hidden, lengths), dtype)
-                for frames in cut_frames(num_frames, num_videos * tokens.shape[2])
-            ]
-            rows, scales = zip(*chunks, strict=True)
-            packed.append((torch.cat(rows, dim=1), None if scales[0] is None else torch.cat(scales, dim=1)))
-        layer_rows, layer_scales = zip(*packed, strict=True)
-        return ProjectedVideos(layers=layer_rows, scales=layer_scales, biases=tuple(biases), mask=mask)
-
-    def _project_tokens(
-        self, tokens: Tensor, frames: slice, mask: Tensor | None, hidden: Tensor | None, lengths: Int[Tensor, " video"]
-    ) -> Float[Tensor, "video frame token dim"]:
-        """Project the tokens of a slice of frames; padding is read as zeros."""
-        x = tokens[:, frames].to(self.token_key.weight.dtype)
-        if mask is not None:
-            x = x.masked_fill(~mask[:, frames, None, None], 0)
-        if hidden is not None:
-            x = x.masked_fill(hidden[:, frames, :, None], 0)
-        if self.tef:
-            first = torch.arange(frames.start, frames.stop, device=x.device)
-            ends = torch.stack([first, first + 1], dim=-1).to(x.dtype) / lengths[:, None, None].to(x.dtype)
-            x = torch.cat([x, ends[:, :, None].expand(*x.shape[:3], 2)], dim=-1)
-        out: Tensor = self.video_map(x)
-        return out
+            x = tokens.to(self.token_key.weight.dtype)
+            if mask is not None:
+                x = x.masked_fill(~mask[..., None, None], 0)
+            if bias is not None:
+                x = x.masked_fill(bias.isneginf()[..., None], 0)
+            if self.tef:
+                ends = torch.stack([first, first + 1], dim=-1).to(x.dtype) / lengths[:, None, None].to(x.dtype)
+                x = torch.cat([x, ends[:, :, None].expand(*x.shape[:3], 2)], dim=-1)
+            projected.append(self.video_map(x))
+        return ProjectedVideos(tuple(projected), (None,) * len(layers), tuple(biases), mask)
 
     def forward(
         self,
@@ -149,7 +133,7 @@ class R2Block(nn.Module):
             video = self.refine(x, words, positions, frame_mask=projected.mask, word_mask=word_mask)
         assert video is not None
         ordered = rearrange(layer_words.flip(1), "video layer word dim -> layer video word dim")
-        return R2Output(video=video, words=ordered[-1], layer_videos=torch.stack(layer_videos), layer_words=ordered)
+        return R2Output(video=video, layer_videos=torch.stack(layer_videos), layer_words=ordered)
 
     def _read_motion(
         self, frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None

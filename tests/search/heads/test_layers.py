@@ -19,6 +19,7 @@ import vidret.ground.pieces
 import vidret.search.heads.layers
 from tests.encode.tiny import TEXT, VISION
 from tests.fakes import ColourEncoder
+from tests.ground.samples import pack
 from tests.grounded import (
     AT_ONCE,
     NUM_LAYERS,
@@ -512,8 +513,8 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
 
     def stand_in(number: int) -> int:
         """Return the nearest readable frame of the segment, or if there is none, that of the step before."""
-        own = [each for each in readable if each // at_once == number // at_once]
-        return min(own, key=lambda each: abs(each - number)) if own else stand_in(number - 1)
+        own = [frame for frame in readable if frame // at_once == number // at_once]
+        return min(own, key=lambda frame: abs(frame - number)) if own else stand_in(number - 1)
 
     num_steps = min(60, (max(readable) // at_once + 1) * at_once)
 
@@ -521,10 +522,10 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
     encoder.sampling = Sampling(at_once)
     videos = open_videos(encoder=encoder)
     parts = look(film, encoder, 1.0, stand_in)[: -(-num_steps // at_once)]
-    exact = videos.grounder._head.prepare(
-        [torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)],
-        dtype=torch.int8,
-    )
+    layers = [
+        torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)
+    ]
+    exact = pack(videos.grounder._head.prepare(layers), torch.int8)
     ((window, loaded),) = load_projected(videos.grounder.prepare(describe_film(film)), device=CPU)
     assert window == (0, num_steps)
     for layer in range(NUM_LAYERS):
