@@ -19,7 +19,7 @@ from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.model import read_card
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.ground.checkpoint import load_head, read_head_card
-from vidret.ground.universalvtg.files import is_universal, load_universal
+from vidret.ground.universalvtg.network import is_universal, load_universal
 from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tests.ground.samples import naive_overlap
 from tests.ground.universalvtg.samples import make_head
 from vidret.errors import VidretError
-from vidret.ground.universalvtg.files import build_universal, load_universal, save_universal
-from vidret.ground.universalvtg.network import Level, decode_levels
+from vidret.ground.universalvtg.network import Level, build_universal, decode_levels, load_universal, save_universal
 
 
 def naive_spans(levels: list[Level], duration: float) -> list[tuple[float, float, float]]:

@@ -86,14 +86,7 @@ class Heads(nn.Module):
         value: Float[Tensor, "channel key"],
         mask: Bool[Tensor, " key"],
     ) -> Float[Tensor, "out row"]:
-        """Attend from rows to the keys that are not padding.
-
-        Args:
-            query: The rows.
-            key: What they are compared with.
-            value: What is mixed.
-            mask: Which keys are real; with a window, which rows are.
-        """
+        """Attend from rows to the keys that are real by the mask; with a window, the mask is that of the rows."""
         projections = (self.query, query), (self.key, key), (self.value, value)
         q, k, v = (
             rearrange(conv(x[None])[0], "(head channel) row -> head row channel", head=self.heads)
@@ -241,13 +234,7 @@ def scan_states(
 ) -> Float[Tensor, "row head channel"]:
     """Return y_t = S_t C_t of the recurrence S_t = exp(a D_t) S_(t-1) + D_t x_t B_t^T, in chunks of rows.
 
-    Args:
-        x: The rows.
-        steps: D, positive.
-        rates: a, negative.
-        inputs: B, shared by the heads.
-        outputs: C, shared by the heads.
-        chunk: Rows that are computed together.
+    The steps D are positive, the rates a negative; inputs B and outputs C are shared by the heads.
     """
     state = x.new_zeros(x.shape[1], x.shape[2], inputs.shape[1])
     mixed = []

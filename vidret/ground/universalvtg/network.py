@@ -1,4 +1,4 @@
-"""The network of UniversalVTG: a pyramid of state space blocks over the frames of a video, fused with a sentence.
+"""UniversalVTG: a pyramid of state space blocks over the frames of a video, fused with a sentence; and its files.
 
     levels = network(frames, words)      # one video, one sentence; with early fusion nothing is shared by sentences
     spans = decode_levels(levels, duration=...)
@@ -6,16 +6,21 @@
 Written from a description of the authors' code; it has no published licence, so no line of it is here.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidret.errors import VidretError
 from vidret.ground.postprocess import gaussian, soft_nms
 from vidret.ground.spans import Span, overlap
 from vidret.ground.universalvtg.layers import (
@@ -30,7 +35,11 @@ from vidret.ground.universalvtg.layers import (
     TextFusion,
     apply_stack,
 )
+from vidret.model_files import CARD, load_exactly
 
+FORMAT = 1
+METHOD = "universalvtg"
+BACKBONE = "PE-Core-L-14-336/meta"
 NUM_LEVELS = 8
 MULTIPLE = 2 ** (NUM_LEVELS - 1)  # of frames: the rest is padding, which the published results depend on
 WINDOW, NUM_NEAR = 5, 5  # rows that the first levels attend to, and how many levels those are
@@ -235,3 +244,51 @@ def _list_points(level: Level) -> np.ndarray:
     points = np.arange(len(offsets)) * level.stride
     scores = level.logits.double().sigmoid().cpu().numpy()
     return np.stack([points - offsets[:, 0] * level.stride, points + offsets[:, 1] * level.stride, scores], axis=1)
+
+
+def build_universal(weights: Mapping[str, Tensor]) -> UniversalVtg:
+    """Return the head that has published weights, in evaluation mode.
+
+    Raises:
+        VidretError: Weights are missing, unknown or of another shape.
+    """
+    own = {name: weight.float() for name, weight in weights.items()}
+    video, text = own.get("vid_proj.conv.weight"), own.get("text_net.embd_fc.conv.weight")
+    if video is None or text is None or video.ndim != 3 or text.ndim != 3:
+        raise VidretError("must have the weights vid_proj.conv.weight and text_net.embd_fc.conv.weight of UniversalVTG")
+    head = UniversalVtg(video.shape[1], text.shape[1], video.shape[0])
+    load_exactly(head, own)
+    return head.eval()
+
+
+def save_universal(head: UniversalVtg, path: Path, *, backbone: str = BACKBONE) -> None:
+    """Write a head, and the name of the encoder whose frames and words it reads, to a file for ``load_universal``."""
+    fields = {"format": FORMAT, "method": METHOD, "backbone": backbone}
+    save_file(
+        {name: weight.contiguous() for name, weight in head.state_dict().items()}, path, {CARD: json.dumps(fields)}
+    )
+
+
+def is_universal(path: Path) -> bool:
+    """Return whether a file is a head of UniversalVTG; the errors of other files are those of their own readers."""
+    try:
+        with safe_open(path, "pt") as file:
+            return bool(json.loads((file.metadata() or {}).get(CARD, "{}")).get("method") == METHOD)
+    except (SafetensorError, OSError, ValueError, AttributeError):
+        return False
+
+
+def load_universal(path: Path) -> tuple[UniversalVtg, str]:
+    """Load a head that ``save_universal`` wrote, and the name of its encoder.
+
+    Raises:
+        VidretError: The file cannot be read, or its card has another format.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})[CARD])
+        if card["format"] != FORMAT:
+            raise ValueError(f"the card's format must be {FORMAT}, got {card['format']}")
+        return build_universal(load_file(path)), str(card["backbone"])
+    except (SafetensorError, OSError, ValueError, KeyError, VidretError) as error:
+        raise VidretError(f"{path}: {error}") from error
