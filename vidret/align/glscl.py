@@ -122,14 +122,10 @@ class ConceptAligner(nn.Module):
         temperature: float = UNIT_TEMPERATURE,
         share: float = 0.5,
     ) -> None:
-        """Compose an aligner.
+        """Compose an aligner of trained parts; ``finder`` is also that of words unless ``word_finder`` is given.
 
-        Args:
-            temporal: Temporal transformer applied to frames first.
-            finder: Finds concepts among frames, and also among words unless ``word_finder`` is given.
-            word_finder: Finds concepts among words.
-            temperature: Temperature of the softmax over frames; 3 for the published heads.
-            share: Weight of the concept agreement in the score.
+        ``temperature`` is that of the softmax over frames, 3 for the published heads; ``share`` is the weight of the
+        agreement of concepts in the score.
 
         Raises:
             ValueError: The temperature is not positive, or the finders' seeds differ in shape.

@@ -86,11 +86,9 @@ def _as_tensors(padded: Padded) -> Stacked:
 
 
 def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
-    """Serialize a single prepared video without its frames, which are stored elsewhere.
+    """Serialize a batch of one video without its frames, which are stored elsewhere; tokens keep their dtype.
 
-    Args:
-        video: A batch of one video. Tokens are written with their dtype, so pack them to int8 or float16 first.
-        whole: Whether to include the video vector, which does not follow from the frames if a trained head made it.
+    ``whole`` includes the video vector, which does not follow from the frames if a trained head made it.
     """
     tokens = video.tokens[0] if video.token_mask is None else video.tokens[0, video.token_mask[0]]
     kept = slice(None) if video.token_mask is None else video.token_mask[0]

@@ -43,14 +43,10 @@ class Aligner(nn.Module):
         mixing: Mixing | None = None,
         unit_tokens: bool = True,
     ) -> None:
-        """Compose an aligner.
+        """Compose an aligner of trained parts; without a selector, and for merged tokens, all patches are kept.
 
-        Args:
-            temporal: Temporal transformer applied to frames before they are pooled to the video vector.
-            selector: Selects patches of each frame. Without it, and for merged tokens, all are kept.
-            mixing: Trained mixing matrices.
-            unit_tokens: Whether to normalize tokens, and to multiply the third level by the learned scale like the
-                other two. The published heads were trained without either: the norms of their tokens carry information.
+        ``unit_tokens`` normalizes tokens and multiplies the third level by the learned scale like the other two. The
+        published heads were trained without either: the norms of their tokens carry information.
         """
         super().__init__()
         self.temporal, self.selector, self.mixing, self.unit_tokens = temporal, selector, mixing, unit_tokens

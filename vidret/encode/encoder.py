@@ -122,13 +122,10 @@ def has_frame_vectors(encoder: Encoder) -> bool:
 def encode_each_frame(
     batch: Sequence[Frames], size: int, encode: "Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]"
 ) -> list[SegmentEmbedding]:
-    """Return the embeddings of segments whose frames are encoded one by one, in chunks that cross segments.
+    """Return the embeddings of segments whose frames are encoded one by one, in chunks of ``size`` across segments.
 
-    Args:
-        batch: The segments.
-        size: The number of frames of a chunk.
-        encode: From pixels (frame, height, width, 3) to unit vectors of frames (frame, dim), and of their patches
-            (frame, patch, dim) or None, all on the CPU.
+    ``encode`` turns pixels (frame, height, width, 3) into unit vectors of frames (frame, dim), and of their patches
+    (frame, patch, dim) or None, all on the CPU.
     """
     import torch
 

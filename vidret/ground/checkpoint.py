@@ -173,12 +173,8 @@ def convert_head(
 ) -> GroundingHead:
     """Convert a published R2-Tuning state dict to a head whose sizes follow from the weights' shapes.
 
-    Args:
-        weights: The state dict, with the names of the method's own code.
-        heads: Attention heads of the temporal layers, which no shape determines.
-        limit: Maximum number of spans per video.
-        cosine: Whether saliency is multiplied by a cosine; default: if the head has boundaries, as published.
-        as_published: Whether the head treats padded batches as the published code does.
+    The settings are those of ``GroundingHead``; by default saliency is multiplied by a cosine if the head has
+    boundaries, as published.
 
     Raises:
         VidretError: Weights are missing, unknown or of another shape; the message lists their published names.

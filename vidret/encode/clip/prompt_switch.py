@@ -115,11 +115,8 @@ def switch(
 ) -> Float[Tensor, "sequence token width"]:
     """Return the tokens with the prompts of each ``num_prompts`` frames transposed between frame and slot.
 
-    Args:
-        tokens: Sequences that end with their prompts, frame by frame.
-        num_prompts: Prompts per frame, and number of frames that exchange theirs.
-        frames: Consecutive frames in each sequence.
-        chunks: Distance between the frames that exchange their prompts; 1 for neighbours.
+    Sequences of ``frames`` consecutive frames end with their prompts, frame by frame. Frames that exchange their
+    prompts are ``chunks`` apart.
     """
     num_back = num_prompts * frames
     kept, prompts = tokens[:, :-num_back], tokens[:, -num_back:]
