@@ -36,16 +36,6 @@ def test_vectors_equal_the_published_code(case: Case) -> None:
     check_close(images, case.outputs["image"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_the_first_positions_are_clips_bit_for_bit(case: Case) -> None:
-    heads = (case.config["visual_heads"], case.config["text_heads"])
-    positions = convert_state_dict(case.weights, "longclip", heads=heads).text.positions
-    kept = case.config["kept"]
-    assert torch.equal(positions[:kept], case.weights["positional_embedding"][:kept])
-    assert torch.equal(positions[kept:], case.weights["positional_embedding_res"][kept:])
-    assert not torch.equal(positions[kept:], case.weights["positional_embedding"][kept:])
-
-
 def test_a_checkpoint_without_the_second_table_is_refused() -> None:
     weights = {name: each for name, each in CASES[0].weights.items() if name != "positional_embedding_res"}
     with pytest.raises(EncoderError, match="1 weights missing: positional_embedding_res"):

@@ -105,33 +105,6 @@ def naive_images(frames: Frames) -> torch.Tensor:
 
 
 @torch.no_grad()
-def naive_tokens(model: Any, frames: Frames) -> np.ndarray:
-    """Compute projected patches step by step: patches, class token, blocks, last norm, projection."""
-    visual, tokens = model.visual, []
-    for image in naive_images(frames):
-        patches = visual.conv1(image[None])[0].flatten(1).T
-        states = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
-        states = visual.ln_pre(states)[None]
-        for block in visual.transformer.resblocks:
-            states = block(states)
-        tokens.append(visual.ln_post(states)[0, 1:] @ visual.proj)
-    return unit(torch.cat(tokens))
-
-
-@torch.no_grad()
-def naive_words(model: Any, text: str) -> np.ndarray:
-    """Compute projected words step by step from the text alone, without padding."""
-    tokenizer = open_clip.get_tokenizer(TINY)
-    ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-    states = model.token_embedding(torch.tensor([ids])) + model.positional_embedding[: len(ids)]
-    mask = torch.full((len(ids), len(ids)), -torch.inf).triu(1)
-    for block in model.transformer.resblocks:
-        states = block(states, attn_mask=mask)
-    words = model.ln_final(states)[0] @ model.text_projection
-    return unit(words[1:-1] if len(ids) > 2 else words[1:])
-
-
-@torch.no_grad()
 def test_frames_equal_open_clip(encoder: Encoder, model: Any) -> None:
     frames = sample(5)
     for tokens in (False, True):
@@ -143,26 +116,12 @@ def test_frames_equal_open_clip(encoder: Encoder, model: Any) -> None:
         assert (embedding.tokens is not None) == tokens
 
 
-def test_tokens_equal_projected_patches(encoder: Encoder, model: Any) -> None:
-    frames = sample(3)
-    (embedding,) = encoder.encode_frames([frames], tokens=True)
-    assert embedding.tokens is not None
-    assert embedding.tokens.shape == (3 * 16, 44)
-    np.testing.assert_allclose(embedding.tokens, naive_tokens(model, frames), atol=1e-5)
-
-
 @torch.no_grad()
 def test_sentences_equal_open_clip(encoder: Encoder, model: Any) -> None:
     expected = unit(model.encode_text(open_clip.get_tokenizer(TINY)(TEXTS)))
     for embedding, text, vector in zip(encoder.encode_text(TEXTS), TEXTS, expected, strict=True):
         assert embedding.text == text
         np.testing.assert_allclose(embedding.sentence, vector, atol=1e-5)
-
-
-def test_words_equal_those_without_padding(encoder: Encoder, model: Any) -> None:
-    for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
-        np.testing.assert_allclose(embedding.words, naive_words(model, text), atol=1e-5)
-    assert [len(embedding.words) for embedding in encoder.encode_text(TEXTS)] == [5, 1, 8, 2]
 
 
 def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
@@ -404,11 +363,6 @@ def test_preprocessing_is_read(preprocess: dict[str, Any], resize: Resize) -> No
 def test_unsupported_preprocessing_is_rejected(preprocess: dict[str, Any]) -> None:
     with pytest.raises(EncoderError, match="m: preprocessing must be a square crop, got 224x"):
         read_resize("m", preprocess)
-
-
-def test_an_encoder_has_its_models_resize(encoder: Encoder) -> None:
-    assert encoder.resize == Resize(32, 32, "bicubic")
-    assert (encoder.sampling.num_frames, encoder.sampling.fps) == (12, 1.0)
 
 
 @torch.no_grad()

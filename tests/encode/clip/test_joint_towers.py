@@ -1,12 +1,12 @@
 """Token merging and prompts in one tower: against loops over single tokens, and what must not mix."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.encode.tiny import MERGING, VISION, make_images, recorded, stir
+from tests.encode.tiny import MERGING, VISION, make_images, stir
 from tests.goldens import check_close
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
@@ -150,39 +150,6 @@ def test_towers_equal_loops(merging: MergeSchedule, num_prompts: int, num_frames
         assert actual.sizes[index].tolist() == [size for sequence in sequences for size in sequence.sizes]
     short = tower(images, num_frames=num_frames)
     check_close(short.frames, actual.frames, 1e-5)
-
-
-@torch.no_grad()
-def test_prompts_never_merge() -> None:
-    """Prompts that equal a patch are the best match there is, and stay."""
-    tower = make_tower(MERGING, 3)
-    with recorded(tower) as trunks:
-        tower(make_images(12), num_frames=12, tokens=True)
-    for trunk, step in zip(trunks, tower.plan(12), strict=True):
-        assert trunk.sizes is not None
-        assert (trunk.sizes[:, trunk.x.shape[1] - 3 * step.front :] == 1).all()
-        assert float(trunk.sizes.sum()) == 12 * (17 + 3)
-
-
-@torch.no_grad()
-def test_spread_prompts_go_on_carrying_information_between_joined_clips() -> None:
-    """Frames 0 and 4 meet by prompts only: they are joined in the last layers."""
-    late = replace(MERGING, layers=(1, 4), factors=(2, 6))
-    images, reach = make_images(12), []
-    other = images.clone()
-    other[0] = make_images(1, seed=9)[0]
-    for spread in (True, False):
-        torch.manual_seed(0)
-        tower = VisionTower(VISION, merging=late, prompts=PromptShape(3, 3, spread=spread)).eval()
-        stir(tower)
-        states = []
-        for each in (images, other):
-            with recorded(tower) as trunks:
-                tower(each, num_frames=12)
-            states.append(trunks[3].x[:, 0])  # before everything is joined
-        reach.append(((states[0] - states[1]).abs().amax(dim=1) > 1e-6).tolist())
-    assert reach[0] == [True, False, True, False, True, False], "frames 0, 4 and 8, and the frames joined with them"
-    assert reach[1] == [True, *[False] * 5], "in the first layer prompts are still the same for every video"
 
 
 @torch.no_grad()

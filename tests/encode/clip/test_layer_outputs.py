@@ -24,7 +24,6 @@ from tests.encode.tiny import (
     make_images,
     make_open_clip,
     recorded,
-    silence,
     stir,
 )
 from tests.goldens import check_close
@@ -207,31 +206,6 @@ def test_tokens_of_a_frame_equal_loops(
                     assert torch.equal(tensor.flatten(0, 1)[index], right)
 
 
-@torch.no_grad()
-def test_tokens_are_means_over_joined_frames() -> None:
-    tower, images = make_tower(merging=MERGING), make_images(24)
-    silence(tower)  # tokens only merge, so the weighted sum of a sequence is constant
-    before = tower._embed(images, 12, 12, None).x.view(2, 12, 17, 32)
-    for view, joined in zip(frame_tokens(tower, images, 12), [1, 1, 2, 4, 12, 12], strict=True):
-        held = (view.tokens * view.sizes[..., None]).sum(dim=2)
-        for frame in range(12):
-            start = frame // joined * joined
-            check_close(held[:, frame], before[:, start : start + joined].sum(dim=(1, 2)), 1e-4)
-
-
-@torch.no_grad()
-def test_layers_are_the_last_in_order() -> None:
-    tower, text = make_tower(merging=MERGING), TextTower(TEXT).eval()
-    stir(text)
-    images, ids = make_images(12), torch.tensor([[38, 5, 6, 39, 0], [38, 39, 0, 0, 0]])
-    whole = frame_tokens(tower, images, 12, 6)
-    assert [view.tokens.shape[2] for view in whole] == [step.left for step in tower.plan(12)]
-    for num_layers in (1, 3):
-        for view, again in zip(whole[-num_layers:], frame_tokens(tower, images, 12, num_layers), strict=True):
-            assert torch.equal(view.tokens, again.tokens)
-        assert torch.equal(text.layers(ids, num_layers=2)[-1], text.layers(ids, num_layers=1)[0])
-
-
 def test_num_layers_out_of_range_is_rejected() -> None:
     tower, text, encoder = make_tower(), TextTower(TEXT), make_encoder("plain")
     with pytest.raises(ValueError, match=r"num_layers must be in 0\.\.6, got 7"):
@@ -316,18 +290,11 @@ def test_words_are_projected_last_states() -> None:
     text = encoder._model.text
     for layers, embedding in zip(encoder.encode_text_layers(TEXTS, 2), encoder.encode_text(TEXTS), strict=True):
         states = unit(text.ln_final(torch.from_numpy(layers.layers[-1])) @ text.proj)
+        assert layers.layers.base is None, "a copy, not a view of the batch"
         np.testing.assert_allclose(states[-1], embedding.sentence, atol=1e-5)
         words = states[1:-1] if len(states) > 2 else states[1:]
         np.testing.assert_allclose(words, embedding.words, atol=1e-5)
     assert encoder.encode_text_layers([], 2) == []
-
-
-def test_a_text_is_independent_of_its_batch() -> None:
-    encoder = make_encoder("plain")
-    for text, together in zip(TEXTS, encoder.encode_text_layers(TEXTS, 2), strict=True):
-        (alone,) = encoder.encode_text_layers([text], 2)
-        assert together.layers.base is None, "a copy, not a view of the batch"
-        np.testing.assert_allclose(together.layers, alone.layers, atol=1e-5)
 
 
 def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -235,12 +235,6 @@ def test_no_schedule_merges_more_than_half(r: int, prompts: int) -> None:
                 assert step.left - step.front * (1 + prompts) >= 1
 
 
-def test_prompts_do_not_count_towards_merging() -> None:
-    bare, more = MergeSchedule().steps(12, 49, 12), MergeSchedule().steps(12, 49, 12, num_prompts=6)
-    for one, other in zip(bare, more, strict=True):
-        assert (one.cross, one.intra, one.length + 6 * one.front) == (other.cross, other.intra, other.length)
-
-
 @pytest.mark.parametrize(("frames", "padded"), [(1, 12), (7, 12), (10, 12), (12, 12), (13, 24)])
 def test_frames_are_padded_to_whole_clips(frames: int, padded: int) -> None:
     assert MergeSchedule().padded(frames) == padded

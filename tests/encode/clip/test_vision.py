@@ -194,21 +194,6 @@ def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
 # Merging.
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("num_frames", [12, 24])
-def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> None:
-    tower = make_tower(num_frames=num_frames)
-    with recorded(tower) as trunks, noted_plans() as plans:
-        tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True)
-    for trunk, step in zip(trunks, tower.plan(num_frames), strict=True):
-        assert trunk.x.shape[:2] == (2 * step.clips, step.left)
-        assert trunk.sizes is not None
-        per_video = trunk.sizes.reshape(2, -1).sum(1)
-        assert per_video.tolist() == [num_frames * 17] * 2
-        assert (trunk.sizes[:, : step.front] == 1).all()
-    assert [plan.front for plan in plans] == [1, 1, 2, 2, 4, 4, 12, 12, 12]
-
-
 SETTINGS = {
     **METHODS,
     "harsh": {"merging": HARSH},
@@ -312,43 +297,6 @@ def test_gradients_reach_only_trained_weights() -> None:
     assert not any(part.requires_grad for plan in plans for part in (plan.src, plan.dst, plan.kept))
 
 
-@torch.no_grad()
-def test_bfloat16_merges_nearly_the_same_tokens() -> None:
-    tower, images = make_tower(), make_images(36)
-    with noted_plans() as exact:
-        reference = tower(images, num_frames=12).frames
-    with noted_plans() as rough:
-        actual = tower.bfloat16()(images.bfloat16(), num_frames=12).frames
-    assert actual.dtype == torch.bfloat16
-    # Up to the first join; after it, earlier differences move other tokens to the same index.
-    for one, other in zip(exact[:3], rough[:3], strict=True):
-        pairs = [
-            {
-                (row, *pair)
-                for row in range(len(plan.src))
-                for pair in zip(plan.src[row].tolist(), plan.dst[row].tolist(), strict=True)
-            }
-            for plan in (one, other)
-        ]
-        assert len(pairs[0] & pairs[1]) >= 0.9 * len(pairs[0])
-    assert functional.cosine_similarity(actual.float(), reference, dim=-1).min() > 0.9
-
-
-def test_trained_parameter_counts_of_vit_b_32() -> None:
-    with torch.device("meta"):
-        vision = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
-        text = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
-        model = ClipModel(Card("tempme", "ViT-B-32", vision, text, merging=MergeSchedule(), lora_rank=8))
-    counts = {"vision lora": 0, "text lora": 0, "temporal": 0}
-    for name, weight in model.named_parameters():
-        if "lora" in name:
-            counts["vision lora" if name.startswith("vision") else "text lora"] += weight.numel()
-        elif "temporal" in name:
-            counts["temporal"] += weight.numel()
-    assert counts == {"vision lora": 294_912, "text lora": 196_608, "temporal": 16_128}
-    assert sum(counts.values()) == 507_648
-
-
 # Against TempMe's published code.
 
 CASES = find_cases("tempme")
@@ -422,18 +370,10 @@ def test_every_merge_and_layer_equals_the_published_one(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_features_scores_and_loss_equal_the_published_ones(case: Case) -> None:
+def test_features_equal_the_published_ones(case: Case) -> None:
     model, golden = make_model(case), case.outputs
-    videos, (texts, _) = encode_video(model.vision, case), model.text(case.inputs["text_ids"])
-    check_close(videos, golden["video_feat"])
-    check_close(texts, golden["text_feat"])
-    scores = functional.normalize(texts, dim=-1) @ functional.normalize(videos, dim=-1).T
-    check_close(scores, golden["sim_cosine"])
-    logits, own = scores * model.logit_scale.exp(), torch.arange(len(scores))
-    check_close(logits, golden["sim_logits"], 1e-4)
-    loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
-    check_close(loss[None], golden["loss"], 1e-4)
-    check_close(encode_video(model.folded().vision, case), golden["video_feat"])
+    check_close(encode_video(model.vision, case), golden["video_feat"])
+    check_close(model.text(case.inputs["text_ids"])[0], golden["text_feat"])
 
 
 @torch.no_grad()

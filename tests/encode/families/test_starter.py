@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -81,14 +80,6 @@ def weights() -> LiteWeights:
     return load_weights(find_weights(CLASSIFIER))
 
 
-@pytest.fixture(scope="module")
-def table() -> np.ndarray:
-    """Return the shipped class texts, centred and of unit length."""
-    classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
-    classes -= classes.mean(0)
-    return np.asarray(classes / np.linalg.norm(classes, axis=1, keepdims=True))
-
-
 def sample(num_frames: int, seed: int = 0) -> Frames:
     """Return smooth random images: an upsampled coarse grid."""
     grid = torch.rand(num_frames, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
@@ -102,7 +93,18 @@ def lengths(vectors: np.ndarray | None) -> np.ndarray:
     return np.asarray(np.linalg.norm(vectors, axis=-1))
 
 
-MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 0.3), (0.0, 30.0)]
+MOMENTS = [
+    (0.0, 1.0),
+    (-3.0, 0.5),
+    (9.0, 1.5),
+    (2.5, 4.0),
+    (6.0, 0.01),
+    (-0.2, 0.3),
+    (0.0, 30.0),
+    (3.0, 0.0),
+    (-50.0, 1.0),
+    (50.0, 1.0),
+]
 
 
 @pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
@@ -110,17 +112,6 @@ def test_clipped_normal_equals_the_integral(mean: float, deviation: float) -> No
     moments = clipped_normal(torch.tensor([mean]).double(), torch.tensor([deviation]).double(), RELU6)
     expected = naive_clipped_normal(mean, deviation, RELU6)
     np.testing.assert_allclose([float(moment) for moment in moments], expected, rtol=1e-5, atol=1e-7)
-
-
-def test_clipped_normal_has_the_right_limits() -> None:
-    mean, deviation = torch.tensor([3.0, -50, 50, 1, 0]).double(), torch.tensor([0, 1, 1, 1e-9, 1]).double()
-    first, variance = clipped_normal(mean, deviation, RELU6)
-    np.testing.assert_allclose(first[:4], [3, 0, 6, 1], atol=1e-8)
-    np.testing.assert_allclose(variance[:4], 0, atol=1e-8)
-    # Clipping is symmetric about the middle.
-    mirrored, same = clipped_normal(RELU6 - mean, deviation, RELU6)
-    np.testing.assert_allclose(mirrored, RELU6 - first, atol=1e-9)
-    np.testing.assert_allclose(same, variance, atol=1e-9)
 
 
 def test_logits_are_standardised_as_in_loops(weights: LiteWeights) -> None:
@@ -151,20 +142,6 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weight
         mixed = [naive_mixture(layer(pooled).numpy(), centred) for pooled in (torch.stack(regions).mean(0), *regions)]
         np.testing.assert_allclose(embedding.frames[index], mixed[0], atol=1e-4)
         np.testing.assert_allclose(embedding.tokens[49 * index :][:49], mixed[1:], atol=1e-4)
-
-
-@torch.no_grad()
-def test_features_of_a_class_are_close_to_its_text(
-    encoder: StarterEncoder, weights: LiteWeights, table: np.ndarray
-) -> None:
-    standardised, rows = make_standardiser(weights), weights.tensors["_fc.weight"]
-    for index in (1, 207, 340, 417, 609, 817, 963):
-        row = rows[index]
-        mixture = encoder._images._mix(standardised(row / row.norm() * 20)[None])[0]
-        assert int((table @ mixture.double().numpy()).argmax()) == index
-        names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[other]}" for other in (index, 5, 150, 500, 760, 930)]
-        scores = [float(text.sentence @ mixture.numpy()) for text in encoder.encode_text(names)]
-        assert max(scores) == scores[0]
 
 
 @torch.no_grad()
