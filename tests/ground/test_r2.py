@@ -11,7 +11,7 @@ from tests.ground.samples import DIM, NUM_LAYERS, Inputs, make_head, make_inputs
 from vidret.ground import r2
 from vidret.ground.checkpoint import convert_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.r2 import R2Attention, R2Block, R2Output, Refine, cut_frames, encode_positions
+from vidret.ground.r2 import R2Attention, R2Output, Refine, cut_frames
 
 
 def linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -192,28 +192,13 @@ def test_token_sizes_and_masks_weigh_attention() -> None:
     torch.testing.assert_close(actual, head.block(head.prepare(unmasked), inputs.query).video, atol=1e-12, rtol=0)
 
 
-@torch.no_grad()
-def test_initial_scales_use_class_tokens_only() -> None:
-    torch.manual_seed(0)
-    block = R2Block(24, 16, DIM, num_layers=2)
-    inputs = make_inputs((5,), (3,), num_tokens=(4, 4))
-    assert (block.gates == 0).all()
-    assert (block.scales == 0).all()
-    outputs = []
-    for change in (0.0, 5.0):
-        layers = [torch.cat([layer[:, :, :1], layer[:, :, 1:] + change], dim=2).float() for layer in inputs.layers]
-        projected = block.eval().project_videos(layers, mask=None, biases=[None, None])
-        outputs.append(block(projected, inputs.query.float()).video)
-    assert torch.equal(*outputs)
-
-
-def test_an_untrained_convolution_over_time_changes_nothing() -> None:
+def test_an_untrained_block_uses_class_tokens_only_and_no_convolution_over_time() -> None:
     head, inputs = make_head(motion=3), make_inputs()
     assert head.block.motion is not None
     assert not torch.equal(walk(head, inputs).video, walk(make_head(), inputs).video)
     fresh = GroundingHead(24, 16, DIM, num_layers=NUM_LAYERS, motion=3).block
     assert fresh.motion is not None
-    assert not any(weight.any() for weight in fresh.motion.parameters())
+    assert not any(weight.any() for weight in (fresh.gates, fresh.scales, *fresh.motion.parameters()))
     for size in (-1, 2):
         with pytest.raises(ValueError, match=f"motion must be an odd number of frames, got {size}"):
             GroundingHead(24, 16, DIM, motion=size)
@@ -263,13 +248,6 @@ def test_attention_over_padding_gives_no_nan_and_heads_must_divide_dim() -> None
         R2Attention(DIM, 3)
 
 
-def test_positions_are_relative_to_the_length() -> None:
-    actual = encode_positions(6, DIM, torch.tensor([6.0, 3.0]).double())
-    torch.testing.assert_close(actual[0], torch.stack(naive_positions(6)))
-    torch.testing.assert_close(actual[1, :3], torch.stack(naive_positions(3)))
-    torch.testing.assert_close(actual[0, 3], actual[1, 1], atol=1e-5, rtol=0)  # both at two thirds of their video
-
-
 Steps = dict[str, Tensor]
 
 
@@ -309,18 +287,3 @@ def test_every_step_equals_the_published_one(case: Case) -> None:
             expected = case.outputs[f"{name}.{key}"]
             check_close(value.expand_as(expected), expected)
         check_close(output.video, case.outputs[f"{name}.r2_out_before_relu"])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
-def test_token_pooling_equals_the_published_one(case: Case) -> None:
-    head, inputs = convert_head(case.weights, as_published=True), read_batch(case)
-    projected = prepare(head, inputs)
-    for layer in range(head.block.num_layers):
-        words = case.outputs[f"batch.step{layer}.q_emb"]
-        pooled = head.block.pool_tokens(projected, layer, words)
-        check_close(pooled, case.outputs[f"batch.step{layer}.pooled_max"])
-        attention = case.outputs[f"batch.step{layer}.spatial_att"]
-        actual = torch.einsum("b t l p, b t p c -> b t l c", attention, projected.tokens(layer)) + words[:, None]
-        check_close(pooled, actual.amax(dim=2))
-        check_close(projected.class_tokens(layer), case.outputs[f"batch.coll_v_step{layer}"])

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ground.universalvtg.samples import WIDTH, make_head, make_inputs
-from vidret.ground.universalvtg.layers import Hydra, scan_states
+from tests.ground.universalvtg.samples import make_head, make_inputs
+from vidret.ground.universalvtg.layers import scan_states
 from vidret.ground.universalvtg.network import MULTIPLE, NUM_LEVELS, Level, UniversalVtg, make_positions
 
 Array = Any  # of float64
@@ -232,22 +232,6 @@ def test_scan_in_chunks_is_the_recurrence(num_rows: int, chunk: int, seed: int) 
     steps, rates = torch.rand(num_rows, 2, generator=generator).double() * 5, -torch.tensor([0.1, 40.0]).double()
     expected = naive_scan(x.numpy(), steps.numpy(), rates.numpy(), b.numpy(), c.numpy())
     np.testing.assert_allclose(scan_states(x, steps, rates, b, c, chunk=chunk).numpy(), expected, atol=1e-12)
-
-
-def test_hydra_of_reversed_rows_with_its_halves_swapped_is_reversed() -> None:
-    torch.manual_seed(1)
-    layer = Hydra(WIDTH).double()
-    x = torch.randn(11, WIDTH, dtype=torch.float64)
-    other = Hydra(WIDTH).double()
-    other.load_state_dict(layer.state_dict())
-    inner, heads = layer.inner, layer.heads
-    with torch.no_grad():
-        state = other.state_dict()
-        for weight in (state["in_proj.weight"][inner : 2 * inner + 256], state["conv1d.weight"], state["conv1d.bias"]):
-            weight[inner:] = weight[inner:].roll(128, dims=0)
-        other.in_proj.weight[-2 * heads :] = other.in_proj.weight[-2 * heads :].roll(heads, dims=0)
-        other.conv1d.weight.copy_(other.conv1d.weight.flip(2))
-        torch.testing.assert_close(other(x.flip(0)), layer(x).flip(0))
 
 
 def test_shapes_are_those_of_the_published_head() -> None:
