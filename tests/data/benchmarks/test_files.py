@@ -1,15 +1,17 @@
-"""Annotation files are read with locations, and invalid ones are refused."""
+"""Annotation files are read with locations, and invalid files and values are refused."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from vidret.data.benchmarks import files
+from vidret.data.benchmarks.files import AnnotationRow, annotation_row, annotation_rows, short_repr
 from vidret.errors import VidretError
 
 
-def write(folder: Path, content: str | bytes, name: str = "a.txt") -> Path:
-    path = folder / name
+def write(folder: Path, content: str | bytes) -> Path:
+    path = folder / "a.txt"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
@@ -68,11 +70,16 @@ def test_invalid_csv_is_refused_with_its_line(tmp_path: Path, content: str, mess
     assert f"{path}{message}" in str(caught.value)
 
 
-def test_tsv_treats_quotes_as_text(tmp_path: Path) -> None:
-    path = write(tmp_path, 'v1\t"He waits.\nv2\tShe says, "no".\r\n')
-    assert [row.values["text"] for row in files.read_tsv(path, ("name", "text"))] == ['"He waits.', 'She says, "no".']
-    with pytest.raises(VidretError, match=r"a\.txt:2: must have 2 columns, got 3"):
-        list(files.read_tsv(write(tmp_path, "v1\ta\nv2\ta\tb\n"), ("name", "text")))
+def test_json_records_have_locations_and_invalid_json_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"v1": {"a": 1}, "v2": {"a": 2}}')
+    named = [(name, row.location) for name, row in files.read_named_objects(path)]
+    assert named == [("v1", f"{path}[v1]"), ("v2", f"{path}[v2]")]
+    path = write(tmp_path, '[{"a": 1}, {"a": 2}]')
+    assert [row.location for row in files.read_objects(path)] == [f"{path}[0]", f"{path}[1]"]
+    with pytest.raises(VidretError, match=r"a\.txt:3: must be valid JSON: .* at column 1$"):
+        files.read_object(write(tmp_path, '{"a": 1,\n"b": 2\n"c": 3}'))
+    with pytest.raises(VidretError, match="must be a list of objects, got dict"):
+        list(files.read_objects(write(tmp_path, "{}")))
 
 
 def test_jsonl_lines_are_numbered_and_end_at_line_feeds_only(tmp_path: Path) -> None:
@@ -102,22 +109,88 @@ def test_invalid_jsonl_is_refused_with_its_line(tmp_path: Path, line: str, messa
     assert message in str(caught.value)
 
 
-def test_json_records_have_locations(tmp_path: Path) -> None:
-    path = write(tmp_path, '{"v1": {"a": 1}, "v2": {"a": 2}}')
-    assert [(name, row.location) for name, row in files.read_named_objects(path)] == [
-        ("v1", f"{path}[v1]"),
-        ("v2", f"{path}[v2]"),
+def row(**values: object) -> AnnotationRow:
+    return AnnotationRow("a.jsonl:7", values)
+
+
+def test_valid_values_are_returned_unchanged() -> None:
+    values = row(text=" two dogs ", name=" v1 ", qid=12, length=3, items=[1], texts=["a", "b "])
+    assert (values.text("text"), values.name("name"), values.name("qid")) == (" two dogs ", "v1", "12")
+    assert (values.number("length"), values.items("items"), values.texts("texts")) == (3.0, [1], ["a", "b "])
+
+
+@pytest.mark.parametrize("value", ["", "  \n", None, 3, ["a"]])
+def test_blank_or_non_string_text_is_refused(value: object) -> None:
+    with pytest.raises(VidretError, match=r"^a\.jsonl:7: query must be a non-empty string, got "):
+        row(query=value).text("query")
+    with pytest.raises(VidretError, match=r"texts\[1\] must be a non-empty string"):
+        row(texts=["good", value]).texts("texts")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "3", None, True, [3]])
+def test_non_finite_or_non_numeric_number_is_refused(value: object) -> None:
+    with pytest.raises(VidretError, match=r"^a\.jsonl:7: duration must be a finite number, got "):
+        row(duration=value).number("duration")
+
+
+def test_missing_values_and_wrong_types_are_refused() -> None:
+    for access in (row().text, row().number, row().items, row().name, row().texts):
+        with pytest.raises(VidretError, match=r"^a\.jsonl:7: wanted is missing$"):
+            access("wanted")
+    with pytest.raises(VidretError, match="name must be a non-empty string, got True"):
+        row(name=True).name("name")
+    with pytest.raises(VidretError, match="list must be a list, got 'abc'"):
+        row(list="abc").items("list")
+    with pytest.raises(VidretError, match="texts must contain at least one string, got none"):
+        row(texts=[]).texts("texts")
+    with pytest.raises(VidretError, match=r"^b\.json\[2\]: must be a JSON object, got 5$"):
+        annotation_row("b.json[2]", 5)
+    with pytest.raises(VidretError, match=r"^b\[1\]: must be a JSON object"):
+        list(annotation_rows("b", [{}, []]))
+    with pytest.raises(VidretError, match=r"^b\.json\[videos\]\[0\]: uid is missing$"):
+        next(AnnotationRow("b.json", {"videos": [{}]}).rows("videos")).name("uid")
+
+
+@pytest.mark.parametrize("window", [[3, 1], [2.0, 2.0], [-1, 4], [-3, -1]])
+def test_reversed_empty_or_negative_span_is_refused(window: list[float]) -> None:
+    with pytest.raises(VidretError, match="w must satisfy 0 <= start < end, got "):
+        row().check_span("w", window)
+
+
+@pytest.mark.parametrize("window", [[1], [1, 2, 3], "12", None, {"start": 1, "end": 2}])
+def test_span_that_is_not_two_numbers_is_refused(window: object) -> None:
+    with pytest.raises(VidretError, match=r"w must be \[start, end\], got "):
+        row().check_span("w", window)
+
+
+def test_span_may_be_empty_only_if_allowed() -> None:
+    assert row().check_span("w", [0, 2]) == (0.0, 2.0)
+    assert row().check_span("w", [2, 2], may_be_empty=True) == (2.0, 2.0)
+    with pytest.raises(VidretError, match="w must be a finite number, got nan"):
+        row().check_span("w", [1.0, math.nan])
+    with pytest.raises(VidretError, match="0 <= start <= end, got 3 to 2"):
+        row().check_span("w", [3, 2], may_be_empty=True)
+
+
+def test_saliency_is_a_full_table_of_finite_numbers() -> None:
+    assert row().check_saliency("m", [[1, 2], [3, 4.5]], 2) == ((1.0, 2.0), (3.0, 4.5))
+    assert row().check_saliency("m", [], 0) == ()
+    invalid: list[tuple[object, str]] = [
+        ([[1], [2]], "m must have one list for each of 3 clips, got 2"),
+        (None, "m must have one list for each of 3 clips, got 0"),
+        ([[1], [2, 3], [4]], r"m\[1\] must have one number per annotator, got \[2, 3\]"),
+        ([[], [], []], r"m\[0\] must have one number per annotator, got \[\]"),
+        ([[1], 2, [3]], r"m\[1\] must have one number per annotator, got 2"),
+        ([[1, 1], [2, math.nan], [3, 3]], r"m\[1\] must be a finite number, got nan"),
+        ([[1, 1], [2, 2], ["x", 3]], r"m\[2\] must be a finite number, got 'x'"),
+        ([[math.inf, 1], [-math.inf, 2], [3, 3]], r"m\[0\] must be a finite number, got inf"),
+        ([[True], [1], [1]], r"m\[0\] must be a finite number, got True"),
     ]
-    path = write(tmp_path, '[{"a": 1}, {"a": 2}]')
-    assert [row.location for row in files.read_objects(path)] == [f"{path}[0]", f"{path}[1]"]
+    for value, message in invalid:
+        with pytest.raises(VidretError, match=f"^a.jsonl:7: {message}$"):
+            row().check_saliency("m", value, 3)
 
 
-def test_invalid_json_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"a\.txt:3: must be valid JSON: .* at column 1$"):
-        files.read_object(write(tmp_path, '{"a": 1,\n"b": 2\n"c": 3}'))
-    with pytest.raises(VidretError, match=r"a\.txt: must be valid JSON: "):
-        files.read_object(write(tmp_path, ""))
-    with pytest.raises(VidretError, match="must be a list of objects, got dict"):
-        list(files.read_objects(write(tmp_path, "{}")))
-    with pytest.raises(VidretError, match=r"a\.txt: must be a JSON object, got \[\]"):
-        files.read_object(write(tmp_path, "[]"))
+def test_short_repr_truncates_long_values() -> None:
+    assert short_repr("x" * 500) == "'" + "x" * 59 + "..."
+    assert short_repr([1, 2]) == "[1, 2]"

@@ -5,33 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.benchmarks.registry import DATASETS
+from tests.data.benchmarks.annotated import write
 from vidret.data.benchmarks.splits import read_split
 from vidret.errors import VidretError
 
 MOMENT = json.dumps({"qid": 1, "query": "fog", "vid": "a", "duration": 9, "relevant_windows": [[1, 2]]})
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-    return path
-
-
-def test_benchmarks_have_tasks_and_training_splits() -> None:
-    tasks = {name: benchmark.task for name, benchmark in DATASETS.items()}
-    retrieval = "msrvtt-1k-a msrvtt-1k-b msrvtt-full msvd lsmdc didemo activitynet vatex captions"
-    moments = "qvhighlights charades-sta tacos activitynet-moments ego4d-nlq moments"
-    assert {tasks[name] for name in retrieval.split()} == {"retrieval"}
-    assert {tasks[name] for name in moments.split()} == {"moments"}
-    assert {tasks[name] for name in ("youtube-highlights", "tvsum")} == {"highlights"}
-    assert DATASETS["msrvtt-1k-a"].train_splits == ("train-9k", "train-7k")
-    assert DATASETS["moments"].train_splits == ()
-    for benchmark in DATASETS.values():
-        assert benchmark.default in benchmark.splits
-        for source in benchmark.splits.values():
-            assert source.needed
-            assert all(all(names) for names in (*source.needed, *source.extra))
 
 
 def test_name_may_include_split(tmp_path: Path) -> None:

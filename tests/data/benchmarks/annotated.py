@@ -1,0 +1,13 @@
+"""Small annotation files in the formats of the benchmarks."""
+
+import json
+from pathlib import Path
+
+
+def write(path: Path, content: object) -> Path:
+    """Write a text, lines of JSON for a tuple, or JSON, and return the path."""
+    if isinstance(content, tuple):
+        content = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
