@@ -24,7 +24,7 @@ def test_defaults_change_nothing() -> None:
     assert rng.random() == np.random.default_rng(0).random()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_all_frames_change_in_the_same_way(seed: int) -> None:
     one = sample(1, seed)
     augmented = ALL(np.concatenate([one, one, one]), np.random.default_rng(seed))
@@ -37,19 +37,12 @@ def test_all_frames_change_in_the_same_way(seed: int) -> None:
 
 def test_result_depends_on_the_seed_alone() -> None:
     pixels = sample()
-    original = pixels.copy()
+    pixels.flags.writeable = False
     first, second, other = (ALL(pixels, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
-    np.testing.assert_array_equal(pixels, original)
     torch.manual_seed(5)
     np.testing.assert_array_equal(ALL(pixels, np.random.default_rng(1)), first)
-
-
-def test_read_only_frames_can_be_augmented() -> None:
-    pixels = sample()
-    pixels.flags.writeable = False
-    assert ALL(pixels, np.random.default_rng(0)).flags.writeable
 
 
 def test_flip_mirrors_frames_with_its_probability() -> None:

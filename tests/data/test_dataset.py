@@ -47,28 +47,18 @@ def train(seed: int = 0, augmentation: Augmentation = NO_AUGMENTATION) -> Captio
     return CaptionedVideos(SPLIT, Numbered(), augmentation=augmentation, seed=seed)
 
 
-def test_training_pairs_each_caption_with_its_video() -> None:
-    samples = [train()[0, row] for row in (2, 1, 3)]
-    batch = Collate(SPLIT, num_frames=4, num_words=8)(samples)
-    assert batch.pixels.shape == (3, 4, 6, 8, 3)
-    assert batch.pixels.dtype == torch.uint8
+def test_training_batches_have_captions_with_their_padded_videos() -> None:
+    batch = Collate(SPLIT, num_frames=5, num_words=8)([train()[0, row] for row in (2, 1, 3)])
+    assert (batch.pixels.shape, batch.pixels.dtype) == ((3, 5, 6, 8, 3), torch.uint8)
     assert batch.videos.tolist() == batch.text_videos.tolist() == [1, 0, 3]
     assert batch.captions.tolist() == [2, 1, 3]
     assert batch.pixels[:, 0, 3, 3, 0].tolist() == [2, 1, 4]
-
-
-def test_padding_frames_are_last_black_and_masked() -> None:
-    batch = Collate(SPLIT, num_frames=5, num_words=8)([train()[0, row] for row in (0, 1)])
-    assert batch.frame_mask.tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3]
+    assert batch.frame_mask.tolist() == [[True] * count + [False] * (5 - count) for count in (4, 2, 3)]
     assert (batch.pixels[~batch.frame_mask] == 0).all()
     assert (batch.pixels[batch.frame_mask][..., 0] > 0).all()
-
-
-def test_texts_are_truncated_and_have_an_end_token() -> None:
-    batch = Collate(SPLIT, num_frames=4, num_words=8)([train()[0, row] for row in range(4)])
-    assert batch.ids.shape == (4, 8)
-    assert batch.ids.argmax(dim=1).tolist() == [3, 3, 7, 2]
-    assert batch.ids.amax(dim=1).tolist() == [END] * 4
+    assert batch.ids.shape == (3, 8)
+    assert batch.ids.argmax(dim=1).tolist() == [7, 3, 2], "long texts are cut before their end token"
+    assert batch.ids.amax(dim=1).tolist() == [END] * 3
 
 
 def test_evaluation_gives_each_video_all_of_its_captions_or_none() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from vidret.data.benchmarks.splits import (
-    default_train_split,
     drop_unreadable,
     find_video_spans,
     hold_out,
@@ -55,25 +54,14 @@ def test_choice_depends_on_seed_and_hardly_on_other_videos() -> None:
 
 def test_clips_of_one_video_stay_together() -> None:
     names = [f"film{film}_{start}.0_{start + 150}.0" for film in range(20) for start in (60, 210, 360)]
+    assert source_of("1012_Film_00.05.16.065-00.05.21.941") == "1012_Film"
+    assert [source_of(name) for name in ("s30-d41", "v_x_1")] == ["s30-d41", "v_x_1"]
     for seed in range(10):
         splits = hold_out(make_split(names), 0.2, seed)
         assert splits.val is not None
         train, val = ({source_of(video) for video in split.videos} for split in (splits.train, splits.val))
         assert not train & val
         assert len(splits.val.videos) == 12
-
-
-def test_source_is_derived_from_the_name() -> None:
-    names = {
-        "NUsG9BgSes0_210.0_360.0": "NUsG9BgSes0",
-        "-4wsuPCjDBc_5_15": "-4wsuPCjDBc",
-        "1012_Film_00.05.16.065-00.05.21.941": "1012_Film",
-        "abc_000010_000020": "abc",
-        "video7020": "video7020",
-        "s30-d41": "s30-d41",
-        "v_x_1": "v_x_1",
-    }
-    assert {name: source_of(name) for name in names} == names
 
 
 def test_invalid_shares_are_refused() -> None:
@@ -127,7 +115,9 @@ def test_validation_is_held_out_unless_a_split_is_named(tmp_path: Path, caplog: 
     assert splits.val is not None
     assert (splits.train.name, splits.val.name) == ("msvd-train-rest", "msvd-train-held-out")
     assert set(splits.train.videos) | set(splits.val.videos) == set(VIDEOS[:50])
-    assert read_train_val("msvd", tmp_path, val_share=0).val is None
+    for name in ("msvd", "msvd-train"):
+        whole = read_train_val(name, tmp_path, val_share=0)
+        assert (whole.train.name, whole.val) == ("msvd-train", None)
     named = read_train_val("msvd", tmp_path, val_split="val")
     assert named.val is not None
     assert (named.train.videos, named.val.videos) == (tuple(VIDEOS[:50]), tuple(VIDEOS[50:60]))
@@ -143,8 +133,3 @@ def test_validation_split_must_not_share_training_videos(tmp_path: Path) -> None
         read_train_val("msvd", tmp_path, val_split="val")
     with pytest.raises(VidretError, match=r"msvd-train must share no video with msvd-train, got 3 \(a, b, c\)"):
         read_train_val("msvd", tmp_path, val_split="train")
-
-
-def test_default_train_split_is_the_first_training_split() -> None:
-    names = {"msrvtt-1k-a": "train-9k", "msvd": "train", "captions": None, "msrvtt-1k-a-train-7k": None}
-    assert {name: default_train_split(name) for name in names} == names

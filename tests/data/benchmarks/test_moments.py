@@ -172,7 +172,12 @@ def test_tvsum_duration_counts_2_s_clips_and_youtube_clips_have_their_own_spans(
 def test_custom_queries_have_a_video_with_windows_or_none(tmp_path: Path) -> None:
     busy = {"query": "the line is busy", "kind": "speech", "file": "a.mp4", "relevant_windows": [[1, 2.5], [4, 5]]}
     absent = {"query": "a purple cow", "kind": "absent", "file": None}
-    rows = (busy, absent, {**absent, "qid": "x", "relevant_windows": []}, {**busy, "qid": 7, "about": "ignored"})
+    rows: tuple[dict[str, Any], ...] = (
+        busy,
+        absent,
+        {**absent, "qid": "x", "relevant_windows": []},
+        {**busy, "qid": 7, "about": "ignored"},
+    )
     path = write(tmp_path / "queries.jsonl", rows)
     split = moments.read_queries("queries", path)
     spans = ((1.0, 2.5), (4.0, 5.0))

@@ -14,8 +14,9 @@ import pytest
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers
 from vidret.data.cache import frames
-from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache
+from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, map_in_workers
 from vidret.data.frames import FrameSampling, VideoSpan
+from vidret.errors import VidretError
 from vidret.types import Resize
 from vidret.video.probe import probe
 
@@ -202,3 +203,36 @@ def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
     one, two = CachedFrames(whole, spans), CachedFrames(resumed, spans)
     for path in paths:
         np.testing.assert_array_equal(two.read(path, make_rng(0)), one.read(path, make_rng(0)))
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def fail_at_3(number: int) -> int:
+    if number == 3:
+        raise VidretError("three is too many")
+    return number
+
+
+def kill_at_2(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_results_are_in_order(num_workers: int) -> None:
+    assert list(map_in_workers(square, range(20), num_workers)) == [number * number for number in range(20)]
+    assert list(map_in_workers(square, [], num_workers)) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_errors_keep_their_type(num_workers: int) -> None:
+    with pytest.raises(VidretError, match="three is too many"):
+        list(map_in_workers(fail_at_3, range(5), num_workers))
+
+
+def test_dead_worker_is_reported_with_pending_items() -> None:
+    with pytest.raises(VidretError, match=r"^a worker process died while reading one of these: [012, ]*2\b"):
+        list(map_in_workers(kill_at_2, range(9), 1))

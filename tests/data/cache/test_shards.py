@@ -18,6 +18,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "halves": np.linspace(-1, 1, 11).astype(np.float16),
     "times": np.array([0.1, 0.2]),
     "mask": np.array([[True], [False]]),
+    "transposed": np.arange(24, dtype=np.int32).reshape(4, 6).T,
     "scalar": np.array(3.5),
 }
 
@@ -51,15 +52,6 @@ def test_arrays_keep_their_type_and_shape(tmp_path: Path) -> None:
             assert arrays[name].dtype == array.dtype
             assert arrays[name].flags.aligned
             assert not arrays[name].flags.writeable
-
-
-def test_memory_layout_of_arrays_does_not_matter(tmp_path: Path) -> None:
-    array = np.arange(24, dtype=np.int32).reshape(4, 6)
-    shards = ArrayShards(tmp_path)
-    with shards.writing():
-        shards.append("a", {"transposed": array.T, "strided": array[::2, ::-1]})
-    np.testing.assert_array_equal(shards.read("a")["transposed"], array.T)
-    np.testing.assert_array_equal(shards.read("a")["strided"], array[::2, ::-1])
 
 
 def test_full_shard_is_not_appended_to(tmp_path: Path) -> None:
@@ -101,14 +93,7 @@ def test_entries_without_data_do_not_come_back(tmp_path: Path, caplog: pytest.Lo
     # New data is written to the same offsets, so the old lines must be removed.
     fill(tmp_path, "eeeee", "ffffff", shard_bytes=300)
     reopened = ArrayShards(tmp_path)
-    assert [key in reopened for key in ("a", "b", "c", "d", "eeeee", "ffffff")] == [
-        True,
-        True,
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert [key for key in ("a", "b", "c", "d", "eeeee", "ffffff") if key in reopened] == ["a", "b", "eeeee", "ffffff"]
     with (tmp_path / "00000.bin").open("r+b") as file:
         file.truncate(200)
     assert ["a" in ArrayShards(tmp_path), "b" in ArrayShards(tmp_path)] == [True, False]

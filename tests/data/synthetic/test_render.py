@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vidret.data.synthetic import render as drawing
-from vidret.data.synthetic.generation import draw_films, draw_pairs
 from vidret.data.synthetic.scenes import (
     COLOURS,
     OPPOSITES,
@@ -153,16 +152,9 @@ def test_spinning_is_visible_between_consecutive_frames(shape: str) -> None:
     assert np.ptp(area) < 0.15 * area.max()
 
 
-def test_resting_frames_are_equal() -> None:
-    frames = drawing.render(
-        Scene((SceneShot(5, (SceneObject(Appearance("red", "plain", "star"), 0.5, 0.5, 0.2),)),), 1), SIZE
-    )
-    assert (frames == frames[0]).all()
-
-
 @pytest.mark.parametrize("verb", sorted(OPPOSITES))
 def test_opposite_verb_is_the_same_played_backwards(verb: str) -> None:
-    forwards, backwards = (drawing.compute_poses(Action(each, 0.4), 13) for each in (verb, OPPOSITES[verb]))
+    forwards, backwards = (drawing.compute_poses(Action(name, 0.4), 13) for name in (verb, OPPOSITES[verb]))
     for one, other in zip(forwards, backwards, strict=True):
         assert np.array_equal(one, other[::-1])
     assert OPPOSITES[OPPOSITES[verb]] == verb
@@ -171,28 +163,10 @@ def test_opposite_verb_is_the_same_played_backwards(verb: str) -> None:
 def test_every_verb_changes_exactly_one_pose() -> None:
     for verb in VERBS:
         poses = drawing.compute_poses(Action(verb, 0.4), 12)
-        assert sum(np.ptp(each) > 0 for each in poses) == 1
+        assert sum(np.ptp(pose) > 0 for pose in poses) == 1
         assert poses.scale.max() == poses.opacity.max() == 1
         assert poses.scale.min() > 0.3
         assert poses.opacity.min() > 0.1
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_direction_and_order_pairs_differ_in_frame_order_only(split: str) -> None:
-    """A model of the unordered frames, or of their mean, is at chance on these pairs by construction."""
-    kinds = []
-    for pair in draw_pairs(split, 20, seed=4):  # type: ignore[arg-type]
-        one, two = (drawing.render(scene, 48) for scene in pair.scenes)
-        assert one.shape == two.shape == (12, 48, 48, 3)
-        same = sorted(frame.tobytes() for frame in one) == sorted(frame.tobytes() for frame in two)
-        assert same == (pair.kind in ("direction", "order"))
-        assert not np.array_equal(one, two)
-        if pair.kind == "direction":
-            assert np.array_equal(one, two[::-1])
-        if pair.kind == "order":
-            assert np.array_equal(one, np.concatenate([two[6:], two[:6]]))
-        kinds.append(pair.kind)
-    assert len(set(kinds)) == 5
 
 
 def test_appearances_are_distinguishable() -> None:
@@ -217,8 +191,3 @@ def test_backgrounds_differ_and_have_low_contrast() -> None:
     assert backgrounds.max() < 215
     assert len({background.tobytes() for background in backgrounds}) == 40
     assert backgrounds.mean(axis=(1, 2, 3)).std() > 10
-
-
-def test_rendering_is_deterministic() -> None:
-    film = draw_films("test", 1, seed=9, fps=2)[0]
-    assert np.array_equal(drawing.render(film, 32), drawing.render(film, 32))

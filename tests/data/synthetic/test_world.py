@@ -16,9 +16,6 @@ from vidret.data.synthetic.annotations import score_clips
 from vidret.data.synthetic.generation import PAIR_KINDS, draw_films, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.errors import VidretError
-from vidret.metrics.grounding import score_moments
-from vidret.metrics.highlight import score_highlights
-from vidret.metrics.predictions import Prediction
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
 
@@ -77,11 +74,8 @@ def test_pairs_match_the_test_split(short: Path) -> None:
     assert [pair.kind for pair in pairs] == [*PAIR_KINDS, *PAIR_KINDS]
     assert [video for pair in pairs for video in pair.videos] == list(texts)
     assert [caption for pair in pairs for caption in pair.captions] == list(texts.values())
-
-
-def test_validation_pairs_match_the_validation_split(short: Path) -> None:
-    videos = [video for pair in world.read_pairs(short, "val") for video in pair.videos]
-    assert videos == list(read_split("msrvtt-full-val", short).videos)
+    val = [video for pair in world.read_pairs(short, "val") for video in pair.videos]
+    assert val == list(read_split("msrvtt-full-val", short).videos)
 
 
 def test_decoded_direction_and_order_pairs_differ_in_frame_order_only(short: Path) -> None:
@@ -130,22 +124,6 @@ def test_existing_videos_are_not_rendered_again(tmp_path: Path) -> None:
     assert world.write_retrieval_world(tmp_path, **{**small, "size": 32}) == 10
 
 
-def interrupt_at(num_videos: int) -> Any:
-    def progress(done: int, total: int) -> None:
-        if done == num_videos:
-            raise KeyboardInterrupt
-
-    return progress
-
-
-def test_interrupted_run_can_be_resumed(tmp_path: Path) -> None:
-    small = {**SHORT, "num_train": 4, "num_val": 2, "num_test": 4}
-    with pytest.raises(KeyboardInterrupt):
-        world.write_retrieval_world(tmp_path, **small, progress=interrupt_at(3))
-    assert not list(tmp_path.glob("*.csv"))
-    assert world.write_retrieval_world(tmp_path, **small) == 7
-
-
 def test_qvhighlights_readers_read_the_files(films: Path) -> None:
     splits = {split: read_split("qvhighlights", films, split) for split in ("train", "val", "test")}
     labelled = read_split("moments", films)
@@ -165,8 +143,7 @@ def test_qvhighlights_readers_read_the_files(films: Path) -> None:
         assert all(len(marks) == 3 and 0 <= min(marks) <= max(marks) <= 4 for marks in query.saliency)
         assert max(marks[0] for marks in query.saliency) == 4
     several = [query for split in splits.values() for query in split.queries if len(query.spans) > 1]
-    again = [query for query in labelled.queries if len(query.spans) > 1]
-    assert len(several) + len(again) > 0
+    assert several or any(len(query.spans) > 1 for query in labelled.queries)
 
 
 def find_events(film_queries: list[LabelledQuery], num_frames: int) -> np.ndarray:
@@ -218,18 +195,6 @@ def test_saliency_follows_visibility() -> None:
     assert len({tuple(marks[0]) for marks in table.values()}) > 2
     for verb, shot in shots.items():
         assert max(marks[0] for marks in score_clips(replace(shot, num_frames=12), 4, random)) == 4, verb
-
-
-def test_perfect_predictions_get_perfect_scores(films: Path) -> None:
-    queries = read_split("moments", films).queries
-    predictions = []
-    for query in queries:
-        saliency = np.zeros(round((query.duration or 0) / 2))
-        saliency[list(query.clips)] = [sum(marks) for marks in query.saliency]
-        predictions.append(Prediction(query.id, np.array([(*span, 1.0) for span in query.spans]), saliency))
-    moments = score_moments(queries, predictions).full
-    assert (moments.mean_average_precision, moments.recall(0.7), moments.mean_overlap) == (100, 100, 100)
-    assert score_highlights(queries, predictions).hit_rate() == 100
 
 
 def test_wordings_only_multiply_queries(tmp_path: Path) -> None:
