@@ -11,6 +11,7 @@ from vidret.data.benchmarks.splits import (
     drop_unreadable,
     find_video_spans,
     hold_out,
+    keep_domain,
     read_train_val,
     source_of,
 )
@@ -133,3 +134,14 @@ def test_validation_split_must_not_share_training_videos(tmp_path: Path) -> None
         read_train_val("msvd", tmp_path, val_split="val")
     with pytest.raises(VidretError, match=r"msvd-train must share no video with msvd-train, got 3 \(a, b, c\)"):
         read_train_val("msvd", tmp_path, val_split="train")
+
+
+def test_a_domain_has_its_own_videos_only() -> None:
+    rows = tuple(
+        LabelledQuery(name, name, "a title", 4.0, domain=domain) for name, domain in (("a", "BK"), ("b", "VT"))
+    )
+    split = Split("tvsum-train", ("x",), ("a", "b", "c"), queries=rows)
+    kept = keep_domain(split, "VT")
+    assert (kept.name, kept.videos, kept.queries) == ("tvsum-train-VT", ("b",), rows[1:])
+    with pytest.raises(VidretError, match="domain must be one of BK, VT for tvsum-train, got dog"):
+        keep_domain(split, "dog")

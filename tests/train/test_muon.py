@@ -101,12 +101,6 @@ def test_matrices_are_those_of_the_towers_blocks() -> None:
     assert len(matrices) == 4 * (2 + 1), "four in each block of both towers"
 
 
-def test_half_precision_is_refused() -> None:
-    module = make_module("joint", matrix_lr=0.02).half()
-    with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.float16"):
-        muon_optimizer(module.model, module._recipe.rule, num_steps=10)
-
-
 def test_a_recipe_with_muon_trains_matrices_at_their_own_rate_and_all_others_as_before() -> None:
     module, plain = make_module("joint", matrix_lr=0.02, lr=1e-3), make_module("joint", lr=1e-3)
     rates, before = (
@@ -123,6 +117,16 @@ def test_a_recipe_with_muon_trains_matrices_at_their_own_rate_and_all_others_as_
     assert not any(parts[name] for name in parts.keys() - matrices)
 
 
+def test_half_precision_and_muon_without_training_everything_are_refused() -> None:
+    module = make_module("joint", matrix_lr=0.02).half()
+    with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.float16"):
+        muon_optimizer(module.model, module._recipe.rule, num_steps=10)
+    with pytest.raises(VidretError, match=r"cool_down must be with matrix_lr, got 0\.3 without"):
+        make_module("joint", cool_down=0.3)
+    with pytest.raises(VidretError, match=r"matrix_lr must be with train_all, got 0\.02 without"):
+        make_module("joint", matrix_lr=0.02, train_all=False)
+
+
 def test_rates_fall_at_the_end_as_asked() -> None:
     module = make_module("joint", matrix_lr=0.02, cool_down=0.5)
     optimizer, schedule = module._recipe.optimizer(module.model, module._recipe.rule, num_steps=4, warm_up=0.25)
@@ -132,10 +136,3 @@ def test_rates_fall_at_the_end_as_asked() -> None:
         optimizer.step()
         schedule.step()
     assert rates == [{0.0}, {1.0}, {1.0}, {0.5}]
-
-
-def test_muon_without_training_everything_is_refused() -> None:
-    with pytest.raises(VidretError, match=r"cool_down must be with matrix_lr, got 0\.3 without"):
-        make_module("joint", cool_down=0.3)
-    with pytest.raises(VidretError, match=r"matrix_lr must be with train_all, got 0\.02 without"):
-        make_module("joint", matrix_lr=0.02, train_all=False)

@@ -17,15 +17,12 @@ from tests.fakes import write_film
 from tests.made_benchmarks import TRAIN, VAL, list_stems, write_captions
 from tests.train.small import make_module, make_trainer
 from vidret.align.glscl import ConceptAligner
-from vidret.data.benchmarks.splits import keep_domain
 from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
 from vidret.data.module import RetrievalData
-from vidret.data.records import LabelledQuery, Split
 from vidret.encode.clip.model import Card, measure_cost
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape
-from vidret.errors import VidretError
 from vidret.train.optim import parameter_groups
 from vidret.types import Resize, Sampling
 from vidret.video.probe import probe
@@ -40,7 +37,7 @@ def measure(schedule: MergeSchedule, shape: Mapping[str, int]) -> tuple[float, f
     """Return the percentages of output tokens and of the layers' multiply-adds that merging saves."""
     plain = MergeSchedule(layers=(), factors=(), r=0)
     steps, before = schedule.steps(**shape)[-1], plain.steps(**shape)[-1]
-    macs, plain_macs = (each.macs(width=768, **shape) for each in (schedule, plain))
+    macs, plain_macs = (merging.macs(width=768, **shape) for merging in (schedule, plain))
     return 100 * (1 - steps.clips * steps.left / (before.clips * before.left)), 100 * (1 - macs / plain_macs)
 
 
@@ -69,28 +66,14 @@ def test_full_fine_tuning_of_tempme_has_two_rates() -> None:
     assert rates[True] == pytest.approx({"temporal": 1e-4, "clip": 1e-7, "clip bias": 1e-7})
 
 
-def test_settings_of_glscl_reach_its_aligner() -> None:
+def test_settings_reach_the_aligner_of_glscl_and_the_captioner() -> None:
     settings = {"num_concepts": 12, "share": 0.25, "temperature": 2.0}
     aligner = cast(ConceptAligner, make_module("glscl", options=settings).model.aligner)
     assert aligner.finder is not None
     assert (len(aligner.finder.seeds), aligner.share, aligner.temperature) == (12, 0.25, 2.0)
-
-
-def test_captioner_has_the_layers_that_are_set() -> None:
     captioner = make_module("promptswitch", options={"caption_layers": 3}).model.captioner
     assert captioner is not None
     assert len(captioner.decoder.layers) == 3
-
-
-def test_a_domain_has_its_own_videos_only() -> None:
-    def query(video: str, domain: str) -> LabelledQuery:
-        return LabelledQuery(id=video, video=video, text="a title", duration=4.0, domain=domain)
-
-    split = Split("tvsum-train", ("x",), ("a", "b", "c"), queries=(query("a", "BK"), query("b", "VT")))
-    kept = keep_domain(split, "VT")
-    assert (kept.name, kept.videos, [row.id for row in kept.queries]) == ("tvsum-train-VT", ("b",), ["b"])
-    with pytest.raises(VidretError, match="domain must be one of BK, VT for tvsum-train, got dog"):
-        keep_domain(split, "dog")
 
 
 @pytest.mark.parametrize("seconds", [3.2, 20.0])
