@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from vidret.data.benchmarks.splits import (
+    SplitChoice,
     drop_unreadable,
     find_video_spans,
     hold_out,
     keep_domain,
-    read_train_val,
     source_of,
 )
 from vidret.data.frames import VideoSpan
@@ -32,11 +32,9 @@ VIDEOS = [f"video{index}" for index in range(200)]
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 0.99])
 def test_share_of_videos_is_held_out_with_their_rows(share: float) -> None:
     whole = make_split(VIDEOS)
-    splits = hold_out(whole, share, seed=0)
-    assert splits.val is not None
-    both = (splits.train, splits.val)
-    assert len(splits.val.videos) == round(200 * share)
-    assert sorted(splits.train.videos + splits.val.videos) == sorted(VIDEOS)
+    both = train, val = hold_out(whole, share, seed=0)
+    assert len(val.videos) == round(200 * share)
+    assert sorted(train.videos + val.videos) == sorted(VIDEOS)
     for split in both:
         assert [row.video for row in split.captions] == [video for video in split.videos for _ in range(2)]
         assert tuple(row.video for row in split.queries) == split.videos
@@ -46,10 +44,9 @@ def test_share_of_videos_is_held_out_with_their_rows(share: float) -> None:
 
 
 def test_choice_depends_on_seed_and_hardly_on_other_videos() -> None:
-    held_out = [set((hold_out(make_split(VIDEOS), 0.1, seed).val or make_split([])).videos) for seed in (0, 0, 1)]
+    held_out = [set(hold_out(make_split(VIDEOS), 0.1, seed)[1].videos) for seed in (0, 0, 1)]
     assert held_out[0] == held_out[1] != held_out[2]
-    fewer = hold_out(make_split(VIDEOS[::-1][3:]), 0.1, 0).val
-    assert fewer is not None
+    _, fewer = hold_out(make_split(VIDEOS[::-1][3:]), 0.1, 0)
     assert len(held_out[0] ^ set(fewer.videos)) <= 6
 
 
@@ -59,10 +56,9 @@ def test_clips_of_one_video_stay_together() -> None:
     assert [source_of(name) for name in ("s30-d41", "v_x_1")] == ["s30-d41", "v_x_1"]
     for seed in range(10):
         splits = hold_out(make_split(names), 0.2, seed)
-        assert splits.val is not None
-        train, val = ({source_of(video) for video in split.videos} for split in (splits.train, splits.val))
+        train, val = ({source_of(video) for video in split.videos} for split in splits)
         assert not train & val
-        assert len(splits.val.videos) == 12
+        assert len(splits[1].videos) == 12
 
 
 def test_invalid_shares_are_refused() -> None:
@@ -112,28 +108,29 @@ def write_msvd(folder: Path, **splits: Sequence[str]) -> Path:
 
 def test_validation_is_held_out_unless_a_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_msvd(tmp_path, train=VIDEOS[:50], val=VIDEOS[50:60], test=VIDEOS[60:])
-    splits = read_train_val("msvd", tmp_path, val_share=0.1)
-    assert splits.val is not None
-    assert (splits.train.name, splits.val.name) == ("msvd-train-rest", "msvd-train-held-out")
-    assert set(splits.train.videos) | set(splits.val.videos) == set(VIDEOS[:50])
+    splits = SplitChoice("msvd", tmp_path, val_share=0.1).read()
+    assert {role: split.name for role, split in splits.items()} == {
+        "train": "msvd-train-rest",
+        "val": "msvd-train-held-out",
+    }
+    assert {video for split in splits.values() for video in split.videos} == set(VIDEOS[:50])
     for name in ("msvd", "msvd-train"):
-        whole = read_train_val(name, tmp_path, val_share=0)
-        assert (whole.train.name, whole.val) == ("msvd-train", None)
-    named = read_train_val("msvd", tmp_path, val_split="val")
-    assert named.val is not None
-    assert (named.train.videos, named.val.videos) == (tuple(VIDEOS[:50]), tuple(VIDEOS[50:60]))
+        whole = SplitChoice(name, tmp_path, val_share=0).read()
+        assert {role: split.name for role, split in whole.items()} == {"train": "msvd-train"}
+    named = SplitChoice("msvd", tmp_path, val_split="val").read()
+    assert (named["train"].videos, named["val"].videos) == (tuple(VIDEOS[:50]), tuple(VIDEOS[50:60]))
     assert caplog.messages == []
     with caplog.at_level(logging.WARNING):
-        read_train_val("msvd", tmp_path, val_split="test")
+        SplitChoice("msvd", tmp_path, val_split="test").read()
     assert "validation uses msvd-test" in caplog.messages[0]
 
 
 def test_validation_split_must_not_share_training_videos(tmp_path: Path) -> None:
     write_msvd(tmp_path, train=["a", "b", "c"], val=["c", "d"])
     with pytest.raises(VidretError, match=r"msvd-val must share no video with msvd-train, got 1 \(c\)"):
-        read_train_val("msvd", tmp_path, val_split="val")
+        SplitChoice("msvd", tmp_path, val_split="val").read()
     with pytest.raises(VidretError, match=r"msvd-train must share no video with msvd-train, got 3 \(a, b, c\)"):
-        read_train_val("msvd", tmp_path, val_split="train")
+        SplitChoice("msvd", tmp_path, val_split="train").read()
 
 
 def test_a_domain_has_its_own_videos_only() -> None:

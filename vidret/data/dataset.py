@@ -159,10 +159,10 @@ class Collate:
 
 
 def find_first_sentence(text: str) -> str:
-    """Return what precedes the first full stop that is followed by a space, on one line.
+    r"""Return what precedes the first full stop that is followed by a space, on one line.
 
-    >>> find_first_sentence("A dog runs. It barks.")
-    'A dog runs'
+    >>> find_first_sentence("A dog\nruns. It barks."), find_first_sentence("3.5 dogs run."), find_first_sentence("")
+    ('A dog runs', '3.5 dogs run.', '')
     """
     return text.replace("\n", " ").partition(". ")[0]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from vidret.data.augment import Augmentation
-from vidret.data.benchmarks.splits import drop_unreadable, find_video_spans
+from vidret.data.benchmarks.splits import SplitChoice, drop_unreadable, find_video_spans
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
 from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, RetrievalBatch, Sample, augment_batch
@@ -101,16 +101,10 @@ class RetrievalData(SplitData):
     ) -> None:
         """Store the settings; nothing is read yet."""
         super().__init__(
-            name,
-            annotations,
-            train_split=train_split,
-            val_split=val_split,
-            test_split=test_split,
-            val_share=val_share,
+            SplitChoice(name, annotations, train_split, val_split, test_split, val_share, seed),
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            seed=seed,
             allow_missing=allow_missing,
             neighbours=neighbours,
         )
@@ -153,12 +147,14 @@ class RetrievalData(SplitData):
         dataset: Dataset[Sample] = GalleryDataset(kept, source)
         if training:
             later = self._augmentation != Augmentation() and self.find_device() != CPU
-            dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed, later=later)
+            dataset = CaptionedVideos(
+                kept, source, augmentation=self._augmentation, seed=self._splits.seed, later=later
+            )
         return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions, sizes=sizes)
 
     def on_after_batch_transfer(self, batch: RetrievalBatch, dataloader_idx: int) -> RetrievalBatch:
         """Augment training videos on a GPU; workers do it for a CPU."""
-        return augment_batch(batch, self._augmentation, self._seed)
+        return augment_batch(batch, self._augmentation, self._splits.seed)
 
     def _open_cache(self, folder: str, training: bool) -> FramesCache:
         return FramesCache(folder, self._sampling if training else self._eval_sampling, self._resize)
@@ -225,18 +221,11 @@ class GroundingData(SplitData):
     ) -> None:
         """Store the settings; nothing is read yet."""
         super().__init__(
-            name,
-            annotations,
-            train_split=train_split,
-            val_split=val_split,
-            test_split=test_split,
-            val_share=val_share,
+            SplitChoice(name, annotations, train_split, val_split, test_split, val_share, seed, domain),
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            seed=seed,
             allow_missing=allow_missing,
-            domain=domain,
         )
         if not fps > 0 or not saliency_range[0] < saliency_range[1]:
             raise VidretError(f"fps must be positive and saliency_range ascending, got {fps} and {saliency_range}")

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.benchmarks.splits import default_train_split, keep_domain, read_split, read_train_val
+from vidret.data.benchmarks.splits import SplitChoice
 from vidret.data.records import Split
 from vidret.data.sampler import TrainBatches, divide_evenly
 from vidret.devices import choose_device
@@ -120,34 +120,18 @@ class SplitData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        name: str,
-        annotations: str,
+        splits: SplitChoice,
         *,
-        train_split: str | None,
-        val_split: str | None,
-        test_split: str | None,
-        val_share: float,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
-        seed: int,
         allow_missing: bool,
         neighbours: int = 1,
-        domain: str | None = None,
     ) -> None:
-        """Store the settings; nothing is read yet.
-
-        Raises:
-            VidretError: ``test_split`` is the training split.
-        """
+        """Store the settings; nothing is read yet."""
         super().__init__()
-        if test_split is not None and test_split == (train_split or default_train_split(name)):
-            raise VidretError(f"test_split must differ from the training split, got {test_split}")
-        self._name, self._annotations, self._allow_missing = name, annotations, allow_missing
-        self._train_split, self._val_split, self._test_split = train_split, val_split, test_split
-        self._val_share, self._batch_size, self._eval_batch_size = val_share, batch_size, eval_batch_size
-        self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
-        self._domain = domain
+        self._splits, self._allow_missing, self._neighbours = splits, allow_missing, neighbours
+        self._batch_size, self._eval_batch_size, self._num_workers = batch_size, eval_batch_size, num_workers
         self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
         self._open_loaders: list[ShardLoader[Any]] = []
@@ -179,7 +163,7 @@ class SplitData(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         """Prepare the splits of the trainer's current stage, or all of them without a trainer."""
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
-        for role, split in self._read_splits(stage).items():
+        for role, split in self._splits.read(stage).items():
             self.prepare_split(split, training=role == "train")
 
     def setup(self, stage: str | None = None) -> None:
@@ -188,8 +172,8 @@ class SplitData(lightning.LightningDataModule):
         Raises:
             VidretError: Annotations or videos cannot be read, or a benchmark's own split lacks videos.
         """
-        for role, split in self._read_splits(stage).items():
-            is_own = role == "test" or (role == "val" and self._val_split is not None)
+        for role, split in self._splits.read(stage).items():
+            is_own = role == "test" or (role == "val" and self._splits.val_split is not None)
             whole = is_own and not self._allow_missing
             self._opened[role] = self.open_split(split, training=role == "train", whole=whole)
         if "train" in self._opened:
@@ -206,7 +190,7 @@ class SplitData(lightning.LightningDataModule):
             self._batch_size,
             lengths=opened.sizes,
             neighbours=self._neighbours,
-            seed=self._seed,
+            seed=self._splits.seed,
             rank=rank,
             num_ranks=num_ranks,
         )
@@ -237,28 +221,6 @@ class SplitData(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume the next training loader from a checkpoint."""
         self._loader_state = state_dict.get("bookmark")
-
-    def _read_splits(self, stage: str | None) -> dict[str, Split]:
-        """Return the splits of a stage, by role: ``train``, ``val`` and ``test``."""
-        splits: dict[str, Split] = {}
-        if stage in (None, "fit", "validate"):
-            found = read_train_val(
-                self._name,
-                self._annotations,
-                train_split=self._train_split,
-                val_split=self._val_split,
-                val_share=self._val_share,
-                seed=self._seed,
-                domain=self._domain,
-            )
-            splits |= {"train": found.train} if stage != "validate" else {}
-            splits |= {"val": found.val} if found.val is not None else {}
-        if stage == "test" and self._test_split is None:
-            raise VidretError("test_split must be set for testing, got None")
-        if stage in (None, "test") and self._test_split is not None:
-            test = read_split(self._name, self._annotations, self._test_split)
-            splits["test"] = test if self._domain is None else keep_domain(test, self._domain)
-        return splits
 
     def _make_eval_loader(self, role: str) -> ShardLoader[Any]:
         opened = self._opened[role]

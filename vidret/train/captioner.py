@@ -19,6 +19,7 @@ from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.text import TextTower, clip_pieces
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"
+FREQUENT_WEIGHT = 0.25
 IGNORED = -100
 
 
@@ -124,22 +125,12 @@ def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: S
     return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[word] for word in frequent if word in index])
 
 
-def class_weights(
-    vocabulary: int, frequent: Sequence[int], frequent_weight: float = 0.25, *, device: torch.device | None = None
-) -> Float[Tensor, " vocabulary"]:
-    """Return the class weights of the tokens: ``frequent_weight`` for frequent ones, 1 for all others."""
-    weights = torch.ones(vocabulary, device=device)
-    weights[list(frequent)] = frequent_weight
-    return weights
-
-
 def caption_loss(
     logits: Float[Tensor, "video step vocabulary"],
     ids: Int[Tensor, "video step+1"],
     *,
     end: int,
     frequent: Sequence[int],
-    frequent_weight: float = 0.25,
     weight: float = 0.5,
 ) -> Float[Tensor, ""]:
     """Compute the cross-entropy of captions: the class-weighted mean over tokens up to the first ``end``.
@@ -150,14 +141,14 @@ def caption_loss(
         logits: Output of ``Captioner``.
         ids: Its captions.
         end: The end token.
-        frequent: Tokens with the class weight ``frequent_weight``.
-        frequent_weight: Between 0 and 1.
+        frequent: Tokens with the class weight ``FREQUENT_WEIGHT``; that of all others is 1.
         weight: Factor of the mean.
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    weights = class_weights(logits.shape[-1], frequent, frequent_weight, device=logits.device).to(logits)
+    weights = logits.new_ones(logits.shape[-1])
+    weights[list(frequent)] = FREQUENT_WEIGHT
     total = functional.cross_entropy(
         rearrange(logits, "video word vocabulary -> (video word) vocabulary"),
         rearrange(targets.masked_fill(~is_word, IGNORED), "video word -> (video word)"),

@@ -57,19 +57,13 @@ def slerp_factor(weights: Float[Tensor, " pair"], cosines: Float[Tensor, " pair"
     return torch.where(is_near, series, (weights * angles).sin() / angles.sin())
 
 
-def draw_mixing_weights(num_pairs: int, generator: torch.Generator, *, alpha: float = 0.5) -> Float[Tensor, " pair"]:
-    """Draw the weights of the texts from Beta(alpha, alpha).
+def draw_mixing_weights(num_pairs: int, generator: torch.Generator) -> Float[Tensor, " pair"]:
+    """Draw the weights of the texts from Beta(1/2, 1/2), which favours weights near 0 and 1.
 
-    An ``alpha`` below 1 favours weights near 0 and 1, 1 is uniform, and above 1 favours weights near 1/2. Processes
-    that mix the same gathered pairs must draw from the same seed.
-
-    Raises:
-        ValueError: ``alpha`` is not positive.
+    Processes that mix the same gathered pairs must draw from the same seed.
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, got {alpha}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, num_pairs)).float()
+    return torch.from_numpy(np.random.default_rng(seed).beta(0.5, 0.5, num_pairs)).float()
 
 
 def add_terms(terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:

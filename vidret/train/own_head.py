@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32
 from torch import nn
 
-from vidret.data.benchmarks.splits import TrainValSplits, hold_out
+from vidret.data.benchmarks.splits import hold_out
 from vidret.data.cache.layers import VideoLayers
 from vidret.data.grounding import GroundingSample, collate, label_frames
 from vidret.data.records import LabelledQuery, Split, video_stem
@@ -24,9 +24,10 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import VECTORS, HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.spans import overlap
 from vidret.ground.vectors import make_inputs, place_vectors, stack_words
 from vidret.ground.windows import Window, cut_windows
+from vidret.metrics.grounding import MomentMetrics, score_moments
+from vidret.metrics.predictions import Prediction
 from vidret.store.store import Store
 from vidret.train.grounding_losses import draw_positive, find_targets, grounding_losses
 from vidret.train.losses import add_terms
@@ -147,15 +148,6 @@ SUPPRESSION, THRESHOLD = "hard", 0.7  # of QVHighlights' recipe
 SIMILARITY_WEIGHT = 1.0  # half as much does about as well on the synthetic world
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MomentFigures:
-    """How well the first moment of each held-out query overlaps a labelled one, in percent."""
-
-    recall_50: float
-    recall_70: float
-    mean_overlap: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HeadTrial:
     """A trained head, and how it and the curve did on the same held-out queries, of videos that it has not seen.
@@ -174,9 +166,9 @@ class HeadTrial:
     card: HeadCard
     num_trained: int
     num_held_out: int
-    by_curve: MomentFigures
-    by_head: MomentFigures
-    by_weighed: MomentFigures
+    by_curve: MomentMetrics
+    by_head: MomentMetrics
+    by_weighed: MomentMetrics
 
     @property
     def wins(self) -> bool:
@@ -207,10 +199,9 @@ def try_head(
         VidretError: Too few videos are in the index, or a name matches several.
     """
     ids = match_videos(engine, split)
-    splits = divide(split, set(ids), share, seed)
-    assert splits.val is not None
+    train, held_out = divide(split, set(ids), share, seed)
     fps = engine.encoder.sampling.fps
-    queries = read_vector_queries(engine, splits.train.queries, ids, fps)
+    queries = read_vector_queries(engine, train.queries, ids, fps)
     head = train_vector_head(queries, fps=fps, num_steps=num_steps, seed=seed, on_progress=on_progress)
     card = HeadCard.describe(
         head, backbone=engine.encoder.name, fps=fps, suppression=SUPPRESSION, threshold=THRESHOLD, reads=VECTORS
@@ -220,14 +211,14 @@ def try_head(
         path, by_card = Path(folder) / "head.safetensors", []
         for tried in (card, weighed):
             save_head(head, tried, path)
-            by_card.append(measure(engine, str(path), splits.val.queries, ids))
+            by_card.append(measure(engine, str(path), held_out.queries, ids))
     by_head, by_weighed = by_card
     return HeadTrial(
         head=head,
         card=weighed if by_weighed.mean_overlap > by_head.mean_overlap else card,
         num_trained=len(queries),
-        num_held_out=len(splits.val.queries),
-        by_curve=measure(engine, "none", splits.val.queries, ids),
+        num_held_out=len(held_out.queries),
+        by_curve=measure(engine, "none", held_out.queries, ids),
         by_head=by_head,
         by_weighed=by_weighed,
     )
@@ -259,7 +250,7 @@ def match_videos(engine: Engine, split: Split) -> dict[str, int]:
     return ids
 
 
-def divide(split: Split, known: set[str], share: float, seed: int) -> TrainValSplits:
+def divide(split: Split, known: set[str], share: float, seed: int) -> tuple[Split, Split]:
     """Return the labelled queries into known videos, in two parts of different videos."""
     queries = tuple(query for query in split.queries if query.video in known and query.spans)
     videos = tuple(dict.fromkeys(query.video for query in queries))
@@ -291,17 +282,14 @@ def read_vector_queries(
     return read
 
 
-def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentFigures:
+def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentMetrics:
     """Locate each query in its video, with a head or ``none``, by pictures only, and compare the first moment."""
-    overlaps = []
+    found = []
     with Engine(engine.path, engine.encoder, head=head) as other:
         for query in queries:
             moments = other.locate(
                 query.text, 1, video=ids[query.video], overlapping=True, weak=True, sources=["picture"]
             )
-            spans = np.array(query.spans, np.float64)
-            own = overlap(spans[:, 0], spans[:, 1], moments[0].start, moments[0].end).max() if moments else 0.0
-            overlaps.append(float(own))
-    array = np.array(overlaps)
-    recalls = [100 * float((array >= limit).mean()) for limit in (0.5, 0.7)]
-    return MomentFigures(recall_50=recalls[0], recall_70=recalls[1], mean_overlap=100 * float(array.mean()))
+            spans = np.array([(moment.start, moment.end, moment.score) for moment in moments]).reshape(-1, 3)
+            found.append(Prediction(query.id, spans))
+    return score_moments(queries, found).full

@@ -23,9 +23,14 @@ ARRAYS: dict[str, np.ndarray] = {
 }
 
 
-def fill(folder: Path, *keys: str, **settings: int) -> ArrayShards:
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.data.cache.shards.SHARD_BYTES", 300)
+
+
+def fill(folder: Path, *keys: str) -> ArrayShards:
     """Append an entry of 192 bytes for each key."""
-    shards = ArrayShards(folder, **settings)
+    shards = ArrayShards(folder)
     with shards.writing():
         for key in keys:
             shards.append(key, {"a": np.full(40, len(key), np.float32)}, {"of": key})
@@ -54,8 +59,9 @@ def test_arrays_keep_their_type_and_shape(tmp_path: Path) -> None:
             assert not arrays[name].flags.writeable
 
 
+@pytest.mark.usefixtures("small_shards")
 def test_full_shard_is_not_appended_to(tmp_path: Path) -> None:
-    shards = fill(tmp_path, *"abcde", shard_bytes=300)
+    shards = fill(tmp_path, *"abcde")
     assert [path.stat().st_size for path in sorted(tmp_path.glob("*.bin"))] == [384, 384, 192]
     assert [float(shards.read(key)["a"][0]) for key in "abcde"] == [1.0] * 5
 
@@ -82,16 +88,17 @@ def test_unfinished_write_is_truncated(tmp_path: Path) -> None:
     assert len((tmp_path / "index.jsonl").read_bytes().splitlines()) == 3
 
 
+@pytest.mark.usefixtures("small_shards")
 def test_entries_without_data_do_not_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fill(tmp_path, *"abcd", shard_bytes=300)
+    fill(tmp_path, *"abcd")
     (tmp_path / "00001.bin").unlink()
     with caplog.at_level(logging.WARNING):
-        shards = ArrayShards(tmp_path, shard_bytes=300)
+        shards = ArrayShards(tmp_path)
     assert caplog.messages == [f"{tmp_path}: the data of 2 entries is missing and must be rebuilt"]
     assert "b" in shards
     assert "c" not in shards
     # New data is written to the same offsets, so the old lines must be removed.
-    fill(tmp_path, "eeeee", "ffffff", shard_bytes=300)
+    fill(tmp_path, "eeeee", "ffffff")
     reopened = ArrayShards(tmp_path)
     assert [key for key in ("a", "b", "c", "d", "eeeee", "ffffff") if key in reopened] == ["a", "b", "eeeee", "ffffff"]
     with (tmp_path / "00000.bin").open("r+b") as file:

@@ -114,7 +114,7 @@ def train_head_command(
         trial = try_head(engine, split, share=held_out, num_steps=steps, seed=seed, on_progress=on_count)
     ways = {"the curve": trial.by_curve, "the head": trial.by_head, "the head, weighed by similarity": trial.by_weighed}
     rows = [
-        (name, *(f"{value:.1f}" for value in (way.recall_50, way.recall_70, way.mean_overlap)))
+        (name, *(f"{value:.1f}" for value in (way.recall(0.5), way.recall(0.7), way.mean_overlap)))
         for name, way in ways.items()
     ]
     print_message(f"Trained on {trial.num_trained} queries; {trial.num_held_out} into other videos are held out:")

@@ -132,10 +132,10 @@ def annotation_row(location: str, value: object) -> AnnotationRow:
     return AnnotationRow(location, value)
 
 
-def short_repr(value: object, length: int = 60) -> str:
+def short_repr(value: object) -> str:
     """Return the ``repr`` of a value, truncated for use in an error message."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def read_text(path: Path) -> str:

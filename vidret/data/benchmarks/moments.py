@@ -69,11 +69,11 @@ def _read_query(row: AnnotationRow) -> LabelledQuery:
     )
 
 
-def _read_clips(row: AnnotationRow, duration_s: float, clip_s: float = 2.0) -> tuple[int, ...]:
+def _read_clips(row: AnnotationRow, duration_s: float) -> tuple[int, ...]:
     clips = row.items("relevant_clip_ids")
     for clip in clips:
-        if type(clip) is not int or not 0 <= clip * clip_s < duration_s:
-            raise row.error(f"relevant_clip_ids must index {clip_s:g} s clips of {duration_s:g} s, got {clip!r}")
+        if type(clip) is not int or not 0 <= clip * 2.0 < duration_s:
+            raise row.error(f"relevant_clip_ids must index 2 s clips of {duration_s:g} s, got {clip!r}")
     if len(set(clips)) != len(clips):
         raise row.error(f"relevant_clip_ids must be unique, got {short_repr(clips)}")
     return tuple(clips)

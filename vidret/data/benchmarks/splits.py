@@ -75,52 +75,81 @@ MAX_LISTED = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
-class TrainValSplits:
-    """The split to train on and the one to validate on; ``val`` is None without validation."""
+class SplitChoice:
+    """Which splits of a benchmark to train, validate and test on.
 
-    train: Split
-    val: Split | None
-
-
-def read_train_val(
-    name: str,
-    annotations: str | Path,
-    *,
-    train_split: str | None = None,
-    val_split: str | None = None,
-    val_share: float = 0.05,
-    seed: int = 0,
-    domain: str | None = None,
-) -> TrainValSplits:
-    """Read a training split, and hold out some of its videos for validation unless ``val_split`` is given.
-
-    Args:
+    Attributes:
         name: One of ``DATASETS``.
         annotations: Path of its files; see ``read_split``.
-        train_split: Name of the split; defaults to the benchmark's first training split, else to all of it.
-        val_split: A split of the benchmark to validate on. Model selection biases results on it, so a warning is logged
-            if it is the split that results are reported on.
-        val_share: Share of the training videos to hold out otherwise; 0 for no validation.
+        train_split: Split to train on; defaults to the benchmark's first training split, else to all of it.
+        val_split: Split to validate on. Model selection biases results on it, so a warning is logged if it is the split
+            that results are reported on.
+        test_split: Split to test on.
+        val_share: Share of the training videos to hold out if there is no ``val_split``; 0 for no validation.
         seed: Seed of the choice of held-out videos.
         domain: Only the queries of this domain; None for all.
 
     Raises:
-        VidretError: A split cannot be read, has no such domain, or the two share videos.
+        VidretError: The test split is the training split.
     """
-    train = read_split(name, annotations, train_split or default_train_split(name))
-    train = train if domain is None else keep_domain(train, domain)
-    if val_split is None:
-        return hold_out(train, val_share, seed) if val_share else TrainValSplits(train=train, val=None)
-    val = read_split(name, annotations, val_split)
-    val = val if domain is None else keep_domain(val, domain)
-    if name in DATASETS and val_split == DATASETS[name].default:
-        logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
-    check_disjoint(train, val)
-    return TrainValSplits(train=train, val=val)
+
+    name: str
+    annotations: str | Path
+    train_split: str | None = None
+    val_split: str | None = None
+    test_split: str | None = None
+    val_share: float = 0.05
+    seed: int = 0
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to test on the training split."""
+        if self.test_split is not None and self.test_split == self._train_name:
+            raise VidretError(f"test_split must differ from the training split, got {self.test_split}")
+
+    @property
+    def _train_name(self) -> str | None:
+        train_splits = DATASETS[self.name].train_splits if self.name in DATASETS else ()
+        return self.train_split or next(iter(train_splits), None)
+
+    def read(self, stage: str | None = None) -> dict[str, Split]:
+        """Return the splits of a stage, ``fit``, ``validate`` or ``test``, or of all, by role: train, val and test.
+
+        Raises:
+            VidretError: A split cannot be read, has no such domain, is not named, or shares videos with the training
+                split.
+        """
+        splits: dict[str, Split] = {}
+        if stage != "test":
+            train = self._read(self._train_name)
+            splits = {"train": train}
+            if self.val_split is not None:
+                splits["val"] = self._read_val(train, self.val_split)
+            elif self.val_share:
+                splits["train"], splits["val"] = hold_out(train, self.val_share, self.seed)
+        if stage == "validate":
+            del splits["train"]
+        if stage == "test" and self.test_split is None:
+            raise VidretError("test_split must be set for testing, got None")
+        if stage in (None, "test") and self.test_split is not None:
+            splits["test"] = self._read(self.test_split)
+        return splits
+
+    def _read(self, name: str | None) -> Split:
+        split = read_split(self.name, self.annotations, name)
+        return split if self.domain is None else keep_domain(split, self.domain)
+
+    def _read_val(self, train: Split, name: str) -> Split:
+        val = self._read(name)
+        if self.name in DATASETS and name == DATASETS[self.name].default:
+            logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
+        if shared := [video_id for video_id in val.videos if video_id in set(train.videos)]:
+            raise VidretError(f"{val.name} must share no video with {train.name}, got {list_some(shared)}")
+        return val
 
 
-def hold_out(split: Split, share: float, seed: int) -> TrainValSplits:
-    """Hold out about ``share`` of a split's videos, with their rows.
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Return a split without about ``share`` of its videos and their rows, and the split of these.
 
     Clips that were cut from one video, according to their names, stay together, since they resemble each other. Videos
     are taken in an order that depends on their own names and the seed, so adding or removing a few videos hardly
@@ -143,9 +172,9 @@ def hold_out(split: Split, share: float, seed: int) -> TrainValSplits:
     drawn = f"{100 * share:g} % of {split.name}'s videos, drawn with seed {seed}"
     train = _subset(split, set(split.videos) - held_out)
     val = _subset(split, held_out)
-    return TrainValSplits(
-        train=replace(train, name=f"{split.name}-rest", notes=(*split.notes, f"without {drawn}")),
-        val=replace(val, name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {drawn}")),
+    return (
+        replace(train, name=f"{split.name}-rest", notes=(*split.notes, f"without {drawn}")),
+        replace(val, name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {drawn}")),
     )
 
 
@@ -170,12 +199,6 @@ def source_of(video_id: str) -> str:
     ('NUsG9BgSes0', '-4wsuPCjDBc', 'video7020')
     """
     return CLIP_TIMES.sub("", video_id)
-
-
-def check_disjoint(train: Split, other: Split) -> None:
-    """Check that a split shares no video with the training split."""
-    if shared := [video_id for video_id in other.videos if video_id in set(train.videos)]:
-        raise VidretError(f"{other.name} must share no video with {train.name}, got {list_some(shared)}")
 
 
 def drop_unreadable(
@@ -238,12 +261,6 @@ def list_some(names: Collection[str]) -> str:
     """Return the number of names, followed by the first of them."""
     shown = list(names)[:MAX_LISTED]
     return f"{len(names)} ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})"
-
-
-def default_train_split(name: str) -> str | None:
-    """Return the name of a benchmark's first training split; None if there is none."""
-    train_splits = DATASETS[name].train_splits if name in DATASETS else ()
-    return train_splits[0] if train_splits else None
 
 
 def _subset(split: Split, video_ids: Collection[str]) -> Split:

@@ -23,7 +23,7 @@ from vidret.store.disk import sync_data, try_lock, unlock, wait_for_lock
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-SHARD_BYTES = 1 << 30
+SHARD_BYTES = 1 << 30  # size from which on a data file is no longer appended to
 ALIGNMENT = 64  # bytes; arrays start at multiples, so that any type can be read in place
 Facts = Mapping[str, Any]
 
@@ -54,18 +54,13 @@ class ShardEntry:
 class ArrayShards:
     """A folder of entries, for any number of reading processes and one writer at a time; see ``writing``."""
 
-    def __init__(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: str | Path) -> None:
         """Read the index if it exists. Nothing is created yet.
-
-        Args:
-            folder: Folder of the entries.
-            shard_bytes: Size from which on a data file is no longer appended to.
 
         Raises:
             VidretError: The index is invalid.
         """
         self.folder = Path(folder)
-        self._shard_bytes = shard_bytes
         self._maps: dict[int, np.ndarray] = {}
         self._verified: set[str] = set()
         self._entries: dict[str, ShardEntry] = {}
@@ -210,7 +205,7 @@ class ArrayShards:
         if not shards:
             return 0, 0
         size_bytes = self._path(max(shards)).stat().st_size
-        return (max(shards), size_bytes) if size_bytes < self._shard_bytes else (max(shards) + 1, 0)
+        return (max(shards), size_bytes) if size_bytes < SHARD_BYTES else (max(shards) + 1, 0)
 
     def _view(self, entry: ShardEntry) -> np.ndarray:
         if entry.num_bytes == 0:

@@ -124,16 +124,6 @@ def draw_object(canvas: Float32[np.ndarray, "frame size size 3"], scene_object: 
     region += cover[..., None] * (colour - region)
 
 
-def _circle(u: Field, v: Field) -> Field:
-    distances: Field = np.hypot(u, v) - np.float32(0.88)
-    return distances
-
-
-def _square(u: Field, v: Field) -> Field:
-    distances: Field = np.maximum(np.abs(u), np.abs(v)) - np.float32(0.78)
-    return distances
-
-
 def _triangle(u: Field, v: Field) -> Field:
     slanted = np.abs(u) * np.float32(math.cos(math.pi / 6)) - v * np.float32(0.5)
     distances: Field = np.maximum(slanted, v) - np.float32(0.55)
@@ -152,17 +142,6 @@ def _star(u: Field, v: Field) -> Field:
     return distances
 
 
-def _cross(u: Field, v: Field) -> Field:
-    u, v = np.abs(u), np.abs(v)
-    distances: Field = np.maximum(np.maximum(u, v) - np.float32(0.98), np.minimum(u, v) - np.float32(0.36))
-    return distances
-
-
-def _ring(u: Field, v: Field) -> Field:
-    distances: Field = np.abs(np.hypot(u, v) - np.float32(0.72)) - np.float32(0.26)
-    return distances
-
-
 def _heart(u: Field, v: Field) -> Field:
     """Combine three discs and a wedge whose sides are tangent to the outer two discs."""
     beside = np.abs(u)
@@ -174,29 +153,21 @@ def _heart(u: Field, v: Field) -> Field:
     return distances
 
 
-def _moon(u: Field, v: Field) -> Field:
-    distances: Field = np.maximum(
-        np.hypot(u, v) - np.float32(0.98), np.float32(0.74) - np.hypot(u - np.float32(0.5), v)
-    )
-    return distances
-
-
 # Signed distance of a point (u to the right, v down) to a shape of about radius 1, negative inside.
 DISTANCES: dict[str, Callable[[Field, Field], Field]] = {
-    "circle": _circle,
-    "square": _square,
+    "circle": lambda u, v: np.hypot(u, v) - np.float32(0.88),
+    "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - np.float32(0.78),
     "triangle": _triangle,
     "star": _star,
-    "cross": _cross,
-    "ring": _ring,
+    "cross": lambda u, v: np.maximum(
+        np.maximum(np.abs(u), np.abs(v)) - np.float32(0.98), np.minimum(np.abs(u), np.abs(v)) - np.float32(0.36)
+    ),
+    "ring": lambda u, v: np.abs(np.hypot(u, v) - np.float32(0.72)) - np.float32(0.26),
     "heart": _heart,
-    "moon": _moon,
+    "moon": lambda u, v: np.maximum(
+        np.hypot(u, v) - np.float32(0.98), np.float32(0.74) - np.hypot(u - np.float32(0.5), v)
+    ),
 }
-
-
-def _striped(u: Field, v: Field) -> Field:
-    strength: Field = np.clip(0.3 + 2 * np.sin((u + v) * np.float32(2 * math.pi / 0.85)), 0, 1)
-    return strength
 
 
 def _dotted(u: Field, v: Field) -> Field:
@@ -206,11 +177,11 @@ def _dotted(u: Field, v: Field) -> Field:
     return strength
 
 
-def _checked(u: Field, v: Field) -> Field:
-    frequency = np.float32(math.pi / 0.5)
-    strength: Field = np.clip(0.5 + 3 * np.sin(u * frequency) * np.sin(v * frequency), 0, 1)
-    return strength
-
-
 # Strength of the pattern's colour at a point, in 0..1.
-PATTERNS: dict[str, Callable[[Field, Field], Field]] = {"striped": _striped, "dotted": _dotted, "checked": _checked}
+PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
+    "striped": lambda u, v: np.clip(0.3 + 2 * np.sin((u + v) * np.float32(2 * math.pi / 0.85)), 0, 1),
+    "dotted": _dotted,
+    "checked": lambda u, v: np.clip(
+        0.5 + 3 * np.sin(u * np.float32(math.pi / 0.5)) * np.sin(v * np.float32(math.pi / 0.5)), 0, 1
+    ),
+}
