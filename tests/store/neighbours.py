@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vidret.store.vectors.flat import SearchResult
+from vidret.store.vectors.base import SearchResult
 
 DIM = 16
 

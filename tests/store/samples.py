@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,24 @@ def add_segment(
     return store.writer.add_segments([NewSegment(video, number, start, end, vectors, tokens, shots)])[0]
 
 
+def add_clip(
+    store: Store,
+    seed: int,
+    files: Mapping[str, int | None],
+    *,
+    seconds: float = 10.0,
+    facts: Mapping[str, object] | None = None,
+    packed: bytes = b"",
+) -> int:
+    """Index a video of one segment at some paths, each with its modification time in nanoseconds."""
+    video = store.writer.begin_video(f"v{seed}", duration=seconds, facts=facts or {}, num_segments=1)
+    for path, mtime_ns in files.items():
+        store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=mtime_ns)
+    add_segment(store, video, 0, 0.0, seconds, embedding(seed), tokens=packed)
+    store.writer.finish_video(video)
+    return video
+
+
 def add_video(store: Store, name: str, *, seed: int, path: str | None = None, num_segments: int = NUM_SEGMENTS) -> int:
     """Index a video as an engine would, skipping stored segments. Its content depends on the seed only."""
     video = store.writer.begin_video(
@@ -76,6 +94,11 @@ def seeds(store: Store) -> list[int]:
     return sorted(100 * int(names[segment.video].lstrip("v")) + segment.number for segment in segments)
 
 
+def of(*videos: int) -> list[int]:
+    """Return the seeds of the segments of videos, by the seeds of these."""
+    return [100 * video + index for video in videos for index in range(NUM_SEGMENTS)]
+
+
 def index_all(store: Store, num_videos: int) -> None:
     for seed in range(num_videos):
         add_video(store, f"v{seed}", seed=seed)
@@ -87,6 +110,11 @@ def damage(path: Path, offset: int, *, bits: int = 1) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= bits
     path.write_bytes(data)
+
+
+def read_all_bytes(folder: Path) -> bytes:
+    """Return the content of all files below a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def environment() -> dict[str, str]:

@@ -101,34 +101,6 @@ def test_torn_tail_of_each_file_is_truncated(tmp_path: Path, sync: int, torn: li
             assert path.read_bytes() == (tmp_path / "whole" / "features" / path.name).read_bytes()
 
 
-KILLED_AT_SHOTS = """
-import os, signal, sys
-from pathlib import Path
-from tests.store import samples
-from vidret.store.catalog.segments import ShotChanges
-remaining, add = int(sys.argv[2]), ShotChanges.add
-def kill(self, segment_id, shots):
-    global remaining
-    remaining -= 1
-    if not remaining:
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, segment_id, shots)
-ShotChanges.add = kill
-samples.index_all(samples.create(Path(sys.argv[1])), 2)
-"""
-
-
-def test_segment_is_never_stored_without_its_shots(tmp_path: Path) -> None:
-    with samples.create(tmp_path / "whole") as store:
-        samples.index_all(store, 2)
-        whole = content(store)
-    for num_stored in (1, 2, 5):
-        command = [sys.executable, "-c", KILLED_AT_SHOTS, str(tmp_path / f"{num_stored}"), str(num_stored + 1)]
-        assert subprocess.run(command, check=False, env=samples.environment()).returncode == -signal.SIGKILL
-        with Store.open(tmp_path / f"{num_stored}") as reader:
-            assert content(reader) == whole[:num_stored]
-
-
 FORKING_WRITER = """
 import os, signal, sys
 from vidret.store.store import Store

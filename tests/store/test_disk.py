@@ -1,4 +1,4 @@
-"""The store without what other systems lack: an index is written, locked and read as on Linux."""
+"""Disks: an index is written without what other systems lack, and read where nothing can be written."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.indexed_texts import add_words
 from tests.store import samples
 from vidret.store.store import Store
 
@@ -30,6 +31,7 @@ MACOS = "import fcntl, os; del os.fdatasync; del fcntl.F_SETPIPE_SZ"
 WRITER = """
 import sys
 from pathlib import Path
+from tests.indexed_texts import add_words
 from tests.store import samples
 store = samples.create(Path(sys.argv[1]))
 samples.index_all(store, 3)
@@ -60,3 +62,43 @@ def test_index_is_written_without_calls_of_linux(tmp_path: Path, system: str) ->
         samples.index_all(whole, 3)
         with Store.open(tmp_path / "index") as read:
             assert samples.seeds(read) == samples.seeds(whole)
+
+
+# No file can be written, not even the one of shared memory that SQLite makes beside a database.
+READ = """
+import resource, signal, sys
+import numpy as np
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+from vidret.store.store import Store
+from vidret.store.texts.store import TextStore
+from vidret.store.texts.upkeep import count_texts, find_damaged_texts
+
+with Store.open(sys.argv[1]) as store:
+    assert len(store) == 4
+    assert (store.search(np.ones((1, store.dim), np.float32), 4)[1] >= 0).all()
+    assert not store.upkeep.verify() and not store.upkeep.verify_vectors()
+with TextStore.open(sys.argv[1]) as texts:
+    assert not texts.index.in_memory
+    assert texts.index.find_phrase("red apple", 5).size == 1
+assert count_texts(sys.argv[1])[0].texts == 2
+assert find_damaged_texts(sys.argv[1], repair=False) == []
+print("read")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+@pytest.mark.parametrize("is_copy", [False, True], ids=["", "copy without the files of a connection"])
+def test_an_intact_index_is_read_on_a_full_disk(tmp_path: Path, is_copy: bool) -> None:
+    index = tmp_path / "index"
+    with samples.create(index) as store:
+        samples.add_video(store, "a", seed=0)
+        store.upkeep.save_vectors()
+    add_words(index, "a", ["one red apple", "two green pears"])
+    for path in [*index.rglob("*-wal"), *index.rglob("*-shm")] if is_copy else []:
+        path.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(index)], capture_output=True, text=True, check=False, env=samples.environment()
+    )
+    assert (done.stdout, done.stderr) == ("read\n", "")

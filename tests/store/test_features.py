@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.features import Features, RowFile, feature_paths, round_to_float16
+from vidret.store.features import Bytes, Features, RowFile, Rows, feature_paths, round_to_float16
 from vidret.store.records import SegmentLocation
 
 from .samples import damage
@@ -27,9 +27,14 @@ def some_tokens(k: int) -> np.ndarray:
     return packed(k, (5, 0, 13, 3, 0, 11)[k % 6])
 
 
+def append(features: Features, video: Rows, frames: Rows, tokens: Bytes) -> SegmentLocation:
+    """Write one segment."""
+    return features.append_all([(video, frames, tokens)])[0]
+
+
 def filled(folder: Path, num: int) -> tuple[Features, list[SegmentLocation]]:
     features = Features(folder, DIM, 0, write=True)
-    return features, [features.append(rows(k, 1), rows(k + 100, k % 3 + 1), some_tokens(k)) for k in range(num)]
+    return features, [append(features, rows(k, 1), rows(k + 100, k % 3 + 1), some_tokens(k)) for k in range(num)]
 
 
 def test_rows_are_read_as_written(tmp_path: Path) -> None:
@@ -39,17 +44,15 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
         for k, location in enumerate(locations):
             np.testing.assert_array_equal(opened.read_video(location), rows(k, 1))
             np.testing.assert_array_equal(opened.read_frames(location), rows(k + 100, k % 3 + 1))
-            assert opened.read_tokens(location) == some_tokens(k).tobytes()
-
-
-def test_tokens_are_read_only_bytes(tmp_path: Path) -> None:
-    features, locations = filled(tmp_path, 4)
-    view = features.read_tokens(locations[2])
-    assert (view.format, view.ndim, view.nbytes, view.readonly) == ("B", 1, 13, True)
-    empty = features.read_tokens(locations[1])
-    assert (empty.format, empty.ndim, empty.nbytes) == ("B", 1, 0)
-    assert [(location.token_byte, location.num_bytes) for location in locations] == [(0, 5), (5, 0), (5, 13), (18, 3)]
-    assert features.num_bytes == (4 + 7) * DIM * 2 + 21 == sum(p.stat().st_size for p in feature_paths(tmp_path, 0))
+            tokens = opened.read_tokens(location)
+            assert (bytes(tokens), tokens.format, tokens.readonly) == (some_tokens(k).tobytes(), "B", True)
+    assert [(location.token_byte, location.num_bytes) for location in locations[:4]] == [
+        (0, 5),
+        (5, 0),
+        (5, 13),
+        (18, 3),
+    ]
+    assert features.num_bytes == sum(path.stat().st_size for path in feature_paths(tmp_path, 0))
 
 
 def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
     reader = Features(tmp_path, DIM, 0)
     old = reader.read_video(locations[0])
     old_tokens = reader.read_tokens(locations[0])
-    later = features.append(rows(50, 1), rows(51, 2), packed(52, 9))
+    later = append(features, rows(50, 1), rows(51, 2), packed(52, 9))
     np.testing.assert_array_equal(reader.read_frames(later), rows(51, 2))
     assert reader.read_tokens(later) == packed(52, 9).tobytes()
     np.testing.assert_array_equal(old, rows(0, 1))
@@ -94,37 +97,24 @@ def test_views_outlive_their_file(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
-    _, locations = filled(tmp_path, 3)
-    video, frames, _ = feature_paths(tmp_path, 0)
-    location = locations[1]
-    for offset in range(DIM * 2):
-        damage(video, location.row * DIM * 2 + offset)
-        damage(frames, location.frame_row * DIM * 2 + offset)
-        reader = Features(tmp_path, DIM, 0)
-        with pytest.raises(StoreError, match=r"video\.f16: row 1 is damaged"):
-            reader.read_video(location)
-        with pytest.raises(StoreError, match=r"frames\.f16: rows from 1 are damaged"):
-            reader.read_frames(location)
-        reader.read_video(locations[0])
-        reader.read_frames(locations[2])
-        damage(video, location.row * DIM * 2 + offset)
-        damage(frames, location.frame_row * DIM * 2 + offset)
-
-
-def test_every_flipped_bit_of_tokens_is_detected(tmp_path: Path) -> None:
     _, locations = filled(tmp_path, 4)
-    path = feature_paths(tmp_path, 0)[2]
-    location = locations[2]
-    for bit in range(8 * location.num_bytes):
-        damage(path, location.token_byte + bit // 8, bits=1 << bit % 8)
-        reader = Features(tmp_path, DIM, 0)
-        with pytest.raises(
-            StoreError, match=rf"^{path}: bytes from 5 are damaged \(checksum\); run vidret info --repair"
-        ):
-            reader.read_tokens(location)
-        assert [len(reader.read_tokens(locations[k])) for k in (0, 1, 3)] == [5, 0, 3]
-        reader.read_frames(location)
-        damage(path, location.token_byte + bit // 8, bits=1 << bit % 8)
+    video, frames, packed_tokens = feature_paths(tmp_path, 0)
+    location, row_bytes = locations[2], DIM * 2
+    for path, start, num_bytes, rule in (
+        (video, location.row * row_bytes, row_bytes, "row 2 is damaged"),
+        (frames, location.frame_row * row_bytes, 3 * row_bytes, "rows from 3 are damaged"),
+        (packed_tokens, location.token_byte, location.num_bytes, "bytes from 5 are damaged"),
+    ):
+        for bit in range(8 * num_bytes):
+            damage(path, start + bit // 8, bits=1 << bit % 8)
+            reader = Features(tmp_path, DIM, 0)
+            reads = {video: reader.read_video, frames: reader.read_frames, packed_tokens: reader.read_tokens}
+            with pytest.raises(StoreError, match=rf"^{path}: {rule} \(checksum\); run vidret info --repair"):
+                reads[path](location)
+            for other, read in reads.items():
+                for k in (0, 1, 3) if other == path else range(4):
+                    read(locations[k])
+            damage(path, start + bit // 8, bits=1 << bit % 8)
 
 
 @pytest.mark.parametrize("torn", [1, DIM * 2, DIM * 2 + 3])
@@ -137,7 +127,7 @@ def test_torn_tail_is_truncated(tmp_path: Path, torn: int) -> None:
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
     assert [path.stat().st_size for path in feature_paths(tmp_path, 0)] == sizes
-    later = again.append(rows(7, 1), rows(8, 2), packed(9, 6))
+    later = append(again, rows(7, 1), rows(8, 2), packed(9, 6))
     np.testing.assert_array_equal(again.read_frames(later), rows(8, 2))
     assert again.read_tokens(later) == packed(9, 6).tobytes()
     np.testing.assert_array_equal(again.read_video(locations[3]), rows(3, 1))
@@ -145,23 +135,13 @@ def test_torn_tail_is_truncated(tmp_path: Path, torn: int) -> None:
 
 
 def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
-    features, locations = filled(tmp_path, 4)
-    video = feature_paths(tmp_path, 0)[0]
-    video.write_bytes(video.read_bytes()[: 2 * DIM * 2 + 5])
-    with pytest.raises(StoreError, match=rf"^{video}: must have at least 32 bytes, got 21$"):
-        Features(tmp_path, DIM, 0).read_video(locations[3])
-    again = Features(tmp_path, DIM, 0, write=True)
-    again.resume(*features.tail)
-    with pytest.raises(StoreError, match="row 3 is damaged"):
-        again.read_video(locations[3])
-    assert again.append(rows(1, 1), rows(2, 1), packed(3, 0)).row == 4
-
-
-def test_lost_tokens_affect_only_their_segments(tmp_path: Path) -> None:
     features, locations = filled(tmp_path, 6)
-    path = feature_paths(tmp_path, 0)[2]
+    video, _, path = feature_paths(tmp_path, 0)
+    video.write_bytes(video.read_bytes()[: 4 * DIM * 2 + 5])
     path.write_bytes(path.read_bytes()[:12])
     reader = Features(tmp_path, DIM, 0)
+    with pytest.raises(StoreError, match=rf"^{video}: must have at least 48 bytes, got 37$"):
+        reader.read_video(locations[5])
     assert reader.read_tokens(locations[0]) == some_tokens(0).tobytes()
     for k in (2, 3, 5):
         with pytest.raises(StoreError, match=rf"^{path}: must have at least (18|21|32) bytes, got 12$"):
@@ -170,10 +150,13 @@ def test_lost_tokens_affect_only_their_segments(tmp_path: Path) -> None:
         assert bytes(Features(tmp_path, DIM, 0).read_tokens(locations[k])) == b""
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
+    with pytest.raises(StoreError, match="row 5 is damaged"):
+        again.read_video(locations[5])
     for k in (2, 3, 5):
         with pytest.raises(StoreError, match=rf"bytes from {locations[k].token_byte} are damaged"):
             again.read_tokens(locations[k])
-    assert again.append(rows(1, 1), rows(2, 1), packed(3, 4)).token_byte == 32
+    later = append(again, rows(1, 1), rows(2, 1), packed(3, 4))
+    assert (later.row, later.token_byte) == (6, 32)
 
 
 def test_files_of_other_epochs_are_removed(tmp_path: Path) -> None:

@@ -78,11 +78,3 @@ def test_a_file_that_is_no_database_is_named_and_removed(tmp_path: Path) -> None
     assert len(find_damaged_sounds(tmp_path, repair=True)) == 1
     assert not SoundStore.exists(tmp_path)
     assert find_damaged_sounds(tmp_path, repair=True) == []
-
-
-def test_a_file_with_a_trigger_is_refused(tmp_path: Path) -> None:
-    SoundStore.create(tmp_path).close()
-    with sqlite3.connect(tmp_path / FILE) as database:
-        database.execute("CREATE TRIGGER slow AFTER DELETE ON windows BEGIN DELETE FROM windows; END")
-    with pytest.raises(StoreError, match="must hold the tables of sounds"):
-        SoundStore.open(tmp_path)

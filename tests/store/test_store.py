@@ -3,22 +3,24 @@
 import os
 import subprocess
 import sys
-import threading
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog.tables import FORMAT
-from vidret.store.records import NewSegment, StoredVideo
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment, StoredVideo
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
 from .samples import (
     DIM,
     NUM_SEGMENTS,
+    add_clip,
     add_segment,
     add_video,
     create,
@@ -83,31 +85,13 @@ def test_segments_are_read_in_the_order_of_ids_and_damage_is_reported(tmp_path: 
 
 
 def test_tokens_are_opaque_bytes(tmp_path: Path) -> None:
-    """Any bytes can be stored, and segments need no tokens."""
-    packed = [b"\0", b"", bytes(range(256)) * 999, b"\0\0\0", b"SQLite format 3", b""]
+    packed = [b"\0", b"", bytes(range(256)) * 999, b"\0\0\0"]
     with create(tmp_path) as store:
         video = store.writer.begin_video("v0", duration=1.0, facts={}, num_segments=9)
-        store.writer.set_file("a.mp4", state="running", video=video)
-        empty = [add_segment(store, video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
-        assert store.features.read_tokens(empty) == [b"", b""]
-        assert (tmp_path / "features" / "tokens.bin").stat().st_size == 0
-        ids = [add_segment(store, video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
-        assert store.features.read_tokens(ids) == packed
+        ids = [add_segment(store, video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(4)]
         assert add_segment(store, video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
-    with Store.open(tmp_path) as store:
-        assert store.features.read_tokens([*ids, *empty]) == [*packed, b"", b""]
-        assert (tmp_path / "features" / "tokens.bin").stat().st_size == sum(map(len, packed))
-        np.testing.assert_array_equal(store.searchable(), [*empty, *ids])
-
-
-def test_searchable_lists_the_segments_of_live_files(tmp_path: Path) -> None:
-    with create(tmp_path) as store, Store.open(tmp_path) as reader:
-        assert reader.searchable().tolist() == []
-        index_all(store, 3)
-        assert reader.searchable().tolist() == list(range(1, 13))
-        store.writer.set_file("/videos/v1.mp4", state="missing")
-        assert reader.searchable().tolist() == [1, 2, 3, 4, 9, 10, 11, 12]
-        assert len(reader) == 8
+        assert store.features.read_tokens(ids) == packed
+    assert (tmp_path / "features" / "tokens.bin").stat().st_size == sum(map(len, packed))
 
 
 def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
@@ -127,38 +111,6 @@ def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
         assert store.videos.get(video).salvaged == "30 s to 40 s are missing"
 
 
-def test_moved_file_keeps_its_vectors(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        video = add_video(store, "v1", seed=1, path="old.mp4")
-        ids = store.segments.ids_of_video(video)
-        store.writer.set_file("old.mp4", state="missing")
-        assert seeds(store) == []
-        assert add_video(store, "v1", seed=1, path="new.mp4") == video
-        assert store.segments.ids_of_video(video) == ids
-        assert seeds(store) == [100, 101, 102, 103]
-        assert store.files.paths_of([video]) == {video: ["new.mp4"]}
-
-
-def test_copy_is_stored_once_with_both_paths(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        video = add_video(store, "v1", seed=1, path="b.mp4")
-        assert add_video(store, "v1", seed=1, path="a.mp4") == video
-        assert store.files.paths_of([video]) == {video: ["a.mp4", "b.mp4"]}
-        assert seeds(store) == [100, 101, 102, 103]
-        store.writer.set_file("b.mp4", state="missing")
-        assert store.files.paths_of([video]) == {video: ["a.mp4"]}
-        assert seeds(store) == [100, 101, 102, 103]
-
-
-def test_changed_file_is_found_only_by_its_new_content(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        old = add_video(store, "v1", seed=1, path="a.mp4")
-        new = add_video(store, "v2", seed=2, path="a.mp4")
-        assert new != old
-        assert seeds(store) == [200, 201, 202, 203]
-        assert store.files.paths_of([old, new]) == {old: [], new: ["a.mp4"]}
-
-
 def test_failed_file_has_a_reason(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         store.writer.set_file("a.mp4", state="failed", reason="no video stream", num_bytes=7)
@@ -167,24 +119,6 @@ def test_failed_file_has_a_reason(tmp_path: Path) -> None:
         assert (record.state, record.reason, record.video, record.num_bytes) == ("failed", "no video stream", None, 7)
         assert store.files.find(state="failed") == [record] == store.files.find()
         assert store.files.get("b.mp4") is None
-
-
-def test_reader_sees_additions_and_deletions_of_a_writer(tmp_path: Path) -> None:
-    with create(tmp_path) as writer, Store.open(tmp_path) as reader:
-        assert seeds(reader) == []
-        for seed in range(3):
-            before = reader.generation
-            add_video(writer, f"v{seed}", seed=seed)
-            assert reader.generation > before
-            assert seeds(reader) == [100 * s + n for s in range(seed + 1) for n in range(4)]
-            reader.features.read_frames(reader.segments.ids_of_video(seed + 1))
-            assert reader.features.read_tokens(reader.segments.ids_of_video(seed + 1)) == [
-                tokens(100 * seed + n) for n in range(4)
-            ]
-        writer.writer.set_file("/videos/v1.mp4", state="missing")
-        assert seeds(reader) == [0, 1, 2, 3, 200, 201, 202, 203]
-        with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
-            reader.upkeep.prune()
 
 
 def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> None:
@@ -253,11 +187,10 @@ def test_missing_index_is_rejected(tmp_path: Path) -> None:
         create(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["video.f16", "frames.f16", "tokens.bin"])
-def test_missing_feature_file_is_reported(tmp_path: Path, name: str) -> None:
+def test_missing_feature_file_is_reported(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 1)
-    path = tmp_path / "features" / name
+    path = tmp_path / "features" / "frames.f16"
     path.unlink()
     with pytest.raises(StoreError, match=f"^{path}: No such file"):
         Store.open(tmp_path)
@@ -302,18 +235,6 @@ def test_first_of_duplicate_segments_is_stored(tmp_path: Path) -> None:
         )
 
 
-def test_invalid_segment_among_many_rejects_all(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        video = store.writer.begin_video("v0", duration=40.0, facts={}, num_segments=4)
-        good = NewSegment(video, 0, 0.0, 1.0, embedding(0))
-        with pytest.raises(StoreError, match=r"number must be in 0\.\.3, got 4"):
-            store.writer.add_segments([good, replace(good, number=4)])
-        with pytest.raises(StoreError, match="video must be one of this index, got 77"):
-            store.writer.add_segments([good, replace(good, video=77)])
-        assert store.segments.stored_indices(video) == set()
-        assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
-
-
 @pytest.mark.wrong_shapes
 @pytest.mark.parametrize(
     ("change", "rule"),
@@ -328,15 +249,15 @@ def test_invalid_segment_among_many_rejects_all(tmp_path: Path) -> None:
         ({"id": 77}, "video must be one of this index, got 77"),
     ],
 )
-def test_invalid_segments_are_rejected(tmp_path: Path, change: dict[str, object], rule: str) -> None:
+def test_invalid_segment_among_many_rejects_all(tmp_path: Path, change: dict[str, Any], rule: str) -> None:
+    good = embedding(0)
+    values = {"video": good.video, "frames": good.frames, "times": good.times, "number": 0, "end": 1.0, **change}
     with create(tmp_path) as store:
         video = store.writer.begin_video("v0", duration=1.0, facts={}, num_segments=4)
-        good = embedding(0)
-        values: dict[str, object] = {"video": good.video, "frames": good.frames, "times": good.times}
-        values |= {"id": video, "number": 0, "end": 1.0} | change
-        bad = SegmentEmbedding(values["video"], values["frames"], values["times"])  # type: ignore[arg-type]
+        bad = SegmentEmbedding(values["video"], values["frames"], values["times"])
+        segment = NewSegment(values.get("id", video), values["number"], 0.0, values["end"], bad, b"6")
         with pytest.raises(StoreError, match=rule):
-            add_segment(store, values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
+            store.writer.add_segments([NewSegment(video, 1, 0.0, 1.0, good), segment])
         assert store.segments.stored_indices(video) == set()
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
@@ -362,11 +283,10 @@ def test_metadata_of_users_is_separate_from_that_of_the_store(tmp_path: Path) ->
     with create(tmp_path) as store:
         store.metadata.set("dim", "wide")
         store.metadata.set("scores", b"\x00\xff")
-        assert (store.metadata.get("dim"), store.metadata.get("scores"), store.metadata.get("other")) == (
-            "wide",
-            b"\x00\xff",
-            None,
-        )
+        assert [store.metadata.get(key) for key in ("dim", "scores", "other")] == ["wide", b"\x00\xff", None]
+        store.metadata.set_many(dict.fromkeys(("kind.b", "kind_", "kind.a"), "x"))
+        assert store.metadata.keys("kind.") == ["kind.a", "kind.b"]
+        assert store.metadata.keys("") == ["dim", "kind.a", "kind.b", "kind_", "scores"]
     with Store.open(tmp_path) as store:
         assert (store.dim, store.metadata.get("dim")) == (DIM, "wide")
 
@@ -376,7 +296,10 @@ def test_info_counts(tmp_path: Path) -> None:
         index_all(store, 3)
         store.writer.set_file("x.mp4", state="failed", reason="broken")
         store.writer.set_file("/videos/v2.mp4", state="missing")
+        assert store.info().segment_rule == FIXED_GRID, "of an index that says nothing"
+        store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
         info = store.info()
+        assert info.segment_rule == FOLLOW_SHOTS
         assert info.files == {"done": 2, "failed": 1, "missing": 1}
         assert (info.videos, info.complete_videos, info.segments, info.searchable) == (3, 3, 12, 8)
         assert (info.frames, info.seconds, info.vectors, info.format) == (30, 120.0, "flat", FORMAT)
@@ -384,9 +307,10 @@ def test_info_counts(tmp_path: Path) -> None:
         assert info.num_bytes > 42 * DIM * 2 + sum(len(tokens(seed)) for seed in stored(3))
 
 
-def test_threads_can_share_a_store(tmp_path: Path) -> None:
-    errors: list[BaseException] = []
-    with create(tmp_path) as store:
+def test_threads_write_and_search_side_by_side(tmp_path: Path) -> None:
+    """A search of a reader finds what was stored before it began."""
+    stored_ids = list[int]()
+    with create(tmp_path) as store, Store.open(tmp_path) as reader, ThreadPoolExecutor(14) as pool:
         videos = [store.writer.begin_video(f"v{v}", duration=1.0, facts={}, num_segments=10) for v in range(4)]
         for video in videos:
             store.writer.set_file(f"{video}.mp4", state="running", video=video)
@@ -394,31 +318,22 @@ def test_threads_can_share_a_store(tmp_path: Path) -> None:
         def write(video: int) -> None:
             for index in range(10):
                 content = 100 * (video - 1) + index
-                add_segment(store, video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
+                key = add_segment(store, video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
+                stored_ids.append(key)
 
-        def read() -> None:
+        def read(opened: Store) -> None:
             for _ in range(20):
-                _, ids = store.search(np.ones((1, DIM), np.float32), 50)
-                found = [int(key) for key in ids[0] if key >= 0]
-                contents = [100 * (segment.video - 1) + segment.number for segment in store.segments.get(found)]
-                assert store.features.read_tokens(found) == [tokens(content) for content in contents]
-                store.features.read_frames(found)
+                before = set(stored_ids)
+                _, ids = opened.search(np.ones((1, DIM), np.float32), 50)
+                found = ids[0][ids[0] >= 0].tolist()
+                assert before <= set(found)
+                assert len(found) == len(set(found))
+                contents = [100 * (segment.video - 1) + segment.number for segment in opened.segments.get(found)]
+                assert opened.features.read_tokens(found) == [tokens(content) for content in contents]
 
-        def guarded(job: threading.Thread) -> None:
-            try:
-                job.run()
-            except BaseException as error:
-                errors.append(error)
-
-        jobs = [threading.Thread(target=write, args=(video,)) for video in videos * 2] + [
-            threading.Thread(target=read) for _ in range(3)
-        ]
-        runners = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
-        for runner in runners:
-            runner.start()
-        for runner in runners:
-            runner.join()
-        assert errors == []
+        jobs = [pool.submit(write, video) for video in videos * 2]
+        for job in [*jobs, *(pool.submit(read, opened) for opened in (store, reader) * 3)]:
+            job.result()
         assert seeds(store) == [100 * v + n for v in range(4) for n in range(10)]
         assert store.upkeep.verify() == []
 
@@ -429,6 +344,14 @@ FILES = {  # path: duration and modification time in seconds
     "/films/cats2/c.mp4": (30.0, 300),
     "/films/%_/d.mp4": (40.0, 400),
 }
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with create(tmp_path_factory.mktemp("filmed")) as store:
+        for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
+            add_clip(store, seed, {path: changed * 10**9}, seconds=seconds, facts={"width": 64})
+        yield store
 
 
 @pytest.mark.parametrize(
@@ -446,20 +369,13 @@ FILES = {  # path: duration and modification time in seconds
         (Filters(folder="/films/cats", after=150), "b"),
     ],
 )
-def test_filters_select_by_folder_duration_and_date(tmp_path: Path, filters: Filters, names: str) -> None:
-    with create(tmp_path / "index") as store:
-        owners = {}
-        for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
-            video = store.writer.begin_video(path, duration=seconds, facts={"width": 64}, num_segments=1)
-            store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed * 10**9)
-            add_segment(store, video, 0, 0.0, seconds, embedding(seed))
-            owners[video] = Path(path).stem
-        found = store.videos.find(filters)
-        assert "".join(owners[each.id] for each in found) == names
-        _, ids = store.search(np.ones((1, DIM)), 9, filters)
-        searched = {segment.video for segment in store.segments.get(ids[ids >= 0])}
-        assert searched == {each.id for each in found}
-        assert {video for video, paths in store.files.paths_of(list(owners), filters).items() if paths} == searched
+def test_filters_select_by_folder_duration_and_date(filmed: Store, filters: Filters, names: str) -> None:
+    found = filmed.videos.find(filters)
+    assert "".join(Path(video.paths[0]).stem for video in found) == names
+    _, ids = filmed.search(np.ones((1, DIM)), 9, filters)
+    searched = {segment.video for segment in filmed.segments.get(ids[ids >= 0])}
+    assert searched == {video.id for video in found}
+    assert {video for video, paths in filmed.files.paths_of(range(1, 5), filters).items() if paths} == searched
 
 
 def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
@@ -473,34 +389,6 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
         assert store.videos.find() == store.videos.find(ids=[video]) == [expected]
         assert store.videos.find(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
         assert store.videos.find(ids=[video + 1]) == []
-
-
-def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        for key in ("kind.b", "kind_", "kind.a", "other"):
-            store.metadata.set(key, "x")
-        assert store.metadata.keys("kind.") == ["kind.a", "kind.b"]
-        assert store.metadata.keys("") == ["kind.a", "kind.b", "kind_", "other"]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_overlapping_segments_agree_with_a_naive_twin(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    with create(tmp_path / "index") as store:
-        videos = [add_video(store, f"v{each}", seed=each) for each in range(3)]
-        spans = [
-            (int(rng.choice([*videos, 99])), start, start + length)
-            for start, length in zip(rng.integers(0, 50, seed) * 1.0, rng.integers(0, 25, seed) * 1.0, strict=True)
-        ]
-        segments = {
-            each: store.segments.get([each])[0] for video in videos for each in store.segments.ids_of_video(video)
-        }
-        expected = [
-            key
-            for key, each in sorted(segments.items())
-            if any(each.video == video and each.start <= end and each.end >= start for video, start, end in spans)
-        ]
-        assert store.overlapping_segments(spans).tolist() == expected
 
 
 def test_segments_are_found_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -183,7 +183,10 @@ class StoreMachine(RuleBasedStateMachine):
             for video, paths in owners.items():
                 content = int(names[video].lstrip("v"))
                 assert list(paths) == sorted(path for path, held in self.files.items() if held == ("done", content))
-                for number, (frames, _) in enumerate(store.features.read_frames(store.segments.ids_of_video(video))):
+                ids = store.segments.ids_of_video(video)
+                changes = [tuple(samples.shots(100 * content + n, 10.0 * n)) for n in range(len(ids))]
+                assert store.shots.of_segments(ids) == changes
+                for number, (frames, _) in enumerate(store.features.read_frames(ids)):
                     expected = samples.embedding(100 * content + number).frames.astype(np.float16)
                     np.testing.assert_array_equal(frames, expected)
         assert self.store.upkeep.verify() == []

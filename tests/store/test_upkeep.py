@@ -12,7 +12,7 @@ from vidret.store.catalog.database import Database
 from vidret.store.features import Features
 from vidret.store.store import Store
 
-from .samples import DIM, add_segment, add_video, create, damage, embedding, index_all, seeds, tokens
+from .samples import DIM, add_clip, add_video, create, damage, embedding, index_all, of, seeds, tokens
 
 
 def assert_stored(store: Store, expected: list[int]) -> None:
@@ -28,10 +28,6 @@ def assert_stored(store: Store, expected: list[int]) -> None:
         np.testing.assert_array_equal(times, embedding(seed).times)
         assert store.features.read_tokens([key]) == [tokens(seed)]
         assert store.search(embedding(seed).video[None], 1)[1][0, 0] == key
-
-
-def of(*videos: int) -> list[int]:
-    return [100 * video + index for video in videos for index in range(4)]
 
 
 def num_bytes(seeds: list[int]) -> int:
@@ -59,7 +55,8 @@ def test_prune_deletes_missing_files_and_their_videos(tmp_path: Path) -> None:
         assert (again.files, again.videos, again.segments) == (0, 0, 0)
 
 
-def test_compaction_keeps_all_results(tmp_path: Path) -> None:
+def test_compaction_keeps_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.upkeep.BATCH", 3)
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
         kept = reader.features.read_searchable()
@@ -149,43 +146,31 @@ def test_damage_is_reported_and_repaired(tmp_path: Path) -> None:
         assert_stored(store, of(0, 1, 2))
 
 
-def test_rows_lost_in_a_power_failure_are_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "left", "damaged"),
+    [
+        ("video.f16", 5 * DIM * 2, [6, 7, 8]),
+        ("tokens.bin", 100, [5, 6, 7, 8]),
+        ("tokens.bin", 0, [2, 3, 4, 5, 6, 7, 8]),  # segment 1 has no tokens
+        ("tokens.bin", None, [2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_what_is_lost_in_a_power_failure_is_damage(
+    tmp_path: Path, name: str, left: int | None, damaged: list[int]
+) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
-    path = tmp_path / "features" / "video.f16"
-    path.write_bytes(path.read_bytes()[: 5 * DIM * 2])
-    with create(tmp_path) as store:
-        assert [bad.id for bad in store.upkeep.verify(repair=True)] == [6, 7, 8]
-        index_all(store, 2)
-        assert_stored(store, of(0, 1))
-
-
-@pytest.mark.parametrize("left", [0, 100])
-def test_tokens_lost_in_a_power_failure_are_damage(tmp_path: Path, left: int) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 2)
-    path = tmp_path / "features" / "tokens.bin"
-    ends = np.cumsum([len(tokens(seed)) for seed in of(0, 1)])
-    damaged = [key for key, end in enumerate(ends, start=1) if end > left and tokens(of(0, 1)[key - 1])]
-    path.write_bytes(path.read_bytes()[:left])
-    with Store.open(tmp_path) as store:
-        found = store.upkeep.verify()
-        assert [bad.id for bad in found] == damaged
-        assert all(bad.reason.startswith(f"{path}: must have at least ") for bad in found)
+    path = tmp_path / "features" / name
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+        with Store.open(tmp_path) as store:
+            found = store.upkeep.verify()
+            assert [bad.id for bad in found] == damaged
+            assert all(bad.reason.startswith(f"{path}: must have at least ") for bad in found)
     with create(tmp_path) as store:
         assert [bad.id for bad in store.upkeep.verify(repair=True)] == damaged
-        index_all(store, 2)
-        assert_stored(store, of(0, 1))
-
-
-def test_lost_token_file_is_repaired(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 2)
-    (tmp_path / "features" / "tokens.bin").unlink()
-    with create(tmp_path) as store:
-        with pytest.raises(StoreError, match=r"tokens\.bin: bytes from 0 are damaged"):
-            store.features.read_tokens([2])
-        assert [bad.id for bad in store.upkeep.verify(repair=True)] == [2, 3, 4, 5, 6, 7, 8]  # segment 1 has no tokens
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
@@ -194,11 +179,7 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
     """A tenth of the vectors is dead, but nearly all bytes are."""
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         for seed in range(10):
-            video = store.writer.begin_video(f"v{seed}", duration=1.0, facts={}, num_segments=1)
-            store.writer.set_file(f"{seed}.mp4", state="running", video=video)
-            add_segment(
-                store, video, 0, 0.0, 1.0, embedding(seed), tokens=bytes([seed]) * (9000 if seed == 4 else seed)
-            )
+            add_clip(store, seed, {f"{seed}.mp4": None}, packed=bytes([seed]) * (9000 if seed == 4 else seed))
         store.writer.set_file("4.mp4", state="missing")
         assert store.upkeep.prune().freed_bytes == (1 + len(embedding(4).frames)) * DIM * 2 + 9000
         left = [seed for seed in range(10) if seed != 4]
@@ -206,28 +187,6 @@ def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
         assert store.upkeep.verify() == []
         with pytest.raises(StoreError, match="segment 5 is not in the index"):
             reader.features.read_tokens([5])
-
-
-def test_compaction_moves_more_segments_than_fit_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.store.upkeep.BATCH", 3)
-    with create(tmp_path) as store:
-        index_all(store, 4)
-        store.writer.set_file("/videos/v0.mp4", state="missing")
-        store.writer.set_file("/videos/v2.mp4", state="missing")
-        assert store.upkeep.prune().freed_bytes == num_bytes(of(0, 2))
-        assert_stored(store, of(1, 3))
-
-
-def test_damaged_catalog_raises_store_error(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        index_all(store, 30)
-    path = tmp_path / "catalog.sqlite"
-    data = bytearray(path.read_bytes())
-    for page in range(3 * 4096, len(data), 4096):
-        data[page : page + 200] = b"\xa5" * 200
-    path.write_bytes(data)
-    with pytest.raises(StoreError, match=r"catalog\.sqlite: "), Store.open(tmp_path) as store:
-        store.upkeep.verify()
 
 
 def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,9 +104,8 @@ class Epochs:
         Raises:
             StoreError: A segment does not exist, or is damaged.
         """
-        times = self._catalog.segments.times(ids)
-        features, locations = self._locate_all(ids)
-        return [(features.read_frames(location), own) for location, own in zip(locations, times, strict=True)]
+        features, rows = self._read_epoch(lambda: self._catalog.segments.read_all(ids))
+        return [(features.read_frames(row.location), row.times) for row in rows]
 
     def read_tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
         """Read the packed tokens of segments, in the order of ``ids``; empty for a segment without tokens.

@@ -146,12 +146,8 @@ class Features:
         row, frame_row, token_byte = self._tail
         return (row + frame_row) * self.dim * BYTES_PER_VALUE + token_byte
 
-    def append(self, video: Rows, frames: Rows, tokens: Bytes) -> SegmentLocation:
-        """Write a segment durably and return its location; it is invisible until the catalog refers to it."""
-        return self.append_all([(video, frames, tokens)])[0]
-
     def append_all(self, segments: Sequence[tuple[Rows, Rows, Bytes]]) -> list[SegmentLocation]:
-        """Write segments as ``append`` does, but wait for the disk only once."""
+        """Write segments durably and return their locations; they are invisible until the catalog refers to them."""
         if not segments:
             return []
         row, frame_row, token_byte = self._tail

@@ -68,9 +68,7 @@ def _names(typed: str, path: str) -> bool:
 def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoName) -> list[StoredVideo]:
     """Return the videos of an index with a path, those below it, or the one with an id or a path that ends so.
 
-    Args:
-        list_videos: Returns the videos of the index that match filters.
-        path: A file or a folder, the unique ending of a path, or an id.
+    ``list_videos`` returns those that match filters.
 
     Raises:
         StoreError: The index has none.

@@ -6,10 +6,11 @@ derived from both. A writer can be killed at any time: the next one continues af
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
@@ -17,10 +18,10 @@ from vidret.store.catalog.tables import Metadata
 from vidret.store.disk import CATALOG, FEATURES, LOCK, TEXTS, WriteAccess, WriterLock, check_entries, check_folder
 from vidret.store.epochs import Epochs
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
-from vidret.store.snapshots.bitmap import Ids, contains, make_bitmap
+from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
-from vidret.store.vectors.base import FoundWords, VectorLocation
+from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation
 from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.registry import allow_address, check_address, normalise_address
@@ -47,17 +48,20 @@ class Store:
     def __init__(self, path: Path, *, lock: WriterLock | None, device: str) -> None:
         """Open the files of an index; use ``create`` or ``open`` instead."""
         self.path = path
-        self._access = access = WriteAccess(path, lock)
-        self._catalog = catalog = Catalog(path / CATALOG, write=lock is not None)
-        self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
-        try:
-            self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=lock is not None)
-        except OSError as error:
-            catalog.close()
-            raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._vectors = vectors = CurrentVectors(
-            path, self.dim, catalog, epochs, device=device, pictures=_find_pictures(path)
-        )
+        with ExitStack() as opened:
+            if lock is not None:
+                opened.callback(lock.release)
+            self._access = access = WriteAccess(path, lock)
+            self._catalog = catalog = opened.enter_context(closing(Catalog(path / CATALOG, write=lock is not None)))
+            self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
+            try:
+                self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=lock is not None)
+            except OSError as error:
+                raise StoreError(f"{error.filename}: {error.strerror}") from error
+            self._vectors = vectors = CurrentVectors(
+                path, self.dim, catalog, epochs, device=device, pictures=_find_pictures(path)
+            )
+            opened.pop_all()  # ``close`` closes them
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
         self.texts = catalog.texts
         self.shots, self.features, self.metadata = (catalog.segments.shots, epochs, Metadata(catalog.tables, access))
@@ -105,10 +109,10 @@ class Store:
                     check_address(address, folder, dim)
                     facts[HOME] = VectorLocation.create(address).to_json()
                 Catalog.create(folder / CATALOG, facts).close()
-            store = cls(folder, lock=lock, device="cpu")
         except BaseException:
             lock.release()
             raise
+        store = cls(folder, lock=lock, device="cpu")
         try:
             store.check_encoder(encoder_name, encoder_fingerprint)
             if address not in (None, store.home):
@@ -141,13 +145,7 @@ class Store:
         folder = Path(path)
         if not cls.exists(folder):
             raise StoreError(f"{folder}: there is no index here")
-        lock = WriterLock(folder / LOCK) if write else None
-        try:
-            return cls(folder, lock=lock, device=device)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
+        return cls(folder, lock=WriterLock(folder / LOCK) if write else None, device=device)
 
     def close(self) -> None:
         """Close all files; arrays that were returned stay readable."""
@@ -164,7 +162,7 @@ class Store:
 
     def __len__(self) -> int:
         """Return the number of searchable segments."""
-        return self.snapshot().everything.num_segments
+        return self.select().num_segments
 
     def snapshot(self) -> Snapshot:
         """Return an immutable view of the index as it is now."""
@@ -245,9 +243,13 @@ class Store:
 
     # Reading
 
+    def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
+        """Return the searchable segments of the videos that match, without those of some videos."""
+        return self.snapshot().select(filters, excluded)
+
     def searchable(self) -> Ids:
         """Return the ids of all searchable segments, ascending."""
-        return self.snapshot().everything.ids()
+        return self.select().ids()
 
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
         """Return the video ids of the segments that exist, by segment id."""
@@ -255,7 +257,7 @@ class Store:
 
     def count_segments(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
         """Return the number of searchable segments of the videos that match, without some videos."""
-        return self.snapshot().select(filters, excluded).num_segments
+        return self.select(filters, excluded).num_segments
 
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
         """Return the number of matching videos with a searchable segment, without some videos."""
@@ -285,7 +287,7 @@ class Store:
         filters: Filters = ALL_VIDEOS,
         *,
         excluded: Set[int] = frozenset(),
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    ) -> SearchResult:
         """Find the k segments nearest to each query, of videos with a live path that matches, but of no excluded one.
 
         Returns:
@@ -295,11 +297,9 @@ class Store:
             StoreError: The shape of the queries is wrong, or a value is not finite.
             MissingExtraError: FAISS or pymilvus is not installed.
         """
-        return self.search_within(queries, k, self.snapshot().select(filters, excluded))
+        return self.search_within(queries, k, self.select(filters, excluded))
 
-    def search_within(
-        self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
         """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
         return self._vectors.search_within(self._check_queries(queries, k), k, within)
 
@@ -311,16 +311,15 @@ class Store:
         filters: Filters = ALL_VIDEOS,
         *,
         excluded: Set[int] = frozenset(),
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    ) -> SearchResult:
         """Find the k segments nearest to each query among some, rising by id; as ``search``."""
-        chosen = ids[contains(self.snapshot().select(filters, excluded).bits, ids)]
-        return self.search_within(queries, k, Selection(make_bitmap(chosen), len(chosen), narrow=True))
+        return self.search_within(queries, k, self.select(filters, excluded).among(ids))
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""
         return self._vectors.search_words(terms, k, within)
 
-    def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Float32[np.ndarray, "query dim"]:
+    def _check_queries(self, queries: Float[np.ndarray, "query dim"], k: int) -> Queries:
         queries = np.asarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise StoreError(f"queries must have the shape (query, {self.dim}), got {queries.shape}")

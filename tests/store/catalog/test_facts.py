@@ -11,20 +11,16 @@ from vidret.types import ALL_VIDEOS, Filters
 
 from .. import naive
 from ..recorded import FACT_FILTERS, FACTS, make_fact_rows
-from ..samples import add_segment, create, embedding
+from ..samples import add_clip, create
 
 
 def test_filters_by_facts_are_those_of_loops_over_the_files(tmp_path: Path) -> None:
     found = set()
     with create(tmp_path) as store:
         for content, facts in enumerate(FACTS):
-            video = store.writer.begin_video(f"v{content}", duration=10.0, facts=facts, num_segments=1)
-            for folder in "ab"[: 1 + content % 2]:
-                changed_ns = None if content == 5 else content * (5 + (folder == "b")) * 10**9
-                path = f"/{folder}/{content}.mp4"
-                store.writer.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed_ns)
-            add_segment(store, video, 0, 0.0, 10.0, embedding(content), tokens=b"")
-            store.writer.finish_video(video)
+            times_ns = {folder: content * (5 + (folder == "b")) * 10**9 for folder in "ab"[: 1 + content % 2]}
+            files = {f"/{folder}/{content}.mp4": None if content == 5 else time for folder, time in times_ns.items()}
+            add_clip(store, content, files, facts=facts)
         for filters in FACT_FILTERS:
             expected = naive.find_videos(store, filters)
             assert {video.id for video in store.videos.find(filters)} == expected, filters

@@ -15,9 +15,9 @@ from vidret.store.disk import WriterLock
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
-from ..samples import NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, tokens
+from ..samples import NUM_SEGMENTS, add_video, create, damage, embedding, index_all, of, seeds, tokens
 
-ALL = [100 * video + index for video in range(3) for index in range(NUM_SEGMENTS)]
+ALL = of(0, 1, 2)
 Answers = dict[object, object]
 
 
@@ -146,6 +146,7 @@ def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog
             assert store.files.paths_of([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
             assert store.features.read([5, 6, 7]).ids.tolist() == [5, 7]
         assert store.videos.find_complete("v1") is None
+        assert store.videos.find_intact([1, 2, 3]) == {1, 3}
         with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
             store.videos.fingerprints()
     assert len(caplog.messages) == len(set(caplog.messages)) == 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import ShotChange
 
@@ -170,10 +170,3 @@ def test_lost_segment_of_a_finished_open_ended_video_is_found(tmp_path: Path) ->
         add(store, video, 1)
         store.writer.finish_video(video)
         assert store.videos.get(video).num_segments == 3
-
-
-def test_info_names_the_rule_of_segments(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        assert store.info().segment_rule == FIXED_GRID, "of an index made before"
-        store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
-        assert store.info().segment_rule == FOLLOW_SHOTS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.made_identities import FACES, VOICES, make_track, make_tracks, make_voice
-from tests.store.samples import create
+from tests.store.samples import create, read_all_bytes
 from vidret.errors import VidretError
 from vidret.store.identities.persons import Persons, check_no_person
 from vidret.store.identities.store import FILE, IdentityStore
@@ -37,10 +37,6 @@ def dump(index: Path) -> dict[str, list[object]]:
         return {table: sorted(identities.database.rows(f"SELECT * FROM {table}")) for table in tables}
 
 
-def read_all_bytes(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
-
-
 def test_tracks_are_grouped_and_listed(index: Path) -> None:
     assert owners(index) == [1, 2, 1, 0, 2, 1]
     one, two = Persons(index).list_persons("face")
@@ -48,11 +44,6 @@ def test_tracks_are_grouped_and_listed(index: Path) -> None:
     assert (two.id, two.tracks) == (2, 2)
     assert set(one.best_tracks) == {1, 3, 6}
     assert Persons(index).list_persons("voice") == []
-
-
-def test_an_index_without_identities_has_no_persons(tmp_path: Path) -> None:
-    assert Persons(tmp_path).list_persons() == []
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_and_numbers_survive_new_videos_and_another_reading(index: Path) -> None:

@@ -18,7 +18,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.records import NewSegment
 from vidret.store.snapshots.bitmap import add_ids, count_ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.columns import FILE_NAME, KEY
 from vidret.store.snapshots.latest import SAVED, SnapshotBuilder, Snapshots
@@ -309,19 +308,6 @@ def test_a_query_reads_no_rows_but_its_own(
     assert counted.num_rows < 32, counted.statements
 
 
-def test_excluded_videos_are_left_out_before_the_best_are_chosen(stores: tuple[Store, Store]) -> None:
-    _, reader = stores
-    query = embedding(300).video[None]
-    best = reader.search(query, 1)[1][0]
-    (video,) = reader.owners(best).values()
-    others = reader.search(query, 28, excluded={video})[1][0]
-    assert (others >= 0).all()
-    assert video not in reader.owners(others).values()
-    only = Filters(folder="/videos/v3.mp4")
-    assert set(reader.owners(reader.search(query, 4, only)[1][0]).values()) == {video}
-    assert reader.search(query, 4, only, excluded={video})[1].tolist() == [[-1] * 4]
-
-
 def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> None:
     """As a repaired one before its next writer."""
     with create(tmp_path) as writer:
@@ -359,34 +345,6 @@ def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkey
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
         assert len({int(each.result()[1][0, 0]) for each in found}) == 2
-
-
-def test_searches_go_on_beside_commits(tmp_path: Path) -> None:
-    """Every search of several threads finds what was stored before it began."""
-    num_stored, errors, stop = [0], list[object](), threading.Event()
-    with create(tmp_path) as writer, Store.open(tmp_path) as reader:
-
-        def search() -> None:
-            while not stop.is_set():
-                before = num_stored[0]
-                ids = reader.search(np.ones((1, DIM), np.float32), 300)[1][0]
-                if np.count_nonzero(ids >= 0) < before or len(np.unique(ids[ids >= 0])) < before:
-                    errors.append((before, ids))
-
-        threads = [threading.Thread(target=search) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for number in range(50):
-            video = writer.writer.begin_video(f"v{number}", duration=20.0, facts={}, num_segments=4)
-            writer.writer.set_file(f"/{number}.mp4", state="done", video=video)
-            writer.writer.add_segments(
-                [NewSegment(video, each, each, each + 1.0, embedding(4 * number + each)) for each in range(4)]
-            )
-            num_stored[0] = 4 * number + 4
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not errors
 
 
 @pytest.mark.parametrize("ids", [[], [0], [7, 8], [1, 63, 64, 1000]])

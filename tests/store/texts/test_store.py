@@ -217,30 +217,33 @@ def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int)
         assert agree(store)
 
 
-@pytest.mark.parametrize("state", ["gone", "unfinished"])
-def test_reader_without_a_full_text_index(tmp_path: Path, state: str) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no database" * 100], ids=["gone", "unfinished", "damaged"])
+def test_reader_without_a_full_text_index_makes_one_in_memory(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
     with create(tmp_path) as store:
-        write(store, "film")
+        write(store, "one")
     path = tmp_path / FOLDER / INDEX
-    for each in path.parent.glob(f"{INDEX}*"):
-        each.unlink()
-    if state == "unfinished":
-        path.write_bytes(b"")
-    before = sorted(path.parent.iterdir())
+    for own in path.parent.glob(f"{INDEX}*"):
+        own.unlink()
+    if content is not None:
+        path.write_bytes(content)
     with TextStore.open(tmp_path) as reader:
         assert found(reader, "sentence") == [text.text for text in SPOKEN]
-    assert sorted(path.parent.iterdir()) == before
-    with create(tmp_path) as store:
-        assert agree(store)
-
-
-def test_reader_sees_what_a_writer_adds(tmp_path: Path) -> None:
-    with create(tmp_path) as store, TextStore.open(tmp_path) as reader:
-        generation = reader.generation
-        write(store, "film")
-        assert reader.generation > generation
-        assert found(reader, "sentence") == [text.text for text in SPOKEN]
-        assert near(reader, SPOKEN[2])[0].text == SPOKEN[2]
+        assert path.exists() == (content is not None)
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * (content is not None)
+        if content:
+            with pytest.raises(StoreError):
+                create(tmp_path)
+            path.unlink()
+        with create(tmp_path) as store:
+            assert agree(store)
+            write(store, "two", SPOKEN[:2])
+        assert reader.index.in_memory
+        assert len(found(reader, "sentence")) == 7
+        with create(tmp_path) as store:
+            store.prune(["two"])
+        assert len(reader.index) == 2
 
 
 def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -> None:
@@ -313,34 +316,3 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
             assert ask() == "7 7 False"
             reader.stdin.close()
         assert {each.stat().st_uid for each in index.rglob("*")} == {0}, "the reader creates no files"
-
-
-def test_an_index_in_memory_follows_the_stored_texts(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
-        write(store, "one")
-    path = tmp_path / FOLDER / INDEX
-    path.unlink()
-    with TextStore.open(tmp_path) as reader:
-        assert len(found(reader, "sentence")) == 5
-        with create(tmp_path) as store:
-            write(store, "two", SPOKEN[:2])
-        assert reader.index.in_memory
-        assert len(found(reader, "sentence")) == 7
-        with create(tmp_path) as store:
-            store.prune(["two"])
-        assert len(reader.index) == 2
-
-
-def test_damaged_full_text_index(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A reader says so and makes one in memory; a writer refuses."""
-    with create(tmp_path) as store:
-        write(store, "film")
-    path = tmp_path / FOLDER / INDEX
-    for each in path.parent.glob(f"{INDEX}*"):
-        each.unlink()
-    path.write_bytes(b"no database" * 100)
-    with TextStore.open(tmp_path) as reader:
-        assert found(reader, "sentence") == [text.text for text in SPOKEN]
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    with pytest.raises(StoreError):
-        create(tmp_path)

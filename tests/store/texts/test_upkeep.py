@@ -3,14 +3,26 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.indexed_texts import add_words, create_words, make_texts, random_vectors
-from tests.store.samples import add_video, create
+from tests.made_identities import VOICES, make_voice
+from tests.store.samples import add_video, create, damage
 from vidret.errors import StoreError, VidretError
+from vidret.store.identities.persons import Persons
+from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
 from vidret.store.texts.store import TextCounts, TextStore
-from vidret.store.texts.upkeep import TextNote, count_texts, find_damaged_texts, list_notes, read_transcript
-from vidret.types import TEXT_SOURCES
+from vidret.store.texts.upkeep import (
+    TextNote,
+    count_texts,
+    find_damaged_texts,
+    list_notes,
+    name_speakers,
+    read_transcript,
+)
+from vidret.types import TEXT_SOURCES, TimedText
 
 
 @pytest.fixture
@@ -29,12 +41,6 @@ def search(index: Path, word: str) -> list[str]:
     with TextStore.open(index) as texts:
         ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
         return [each.text.text for each in texts.read_segments(ids)]
-
-
-def damage_byte(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 0x40
-    path.write_bytes(data)
 
 
 def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
@@ -60,6 +66,50 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 
 
+# Two people, of whom the first is called Anna.
+TURNS = [(0, 0.0, 1.9), (1, 2.0, 3.4), (0, 3.4, 4.0), (0, 6.0, 7.0), (1, 8.0, 9.0)]
+
+
+def test_a_transcript_has_the_names_of_who_is_heard_longest(index: Path) -> None:
+    with IdentityStore.create(index) as identities:
+        identities.write_tracks("a", VOICES, [make_voice(*turn) for turn in TURNS])
+    Persons(index).group()
+    Persons(index).rename(1, "Anna")
+    with Store.open(index) as store:
+        named = read_transcript(store, 1)
+        assert [(text.source, text.speaker) for text in named] == [
+            *(("speech", "Anna"), ("screen", ""), ("speech", ""), ("speech", ""))
+        ]
+        assert [text.speaker for text in read_transcript(store, 1, unnamed=True)] == ["Anna", "", "person-2", ""]
+    assert name_speakers([index], "another", named, unnamed=True) == named
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    drawn=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=6),
+    start=st.integers(0, 20),
+    length=st.integers(1, 6),
+)
+def test_naming_is_as_by_counting_moments(
+    drawn: list[tuple[int, int, int]], start: int, length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    index = tmp_path_factory.mktemp("index")
+    with IdentityStore.create(index) as identities:
+        ids = identities.write_tracks("a", VOICES, [make_voice(who, at, at + num) for who, at, num in drawn])
+        with identities.change():
+            for name in ("Anna", "Bob", "Cem"):
+                identities.database.run("INSERT INTO persons (name) VALUES (?)", name)
+            values = [(track, who + 1, 0, 0.0) for track, (who, _, _) in zip(ids, drawn, strict=True)]
+            identities.database.run_many("INSERT INTO assignments VALUES (?, ?, ?, ?)", values)
+    counts = dict.fromkeys(("Anna", "Bob", "Cem"), 0)
+    for second in range(start, start + length):
+        for who, at, num in drawn:
+            counts[list(counts)[who]] += at <= second < at + num
+    (named,) = name_speakers([index], "a", [TimedText(start, start + length, "apples", "speech")])
+    best = max(counts.values())
+    assert named.speaker in ([name for name, count in counts.items() if count == best] if best else [""])
+
+
 def test_a_transcript_is_of_the_complete_track_until_another_replaces_it(index: Path) -> None:
     add_words(index, "a", ["newer"], model="newer", complete=False)
     with Store.open(index) as store:
@@ -83,7 +133,7 @@ def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, comp
         else:
             path, row_bytes = next((index / "words" / "features").glob("video*")), 2 * store.dim
     if of == "vector":
-        damage_byte(path, (damaged - 1) * row_bytes)
+        damage(path, (damaged - 1) * row_bytes, bits=0x40)
         (reason,) = find_damaged_texts(index, repair=False)
         assert reason.startswith("text 1 of screen of b: ")
     else:

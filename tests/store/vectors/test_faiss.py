@@ -1,6 +1,5 @@
 """FAISS vectors: loading without listing ids, synchronisation with writers, and recovery from damage."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from vidret.store.vectors.ivf import Shard
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, ManifestEntry
 from vidret.types import Filters
 
-from ..samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds
+from ..samples import DIM, add_video, create, damage, embedding, environment, index_all, of, seeds
 
 IVF_FROM = 40
 
@@ -28,10 +27,6 @@ def sharded(store: Store) -> Store:
         store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=IVF_FROM
     )
     return store
-
-
-def of(*videos: int) -> list[int]:
-    return [100 * video + index for video in videos for index in range(4)]
 
 
 def names(path: Path) -> list[str]:
@@ -194,19 +189,6 @@ def test_verification_finds_damaged_files_and_repair_deletes_them(tmp_path: Path
         assert_answers(reader, of(*range(15)))
         store.upkeep.save_vectors()
         assert names(tmp_path) == ["ivf-rabitq1"]
-
-
-def test_vectors_of_another_version_are_rebuilt(tmp_path: Path) -> None:
-    with sharded(create(tmp_path)) as store:
-        index_all(store, 3)
-        old = {"sha256": "0" * 64, "kind": "flat", "dim": DIM, "total": 12, "trained": 0}
-        store._catalog.tables.set_meta("vectors", json.dumps(old))
-    with sharded(Store.open(tmp_path)) as store:
-        assert store.info().vectors == "none"
-        assert_answers(store, of(0, 1, 2))
-    with sharded(create(tmp_path)) as store:
-        store.upkeep.save_vectors()
-        assert store.info().vectors == "flat"
 
 
 def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, score_exactly
+from vidret.store.vectors import flat
+from vidret.store.vectors.flat import Flat, IdFilter, Ids, Rows, find_nearest_rows
 from vidret.store.vectors.ivf import Shard, build_shard, map_parts, vector_bytes
 from vidret.store.vectors.manifest import ManifestEntry
 
@@ -44,9 +45,9 @@ def build(folder: Path, kind: str, ids: np.ndarray, vectors: np.ndarray) -> Mani
 @pytest.mark.parametrize(("num", "k"), [(0, 3), (1, 1), (5, 9), (200, 10), (200, 200)])
 def test_flat_index_matches_the_naive_search(num: int, k: int) -> None:
     ids, vectors = sample(num)
-    index = Flat(DIM)
-    index.add(ids[: num // 2], vectors[: num // 2])
-    index.add(ids[num // 2 :], vectors[num // 2 :])
+    index, order = Flat(DIM), np.random.default_rng(1).permutation(num)
+    for part in np.array_split(order, 2):
+        index.add(ids[part], vectors[part])
     assert_exact(index, ids, vectors, k)
     assert index.search(queries(0), k).ids.shape == (0, k)
 
@@ -60,14 +61,6 @@ def test_flat_search_with_a_filter_matches_the_naive_search(num_within: int) -> 
     assert_found(index.search(queries(), 10, make_filter(ids[chosen])), ids[chosen], vectors[chosen], 10)
     rest = np.setdiff1d(np.arange(300), chosen)
     assert_found(index.search(queries(), 10, make_filter(ids[rest])), ids[rest], vectors[rest], 10)
-
-
-def test_order_of_additions_does_not_matter() -> None:
-    ids, vectors = sample(50)
-    order = np.random.default_rng(1).permutation(50)
-    index = Flat(DIM)
-    index.add(ids[order], vectors[order])
-    assert_exact(index, ids, vectors)
 
 
 def test_saved_flat_index_can_be_loaded(tmp_path: Path) -> None:
@@ -96,16 +89,6 @@ def test_shard_stores_ids_and_float16_values_exactly(tmp_path: Path, monkeypatch
     assert np.isneginf(padded.scores[:, 1500:]).all()
     with pytest.raises(ValueError, match="dimension and number of vectors must be"):
         Shard(tmp_path, shard.entry, DIM + 1)
-
-
-def test_shard_search_with_a_filter(tmp_path: Path) -> None:
-    ids, vectors = clustered(1500)
-    shard = Shard(tmp_path, build(tmp_path, "ivf", ids, vectors), DIM)
-    few = np.arange(0, 1500, 50)
-    assert_found(shard.search(queries(), 10, make_filter(ids[few], fraction=0.02)), ids[few], vectors[few], 10)
-    rest = np.setdiff1d(np.arange(1500), few)
-    found = shard.search(queries(), 10, make_filter(ids[rest], 0.98), everywhere=True)
-    assert_found(found, ids[rest], vectors[rest], 10)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
@@ -166,25 +149,13 @@ def test_coarse_shard_has_high_recall_among_many_candidates(tmp_path: Path, kind
     assert set(shard.search(queries(), 100, few).ids[0]) - {-1} == set(ids[:30])
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq2", "ivf-rabitq1"])
-def test_shard_file_has_the_expected_size(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "num_bytes"), [("ivf", 1032), ("ivf-rabitq2", 160), ("ivf-rabitq1", 80)])
+def test_shard_file_has_the_expected_size(tmp_path: Path, kind: str, num_bytes: int) -> None:
+    assert 0.5 * num_bytes < vector_bytes(kind, 512) <= num_bytes
     ids, vectors = sample(700)
     entry = build(tmp_path, kind, ids, vectors)
     assert (tmp_path / entry.name).stat().st_size == entry.head_bytes + 700 * vector_bytes(kind, DIM)
     assert build(tmp_path, kind, ids, vectors) == entry  # deterministic
-
-
-def test_coarse_vectors_are_small() -> None:
-    sizes = [vector_bytes(kind, 512) for kind in ("ivf", "ivf-rabitq2", "ivf-rabitq1")]
-    assert sizes[0] == 1032
-    assert sizes[1] < 160
-    assert sizes[2] <= 80
-
-
-def test_exact_scores_are_inner_products() -> None:
-    _, vectors = sample(30)
-    expected = queries() @ vectors.astype(np.float32).T
-    np.testing.assert_allclose(score_exactly(queries(), vectors), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_missing_faiss_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +172,21 @@ def test_missing_gpu_is_rejected() -> None:
     for device in ("cuda", "cuda:1"):
         with pytest.raises(StoreError, match=f"device must be cpu or one of the 0 GPUs .*, got {device}"):
             Flat(DIM, device=device)
+
+
+def test_few_rows_are_searched_exactly() -> None:
+    rows = sample(50)[1].astype(np.float32)
+    found = find_nearest_rows(rows, 5)
+    expected = np.argsort(-(rows @ rows.T), axis=1)[:, :5]
+    assert found.ids.tolist() == expected.tolist()
+    assert found.scores == pytest.approx(np.take_along_axis(rows @ rows.T, expected, axis=1), abs=1e-5)
+    assert find_nearest_rows(rows[:3], 9).ids.shape == (3, 3)
+
+
+def test_many_rows_are_searched_in_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = sample(2000)[1].astype(np.float32)
+    exact = find_nearest_rows(rows, 3)
+    monkeypatch.setattr(flat, "EXACT_UP_TO", 1000)
+    found = find_nearest_rows(rows, 3)
+    assert (found.ids[:, 0] == np.arange(2000)).all()
+    assert np.mean(found.ids == exact.ids) > 0.6

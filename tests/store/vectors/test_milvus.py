@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.catalog.tables import CHECKSUM, COLUMNS
-from vidret.store.features import checksum_array
+from vidret.store.records import NewSegment
 from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
 from vidret.store.vectors.milvus_collection import Collection
 from vidret.store.vectors.milvus_rows import to_milvus_filter
-from vidret.types import Filters
+from vidret.types import Filters, SegmentEmbedding
 
 from ..naive import matching
-from ..samples import DIM, add_segment, add_video, embedding, environment, index_all, seeds
+from ..samples import DIM, add_clip, add_video, embedding, environment, index_all, of, seeds
 
 pytestmark = pytest.mark.scale
 QUERY = np.ones((1, DIM), np.float32)
@@ -49,36 +48,14 @@ def count(store: Store, expression: str = "") -> int:
 
 
 def fill(store: Store, vectors: np.ndarray) -> None:
-    """Store vectors as videos of ten segments, quickly."""
-    catalog, num_videos = store._catalog, len(vectors) // 10
-    location = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
-    with catalog.database.transaction():
-        names = [f"/films/{video % 7}/{video}.mp4" for video in range(num_videos)]
-        catalog.database.run_many(
-            "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, 1.0, '{}', 10)",
-            ((name,) for name in names),
-        )
-        catalog.database.run_many(
-            f"INSERT INTO files ({COLUMNS['files']}) VALUES (?, 'done', '', ?, 1, 1)",
-            ((name.encode(), video) for video, name in enumerate(names, start=1)),
-        )
-        catalog.database.run_many(
-            f"INSERT INTO segments ({COLUMNS['segments']}) VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
-            (
-                (
-                    row // 10 + 1,
-                    row % 10,
-                    row,
-                    location.frame_row,
-                    checksum_array(vectors[row : row + 1]),
-                    location.frames_sum,
-                )
-                for row in range(len(vectors))
-            ),
-        )
-        for table in ("videos", "files", "segments"):
-            catalog.database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
-        catalog.tables.increment_generation()
+    """Store vectors as videos of ten segments."""
+    for number in range(len(vectors) // 10):
+        path = f"/films/{number % 7}/{number}.mp4"
+        video = store.writer.begin_video(path, duration=1.0, facts={}, num_segments=10)
+        store.writer.set_file(path, state="done", video=video)
+        own = enumerate(vectors[10 * number : 10 * number + 10])
+        parts = [(n, SegmentEmbedding(vector, vector[None], np.zeros(1))) for n, vector in own]
+        store.writer.add_segments([NewSegment(video, n, 0.0, 1.0, vector) for n, vector in parts])
 
 
 def test_results_are_those_of_faiss(tmp_path: Path) -> None:
@@ -123,9 +100,7 @@ def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) ->
 
     with create(tmp_path) as store:
         for seed in range(40):
-            video = store.writer.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
-            store.writer.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
-            add_segment(store, video, 0, 0.0, 1.0, embedding(seed))
+            add_clip(store, seed, {some_path(): rng.choice([None, seed * 10**9])}, seconds=seed / 3)
         for round_number in range(4):
             for _ in range(12):
                 video, path = rng.randrange(1, 41), some_path()
@@ -225,7 +200,7 @@ def check_after_kill(index: Path) -> None:
         searchable = store.searchable()
         assert count(store) == len(searchable)
         assert count(store, f"id in {searchable.tolist()}") == len(searchable)
-        assert seeds(store) == sorted(100 * s + n for s in (0, 1, 3, 4) for n in range(4))
+        assert seeds(store) == of(0, 1, 3, 4)
 
 
 def test_dropped_collection_is_reported_to_readers_and_refilled_by_the_next_writer(tmp_path: Path) -> None:
@@ -322,7 +297,7 @@ def test_indexes_share_a_server_and_move_there_and_back(tmp_path: Path, server: 
                 calls: list[tuple[int, int]] = []
                 first.upkeep.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
                 assert first.info().store == reader.info().store == target.replace(server, normalised)
-                assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
+                assert seeds(first) == seeds(reader) == of(0, 1, 2)
                 assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
                 assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
                 assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")

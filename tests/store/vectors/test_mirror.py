@@ -1,6 +1,6 @@
 """Change tracking: exactly the changes that affect a video in the collection mark it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from vidret.store.store import Store
-from vidret.store.vectors.milvus_rows import UNKNOWN_TIME, PictureRows, to_milvus_filter
+from vidret.store.vectors.milvus_rows import UNKNOWN_TIME, CollectionRows, to_milvus_filter
 from vidret.store.vectors.mirror import Mirror, PushTask
 from vidret.types import ALL_VIDEOS, Filters
 
-from ..samples import add_segment, add_video, create, embedding, index_all
+from ..samples import add_clip, add_segment, add_video, create, damage, embedding, index_all
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def mirror(store: Store) -> Mirror:
-    mirror = PictureRows(store._catalog, "a1", path_bytes=60).mirror
+    mirror = CollectionRows(store._catalog, "a1", path_bytes=60).mirror
     mirror.begin()
     push(mirror)
     return mirror
@@ -43,7 +43,7 @@ def summarise(tasks: list[PushTask]) -> dict[int, tuple[bool, int]]:
 
 
 def test_all_videos_are_pushed_at_first_and_none_twice(store: Store) -> None:
-    mirror = PictureRows(store._catalog, "a1", path_bytes=60).mirror
+    mirror = CollectionRows(store._catalog, "a1", path_bytes=60).mirror
     mirror.begin()
     assert mirror.find_stale().ids.tolist() == list(range(1, 13))
     assert summarise(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
@@ -67,55 +67,55 @@ def test_only_new_segments_of_a_growing_video_are_pushed(store: Store, mirror: M
     assert mirror.count_expected() == ([], 14)
 
 
-@pytest.mark.parametrize(
-    ("change", "marked"),
-    [
-        ("file gone", {1: (True, 0)}),
-        ("file renamed", {1: (True, 4)}),
-        ("file touched", {1: (True, 4)}),
-        ("other content under the same path", {1: (True, 0), 2: (True, 4)}),
-        ("copy", {1: (True, 4)}),
-        ("cut anew", {1: (True, 0)}),
-        ("damage", {1: (True, 3)}),
-        ("duration", {1: (True, 4)}),
-        ("state of a live file", {}),
-        ("a file without video", {}),
-        ("a dead file is pruned", {}),
-    ],
-)
-def test_changes_mark_their_videos(
-    store: Store, mirror: Mirror, change: str, marked: dict[int, tuple[bool, int]]
-) -> None:
-    catalog = store._catalog
-    if change in ("file gone", "file renamed"):
-        store.writer.set_file("/videos/v0.mp4", state="missing")
-    if change == "file renamed":
-        store.writer.set_file("/videos/v0 new.mp4", state="done", video=1)
-    if change == "file touched":
-        store.writer.set_file("/videos/v0.mp4", state="done", mtime_ns=77)
-    if change == "other content under the same path":
-        store.writer.set_file("/videos/v0.mp4", state="done", video=2)
-    if change == "copy":
-        store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
-    if change == "cut anew":
-        store.writer.begin_video("v0", duration=40.0, facts={}, num_segments=9)
-    if change == "damage":
-        path = store.path / "features" / "video.f16"
-        path.write_bytes(b"\0\1" + path.read_bytes()[2:])
-        store.upkeep.verify(repair=True)
-    if change == "duration":
-        catalog.database.run("UPDATE videos SET duration = 41.0 WHERE id = 1")
-    if change == "state of a live file":
-        store.writer.set_file("/videos/v0.mp4", state="pending")
-    if change == "a file without video":
-        store.writer.set_file("/videos/new.mp4", state="pending", mtime_ns=3)
-        store.writer.set_file("/videos/new.mp4", state="failed", reason="broken")
-    if change == "a dead file is pruned":
-        store.writer.set_file("/videos/v0.mp4", state="missing")
-        push(mirror)
-        store.upkeep.prune()
-        assert summarise(push(mirror)) == {1: (True, 0)}  # its segments were deleted
+def cut_again(store: Store) -> None:
+    store.writer.begin_video("v0", duration=40.0, facts={}, num_segments=9)
+
+
+def damage_vectors(store: Store) -> None:
+    damage(store.path / "features" / "video.f16", 0)
+    store.upkeep.verify(repair=True)
+
+
+def set_files(*changes: tuple[str, dict[str, Any]]) -> Callable[[Store], None]:
+    """Return a change of the states of files."""
+
+    def change(store: Store) -> None:
+        for name, facts in changes:
+            store.writer.set_file(f"/videos/{name}.mp4", **{"state": "done", **facts})
+
+    return change
+
+
+CHANGES: dict[str, tuple[Callable[[Store], object], dict[int, tuple[bool, int]]]] = {
+    "file gone": (set_files(("v0", {"state": "missing"})), {1: (True, 0)}),
+    "file renamed": (set_files(("v0", {"state": "missing"}), ("v0 new", {"video": 1})), {1: (True, 4)}),
+    "file touched": (set_files(("v0", {"mtime_ns": 77})), {1: (True, 4)}),
+    "other content under the same path": (set_files(("v0", {"video": 2})), {1: (True, 0), 2: (True, 4)}),
+    "copy": (set_files(("a copy", {"video": 1})), {1: (True, 4)}),
+    "cut again": (cut_again, {1: (True, 0)}),
+    "damage": (damage_vectors, {1: (True, 3)}),
+    "duration": (
+        lambda store: store._catalog.database.run("UPDATE videos SET duration = 41 WHERE id = 1"),
+        {1: (True, 4)},
+    ),
+    "state of a live file": (set_files(("v0", {"state": "pending"})), {}),
+    "a file without video": (set_files(("new", {"state": "pending", "mtime_ns": 3}), ("new", {"state": "failed"})), {}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_mark_their_videos(store: Store, mirror: Mirror, change: str) -> None:
+    act, marked = CHANGES[change]
+    act(store)
     assert summarise(push(mirror)) == marked
+
+
+def test_pruning_a_dead_file_marks_its_video_once(store: Store, mirror: Mirror) -> None:
+    store.writer.set_file("/videos/v0.mp4", state="missing")
+    push(mirror)
+    store.upkeep.prune()
+    assert summarise(push(mirror)) == {1: (True, 0)}  # its segments were deleted
+    assert summarise(push(mirror)) == {}
 
 
 def test_change_during_a_push_stays_marked(store: Store, mirror: Mirror) -> None:
@@ -136,8 +136,7 @@ def test_task_after_a_killed_push_is_marked_as_pushed(store: Store, mirror: Mirr
 
 def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -> None:
     store.writer.set_file("/videos/a copy.mp4", state="done", video=1)
-    store.writer.set_file(f"/{'x' * 80}.mp4", state="done", video=store.writer.begin_video("v8", **ABOUT))
-    add_segment(store, 4, 0, 0.0, 1.0, embedding(800))
+    add_clip(store, 8, {f"/{'x' * 80}.mp4": None})
     tasks = {task.video: task for task in push(mirror)}
     assert [task.by_id for task in tasks.values()] == [True, True]
     assert [str((task.about or {})["path"])[:18] for task in tasks.values()] == ["/videos/a%20copy.m", "/" + "x" * 17]
@@ -148,11 +147,8 @@ def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -
     assert mirror.find_by_id(store.snapshot().everything.bits) == [4]
 
 
-ABOUT: dict[str, Any] = {"duration": 1.0, "facts": {}, "num_segments": 1}
-
-
 def test_two_mirrors_of_an_index_are_independent(store: Store, mirror: Mirror) -> None:
-    other = PictureRows(store._catalog, "b2", path_bytes=60).mirror
+    other = CollectionRows(store._catalog, "b2", path_bytes=60).mirror
     other.begin()
     assert mirror.count() == (0, 3)
     assert other.count() == (3, 3)

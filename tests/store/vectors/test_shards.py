@@ -8,7 +8,8 @@ import pytest
 from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.store.snapshots.bitmap import list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.flat import Flat, Ids, Rows, SearchResult, load_faiss, merge_results
+from vidret.store.vectors.base import SearchResult
+from vidret.store.vectors.flat import Flat, Ids, Rows, load_faiss, merge_results
 from vidret.store.vectors.ivf import Shard, build_shard, vector_bytes
 from vidret.store.vectors.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
 
@@ -135,41 +136,12 @@ def test_removed_ids_are_masked_until_there_are_many(world: World, tmp_path: Pat
     assert_is(world, shards, ids[:0])
 
 
-def test_shards_of_another_kind_are_rebuilt(world: World, tmp_path: Path) -> None:
-    shards = world.shards()
-    update(shards, tmp_path, world.ids[:1000])
-    assert update(shards, tmp_path, world.ids[:1000], "ivf-rabitq1") == [("ivf-rabitq1", 1000)]
-    assert_is(world, shards, world.ids[:1000])
-
-
 def test_many_vectors_are_split_into_full_shards(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.store.vectors.shards.MAX_SHARD_SIZE", 1000)
     shards = world.shards()
     assert update(shards, tmp_path, world.ids[:2100]) == [("ivf", 700)] * 3
     assert_is(world, shards, world.ids[:2100])
     assert update(shards, tmp_path, world.ids[:2700]) == [("ivf", 700)] * 3 + [("ivf", 600)]  # full shards are kept
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_saved_files_are_loaded_without_reading_vectors(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, listed: bool
-) -> None:
-    shards = world.shards()
-    update(shards, tmp_path, world.ids[:2000])
-    update(shards, tmp_path, world.ids[100:2300])
-    manifest = shards.save(tmp_path)
-    world.num_read = 0
-    again = world.shards()
-    with monkeypatch.context() as patched:
-        if not listed:
-            patched.setattr(Shard, "ids", property(lambda _: pytest.fail("listed")))
-        again.load(tmp_path, manifest, None if listed else shards.bits)
-    assert again.bits.tolist() == shards.bits.tolist()
-    assert_is(world, again, world.ids[100:2300])
-    assert again.find_missing(make_bitmap(world.ids[100:2300])).tolist() == []
-    again.rebuild(tmp_path, "ivf", make_bitmap(world.ids[100:2300]))
-    assert again.save(tmp_path) == manifest
-    assert world.num_read == 0
 
 
 def test_only_the_vectors_of_a_damaged_file_are_read_again(

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.tables import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
@@ -101,8 +100,7 @@ class Segments:
 
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Return segments in the order of ``ids``."""
-        segments = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
-        return order_by_ids(segments, ids)
+        return [row.segment for row in self.read_all(ids)[1]]
 
     def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
         """Return the segments that exist and are intact, by id."""
@@ -127,14 +125,17 @@ class Segments:
                 )
         return (rows[0][0] if rows else self._tables.fact("epoch")), segments
 
-    def _segment_rows(self, columns: str, ids: Sequence[int] | Ids) -> list[Any]:
-        rows = self._database.rows(
-            f"SELECT {columns}, {INTACT['segments']} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)
-        )
-        for row in rows:
-            if not row[-1]:
-                raise self._tables.damage_error(f"the row of segment {row[0]}")
-        return [row[:-1] for row in rows]
+    def read_all(self, ids: Sequence[int] | Ids) -> tuple[int, list[StoredRow]]:
+        """Return the epoch of the feature files, and the rows of segments in the order of ``ids``.
+
+        Raises:
+            StoreError: A segment does not exist, or its row is damaged.
+        """
+        epoch, rows = self.read(ids)
+        intact = {key: row for key, row in rows.items() if row is not None}
+        for key in rows.keys() - intact.keys():
+            raise self._tables.damage_error(f"the row of segment {key}")
+        return epoch, order_by_ids(intact, ids)
 
     def locations(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, SegmentLocation]]:
         """Return the epoch of the feature files, and the locations of segments by id; by default all, in id order."""
@@ -153,11 +154,6 @@ class Segments:
         )
         table = np.array(rows, np.int64).reshape(-1, 4)
         return (int(table[0, 0]) if len(table) else self._tables.fact("epoch")), table[:, 1:]
-
-    def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " _frame"]]:
-        """Return the frame times of segments in seconds, in the order of ``ids``."""
-        rows = self._segment_rows("id, times", ids)
-        return order_by_ids({key: np.frombuffer(times, np.float64) for key, times in rows}, ids)
 
     def relocate(self, locations: Iterable[tuple[int, int, int, int]]) -> None:
         """Set new locations: segment row, frame row, token byte, and id of each; damaged rows stay unchanged."""

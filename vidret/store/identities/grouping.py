@@ -217,7 +217,7 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
         own = (faces.contents == content) & ~np.isin(faces.persons, list(both))
         starts, ends, persons = faces.starts[own], faces.ends[own], faces.persons[own]
         shares = {
-            person: min(measure_cover(starts[persons == person], ends[persons == person]) / durations[content], 1.0)
+            person: min(_measure_cover(starts[persons == person], ends[persons == person]) / durations[content], 1.0)
             for person in np.unique(persons).tolist()
             if durations.get(content, 0.0) > 0
         }
@@ -252,7 +252,7 @@ def find_pairs(faces: TrackColumns, voices: TrackColumns, durations: Mapping[str
     ]
 
 
-def measure_cover(starts: np.ndarray, ends: np.ndarray) -> float:
+def _measure_cover(starts: np.ndarray, ends: np.ndarray) -> float:
     """Return the length of the union of spans."""
     edges = np.unique(np.concatenate([starts, ends]))
     middles = [(low + high) / 2 for low, high in pairwise(edges.tolist())]

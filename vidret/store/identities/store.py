@@ -164,12 +164,8 @@ class IdentityStore(SideDatabase):
     def write_tracks(self, content: str, model: IdentityModel, tracks: Sequence[Track]) -> list[int]:
         """Store what a model found in a whole video, in place of what was stored of that kind; return the new ids.
 
-        A track that was stored before, at the same time and place, keeps its person and what the user said of it.
-
-        Args:
-            content: The fingerprint of the video.
-            model: What made the vectors.
-            tracks: All tracks of that kind; none marks the video as read too.
+        A track that was stored before, at the same time and place, keeps its person and what the user said of it. No
+        tracks mark the video as read too.
 
         Raises:
             StoreError: A track is invalid, or the file cannot be written.

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Float, Float16
 from typing_extensions import override
 
 from vidret.errors import StoreError
@@ -19,7 +19,9 @@ from vidret.store.epochs import Epochs
 from vidret.store.joined.ids import STRIDE, JoinedIds, SearchedTogether
 from vidret.store.records import CALIBRATION, JUDGE, FileRecord, StoredSegments, StoredVideo, VideoRecord
 from vidret.store.snapshots.bitmap import Ids
+from vidret.store.snapshots.snapshot import Selection
 from vidret.store.store import Store
+from vidret.store.vectors.base import SearchResult
 from vidret.types import ALL_VIDEOS, Filters, Segment, ShotChange
 
 MEASURED = ("scale.", "background", f"{CALIBRATION}.", JUDGE)  # metadata that hold for the videos of one index
@@ -150,6 +152,28 @@ class JoinedMetadata(JoinedTable, Metadata):
         return sorted({key for index in self._ids.indexes.values() for key in index.metadata.keys(prefix)})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedSelection(Selection):
+    """Searchable segments of several indexes, by the numbers of these."""
+
+    parts: Mapping[int, Selection] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, parts: Mapping[int, Selection]) -> "JoinedSelection":
+        """Return what is selected in each index as one."""
+        num_segments = sum(part.num_segments for part in parts.values())
+        return cls(np.zeros(0, np.uint8), num_segments, narrow=True, parts=parts)
+
+    @override
+    def ids(self) -> Ids:
+        return np.concatenate([part.ids() + number * STRIDE for number, part in self.parts.items()])
+
+    @override
+    def among(self, ids: Ids) -> Selection:
+        numbers = ids // STRIDE
+        return self.join({key: part.among(ids[numbers == key] % STRIDE) for key, part in self.parts.items()})
+
+
 class JoinedStore(SearchedTogether, Store):
     """Several indexes by their numbers, for any number of readers.
 
@@ -183,10 +207,6 @@ class JoinedStore(SearchedTogether, Store):
         for index in self.parts.values():
             index.close()
 
-    @override
-    def __len__(self) -> int:
-        return self.count_segments()
-
     @property
     @override
     def max_k(self) -> int | None:
@@ -205,12 +225,9 @@ class JoinedStore(SearchedTogether, Store):
     # Reading
 
     @override
-    def searchable(self) -> Ids:
-        found = [
-            index.snapshot().select(ALL_VIDEOS, left_out).ids() + number * STRIDE
-            for number, index, left_out in self.ids.select(ALL_VIDEOS, frozenset())
-        ]
-        return np.concatenate(found)
+    def select(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> Selection:
+        chosen = self.ids.select(filters, excluded)
+        return JoinedSelection.join({number: index.select(filters, out) for number, index, out in chosen})
 
     @override
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
@@ -220,10 +237,6 @@ class JoinedStore(SearchedTogether, Store):
             for number, index, own in self.ids.group(ids)
             for segment, video in index.owners(own).items()
         }
-
-    @override
-    def count_segments(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        return sum(index.count_segments(filters, out) for _, index, out in self.ids.select(filters, excluded))
 
     @override
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
@@ -254,52 +267,16 @@ class JoinedStore(SearchedTogether, Store):
         return np.concatenate(found)
 
     @override
-    def search(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        return self._search_each(
-            k,
-            [
-                (number, index.search(queries, k, filters, excluded=left_out))
-                for number, index, left_out in self.ids.select(filters, excluded)
-            ],
-        )
-
-    @override
-    def search_among(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        ids: Ids,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        own = {number: chosen for number, _, chosen in self.ids.group(ids)}
-        return self._search_each(
-            k,
-            [
-                (number, index.search_among(queries, k, own.get(number, ids[:0]), filters, excluded=left_out))
-                for number, index, left_out in self.ids.select(filters, excluded)
-            ],
-        )
-
-    def _search_each(
-        self, k: int, found: Sequence[tuple[int, tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]]]
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Return the best that was found in several indexes, given by their numbers."""
+    def search_within(self, queries: Float[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
+        assert isinstance(within, JoinedSelection)
         found_scores, found_ids = [], []
-        for number, (own_scores, own) in found:
+        for number, part in within.parts.items():
+            own_scores, own = self.parts[number].search_within(queries, k, part)
             found_scores.append(own_scores)
             found_ids.append(np.where(own < 0, own, own + number * STRIDE))
         scores, ids = np.concatenate(found_scores, axis=1), np.concatenate(found_ids, axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1)
+        return SearchResult(np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1))
 
 
 def open_indexes(paths: Sequence[Path], *, device: str) -> Store:

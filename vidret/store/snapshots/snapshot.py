@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 from vidret.store.catalog.facts import has_fact_filters, match_facts, to_seconds
 from vidret.store.catalog.tables import filter_values
 from vidret.store.records import DEAD_STATES, FILE_STATES
-from vidret.store.snapshots.bitmap import Bits, Ids, list_ids, make_bitmap
+from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position
 from vidret.text import compose, strip_query
 from vidret.types import ALL_VIDEOS, NO_TIME, TEXT_SOURCES, Filters, TextSource
@@ -52,6 +52,11 @@ class Selection:
     def ids(self) -> Ids:
         """Return the ids, ascending."""
         return list_ids(self.bits)
+
+    def among(self, ids: Ids) -> "Selection":
+        """Return the segments that are also among some ids, which ascend."""
+        chosen = ids[contains(self.bits, ids)]
+        return Selection(make_bitmap(chosen), len(chosen), narrow=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

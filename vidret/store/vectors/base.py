@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -17,6 +17,16 @@ from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
 
 FAISS = "faiss"  # the address of the vector store that is part of every installation
+
+
+Queries = Float32[np.ndarray, "query dim"]
+
+
+class SearchResult(NamedTuple):
+    """The best ids per query, best first; id -1 and score -inf if there are fewer than k."""
+
+    scores: Float32[np.ndarray, "query k"]
+    ids: Int64[np.ndarray, "query k"]
 
 
 class VectorIndex(Protocol):
@@ -30,9 +40,7 @@ class VectorIndex(Protocol):
     def max_k(self) -> int | None:
         """The maximum ``k`` of ``search_within``, None for no limit."""
 
-    def search_within(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return scores and ids of the k best segments per query, within a selection of a snapshot.
 
         Others are left out before the k best are chosen.

@@ -12,14 +12,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from jaxtyping import Float32, Int64
-
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, FoundWords, VectorIndex, VectorLocation, VectorOptions
+from vidret.store.vectors.base import (
+    FAISS,
+    FoundWords,
+    Queries,
+    SearchResult,
+    VectorIndex,
+    VectorLocation,
+    VectorOptions,
+)
 from vidret.store.vectors.registry import allow_address, normalise_address, open_vectors
 
 logger = logging.getLogger(__name__)
@@ -30,7 +35,6 @@ OnProgress = Callable[[int, int], None]
 
 
 T = TypeVar("T")
-Found = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
 
 
 class CurrentVectors:
@@ -66,7 +70,7 @@ class CurrentVectors:
                 self._location, self.index = location, self._open(location, device=self._device)
             return self.index
 
-    def search_within(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> Found:
+    def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Search as ``VectorIndex.search_within``, again if another process moves the vectors meanwhile."""
         return self._ask(lambda index: index.search_within(queries, k, within))
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.snapshots.bitmap import MAX_ID, Bits
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, VectorStore
+from vidret.store.vectors.base import FAISS, Queries, SearchResult, VectorStore
 from vidret.store.vectors.flat import load_faiss
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, remove_others
 from vidret.store.vectors.shards import IVF_FROM, Shards, choose_kind, describe_kinds
@@ -47,9 +46,7 @@ class FaissVectors:
         """The largest ``k`` that ``search_within`` takes: no limit."""
         return None
 
-    def search_within(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return scores and ids of the k best per query, within a selection of a snapshot."""
         return self._synchronise().search(queries, k, within)
 

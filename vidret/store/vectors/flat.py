@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
@@ -22,6 +22,7 @@ from jaxtyping import Float, Float16, Float32, Int64
 from vidret.devices import CPU, cuda_index
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.snapshots.bitmap import Bits, are_ids
+from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.manifest import ManifestEntry, write_file
 
 logger = logging.getLogger(__name__)
@@ -88,13 +89,6 @@ def choose_faiss_device(faiss: Any, device: str) -> str:
     """Return the device if it is a GPU that FAISS sees, else ``cpu``."""
     gpu = cuda_index(device)
     return device if gpu is not None and gpu < faiss.get_num_gpus() else CPU
-
-
-class SearchResult(NamedTuple):
-    """The best ids per query, best first; id -1 and score -inf if there are fewer than k."""
-
-    scores: Float32[np.ndarray, "query k"]
-    ids: Int64[np.ndarray, "query k"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,9 +158,7 @@ class Flat:
             self.ids = np.union1d(self.ids, ids)
             self._gpu_copies.forget()
 
-    def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, id_filter: IdFilter | None = None
-    ) -> SearchResult:
+    def search(self, queries: Queries, k: int, id_filter: IdFilter | None = None) -> SearchResult:
         """Return the k best per query."""
         params = None if id_filter is None else self._faiss.SearchParameters(sel=id_filter.selector())
         num_results = min(k, len(self.ids))
@@ -201,9 +193,7 @@ class Flat:
         self._gpu_copies.forget()
 
 
-def search_index(
-    index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_results: int, params: Any
-) -> SearchResult:
+def search_index(index: Any, queries: Queries, k: int, num_results: int, params: Any) -> SearchResult:
     """Return the ``num_results`` best per query, padded to k."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
@@ -237,7 +227,7 @@ def merge_results(results: Sequence[SearchResult], k: int) -> SearchResult:
     return SearchResult(np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1))
 
 
-def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> Float32[np.ndarray, "query id"]:
+def score_exactly(queries: Queries, vectors: Rows) -> Float32[np.ndarray, "query id"]:
     """Return inner products with float16 vectors; FAISS converts them four times faster than numpy."""
     f = load_faiss()
     codec = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)

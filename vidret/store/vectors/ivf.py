@@ -13,12 +13,15 @@ from jaxtyping import Float32, Int64
 
 from vidret.devices import CPU
 from vidret.store.snapshots.bitmap import Bits
+from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.flat import (
+    LISTS,
+    SAMPLES_PER_LIST,
+    SEED,
     GpuCopies,
     IdFilter,
     Ids,
     Read,
-    SearchResult,
     load_faiss,
     make_writer,
     merge_results,
@@ -32,14 +35,11 @@ IVF = "ivf"
 BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value; results of these shards must be refined
 KINDS = (IVF, *BITS)  # kinds of shards, from fine to coarse
 ID_BYTES = 8
-LISTS = 4  # lists, times the square root of the number of vectors
 PROBES = 256  # lists to search, of 4,000 per million vectors: texts are far from all videos
 FAR = 4  # times as many vectors at most, where those that match a filter are far from a query
 MAX_COUNTED = 8  # bitmaps of which a shard remembers how many vectors each list has
-SAMPLES_PER_LIST = 32
 ROUNDS = 10
 QUERY_BITS = 4  # as precise as 8 after refinement, and a quarter faster
-SEED = 1234
 THREADS = min(4, os.cpu_count() or 1)  # of a query that has them to itself
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Shard:
 
     def search(
         self,
-        queries: Float32[np.ndarray, "query dim"],
+        queries: Queries,
         k: int,
         id_filter: IdFilter | None = None,
         *,
@@ -124,7 +124,7 @@ class Shard:
             params = f.SearchParametersPreTransform(index_params=params)
         return search_index(index, queries, k, num_results, params)
 
-    def _count_probes(self, queries: Float32[np.ndarray, "query dim"], k: int, id_filter: IdFilter | None) -> int:
+    def _count_probes(self, queries: Queries, k: int, id_filter: IdFilter | None) -> int:
         """Return in how many lists nearest to a query to search.
 
         With a filter, as many vectors must match in these lists as there are without one, and more of them if few
@@ -158,7 +158,7 @@ class Shard:
             self._counted[id(bits)] = bits, counts
         return counts
 
-    def _rotate(self, queries: Float32[np.ndarray, "query dim"]) -> Float32[np.ndarray, "query dim"]:
+    def _rotate(self, queries: Queries) -> Float32[np.ndarray, "query dim"]:
         """Return queries as the lists have their vectors."""
         if not self.coarse:
             return queries

@@ -83,14 +83,10 @@ class Manifest:
 def write_file(
     folder: Path, kind: str, total: int, payload_bytes: int, write: Callable[[Callable[[bytes], None]], None]
 ) -> ManifestEntry:
-    """Write a file durably, then rename it after its kind and checksum; return its manifest entry.
+    """Write a file of ``total`` vectors durably, then rename it after its kind and checksum; return its entry.
 
-    Args:
-        folder: Folder of the file, created if missing.
-        kind: Kind of the index.
-        total: Number of vectors.
-        payload_bytes: Size of the vectors and ids at the end of the file.
-        write: Called with a function that accepts the bytes, chunk by chunk.
+    ``payload_bytes`` is the size of the vectors and ids at its end. ``write`` is called with a function that accepts
+    the bytes, chunk by chunk.
 
     Raises:
         StoreError: The disk is full or fails.

@@ -21,7 +21,7 @@ from vidret.store.consent import check_allowed
 from vidret.store.disk import MILVUS_FILE
 from vidret.store.snapshots.bitmap import contains
 from vidret.store.snapshots.snapshot import Choice, Selection
-from vidret.store.vectors.base import FoundWords, VectorLocation, VectorOptions, VectorStore
+from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions, VectorStore
 from vidret.store.vectors.milvus_collection import (
     FORMS,
     LIMIT,
@@ -30,7 +30,7 @@ from vidret.store.vectors.milvus_collection import (
     missing_collection_error,
     normalise_milvus,
 )
-from vidret.store.vectors.milvus_rows import PictureRows, TextRows, to_milvus_filter
+from vidret.store.vectors.milvus_rows import CollectionRows, to_milvus_filter
 from vidret.store.vectors.mirror import PushTask, StaleRows
 from vidret.types import ALL_VIDEOS
 
@@ -50,11 +50,7 @@ class MilvusVectors:
         self._address, self._folder, self._dim = location.address, options.folder, options.dim
         self._name = f"vidret_{location.name}"
         self._catalog, self._epochs, self._on_progress = options.catalog, options.epochs, options.on_progress
-        self._rows = (
-            PictureRows(self._catalog, location.name)
-            if options.pictures is None
-            else TextRows(self._catalog, options.pictures, location.name)
-        )
+        self._rows = CollectionRows(self._catalog, location.name, options.pictures)
         self._mirror = self._rows.mirror
         # The index whose user allows the address.
         self._owner = options.folder if options.pictures is None else options.pictures.parent
@@ -75,9 +71,7 @@ class MilvusVectors:
         """The maximum ``k`` of ``search_within`` in a larger index: Milvus returns no more results per request."""
         return LIMIT
 
-    def search_within(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+    def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return scores and ids of the k best segments per query, within a selection of a snapshot.
 
         Raises:
@@ -97,7 +91,7 @@ class MilvusVectors:
             order = np.argsort(-products, axis=1, kind="stable")[:, :k]  # stable: ties in the order of their ids
             scores[batch, : order.shape[1]] = np.take_along_axis(products, order, axis=1)
             ids[batch, : order.shape[1]] = kept[order]
-        return scores, ids
+        return SearchResult(scores, ids)
 
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Return the k texts of a selection with the best bm25 for any of these stems; None if Milvus has no bm25."""
@@ -123,9 +117,7 @@ class MilvusVectors:
         by_id = [] if choice.filters == ALL_VIDEOS else self._mirror.find_by_id(within.bits)
         return " and ".join(filter(None, [*own, to_milvus_filter(choice.filters, by_id, stale.videos)]))
 
-    def _score(
-        self, queries: Float32[np.ndarray, "query dim"], ids: Ids
-    ) -> tuple[Ids, Float32[np.ndarray, "query id"]]:
+    def _score(self, queries: Queries, ids: Ids) -> tuple[Ids, Float32[np.ndarray, "query id"]]:
         """Return the ids of intact vectors, and their inner products with the queries."""
         kept, products = [np.empty(0, np.int64)], [np.empty((len(queries), 0), np.float32)]
         for first in range(0, len(ids), ROWS):
@@ -177,7 +169,6 @@ class MilvusVectors:
         collection = self._connect()
         if self._prepared:
             return collection
-        self._mirror.begin()
         self._rows.begin()
         valid = collection.exists()
         if valid:

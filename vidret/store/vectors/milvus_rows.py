@@ -28,65 +28,33 @@ FILES = "FROM files JOIN videos ON videos.id = files.video"
 NO_FIELDS: Fields = {"seconds": 0.0, "path": "", "changed": UNKNOWN_TIME}
 
 
-class PictureRows:
-    """The rows of an index of pictures, whose catalog has all that filters use."""
+class CollectionRows:
+    """The rows of an index of pictures, whose catalog has all that filters use, or of texts, which have another one."""
 
-    has_texts = False
+    def __init__(
+        self, catalog: Catalog, name: str, pictures: Path | None = None, *, path_bytes: int = PATH_BYTES
+    ) -> None:
+        """Use an open catalog and the name of a collection, whose paths have at most ``path_bytes`` bytes.
 
-    def __init__(self, catalog: Catalog, name: str, *, path_bytes: int = PATH_BYTES) -> None:
-        """Use an open catalog and the name of a collection, whose paths have at most ``path_bytes`` bytes."""
-        self._catalog, self._path_bytes = catalog, path_bytes
-        self.mirror = Mirror(catalog.database, name, self._describe)
-
-    def begin(self) -> None:
-        """Do nothing: the mirror counts all changes."""
-
-    def follow(self) -> None:
-        """Do nothing: the mirror counts all changes."""
-
-    def find_outdated(self) -> list[int]:
-        """Return none: the mirror counts all changes."""
-        return []
-
-    def read_words(self, ids: Sequence[int]) -> Mapping[int, str]:
-        """Return none."""
-        return {}
-
-    def list_conditions(self, choice: Choice) -> list[str]:
-        """Return a condition without the excluded videos."""
-        return [f"video not in {sorted(choice.excluded)}"] if choice.excluded else []
-
-    def drop(self) -> None:
-        """Stop the mirror."""
-        self.mirror.end()
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def _describe(self, videos: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
-        sql = f"SELECT video, path, mtime_ns, duration {FILES} WHERE {LIVE} AND video IN {IN_IDS} ORDER BY path"
-        return describe_files(self._catalog.database.rows(sql, ids_to_json(videos)), self._path_bytes)
-
-
-class TextRows:
-    """The rows of the texts of an index, whose pictures have a catalog of their own."""
-
-    has_texts = True
-
-    def __init__(self, catalog: Catalog, pictures: Path, name: str) -> None:
-        """Use the open catalog of the texts, the file of that of the pictures, and the name of a collection."""
-        self._catalog, self._pictures, self._name = catalog, pictures, name
-        self.mirror = Mirror(catalog.database, name, self._describe)
-        self._databases: dict[bool, Database] = {}  # by whether they may be changed
+        For texts, ``pictures`` is the file of the catalog of the index that they are of.
+        """
+        self._catalog, self._name, self._pictures, self._path_bytes = catalog, name, pictures, path_bytes
+        self.has_texts = pictures is not None
+        self.mirror = Mirror(catalog.database, name, self._describe_texts if self.has_texts else self._describe)
+        self._databases: dict[bool, Database] = {}  # of pictures, by whether they may be changed
         self._lock = threading.Lock()
         self._stemmer: Stemmer | None = None
 
     def begin(self) -> None:
-        """Let the catalog of the pictures count changes."""
-        self._count_fields(write=True).begin()
+        """Start the mirror; for texts, let the catalog of the pictures count changes too."""
+        self.mirror.begin()
+        if self.has_texts:
+            self._count_fields(write=True).begin()
 
     def follow(self) -> None:
-        """Mark the tracks of the videos that have changed."""
+        """Mark the tracks of the videos that have changed in the catalog of the pictures."""
+        if not self.has_texts:
+            return
         fields = self._count_fields(write=True)
         while changes := fields.changes(BATCH):
             with self._catalog.database.transaction(durable=True):
@@ -94,7 +62,9 @@ class TextRows:
             fields.forget(changes)
 
     def find_outdated(self) -> list[int]:
-        """Return the tracks of the videos that have changed; all of them where this is unknown."""
+        """Return the tracks of the videos that have changed, all of them where this is unknown; of pictures none."""
+        if not self.has_texts:
+            return []
         fields = self._count_fields(write=False)
         if not fields.exists():
             return [row[0] for row in self._catalog.database.rows("SELECT track FROM tracks")]
@@ -110,15 +80,17 @@ class TextRows:
         return {stored.id: own for stored, own in zip(texts, words, strict=True)}
 
     def list_conditions(self, choice: Choice) -> list[str]:
-        """Return conditions on the source of a text and its video, which must have a path."""
-        conditions = ["content > 0"]
-        if set(choice.sources) != set(TEXT_SOURCES):
+        """Return conditions on excluded videos and, of texts, on their source and on a path of their video."""
+        conditions = ["content > 0"] if self.has_texts else []
+        if self.has_texts and set(choice.sources) != set(TEXT_SOURCES):
             conditions.append(f"source in {[TEXT_SOURCES.index(source) for source in choice.sources]}")
-        return conditions + ([f"content not in {sorted(choice.excluded)}"] if choice.excluded else [])
+        field = "content" if self.has_texts else "video"
+        return conditions + ([f"{field} not in {sorted(choice.excluded)}"] if choice.excluded else [])
 
     def drop(self) -> None:
         """Stop the mirror, and counting in the catalog of the pictures."""
-        self._count_fields(write=True).end()
+        if self.has_texts:
+            self._count_fields(write=True).end()
         self.mirror.end()
 
     def close(self) -> None:
@@ -135,6 +107,7 @@ class TextRows:
     def _open(self, *, write: bool) -> Database:
         with self._lock:
             if write not in self._databases:
+                assert self._pictures is not None
                 self._databases[write] = Database(self._pictures, write=write)
             return self._databases[write]
 
@@ -146,7 +119,11 @@ class TextRows:
         rows = self._catalog.database.rows(f"SELECT track FROM tracks WHERE content IN {IN_IDS}", own)
         return sorted({*self.mirror.find_pushed(videos), *(row[0] for row in rows)})
 
-    def _describe(self, tracks: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
+    def _describe(self, videos: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
+        sql = f"SELECT video, path, mtime_ns, duration {FILES} WHERE {LIVE} AND video IN {IN_IDS} ORDER BY path"
+        return describe_files(self._catalog.database.rows(sql, ids_to_json(videos)), self._path_bytes)
+
+    def _describe_texts(self, tracks: Sequence[int]) -> tuple[dict[int, Fields], set[int]]:
         sql = (
             f"SELECT track, content, source FROM tracks JOIN files ON video = track WHERE {LIVE} AND track IN {IN_IDS}"
         )
@@ -184,10 +161,7 @@ def describe_files(
 def to_milvus_filter(filters: Filters, by_id: Sequence[int], without: Sequence[int]) -> str:
     """Return filters as an expression of Milvus on the fields of ``describe_files``, '' for no condition.
 
-    Args:
-        filters: Filters.
-        by_id: Videos that match regardless of their fields.
-        without: Videos to exclude.
+    Videos ``by_id`` match regardless of their fields.
     """
     folder, inside, min_seconds, max_seconds, after, before = filter_values(filters)
     conditions = []

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from vidret.store.snapshots.bitmap import Bits, add_ids, are_ids, count_ids, list_ids, make_bitmap, subtract
 from vidret.store.snapshots.snapshot import Selection
+from vidret.store.vectors.base import Queries, SearchResult
 from vidret.store.vectors.flat import (
     FLAT,
     Flat,
     IdFilter,
     Ids,
     Read,
-    SearchResult,
     merge_results,
     score_exactly,
     split_batches,
@@ -177,7 +176,7 @@ class Shards:
 
     # Searching
 
-    def search(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Selection) -> SearchResult:
+    def search(self, queries: Queries, k: int, within: Selection) -> SearchResult:
         """Return the k best per query within a selection; ties in the order of their ids."""
         held = self._held
         if held.shards and within.narrow and within.num_segments <= MAX_SCANNED:
@@ -197,7 +196,7 @@ class Shards:
     def _search_all(
         self,
         held: Held,
-        queries: Float32[np.ndarray, "query dim"],
+        queries: Queries,
         k: int,
         id_filter: IdFilter | None,
         *,
@@ -220,7 +219,7 @@ class Shards:
         nothing = SearchResult(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
         return merge_results(found or [nothing], k)
 
-    def _refine(self, queries: Float32[np.ndarray, "query dim"], coarse: SearchResult) -> SearchResult:
+    def _refine(self, queries: Queries, coarse: SearchResult) -> SearchResult:
         """Return each query's candidates with exact scores, in no order."""
         scores, result_ids = np.full_like(coarse.scores, -np.inf), np.full_like(coarse.ids, -1)
         for first in range(0, len(queries), QUERY_BATCH):
@@ -234,7 +233,7 @@ class Shards:
                 scores[batch][readable], result_ids[batch][readable] = exact[readable], ids[columns][readable]
         return SearchResult(scores, result_ids)
 
-    def _score_all(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids) -> SearchResult:
+    def _score_all(self, queries: Queries, k: int, within: Ids) -> SearchResult:
         """Return the k best among a few ids, whose vectors are all read."""
         ids, vectors = self._read(within)
         scores = score_exactly(queries, vectors) if len(ids) else np.empty((len(queries), 0), np.float32)
