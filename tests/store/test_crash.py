@@ -53,7 +53,7 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
         with Store.open(tmp_path / "killed") as reader:
             stored = content(reader)
             assert len(stored) == len(reader)
-            assert stored == [each for each in whole if each in stored], "with their shot changes"
+            assert stored == [segment for segment in whole if segment in stored], "with their shot changes"
             assert reader.upkeep.verify() == []
     assert killed > 0
     with samples.create(tmp_path / "killed") as store:

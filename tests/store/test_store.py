@@ -55,7 +55,7 @@ def test_everything_is_read_as_stored(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float16))
                 np.testing.assert_array_equal(times, expected.times)
             assert store.features.read_tokens(ids) == [tokens(100 * v + index) for index in range(4)]
-        vectors = np.stack([each.video.astype(np.float16) for each in stored(5).values()])
+        vectors = np.stack([content.video.astype(np.float16) for content in stored(5).values()])
         np.testing.assert_array_equal(store.features.read_searchable(), vectors)
     with Store.open(tmp_path / "index") as store:
         kept = store.features.read_tokens([3, 4])
@@ -393,10 +393,10 @@ def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
 
 def test_segments_are_found_in_the_order_asked_for(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
-        videos = [add_video(store, f"v{each}", seed=each) for each in range(2)]
+        videos = [add_video(store, f"v{seed}", seed=seed) for seed in range(2)]
         pairs = [(videos[1], 3), (videos[0], 0), (99, 0), (videos[0], 77), (videos[1], 0), (videos[1], 3)]
         found = store.segments.get(store.segments.find_many(pairs))
-        assert [(each.video, each.number) for each in found] == [pairs[0], pairs[1], pairs[4], pairs[5]]
+        assert [(segment.video, segment.number) for segment in found] == [pairs[0], pairs[1], pairs[4], pairs[5]]
 
 
 def test_fingerprints_include_videos_without_live_files(tmp_path: Path) -> None:

@@ -187,21 +187,18 @@ class Features:
         Raises:
             StoreError: The bytes do not match their checksum.
         """
-        rows = self.frames.view(location.frame_row, location.frame_row + location.num_frames)
-        if checksum_array(rows) != location.frames_sum:
-            raise StoreError(f"{self.frames.path}: rows from {location.frame_row} are damaged (checksum); {REPAIR}")
-        return rows
+        what = f"rows from {location.frame_row} are"
+        return _read(self.frames, location.frame_row, location.num_frames, location.frames_sum, what)
 
     def read_video(self, location: SegmentLocation) -> Rows:
-        """Return the vector of a segment, as (1, dim).
+        """Return the vector of a segment, as (1, dim); see ``read_frames``."""
+        return _read(self.video, location.row, 1, location.row_sum, f"row {location.row} is")
 
-        Raises:
-            StoreError: The bytes do not match their checksum.
-        """
-        rows = self.video.view(location.row, location.row + 1)
-        if checksum_array(rows) != location.row_sum:
-            raise StoreError(f"{self.video.path}: row {location.row} is damaged (checksum); {REPAIR}")
-        return rows
+    def read_tokens(self, location: SegmentLocation) -> memoryview:
+        """Return the packed tokens of a segment, empty if none were stored; see ``read_frames``."""
+        what = f"bytes from {location.token_byte} are"
+        packed = _read(self.tokens, location.token_byte, location.num_bytes, location.tokens_sum, what)
+        return packed.reshape(-1).data
 
     def read_videos(
         self, indices: Int64[np.ndarray, " row"], sums: Integer[np.ndarray, " row"]
@@ -210,22 +207,19 @@ class Features:
         rows, exists = self.video.take(indices)
         return rows, exists & (np.fromiter(map(zlib.crc32, rows), np.int64, len(rows)) == sums)
 
-    def read_tokens(self, location: SegmentLocation) -> memoryview:
-        """Return the packed tokens of a segment, empty if none were stored.
-
-        Raises:
-            StoreError: The bytes do not match their checksum.
-        """
-        packed = self.tokens.view(location.token_byte, location.token_byte + location.num_bytes)
-        if checksum_array(packed) != location.tokens_sum:
-            raise StoreError(f"{self.tokens.path}: bytes from {location.token_byte} are damaged (checksum); {REPAIR}")
-        return packed.reshape(-1).data
-
     def close(self) -> None:
         """Close the files."""
         self.video.close()
         self.frames.close()
         self.tokens.close()
+
+
+def _read(file: RowFile, start: int, num_rows: int, checksum: int, what: str) -> Rows | Bytes:
+    """Return rows that match their checksum; ``what`` begins the error for others."""
+    rows = file.view(start, start + num_rows)
+    if checksum_array(rows) != checksum:
+        raise StoreError(f"{file.path}: {what} damaged (checksum); {REPAIR}")
+    return rows
 
 
 def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:

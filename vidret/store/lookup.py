@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -232,25 +232,19 @@ def count_facets(snapshot: "Snapshot", filters: Filters, *, utc_offset_s: float 
 
     filmed_s = read("filmed_after", "filmed_before")[2]
     days, num_days = np.unique(np.floor((filmed_s[~np.isnan(filmed_s)] + utc_offset_s) / DAY_S), return_counts=True)
-    cameras, num_cameras = np.unique(read("camera")[1]["camera"], return_counts=True)
+    names, num_named = np.unique(read("camera")[1]["camera"], return_counts=True)
+    named = zip(names.tolist(), num_named.tolist(), strict=True)
+    cameras = Counter({name.decode(errors="replace"): count for name, count in named if name})
     heights, sound, shapes = read("min_height")[1]["height"], read("sound")[1]["has_audio"], read("orientation")[1]
     signs = np.sign(shapes["width"] - shapes["height"])
     heard = Counter(code.decode() for codes in read("language")[1][LANGUAGES].tolist() for code in codes.split())
-    folders = Counter(path.rpartition(b"/")[0] for path in read("folder")[0])
+    folders = Counter(os.fsdecode(path.rpartition(b"/")[0]) for path in read("folder")[0])
     return Facets(
         days=dict(zip(np.datetime_as_string(days.astype("datetime64[D]")).tolist(), num_days.tolist(), strict=True)),
-        cameras=list_most(
-            [name.decode(errors="replace") for name in cameras.tolist()], num_cameras.tolist(), leave_out=""
-        ),
+        cameras=dict(sorted(cameras.most_common(MAX_LISTED))),
         heights={str(height): int((heights >= height).sum()) for height in HEIGHTS},
         sound={name: int((sound == value).sum()) for name, value in (("on", 1.0), ("off", 0.0))},
         orientations={name: int((signs == index - 1).sum()) for index, name in enumerate(ORIENTATIONS)},
         languages=dict(sorted(heard.items())),
-        folders=list_most([os.fsdecode(folder) for folder in folders], list(folders.values())),
+        folders=dict(sorted(folders.most_common(MAX_LISTED))),
     )
-
-
-def list_most(names: Sequence[str], counts: Sequence[int], *, leave_out: str | None = None) -> dict[str, int]:
-    """Return the names with the highest counts, by name."""
-    pairs = [(name, count) for name, count in zip(names, counts, strict=True) if name != leave_out]
-    return dict(sorted(sorted(pairs, key=lambda pair: -pair[1])[:MAX_LISTED]))

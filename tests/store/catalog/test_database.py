@@ -209,7 +209,7 @@ def test_another_user_sees_every_commit() -> None:
                 writer.close()
                 assert read() == f"{number} and more"
             reader.stdin.close()
-        owners = {each.stat().st_uid for each in Path(folder).iterdir()}
+        owners = {path.stat().st_uid for path in Path(folder).iterdir()}
         assert owners == {0}, "the reader creates no files"
 
 
@@ -247,7 +247,7 @@ def test_threads_of_a_reader_read_side_by_side(path: Path, monkeypatch: pytest.M
 
     with ThreadPoolExecutor(3) as pool:
         found = [pool.submit(database.read, meet_while_reading, "SELECT count(*) FROM t") for _ in range(3)]
-        assert [each.result() for each in found] == [[(NUM_ROWS,)]] * 3
+        assert [job.result() for job in found] == [[(NUM_ROWS,)]] * 3
         assert len(database._opened) == 4
         database.close()
         with pytest.raises(StoreError, match="closed database"):

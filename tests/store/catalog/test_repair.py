@@ -213,8 +213,8 @@ LOG = {
 
 
 @pytest.mark.parametrize("what", LOG)
-def test_damaged_log_is_found_and_made_anew(index: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.store.upkeep.MAX_DEAD_FRACTION", 1.0)  # a compaction would begin the log anew
+def test_damaged_log_is_found_and_made_again(index: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.upkeep.MAX_DEAD_FRACTION", 1.0)  # a compaction would begin the log again
     with create(index) as store, Store.open(index) as reader:
         store.writer.set_file("/videos/v1.mp4", state="missing")
         store.upkeep.prune()

@@ -123,7 +123,7 @@ def test_grouping_again_changes_nothing_and_new_tracks_join_who_is_there() -> No
 @given(seed=st.integers(0, 999), spread=st.floats(0.05, 0.3))
 def test_whatever_the_tracks_a_second_time_changes_nothing(seed: int, spread: float) -> None:
     chance = np.random.default_rng(seed)
-    vectors = (np.repeat(np.stack([place_person(each) for each in range(3)]), 8, 0)).astype(np.float32)
+    vectors = (np.repeat(np.stack([place_person(person) for person in range(3)]), 8, 0)).astype(np.float32)
     vectors += chance.normal(0, spread, vectors.shape).astype(np.float32) / 2
     apart = chance.integers(0, 24, (5, 2))
     apart = apart[apart[:, 0] != apart[:, 1]]

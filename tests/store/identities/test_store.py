@@ -144,7 +144,7 @@ def test_counts(identities: IdentityStore, tmp_path: Path) -> None:
     identities.write_tracks("b", FACES, [])
     identities.write_tracks("b", VOICES, [make_voice(0, 0, 2)])
     assign(identities, ids[0])
-    counts = [(each.kind, each.videos, each.tracks, each.persons) for each in count_identities(tmp_path)]
+    counts = [(kind.kind, kind.videos, kind.tracks, kind.persons) for kind in count_identities(tmp_path)]
     assert counts == [("face", 2, 3, 1), ("voice", 1, 1, 0)]
 
 

@@ -344,7 +344,7 @@ def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkey
     monkeypatch.setattr(Flat, "search", meet_and_search)
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(reader.search, embedding(seed).video[None], 1) for seed in (100, 200)]
-        assert len({int(each.result()[1][0, 0]) for each in found}) == 2
+        assert len({int(job.result()[1][0, 0]) for job in found}) == 2
 
 
 @pytest.mark.parametrize("ids", [[], [0], [7, 8], [1, 63, 64, 1000]])

@@ -87,7 +87,7 @@ def change(index: Index, rng: random.Random) -> None:
     if action == "video":
         add_video(pictures, name, seed=int(name[1:]), path=path, num_segments=rng.randrange(1, 5))
     elif action in ("move", "copy", "gone", "touch") and video is not None:
-        paths = [each.path for each in pictures.files.find() if each.video == video]
+        paths = [record.path for record in pictures.files.find() if record.video == video]
         for own in paths[:1] if action in ("move", "gone", "touch") else ():
             pictures.writer.set_file(own, state=state if action == "touch" else "missing", mtime_ns=mtime_ns)  # type: ignore[arg-type]
         if action in ("move", "copy"):
@@ -184,7 +184,7 @@ def test_the_best_texts_hold_rare_words(tmp_path: Path) -> None:
     )
     with TextStore.open(tmp_path) as texts:
         best = texts.search_words(["dog", "zebra"], 1)
-        assert [each.text.text for each in texts.read_segments(best)] == ["a dog, a zebra"]
+        assert [stored.text.text for stored in texts.read_segments(best)] == ["a dog, a zebra"]
         assert len(texts.search_words(["dog", "zebra"], 10)) == 10
 
 
@@ -283,7 +283,7 @@ def test_several_processes_answer_from_one_server_while_a_run_writes(tmp_path: P
         for reader in readers:
             lines = [ast.literal_eval(line) for line in reader.communicate()[0].splitlines()]
             assert [words for _, words in lines] == [expected[1]] * 20
-            assert {tuple(each for each in nearest if each <= 6) for nearest, _ in lines} == {tuple(expected[0])}
+            assert {tuple(key for key in nearest if key <= 6) for nearest, _ in lines} == {tuple(expected[0])}
             assert reader.returncode == 0
     assert not [*index.glob("vectors*"), *(index / FOLDER).glob("vectors*")]
 

@@ -55,7 +55,7 @@ def write(
 def found(store: TextStore, words: str) -> list[str]:
     """Return the words of the texts that a full-text search finds in the store."""
     ids = store.index.search(store.index.stems([words])[0], 50)
-    return sorted(each.text.text for each in store.read_segments(store.find_segments(ids)))
+    return sorted(text.text.text for text in store.read_segments(store.find_segments(ids)))
 
 
 def near(store: TextStore, text: TimedText) -> list[StoredText]:
@@ -84,8 +84,8 @@ def test_texts_come_back_as_they_were(store: TextStore) -> None:
     (track,) = store.tracks()
     assert (track.fingerprint, track.source, track.model) == ("film", "screen", "ocr")
     assert (track.complete, track.until_s, track.num_texts, track.note) == (True, 0.0, 2, "")
-    assert [each.text for each in store.transcript(track)] == sorted(odd, key=lambda text: text.start)
-    assert {each.fingerprint for each in store.transcript(track)} == {"film"}
+    assert [text.text for text in store.transcript(track)] == sorted(odd, key=lambda text: text.start)
+    assert {text.fingerprint for text in store.transcript(track)} == {"film"}
 
 
 def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -> None:
@@ -100,8 +100,8 @@ def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -
     assert found(store, "sentence") == [text.text for text in SPOKEN[:3]]
     assert len(found(store, "number")) == 6
     texts, rows = store.read_found(store.store.searchable()[::-1])
-    assert [each.text for each in texts[:2]] == [SPOKEN[0].text, shown[0].text]
-    assert [each.track for each in texts[:2]] == [track.id for track in tracks]
+    assert [text.text for text in texts[:2]] == [SPOKEN[0].text, shown[0].text]
+    assert [text.track for text in texts[:2]] == [track.id for track in tracks]
     assert np.allclose(rows[:2], vectors([SPOKEN[0], shown[0]]), atol=1e-2)
 
 
@@ -138,7 +138,7 @@ def test_unfinished_track_is_continued_without_duplicates(tmp_path: Path) -> Non
         (track,) = store.tracks()
         assert (track.complete, track.until_s, track.num_texts) == (True, 5.0, 5)
         assert track.note == "the last second is damaged"
-        assert [each.text for each in store.transcript(track)] == SPOKEN
+        assert [text.text for text in store.transcript(track)] == SPOKEN
         assert agree(store)
 
 
@@ -147,7 +147,7 @@ def test_duplicates_of_one_run_are_left_out(store: TextStore) -> None:
     store.add(track, [*SPOKEN, SPOKEN[0]], vectors([*SPOKEN, SPOKEN[0]]), until_s=5.0)
     store.add(track, SPOKEN[3:], vectors(SPOKEN[3:]), until_s=5.0)
     store.finish(track)
-    assert [each.text for each in store.transcript(store.tracks()[0])] == SPOKEN
+    assert [text.text for text in store.transcript(store.tracks()[0])] == SPOKEN
 
 
 def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> None:
@@ -155,12 +155,12 @@ def test_a_replacing_track_is_hidden_until_it_is_complete(store: TextStore) -> N
     write(store, "film")
     write(store, "film", better, model="large", finish=False)
     assert found(store, "sentence") == [text.text for text in SPOKEN]
-    assert better[0] not in [each.text for each in near(store, better[0])]
+    assert better[0] not in [text.text for text in near(store, better[0])]
     assert len(store) == 5
     write(store, "film", [], model="large")
     assert [(track.model, track.num_texts) for track in store.tracks("film")] == [("large", 1)]
     assert found(store, "sentence") == ["sentence read better"]
-    assert [each.text for each in near(store, better[0])] == better
+    assert [text.text for text in near(store, better[0])] == better
     assert agree(store)
 
 
@@ -181,7 +181,7 @@ def test_prune(store: TextStore) -> None:
     assert agree(store)
     assert store.prune(["two"]) == 0
     write(store, "one", SPOKEN[:1])
-    assert [each.text for each in store.transcript(store.tracks("one")[0])] == SPOKEN[:1]
+    assert [text.text for text in store.transcript(store.tracks("one")[0])] == SPOKEN[:1]
 
 
 KILLED = """
@@ -213,7 +213,7 @@ def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int)
         assert agree(store)
         assert found(store, "sentence") == [text.text for text in SPOKEN[:num_texts]]
         write(store, "film", SPOKEN[1:])
-        assert [each.text for each in store.transcript(store.tracks()[0])] == SPOKEN
+        assert [text.text for text in store.transcript(store.tracks()[0])] == SPOKEN
         assert agree(store)
 
 
@@ -315,4 +315,4 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
                 assert ask() == "7 7 False"
             assert ask() == "7 7 False"
             reader.stdin.close()
-        assert {each.stat().st_uid for each in index.rglob("*")} == {0}, "the reader creates no files"
+        assert {path.stat().st_uid for path in index.rglob("*")} == {0}, "the reader creates no files"

@@ -40,7 +40,7 @@ def index(tmp_path: Path) -> Path:
 def search(index: Path, word: str) -> list[str]:
     with TextStore.open(index) as texts:
         ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
-        return [each.text.text for each in texts.read_segments(ids)]
+        return [text.text.text for text in texts.read_segments(ids)]
 
 
 def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_damaged_text_is_dropped_and_its_track_is_read_again(index: Path, comp
         track = store.begin("b", "screen", "model", duration_s=60)
         store.add(track, texts, random_vectors(texts), until_s=6)
         store.finish(track)
-        assert sorted(each.text.text for each in store.transcript(track)) == sorted(words)
+        assert sorted(text.text.text for text in store.transcript(track)) == sorted(words)
     assert search(index, "limes") == ["five limes"]
     assert find_damaged_texts(index, repair=False) == []
 

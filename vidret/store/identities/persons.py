@@ -86,7 +86,7 @@ class Persons:
             paths = store.files.paths_of(list(videos.values()))
         return [
             PersonTrack(id=key, video=video, path=paths[video][0], start=start, end=end, by_user=bool(said))
-            for key, content, start, end, said in (rows[each] for each in ids if each in rows)
+            for key, content, start, end, said in (rows[track_id] for track_id in ids if track_id in rows)
             if paths.get(video := videos.get(content, 0))
         ]
 
@@ -229,25 +229,24 @@ class Persons:
         with self._open() as identities:
             columns = identities.columns(person=key)
             name, hidden = identities.database.rows("SELECT name, hidden FROM persons WHERE id = ?", key)[0]
-            rows = []
-            for content in np.unique(columns.contents).tolist():
-                for kind in IDENTITY_KINDS:
-                    for track_id, track in identities.tracks(content, kind).items():
-                        if track_id in columns.ids:
-                            row = int(np.flatnonzero(columns.ids == track_id)[0])
-                            rows.append(
-                                {
-                                    "content": content,
-                                    "kind": kind,
-                                    "start": track.start_s,
-                                    "end": track.end_s,
-                                    "quality": track.quality,
-                                    "by_user": bool(columns.by_user[row]),
-                                    "vector": track.vector.tolist(),
-                                    "boxes": [] if track.boxes is None else track.boxes.tolist(),
-                                    "jpeg": base64.b64encode(track.thumbnail or b"").decode(),
-                                }
-                            )
+            said_by_user = dict(zip(columns.ids.tolist(), columns.by_user.tolist(), strict=True))
+            rows = [
+                {
+                    "content": content,
+                    "kind": kind,
+                    "start": track.start_s,
+                    "end": track.end_s,
+                    "quality": track.quality,
+                    "by_user": said_by_user[track_id],
+                    "vector": track.vector.tolist(),
+                    "boxes": [] if track.boxes is None else track.boxes.tolist(),
+                    "jpeg": base64.b64encode(track.thumbnail or b"").decode(),
+                }
+                for content in np.unique(columns.contents).tolist()
+                for kind in IDENTITY_KINDS
+                for track_id, track in identities.tracks(content, kind).items()
+                if track_id in said_by_user
+            ]
         return {"id": key, "name": name, "hidden": bool(hidden), "tracks": rows}
 
     def offer_pairs(self) -> list[PairOffer]:

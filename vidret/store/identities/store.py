@@ -109,7 +109,8 @@ class IdentityStore(SideDatabase):
             FROM tracks LEFT JOIN assignments ON track = id WHERE {INTACT}"""
         conditions = {OF_KIND: kind, "model = ?": model, "person = ?": person, "content = ?": content}
         given = {condition: value for condition, value in conditions.items() if value is not None}
-        rows = self.database.rows(f"{sql} {''.join(f'AND {each} ' for each in given)} ORDER BY id", *given.values())
+        where = "".join(f"AND {condition} " for condition in given)
+        rows = self.database.rows(f"{sql} {where} ORDER BY id", *given.values())
         columns = tuple(zip(*rows, strict=True)) or ((),) * 8
         return TrackColumns(
             ids=np.array(columns[0], np.int64),

@@ -11,7 +11,7 @@ from vidret.store.catalog.database import REPAIR, Database, remove_database
 from vidret.store.identities.store import FILE, INTACT, SCHEMA, TABLES, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind
 
-# A person whom clustering alone would not make again as it is.
+# A person whom clustering by itself would not make again as it is.
 SAID_BY_USER = """(name <> '' OR hidden OR id IN (SELECT person FROM assignments WHERE by_user)
     OR id IN (SELECT person FROM rejections))"""
 

@@ -183,10 +183,6 @@ class TextStore:
             if (own := [track for track in tracks if track.source == source])
         ]
 
-    def languages(self) -> dict[str, dict[str, float]]:
-        """Return for how many seconds each language is heard in each content; see ``TextTables.languages``."""
-        return self._store.texts.languages()
-
     def transcript(self, track: TextTrack) -> list[StoredText]:
         """Return the texts of a track, by time."""
         texts = self.read_segments(self._store.segments.ids_of_video(track.id))

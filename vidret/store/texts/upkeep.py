@@ -124,7 +124,7 @@ def note_languages(store: Store) -> None:
     if not TextStore.exists(store.path):
         return
     with TextStore.open(store.path) as texts:
-        heard = texts.languages()
+        heard = texts.store.texts.languages()
     known, changed = store.videos.languages(), dict[int, str]()
     for fingerprint, (video_id, noted) in known.items():
         seconds = heard.get(fingerprint, {})
