@@ -38,8 +38,8 @@ from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.weights import from_open_clip
 from vidret.encode.families.clip import derive_card
-from vidret.encode.families.qwen3_vl import DOCUMENT, make_message
 from vidret.encode.families.qwen3_vl import MODEL_TYPE as QWEN
+from vidret.encode.families.qwen3_vl import VIDEO
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_loading import hide_progress
 from vidret.encode.families.transformers_models import MODEL_TYPES
@@ -252,8 +252,7 @@ def match_qwen(folder: Path) -> Contest:
     encoder: Any = load_encoder(f"hf:{made}#pixels={SIDE * SIDE}", device="cpu", precision="fp32")
     segments = draw_segments(SIDE, VIDEO_FRAMES)
     model, processor = encoder._model, encoder._processor
-    message = make_message(DOCUMENT, videos=["any"])
-    text = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template(VIDEO, tokenize=False, add_generation_prompt=True)
     times = {"total_num_frames": VIDEO_FRAMES, "fps": 1.0, "frames_indices": list(range(VIDEO_FRAMES))}
 
     def read() -> dict[str, torch.Tensor]:

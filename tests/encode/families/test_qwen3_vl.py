@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.encode.hf_models import save_tiny_qwen
 from tests.fakes import write_film
 from vidret.encode.encoder import check_encoder
-from vidret.encode.families.qwen3_vl import QUERY, make_message, pool_last, thin_frames
+from vidret.encode.families.qwen3_vl import QUERY, pool_last, thin_frames
 from vidret.encode.families.registry import load_encoder
 from vidret.encode.families.transformers_loading import hide_progress
 from vidret.engine import Engine
@@ -43,26 +43,10 @@ def draw(num: int, height: int = 64, width: int = 32, seed: int = 0, step_s: flo
     return Frames(pixels, 30 + step_s * (np.arange(num) + 0.5))
 
 
-# What the authors' code gives: QwenLM/Qwen3-VL-Embedding 8ce3aab, "format_model_input" and "_preprocess_inputs".
-
-
 def turn(instruction: str, *content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a message as QwenLM/Qwen3-VL-Embedding 8ce3aab has it, by "format_model_input"."""
     system = {"role": "system", "content": [{"type": "text", "text": instruction}]}
     return [system, {"role": "user", "content": list(content)}]
-
-
-def test_messages_are_those_of_the_authors() -> None:
-    dog, frames = {"type": "text", "text": "a dog"}, ["first", "second"]
-    shown = {"type": "video", "video": frames, "total_pixels": 7_864_320}
-    assert make_message(DOCUMENT, texts=["a dog"]) == turn(DOCUMENT, dog)
-    assert make_message("  Find a dog ", texts=["a dog"]) == turn("Find a dog.", dog)
-    assert make_message("Is it a dog?", texts=["a dog"]) == turn("Is it a dog?", dog)
-    path = {**shown, "video": "a.mp4", "fps": 1.0, "max_frames": 64}
-    assert make_message(DOCUMENT, videos=["a.mp4"]) == turn(DOCUMENT, path)
-    assert make_message(DOCUMENT, videos=[frames]) == turn(DOCUMENT, shown)
-    assert make_message(DOCUMENT, texts=["a dog"], videos=[frames]) == turn(DOCUMENT, shown, dog)
-    assert make_message(DOCUMENT) == turn(DOCUMENT, {"type": "text", "text": "NULL"})
-    assert make_message("", texts=[""]) == turn(DOCUMENT, {"type": "text", "text": "NULL"})
 
 
 @pytest.mark.parametrize(

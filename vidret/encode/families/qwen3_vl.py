@@ -7,7 +7,6 @@ Reference: QwenLM/Qwen3-VL-Embedding, "src/models/qwen3_vl_embedding.py"; qwen-v
 """
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
@@ -40,29 +39,15 @@ MIN_TOKENS, MAX_TOKENS = 128, 768  # of a frame before it is merged with the nex
 MILLISECONDS = 1000.0
 
 
-def make_message(
-    instruction: str, *, texts: Sequence[str] = (), videos: Sequence[Any] = ()
-) -> list[dict[str, str | list[dict[str, Any]]]]:
-    """Return the conversation that is embedded: the instruction, then the videos, then the texts.
-
-    Args:
-        instruction: What to embed them for; it gets a full stop if it ends without punctuation.
-        texts: Texts; without anything to embed, the text is NULL.
-        videos: Each a list of frames, or a path.
-    """
-    instruction = instruction.strip() or DOCUMENT
-    if not unicodedata.category(instruction[-1]).startswith("P"):
-        instruction += "."
-    content: list[dict[str, Any]] = []
-    for video in videos:
-        rate = {"fps": FPS, "max_frames": MAX_FRAMES} if isinstance(video, str) else {}
-        content.append({"type": "video", "video": video, "total_pixels": TOTAL_PIXELS, **rate})
-    content += [{"type": "text", "text": text} for text in texts if text]
-    system = [{"type": "text", "text": instruction}]
+def make_message(instruction: str, item: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the conversation that is embedded: the instruction, then a text or a video."""
     return [
-        {"role": "system", "content": system},
-        {"role": "user", "content": content or [{"type": "text", "text": EMPTY}]},
+        {"role": "system", "content": [{"type": "text", "text": instruction}]},
+        {"role": "user", "content": [item]},
     ]
+
+
+VIDEO = make_message(DOCUMENT, {"type": "video"})
 
 
 def thin_frames(num_frames: int, rate: float) -> Int64[np.ndarray, " chosen"]:
@@ -128,8 +113,7 @@ class QwenVideoEncoder:
         for start in range(0, len(batch), self._batch_size):
             chunk = batch[start : start + self._batch_size]
             shown = [show_frames(frames) for frames in chunk]
-            messages = [make_message(DOCUMENT, videos=[list(frames.pixels)]) for frames in shown]
-            vectors = self._encode(messages, shown)
+            vectors = self._encode([VIDEO] * len(shown), shown)
             embeddings += [embed_whole(vector, frames.times) for vector, frames in zip(vectors, chunk, strict=True)]
         return embeddings
 
@@ -138,13 +122,16 @@ class QwenVideoEncoder:
         return encode_clauses(texts, self._encode_short, self._fits, context=CONTEXT, name=self.name)
 
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        vectors = self._encode([make_message(self.instruction, texts=[text]) for text in texts], [])
+        vectors = self._encode([self._ask(text) for text in texts], [])
         return [TextEmbedding(text, vector, vector[None]) for text, vector in zip(texts, vectors, strict=True)]
 
     def _fits(self, text: str) -> bool:
         with self._lock:
-            prompt = self._write(make_message(self.instruction, texts=[text]))
+            prompt = self._write(self._ask(text))
             return len(self._processor.tokenizer(prompt, truncation=False, verbose=False)["input_ids"]) <= CONTEXT
+
+    def _ask(self, text: str) -> list[dict[str, Any]]:
+        return make_message(self.instruction, {"type": "text", "text": text or EMPTY})
 
     def _write(self, message: Any) -> str:
         """Return a message as the model reads it."""
