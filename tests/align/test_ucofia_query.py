@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.align.batches import TextBatch
-from vidret.align.prepared import PreparedVideos, pack_video
+from vidret.align.prepared import PreparedVideos, pack_video, unpack_videos
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_query import TAU, score_queries
 from vidret.types import TextEmbedding
@@ -72,8 +72,7 @@ def test_an_aligner_on_torch_gives_the_same_where_frames_are_the_tokens() -> Non
     random = np.random.default_rng(0)
     text, frames = TextEmbedding("words", draw_units(random, 1)[0], draw_units(random, 3)), draw_units(random, 6)
     (levels,) = score_queries([text], [b""], [frames])
-    rows = torch.from_numpy(frames[None])
     batch = TextBatch(torch.from_numpy(text.sentence[None]), torch.from_numpy(text.words[None]))
-    theirs = Aligner().score(batch, PreparedVideos(torch.from_numpy(frames.mean(0)[None]), rows, rows))
+    theirs = Aligner().score(batch, unpack_videos([b""], [frames]))
     np.testing.assert_allclose(levels.frames, theirs.frame_sentence[0] / 100, atol=1e-5)
     np.testing.assert_allclose(levels.words, theirs.patch_word[0] / 100, atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.encode.hf_models import save_tiny
-from tests.encode.tiny import TEXT, VISION, assert_same_embeddings
+from tests.encode.tiny import TEXT, VISION, assert_same_embeddings, draw_frames
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
@@ -67,12 +67,6 @@ def has_tokens(name: str) -> bool:
     return not name.startswith(("st:", "vidret-rows"))
 
 
-def sample(encoder: Encoder, num_frames: int, seed: int = 0) -> Frames:
-    side = encoder.resize.crop
-    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8)
-    return Frames(pixels, np.arange(num_frames) / 2)
-
-
 def assert_unit(vectors: np.ndarray | None) -> None:
     assert vectors is not None
     assert vectors.dtype == np.float32
@@ -94,9 +88,9 @@ def test_whole_videos_have_a_name_and_a_fingerprint_of_their_own(name: str, enco
 
 
 def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: Encoder, has_tokens: bool) -> None:
-    blank = np.zeros_like(sample(encoder, 2).pixels)
+    blank = np.zeros_like(draw_frames(side=encoder.resize.crop, num=2).pixels)
     blank[1] = 255
-    for frames in (sample(encoder, 3), Frames(blank, np.arange(2.0))):
+    for frames in (draw_frames(side=encoder.resize.crop, num=3), Frames(blank, np.arange(2.0))):
         (embedding,) = encoder.encode_frames([frames], tokens=has_tokens)
         assert embedding.times is frames.times
         assert embedding.frames.shape == (len(frames), encoder.dim)
@@ -113,7 +107,7 @@ def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: Encod
 
 
 def test_a_frame_is_independent_of_its_batch(encoder: Encoder, has_tokens: bool) -> None:
-    batch = [sample(encoder, length, seed=length) for length in (1, 7, 2)]
+    batch = [draw_frames(side=encoder.resize.crop, num=length, seed=length) for length in (1, 7, 2)]
     together = encoder.encode_frames(batch, tokens=has_tokens)
     assert_same_embeddings(together, [encoder.encode_frames([frames], tokens=has_tokens)[0] for frames in batch])
     assert all(embedding.tokens is None for embedding in encoder.encode_frames(batch))

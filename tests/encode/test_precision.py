@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.encode.tiny import MERGING, TEXT, VISION, stir
+from tests.encode.tiny import MERGING, TEXT, VISION, draw_frames, load_clip, stir
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import Card, ClipModel, save_model
 from vidret.encode.clip.vision import VisionTower
@@ -133,12 +133,6 @@ def test_sample_images_are_the_same_each_time_and_differ() -> None:
     assert not torch.equal(*images)
 
 
-def load(name: str, precision: str) -> ClipEncoder:
-    encoder = load_encoder(name, device="cpu", precision=precision)
-    assert isinstance(encoder, ClipEncoder)
-    return encoder
-
-
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     """Return smooth images, as films have them."""
@@ -148,12 +142,12 @@ def frames() -> Frames:
 
 @pytest.fixture(scope="module")
 def exact() -> ClipEncoder:
-    return load("ViT-B-32/random", "fp32")
+    return load_clip("ViT-B-32/random")
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_vectors_of_a_real_size_are_close_to_float32(precision: str, exact: ClipEncoder, frames: Frames) -> None:
-    rough = load("ViT-B-32/random", precision)
+    rough = load_clip("ViT-B-32/random", precision)
     assert rough.fingerprint == exact.fingerprint, "vectors of both may be compared"
     near, expected = (each.encode_frames([frames], tokens=True)[0] for each in (rough, exact))
     assert near.tokens is not None
@@ -179,10 +173,10 @@ def path(tmp_path: Path) -> Path:
 
 def test_only_frames_are_in_int8_and_only_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cpu(monkeypatch, VNNI)
-    exact = load(str(path), "fp32")
-    frames = Frames(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8), np.arange(2.0))
+    exact = load_clip(path)
+    frames = draw_frames(2)
     for precision in ("int8", "auto"):
-        rough = load(str(path), precision)
+        rough = load_clip(path, precision)
         (text,), (expected,) = (each.encode_text(["a dog"]) for each in (rough, exact))
         np.testing.assert_array_equal(text.sentence, expected.sentence)
         assert not any(isinstance(module, Int8Linear) for module in rough._model.modules()), "texts need no int8"
@@ -193,8 +187,8 @@ def test_only_frames_are_in_int8_and_only_once(path: Path, monkeypatch: pytest.M
 
 
 def test_half_precision_of_apples_chips(path: Path) -> None:
-    exact, rough = (load(str(path), precision) for precision in ("fp32", "fp16"))
-    frames = Frames(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8), np.arange(2.0))
+    exact, rough = (load_clip(path, precision) for precision in ("fp32", "fp16"))
+    frames = draw_frames(2)
     (near,), (vectors,) = (each.encode_frames([frames]) for each in (rough, exact))
     assert near.frames.dtype == np.float32
     assert (near.frames * vectors.frames).sum(-1).min() > 0.9999

@@ -12,13 +12,14 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.outputs import Trunk
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.clip.text import TextShape
 from vidret.encode.clip.vision import VisionShape, VisionTower
-from vidret.layers import Block
-from vidret.types import SegmentEmbedding
+from vidret.encode.families.registry import load_encoder
+from vidret.types import Frames, SegmentEmbedding
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)
 TEXT = TextShape(context=12, vocabulary=40, width=24, layers=2, heads=2, dim=16)
@@ -54,20 +55,22 @@ def stir(module: nn.Module, std: float = 0.1) -> None:
             weight.add_(torch.randn_like(weight), alpha=std)
 
 
-def silence(tower: VisionTower, *, mlp: bool = True) -> None:
-    """Zero the blocks' updates, or without ``mlp`` those of attention only, and the temporal positions."""
-    with torch.no_grad():
-        for block in tower.blocks:
-            assert isinstance(block, Block)
-            for layer in (block.attn.out_proj, *([block.mlp.c_proj] if mlp else [])):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-        for table in tower.temporal.values():
-            nn.init.zeros_(table)
-
-
 def make_images(num: int, seed: int = 0, side: int = 32) -> Tensor:
     return torch.randn(num, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def draw_frames(num: int, seed: int = 0, side: int = 32) -> Frames:
+    """Return random frames, two a second, read-only as shared memory provides them."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    return Frames(pixels, np.arange(num) / 2)
+
+
+def load_clip(name: str | Path, precision: str = "fp32") -> ClipEncoder:
+    """Load a CLIP encoder by its name on the CPU."""
+    encoder = load_encoder(str(name), device="cpu", precision=precision)
+    assert isinstance(encoder, ClipEncoder)
+    return encoder
 
 
 def assert_same_embeddings(

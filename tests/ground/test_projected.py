@@ -1,15 +1,18 @@
-"""Packed tokens: their error, size, chunked unpacking, and effect on scores."""
+"""Projected tokens: their projection in parts, packing, chunked unpacking, and effect on scores."""
 
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, pack, prepare
 from vidret.ground import r2
 from vidret.ground.head import GroundingHead
-from vidret.ground.projected import ProjectedVideos, find_bias
+from vidret.ground.projected import PartialTokens, ProjectedVideos, begin_projection, find_bias, finish_projection
+from vidret.ground.r2 import R2Block
 from vidret.layers import pack_rows
 
 DTYPES = (torch.float16, torch.int8)
@@ -111,3 +114,43 @@ def test_biases_are_log_sizes_and_mask_padding() -> None:
     assert bias is not None
     assert bias[0, 0].tolist() == [0, pytest.approx(math.log(2)), -math.inf]
     assert (bias[0, 1] == 0).all()
+
+
+def make_block(*, tef: bool, seed: int = 0) -> R2Block:
+    torch.manual_seed(seed)
+    block = R2Block(24, 16, 8, num_layers=1, heads=2, tef=tef, dropout=0.3).double().eval()
+    for weight in block.parameters():
+        nn.init.normal_(weight)
+    return block
+
+
+def project_at_once(block: R2Block, tokens: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
+    if ends is not None:
+        tokens = torch.cat([tokens, ends[:, None].expand(-1, tokens.shape[1], -1)], dim=-1)
+    projected: torch.Tensor = block.video_map(tokens)
+    return projected
+
+
+@torch.no_grad()
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([1e-3, 1.0, 30.0]), st.sampled_from([0.0, 5.0]))
+def test_two_parts_equal_the_whole(seed: int, tef: bool, spread: float, offset: float) -> None:
+    block = make_block(tef=tef, seed=seed)
+    tokens = torch.randn(5, 3, 24, dtype=torch.float64) * spread + offset
+    ends = torch.rand(5, 2, dtype=torch.float64).sort(dim=-1).values if tef else None
+    partial = begin_projection(block.video_map, tokens)
+    torch.testing.assert_close(
+        finish_projection(block.video_map, partial, ends), project_at_once(block, tokens, ends), rtol=1e-7, atol=1e-7
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_hidden_values_fit_float16_at_any_scale_of_the_tokens(scale: float) -> None:
+    block = make_block(tef=True)
+    tokens = torch.randn(4, 3, 24, dtype=torch.float64) * scale
+    partial = begin_projection(block.video_map, tokens)
+    stored = PartialTokens(partial.hidden.half(), partial.mean.float(), partial.variance.float())
+    ends = torch.tensor([[0.25, 0.5]]).double().expand(4, 2)
+    actual = finish_projection(block.video_map, stored._replace(mean=stored.mean.double()), ends)
+    expected = project_at_once(block, tokens, ends)
+    assert (actual - expected).abs().max() < 0.02 * expected.abs().max()

@@ -100,26 +100,6 @@ def test_the_row_head_equals_loops() -> None:
     torch.testing.assert_close(head(rows)[0], naive_convolution(hidden, head.out.weight, head.out.bias, 1, 1))
 
 
-@torch.no_grad()
-def test_padding_does_not_matter() -> None:
-    pyramid, head = make_pyramid(), RowHead(DIM, 2).double()
-    lengths = [13, 8, 7, 1]
-    mask = torch.arange(13) < torch.tensor(lengths)[:, None]
-    frames = make_frames(4, 13).masked_fill(~mask[..., None], 0)
-    levels = pyramid(frames, mask)
-    for video, length in enumerate(lengths):
-        alone = pyramid(frames[video : video + 1, :length])
-        for level, rows in enumerate(levels):
-            stride, row_mask = STRIDES[level], reduce_mask(mask, STRIDES[level])
-            assert row_mask is not None
-            assert row_mask[video].sum() == length // stride
-            assert (rows[video, length // stride :] == 0).all()
-            if level < len(alone):
-                torch.testing.assert_close(rows[video, : length // stride], alone[level][0], atol=1e-12, rtol=0)
-                actual, expected = head(rows, row_mask)[video, : length // stride], head(alone[level])[0]
-                torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
-
-
 def test_masks_are_reduced_by_all_or_any() -> None:
     mask = torch.arange(9) < torch.tensor([[9], [5], [4]])
     whole, partly = reduce_mask(mask, 4), reduce_mask(mask, 4, partly=True)

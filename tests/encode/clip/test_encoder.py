@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.encode.tiny import assert_same_embeddings
+from tests.encode.tiny import assert_same_embeddings, draw_frames, load_clip
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.encode.clip.model import ClipModel
 from vidret.encode.clip.weights import from_open_clip
@@ -72,13 +72,7 @@ def weights(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(weights: Path) -> Encoder:
-    return load(f"{TINY}/{weights}")
-
-
-def load(name: str, precision: str = "fp32") -> ClipEncoder:
-    loaded = load_encoder(name, device="cpu", precision=precision)
-    assert isinstance(loaded, ClipEncoder)
-    return loaded
+    return load_clip(f"{TINY}/{weights}")
 
 
 def ours(model: Any) -> ClipModel:
@@ -86,11 +80,6 @@ def ours(model: Any) -> ClipModel:
     card = derive_card(model, TINY)
     assert card is not None
     return from_open_clip(model.state_dict(), card)
-
-
-def sample(num_frames: int, seed: int = 0, side: int = 32) -> Frames:
-    rng = np.random.default_rng(seed)
-    return Frames(rng.integers(0, 256, (num_frames, side, side, 3), dtype=np.uint8), np.arange(num_frames) / 2)
 
 
 def unit(vectors: torch.Tensor) -> np.ndarray:
@@ -106,7 +95,7 @@ def naive_images(frames: Frames) -> torch.Tensor:
 
 @torch.no_grad()
 def test_frames_equal_open_clip(encoder: Encoder, model: Any) -> None:
-    frames = sample(5)
+    frames = draw_frames(5)
     for tokens in (False, True):
         (embedding,) = encoder.encode_frames([frames], tokens=tokens)
         expected = unit(model.encode_image(naive_images(frames)))
@@ -162,21 +151,21 @@ def test_words_without_a_start_token_are_all_kept(model: Any, caplog: pytest.Log
 def test_a_model_with_attention_pooling_has_no_tokens() -> None:
     pooled = load_encoder(f"{POOLED}/random", device="cpu", precision="fp32")
     assert isinstance(pooled, OpenClipEncoder)
-    (embedding,) = pooled.encode_frames([sample(2)])
-    expected = unit(pooled._model.encode_image(naive_images(sample(2))))
+    (embedding,) = pooled.encode_frames([draw_frames(2)])
+    expected = unit(pooled._model.encode_image(naive_images(draw_frames(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
     assert [each.words.shape for each in pooled.encode_text(["a dog"])] == [(2, 44)]
     with pytest.raises(
         EncoderError, match="tokens must come from a ViT with a projection or a trunk of timm, got vidret-coca"
     ):
-        pooled.encode_frames([sample(2)], tokens=True)
+        pooled.encode_frames([draw_frames(2)], tokens=True)
 
 
 def test_random_weights_are_valid_and_reproducible() -> None:
     encoders = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        encoders.append(load(f"{TINY}/random"))
+        encoders.append(load_clip(f"{TINY}/random"))
         assert torch.initial_seed() == seed, "the global random state is unchanged"
     for each in encoders:
         check_encoder(each)
@@ -196,10 +185,10 @@ def test_files_load_with_and_without_an_architecture(
     else:
         torch.save(state, path)
     monkeypatch.chdir(tmp_path)
-    expected = encoder.encode_frames([sample(2)])[0].frames
+    expected = encoder.encode_frames([draw_frames(2)])[0].frames
     for name in (f"{TINY}/{path}", f"{TINY}/weights{suffix}", str(path), f"weights{suffix}", f"./weights{suffix}"):
-        loaded = load(name)
-        np.testing.assert_array_equal(loaded.encode_frames([sample(2)])[0].frames, expected)
+        loaded = load_clip(name)
+        np.testing.assert_array_equal(loaded.encode_frames([draw_frames(2)])[0].frames, expected)
         assert loaded.fingerprint == encoder.fingerprint
         # An index stores this name and may be opened from another folder.
         assert find_clip_source(ModelName(loaded.name)).weights == str(path)
@@ -209,8 +198,8 @@ def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:
     path = tmp_path / "twin.safetensors"
     save_file(open_clip.create_model(TWIN).state_dict(), path)
     with pytest.raises(EncoderError, match=f"fits {TWIN}, {TWIN}-quickgelu; write {TWIN}/"):
-        load(str(path))
-    assert load(f"{TWIN}-quickgelu/{path}").dim == 52
+        load_clip(str(path))
+    assert load_clip(f"{TWIN}-quickgelu/{path}").dim == 52
 
 
 class Trap:
@@ -256,7 +245,7 @@ def test_a_corrupt_file_is_rejected_in_one_line_and_never_executed(kind: str, tm
     path = spoiled(kind, tmp_path, model.state_dict())
     for name in (str(path), f"{TINY}/{path}"):
         with pytest.raises(EncoderError, match=r"must be a readable file of nothing but named tensors: \S") as caught:
-            load(name)
+            load_clip(name)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
         assert "trust" not in str(caught.value)
@@ -267,12 +256,12 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
     path = tmp_path / "odd.pt"
     torch.save({**model.state_dict(), "text_projection": torch.zeros(64, 40)}, path)
     with pytest.raises(EncoderError, match=r"cannot be loaded: .*size mismatch for text_projection"):
-        load(f"{TINY}/{path}")
+        load_clip(f"{TINY}/{path}")
     with pytest.raises(EncoderError, match="fits no CLIP ViT that open_clip knows; write ARCHITECTURE/PATH"):
-        load(str(path))
+        load_clip(str(path))
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(EncoderError, match=r"cannot be loaded: .*Missing key") as caught:
-        load(f"{TINY}/{path}")
+        load_clip(f"{TINY}/{path}")
     assert len(str(caught.value)) < 500
 
 
@@ -294,7 +283,7 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
 )
 def test_an_unknown_name_is_rejected(name: str, reason: str) -> None:
     with pytest.raises(EncoderError, match=reason) as caught:
-        load(name)
+        load_clip(name)
     assert "\n" not in str(caught.value)
 
 
@@ -312,7 +301,7 @@ def test_offline_mode_makes_no_requests(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
     expected = f"{name}: its files are not on this machine and HF_HUB_OFFLINE is set; download them elsewhere and "
     with pytest.raises(EncoderError, match=re.escape(expected)):
-        load(name)
+        load_clip(name)
 
 
 @pytest.mark.usefixtures("_no_cache")
@@ -326,7 +315,7 @@ def test_an_unreachable_hub_fails_fast(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("a download was tried"))
     with pytest.raises(EncoderError, match=r"the model hub cannot be reached \(no route to host\); download them"):
-        load(name)
+        load_clip(name)
 
 
 @pytest.mark.usefixtures("_no_cache")
@@ -341,7 +330,7 @@ def test_a_reachable_hub_reports_its_own_errors(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     monkeypatch.setattr(open_clip, "create_model", create)
     with pytest.raises(EncoderError, match="ViT-B-32/openai cannot be loaded: repository not found see the manual"):
-        load("ViT-B-32/openai")
+        load_clip("ViT-B-32/openai")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +359,7 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
     own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
-    assert_same_embeddings(*(each.encode_frames([sample(3)], tokens=True) for each in (foreign, own)))
+    assert_same_embeddings(*(each.encode_frames([draw_frames(3)], tokens=True) for each in (foreign, own)))
     for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
@@ -379,10 +368,10 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.compiles
 def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = load(f"{TINY}/{weights}")
+    plain = load_clip(f"{TINY}/{weights}")
     monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
-    compiled = load(f"{TINY}/{weights}")
-    for frames in (sample(3), sample(5, seed=1)):
+    compiled = load_clip(f"{TINY}/{weights}")
+    for frames in (draw_frames(3), draw_frames(5, seed=1)):
         ones, others = (each.encode_frames([frames], tokens=True) for each in (plain, compiled))
         assert_same_embeddings(ones, others, atol=1e-6)
     assert compiled.fingerprint == plain.fingerprint
@@ -392,4 +381,4 @@ def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pyt
 def test_an_unknown_compiler_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDRET_COMPILE", "magic")
     with pytest.raises(EncoderError, match=r"VIDRET_COMPILE must be one of .*inductor.*, got magic"):
-        load(f"{TINY}/{weights}")
+        load_clip(f"{TINY}/{weights}")

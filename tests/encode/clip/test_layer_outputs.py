@@ -21,6 +21,7 @@ from tests.encode.tiny import (
     TEXT,
     VISION,
     assert_same_embeddings,
+    draw_frames,
     make_images,
     make_open_clip,
     recorded,
@@ -87,14 +88,6 @@ def frame_tokens(
     return list(output.layers)
 
 
-def sample(num_frames: int, seed: int = 0) -> Frames:
-    """Return read-only frames, as shared memory provides them."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
-    pixels.flags.writeable = False
-    return Frames(pixels, np.arange(num_frames) / 2)
-
-
 @cache
 def make_tokenizer() -> Any:
     return open_clip.SimpleTokenizer(context_length=77)
@@ -149,7 +142,7 @@ def test_vision_layers_equal_open_clip(other: Any, num_layers: int) -> None:
 
 @torch.no_grad()
 def test_encoder_layers_equal_open_clip(other: Any) -> None:
-    frames, encoder = sample(5), take(other, batch_size=2)
+    frames, encoder = draw_frames(5), take(other, batch_size=2)
     pixels = torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255
     mean, std = (
         torch.tensor(each)[:, None, None] for each in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
@@ -214,11 +207,11 @@ def test_num_layers_out_of_range_is_rejected() -> None:
         with pytest.raises(ValueError, match=f"num_layers must be in 1..2, got {num_layers}"):
             text.layers(torch.tensor([[38, 39]]), num_layers=num_layers)
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..6 for plain, got {num_layers}"):
-            encoder.encode_layers(sample(2), num_layers)
+            encoder.encode_layers(draw_frames(2), num_layers)
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {num_layers}"):
             encoder.encode_text_layers(["a dog"], num_layers)
     with pytest.raises(EncoderError, match=r"num_layers must be in 1\.\.6 for plain, got 7"):
-        encoder.encode_frames([sample(2)], num_layers=7)
+        encoder.encode_frames([draw_frames(2)], num_layers=7)
 
 
 # Through ClipEncoder.
@@ -232,7 +225,7 @@ def unit(vectors: Tensor) -> np.ndarray:
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
 def test_encoded_frames_are_last_class_tokens(method: str, num_frames: int) -> None:
-    encoder, frames = make_encoder(method, batch_size=4), sample(num_frames)
+    encoder, frames = make_encoder(method, batch_size=4), draw_frames(num_frames)
     actual = encoder.encode_layers(frames, 4)
     assert len(actual.layers) == 4
     assert all(layer.shape[0] == num_frames and layer.dtype == np.float32 for layer in actual.layers)
@@ -244,7 +237,7 @@ def test_encoded_frames_are_last_class_tokens(method: str, num_frames: int) -> N
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
 def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) -> None:
-    actual = make_encoder(method).encode_layers(sample(num_frames), 5)
+    actual = make_encoder(method).encode_layers(draw_frames(num_frames), 5)
     if "merging" not in method:
         assert actual.sizes is None
         assert actual.masks is None
@@ -264,7 +257,7 @@ def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) 
 @each_method
 @pytest.mark.parametrize("tokens", [False, True])
 def test_layers_come_with_the_vectors_whatever_the_batch(method: str, *, tokens: bool) -> None:
-    encoder, frames = make_encoder(method), sample(17)
+    encoder, frames = make_encoder(method), draw_frames(17)
     parts = [Frames(frames.pixels[part], frames.times[part]) for part in (slice(12), slice(12, 17))]
     together = encoder.encode_frames(parts, tokens=tokens, num_layers=3)
     for part, one in zip(parts, together, strict=True):
@@ -307,7 +300,7 @@ def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixtur
 
 def test_bfloat16_is_close_to_float32() -> None:
     exact, rough = (make_encoder("plain", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    for one, other in zip(*(each.encode_layers(sample(3), 2).layers for each in (exact, rough)), strict=True):
+    for one, other in zip(*(each.encode_layers(draw_frames(3), 2).layers for each in (exact, rough)), strict=True):
         assert other.dtype == np.float32
         assert functional.cosine_similarity(torch.from_numpy(one), torch.from_numpy(other), dim=-1).min() > 0.999
     words, others = (each.encode_text_layers(TEXTS, 2)[0].layers for each in (exact, rough))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.encode.tiny import MERGING, TEXT, VISION
-from vidret.encode.clip.encoder import ClipEncoder
+from tests.encode.tiny import MERGING, TEXT, VISION, draw_frames, load_clip
 from vidret.encode.clip.model import MAX_MACS_RATIOS, Card, ClipModel, save_model
 from vidret.encode.clip.tempme import MergeSchedule
 from vidret.encode.families.registry import load_encoder
@@ -32,17 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("towers") / "plain.safetensors")
 
 
-def load(name: str | Path) -> ClipEncoder:
-    encoder = load_encoder(str(name), device="cpu", precision="fp32")
-    assert isinstance(encoder, ClipEncoder)
-    return encoder
-
-
-def draw(num_frames: int, seed: int = 0) -> Frames:
-    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
-    return Frames(pixels, np.arange(num_frames) / 2)
-
-
 def cut(frames: Frames, start: int, stop: int) -> Frames:
     return Frames(frames.pixels[start:stop], frames.times[start:stop])
 
@@ -62,20 +50,20 @@ def test_an_unknown_level_is_refused() -> None:
 
 
 def test_levels_are_different_encoders_that_load_again(model: Path) -> None:
-    plain = load(model)
+    plain = load_clip(model)
     names = [f"{model}{suffix}" for suffix in ("#merge=gentle", "#merge=half", "#merge=half#whole")]
-    merged = [load(name) for name in names]
+    merged = [load_clip(name) for name in names]
     assert [each.name for each in merged] == names
     assert len({plain.fingerprint, *(each.fingerprint for each in merged)}) == 4, "an index cannot mix them"
-    assert load(names[1]).fingerprint == merged[1].fingerprint
-    assert load(f"{model}#merge=off").fingerprint == plain.fingerprint
+    assert load_clip(names[1]).fingerprint == merged[1].fingerprint
+    assert load_clip(f"{model}#merge=off").fingerprint == plain.fingerprint
     sentence = plain.encode_text(["a dog"])[0].sentence
     np.testing.assert_array_equal(merged[1].encode_text(["a dog"])[0].sentence, sentence)
 
 
 @pytest.mark.parametrize("level", MAX_MACS_RATIOS)
 def test_a_level_meets_its_budget_with_the_fewest_merged_tokens(model: Path, level: Any) -> None:
-    schedule = load(f"{model}#merge={level}").card.merging
+    schedule = load_clip(f"{model}#merge={level}").card.merging
     assert schedule is not None
     size: dict[str, Any] = {
         "width": VISION.width,
@@ -88,7 +76,7 @@ def test_a_level_meets_its_budget_with_the_fewest_merged_tokens(model: Path, lev
 
 
 def test_merged_frames_depend_on_no_other_frame(model: Path) -> None:
-    encoder, frames = load(f"{model}#merge=half"), draw(5)
+    encoder, frames = load_clip(f"{model}#merge=half"), draw_frames(5)
     assert encoder.encodes_frames_alone
     first, second = encoder.encode_frames([cut(frames, 0, 3), cut(frames, 3, 5)], tokens=True, num_layers=2)
     alone = [encoder.encode_frames([cut(frames, index, index + 1)], tokens=True)[0] for index in range(5)]
@@ -121,6 +109,6 @@ def test_merged_frames_depend_on_no_other_frame(model: Path) -> None:
 def test_models_that_cannot_merge_refuse(tmp_path: Path, changes: Any, reason: str) -> None:
     path = write_model(tmp_path / "model.safetensors", **changes)
     with pytest.raises(EncoderError, match=f"merge must be off for .*{reason}.*, got half"):
-        load(f"{path}#merge=half")
+        load_clip(f"{path}#merge=half")
     with pytest.raises(EncoderError, match=r"merge must be off for starter, .*, got gentle"):
         load_encoder(f"{STARTER}#merge=gentle")

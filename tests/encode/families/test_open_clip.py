@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 
 from tests.encode.hf_models import TEXT, make_tokenizer, transformers
+from tests.encode.tiny import draw_frames
 from vidret.encode.families.open_clip import fuse_branches
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import EncoderError, MissingExtraError
-from vidret.types import Frames
 
 TEXT_TOWER = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
@@ -52,21 +52,15 @@ def load(name: str) -> Any:
     return load_encoder(f"vidret-{name}/random", device="cpu", precision="fp32")
 
 
-def make_frames(encoder: Any, num: int = 2) -> Frames:
-    side = encoder.resize.crop
-    pixels = np.random.default_rng(0).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
-    return Frames(pixels, np.arange(float(num)))
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mean", "class", "attention", "map"])
 def test_a_trunk_of_timm_gives_patches(name: str) -> None:
     encoder = load(name)
-    frames = make_frames(encoder)
+    frames = draw_frames(2, side=encoder.resize.crop)
     plain, embedding = (encoder.encode_frames([frames], tokens=tokens)[0] for tokens in (False, True))
     np.testing.assert_allclose(embedding.frames, plain.frames, atol=1e-5)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (encoder._mean, encoder._std))
-    images = (torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    images = (torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     theirs = functional.normalize(encoder._model.encode_image(images), dim=-1)
     np.testing.assert_allclose(plain.frames, theirs, atol=1e-5)
     assert embedding.tokens.shape == (2 * (len(embedding.tokens) // 2), 64)
@@ -80,10 +74,10 @@ def test_a_patch_is_pooled_like_an_image_of_it_alone() -> None:
     encoder = load("mean")
     visual = encoder._model.visual
     visual.trunk.fc_norm = torch.nn.Identity()
-    frames = make_frames(encoder, 1)
+    frames = draw_frames(1, side=encoder.resize.crop)
     from vidret.encode.families.open_clip import encode_with_patches
 
-    images = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255
+    images = torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255
     vectors, patches = encode_with_patches("mean", visual, images)
     torch.testing.assert_close(patches.mean(1), vectors, atol=1e-5, rtol=1e-4)
 
@@ -101,7 +95,7 @@ def test_a_pooling_of_whole_images_has_no_patches(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(trunk, "forward_head", pool_whole)
     with pytest.raises(EncoderError, match="must come from a tower that can pool single patches, got vidret-map"):
-        encoder.encode_frames([make_frames(encoder)], tokens=True)
+        encoder.encode_frames([draw_frames(2, side=encoder.resize.crop)], tokens=True)
 
 
 @torch.no_grad()

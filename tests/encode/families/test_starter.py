@@ -87,12 +87,6 @@ def sample(num_frames: int, seed: int = 0) -> Frames:
     return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
 
 
-def lengths(vectors: np.ndarray | None) -> np.ndarray:
-    assert vectors is not None
-    assert vectors.dtype == np.float32
-    return np.asarray(np.linalg.norm(vectors, axis=-1))
-
-
 MOMENTS = [
     (0.0, 1.0),
     (-3.0, 0.5),
