@@ -75,11 +75,17 @@ def test_all_pieces_of_a_video_speak_no_less_than_the_best_ones(
         assert channel.score(asked, [video_id])[video_id].best == pytest.approx(scored[video_id].best, abs=1e-5)
 
 
-def test_a_channel_finds_something(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
+def test_a_channel_finds_something_and_more_where_more_is_covered(
+    engine: Engine, channel: Channel[VideoEvidence], source: Source
+) -> None:
     assert len(channel) > 0
-    found = channel.find(ask(engine, "a white wall", source))
+    asked = ask(engine, "a white wall", source)
+    found = channel.find(asked)
     assert found
     assert all(math.isfinite(best) for video in found.values() for best in video.best)
+    covered = tuple((video_id, 0.0, 12.0) for video_id in found)
+    assert channel.find(replace(asked, covered=covered)).keys() >= found.keys()
+    assert not channel.score(asked, [])
 
 
 def test_a_channel_that_is_not_asked_finds_nothing(
@@ -99,14 +105,3 @@ def test_excluded_videos_and_those_of_other_folders_are_not_found(
     assert channel.find(replace(asked, excluded=frozenset({first}))).keys() == set(rest)
     nowhere = Filters(folder=str(Path(engine._index.store.path) / "nowhere"))
     assert not channel.find(ask(engine, "the line is busy", source, filters=nowhere))
-
-
-def test_more_is_found_where_more_is_covered(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
-    asked = ask(engine, "the line is busy", source)
-    found = channel.find(asked)
-    covered = tuple((video_id, 0.0, 12.0) for video_id in found)
-    assert channel.find(replace(asked, covered=covered)).keys() >= found.keys()
-
-
-def test_no_segment_or_text_is_needed(engine: Engine, channel: Channel[VideoEvidence], source: Source) -> None:
-    assert not channel.score(ask(engine, "red", source), [])

@@ -69,11 +69,12 @@ def convolve(
 
 def pool(maps: Float[np.ndarray, "channel y x"], side: int, kind: str) -> Float[np.ndarray, "channel y2 x2"]:
     rows, columns = ((size - side) // 2 + 1 for size in maps.shape[1:])
-    parts = [[maps[:, 2 * r : 2 * r + side, 2 * c : 2 * c + side] for c in range(columns)] for r in range(rows)]
-    means: Float[np.ndarray, "y2 x2 channel"] = np.array(
-        [[getattr(p, kind)(axis=(1, 2)) for p in row] for row in parts]
-    )
-    return np.moveaxis(means, -1, 0)
+    out = np.empty((len(maps), rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            part = maps[:, 2 * row : 2 * row + side, 2 * column : 2 * column + side]
+            out[:, row, column] = getattr(part, kind)(axis=(1, 2))
+    return out
 
 
 def add(one: Float[np.ndarray, "a b c"], other: Float[np.ndarray, "d e f"]) -> Float[np.ndarray, "g h i"]:

@@ -48,13 +48,10 @@ def test_unsure_faces_belong_to_the_track_of_a_sure_one() -> None:
     assert (track.start_s, track.end_s) == (1.0, 2.25)
 
 
-def test_small_faces_are_followed_but_not_described() -> None:
+def test_small_faces_and_profiles_are_followed_but_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
     (track,) = read((1.0, 39), (1.0, 41), (1.0, 39))
     assert (track.start_s, track.end_s) == (0.0, 3.25)
     assert read((1.0, 39), (1.0, 39)) == []
-
-
-def test_faces_in_profile_are_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
     nose = np.array([(0, 0), (0, 0), (1, 0), (0, 0), (0, 0)])
     limit = 40 * MAX_MISFIT / measure_misfit(TEMPLATE + nose, TEMPLATE)
     for length, num_tracks in ((0.9, 1), (1.1, 0)):

@@ -40,11 +40,6 @@ def follow(*frames: tuple[float, list[Box]], cuts_s: tuple[float, ...] = ()) -> 
     return sorted(track.boxes for track in (*tracks, *tracker.finish()))
 
 
-def test_a_face_that_moves_is_one_track() -> None:
-    (track,) = follow((0.5, [place(0)]), (1.5, [place(15)]), (2.5, [place(30)]))
-    assert track == [(0.5, place(0)), (1.5, place(15)), (2.5, place(30))]
-
-
 def test_faces_that_cross_are_two_tracks_throughout() -> None:
     frames = [(float(step), [place(10.0 * step), place(80.0 - 10 * step, 25.0)]) for step in range(9)]
     upper, lower = follow(*frames)
@@ -52,19 +47,23 @@ def test_faces_that_cross_are_two_tracks_throughout() -> None:
     assert [box[1] for _, box in lower] == [25.0] * 9
 
 
-def test_a_face_far_away_is_another() -> None:
-    assert len(follow((0.0, [place(0)]), (1.0, [place(100)]))) == 2
-    assert len(follow((0.0, [place(0)]), (1.0, [place(-80, -80, 200)]))) == 2  # five times as large
-
-
-def test_a_gap_ends_a_track() -> None:
-    assert len(follow((0.0, [place(0)]), (MAX_GAP_S, [place(0)]))) == 1
-    assert len(follow((0.0, [place(0)]), (1.0, []), (MAX_GAP_S + 0.01, [place(0)]))) == 2
+@pytest.mark.parametrize(
+    ("second", "time_s", "num_tracks"),
+    [
+        (place(15), 1.0, 1),
+        (place(100), 1.0, 2),
+        (place(-80, -80, 200), 1.0, 2),  # five times as large
+        (place(0), MAX_GAP_S, 1),
+        (place(0), MAX_GAP_S + 0.01, 2),
+    ],
+)
+def test_a_face_far_away_or_much_later_is_another(second: Box, time_s: float, num_tracks: int) -> None:
+    assert len(follow((0.0, [place(0)]), (time_s, [second]))) == num_tracks
+    assert len(follow((0.0, [place(0)]), (time_s / 2, []), (time_s, [second]))) == num_tracks
 
 
 def test_a_cut_ends_all_tracks() -> None:
     frames = [(0.0, [place(0), place(90)]), (1.0, [place(0), place(90)]), (2.0, [place(0), place(90)])]
-    assert len(follow(*frames)) == 2
     assert [len(track) for track in follow(*frames, cuts_s=(1.0,))] == [1, 1, 2, 2]
 
 
