@@ -1,10 +1,9 @@
 """On-screen text to timed text, with PP-OCR models on ONNX Runtime (rapidocr).
 
-Only frames that changed are read. A text that is still in its place is known by its strokes, whatever moves behind it,
-and is not read again. Frames are searched for other texts at a low resolution; at a high one only where that finds any,
-where a scene begins, and in every fourth frame, so that small texts are found late rather than never. A text is
-followed from frame to frame and becomes one entry with a start and an end; lines that come and go together become one.
-Dense text is read over several frames, the largest first, so that no frame takes much longer than others.
+A text that is still in its place is known by its strokes, and is not read again. Frames are searched for other texts at
+a low resolution; at a high one only where that finds any, where a scene begins, and in every fourth frame. A text is
+followed from frame to frame and becomes one entry; lines that come and go together become one. Dense text is read over
+several frames, the largest first, so that no frame takes much longer than others.
 """
 
 import functools
@@ -133,8 +132,7 @@ class ScreenReader:
         for track in self._tracks:
             track.missed = 0 if track.last_s == time_s else track.missed + 1
             track.end_s = middle_s if track.missed == 1 else track.end_s
-        over = [track for track in self._tracks if track.missed > MAX_MISSED]
-        self._close(over)
+        self._close([track for track in self._tracks if track.missed > MAX_MISSED])
         self._tracks = [track for track in self._tracks if track.missed <= MAX_MISSED]
         self._split_long(time_s, middle_s)
 
@@ -190,13 +188,11 @@ class ScreenReader:
         for track in self._tracks:
             track.end_s = track.end_s if track.missed else end_s
         self._close(self._tracks)
-        texts, met = (
-            join_lines(self._closed),
-            {
-                f"frames with more than {MAX_BOXES} texts, of which the largest are read": self._num_crowded,
-                "texts that were gone before they were read": self._num_unread,
-            },
-        )
+        texts = join_lines(self._closed)
+        met = {
+            f"frames with more than {MAX_BOXES} texts, of which the largest are read": self._num_crowded,
+            "texts that were gone before they were read": self._num_unread,
+        }
         self.start()
         self.note = "; ".join(f"{what}: {count}" for what, count in met.items() if count)
         return texts
@@ -279,7 +275,7 @@ def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:
     """Turn tracks into entries, those of lines below one another that come and go together into one; by start."""
     groups: list[list[_Track]] = []
     for track in sorted(tracks, key=lambda track: (track.extent[1], track.extent[0])):
-        group = next((group for group in groups if _continues(group[-1], track) and not _is_full(group)), None)
+        group = next((group for group in groups if _continues(group, track)), None)
         if group is None:
             groups.append([track])
         else:
@@ -287,17 +283,16 @@ def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:
     return sorted((_as_text(group) for group in groups), key=lambda text: (text.start, text.end))
 
 
-def _is_full(group: Sequence[_Track]) -> bool:
-    return sum(len(track.text) for track in group) > MAX_CHARACTERS / 2
-
-
 def _height(box: Box) -> float:
     _, top, _, bottom = bound(box)
     return bottom - top
 
 
-def _continues(above: _Track, below: _Track) -> bool:
-    if not _come_together(above, below):
+def _continues(group: Sequence[_Track], below: _Track) -> bool:
+    """Return whether a text is the next line of a group that is not too long yet."""
+    above = group[-1]
+    is_full = sum(len(track.text) for track in group) > MAX_CHARACTERS / 2
+    if is_full or not _come_together(above, below):
         return False
     height = max(above.extent[3] - above.extent[1], below.extent[3] - below.extent[1])
     shared = min(above.extent[2], below.extent[2]) - max(above.extent[0], below.extent[0])

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -77,7 +77,6 @@ class SpeechRecogniser:
         from faster_whisper import WhisperModel
 
         source = find_model(model)
-        self.name = model
         try:
             self.model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
         except Exception as error:
@@ -89,7 +88,7 @@ class SpeechRecogniser:
         audio: Iterable[Float32[np.ndarray, " _sample"]],
         *,
         start_s: float = 0.0,
-        heartbeat: Callable[[], None] = lambda: None,
+        heartbeat: Heartbeat = lambda: None,
     ) -> Iterator[tuple[float, list[TimedText]]]:
         """Yield, block by block, the time up to which speech is recognised, and the utterances found since.
 
@@ -106,7 +105,7 @@ class SpeechRecogniser:
             yield block_start_s + len(block) / SAMPLE_RATE, kept
 
     def _recognise(
-        self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Callable[[], None]
+        self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Heartbeat
     ) -> tuple[list[Word], str]:
         if not block.any() or not has_speech(block):
             return [], ""
@@ -235,7 +234,7 @@ class _RepeatFilter:
 
 
 def _split_at_silence(
-    pieces: Iterable[Float32[np.ndarray, " _sample"]], start_s: float, heartbeat: Callable[[], None]
+    pieces: Iterable[Float32[np.ndarray, " _sample"]], start_s: float, heartbeat: Heartbeat
 ) -> Iterator[tuple[float, Float32[np.ndarray, " _sample"]]]:
     """Yield blocks of about ``BLOCK_S`` seconds, each with its start, cut where the sound is quietest."""
     pending: list[Float32[np.ndarray, " sample"]] = []
@@ -272,7 +271,7 @@ def load_recogniser(model: str) -> SpeechRecogniser:
 
 
 def read_speech(
-    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, listen: Listen = iter
+    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, listen: Listen
 ) -> str:
     """Read the speech of a video from ``start_s`` on with a ``model``, both in the options; see ``TextKind.read``."""
     from vidret.video.audio import read_audio
@@ -283,8 +282,10 @@ def read_speech(
     if first is None:
         return _describe_sound(info, start_s)
     recogniser = load_recogniser(options["model"])
-    audio, until_s = _trim(first, pieces, start_s), start_s
-    for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=heartbeat):
+    begin_s, samples = first  # from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have
+    audio = chain([samples[max(0, round((start_s - begin_s) * SAMPLE_RATE)) :]], (samples for _, samples in pieces))
+    until_s = start_s
+    for until_s, texts in recogniser.transcribe(audio, start_s=max(begin_s, start_s), heartbeat=heartbeat):
         send(until_s, texts)
     return _describe_sound(info, until_s)
 
@@ -298,17 +299,6 @@ def _describe_sound(info: "VideoInfo", until_s: float) -> str:
     end_s = find_sound_end(info.path)
     is_short = until_s < end_s - _MISSING_TOLERANCE_S
     return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
-
-
-def _trim(
-    first: tuple[float, Float32[np.ndarray, " sample"]],
-    pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]],
-    start_s: float,
-) -> Iterator[Float32[np.ndarray, " sample"]]:
-    """Yield the samples from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have."""
-    begin_s, samples = first
-    num_before = max(0, round((start_s - begin_s) * SAMPLE_RATE))
-    return chain([samples[num_before:]], (samples for _, samples in pieces))
 
 
 # Who tells jokes or a story is seen doing so; what is said is something else.

@@ -41,7 +41,7 @@ _NAME_PART = re.compile(r"\.([a-z]{2,3}(-[a-z]{2,4})?|sdh|cc|forced|hi)$", re.IG
 
 
 def read_subtitles(
-    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, _listen: Listen = iter
+    info: "VideoInfo", options: Mapping[str, Any], send: SendTexts, heartbeat: Heartbeat, _listen: Listen
 ) -> str:
     """Read the text tracks of a video and the subtitle files in ``sidecars`` of the options; see ``TextKind.read``."""
     texts, problems = find_subtitles(info, options.get("sidecars", ()), heartbeat)
@@ -80,12 +80,7 @@ def read_tracks(
     """Return the entries of the text subtitle tracks inside a file, by start, and the problems that were found.
 
     Times are those of a player's clock, as in ``probe``. Picture subtitles are not read, nor tracks after the first
-    ``MAX_TRACKS``: both are problems.
-
-    Args:
-        path: The path or URL.
-        heartbeat: Called for every packet.
-        video_end_s: When the video ends, in seconds; entries that begin later are left out.
+    ``MAX_TRACKS``: both are problems. ``heartbeat`` is called for every packet.
 
     Raises:
         DecodeError: The file cannot be opened.

@@ -46,10 +46,8 @@ class TrackKind:
     def choose_model(self, index: str | os.PathLike[str], asked: bool | str | None) -> str | None:
         """Return the name of the model of a run, None if this kind is not read.
 
-        Args:
-            index: The folder of the index, new or not.
-            asked: None goes on as the index does, which has none unless it was asked; True reads this kind; False
-                leaves it out; a name reads it by that model.
+        ``asked`` None goes on as the index does, which has none unless it was asked; True reads this kind; False leaves
+        it out; a name reads it by that model.
 
         Raises:
             VidretError: ``asked`` is something else, or the index names a model that nobody allowed.

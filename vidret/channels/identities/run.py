@@ -42,6 +42,7 @@ class TracksRun:
     """The faces and voices of one run. Threads may share it.
 
     Attributes:
+        names: The names of the models, by kind.
         counts: Number of tracks that were read, by kind.
     """
 
@@ -51,17 +52,13 @@ class TracksRun:
         Raises:
             VidretError: A model is missing or damaged.
         """
-        self._store, self._names, self._lock = store, models, threading.Lock()
+        self.names, self._store, self._lock = models, store, threading.Lock()
         self._models = {kind: _load_model(kind, name) for kind, name in models.items()}
         self.counts: dict[IdentityKind, int] = dict.fromkeys(models, 0)
 
     def list_wanted(self, content: str) -> list[IdentityKind]:
         """Return what was not read of a content, given by its fingerprint, by these models."""
         return [kind for kind, model in self._models.items() if not self._store.is_read(content, model)]
-
-    def request(self, kind: IdentityKind, start_s: float) -> dict[str, object]:
-        """Return how ``DecodePool.stream`` shall read a kind of a video that starts at a time."""
-        return {"start_s": start_s, "model": self._names[kind]}
 
     def write(self, content: str, kind: IdentityKind, tracks: Sequence[Track]) -> None:
         """Store all tracks of one kind of a content."""
@@ -99,7 +96,7 @@ class ContentTracks:
     def request(self, start_s: float) -> dict[IdentityKind, dict[str, object]]:
         """Return what ``DecodePool.stream`` shall read: what remains, again from the start of the video."""
         self._tracks = {kind: [] for kind in self._tracks}
-        return {kind: self._run.request(kind, start_s) for kind in self._tracks}
+        return {kind: {"start_s": start_s, "model": self._run.names[kind]} for kind in self._tracks}
 
     def add(self, message: ReadTracks) -> None:
         """Add further tracks."""

@@ -6,15 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.people.dlib_resnet import SIDE, DlibResNet
-from vidret.channels.people.faces import Face, FaceModel
+from vidret.channels.people.faces import FaceModel
 from vidret.channels.people.mtcnn import MTCNN
 from vidret.encode.families.registry import is_class_name, make_custom
 from vidret.errors import VidretError
-from vidret.types import Picture
 
 BUNDLED = TRACK_KINDS["face"].bundled
 _RESNET = "dlib_face_recognition_resnet_model_v1.dat"
@@ -38,17 +36,9 @@ class BundledFaces:
         """
         TRACK_KINDS["face"].check_installed(BUNDLED)
         weights = find_package("face_recognition_models") / "models" / _RESNET
-        self._detector = MTCNN(find_package("mtcnn") / "assets" / "weights")
-        self._describer = DlibResNet(weights)
+        self.find = MTCNN(find_package("mtcnn") / "assets" / "weights").find
+        self.describe = DlibResNet(weights).describe
         self.name = f"{BUNDLED}:{hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()}"
-
-    def find(self, image: Picture, *, min_size: float) -> list[Face]:
-        """Return the faces of an image; see ``FaceModel.find``."""
-        return self._detector.find(image, min_size=min_size)
-
-    def describe(self, chips: UInt8[np.ndarray, "face side side 3"]) -> Float32[np.ndarray, "face 128"]:
-        """Return the vectors of aligned images."""
-        return self._describer.describe(chips)
 
 
 def find_package(name: str) -> Path:

@@ -186,11 +186,7 @@ def suppress(
 ) -> Int64[np.ndarray, " kept"]:
     """Return the rows of the boxes that no better box overlaps by more than a threshold, the best first.
 
-    Args:
-        boxes: Boxes.
-        scores: The better, the higher.
-        threshold: A share of the area of their union, or of the smaller box, whose sides count a pixel more.
-        over: Which of these.
+    It is a share of the area of their union, or of the smaller box, whose sides count a pixel more then.
     """
     extra = 1 if over == "smaller" else 0
     areas = np.prod(boxes[:, 2:] - boxes[:, :2] + extra, axis=1)

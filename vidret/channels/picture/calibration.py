@@ -210,15 +210,8 @@ def measure_calibration(
     If the scores do not fit into memory, a sample is balanced, and the potentials of the others follow from those of
     the queries.
 
-    Args:
-        store: The index.
-        ranker: The ranker.
-        texts: The bank.
-        bank: Its name.
-        read: Returns the levels of the bank for segments by id.
-        temperature: Of Sinkhorn, in the unit of the levels; None for the ranker's own.
-        levels: Levels to correct; None for all.
-        on_progress: Called after each batch.
+    ``texts`` are the bank; ``read`` returns its levels for segments by id. The temperature of Sinkhorn is in the unit of
+    the levels; None is that of the ranker. Of ``levels``, None corrects all.
 
     Raises:
         VidretError: As in ``check_calibration``.

@@ -233,10 +233,7 @@ class TextMatcher:
 def weigh_terms(terms: Sequence[Term], num_texts: int, shares: Mapping[str, float]) -> list[float]:
     """Return what it tells that a text holds each term, in nats; 0 for stop words, unless there is nothing else.
 
-    Args:
-        terms: The terms.
-        num_texts: Number of texts in the index.
-        shares: How often each stem occurs among the words of English texts; the index counts more as it grows.
+    ``shares`` are how often each stem occurs among the words of English texts; the index counts more as it grows.
     """
     has_content = any(term.stem not in STOP_STEMS for term in terms)
     weights = []

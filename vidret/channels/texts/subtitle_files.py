@@ -56,13 +56,9 @@ class Subtitles:
 
 
 def parse_subtitles(data: bytes, suffix: str, *, language: str = "", video_end_s: float = float("inf")) -> Subtitles:
-    """Parse a subtitle file; what cannot be read is named by its line, and the rest is used.
+    """Parse a subtitle file, whose suffix gives the format; what cannot be read is named by its line.
 
-    Args:
-        data: The file's bytes, in UTF-8, UTF-16, or another encoding, which is guessed.
-        suffix: The file name's suffix, which gives the format.
-        language: ISO 639-1 code of the language, where it is known.
-        video_end_s: When the video ends, in seconds; entries that begin later are left out.
+    Entries that begin after ``video_end_s`` are left out. ``language`` is its ISO 639-1 code, where it is known.
 
     Raises:
         MissingExtraError: The encoding must be guessed, and the extra ``words`` is not installed.
@@ -229,10 +225,6 @@ def find_language(name: str) -> str:
 
 def decode_text(data: bytes, language: str = "") -> tuple[str, list[str]]:
     """Return a file's text, its lines ending in a line feed, and a sentence if it is not plain UTF-8 or UTF-16.
-
-    Args:
-        data: The bytes.
-        language: ISO 639-1 code of the language, where it is known.
 
     Raises:
         MissingExtraError: The encoding must be guessed, and the extra ``words`` is not installed.

@@ -181,11 +181,7 @@ class CamPlusPlus:
 
 
 def compute_fbank(audio: Float32[np.ndarray, " sample"]) -> Float32[np.ndarray, "frame bin"]:
-    """Return the log energies of 80 mel bands every 10 ms, without dither.
-
-    Args:
-        audio: Mono sound at 16 kHz in -1..1, at least one frame (25 ms) long.
-    """
+    """Return the log energies of 80 mel bands every 10 ms, without dither, of 25 ms or more of mono sound at 16 kHz."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, FRAME)[::HOP].astype(np.float64)
     frames -= frames.mean(axis=1, keepdims=True)
     frames = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1) * -_PREEMPHASIS + frames

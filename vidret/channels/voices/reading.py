@@ -107,11 +107,8 @@ def find_turns(
 ) -> tuple[list[Turn], Float32[np.ndarray, "speaker dim"]]:
     """Return the turns of a film by time, and a vector of unit length of each speaker.
 
-    Args:
-        speech: Stretches of speech.
-        windows: See ``place_windows``.
-        vectors: Of the windows, of unit length.
-        same: Mean cosine from which two groups of windows are of one speaker.
+    ``vectors`` are those of the windows of ``place_windows``, of unit length; two groups with the mean cosine ``same``
+    are of one speaker.
     """
     if not len(windows):
         return [], vectors
