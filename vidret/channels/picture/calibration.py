@@ -210,7 +210,7 @@ def measure_calibration(
     If the scores do not fit into memory, a sample is balanced, and the potentials of the others follow from those of
     the queries.
 
-    ``texts`` are the bank; ``read`` returns its levels for segments by id. The temperature of Sinkhorn is in the unit of
+    ``texts`` are the bank; ``read`` returns its levels for segments by id. The temperature of Sinkhorn has the unit of
     the levels; None is that of the ranker. Of ``levels``, None corrects all.
 
     Raises:
