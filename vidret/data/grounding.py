@@ -75,15 +75,7 @@ class LabelledVideos(Dataset[GroundingSample]):
         fps: float,
         saliency_range: tuple[float, float],
     ) -> None:
-        """Wrap a split whose videos and texts are all in the cache.
-
-        Args:
-            split: The queries.
-            cache: The layers.
-            keys: Cache key of each video id.
-            fps: Frames per second in the cache.
-            saliency_range: Lowest and highest score that annotators could give.
-        """
+        """Wrap a split whose videos and texts are all in the cache, with the cache key of each video id."""
         self._split, self._cache, self._keys, self._fps, self._range = split, cache, keys, fps, saliency_range
 
     def __len__(self) -> int:

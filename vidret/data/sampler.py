@@ -53,17 +53,9 @@ class TrainBatches:
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        """Plan the batch sizes.
+        """Plan the sizes of batches, for ``batch_size`` rows over all processes, of the videos of all rows.
 
-        Args:
-            videos: Index of the video of each row.
-            batch_size: Rows per batch, over all processes.
-            lengths: Length of each video, in any unit; videos of very different ones are in different batches, which
-                are padded to the longest. See ``plan_buckets``. None: they all have one length.
-            neighbours: Number of consecutive videos that share a batch, always within one process.
-            seed: Seed of the order.
-            rank: Index of this process.
-            num_ranks: Number of processes.
+        ``lengths`` of videos are in any unit; see ``plan_buckets``. None: they all have one length.
 
         Raises:
             VidretError: A number is invalid, or the rows cannot be divided into such batches.
@@ -271,13 +263,7 @@ def plan_buckets(
 
     Of up to ``MAX_BUCKETS`` buckets with equally many videos of neighbouring lengths, the number that saves most is
     chosen. A bucket has enough videos for whole batches of rows of different ones. Where buckets save little, as for
-    videos of about one length, there is one of all.
-
-    Args:
-        counts: Number of rows of each video.
-        lengths: Length of each video, in any unit.
-        batch_size: Maximum number of rows per batch.
-        num_ranks: Number of processes, of which each has an equal part of a batch.
+    videos of about one length, there is one of all. Videos have ``counts`` rows each.
     """
     everything = np.arange(len(counts))
     best, cost = [everything], int(counts.sum()) * int(lengths.max())

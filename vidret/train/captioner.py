@@ -38,14 +38,7 @@ class Captioner(nn.Module):
         hidden: int = 2048,
         own_head: bool = True,
     ) -> None:
-        """Build a captioner for the token embedding of a text tower.
-
-        Args:
-            embedding: The token embedding, which is copied to the head, not shared.
-            num_layers: Number of decoder layers.
-            heads: Attention heads.
-            hidden: Width of the decoder's MLPs.
-            own_head: Whether to have a head; without one, the text tower's embedding is used.
+        """Build a captioner for the token embedding of a text tower, which is copied to the head, not shared.
 
         Raises:
             ValueError: ``heads`` does not divide the width of the embedding.
@@ -73,14 +66,9 @@ class Captioner(nn.Module):
     ) -> Float[Tensor, "video word-1 entry"]:
         """Predict each token of a caption from the tokens before it and the video; no prediction for the last token.
 
-        Args:
-            ids: Captions: start token, words, end token, padding.
-            memory: Projected frame vectors of one clip, before normalisation.
-            text_tower: Source of token and position embeddings; no gradient flows into it.
-            vocabulary: Tokens to predict; None for all.
-
-        Returns:
-            Logits; those at position k predict the token at position k + 1.
+        Captions are a start token, words, an end token and padding. ``memory`` has the projected frame vectors of one
+        clip, before normalisation. No gradient flows into the text tower. The logits at position k predict the token at
+        position k + 1, among those of the vocabulary if it is given.
         """
         with torch.no_grad():
             words = text_tower.embedding(ids[:, :-1]) + text_tower.positions[: ids.shape[1] - 1]
@@ -96,14 +84,9 @@ class Captioner(nn.Module):
 
 
 class RestrictedCaptions(NamedTuple):
-    """Captions whose tokens are numbered within a small vocabulary.
+    """Captions, cut to the longest, with the ascending tokens that occur in them, and indices into these.
 
-    Attributes:
-        ids: The captions, cut to the longest.
-        vocabulary: The tokens that occur in them, in ascending order.
-        labels: Their indices in the vocabulary.
-        end: Index of the end token.
-        frequent: Indices of the frequent tokens among them.
+    ``labels`` are those of the captions, ``end`` that of the end token, ``frequent`` those of the frequent tokens.
     """
 
     ids: Int[Tensor, "video word"]
@@ -136,13 +119,7 @@ def caption_loss(
     """Compute the cross-entropy of captions: the class-weighted mean over tokens up to the first ``end``.
 
     Everything after the first end token is padding. Without any token to predict, the loss is 0, with a gradient of 0.
-
-    Args:
-        logits: Output of ``Captioner``.
-        ids: Its captions.
-        end: The end token.
-        frequent: Tokens with the class weight ``FREQUENT_WEIGHT``; that of all others is 1.
-        weight: Factor of the mean.
+    Frequent tokens have the class weight ``FREQUENT_WEIGHT``, all others 1; ``weight`` is a factor of the mean.
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0

@@ -29,12 +29,8 @@ def mix(
     """Interpolate between the text and the video of each pair along their shortest arc (slerp).
 
     (sin(w angle) text + sin((1 - w) angle) video) / sin(angle): a mixing weight w of 1 is the text, 0 the video. The
-    result has unit length. For exactly opposite vectors it is finite but arbitrary, since no shortest arc is unique.
-
-    Args:
-        texts: Vectors of any length but 0.
-        videos: Vectors of any length but 0.
-        mixing_weights: Weight of the text in each pair, in 0..1.
+    result has unit length, vectors any length but 0. For exactly opposite vectors it is finite but arbitrary, since no
+    shortest arc is unique.
 
     Reference: equation 3; Shoemake 1985, "Animating Rotation with Quaternion Curves", section 3.3.
     """
@@ -121,15 +117,10 @@ def pair_losses(
     mixing_weights: Float[Tensor, " pair"] | None = None,
     mixed_weight: float = 1.0,
 ) -> Terms:
-    """Contrast one vector per text with one per video by their cosines, optionally against mixtures as well.
+    """Contrast one vector per text with one per video by their cosines, and with mixtures if they have weights.
 
-    Args:
-        texts: Vectors of any length but 0.
-        videos: Vectors of any length but 0.
-        logit_scale: Logarithm of the factor of the cosines.
-        same: See ``retrieval_loss``.
-        mixing_weights: Weight of the text in each pair's mixture, from ``draw_mixing_weights``; None for no mixtures.
-        mixed_weight: Factor of the loss against mixtures.
+    Vectors have any length but 0. ``logit_scale`` is the logarithm of the factor of the cosines. For ``same`` see
+    ``retrieval_loss``, for mixing weights ``draw_mixing_weights``; ``mixed_weight`` is a factor of their loss.
     """
     with torch.autocast(texts.device.type, enabled=False):
         texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))
@@ -173,13 +164,7 @@ def concept_losses(
 ) -> Terms:
     """Compute GLSCL's loss: contrast of pairs, diversity of a video's concepts, and consistency with its text.
 
-    Args:
-        logits: Scaled scores; those of pairs are on the diagonal.
-        texts: Concepts of each text, of unit length.
-        videos: Concepts of each video, of unit length.
-        same: See ``retrieval_loss``.
-        diversity_weight: Factor of the diversity.
-        beta: See ``consistency_loss``.
+    Concepts have unit length. For logits and ``same`` see ``retrieval_loss``, for ``beta`` ``consistency_loss``.
     """
     with torch.autocast(logits.device.type, enabled=False):
         texts, videos = promote_half(texts), promote_half(videos)

@@ -63,13 +63,8 @@ class Muon(AdamW):
     matrix <- matrix - lr (max(1, rows / columns)^0.5 orthogonalize(gradient + 0.95 momentum) + weight_decay matrix).
 
     The learning rate of a matrix is the spectral norm of its step, whatever its size; 0.02 is usual, without a warm-up
-    or with one. The norm of its gradient has no effect.
-
-    Args:
-        groups: Groups of weights; those of matrices have ``matrix_parts``.
-        betas: As in AdamW.
-        eps: As in AdamW.
-        matrix_dtype: Precision in which matrices are orthogonalized; bfloat16 is enough.
+    or with one. The norm of its gradient has no effect. Matrices are orthogonalized in ``matrix_dtype``, for which
+    bfloat16 is enough.
     """
 
     def __init__(
@@ -134,12 +129,9 @@ class Muon(AdamW):
 
 
 def with_muon(recipe: Recipe, lr: float, cool_down: float | None = None) -> Recipe:
-    """Return a recipe for towers trained from scratch that steps the matrices of their blocks by Muon.
+    """Return a recipe for towers trained from scratch that steps the matrices of their blocks by Muon at a rate.
 
-    Args:
-        recipe: How all other weights are trained, by AdamW.
-        lr: Learning rate of the matrices.
-        cool_down: See ``muon_optimizer``.
+    All other weights are trained by AdamW. For ``cool_down`` see ``muon_optimizer``.
     """
     optimizer = partial(muon_optimizer, cool_down=cool_down)
     return recipe._replace(rule=partial(_rule, rule=recipe.rule, lr=lr), optimizer=optimizer)
@@ -157,12 +149,8 @@ def muon_optimizer(
 ) -> tuple[Muon, LambdaLR]:
     """Return Muon and a schedule over all steps, for the rules of ``with_muon``.
 
-    Args:
-        model: The model.
-        rule: Maps the name of a weight to its setting.
-        num_steps: Number of steps.
-        warm_up: Fraction of the steps in which the rates rise.
-        cool_down: Fraction of the steps, at the end, in which they fall; None: as a cosine from the warm-up on.
+    Rates rise in the fraction ``warm_up`` of the steps, and fall in the last ``cool_down``, or, if that is None, as a
+    cosine from the warm-up on.
 
     Raises:
         ValueError: A weight has half precision, in which small steps are lost, or a fraction is out of range.

@@ -58,12 +58,8 @@ def train_vector_head(
 ) -> GroundingHead:
     """Train a head, and return it in evaluation mode.
 
-    Args:
-        queries: The queries, with spans in seconds from the start of their videos.
-        fps: Steps per second of the vectors.
-        num_steps: Number of training steps.
-        seed: Seed of the weights, the batches and dropout.
-        on_progress: Called with the number of steps done and of all.
+    Vectors have ``fps`` steps per second, and spans count in seconds from the start of their videos. ``on_progress`` is
+    called with the number of steps done and of all.
 
     Raises:
         VidretError: No query has a moment within its video.
@@ -185,15 +181,9 @@ def try_head(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> HeadTrial:
-    """Train a head on the stored vectors of an index, and compare it with the curve on held-out videos.
+    """Train a head on the stored vectors of an index, and compare it with the curve on a held-out share of the videos.
 
-    Args:
-        engine: The index.
-        split: Queries with moments; videos are matched with files of the index by name or stem.
-        share: Share of the videos held out.
-        num_steps: See ``train_vector_head``.
-        seed: Seed of the held-out videos and of training.
-        on_progress: Called with the number of training steps done and of all.
+    Videos of queries are matched with files of the index by name or stem.
 
     Raises:
         VidretError: Too few videos are in the index, or a name matches several.

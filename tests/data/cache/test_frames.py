@@ -142,19 +142,6 @@ def test_failures_are_recorded_with_reason_and_read_once(
     assert reads == []
 
 
-def test_truncated_video_is_read_in_part_and_reported(tmp_path: Path) -> None:
-    whole = write_numbered(tmp_path / "whole.mkv", 100)
-    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    spans = {"cut": VideoSpan(str(tmp_path / "cut.mkv"))}
-    cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
-    cache.build(list(spans.values()), num_workers=0)
-    cached, decoded = CachedFrames(cache, spans), DecodedFrames(spans, SAMPLINGS[0], RESIZE, num_workers=0)
-    assert cached.unreadable == decoded.unreadable == {}
-    assert cached.salvaged == decoded.salvaged
-    assert "could be read: truncated" in cached.salvaged["cut"]
-    np.testing.assert_array_equal(cached.read("cut", make_rng(0)), decoded.read("cut", make_rng(0)))
-
-
 BUILD = """
 import sys, time
 from vidret.data.cache import frames as frames_cache

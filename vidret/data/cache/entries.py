@@ -131,12 +131,9 @@ class VideoEntries:
         read: Callable[[Sequence[VideoSpan]], Iterator[ReadResult[Content]]],
         make_entry: Callable[[Content], Entry],
     ) -> None:
-        """Read the videos that are new or have changed, and add their entries. Failures are recorded.
+        """Read the videos that are new or have changed, in order, and add their entries. Failures are recorded.
 
-        Args:
-            spans: All videos.
-            read: Reads those of them that are new, in order.
-            make_entry: Makes an entry of what was read, unless there is one of the same content.
+        Of content that is there already, no entry is made.
 
         Raises:
             VidretError: The folder cannot be written.

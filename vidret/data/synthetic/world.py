@@ -127,17 +127,9 @@ def write_retrieval_world(
     rendered again. Larger counts in a later call keep the first videos and add more. Equal arguments give equal
     annotations and equal pixels.
 
-    Args:
-        folder: Output folder.
-        seed: Random seed.
-        num_train: Number of training videos; even, like all numbers of videos. From 400 on, every part occurs.
-        num_val: Number of validation videos.
-        num_test: Number of test videos, and of test queries.
-        num_captions: Captions per video, fewer where there are not enough wordings.
-        size: Height and width in pixels; even.
-        num_frames: Frames per video; even.
-        fps: Frames per second.
-        progress: Called after each video with the number of finished videos and their total.
+    All numbers of videos are even, and so are the height and width in pixels (``size``) and the number of frames. From
+    400 training videos on, every part occurs. A video has ``num_captions``, or fewer if there are not enough wordings.
+    ``progress`` is called after each video with the number of finished videos and their total.
 
     Returns:
         The number of videos rendered.
