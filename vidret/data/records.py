@@ -34,8 +34,7 @@ class Scoring:
 
 
 DEFAULT_SCORING = Scoring()
-
-
+CLIP_SECONDS = 2.0  # of QVHighlights and of what has its format
 Times = tuple[float, float]  # start and end
 
 
@@ -73,10 +72,9 @@ class LabelledQuery:
         text: The query.
         duration: Duration of the video in seconds; None where the annotations do not give it.
         spans: Ground-truth (start, end) spans; empty where labels are per clip only, or withheld.
-        clips: Indices of the labelled clips. Clip n lasts from n to n + 1 times ``clip_seconds``, unless ``clip_spans``
+        clips: Indices of the labelled clips. Clip n lasts from n to n + 1 times ``CLIP_SECONDS``, unless ``clip_spans``
             is set.
         saliency: One tuple per labelled clip, with one score per annotator.
-        clip_seconds: Duration of a clip.
         clip_spans: The (start, end) of each of ``clips``, for clips of unequal duration.
         domain: Topic, for benchmarks that average over topics.
     """
@@ -88,15 +86,13 @@ class LabelledQuery:
     spans: tuple[Times, ...] = ()
     clips: tuple[int, ...] = ()
     saliency: tuple[tuple[float, ...], ...] = ()
-    clip_seconds: float = 2.0
     clip_spans: tuple[Times, ...] = ()
     domain: str = ""
 
     @property
     def clip_times(self) -> tuple[Times, ...]:
         """Return the (start, end) of each of ``clips``."""
-        duration_s = self.clip_seconds
-        return self.clip_spans or tuple((clip * duration_s, (clip + 1) * duration_s) for clip in self.clips)
+        return self.clip_spans or tuple((clip * CLIP_SECONDS, (clip + 1) * CLIP_SECONDS) for clip in self.clips)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.records import LabelledQuery, SaliencyMetric, Scoring, Split
+from vidret.data.records import CLIP_SECONDS, LabelledQuery, SaliencyMetric, Scoring, Split
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
@@ -212,7 +212,7 @@ def rate_clips(engine: Engine, query: LabelledQuery, gallery: Gallery) -> np.nda
         times = np.array(query.clip_spans, np.float64).mean(axis=1)
     else:
         duration_s = query.duration if query.duration is not None else engine.curve(query.text, path).end
-        times = (np.arange(max(1, int(duration_s / query.clip_seconds))) + 0.5) * query.clip_seconds
+        times = (np.arange(max(1, int(duration_s / CLIP_SECONDS))) + 0.5) * CLIP_SECONDS
     saliency: np.ndarray = engine.rate(query.text, path, times)
     return saliency
 

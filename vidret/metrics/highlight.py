@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vidret.data.records import LabelledQuery
+from vidret.data.records import CLIP_SECONDS, LabelledQuery
 from vidret.errors import VidretError
 from vidret.metrics.predictions import Prediction, match_predictions
 
@@ -139,7 +139,7 @@ def _clip_ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
     ratings = _ratings(query)
     if query.duration is None:
         raise VidretError(f"query {query.id} must have the duration of its video, got none")
-    num_clips = int(query.duration / query.clip_seconds)
+    num_clips = int(query.duration / CLIP_SECONDS)
     if not 0 <= min(query.clips) <= max(query.clips) < num_clips:
         raise VidretError(
             f"rated clips of query {query.id} must be among its {num_clips}, got {min(query.clips)}..{max(query.clips)}"

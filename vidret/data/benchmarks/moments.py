@@ -15,7 +15,16 @@ from vidret.data.benchmarks.files import (
     read_objects,
     short_repr,
 )
-from vidret.data.records import CorpusQuery, LabelledQuery, RatedMoment, RatedQuery, Split, Times, video_stem
+from vidret.data.records import (
+    CLIP_SECONDS,
+    CorpusQuery,
+    LabelledQuery,
+    RatedMoment,
+    RatedQuery,
+    Split,
+    Times,
+    video_stem,
+)
 from vidret.errors import VidretError
 
 ROUNDING_S = 0.02  # a window may end this much after its video: the two are often rounded separately
@@ -72,7 +81,7 @@ def _read_query(row: AnnotationRow) -> LabelledQuery:
 def _read_clips(row: AnnotationRow, duration_s: float) -> tuple[int, ...]:
     clips = row.items("relevant_clip_ids")
     for clip in clips:
-        if type(clip) is not int or not 0 <= clip * 2.0 < duration_s:
+        if type(clip) is not int or not 0 <= clip * CLIP_SECONDS < duration_s:
             raise row.error(f"relevant_clip_ids must index 2 s clips of {duration_s:g} s, got {clip!r}")
     if len(set(clips)) != len(clips):
         raise row.error(f"relevant_clip_ids must be unique, got {short_repr(clips)}")
@@ -98,7 +107,7 @@ def read_tvsum(name: str, path: Path) -> Split:
             raise row.error(
                 f"duration must be the number of clips in label, {num_clips}, got {row.number('duration'):g}"
             )
-        queries.append(_read_clip_labels(row, num_clips * 2.0))
+        queries.append(_read_clip_labels(row, num_clips * CLIP_SECONDS))
     return make_query_split(name, (path,), queries)
 
 
