@@ -136,7 +136,7 @@ def test_cached_layers_are_those_of_the_encoder_in_float16(tmp_path: Path, mergi
     # Of 8 and 10 seconds; what sees a segment as a whole is given all 12 samples. Two texts are the same.
     assert (encoder.num_frames, encoder.num_texts) == (12 + 12 if merging else 4 + 5, 2)
 
-    keys = {video: cache.entries.find(span).key for video, span in spans.items()}
+    keys = {video: cache.entries.find(span)[0] for video, span in spans.items()}
     samples = LabelledVideos(split, cache, keys, fps=0.5, saliency_range=(0.0, 4.0))
     assert len(samples) == 3
     sample = samples[3, 1]  # epoch and row
@@ -163,7 +163,7 @@ def test_late_video_start_does_not_change_the_layers(tmp_path: Path) -> None:
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
     spans = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
     cache.build(encoder, spans, [], num_workers=0)
-    early, late = (cache.read_video(cache.entries.find(span).key) for span in spans)
+    early, late = (cache.read_video(cache.entries.find(span)[0]) for span in spans)
     assert early.duration == late.duration == 10.0
     np.testing.assert_array_equal(late.layers, early.layers)
 
@@ -174,7 +174,7 @@ def test_cached_segments_are_those_of_inference(tmp_path: Path, options: dict[st
     encoder, span = make_encoder(**options), VideoSpan(str(write_numbers(tmp_path / "film.mp4", range(31))))
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=3, fps=1.0)
     cache.build(encoder, [span], [], num_workers=0)
-    cached = cache.read_video(cache.entries.find(span).key)
+    cached = cache.read_video(cache.entries.find(span)[0])
     layers, masks, sizes = gather(look(Path(span.path), encoder, 1.0), Window(0, 31))
     for layer, expected in zip(cached.layers, layers, strict=True):
         np.testing.assert_allclose(layer, expected[0], atol=5e-3, rtol=1e-3)

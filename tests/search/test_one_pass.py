@@ -122,7 +122,7 @@ def test_training_reads_what_an_index_stores(films: Path, tmp_path: Path, tower:
     cache.build(encoder, spans, [], num_workers=0)
     module, _ = load_head(path)
     for span in spans:
-        video = cache.read_video(cache.entries.find(span).key)
+        video = cache.read_video(cache.entries.find(span)[0])
         ((window, own),) = stored[f"{fingerprint(span.path)}.zip"]
         assert window == (0, len(video.layers[0]))
         layers = [torch.from_numpy(layer.astype(np.float32))[None] for layer in video.layers]

@@ -200,23 +200,6 @@ def test_padding_has_no_effect(make: Any, garbage: float) -> None:
         assert torch.equal(spoilt_slopes[name], slope)
 
 
-def test_sample_without_a_positive_frame_is_left_out_of_terms_that_need_one() -> None:
-    batch = make_batch()
-    found, slopes = gradients(batch)
-    without: Batch = {
-        name: value[:-1] for name, value in batch.items() if name not in ("layer_videos", "layer_queries", "targets")
-    }
-    without["targets"] = PointTargets(*(part[:-1] for part in batch["targets"]))
-    for name in ("layer_videos", "layer_queries"):
-        without[name] = batch[name][:, :-1]
-        assert not slopes[name][:, -1].any()
-    for name, term in list(compute_losses(without).items())[2:]:
-        assert found[name].item() == pytest.approx(term.item())
-    assert not slopes["video"][-1].any()
-    assert not slopes["query"][-1].any()
-    assert slopes["logits"][-1].any()
-
-
 def test_batch_without_positives_has_zero_terms() -> None:
     batch = make_batch()
     batch["targets"] = PointTargets(torch.zeros_like(batch["targets"].positive), batch["targets"].distances)

@@ -24,6 +24,7 @@ from vidret.train.optim import (
     Recipe,
     Rule,
     Setting,
+    compute_loss,
     cooling_schedule,
     cosine_schedule,
     parameter_groups,
@@ -87,10 +88,7 @@ class Muon(AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update all weights that have a gradient. Gradients are not changed."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = compute_loss(closure)
         grads: dict[Tensor, Tensor | None] = {}
         for group in self.param_groups:
             if group["matrix_parts"]:

@@ -126,6 +126,14 @@ def refuse_half(weights: Iterable[Tensor]) -> None:
             )
 
 
+def compute_loss(closure: Callable[[], float] | None) -> float | None:
+    """Return what the closure of an optimiser's step computes with gradients, if there is one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class BertAdam(Optimizer):
     """BERT's Adam: no bias correction, decoupled weight decay, and gradients clipped per weight.
 
@@ -148,10 +156,7 @@ class BertAdam(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update all weights that have a gradient. Gradients are not changed."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = compute_loss(closure)
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if weights:

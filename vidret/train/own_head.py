@@ -254,21 +254,19 @@ def read_vector_queries(
 ) -> list[VectorQuery]:
     """Return queries with the stored vectors of their videos; spans are from the first frame on."""
     texts = engine.encoder.encode_text([query.text for query in queries])
-    read, vectors, starts = list[VectorQuery](), {}, {}
+    read: list[VectorQuery] = []
+    videos: dict[int, tuple[float, Float32[np.ndarray, "_step dim"]]] = {}  # starts and vectors
     with Store.open(engine.path) as store:
         for query, text in zip(queries, texts, strict=True):
             video_id = ids[query.video]
-            if video_id not in vectors:
-                stored, starts[video_id] = (
-                    store.features.read(store.segments.ids_of_video(video_id)),
-                    store.videos.get(video_id).start,
-                )
-                vectors[video_id] = place_vectors(
-                    stored.segments, stored.frames, stored.times, first=starts[video_id], fps=fps
-                )
-            start = starts[video_id]
+            if video_id not in videos:
+                start = store.videos.get(video_id).start
+                stored = store.features.read(store.segments.ids_of_video(video_id))
+                vectors = place_vectors(stored.segments, stored.frames, stored.times, first=start, fps=fps)
+                videos[video_id] = start, vectors
+            start, vectors = videos[video_id]
             own = replace(query, spans=tuple((low - start, high - start) for low, high in query.spans))
-            read.append(VectorQuery(own, stack_words(text), vectors[video_id]))
+            read.append(VectorQuery(own, stack_words(text), vectors))
     return read
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vidret.data.benchmarks.files import (
     AnnotationRow,
+    note_counts,
     read_csv,
     read_jsonl,
     read_named_objects,
@@ -146,7 +147,7 @@ def read_didemo(name: str, path: Path, list_path: Path) -> Split:
         for row in number_captions(paragraphs, videos, list_path)
     ]
     num_unlisted = len(texts) - len(videos)
-    notes = [f"described videos omitted because the list does not include them: {num_unlisted}"] if num_unlisted else []
+    notes = note_counts({"described videos omitted because the list does not include them": num_unlisted})
     return make_caption_split(name, (path, list_path), captions, notes=notes)
 
 
@@ -162,7 +163,7 @@ def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> S
     if unreadable is None:
         return make_caption_split(name, [path], captions)
     num_kept = len({caption.video for caption in captions} & set(read_names(unreadable)))
-    notes = [f"videos listed as unreadable in {unreadable.name}, kept in the gallery: {num_kept}"] if num_kept else []
+    notes = note_counts({f"videos listed as unreadable in {unreadable.name}, kept in the gallery": num_kept})
     return make_caption_split(name, (path, unreadable), captions, notes=notes)
 
 

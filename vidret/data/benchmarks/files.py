@@ -132,6 +132,11 @@ def annotation_row(location: str, value: object) -> AnnotationRow:
     return AnnotationRow(location, value)
 
 
+def note_counts(counts: Mapping[str, int]) -> list[str]:
+    """Return a note for each count that is not 0."""
+    return [f"{what}: {count}" for what, count in counts.items() if count]
+
+
 def short_repr(value: object) -> str:
     """Return the ``repr`` of a value, truncated for use in an error message."""
     text = repr(value)

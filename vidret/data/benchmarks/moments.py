@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vidret.data.benchmarks.files import (
     AnnotationRow,
+    note_counts,
     read_csv,
     read_jsonl,
     read_lines,
@@ -44,10 +45,9 @@ def make_query_split(
     num_beyond = sum(
         end > query.duration + ROUNDING_S for query in queries if query.duration is not None for _, end in query.spans
     )
-    if num_beyond:
-        notes = (*notes, f"windows that end after their video, kept unchanged: {num_beyond}")
+    notes = (*notes, *note_counts({"windows that end after their video, kept unchanged": num_beyond}))
     videos = tuple(dict.fromkeys(query.video for query in queries))
-    return Split(name, tuple(map(str, files)), videos, queries=tuple(queries), notes=tuple(notes))
+    return Split(name, tuple(map(str, files)), videos, queries=tuple(queries), notes=notes)
 
 
 def read_labelled(name: str, path: Path, *, notes: Sequence[str] = ()) -> Split:
@@ -174,8 +174,7 @@ def read_charades(name: str, path: Path, durations_path: Path | None = None) -> 
         )
         num_rows[video_id] += 1
     notes = [] if durations is not None else ["these files do not give the durations of the videos"]
-    if num_swapped:
-        notes.append(f"windows that ended before they started, start and end swapped: {num_swapped}")
+    notes += note_counts({"windows that ended before they started, start and end swapped": num_swapped})
     return make_query_split(name, (path,) if durations_path is None else (path, durations_path), queries, notes)
 
 
@@ -212,12 +211,11 @@ def read_timed(name: str, path: Path) -> Split:
                 continue
             num_clipped += max(-start_s, end_s - duration_s) > 0.005  # a smaller excess is due to rounding
             queries.append(LabelledQuery(f"{video_id}_{index}", video_id, text, duration_s, (span,)))
-    notes = []
-    if num_clipped:
-        notes.append(f"windows that extended past their video, clipped to it: {num_clipped}")
-    if num_omitted:
-        notes.append(f"sentences omitted because their window is empty or reversed: {num_omitted}")
-    return make_query_split(name, (path,), queries, notes)
+    counts = {
+        "windows that extended past their video, clipped to it": num_clipped,
+        "sentences omitted because their window is empty or reversed": num_omitted,
+    }
+    return make_query_split(name, (path,), queries, note_counts(counts))
 
 
 def _read_window(row: AnnotationRow, name: str, window: object, fps: float) -> Times:
@@ -246,12 +244,11 @@ def read_ego4d(name: str, path: Path) -> Split:
         spans = _read_ego4d_window(row)
         num_empty += any(start == end for start, end in spans)
         queries.append(LabelledQuery(query_id, clip_id, row.text("query"), duration_s, spans))
-    notes = []
-    if num_without_text:
-        notes.append(f"queries omitted because they have no text: {num_without_text}")
-    if num_empty:
-        notes.append(f"queries with a zero-length window, which no prediction can match: {num_empty}")
-    return make_query_split(name, (path,), queries, notes)
+    counts = {
+        "queries omitted because they have no text": num_without_text,
+        "queries with a zero-length window, which no prediction can match": num_empty,
+    }
+    return make_query_split(name, (path,), queries, note_counts(counts))
 
 
 def _walk_ego4d(root: AnnotationRow) -> Iterator[tuple[str, str, float, AnnotationRow]]:

@@ -18,23 +18,9 @@ from vidret.video.identity import fingerprint
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 100  # videos
+NOT_READ, LOST = "is not in the cache: changed since it was read, or never read", "is no longer in the cache"
 Content = TypeVar("Content")
 Entry = tuple[Mapping[str, np.ndarray], Facts]  # arrays, and facts, of which "lost" says what could not be decoded
-
-
-@dataclass(frozen=True, slots=True)
-class EntryState:
-    """The cache's state for a video.
-
-    Attributes:
-        key: Key of the video's entry.
-        failed: Reason why there is no entry.
-        is_new: Whether the file, as it is now, has not been read yet.
-    """
-
-    key: str = ""
-    failed: str = ""
-    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +78,34 @@ class VideoEntries:
         self._settings = settings
         self.shards = ArrayShards(Path(folder) / name_folder(kind, settings))
 
-    def find(self, span: VideoSpan) -> EntryState:
-        """Return the state of a span's entry."""
+    def find(self, span: VideoSpan) -> tuple[str, str]:
+        """Return the key of a span's entry, and the reason why there is none."""
         try:
             status = stat_file(span.path)
         except DecodeError as error:
-            return EntryState(failed=error.reason)
+            return "", error.reason
         key = f"file {span}"
         facts = self.shards.facts(key) if key in self.shards else {}
         if (facts.get("num_bytes"), facts.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
-            return EntryState(failed="is not in the cache: changed since it was read, or never read", is_new=True)
+            return "", NOT_READ
         if not facts["failed"] and facts["key"] not in self.shards:
-            return EntryState(failed="is no longer in the cache", is_new=True)
-        return EntryState(key=facts["key"], failed=facts["failed"])
+            return "", LOST
+        return facts["key"], facts["failed"]
 
     def look_up(self, spans: Mapping[str, VideoSpan]) -> CachedVideos:
         """Look up every video."""
-        states = {video_id: self.find(span) for video_id, span in spans.items()}
-        keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
+        found = {video_id: self.find(span) for video_id, span in spans.items()}
+        keys = {video_id: key for video_id, (key, failed) in found.items() if not failed}
         lost = {video_id: self.shards.facts(key)["lost"] for video_id, key in keys.items()}
         return CachedVideos(
             keys=keys,
-            unreadable={video_id: state.failed for video_id, state in states.items() if state.failed},
+            unreadable={video_id: failed for video_id, (_, failed) in found.items() if failed},
             salvaged={video_id: loss for video_id, loss in lost.items() if loss},
         )
+
+    def _find_new(self, spans: Sequence[VideoSpan]) -> list[VideoSpan]:
+        """Return the spans whose files, as they are now, have not been read yet."""
+        return [span for span in spans if self.find(span)[1] in (NOT_READ, LOST)]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -138,10 +128,10 @@ class VideoEntries:
         Raises:
             VidretError: The folder cannot be written.
         """
-        if not any(self.find(span).is_new for span in spans):
+        if not self._find_new(spans):
             return
         with self.writing():
-            new_spans = [span for span in spans if self.find(span).is_new]
+            new_spans = self._find_new(spans)
             logger.info("%s: %d of %d videos to read", self.shards.folder, len(new_spans), len(spans))
             for num_done, result in enumerate(read(new_spans), start=1):
                 if result.content is not None and result.key not in self.shards:
