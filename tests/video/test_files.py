@@ -41,13 +41,17 @@ def test_the_content_of_a_file_is_bounded(tmp_path: Path) -> None:
         read_content(str(tmp_path / "pipe.srt"), 1 << 20)
 
 
-def test_a_forbidden_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+def test_what_is_forbidden_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"secret")
+
+    def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DecodeError, match="may not be read: permission denied"):
-        fingerprint(tmp_path)
+    for name in ("scandir", "open"):  # root may read everything, so a mode of 000 would prove nothing
+        monkeypatch.setattr(os, name, refuse)
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(DecodeError, match="may not be read: permission denied"):
+            fingerprint(path)
 
 
 def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,17 +66,6 @@ def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "lstat", refuse)
     assert find_missing(paths) == set()
-
-
-def test_a_forbidden_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_bytes(b"secret")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)  # root may read everything, so a mode of 000 would prove nothing
-    with pytest.raises(DecodeError, match="permission denied"):
-        fingerprint(tmp_path / "file")
 
 
 def test_names_are_spelt_as_their_folders_list_them(tmp_path: Path) -> None:
