@@ -1,12 +1,20 @@
-"""The contents of an index, to compare indexing runs, and files that are not good videos."""
+"""The contents of an index, to compare indexing runs; runs that are killed; files that are not good videos."""
 
 import os
 import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vidret.store.store import Store
+
+Contents = TypeVar("Contents")
 
 
 def read_contents(index: Path) -> dict[tuple[str, int], bytes]:
@@ -62,3 +70,48 @@ def make_hostile_files(folder: Path, good: Path) -> dict[str, str]:
         "loop.mp4": "link",
         "dangling.mp4": "exist",
     }
+
+
+def index_under_kills(
+    folder: Path, films: Path, script: str, num_kills: int, read: Callable[[Path], Contents]
+) -> Contents:
+    """Index films in processes that run a script and are killed at any time, into ``index`` of a folder.
+
+    Args:
+        folder: For the indexes.
+        films: The films.
+        script: Python code that indexes; its arguments are the index and the films.
+        num_kills: How often a run is killed before its end.
+        read: Returns what is compared of an index.
+
+    Returns:
+        What an index holds that nobody interrupts.
+    """
+    started = time.monotonic()
+    assert not _index_and_kill(script, folder / "whole", films, 300)
+    full_run_s = time.monotonic() - started
+    expected, index, rng, kills = read(folder / "whole"), folder / "index", random.Random(7), 0
+    while kills < num_kills:
+        # Kill between the import of torch and the end of the run. A finished index is deleted and begun again.
+        is_new, started = not index.exists(), time.monotonic()
+        if _index_and_kill(script, index, films, rng.uniform(0.3, 1.0) * full_run_s):
+            kills += 1
+        else:
+            if is_new:  # or kills would always come too late on a machine that is less busy than at first
+                full_run_s = time.monotonic() - started
+            assert read(index) == expected
+            shutil.rmtree(index)
+    return expected
+
+
+def _index_and_kill(script: str, index: Path, films: Path, delay_s: float) -> bool:
+    """Index in a separate process and kill it after a delay; return whether it was still running."""
+    process = subprocess.Popen([sys.executable, "-c", script, str(index), str(films)], start_new_session=True)
+    try:
+        process.wait(delay_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False

@@ -1,51 +1,310 @@
-"""Identities of an index: they leave with their video, and are merged; an index without them has no file of them."""
+"""Indexing runs that read faces and voices, by fakes: what is stored, remembered, resumed, refused, pruned, merged."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from tests.fake_faces import PEOPLE, BrokenFaces, ColouredFaces, write_people
+from tests.fake_voices import PITCHES, BrokenVoices, PitchVoices, write_talk
 from tests.fakes import ColourEncoder, write_film
+from tests.index.samples import index_under_kills
 from tests.made_identities import FACES, make_tracks
+from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.registry import KINDS
+from vidret.channels.speech import SAMPLE_RATE
+from vidret.channels.texts.options import WordsOptions
+from vidret.channels.texts.reading import VideoTextReader
 from vidret.engine import Engine
+from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.index.merging import merge_indexes
+from vidret.index.options import IndexReport
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import FILE, IdentityStore
+from vidret.store.identities.tracks import IdentityKind, Track
 from vidret.store.store import Store
+from vidret.video import audio
+from vidret.video.audio import read_audio
+from vidret.video.probe import probe
 
 
-def index_films(index: Path, films: Path, *, prune: bool = False) -> list[str]:
-    """Index films, and return the fingerprints of the videos."""
-    with Engine(index, ColourEncoder()) as engine:
-        engine.index([films], prune=prune, words=False)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of tracks, the models of it in these tests, and what a name of no model and a broken model say."""
+
+    name: IdentityKind
+    model: str
+    broken: str
+    refusal: str
+    fault: str
+
+    def run(self, index: Path, films: Path, wanted: object, **options: object) -> IndexReport:
+        options = {TRACK_KINDS[self.name].argument: wanted, "words": False, **options}
+        with Engine(index, ColourEncoder()) as engine:
+            return engine.index([films], **options)  # type: ignore[arg-type]
+
+    def read(self, index: Path) -> dict[str, list[Track]]:
+        """Return the tracks of each video that was read, by the name of its file."""
+        with Store.open(index) as store, IdentityStore.open(index) as identities:
+            paths = store.files.paths_of(list(store.videos.fingerprints()))
+            return {
+                Path(paths[video][0]).name: list(identities.tracks(content, self.name).values())
+                for video, content in store.videos.fingerprints().items()
+                if any(identities.is_read(content, model) for model in identities.models())
+            }
+
+    def describe(self, index: Path) -> dict[str, list[tuple[str, float, float]]]:
+        """Return who is there from when to when, by the name of the file."""
+        return {
+            name: [(self._name_person(track), track.start_s, track.end_s) for track in tracks]
+            for name, tracks in self.read(index).items()
+        }
+
+    def _name_person(self, track: Track) -> str:
+        if self.name == "voice":
+            return list(PITCHES)[int(track.vector.argmax())]
+        return min(PEOPLE, key=lambda name: float(np.linalg.norm(track.vector - np.array(PEOPLE[name]) / 255)))
+
+
+def name_class(model: type) -> str:
+    return f"{model.__module__}:{model.__name__}"
+
+
+FACE = Kind("face", name_class(ColouredFaces), name_class(BrokenFaces), "face model must be", "no face today")
+VOICE = Kind("voice", name_class(PitchVoices), name_class(BrokenVoices), "speaker model must be", "no voice today")
+SCENES: tuple[tuple[int, dict[str, int], int], ...] = (
+    (200, {"ann": 5, "bob": 100}, 4),
+    (40, {"bob": 8}, 3),
+    (120, {}, 2),
+    (90, {"eve": 60}, 3),
+)
+
+
+@pytest.fixture(scope="module")
+def face_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    write_people(folder / "a.mp4", *SCENES)
+    write_people(folder / "b.mp4", (150, {"ann": 30}, 5))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voice_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("faster_whisper")
+    folder = tmp_path_factory.mktemp("voices")
+    write_talk(folder / "a.mp4", ("ann", 4.0), ("bob", 5.0), ("ann", 3.0))
+    write_film(folder / "silent.mp4", ("red", 3))
+    return folder
+
+
+@pytest.fixture(params=[FACE, VOICE], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+def films(kind: Kind, request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(f"{kind.name}_films")
+    return found
+
+
+def test_tracks_are_added_to_an_index_and_remembered(
+    tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, whole = tmp_path / "index", tmp_path / "whole"
+    assert kind.run(index, films, None).tracks == {}
+    assert not (index / FILE).exists()
     with Store.open(index) as store:
-        return sorted(store.videos.fingerprints().values())
+        assert store.metadata.get(TRACK_KINDS[kind.name].setting) is None
+    assert "biometric" not in caplog.text
+    report = kind.run(index, films, kind.model)
+    assert (report.encoded, report.unchanged) == (0, 2)
+    assert caplog.text.count(f"{kind.name}s are read from now on: they are biometric data") == 1
+    assert kind.run(whole, films, kind.model).tracks == report.tracks
+    found = kind.describe(index)
+    assert found == kind.describe(whole)
+    assert report.tracks == {kind.name: sum(map(len, found.values()))}
+    caplog.clear()
+    assert kind.run(index, films, False).tracks == {}
+    assert kind.run(index, films, None).tracks == {kind.name: 0}
+    assert "biometric" not in caplog.text
+
+
+def test_new_files_are_read_as_the_index_goes_on(tmp_path: Path, face_films: Path) -> None:
+    index, more = tmp_path / "index", tmp_path / "more"
+    FACE.run(index, face_films, FACE.model)
+    write_people(more / "c.mp4", (150, {"eve": 30}, 2))
+    assert FACE.run(index, more, False).tracks == {}
+    assert "c.mp4" not in FACE.read(index)
+    assert FACE.run(index, more, None).tracks == {"face": 1}
+    assert [name for name, _, _ in FACE.describe(index)["c.mp4"]] == ["eve"]
+
+
+def test_videos_whose_tracks_cannot_be_read_are_indexed_and_tried_again(
+    tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    report = kind.run(index, films, kind.broken)
+    assert (report.encoded, report.failed, report.tracks) == (2, [], {kind.name: 0})
+    assert f"a.mp4: its {kind.name}s could not be read: failed: RuntimeError: {kind.fault}" in caplog.text
+    assert "a.mp4" not in kind.read(index)
+    assert kind.run(index, films, kind.model).tracks[kind.name] > 0
+    assert {name for name, _, _ in kind.describe(index)["a.mp4"]} >= {"ann", "bob"}
+
+
+def test_what_cannot_be_read_as_asked_is_refused(
+    tmp_path: Path, kind: Kind, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, own = tmp_path / "index", TRACK_KINDS[kind.name]
+    with pytest.raises(VidretError, match=kind.refusal):
+        kind.run(index, films, "insightface")
+    with pytest.raises(VidretError, match=f"{own.argument} must be True, False"):
+        kind.run(index, films, 3)
+    kind.run(index, films, kind.model)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
+    with pytest.raises(StoreError, match=own.model_option):
+        kind.run(index, films, None)
+    assert kind.run(index, films, kind.model).tracks == {kind.name: 0}
+    assert own.choose_model(tmp_path / "none", True) == own.bundled
+    monkeypatch.setattr("vidret.channels.identities.kinds.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=own.argument):
+        kind.run(tmp_path / "other", films, True)
+
+
+@pytest.mark.parametrize("shots", [True, False])
+def test_faces_are_followed_through_shots(tmp_path: Path, face_films: Path, shots: bool) -> None:
+    report = FACE.run(tmp_path / "index", face_films, FACE.model, shots=shots)
+    found = FACE.describe(tmp_path / "index")
+    if not shots:
+        assert {name: {own[0] for own in tracks} for name, tracks in found.items()} == {
+            "a.mp4": {"ann", "bob", "eve"},
+            "b.mp4": {"ann"},
+        }
+        return
+    assert (report.encoded, report.tracks) == (2, {"face": 5})
+    expected = [("ann", 0, 4), ("bob", 0, 4), ("bob", 4, 7), ("eve", 9, 12)]
+    tracks = sorted(found["a.mp4"])
+    assert [(name, round(start), round(end)) for name, start, end in tracks] == expected
+    assert all(own[1] >= first and own[2] <= last for own, (_, first, last) in zip(tracks, expected, strict=True))
+    (ann,) = FACE.read(tmp_path / "index")["b.mp4"]
+    assert ann.boxes is not None
+    assert ann.thumbnail is not None
+    assert ann.thumbnail[:2] == b"\xff\xd8"
+    np.testing.assert_allclose(ann.boxes[0, 1:], (30 / 160, 40 / 120, 48 / 160, 50 / 120), atol=0.02)
+    assert len(ann.boxes) == 5
+    assert ann.quality > 0
+
+
+def list_speakers(turns: list[tuple[str, float, float]]) -> list[str]:
+    """Return the names in turn, each once where it follows itself."""
+    return [name for row, (name, _, _) in enumerate(turns) if not row or turns[row - 1][0] != name]
+
+
+def test_turns_of_speakers_are_stored_by_video_and_words_with_them(tmp_path: Path, voice_films: Path) -> None:
+    index = tmp_path / "index"
+    report = VOICE.run(index, voice_films, VOICE.model, words=WordsOptions(sources=("speech",)))
+    assert (report.encoded, list(report.texts)) == (2, ["speech"])
+    found = VOICE.describe(index)
+    assert found["silent.mp4"] == [], "it is read, and nobody speaks"
+    assert list_speakers(found["a.mp4"]) == ["ann", "bob", "ann"]
+    spans = {"ann": ((1.0, 5.0), (11.0, 14.0)), "bob": ((6.0, 10.0),)}
+    for name, start_s, end_s in found["a.mp4"]:
+        assert any(start_s > first - 0.2 and end_s < last + 1.2 for first, last in spans[name])
+    assert sum(end_s - start_s for _, start_s, end_s in found["a.mp4"]) > 7.0
+
+
+def test_sound_that_begins_late_is_on_the_clock_of_the_video(tmp_path: Path, voice_films: Path) -> None:
+    write_talk(tmp_path / "films" / "talk.mkv", ("ann", 4.0), late_s=2.0)
+    VOICE.run(tmp_path / "index", tmp_path / "films", VOICE.model)
+    turns = VOICE.describe(tmp_path / "index")["talk.mkv"]
+    assert turns[0][1] == pytest.approx(3.0, abs=0.3)
+    assert turns[-1][2] < 7.3
+
+
+def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film, read = voice_films / "a.mp4", list[float]()
+
+    def count(path: str, sample_rate: int, **options: Any) -> Any:
+        read.append(options.get("start_s", 0.0))
+        return read_audio(path, sample_rate, **options)
+
+    def listen(info: Any, options: Any, send: Any, heartbeat: Any, listen: Any) -> str:
+        for _ in listen(audio.read_audio(info.path, SAMPLE_RATE, start_s=options["start_s"])):
+            pass
+        return ""
+
+    monkeypatch.setattr(audio, "read_audio", count)
+    monkeypatch.setitem(KINDS, "speech", replace(KINDS["speech"], read=listen))
+
+    def read_names(request: dict[str, Any]) -> list[str]:
+        sent = list[dict[str, Any]]()
+        read.clear()
+        VideoTextReader(probe(str(film)), request, send=sent.append, heartbeat=lambda: None).read_rest()
+        tracks = [track for header in sent if header["kind"] == "tracks" for track in header["tracks"]]
+        assert [header["note"] for header in sent if header["kind"] == "tracks_end"] == [""]
+        return [list(PITCHES)[int(np.argmax(track["vector"]))] for track in tracks]
+
+    voice, speech = {"start_s": 0.0, "model": VOICE.model}, {"start_s": 0.0, "model": "made"}
+    names = read_names({"speech": speech, "voice": voice})
+    assert list(dict.fromkeys(names)) == ["ann", "bob"]
+    assert read == [0.0]
+    assert read_names({"voice": voice}) == names
+    assert read == [0.0]
+    assert read_names({"speech": speech | {"start_s": 6.0}, "voice": voice}) == names, "words go on, voices begin"
+    assert read == [6.0, 0.0]
+
+
+INDEX_SCRIPT = f"""
+import sys
+from tests.fakes import ColourEncoder
+from vidret.engine import Engine
+Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]], people={FACE.model!r})
+"""
+
+
+@pytest.mark.parametrize("num_kills", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_faces_are_complete_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
+    films = tmp_path / "films"
+    for number in range(3):
+        write_people(films / f"{number}.mp4", *SCENES[: 2 + number], *SCENES * 2)
+    expected = index_under_kills(tmp_path, films, INDEX_SCRIPT, num_kills, FACE.describe)
+    FACE.run(tmp_path / "index", films, FACE.model)
+    assert FACE.describe(tmp_path / "index") == expected
+
+
+def index_made_tracks(index: Path, films: Path) -> list[str]:
+    """Index films with two made tracks of faces each, and return the fingerprints of the videos."""
+    FACE.run(index, films, None)
+    with Store.open(index) as store, IdentityStore.create(index) as identities:
+        contents = sorted(store.videos.fingerprints().values())
+        for content in contents:
+            identities.write_tracks(content, FACES, make_tracks([0, 1]))
+    return contents
 
 
 def test_tracks_leave_with_their_video(tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
-    write_film(films / "red.mp4", ("red", 2))
-    write_film(films / "blue.mp4", ("blue", 2))
-    contents = index_films(index, films)
-    assert not (index / FILE).exists()
-    with IdentityStore.create(index) as identities:
-        for content in contents:
-            identities.write_tracks(content, FACES, make_tracks([0, 1]))
+    for colour in ("red", "blue"):
+        write_film(films / f"{colour}.mp4", (colour, 2))
+    contents = index_made_tracks(index, films)
     (films / "red.mp4").unlink()
-    assert index_films(index, films) == contents
-    with IdentityStore.open(index) as identities:
-        assert len(identities.columns().ids) == 4
-    (left,) = index_films(index, films, prune=True)
-    with IdentityStore.open(index) as identities:
-        assert identities.columns().contents.tolist() == [left, left]
+    for prune, num_tracks in ((False, 4), (True, 2)):
+        FACE.run(index, films, None, prune=prune)
+        with IdentityStore.open(index) as identities:
+            left = identities.columns().contents.tolist()
+            assert len(left) == num_tracks
+    assert {*left} < {*contents}
 
 
 def test_identities_are_merged_with_their_videos(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         write_film(tmp_path / name / "film.mp4", (name, 2))
-        (content,) = index_films(tmp_path / f"{name} index", tmp_path / name)
-        with IdentityStore.create(tmp_path / f"{name} index") as identities:
-            identities.write_tracks(content, FACES, make_tracks([0]))
+        index_made_tracks(tmp_path / f"{name} index", tmp_path / name)
     report = merge_indexes([tmp_path / "red index", tmp_path / "blue index"], tmp_path / "both")
-    assert report.identities == 2
-    (person,) = Persons(tmp_path / "both").list_persons()
-    assert person.videos == 2
+    assert report.identities == 4
+    assert [person.videos for person in Persons(tmp_path / "both").list_persons()] == [2, 2]
     with Store.open(tmp_path / "both") as store, IdentityStore.open(tmp_path / "both") as identities:
         assert {*identities.columns().contents.tolist()} == {*store.videos.fingerprints().values()}
