@@ -196,7 +196,7 @@ class SharingEncoder(ColourEncoder):
 
 
 def test_several_devices_encode_one_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 1)
+    monkeypatch.setattr("vidret.index.stages.count_cores", lambda: 1)
     film = write_film(tmp_path / "films" / "film.mp4", *((colour, 4) for colour in ("red", "blue", "green", "white")))
     name = f"{__name__}:{SharingEncoder.__name__}"
     with Engine.open(tmp_path / "several", encoder=name, device="cpu,cpu") as engine:

@@ -58,8 +58,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.index.run import count_cores
-from vidret.index.stages import encode_segments
+from vidret.index.stages import count_cores, encode_segments
 from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
 from vidret.video.decoders.registry import Decoder

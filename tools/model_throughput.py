@@ -30,9 +30,9 @@ from harness import PREFIX, Cost, measure, print_rows
 from vidret.encode.families.registry import load_encoder
 from vidret.engine import Engine
 from vidret.index.options import FileJob
-from vidret.index.run import MAX_PENDING, count_cores
+from vidret.index.run import MAX_PENDING
 from vidret.index.run_state import RunState
-from vidret.index.stages import SEGMENTS_AT_ONCE, encode_segments
+from vidret.index.stages import SEGMENTS_AT_ONCE, count_cores, encode_segments
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
@@ -41,6 +41,7 @@ from vidret.video.probe import probe
 from vidret.video.scan import scan
 from vidret.video.shots.cuts import ShotDetector
 from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import ReadPlan
 from vidret.video.workers.pool import NUM_PROCESSES, DecodePool
 
 CORES, CARD, NVDEC, WRITER = "cores", "encoder's card", "NVDECs", "writer"
@@ -123,8 +124,8 @@ def measure_stages(files: list[str], mode: SamplingMode) -> StageTimes:
         def stream() -> None:
             with DecodePool(1, resize=encoder.resize, shot_sampling=mode) as pool:
                 for file in chosen:
-                    start = (lambda _: None) if only_open else None
-                    parts = pool.stream(file, start=start, num_threads=num_threads)
+                    plan = (lambda _: ReadPlan()) if only_open else None
+                    parts = pool.stream(file, plan=plan, num_threads=num_threads)
                     segments.extend(part for part in parts if isinstance(part, DecodedSegment))
 
         return measure(stream).cpu_s
@@ -172,12 +173,12 @@ def run_index(files: list[str], mode: SamplingMode) -> tuple[Cost, Stored]:
     """Return what a run into a new index costs as a whole, and in its main thread and the writer."""
     segments, seconds, add = list[NewSegment](), 0.0, RunState.add
 
-    def count(run_state: RunState, new: Sequence[tuple[FileJob, NewSegment]]) -> None:
+    def count(run_state: RunState, job: FileJob, segment: NewSegment) -> None:
         nonlocal seconds
         started = time.thread_time()
-        add(run_state, new)
+        add(run_state, job, segment)
         seconds += time.thread_time() - started
-        segments.extend(segment for _, segment in new)
+        segments.append(segment)
 
     encoder = load_encoder()
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:

@@ -155,7 +155,7 @@ def test_every_thread_encodes_with_its_own() -> None:
 
 
 def test_segments_of_one_film_are_encoded_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.index.run.count_cores", lambda: 2)
+    monkeypatch.setattr("vidret.index.stages.count_cores", lambda: 2)
     barrier = Barrier(2, timeout=30)
 
     class Meeting(ColourEncoder):

@@ -2,13 +2,20 @@
 
 import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from vidret.index.options import Progress, Workload
+from vidret.errors import StoreError
+from vidret.index.options import FileJob, Progress, Workload
 from vidret.index.run_state import RunState
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
+from vidret.types import SegmentEmbedding
 
 
 def naive_share(
@@ -99,3 +106,30 @@ def test_a_run_that_ends_at_once_is_reported_from_its_beginning(tmp_path: Path) 
         state.watch([ShortThread(target=lambda: started.append(len(reported)))], reported.append)
     assert started == [1]
     assert reported[0].done == 0
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_segments_that_wait_for_the_disk_are_stored_together(tmp_path: Path, is_full: bool) -> None:
+    batches, may_store = list[list[int]](), threading.Event()
+
+    def store_slowly(segments: list[NewSegment]) -> None:
+        batches.append(sorted(segment.number for segment in segments))
+        may_store.wait(10)
+        if is_full:
+            raise StoreError("the disk is full")
+
+    embedding = SegmentEmbedding(np.ones(2), np.ones((1, 2)), np.zeros(1))
+    with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
+        state = RunState(store, retry_failed=False)
+        with mock.patch.object(store.writer, "add_segments", store_slowly), ThreadPoolExecutor(5) as pool:
+            job, segments = FileJob("a.mp4", 1, 1), [NewSegment(1, n, n, n + 1.0, embedding, b"", ()) for n in range(5)]
+            added = [pool.submit(state.add, job, segments[0])]
+            while not batches:
+                time.sleep(0.01)
+            added += [pool.submit(state.add, job, segment) for segment in segments[1:]]
+            while len(state._waiting) < 4:
+                time.sleep(0.01)
+            may_store.set()
+            errors = [future.exception(10) for future in added]
+    assert batches == ([[0]] if is_full else [[0], [1, 2, 3, 4]])
+    assert all(isinstance(error, StoreError) for error in errors) if is_full else not any(errors)

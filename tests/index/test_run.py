@@ -1,15 +1,12 @@
 """Indexing runs: changed, missing and unreadable files, and interrupted, killed and resumed runs."""
 
 import os
-import random
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,14 +15,16 @@ import numpy as np
 import pytest
 
 from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
-from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
+from tests.index.samples import index_under_kills, make_hostile_files, read_contents, read_states, read_tokens
 from tests.rankers import make_ranker
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.options import Progress
-from vidret.index.run import choose_workers
+from vidret.index.run import MAX_LOSSES, MAX_PENDING, choose_workers
+from vidret.index.stages import LocalStages, WorkerLostError
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
+from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Message
 from vidret.video.workers.pool import DecodePool
 
@@ -416,6 +415,37 @@ def test_interrupted_run_leaves_a_valid_index_and_is_resumed(tmp_path: Path) -> 
     assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("num_messages", "num_losses"), [(4, 6), (1, 10), (1, 11)])
+def test_lost_workers_cost_what_was_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_messages: int, num_losses: int
+) -> None:
+    film = write_film(tmp_path / "films" / "long.mp4", *[("red", 3), ("blue", 3)] * 10)
+    num_segments = Engine(tmp_path / "whole", ColourEncoder()).index([film]).num_segments
+    stream, numbers = LocalStages.stream, list[int]()
+
+    def lose(stages: LocalStages, *arguments: Any) -> Iterator[Message]:
+        is_lost = num_losses > len(numbers)
+        numbers.append(0)
+        for message in islice(stream(stages, *arguments), num_messages if is_lost else None):
+            numbers[-1] += isinstance(message, DecodedSegment)
+            yield message
+        if is_lost:
+            raise WorkerLostError("its node died")
+
+    monkeypatch.setattr(LocalStages, "stream", lose)
+    monkeypatch.setattr("vidret.index.run.LOSS_PAUSE_S", 0.0)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    if num_losses > MAX_LOSSES:  # without a segment
+        with pytest.raises(VidretError, match="the workers of the run are gone: its node died"):
+            engine.index([film])
+        return
+    report = engine.index([film])
+    assert (report.encoded, report.failed, report.num_segments) == (1, [], num_segments)
+    assert len(numbers) == num_losses + 1
+    assert sum(numbers) <= num_segments + MAX_PENDING * num_losses
+    assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
+
+
 def test_failing_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "a.mp4", ("red", 2))
     write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
@@ -482,40 +512,12 @@ Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
 """
 
 
-def index_and_kill(index: Path, films: Path, delay_s: float) -> bool:
-    """Index in a separate process and kill it after a delay; return whether it was still running."""
-    process = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)], start_new_session=True)
-    try:
-        process.wait(delay_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0
-    return False
-
-
 @pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
-    films = tmp_path / "films"
+    films, index = tmp_path / "films", tmp_path / "index"
     for number in range(3):
         write_film(films / f"{number}.mp4", *[("red", 3), ("blue", 2), ("green", 4)] * (8 + number), salt=number)
-    started = time.monotonic()
-    assert not index_and_kill(tmp_path / "whole", films, 120)
-    full_run_s = time.monotonic() - started
-    expected = read_contents(tmp_path / "whole")
-    rng = random.Random(7)
-    index, kills = tmp_path / "index", 0
-    while kills < num_kills:
-        # Kill between the import of torch and the end of the run. A finished index is deleted and begun again.
-        is_new, started = not index.exists(), time.monotonic()
-        if index_and_kill(index, films, rng.uniform(0.3, 1.0) * full_run_s):
-            kills += 1
-        else:
-            if is_new:  # or kills would always come too late on a machine that is less busy than at first
-                full_run_s = time.monotonic() - started
-            assert read_contents(index) == expected
-            shutil.rmtree(index)
+    expected = index_under_kills(tmp_path, films, INDEX_SCRIPT, num_kills, read_contents)
     Engine(index, ColourEncoder()).index([films])
     assert read_contents(index) == expected
     assert set(read_states(index).values()) == {"done"}

@@ -6,7 +6,6 @@ where there are few files. An accelerator is faster with many segments at once: 
 segments that all workers have ready.
 """
 
-import os
 import queue
 import threading
 from collections import defaultdict, deque
@@ -14,43 +13,31 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, islice
 from typing import Any
 
 from vidret.channels.identities.run import ContentTracks, open_tracks
 from vidret.channels.registry import KINDS
-from vidret.channels.texts.reading import READER
 from vidret.channels.texts.run import ContentWords, open_words
-from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
-from vidret.errors import ChangedError, DecodeError, UnreachableError
-from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder, Pack
+from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretError
+from vidret.index.options import FileJob, IndexOptions, IndexReport, MomentRecorder
 from vidret.index.run_state import RunState
-from vidret.index.stages import (
-    SEGMENTS_AT_ONCE,
-    Encode,
-    EncodingThreads,
-    encode_segments,
-    find_fault,
-    make_segment,
-    open_decoders,
-)
+from vidret.index.stages import LocalStages, Stages, WorkerLostError, count_cores, make_segment
 from vidret.store.identities.tracks import IdentityKind
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
-from vidret.video.identity import Identity, check_unchanged, identify
+from vidret.video.identity import Identity
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import (
     Finished,
     FinishedTexts,
     FinishedTracks,
     OpenedVideo,
+    ReadPlan,
     ReadRequest,
     ReadTexts,
     ReadTracks,
-    SegmentStart,
 )
-from vidret.video.workers.pool import DecodePool
 
 
 def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
@@ -74,42 +61,24 @@ def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: I
         open_words(store, options.words, retry_failed=retry_failed) as words,
         open_tracks(store, options.tracks) as tracks,
     ):
-        return _run(RunState(store, retry_failed=retry_failed, words=words, tracks=tracks), encoder, files, options)
-
-
-def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
-    if not run_state.prepare(files, options.check):
+        run_state = RunState(store, retry_failed=retry_failed, words=words, tracks=tracks)
+        if run_state.prepare(files, options.check):
+            num_workers, run_state.workers = choose_workers(options.workers, len(run_state.jobs))
+            with LocalStages(encoder, options, num_workers) as stages:
+                run_workers(run_state, stages, num_workers, options)
         return run_state.close(prune_below=options.prune_below)
-    num_workers, run_state.workers = choose_workers(options.workers, len(run_state.jobs))
-    num_layers = 0 if options.moments is None else options.moments.num_layers
-    encoders: list[Encode] = [
-        partial(encode_segments, own, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
-        for own in (encoder, *(own for _, own in options.others))
-    ]
-    if options.device == CPU:
-        encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))
-    with (
-        open_decoders(
-            num_workers,
-            encoder.resize,
-            encoder.sampling,
-            decoder=options.decoder,
-            devices=[options.device, *(device for device, _ in options.others)],
-            timeout=options.timeout,
-            shot_sampling=options.shot_sampling,
-        ) as pool,
-        EncodingThreads(encoders, at_once=1 if options.device == CPU else SEGMENTS_AT_ONCE) as encoding,
-    ):
-        pool.start()
-        import torch  # not above: a run that finds nothing new needs none, and decoders start meanwhile
 
-        num_threads = torch.get_num_threads()
-        try:
-            workers = WorkerThreads(run_state, encoding, pool, pack=options.pack, moments=options.moments)
-            run_state.watch(workers.make(num_workers), options.on_progress)
-        finally:
-            torch.set_num_threads(num_threads)
-    return run_state.close(prune_below=options.prune_below)
+
+def run_workers(run_state: RunState, stages: Stages, num_workers: int, options: IndexOptions) -> None:
+    """Process the jobs of a run on so many threads; see ``RunState.watch``."""
+    import torch  # not above: a run that finds nothing new needs none, and decoders start meanwhile
+
+    num_threads = torch.get_num_threads()
+    try:
+        workers = WorkerThreads(run_state, stages, moments=options.moments)
+        run_state.watch(workers.make(num_workers), options.on_progress)
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def choose_workers(wanted: int | None, num_jobs: int) -> tuple[int, str]:
@@ -123,12 +92,9 @@ def choose_workers(wanted: int | None, num_jobs: int) -> tuple[int, str]:
     return num_workers, f"{num_workers} {'file' if num_workers == 1 else 'files'} at once: {reason}"
 
 
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 MAX_PENDING = 2  # segments of a worker that may wait to be encoded while it decodes ahead
+MAX_LOSSES = 10  # of workers while no segment of a file is stored
+LOSS_PAUSE_S = 1.0
 
 
 class StopRun(Exception):  # noqa: N818  a request, not an error
@@ -138,17 +104,8 @@ class StopRun(Exception):  # noqa: N818  a request, not an error
 class WorkerThreads:
     """Threads that process the jobs of a run until none is left."""
 
-    def __init__(
-        self,
-        run_state: RunState,
-        encoding: EncodingThreads,
-        pool: DecodePool,
-        *,
-        pack: Pack | None,
-        moments: MomentRecorder | None = None,
-    ) -> None:
-        self._run_state, self._encoding, self._pool, self._pack = run_state, encoding, pool, pack
-        self._moments = moments
+    def __init__(self, run_state: RunState, stages: Stages, *, moments: MomentRecorder | None = None) -> None:
+        self._run_state, self._stages, self._moments = run_state, stages, moments
         self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
         self._num_workers = self._num_busy = 0
@@ -193,7 +150,7 @@ class WorkerThreads:
             self._run_state.end(error)
 
     def _index_file(self, job: FileJob) -> None:
-        run_state, identity = self._run_state, identify(job.path, heartbeat=self._check_stop)
+        run_state, identity = self._run_state, self._stages.identify(job.path, self._check_stop)
         job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
         with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
             video_id = run_state.store.videos.find_complete(identity.fingerprint)
@@ -237,6 +194,12 @@ class WorkerThreads:
             try:
                 self._decode(reading)
                 return
+            except WorkerLostError as error:  # what is stored stays
+                reading.num_losses += 1
+                if reading.num_losses > MAX_LOSSES:
+                    raise VidretError(f"the workers of the run are gone: {error}") from error
+                if self._run_state.stop.wait(LOSS_PAUSE_S):
+                    raise StopRun from error
             except ChangedError:
                 raise
             except UnreachableError as error:
@@ -263,23 +226,21 @@ class WorkerThreads:
                     future.result(),
                     content=reading.identity.fingerprint,
                     start_s=reading.start_s,
-                    pack=self._pack,
+                    pack=self._stages.pack,
                     moments=self._moments,
                 )
-                run_state.add([(job, segment)])
+                run_state.add(job, segment)
+                reading.num_losses = 0
 
-        reading.is_decoding = True
-        skip, start = partial(self._find_stored, reading), partial(self._find_start, reading)
-        words = partial(self._request_words, reading)
+        reading.is_decoding, plan = True, partial(self._plan, reading)
         try:
-            for message in self._pool.stream(
-                job.path, skip=skip, start=start, words=words, words_reader=READER, num_threads=self._count_threads()
-            ):
-                if not isinstance(message, OpenedVideo):
-                    reading.identity = check_unchanged(job.path, reading.identity)
+            for message in self._stages.stream(job.path, reading.identity, plan, self._count_threads()):
                 match message:
+                    case OpenedVideo() if not reading.has_pictures:
+                        reading.start_s = message.start
+                        reading.video_id = run_state.begin(job, reading.identity.fingerprint, message)
                     case DecodedSegment():
-                        pending.append((message, self._encoding.submit(message.frames)))
+                        pending.append((message, self._stages.encode(message.frames)))
                         store(MAX_PENDING)
                     case Finished():
                         store(0)
@@ -289,7 +250,7 @@ class WorkerThreads:
                             run_state.store.writer.finish_video(reading.video_id, salvaged=message.salvaged)
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
-                        reading.words.add(message)
+                        reading.words.add(message, self._stages.embed(message))
                     case ReadTracks() if reading.tracks is not None:
                         reading.tracks.add(message)
                     case FinishedTracks() if reading.tracks is not None:
@@ -312,26 +273,14 @@ class WorkerThreads:
             content = reading.identity.fingerprint
             self._moments.finish(reading.job.path, content, segments, first=reading.start_s)
 
-    def _find_stored(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
-        """Return the segments of an opened file that need not be encoded."""
-        if not self._begin(reading, opened):
-            return {number for number, _, _ in opened.cuts}
-        return self._run_state.store.segments.stored_indices(reading.video_id)
-
-    def _find_start(self, reading: "_Reading", opened: OpenedVideo) -> SegmentStart | None:
-        """Return the number and the start of the first segment to encode; None if the pictures are complete."""
-        if not self._begin(reading, opened):
-            return None
-        num_stored, end_s = self._run_state.store.segments.resume_point(reading.video_id)
-        return num_stored, opened.start if end_s is None else end_s
-
-    def _begin(self, reading: "_Reading", opened: OpenedVideo) -> bool:
-        """Begin or continue a video in the store; return False if its pictures are complete."""
-        reading.identity = check_unchanged(reading.job.path, reading.identity)
-        if not reading.has_pictures:
-            reading.start_s = opened.start
-            reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
-        return not reading.has_pictures
+    def _plan(self, reading: "_Reading", opened: OpenedVideo) -> ReadPlan:
+        """Return what to read of an opened file: the segments that are not stored, and its words."""
+        words, segments = self._request_words(reading, opened), self._run_state.store.segments
+        if reading.has_pictures:
+            return ReadPlan({number for number, _, _ in opened.cuts}, None, words)
+        num_stored, end_s = segments.resume_point(reading.video_id)
+        start = num_stored, opened.start if end_s is None else end_s
+        return ReadPlan(segments.stored_indices(reading.video_id) if opened.cuts else (), start, words)
 
     def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> ReadRequest:
         """Return which words to read of an opened file, and whether its faces and voices."""
@@ -365,6 +314,7 @@ class _Reading:
         identity: Its identity when it was last looked at.
         video_id: Id of its video, once it has begun.
         start_s: Start of the video in seconds, once it has begun.
+        num_losses: How many workers were lost since the last segment was stored.
         has_pictures: Whether the video is complete but for its words.
         is_decoding: Whether frames are being decoded, from which texts are read too.
         words: Its words, once they have begun.
@@ -375,6 +325,7 @@ class _Reading:
     identity: Identity
     video_id: int = -1
     start_s: float = 0.0
+    num_losses: int = 0
     has_pictures: bool = False
     is_decoding: bool = False
     words: ContentWords | None = None
@@ -383,15 +334,16 @@ class _Reading:
     @property
     def is_more_wanted(self) -> bool:
         """Whether words, faces or voices remain to be read."""
-        return any(each is not None and each.remaining for each in (self.words, self.tracks))
+        return any(own is not None and own.remaining for own in (self.words, self.tracks))
 
     def give_up_words(self, reason: str) -> bool:
         """Abandon the source that was being read when the decoder failed; return False if there is none."""
-        remaining = [] if self.words is None else self.words.remaining
-        source = find_fault(remaining, is_decoding=self.is_decoding)
-        if source is not None and self.words is not None:
-            self.words.finish(source, reason)
-            return True
+        words = self.words
+        if words is not None:
+            for source in words.remaining:  # in the order in which they are read
+                if (KINDS[source].load_frame_reader is not None) == self.is_decoding:
+                    words.finish(source, reason)
+                    return True
         kind: IdentityKind = "face" if self.is_decoding else "voice"
         if self.tracks is None or kind not in self.tracks.remaining:
             return False

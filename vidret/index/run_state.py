@@ -1,7 +1,6 @@
 """The state of an indexing run: its jobs, their results, and the report.
 
-Runs on threads (``index.run``) and on Ray (``index.ray``) differ only in where decoding and encoding take place. In
-both, only ``RunState`` writes to the store.
+Runs on threads (``index.run``) and on Ray (``index.ray``) differ only in their ``Stages``.
 """
 
 import logging
@@ -43,7 +42,10 @@ class RunState:
         self.stop = threading.Event()
         self.started = time.monotonic()
         self._broken: BaseException | None = None
-        self._lock = threading.Lock()
+        self._lock, self._storing = threading.Lock(), threading.Lock()
+        self._waiting: list[NewSegment] = []
+        self._unwritable: BaseException | None = None
+        self.storing_s = 0.0
         self._counts: dict[str, int] = defaultdict(int)
         self._newly_missing: set[str] = set()
         self._failed: list[tuple[str, str]] = []
@@ -175,14 +177,31 @@ class RunState:
             else min(1.0, (end_s - opened.start) / max(opened.duration - opened.start, _SHORTEST_S))
         )
 
-    def add(self, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
-        """Store segments, each with its file, in one transaction."""
-        self.store.writer.add_segments([segment for _, segment in segments])
+    def add(self, job: FileJob, segment: NewSegment) -> None:
+        """Store a segment of a file, in one transaction with those of others that wait meanwhile.
+
+        Raises:
+            VidretError: The index cannot be written; no later call succeeds then.
+        """
         with self._lock:
-            for job, segment in segments:
-                self._counts["segments"] += 1
-                self._seconds += segment.end - segment.start
-                self._work.advance(job.path, (segment.end - segment.start) * self._segments_per_second[job.path])
+            self._waiting.append(segment)
+        with self._storing:  # whoever comes first stores all that wait
+            since = time.monotonic()
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            if self._unwritable is not None:  # with this segment, perhaps
+                raise self._unwritable
+            try:
+                if waiting:
+                    self.store.writer.add_segments(waiting)
+            except BaseException as error:
+                self._unwritable = error
+                raise
+            self.storing_s += time.monotonic() - since
+        with self._lock:
+            self._counts["segments"] += 1
+            self._seconds += segment.end - segment.start
+            self._work.advance(job.path, (segment.end - segment.start) * self._segments_per_second[job.path])
 
     def link(self, job: FileJob, video_id: int, *, encoded: bool) -> None:
         """Mark a file as done: its video was ``encoded`` from it in this run, or stored before."""

@@ -1,24 +1,27 @@
-"""The two stages of an indexing run, decoding and encoding, for threads and for Ray."""
+"""The stages of an indexing run before its results are stored: files are identified, decoded and encoded."""
 
+import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
-from vidret.channels.registry import KINDS
-from vidret.index.options import MomentRecorder, Pack
+from vidret.channels.texts.reading import READER
+from vidret.devices import CPU
+from vidret.index.options import IndexOptions, MomentRecorder, Pack
 from vidret.store.records import NewSegment
-from vidret.types import Resize, Sampling, Segment, SegmentEmbedding, TextSource
-from vidret.video.decoders.base import SamplingMode
-from vidret.video.decoders.registry import Decoder
+from vidret.types import Resize, Sampling, Segment, SegmentEmbedding
+from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import OpenedVideo
+from vidret.video.workers.messages import Message, OpenedVideo, ReadPlan, ReadTexts
 from vidret.video.workers.pool import DecodePool
 
 if TYPE_CHECKING:  # decoding processes import this module, and no torch
@@ -28,35 +31,63 @@ SEGMENTS_AT_ONCE = 32  # in a batch on an accelerator; on a CPU core, single seg
 
 
 def open_decoders(
-    num_workers: int,
-    resize: Resize,
-    sampling: Sampling,
-    *,
-    decoder: Decoder,
-    devices: Sequence[str],
-    timeout: float,
-    shot_sampling: SamplingMode | None,
+    num_workers: int, resize: Resize, sampling: Sampling, options: IndexOptions, devices: Sequence[str]
 ) -> DecodePool:
     """Return a pool of processes that decode frames for an encoder with this resizing and sampling."""
     return DecodePool(
         num_workers,
-        decoder=decoder,
+        decoder=options.decoder,
         devices=devices,
         resize=resize,
-        shot_sampling=shot_sampling,
-        timeout=timeout,
+        shot_sampling=options.shot_sampling,
+        timeout=options.timeout,
         **asdict(sampling),
     )
 
 
-def find_fault(remaining: Iterable[TextSource], *, is_decoding: bool) -> TextSource | None:
-    """Return the source of words that was being read when a decoding process failed, None if it read only pictures.
+class Stages(Protocol):
+    """Where the files of a run are identified, decoded and encoded: in this process, or on Ray."""
 
-    Args:
-        remaining: The sources that are not finished, in the order in which they are read.
-        is_decoding: Whether frames were being decoded, from which texts are read too.
+    pack: Pack | None
+
+    def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
+        """Read a file and return its identity; an exception of ``heartbeat`` ends the reading."""
+        ...
+
+    def stream(
+        self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
+    ) -> Iterator[Message]:
+        """Yield the messages of ``DecodePool.stream``.
+
+        Raises:
+            DecodeError: The file cannot be read, or its content has changed.
+            WorkerLostError: The process or machine that read it is gone.
+        """
+        ...
+
+    def encode(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
+        """Return a future for the embedding of a segment, given the frames of a message."""
+        ...
+
+    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"] | None:
+        """Return the sentence vectors of texts; None to compute them where they are stored."""
+        ...
+
+
+class WorkerLostError(Exception):
+    """The process or machine that did some work is gone; the work can be repeated elsewhere."""
+
+
+def stream_unchanged(pool: DecodePool, path: str, identity: Identity, **options: Any) -> Iterator[Message]:
+    """Yield the messages of ``DecodePool.stream`` while the content of the file stays the same.
+
+    Raises:
+        ChangedError: It has changed.
+        DecodeError: The file cannot be read.
     """
-    return next((source for source in remaining if (KINDS[source].load_frame_reader is not None) == is_decoding), None)
+    for message in pool.stream(path, words_reader=READER, **options):
+        identity = check_unchanged(path, identity)
+        yield message
 
 
 def encode_segments(
@@ -182,6 +213,52 @@ class EncodingThreads:
         return batch
 
 
+class LocalStages:
+    """Stages in this process and its decoding processes. Use them as a context manager."""
+
+    def __init__(self, encoder: "Encoder", options: IndexOptions, num_workers: int) -> None:
+        """Start nothing yet; ``num_workers`` files are decoded at once."""
+        self.pack = options.pack
+        num_layers = 0 if options.moments is None else options.moments.num_layers
+        encoders: list[Encode] = [
+            partial(encode_segments, own, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
+            for own in (encoder, *(own for _, own in options.others))
+        ]
+        if options.device == CPU:
+            encoders = list(islice(cycle(encoders), max(count_cores(), len(encoders))))
+        devices = [options.device, *(device for device, _ in options.others)]
+        self._pool = open_decoders(num_workers, encoder.resize, encoder.sampling, options, devices)
+        self._encoding = EncodingThreads(encoders, at_once=1 if options.device == CPU else SEGMENTS_AT_ONCE)
+        self.encode = self._encoding.submit
+
+    def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
+        """See ``Stages``."""
+        return identify(path, heartbeat=heartbeat)
+
+    def stream(
+        self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
+    ) -> Iterator[Message]:
+        """See ``Stages``."""
+        return stream_unchanged(self._pool, path, identity, plan=plan, num_threads=num_threads)
+
+    def embed(self, message: ReadTexts) -> None:
+        """See ``Stages``."""
+
+    def __enter__(self) -> Self:
+        self._pool.start()
+        self._encoding.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._encoding.__exit__(*error)
+        self._pool.close()
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 RATE = 2.0  # frames of a clip per second, twice those of an index, so that some are close to its frames
 TIMEOUT_S = 60.0
 
@@ -202,16 +279,16 @@ def encode_clip(
     """
     extent = [0.0, 0.0]
 
-    def skip(opened: OpenedVideo) -> set[int]:
-        """Return the segments that are outside the clip."""
+    def plan(opened: OpenedVideo) -> ReadPlan:
+        """Skip the segments that are outside the clip."""
         extent[0] = opened.start if start is None else max(start, opened.start)
         extent[1] = opened.duration if end is None else min(end, opened.duration)
-        return {number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]}
+        return ReadPlan({number for number, first, last in opened.cuts if last < extent[0] or first > extent[1]})
 
     vectors, times = [np.empty((0, encoder.dim), np.float32)], [np.empty(0, np.float64)]
     sampling = replace(encoder.sampling, fps=RATE, whole=False)
     with DecodePool(1, resize=encoder.resize, timeout=TIMEOUT_S, **asdict(sampling)) as pool:
-        for message in pool.stream(path, skip=skip):
+        for message in pool.stream(path, plan=plan):
             if isinstance(message, DecodedSegment):
                 (embedding,) = encode_segments(encoder, [message.frames], pack=None, tokens=False)
                 kept = (embedding.times >= extent[0]) & (embedding.times <= extent[1])

@@ -20,7 +20,7 @@ from vidret.video.decoders.base import SamplingMode
 from vidret.video.probe import probe
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import process
-from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.workers.messages import Finished, FinishedTexts, OpenedVideo, ReadPlan, ReadTexts
 from vidret.video.workers.pool import DecodePool
 
 SCREEN: Any = {"screen": {"start_s": 0.0}}
@@ -35,10 +35,10 @@ def pool() -> Iterator[DecodePool]:
 def read(pool: DecodePool, path: Path, request: Any, skip: bool = False) -> tuple[list[Any], list[Any]]:
     """Return the messages up to ``Finished`` and those after it."""
 
-    def choose(opened: OpenedVideo) -> set[int]:
-        return {number for number, _, _ in opened.cuts} if skip else set()
+    def plan(opened: OpenedVideo) -> ReadPlan:
+        return ReadPlan({number for number, _, _ in opened.cuts} if skip else (), words=request)
 
-    messages = list(pool.stream(path, skip=choose, words=lambda _opened: request, words_reader=READER))
+    messages = list(pool.stream(path, plan=plan, words_reader=READER))
     at = next(index for index, message in enumerate(messages) if isinstance(message, Finished))
     return messages[:at], messages[at + 1 :]
 
@@ -67,7 +67,7 @@ def test_a_healthy_film_that_is_resumed_early_lost_nothing(tmp_path: Path, monke
     monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
     film = write_worded(tmp_path / "a.mp4", ("lighthouse", 2.0), ("railway bridge", 10.0))
     with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as shots:
-        messages = list(shots.stream(film, start=lambda _: (1, 2.0), words=lambda _: SCREEN, words_reader=READER))
+        messages = list(shots.stream(film, plan=lambda _: ReadPlan(start=(1, 2.0), words=SCREEN), words_reader=READER))
     (finished,) = (message for message in messages if isinstance(message, Finished))
     assert finished.salvaged == ""
     assert [round(text.start) for text in texts_of(messages)] == [0, 2]
@@ -90,15 +90,11 @@ def test_screen_text_has_the_same_times_after_a_resumption(
                 "segment": max((each for each in segments if each[1] <= start_s), default=None),
             }
         }
-        return list(
-            decoders.stream(
-                film,
-                skip=lambda opened: {each for each, _, _ in opened.cuts if each < number},
-                start=lambda _opened: (number, begin_s),
-                words=lambda _opened: request,
-                words_reader=READER,
-            )
-        )
+
+        def plan(opened: OpenedVideo) -> ReadPlan:
+            return ReadPlan({known for known, _, _ in opened.cuts if known < number}, (number, begin_s), request)
+
+        return list(decoders.stream(film, plan=plan, words_reader=READER))
 
     with DecodePool(1, num_frames=12, fps=1.0, shot_sampling=mode) as decoders:
         messages = read_from(0.0, 0, 0.0)

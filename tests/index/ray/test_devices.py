@@ -4,7 +4,6 @@ import os
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ ray = pytest.importorskip("ray")
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
 def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:
-    from vidret.index.ray.run import join_cluster
+    from vidret.index.ray.cluster import join_cluster
 
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -33,7 +32,7 @@ def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visib
 
 @pytest.mark.parametrize("failures", [1, 2])
 def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
-    from vidret.index.ray import run
+    from vidret.index.ray.cluster import join_cluster
 
     starts = list[str]()
 
@@ -44,56 +43,32 @@ def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failur
 
     monkeypatch.setattr(ray, "init", start)
     fails = pytest.raises(VidretError, match=r"Ray cannot start on this machine \(The current node timed out")
-    with fails if failures == 2 else nullcontext(), run.join_cluster(None):
+    with fails if failures == 2 else nullcontext(), join_cluster(None):
         pass
     assert starts == ["local", "local"]
 
 
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Replace Ray by a cluster with one GPU that does nothing; return the list of GPUs per encoder."""
-    from vidret.index.ray import run
+@pytest.mark.parametrize(
+    ("device", "asked", "taken"),
+    [("cuda:1", None, 1), ("cuda:1", 0.5, 0.5), ("cuda:1", 0, 0), ("cpu", None, 0), ("mps", None, 0)],
+)
+def test_workers_use_a_gpu_as_the_engine_does_unless_set(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: float | None, taken: float
+) -> None:
+    from vidret.index.ray.run import choose_gpus
 
-    def start(**_: Any) -> Any:
-        return lambda _kind: SimpleNamespace(remote=lambda: None)
-
-    taken: list[float] = []
-    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0}, remote=start)
-    monkeypatch.setattr(run, "ray", cluster)
-    monkeypatch.setattr(run, "join_cluster", lambda *_: nullcontext())
-    monkeypatch.setattr(run.RayRun, "work", lambda self, *_: taken.append(self._gpus))
-    return taken
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    assert choose_gpus(asked, device) == taken
+    with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(1\), got 2"):
+        choose_gpus(2, device)
 
 
-def index_on(device: str, folder: Path, **options: Any) -> None:
+def test_accelerator_that_ray_cannot_use_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from vidret.index.ray.run import index_on_ray
 
-    engine = Engine(folder / "index", ColourEncoder())
-    engine.device = device
-    engine.index([write_film(folder / "films" / "red.mp4", ("red", 2))], run=partial(index_on_ray, **options))
-
-
-@pytest.mark.parametrize(("device", "asked", "taken"), [("cuda:1", None, 1), ("cuda:1", 0.5, 0.5), ("cuda:1", 0, 0)])
-def test_workers_use_a_gpu_as_the_engine_does_unless_set(
-    gpus: list[float], tmp_path: Path, device: str, asked: float | None, taken: float
-) -> None:
-    index_on(device, tmp_path, num_gpus_per_worker=asked)
-    assert gpus == [taken]
-
-
-def test_workers_use_cpus_as_the_engine_does(gpus: list[float], tmp_path: Path) -> None:
-    index_on("cpu", tmp_path)
-    assert gpus == [0]
-
-
-def test_more_gpus_than_the_cluster_has_are_rejected(gpus: list[float], tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(1\), got 2"):
-        index_on("cuda:0", tmp_path, num_gpus_per_worker=2)
-
-
-def test_accelerator_that_ray_cannot_use_is_warned_about(
-    gpus: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    index_on("mps", tmp_path)
-    assert gpus == [0]
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.device = "mps"
+    film = write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    with pytest.raises(VidretError, match=r"127.0.0.1:1: cannot be reached"):
+        engine.index([film], run=partial(index_on_ray, address="127.0.0.1:1"))
     assert "Ray's workers cannot use mps, so they encode on the CPU" in caplog.text

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from vidret.store.store import Store
 from vidret.store.writing import Writer
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
-Segments = Sequence[tuple[FileJob, NewSegment]]
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +75,10 @@ def call_after_segments(monkeypatch: pytest.MonkeyPatch, num_segments: int, call
     add = RunState.add
     stored: list[object] = []
 
-    def add_and_call(self: RunState, segments: Segments) -> None:
-        add(self, segments)
-        before = len(stored)
-        stored.extend(segments)
-        if before < num_segments <= len(stored):
+    def add_and_call(self: RunState, job: FileJob, segment: NewSegment) -> None:
+        add(self, job, segment)
+        stored.append(segment)
+        if len(stored) == num_segments:
             call()
 
     monkeypatch.setattr(RunState, "add", add_and_call)
@@ -123,13 +121,13 @@ def test_killed_workers_lose_nothing(
 
     def kill() -> None:
         for pid, name in nodes.workers().items():
-            if name.startswith("ray::MapWorker") or "decode_contents" in name:
+            if name.startswith("ray::RemoteEncoder") or "decode_file" in name:
                 killed.append(name)
                 os.kill(pid, signal.SIGKILL)
 
     call_after_segments(monkeypatch, 1, kill)
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
-    assert any(name.startswith("ray::MapWorker") for name in killed), "at least one encoder"
+    assert any(name.startswith("ray::RemoteEncoder") for name in killed), "at least one encoder"
     assert (report.encoded, report.failed) == (13, [])
     assert read_index(tmp_path / "index") == read_index(whole)
 
@@ -144,9 +142,9 @@ from vidret.index.ray.run import index_on_ray
 index, films, model, what, after = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 add, calls = RunState.add, []
-def add_and_die(self, found):
-    add(self, found)
-    calls.append(found)
+def add_and_die(self, job, segment):
+    add(self, job, segment)
+    calls.append(segment)
     if len(calls) == int(after):
         os.kill(0 if what == "SIGINT" else os.getpid(), getattr(signal, what))  # a terminal signals the whole group
 RunState.add = add_and_die

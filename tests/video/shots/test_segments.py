@@ -22,7 +22,7 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import open_reader, read_frames
 from vidret.video.sampling import cut_segments
 from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
-from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.messages import Finished, OpenedVideo, ReadPlan
 from vidret.video.workers.pool import DecodePool
 
 CUTS = (40, 57, 130)  # frames
@@ -250,9 +250,9 @@ def test_the_pool_sends_what_is_read(film: Path) -> None:
 
 def test_the_pool_starts_where_it_is_told(film: Path) -> None:
     whole = read(film)
-    _, *segments, _ = stream(film, start=lambda _: (3, whole[2].end))
+    _, *segments, _ = stream(film, plan=lambda _: ReadPlan(start=(3, whole[2].end)))
     assert [segment.number for segment in segments if isinstance(segment, DecodedSegment)] == [3, 4]
-    _, *none = stream(film, start=lambda _: None)
+    _, *none = stream(film, plan=lambda _: ReadPlan())
     assert none == [Finished("")]
 
 

@@ -19,7 +19,7 @@ from vidret.types import Frames, Resize
 from vidret.video.reader import read_frames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
-from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.messages import Finished, OpenedVideo, ReadPlan
 from vidret.video.workers.pool import DecodePool
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")
@@ -84,10 +84,10 @@ def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, aud
 
 
 def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) -> None:
-    messages = pool.stream(films["h264.mp4"].path, skip=lambda opened: [number for number, _, _ in opened.cuts[:-2]])
+    messages = pool.stream(films["h264.mp4"].path, plan=lambda _: ReadPlan(range(7)))
     numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]
     assert numbers == [7, 8]
-    assert len(list(pool.stream(films["h264.mp4"].path, skip=lambda opened: range(9)))) == 2
+    assert len(list(pool.stream(films["h264.mp4"].path, plan=lambda _: ReadPlan(range(9))))) == 2
 
 
 class Listener:

@@ -1,46 +1,53 @@
-"""An indexing run whose stages are on Ray Data: fingerprint files, decode, encode; the driver stores the results.
+"""An indexing run whose stages are on Ray: workers fingerprint, decode and encode, and the driver stores the results.
 
-Embeddings travel back to the driver, which is the only writer of the index. They are small (a thousandth of their
-video), and a single durable writer makes "exactly once" simple: a segment is stored when its transaction is committed,
-by content, number and encoder, and late or repeated results change nothing. So a lost worker or node costs only the
-work in progress there, which Ray Data repeats elsewhere, and a lost driver costs only what it had not committed, which
-the next run repeats. Words are read in the same pass, and stored in the order in which they were read.
-
-Two datasets run one after the other. The first fingerprints every file, so that copies are decoded once and stored
-contents not at all. The second decodes (tasks, each with a decoding process that its worker keeps) and encodes (actors,
-each with a model). Segments are passed on as they are decoded, and decoders wait while too many are in the object
-store: a long film is never there as a whole.
+The driver has a thread for each decoder, as a run on threads has. Frames go from the worker that decodes them to the
+one that encodes them; only embeddings come to the driver, the only writer of the index. It knows what is stored, so
+that after the loss of a worker it has a file read on from there, and so does the next run after the loss of the driver.
 """
 
-import contextlib
+import asyncio
 import logging
-import os
 import socket
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import ray
-import ray.data
-from ray.exceptions import UnserializableException
+from jaxtyping import Float32
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.index.options import IndexOptions, IndexReport, Progress
-from vidret.index.ray.driver import ResultWriter, plan_contents
-from vidret.index.ray.rows import ContentTask, EncodedRow, Fingerprinted, FingerprintTask, distribute, read_rows
-from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, fingerprint_files
-from vidret.index.run import count_cores
+from vidret.index.options import IndexOptions, IndexReport, Pack
+from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
+from vidret.index.run import run_workers
 from vidret.index.run_state import RunState
-from vidret.index.stages import SEGMENTS_AT_ONCE
+from vidret.index.stages import (
+    SEGMENTS_AT_ONCE,
+    EncodingThreads,
+    WorkerLostError,
+    encode_segments,
+    open_decoders,
+    stream_unchanged,
+)
 from vidret.store.store import Store
+from vidret.types import Resize, Sampling, SegmentEmbedding
+from vidret.video.identity import Identity, identify
+from vidret.video.sampling import SampledFrames
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Message, OpenedVideo, ReadPlan, ReadTexts
+from vidret.video.workers.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +55,9 @@ logger = logging.getLogger(__name__)
 # that restart on others leave room for decoders. The operating system divides the cores according to the load.
 DECODER_CPUS = 0.5
 ENCODER_CPUS = 0.1
-BLOCK_BYTES = 8 << 20  # of segments that leave a decoder together
 START = "seconds until Ray and the encoders were ready"
-FILES_PER_TASK = 32  # at most, since the work of a lost task is repeated
+OBJECTS_AHEAD = 4  # that a decoder may have sent and the driver not taken: two segments, each with its frames
+POLL_S = 0.5
 
 
 def index_on_ray(
@@ -73,8 +80,7 @@ def index_on_ray(
         encoder: Workers load the encoder by its name, and must get one with the same fingerprint.
         files: See ``index_files``.
         options: The options of the run.
-        address: Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine for the
-            duration of the run.
+        address: Ray cluster: ``auto`` or ``HOST:PORT``; None starts Ray on this machine for the duration of the run.
         num_gpus_per_worker: GPUs for each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. By default 1 if the
             device is CUDA and the cluster has a GPU, else 0.
         precision: See ``load_encoder``.
@@ -88,6 +94,7 @@ def index_on_ray(
         raise VidretError(f"{store.path}: {rule}")
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
+    options = replace(options, moments=None)
     with open_words(store, options.words, retry_failed=options.retry_failed) as words:
         run_state = RunState(store, retry_failed=options.retry_failed, words=words)
         if not run_state.prepare(files, options.check):
@@ -96,264 +103,282 @@ def index_on_ray(
         if options.device != CPU and cuda_index(options.device) is None:
             logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)
         with join_cluster(address, options.device):
-            run = RayRun(run_state, began, options, num_gpus_per_worker=num_gpus_per_worker)
-            run.work(encoder, precision)
-        return replace(run_state.close(prune_below=options.prune_below), speeds=run.speeds())
+            num_gpus = choose_gpus(num_gpus_per_worker, options.device)
+            with RayStages(encoder, options, num_gpus, precision, len(run_state.jobs)) as stages:
+                started_s = time.monotonic() - began
+                run_workers(run_state, stages, stages.num_decoders, options)
+        return replace(
+            run_state.close(prune_below=options.prune_below),
+            speeds=stages.speeds(run_state.storing_s) | {START: started_s},
+        )
 
 
-class RayRun:
-    """One run. A separate thread receives and stores the results, so that an interrupt does not disturb it."""
+def choose_gpus(wanted: float | None, device: str) -> float:
+    """Return the GPUs of each model that encodes; see ``index_on_ray``.
 
-    def __init__(
-        self, run_state: RunState, began: float, options: IndexOptions, *, num_gpus_per_worker: float | None
-    ) -> None:
-        """Divide the resources of the cluster; ``began`` is when Ray was started.
+    Raises:
+        VidretError: The cluster has too few.
+    """
+    num_gpus = ray.cluster_resources().get("GPU", 0.0)
+    if wanted is None:
+        return 1.0 if cuda_index(device) is not None and num_gpus >= 1 else 0.0
+    if wanted > num_gpus:
+        raise VidretError(f"num_gpus_per_worker must be at most what the cluster has ({num_gpus:g}), got {wanted:g}")
+    return wanted
+
+
+class RayStages:
+    """Stages on the nodes of a cluster; see ``Stages``. Use them as a context manager."""
+
+    def __init__(self, encoder: Encoder, options: IndexOptions, num_gpus: float, precision: str, num_jobs: int) -> None:
+        """Start the encoders, with ``num_gpus`` each, and wait for them.
 
         Raises:
-            VidretError: The cluster has too few GPUs.
+            VidretError: An encoder cannot be loaded, or has another fingerprint.
         """
-        self._run_state, self._options = run_state, options
         resources = ray.cluster_resources()
-        num_cores, num_gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
-        if num_gpus_per_worker is None:
-            num_gpus_per_worker = 1.0 if cuda_index(options.device) is not None and num_gpus >= 1 else 0.0
-        if num_gpus_per_worker > num_gpus:
-            raise VidretError(
-                f"num_gpus_per_worker must be at most what the cluster has ({num_gpus:g}), got {num_gpus_per_worker:g}"
-            )
-        self._gpus = num_gpus_per_worker
-        self._num_decoders = max(1, options.workers or num_cores)
-        self._num_encoders = int(num_gpus / num_gpus_per_worker) if num_gpus_per_worker else self._num_decoders
-        # After the loss of its node the actor restarts unset, and is set again by the next progress report.
-        self._stop_flag = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StopFlag).remote()
-        self._abandoned = threading.Event()
-        self._contents: list[ContentTask] = []
-        self._spent: dict[str, float] = {"start": time.monotonic() - began}
+        num_cores = max(1, options.workers or int(resources.get("CPU", 0)))
+        self.num_decoders = min(num_cores, num_jobs)
+        num_encoders = min(int(resources.get("GPU", 0.0) / num_gpus) if num_gpus else num_cores, num_jobs)
+        self.pack: Pack | None = _get_packed
+        # The tasks get these by reference: they are sent once.
+        self._decoding = ray.put(
+            (encoder.resize, encoder.sampling, replace(options, pack=None, check=None, on_progress=None))
+        )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._plans = ray.remote(num_cpus=0, scheduling_strategy=here)(Plans).remote()
+        start = ray.remote(
+            num_cpus=ENCODER_CPUS, num_gpus=num_gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+        )(RemoteEncoder).remote
+        # An actor sees only the GPU that Ray assigns to it.
+        device = "cuda" if num_gpus else CPU
+        self._actors = [
+            start(encoder.name, encoder.fingerprint, device, precision, options.pack, tokens=options.tokens)
+            for _ in range(num_encoders)
+        ]
+        self._lock, self._spent = Lock(), defaultdict[str, float](float)
+        for actor in self._actors:
+            _get(actor.check.remote())
+        # While an actor encodes a batch on a GPU, its next one is sent.
+        encoders = [partial(self._encode, actor) for actor in self._actors] * (2 if num_gpus else 1)
+        self._encoding = EncodingThreads(encoders, at_once=SEGMENTS_AT_ONCE if num_gpus else 1)
+        self.encode: Callable[[SampledFrames], Future[SegmentEmbedding]] = self._encoding.submit
 
-    def work(self, encoder: Encoder, precision: str) -> None:
-        """Run to the end or to an interrupt; see ``RunState.watch``."""
+    def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
+        """See ``Stages``."""
+        identity = ray.remote(num_cpus=DECODER_CPUS, max_retries=-1, scheduling_strategy="SPREAD")(
+            identify_file
+        ).remote(path)
+        while not ray.wait([identity], timeout=POLL_S)[0]:
+            heartbeat()
+        found: Identity = _get(identity)
+        return found
 
-        def receive() -> None:
-            try:
-                self._contents = plan_contents(self._run_state, self._fingerprint_jobs())
-                if self._contents and not self._run_state.stop.is_set():
-                    self._index(encoder, precision)
-            except ray.exceptions.RayError as error:
-                if not self._abandoned.is_set():
-                    self._run_state.end(VidretError(f"Ray ended the run: {describe_ray_error(error)}"))
-            except BaseException as error:
-                self._run_state.end(error)
-
-        def report(progress: Progress) -> None:
-            if self._run_state.stop.is_set():
-                self._stop_flag.set.remote()
-            if self._options.on_progress is not None:
-                self._options.on_progress(progress)
-
+    def stream(
+        self, path: str, identity: Identity, plan: Callable[[OpenedVideo], ReadPlan], num_threads: int
+    ) -> Iterator[Message]:
+        """See ``Stages``; a decoder has one thread. The frames of a segment are a reference to where they are."""
+        key = uuid4().hex
+        decode = ray.remote(
+            num_cpus=DECODER_CPUS,
+            max_retries=0,
+            num_returns="streaming",
+            scheduling_strategy="SPREAD",
+            _generator_backpressure_num_objects=OBJECTS_AHEAD,
+        )(decode_file)
+        sent = decode.remote(path, identity, self._decoding, self._plans, key)
         try:
-            self._run_state.watch([threading.Thread(target=receive, daemon=True)], report)
+            for reference in sent:
+                message, seconds = _get(reference)
+                if isinstance(message, DecodedSegment):
+                    self._count(decode=seconds, video=message.end - message.start)
+                    message = replace(message, frames=next(sent))
+                yield message
+                if isinstance(message, OpenedVideo):
+                    self._plans.put.remote(key, plan(message))
         finally:
-            self._abandoned.set()
+            ray.cancel(sent)
 
-    def speeds(self) -> dict[str, float]:
+    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
+        """See ``Stages``."""
+        with self._lock:
+            actor = self._actors[0]
+            self._actors = [*self._actors[1:], actor]
+        vectors: Float32[np.ndarray, "text dim"] = _get(actor.embed.remote(message))
+        return vectors
+
+    def speeds(self, storing_s: float) -> dict[str, float]:
         """Return the throughput of each stage per process, by a description of its unit."""
-        spent = self._spent
+        spent = {**self._spent, "store": storing_s}
         rates = {
             "video seconds decoded, a second of a decoder": ("video", "decode"),
             "segments encoded, a second of an encoder": ("segments", "encode"),
             "segments stored, a second of the driver": ("segments", "store"),
         }
-        speeds = {
+        return {
             name: spent[output] / spent[stage]
             for name, (output, stage) in rates.items()
             if spent.get(output) and spent.get(stage)  # none if only words were read
         }
-        return speeds | {START: spent["start"]}
 
-    # The two datasets
+    def _encode(self, actor: Any, references: Sequence[Any]) -> list[SegmentEmbedding]:
+        embeddings, seconds = _get(actor.encode.remote(*references))
+        self._count(encode=seconds, segments=len(embeddings))
+        return list(embeddings)
 
-    def _fingerprint_jobs(self) -> Iterator[Fingerprinted]:
-        tasks = [FingerprintTask(index, job.path) for index, job in enumerate(self._run_state.jobs)]
-        tables = distribute(tasks, max(min(self._num_decoders, len(tasks)), len(tasks) // FILES_PER_TASK))
-        data = _configure(ray.data.from_arrow(tables)).map_batches(
-            fingerprint_files,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=DECODER_CPUS,
-            fn_kwargs={"stop_flag": self._stop_flag},
-        )
-        for rows in self._iterate(data):
-            yield from (value for value, _ in rows)
+    def _count(self, **spent: float) -> None:
+        with self._lock:
+            for name, amount in spent.items():
+                self._spent[name] += amount
 
-    def _index(self, encoder: Encoder, precision: str) -> None:
-        """Decode and encode the contents, and store the results."""
-        options, num_contents = self._options, len(self._contents)
-        decoding = Decoding(
-            resize=encoder.resize,
-            sampling=encoder.sampling,
-            decoder=options.decoder,
-            timeout=options.timeout,
-            shot_sampling=options.shot_sampling,
-            words=options.words,
-        )
-        stage = {"pack": options.pack, "tokens": options.tokens, "precision": precision}
-        num_tables = max(min(num_contents, 16 * self._num_decoders), num_contents // FILES_PER_TASK)
-        tables = distribute(self._contents, num_tables)
-        device = "cuda" if self._gpus else CPU  # an actor sees only the GPU that Ray assigns to it
-        num_encoders = min(self._num_encoders, num_contents)
-        data = (
-            _configure(ray.data.from_arrow(tables))
-            .map_batches(
-                decode_contents,
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(min(self._num_decoders, len(tables))),
-                num_cpus=DECODER_CPUS,
-                fn_kwargs={"decoding": decoding, "stop_flag": self._stop_flag},
-            )
-            .map_batches(
-                EncodeStage,
-                batch_size=SEGMENTS_AT_ONCE if self._gpus else None,  # None: blocks as they come
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=num_encoders, max_tasks_in_flight_per_actor=2),
-                num_cpus=ENCODER_CPUS,
-                num_gpus=self._gpus or None,
-                fn_constructor_args=(encoder.name, encoder.fingerprint),
-                fn_constructor_kwargs={**stage, "device": device},
-            )
-        )
-        writer = ResultWriter(self._run_state, self._contents)
-        try:
-            for rows in self._iterate(data):
-                writer.write(rows)
-        finally:
-            self._spent = {**writer.spent, "start": self._spent["start"]}
+    def __enter__(self) -> "RayStages":
+        self._encoding.__enter__()
+        return self
 
-    def _iterate(self, data: Any) -> Iterator[list[tuple[Any, Any]]]:
-        """Yield the rows of each block as it comes, and measure how long the first one took to start."""
-        began, is_first = time.monotonic(), True
-        with contextlib.closing(iter(data.iter_batches(batch_size=None, batch_format="pyarrow"))) as tables:
-            for table in tables:
-                if self._abandoned.is_set():
-                    return
-                rows = list(read_rows(table))
-                if is_first:  # without the work on its own rows
-                    work = sum(row.segment.seconds + row.seconds for row, _ in rows if isinstance(row, EncodedRow))
-                    self._spent["start"] += time.monotonic() - began - work
-                is_first = False
-                yield rows
+    def __exit__(self, *error: object) -> None:
+        self._encoding.__exit__(*error)
 
 
-def _configure(data: Any) -> Any:
-    """Set the block size of a dataset, and turn its progress output off."""
-    context = data.context
-    context.target_max_block_size = BLOCK_BYTES
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.wait_for_min_actors_s = 600  # so that decoders do not fill the memory while models load
-    return data
-
-
-CONNECT_TIMEOUT_S = 10.0
-CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
-OBJECT_STORE_BYTES = 1 << 30  # on this machine, for decoded segments that wait for an encoder
-# Environment variables that the nodes of a cluster need; workers on this machine inherit them.
-FORWARDED_VARIABLES = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
-
-
-@contextlib.contextmanager
-def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
-    """Connect to the Ray cluster at an address, or start Ray on this machine, for the duration of the block.
-
-    An existing connection of this process is used and kept.
-
-    Args:
-        address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine.
-        device: With ``cuda:N``, a Ray started here has that GPU and no other.
+def _get(reference: Any) -> Any:
+    """Return what remote code returned, or raise the ``VidretError`` that it returned in place of raising it.
 
     Raises:
-        VidretError: There is no cluster at the address, or Ray cannot start.
+        VidretError: It failed otherwise.
+        WorkerLostError: The process or node that had the result is gone.
     """
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        yield
-        return
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # advice to programmers
     try:
-        with _silence_stderr():
-            _start(address, device)
-    except Exception as error:  # Ray also raises plain exceptions
-        ray.shutdown()
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
-        raise VidretError(f"{problem} ({reason})") from error
-    ray._private.worker._worker_logs_enabled = False  # there is no public way to keep it from writing to stdout
+        value = ray.get(reference)
+    except RayError as error:
+        cause = find_cause(error)
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+            raise WorkerLostError(describe_ray_error(error)) from error
+        raise VidretError(f"Ray ended the run: {describe_ray_error(error)}") from error
+    if isinstance(value, VidretError):
+        raise value
+    return value
+
+
+# What runs on workers
+
+
+class Plans:
+    """An actor through which the driver answers decoders."""
+
+    def __init__(self) -> None:
+        self._plans = defaultdict[str, "asyncio.Future[ReadPlan]"](asyncio.Future)
+
+    async def put(self, key: str, plan: ReadPlan) -> None:
+        """Answer a decoder."""
+        self._plans[key].set_result(plan)
+
+    async def take(self, key: str) -> ReadPlan:
+        """Wait for the answer to a decoder."""
+        plan = await self._plans[key]
+        del self._plans[key]
+        return plan
+
+
+def identify_file(path: str) -> Identity | VidretError:
+    """Return the identity of a file, or why it cannot be read."""
     try:
-        yield
-    finally:
-        ray.shutdown()
+        return identify(path)
+    except VidretError as error:
+        return error
 
 
-def _start(address: str | None, device: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
-        resources: dict[str, Any] = {"num_cpus": count_cores(), "object_store_memory": OBJECT_STORE_BYTES}
-        if cuda_index(device) is not None:
-            resources["num_gpus"] = 1
-        with _show_one_gpu(cuda_index(device)):
-            start = partial(ray.init, "local", include_dashboard=False, **resources, **quiet)
-            try:
-                start()
-            except Exception:  # now and then its processes take longer to start than it waits for them
-                ray.shutdown()
-                start()
-    else:
-        _check_port(address)
-        variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
-        ray.init(address, runtime_env={"env_vars": variables}, **quiet)
-
-
-@contextlib.contextmanager
-def _show_one_gpu(gpu: int | None) -> Iterator[None]:
-    """Make a single GPU, given by its index in this process, visible to processes started inside; None does nothing."""
-    before = os.environ.get(CUDA_VISIBLE)
-    if gpu is not None:
-        os.environ[CUDA_VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
+def decode_file(
+    path: str, identity: Identity, decoding: tuple[Resize, Sampling, IndexOptions], plans: Any, key: str
+) -> Iterator[Any]:
+    """Yield the messages about a file with the seconds that each took, each segment before its frames, or an error."""
+    since = time.monotonic()
     try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[CUDA_VISIBLE] = before
-        elif gpu is not None:
-            del os.environ[CUDA_VISIBLE]
+        pool = _open_pool(*decoding)
+        for message in stream_unchanged(pool, path, identity, plan=lambda _opened: ray.get(plans.take.remote(key))):
+            seconds = time.monotonic() - since
+            if isinstance(message, DecodedSegment):
+                yield replace(message, frames=None), seconds  # type: ignore[arg-type]
+                yield message.frames
+            else:
+                yield message, seconds
+            since = time.monotonic()
+    except VidretError as error:
+        yield error
 
 
-def _check_port(address: str) -> None:
-    """Raise an error soon if nothing listens at an address; Ray itself tries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+_pools: dict[object, DecodePool] = {}
 
 
-@contextlib.contextmanager
-def _silence_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr, such as a notice that its log level was lowered."""
-    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(devnull)
+def _open_pool(resize: Resize, sampling: Sampling, options: IndexOptions) -> DecodePool:
+    """Return the decoding process of this worker, which ends with the worker."""
+    key = repr((resize, sampling, options))
+    if key not in _pools:
+        if options.words is not None:
+            options.words.check_installed()
+            options.words.check_models()
+        _pools[key] = open_decoders(1, resize, sampling, options, [CPU])
+    return _pools[key]
 
 
-def describe_ray_error(error: BaseException) -> str:
-    """Return the innermost cause of an error from Ray, in one sentence."""
-    while isinstance(cause := getattr(error, "cause", None), BaseException):
-        error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    if isinstance(error, UnserializableException):  # a traceback with the error in its last line
-        return lines[-1]
-    return f"{type(error).__name__}: {lines[0]}"
+class RemoteEncoder:
+    """An actor with an encoder that encodes segments of any videos."""
+
+    def __init__(
+        self, name: str, fingerprint: str, device: str, precision: str, pack: Pack | None, *, tokens: bool
+    ) -> None:
+        """Load an encoder by name; if that fails, or its fingerprint differs, every call returns the error."""
+        import torch
+
+        from vidret.encode.families.registry import load_encoder
+
+        torch.set_num_threads(1)  # there is an actor for each core
+        self._pack, self._tokens, self._failure = pack, tokens, ""
+        host = socket.gethostname()
+        try:
+            self._encoder = load_encoder(name, device=device, precision=precision)
+        except VidretError as error:
+            self._failure = f"{host}: {error}; every node must reach the model's files under the same name"
+            return
+        if self._encoder.fingerprint != fingerprint:
+            actual = f"got {self._encoder.fingerprint} on {host}; every node must have the same model's files"
+            self._failure = f"{name} must have the fingerprint {fingerprint}, {actual}"
+
+    def check(self) -> VidretError | None:
+        """Return why the encoder cannot be used, None if it can."""
+        return VidretError(self._failure) if self._failure else None
+
+    def encode(self, *segments: SampledFrames) -> "tuple[list[PackedEmbedding], float] | VidretError":
+        """Return the embeddings of segments, and the seconds that they took."""
+        if self._failure:
+            return VidretError(self._failure)
+        since = time.monotonic()
+        try:
+            embeddings = encode_segments(self._encoder, segments, pack=self._pack, tokens=self._tokens)
+            packed = [_pack_embedding(embedding, self._pack) for embedding in embeddings]
+        except Exception as error:  # out of memory or a broken model, which other segments would meet as well
+            reason = f"the encoder broke: {type(error).__name__}: {error}".splitlines()[0]
+            return VidretError(f"{socket.gethostname()}: {reason}")
+        return packed, time.monotonic() - since
+
+    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
+        """Return the sentence vectors of texts."""
+        from vidret.channels.registry import as_sentence
+        from vidret.encode.sentences import load_sentence_encoder
+
+        return load_sentence_encoder().encode([as_sentence(text) for text in message.texts])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedEmbedding(SegmentEmbedding):
+    """Only what is stored of an embedding, in the half floats in which it is stored, so that less has to be sent."""
+
+    packed: bytes = b""
+
+
+def _pack_embedding(embedding: SegmentEmbedding, pack: Pack | None) -> PackedEmbedding:
+    with np.errstate(over="ignore"):  # the store reports values that overflow
+        video, frames = embedding.video.astype(np.float16), embedding.frames.astype(np.float16)
+    return PackedEmbedding(video, frames, embedding.times, packed=b"" if pack is None else pack(embedding))
+
+
+def _get_packed(embedding: SegmentEmbedding) -> bytes:
+    return embedding.packed if isinstance(embedding, PackedEmbedding) else b""

@@ -7,8 +7,8 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -115,6 +115,23 @@ Content = ReadTexts | FinishedTexts | ReadTracks | FinishedTracks
 Message = OpenedVideo | DecodedSegment | Finished | Content
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
 ReadRequest = Mapping[Any, Mapping[str, Any]]  # by ``ReadSource``: words, faces and voices
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """What to read of an opened video.
+
+    Attributes:
+        skip: Numbers of the segments of a grid that are not sent.
+        start: Number and start in seconds of the first segment to send where segments follow shots; None for none.
+        words: The sources of words to read, each with its options: ``start_s``, the time in seconds from which it is
+            read; ``segment`` for the screen, the number and the start in seconds of a segment at or before that time;
+            ``model`` for speech; ``sidecars`` for subtitles, the paths of subtitle files.
+    """
+
+    skip: Collection[int] = ()
+    start: SegmentStart | None = None
+    words: ReadRequest = field(default_factory=dict)
 
 
 def pack_message(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:

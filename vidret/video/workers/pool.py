@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Self
@@ -21,7 +21,7 @@ from vidret.video.decoders.base import SamplingMode
 from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decoders
 from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.workers import messages
-from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadRequest, SegmentStart
+from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadPlan, ReadRequest
 from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError
 
 _log = logging.getLogger(__name__)
@@ -127,9 +127,7 @@ class DecodePool:
         self,
         path: str | os.PathLike[str],
         *,
-        skip: Callable[[OpenedVideo], Collection[int]] | None = None,
-        start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
-        words: Callable[[OpenedVideo], ReadRequest] | None = None,
+        plan: Callable[[OpenedVideo], ReadPlan] | None = None,
         words_reader: str = "",
         num_threads: int = 1,
     ) -> Iterator[Message]:
@@ -140,14 +138,8 @@ class DecodePool:
 
         Args:
             path: The path or URL of the file.
-            skip: Returns the indices of the segments not to send, given the ``OpenedVideo``, on a grid.
-            start: Returns the number and the start in seconds of the first segment to send where segments follow shots;
-                None for no segments. By default all are sent.
-            words: Called after ``skip``; returns the sources of words to read, each with its options: ``start_s``, the
-                time in seconds from which it is read; ``segment`` for the screen, the number and the start in seconds
-                of a segment at or before that time; ``model`` for speech; ``sidecars`` for subtitles, the paths of
-                subtitle files.
-            words_reader: What reads them in the decoding process, a ``WordsReader``, as "module:class".
+            plan: Returns what to read of the ``OpenedVideo``, after that was yielded; all segments by default.
+            words_reader: What reads words in the decoding process, a ``WordsReader``, as "module:class".
             num_threads: Threads that decode the file, where segments follow shots.
 
         Raises:
@@ -172,14 +164,11 @@ class DecodePool:
                 match header["kind"]:
                     case "opened":
                         opened = messages.read_opened_video(header)
-                        reply: messages.Header = {"skip": [], "start": None}
-                        if opened.cuts:
-                            reply["skip"] = sorted(skip(opened)) if skip else []
-                        else:
-                            reply["start"] = start(opened) if start else (0, opened.start)
-                        request = words(opened) if words else {}
-                        process.send(reply | {"words": request, "words_reader": words_reader})
                         yield opened
+                        wanted = plan(opened) if plan else ReadPlan(start=(0, opened.start))
+                        request = wanted.words
+                        reply = {"skip": sorted(wanted.skip), "start": wanted.start, "words": request}
+                        process.send(reply | {"words_reader": words_reader})
                     case "segment":
                         yield messages.read_decoded_segment(header, payload)
                     case "texts" | "texts_end" | "tracks" | "tracks_end":

@@ -1,0 +1,124 @@
+"""Connect to a Ray cluster, or start Ray on this machine, and put Ray's errors in a sentence."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import UnserializableException
+
+from vidret.devices import CPU, cuda_index
+from vidret.errors import VidretError
+from vidret.index.stages import count_cores
+
+CONNECT_TIMEOUT_S = 10.0
+CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
+OBJECT_STORE_BYTES = 1 << 30  # on this machine, for decoded segments that wait for an encoder
+# Environment variables that the nodes of a cluster need; workers on this machine inherit them.
+FORWARDED_VARIABLES = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
+
+
+@contextlib.contextmanager
+def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
+    """Connect to the Ray cluster at an address, or start Ray on this machine, for the duration of the block.
+
+    An existing connection of this process is used and kept.
+
+    Args:
+        address: ``auto`` or ``HOST:PORT``; None starts Ray on this machine.
+        device: With ``cuda:N``, a Ray started here has that GPU and no other.
+
+    Raises:
+        VidretError: There is no cluster at the address, or Ray cannot start.
+    """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with _silence_stderr():
+            _start(address, device)
+    except Exception as error:  # Ray also raises plain exceptions
+        ray.shutdown()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
+        raise VidretError(f"{problem} ({reason})") from error
+    ray._private.worker._worker_logs_enabled = False  # there is no public way to keep it from writing to stdout
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None, device: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        resources: dict[str, Any] = {"num_cpus": count_cores(), "object_store_memory": OBJECT_STORE_BYTES}
+        if cuda_index(device) is not None:
+            resources["num_gpus"] = 1
+        with _show_one_gpu(cuda_index(device)):
+            start = partial(ray.init, "local", include_dashboard=False, **resources, **quiet)
+            try:
+                start()
+            except Exception:  # now and then its processes take longer to start than it waits for them
+                ray.shutdown()
+                start()
+    else:
+        _check_port(address)
+        variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
+        ray.init(address, runtime_env={"env_vars": variables}, **quiet)
+
+
+@contextlib.contextmanager
+def _show_one_gpu(gpu: int | None) -> Iterator[None]:
+    """Make a single GPU, given by its index in this process, visible to processes started inside; None does nothing."""
+    before = os.environ.get(CUDA_VISIBLE)
+    if gpu is not None:
+        os.environ[CUDA_VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[CUDA_VISIBLE] = before
+        elif gpu is not None:
+            del os.environ[CUDA_VISIBLE]
+
+
+def _check_port(address: str) -> None:
+    """Raise an error soon if nothing listens at an address; Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+@contextlib.contextmanager
+def _silence_stderr() -> Iterator[None]:
+    """Discard what native code writes to stderr, such as a notice that its log level was lowered."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """Return the innermost cause of an error from Ray."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return error
+
+
+def describe_ray_error(error: BaseException) -> str:
+    """Return the innermost cause of an error from Ray, in one sentence."""
+    error = find_cause(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    if isinstance(error, UnserializableException):  # a traceback with the error in its last line
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"
