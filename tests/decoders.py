@@ -41,7 +41,7 @@ class SpareProcess(process.Process):
                 with self._turn:  # another thread's process may be about to take the same one
                     for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
                         self._spare.remove(entry)
-                        _, self._process, self._ring, self.num_files = entry
+                        _, self._process, self._ring, self.num_requests = entry
         super().ensure_running()
 
     def send(self, header: messages.Header, payload: bytes = b"") -> None:
@@ -60,7 +60,7 @@ class SpareProcess(process.Process):
         """Keep the process if it is idle; otherwise kill it."""
         with self._lock:
             if self._is_idle and self._process is not None and self._process.poll() is None:
-                self._spare.append((self._settings, self._process, self._ring, self.num_files))
+                self._spare.append((self._settings, self._process, self._ring, self.num_requests))
                 self._process, self._killed = None, True
         super().kill()
         self.end_spare(keep=MAX_SPARE)

@@ -85,8 +85,8 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
     for _ in range(2):
         with DecodePool(3, num_frames=12, fps=25.0, devices=["cuda:1"]) as pool:
             opened, numbers, finished = stream(pool, film.path)
-            assert [process.device for process in pool._processes] == ["cpu"] * 3
-            assert all(process._memory for process in pool._processes), "memory stays limited"
+            assert [process.device for process in pool.processes.processes] == ["cpu"] * 3
+            assert all(process._memory for process in pool.processes.processes), "memory stays limited"
         assert numbers == film.numbers
         assert (opened.why, finished.fallback) == ("Decord is exact on h264 in mov", "")
     (record,) = caplog.records
@@ -133,7 +133,13 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
 def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: Path) -> None:
     film = films["h264.mp4"]
     with DecodePool(5, num_frames=12, fps=25.0, devices=["cuda:0", "cuda:1"]) as pool:
-        assert [process.device for process in pool._processes] == ["cpu", "cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+        assert [process.device for process in pool.processes.processes] == [
+            "cpu",
+            "cuda:0",
+            "cuda:1",
+            "cuda:0",
+            "cuda:1",
+        ]
         under_way = [pool.stream(film.path) for _ in range(5)]
         whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
         for messages in under_way:
@@ -141,7 +147,7 @@ def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: 
     assert sorted(whys) == ["Decord is exact on h264 in mov", *["GPU 0 decodes h264"] * 2, *["GPU 1 decodes h264"] * 2]
     assert {line.split()[1] for line in log.read_text().splitlines()} == {"0", "1"}
     with DecodePool(3, devices=["cuda:0", "cuda:1"]) as pool:
-        assert [process.device for process in pool._processes] == ["cuda:0", "cuda:1", "cuda:0"]
+        assert [process.device for process in pool.processes.processes] == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 @pytest.mark.usefixtures("log")

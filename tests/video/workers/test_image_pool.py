@@ -44,11 +44,11 @@ def test_a_process_gives_what_this_one_would(films: dict[str, Film], shared: Ima
         assert draw(shared, path, time_s) == draw_frame(probe(path), time_s, 64)
     content = write_image(30, 2000)
     assert (shared.read_image(content) == read_image(content)).all()
-    assert len(shared.pids()) == 1
+    assert len(shared.processes.pids()) == 1
 
 
 def test_nothing_is_started_before_it_is_needed() -> None:
-    assert ImagePool(2).pids() == []
+    assert ImagePool(2).processes.pids() == []
 
 
 def test_a_changed_file_is_probed_again(shared: ImagePool, tmp_path: Path) -> None:
@@ -62,12 +62,12 @@ def test_a_changed_file_is_probed_again(shared: ImagePool, tmp_path: Path) -> No
 def test_refusals_cost_no_process(shared: ImagePool, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     shared.read_image(write_image(2, 2))
-    before = shared.pids()
+    before = shared.processes.pids()
     with pytest.raises(DecodeError, match="is not a video"):
         draw(shared, tmp_path / "text.mp4")
     with pytest.raises(VidretError, match="image must be a complete image file"):
         shared.read_image(b"no image")
-    assert shared.pids() == before
+    assert shared.processes.pids() == before
 
 
 def test_memory_is_limited(tmp_path: Path) -> None:
@@ -89,21 +89,21 @@ def test_memory_is_limited(tmp_path: Path) -> None:
 
 def test_a_crash_costs_one_image(shared: ImagePool) -> None:
     shared.read_image(write_image(2, 2))
-    (pid,) = shared.pids()
+    (pid,) = shared.processes.pids()
     os.kill(pid, signal.SIGSTOP)
     killer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
     killer.start()
     with pytest.raises(VidretError, match=r"image cannot be decoded: the decoder was killed \(signal 9\)"):
         shared.read_image(write_image(2, 2))
     assert shared.read_image(write_image(3, 2)).shape == (3, 2, 3)
-    assert shared.pids() != [pid]
+    assert shared.processes.pids() != [pid]
 
 
 def test_silence_is_limited(films: dict[str, Film]) -> None:
     pool = ImagePool(1, timeout_s=0.2)
     try:
         pool.read_image(write_image(2, 2))
-        os.kill(pool.pids()[0], signal.SIGSTOP)
+        os.kill(pool.processes.pids()[0], signal.SIGSTOP)
         with pytest.raises(DecodeError, match=r"no answer from the decoder for 0.2 s"):
             draw(pool, films["h264.mp4"].path)
         assert pool.read_image(write_image(2, 2)).shape == (2, 2, 3), "another process took its place"
@@ -115,6 +115,6 @@ def test_a_closed_pool_answers_no_more() -> None:
     pool = ImagePool(1)
     pool.read_image(write_image(2, 2))
     pool.close()
-    assert pool.pids() == []
+    assert pool.processes.pids() == []
     with pytest.raises(VidretError, match="the pool was closed"):
         pool.read_image(write_image(2, 2))

@@ -140,11 +140,11 @@ def test_any_path_travels(films: dict[str, Film], pool: DecodePool, tmp_path: Pa
 def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     numbers_of(pool, films["one.mp4"].path)
-    before = pool.pids()
+    before = pool.processes.pids()
     with pytest.raises(DecodeError, match="is not a video"):
         list(pool.stream(tmp_path / "text.mp4"))
     assert numbers_of(pool, films["one.mp4"].path) == [5]
-    assert pool.pids() == before
+    assert pool.processes.pids() == before
 
 
 def test_a_truncated_file_ends_with_the_reason(pool: DecodePool, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_crash_costs_one_file(
 ) -> None:
     messages = pool.stream(long_film.path)
     next(messages)
-    os.kill(pool.pids()[0], number)
+    os.kill(pool.processes.pids()[0], number)
     with pytest.raises(DecodeError, match=reason) as caught:
         list(messages)
     assert caught.value.path == str(long_film.path)
@@ -185,7 +185,7 @@ def test_a_crash_costs_one_file(
 
 def test_a_crash_between_files_costs_none(films: dict[str, Film], pool: DecodePool) -> None:
     numbers_of(pool, films["one.mp4"].path)
-    pid = pool.pids()[0]
+    pid = pool.processes.pids()[0]
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert numbers_of(pool, films["one.mp4"].path) == [5]
@@ -195,7 +195,7 @@ def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
     with DecodePool(1, fps=25.0, timeout=1.0) as pool:
         messages = pool.stream(long_film.path)
         next(messages)
-        pid = pool.pids()[0]
+        pid = pool.processes.pids()[0]
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(DecodeError, match="no answer from the decoder for 1 s"):
             list(messages)
@@ -216,7 +216,7 @@ def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film:
     messages = pool.stream(long_film.path)
     next(messages)
     next(messages)
-    pid = pool.pids()[0]
+    pid = pool.processes.pids()[0]
     messages.close()  # type: ignore[attr-defined]
     assert not is_running(pid)
     assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
@@ -234,7 +234,7 @@ def test_threads_share_a_pool(films: dict[str, Film]) -> None:
             thread.start()
         for thread in threads:
             thread.join(30)
-        assert len(pool.pids()) == 2
+        assert len(pool.processes.pids()) == 2
     assert answers == {name: films[name].numbers for name in names}
 
 
@@ -242,7 +242,7 @@ def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
     total = 0
     for message in pool.stream(long_film.path):
         total += message.frames.pictures.pixels.nbytes if isinstance(message, DecodedSegment) else 0
-    status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
+    status = Path(f"/proc/{pool.processes.pids()[0]}/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) << 10
     assert total == 1000 * 512 * 384 * 3
     assert peak < 150 << 20 < total
@@ -251,11 +251,11 @@ def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
 def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) -> None:
     with DecodePool(2, num_frames=12, fps=25.0) as pool:
         pool.start()
-        wait_until(lambda: len(pool.pids()) == 2 and pool._idle.qsize() == 2)
-        started = set(pool.pids())
+        wait_until(lambda: len(pool.processes.pids()) == 2 and pool.processes._idle.qsize() == 2)
+        started = set(pool.processes.pids())
         assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
-        assert set(pool.pids()) == started
-    assert not pool.pids()
+        assert set(pool.processes.pids()) == started
+    assert not pool.processes.pids()
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.02, 0.1, 0.4])
@@ -265,7 +265,7 @@ def test_a_pool_that_closes_while_processes_start_runs_nothing(wait_s: float) ->
         pool.start()
         time.sleep(wait_s)
     wait_until(lambda: not set(threading.enumerate()) - before)
-    assert not pool.pids()
+    assert not pool.processes.pids()
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -279,7 +279,7 @@ def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> 
     pool = DecodePool(1, fps=25.0)
     messages = pool.stream(long_film.path)
     next(messages)
-    (pid,) = pool.pids()
+    (pid,) = pool.processes.pids()
     pool.close()
     assert not is_running(pid)
     with pytest.raises(RuntimeError, match="the pool is closed"):
@@ -295,7 +295,7 @@ def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
         "pool = DecodePool(1, fps=25.0)\n"
         "messages = pool.stream(sys.argv[1])\n"
         "next(messages)\n"
-        "print(pool.pids()[0], flush=True)\n"
+        "print(pool.processes.pids()[0], flush=True)\n"
         "os._exit(0)\n"
     )
     root = Path(__file__).parents[3]

@@ -1,9 +1,7 @@
 """A pool of processes that decode single images and short stretches, so that a hostile file fails alone."""
 
 import os
-import queue
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -15,15 +13,15 @@ from vidret.video.files import FileStat
 from vidret.video.grey import GREY_SHAPE
 from vidret.video.workers import messages
 from vidret.video.workers.messages import GreyStretch
-from vidret.video.workers.process import Process, ProcessGoneError
+from vidret.video.workers.process import Process, ProcessGoneError, ProcessPool
 
-_IMAGES_PER_PROCESS = 500  # native libraries leak memory
+_IMAGES_PER_PROCESS = 500
 
 
 class ImagePool:
     """Decoding processes for single images: started on demand, reused, and replaced after a crash.
 
-    Any thread may use the pool; it waits while all processes are busy.
+    Any thread may use the pool; it waits while all processes are busy. After ``close``, requests fail.
     """
 
     def __init__(self, num_workers: int, *, timeout_s: float = 30.0, memory: int = 3 << 29) -> None:
@@ -35,10 +33,9 @@ class ImagePool:
             memory: Maximum bytes of a process; the default of 1.5 GiB suffices for 8K frames. 0 sets no limit.
         """
         self._timeout_s = timeout_s
-        self._processes = [Process(memory) for _ in range(num_workers)]
-        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()
-        for process in self._processes:
-            self._idle.put(process)
+        processes = [Process(memory) for _ in range(num_workers)]
+        self.processes = ProcessPool(processes, max_requests=_IMAGES_PER_PROCESS)
+        self.close = self.processes.close
 
     def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time.
@@ -106,22 +103,6 @@ class ImagePool:
             raise VidretError(header["reason"])
         return np.frombuffer(payload, np.uint8).reshape(header["shape"])
 
-    def pids(self) -> list[int]:
-        """Return the ids of the running processes."""
-        return [process.pid for process in self._processes if process.pid is not None]
-
-    def close(self) -> None:
-        """Stop all processes; requests in progress and later ones fail."""
-        for process in self._processes:
-            process.kill()
-        idle: list[Process] = []
-        with suppress(queue.Empty):
-            while True:
-                idle.append(self._idle.get_nowait())
-        for process in idle:  # the thread that uses a busy process ends it
-            process.end()
-            self._idle.put(process)
-
     def _request_of_video(
         self, request: messages.Header, path: str, file_stat: FileStat
     ) -> tuple[messages.Header, memoryview]:
@@ -135,17 +116,8 @@ class ImagePool:
         return header, payload
 
     def _request(self, request: messages.Header, payload: bytes) -> tuple[messages.Header, memoryview]:
-        process, clean = self._idle.get(), False
-        try:
-            if process.num_files >= _IMAGES_PER_PROCESS:
-                process.end()
-            process.ensure_running()
-            process.num_files += 1
+        with self.processes.take() as process:
             process.send(request, payload)
             answer = process.receive(self._timeout_s)
-            clean = True
+            process.is_clean = True
             return answer
-        finally:
-            if not clean:
-                process.end()
-            self._idle.put(process)

@@ -1,20 +1,17 @@
 """A pool of decoding processes: a file that crashes, hangs or exhausts its decoder fails alone."""
 
-import contextlib
 import json
 import logging
 import os
-import queue
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Self
 
 from vidret.devices import CPU, cuda_index
-from vidret.errors import DecodeError, VidretError
+from vidret.errors import DecodeError
 from vidret.text import strip_query
 from vidret.types import Resize
 from vidret.video.decoders.base import SamplingMode
@@ -22,7 +19,7 @@ from vidret.video.decoders.registry import Decoder, find_decoder, list_gpu_decod
 from vidret.video.decoders.torchcodec import load_torchcodec
 from vidret.video.workers import messages
 from vidret.video.workers.messages import Finished, Message, OpenedVideo, ReadPlan, ReadRequest
-from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError
+from vidret.video.workers.process import ROOT, START_TIMEOUT_S, Process, ProcessGoneError, ProcessPool
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +39,8 @@ os.write(out, json.dumps(find_decoder(sys.argv[3]).try_gpu(int(sys.argv[2]))).en
 class DecodePool:
     """Decoding processes that are started on demand and reused from file to file.
 
-    Several threads may stream at once. Each gets its own process, and waits for one while all are busy. Use the pool as
-    a context manager, or ``close`` it.
+    Several threads may stream at once, each with a process of its own. ``start`` starts the processes before the first
+    file. Use the pool as a context manager, or ``close`` it: then streams in progress fail.
     """
 
     def __init__(
@@ -102,26 +99,11 @@ class DecodePool:
             "sampling": {"num_frames": num_frames, "fps": fps, "whole": whole, **others},
             "shot_sampling": shot_sampling,
         }
-        self._processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
-        self._processes += [Process(0, device=device) for device in on_gpu]
-        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
-        for process in self._processes:
-            self._idle.put(process)
-        self._closed = False
-
-    def start(self) -> None:
-        """Start the processes now, beside what the caller does meanwhile, rather than with the first files."""
-        for _ in self._processes:
-            threading.Thread(target=self._start_one, daemon=True).start()
-
-    def _start_one(self) -> None:
-        process = self._idle.get()
-        if not self._closed:
-            with contextlib.suppress(ProcessGoneError, VidretError):  # the stream that needs it reports that
-                process.ensure_running()
-        if self._closed:
-            process.end()
-        self._idle.put(process)
+        processes = [Process(memory) for _ in range(num_workers - len(on_gpu))]
+        processes += [Process(0, device=device) for device in on_gpu]
+        self.processes = ProcessPool(processes, max_requests=_FILES_PER_PROCESS)
+        self.start = self.processes.start
+        self.close = self.processes.close
 
     def stream(
         self,
@@ -147,75 +129,61 @@ class DecodePool:
                 ``UnreachableError`` if the store behind a URL is unavailable.
         """
         name = os.fspath(path)
-        process, clean = self._idle.get(), False
-        request: ReadRequest = {}
         try:
-            if self._closed:
-                raise RuntimeError("the pool is closed")
-            if process.num_files >= _FILES_PER_PROCESS:
-                process.end()  # native libraries leak memory
-            process.ensure_running()
-            process.num_files += 1
-            gpu_decoders = self._gpu_decoders.get(process.device, [])
-            own = {"device": process.device, "gpu_decoders": gpu_decoders, "num_threads": num_threads}
-            process.send(self._request | own, os.fsencode(name))
-            while True:
-                header, payload = process.receive(self._timeout)
-                match header["kind"]:
-                    case "opened":
-                        opened = messages.read_opened_video(header)
-                        yield opened
-                        wanted = plan(opened) if plan else ReadPlan(start=(0, opened.start))
-                        request = wanted.words
-                        reply = {"skip": sorted(wanted.skip), "start": wanted.start, "words": request}
-                        process.send(reply | {"words_reader": words_reader})
-                    case "segment":
-                        yield messages.read_decoded_segment(header, payload)
-                    case "texts" | "texts_end" | "tracks" | "tracks_end":
-                        yield messages.read_found(header)
-                    case "finished":
-                        clean = not request
-                        if header["note"]:
-                            _log.warning("%s: %s", strip_query(name), header["note"])
-                        if process.device != CPU:
-                            self._note_fallback(name, header["fallback"])
-                        yield Finished(header["salvaged"], header["fallback"])
-                        if clean:
-                            return
-                    case "end":
-                        clean = True
-                        return
-                    case "failed":
-                        clean = True
-                        raise messages.read_error(header, name)
+            with self.processes.take() as process:
+                yield from self._stream(process, name, plan, words_reader, num_threads)
         except ProcessGoneError as error:
-            if self._closed:
+            if self.processes.is_closed:
                 raise RuntimeError("the pool is closed") from error
             raise DecodeError(name, str(error)) from error
-        finally:
-            if not clean:
-                process.end()
-            self._idle.put(process)
+
+    def _stream(
+        self,
+        process: Process,
+        name: str,
+        plan: Callable[[OpenedVideo], ReadPlan] | None,
+        words_reader: str,
+        num_threads: int,
+    ) -> Iterator[Message]:
+        request: ReadRequest = {}
+        gpu_decoders = self._gpu_decoders.get(process.device, [])
+        own = {"device": process.device, "gpu_decoders": gpu_decoders, "num_threads": num_threads}
+        process.send(self._request | own, os.fsencode(name))
+        while True:
+            header, payload = process.receive(self._timeout)
+            match header["kind"]:
+                case "opened":
+                    opened = messages.read_opened_video(header)
+                    yield opened
+                    wanted = plan(opened) if plan else ReadPlan(start=(0, opened.start))
+                    request = wanted.words
+                    reply = {"skip": sorted(wanted.skip), "start": wanted.start, "words": request}
+                    process.send(reply | {"words_reader": words_reader})
+                case "segment":
+                    yield messages.read_decoded_segment(header, payload)
+                case "texts" | "texts_end" | "tracks" | "tracks_end":
+                    yield messages.read_found(header)
+                case "finished":
+                    process.is_clean = not request
+                    if header["note"]:
+                        _log.warning("%s: %s", strip_query(name), header["note"])
+                    if process.device != CPU:
+                        self._note_fallback(name, header["fallback"])
+                    yield Finished(header["salvaged"], header["fallback"])
+                    if process.is_clean:
+                        return
+                case "end":
+                    process.is_clean = True
+                    return
+                case "failed":
+                    process.is_clean = True
+                    raise messages.read_error(header, name)
 
     def _note_fallback(self, path: str, fallback: str) -> None:
         """Log a warning for the first file that fell back from the GPU to the CPU."""
         if fallback and not self._has_warned:
             self._has_warned = True
             _log.warning("%s: %s (further files are not reported)", strip_query(path), fallback)
-
-    def pids(self) -> list[int]:
-        """Return the ids of the running processes."""
-        return [process.pid for process in self._processes if process.pid is not None]
-
-    def close(self) -> None:
-        """Stop all processes; streams in progress fail."""
-        self._closed = True
-        for process in self._processes:
-            process.kill()
-        for _ in self._processes:
-            with contextlib.suppress(queue.Empty):
-                self._idle.get_nowait().end()  # the thread that uses a busy process ends it
-        self._idle.put(Process(0))  # wakes a waiting thread
 
     def __enter__(self) -> Self:
         return self

@@ -1,12 +1,14 @@
-"""The parent's side of one decoding process: start it, exchange messages with a time limit, end it."""
+"""The parent's side of decoding processes: start them, exchange messages with a time limit, end them, share them."""
 
 import contextlib
 import math
 import os
+import queue
 import select
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vidret.devices import CPU
@@ -33,7 +35,10 @@ class ProcessGoneError(Exception):
 
 
 class Process:
-    """A decoding process that is started on demand. One thread talks to it; any thread may kill it."""
+    """A decoding process that is started on demand. One thread talks to it; any thread may kill it.
+
+    ``num_requests`` counts its requests, and ``is_clean`` says whether it has answered the last one to its end.
+    """
 
     def __init__(self, memory: int, *, device: str = CPU) -> None:
         """Set the limit to ``memory`` bytes, 0 for none, without starting the process."""
@@ -42,7 +47,8 @@ class Process:
         self._ring: FrameRing | None = None
         self._lock = threading.Lock()
         self._killed = False
-        self.num_files = 0
+        self.num_requests = 0
+        self.is_clean = False
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +82,7 @@ class Process:
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
-            self.num_files = 0
+            self.num_requests = 0
             with contextlib.suppress(ImportError, AttributeError, OSError):  # only Linux has it
                 import fcntl
 
@@ -165,3 +171,69 @@ class Process:
         if status == -9:
             return "the decoder was killed (signal 9), possibly because the machine ran out of memory"
         return f"the decoder crashed (signal {-status})" if status < 0 else f"the decoder ended (exit status {status})"
+
+
+class ProcessPool:
+    """Processes that are reused, and replaced after a crash. Threads take one each, and wait while all are busy."""
+
+    def __init__(self, processes: Sequence[Process], *, max_requests: int) -> None:
+        """Share processes that end after so many requests, since native libraries leak memory."""
+        self.processes, self._max_requests = processes, max_requests
+        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
+        for process in processes:
+            self._idle.put(process)
+        self.is_closed = False
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[Process]:
+        """Take a running process, which ends with the block unless it ``is_clean`` then.
+
+        Raises:
+            VidretError: It cannot start.
+            ProcessGoneError: The pool is closed.
+        """
+        process = self._idle.get()
+        process.is_clean = False
+        try:
+            if process.num_requests >= self._max_requests:
+                process.end()
+            process.ensure_running()
+            process.num_requests += 1
+            yield process
+        finally:
+            if not process.is_clean:
+                process.end()
+            self._idle.put(process)
+            if self.is_closed:
+                self._end_idle()
+
+    def start(self) -> None:
+        """Start the processes now, beside what the caller does meanwhile, rather than with the first requests."""
+        for _ in self.processes:
+            threading.Thread(target=self._start_one, daemon=True).start()
+
+    def _start_one(self) -> None:
+        # Whoever needs the process reports why it does not start.
+        with contextlib.suppress(ProcessGoneError, VidretError), self.take() as process:
+            process.is_clean = True
+
+    def pids(self) -> list[int]:
+        """Return the ids of the running processes."""
+        return [process.pid for process in self.processes if process.pid is not None]
+
+    def close(self) -> None:
+        """Stop all processes; requests in progress and later ones fail."""
+        self.is_closed = True
+        for process in self.processes:
+            process.kill()
+        self._end_idle()
+
+    def _end_idle(self) -> None:
+        """End the processes that nobody uses; the thread that uses a busy one ends it."""
+        idle: list[Process] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for process in idle:
+            process.end()
+            self._idle.put(process)
