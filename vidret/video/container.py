@@ -1,5 +1,7 @@
 """Packets and frames of a container, read with PyAV in file order."""
 
+import io
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -28,6 +30,13 @@ _PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat version", b"<MPD")
 _SNIFFED_BYTES = 1024
 _IS_PLAYLIST = "is a playlist, not a video"
 NO_OFFSETS = np.zeros(0, dtype=np.int64)
+NOT_DECODED = "no frame could be decoded"
+
+_MAX_BOXES = 32  # files with more are fragmented: times are spread over the file, and all of it must be read
+HEAD_BYTES = 1020  # five of the longest packets of an MPEG transport stream
+_SYNC = 0x47
+# Bytes of such a packet and before its sync byte: plain, with a time code as on Blu-ray, with parity bytes at the end.
+_LAYOUTS = ((188, 0), (192, 4), (204, 0))
 
 
 class DamagedPacketError(Exception):
@@ -176,3 +185,45 @@ def scan_packets(
     end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
     packets = Packets(*(column[:end] for column in (pts, dts, durations, keyframes, discarded, num_bytes)))
     return packets, frame, is_cut_short or end < len(corrupt)
+
+
+def find_payload(file: io.RawIOBase | io.BufferedIOBase, num_bytes: int) -> list[tuple[int, int]]:
+    """Return the byte ranges of coded media of an MP4 or MOV file as (start, end); empty if they are unknown.
+
+    They need not be fetched to read the times of frames. Reads a few bytes at the start of each box, and leaves the
+    file's position undefined.
+    """
+    ranges: list[tuple[int, int]] = []
+    start = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(start)
+        head = file.read(16)
+        if head is None or len(head) < 16:
+            return ranges if start == num_bytes else []
+        size, kind, large_size = struct.unpack(">I4sQ", head)
+        if start == 0 and kind != b"ftyp":
+            return []
+        header_bytes = 16 if size == 1 else 8
+        size = large_size if size == 1 else size or num_bytes - start  # 0 extends to the end of the file
+        if size < header_bytes:
+            return []
+        if kind == b"mdat":
+            ranges.append((start + header_bytes, min(start + size, num_bytes)))
+        elif kind == b"moof":
+            return []
+        start = min(start + size, num_bytes)
+    return []
+
+
+def ends_inside_packet(head: bytes, num_bytes: int) -> bool:
+    """Return whether a transport stream ends in the middle of a packet, which FFmpeg does not report; else False.
+
+    Args:
+        head: The first ``HEAD_BYTES`` of the file, or all of a shorter one.
+        num_bytes: The size of the file.
+    """
+    for size, offset in _LAYOUTS:
+        syncs = head[offset::size]
+        if len(syncs) >= 3 and set(syncs) == {_SYNC}:
+            return num_bytes % size > 0
+    return False

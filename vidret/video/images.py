@@ -1,19 +1,18 @@
 """Single images: a video frame as JPEG, the grey pictures of a stretch, an image file as RGB."""
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
 from PIL import Image, ImageOps
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Frames, Picture, Resize
+from vidret.types import Picture
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.files import read_content
 from vidret.video.grey import GREY_SHAPE, Grey, Greys
 from vidret.video.probe import VideoInfo
-from vidret.video.reader import open_reader
+from vidret.video.reader import open_reader, read_chosen
 from vidret.video.sampling import nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -29,26 +28,10 @@ def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
     Raises:
         DecodeError: The frame cannot be decoded.
     """
-    with open_reader(info) as reader:
-        frames = reader.read(nearest(info.times, np.array([time_s])))
-    if not len(frames):
-        raise DecodeError(info.path, "no frame could be decoded")
+    frames = read_chosen(info, nearest(info.times, np.array([time_s])))
     image = Image.fromarray(np.asarray(frames.pixels[0]))
     image.thumbnail((width, image.height))
     return encode_jpeg(image)
-
-
-def read_times(info: VideoInfo, times_s: Sequence[float], resize: Resize) -> Frames:
-    """Return the resized frames nearest to some times in seconds, each once.
-
-    Raises:
-        DecodeError: None of them can be decoded.
-    """
-    with open_reader(info, resize=resize) as reader:
-        frames = reader.read(nearest(info.times, np.array(times_s, np.float64)))
-    if not len(frames):
-        raise DecodeError(info.path, "no frame could be decoded")
-    return frames
 
 
 def encode_jpeg(image: Image.Image) -> bytes:

@@ -6,19 +6,41 @@ first frame is decoded, for its size and rotation; all frames are decoded only i
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+from av.stream import Disposition
 from jaxtyping import Bool, Float64, Int64
 
 from vidret.errors import DecodeError
 from vidret.video import files, timeline
-from vidret.video.container import NO_OFFSETS, decode_all, open_container
+from vidret.video.container import (
+    HEAD_BYTES,
+    NO_OFFSETS,
+    NOT_DECODED,
+    decode_all,
+    ends_inside_packet,
+    find_payload,
+    open_container,
+    read_start,
+    scan_packets,
+)
 from vidret.video.files import SourceFile
-from vidret.video.stream_scan import IS_IMAGE, NOT_DECODED, StreamScan, scan_stream
+from vidret.video.geometry import read_display
+from vidret.video.hdr import HDR_TRANSFERS
+from vidret.video.ranges import RemoteFile
+from vidret.video.recording import read_recording
+from vidret.video.rendering import describe_rendering
 from vidret.video.timeline import Packets
 
+_IS_IMAGE = "is a picture, not a video"
+_IMAGE_FORMATS = {"image2", "tty"}
+# In MP4 and MOV the timestamps of these codecs do not depend on packet contents: measured field by field.
+_TIMED_BY_CONTAINER = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
+_CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 _SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 # The clock of these formats may restart, so that recordings can be concatenated.
@@ -157,19 +179,20 @@ def probe(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> V
 def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> VideoInfo:
     if file.num_bytes == 0:
         raise DecodeError(name, "is empty")
-    scan = scan_stream(name, file, heartbeat)
-    packets, offsets = scan.packets, NO_OFFSETS
-    if scan.kind in _RESTARTING_FORMATS:
+    scan = _scan(name, file, heartbeat)
+    facts, packets, offsets = scan.facts, scan.packets, NO_OFFSETS
+    kind = facts["container"]
+    if kind in _RESTARTING_FORMATS:
         packets, offsets = timeline.follow_restarts(packets, scan.tick)
-    by_order = not timeline.has_unique_timestamps(packets) or (scan.kind == "avi" and not packets.keyframes.all())
+    by_order = not timeline.has_unique_timestamps(packets) or (kind == "avi" and not packets.keyframes.all())
     pts, keyframes = (
-        _count_frames(name, file, scan.stream, heartbeat, offsets) if by_order else timeline.sort_frames(packets)
+        _count_frames(name, file, facts["stream"], heartbeat, offsets) if by_order else timeline.sort_frames(packets)
     )
     if len(pts) == 0:
         raise DecodeError(name, NOT_DECODED)
-    if len(pts) == 1 and (scan.kind in _SINGLE_IMAGE_FORMATS or scan.brand in _STILL_BRANDS):
-        raise DecodeError(name, IS_IMAGE)
-    tick, frame_s = scan.tick, 1 / (scan.average_rate or _FALLBACK_RATE)
+    if len(pts) == 1 and (kind in _SINGLE_IMAGE_FORMATS or scan.brand in _STILL_BRANDS):
+        raise DecodeError(name, _IS_IMAGE)
+    tick, frame_s = scan.tick, 1 / (facts["average_rate"] or _FALLBACK_RATE)
     if by_order and (np.diff(pts) <= 0).any():
         # Timestamps that do not rise are useless: assume a constant rate.
         pts, tick = np.arange(len(pts)), frame_s
@@ -179,54 +202,150 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
     times = (pts - pts[0]) * tick + start
     duration = float(times[-1]) + (timeline.last_frame_duration(packets, pts) * tick or frame_s)
     is_cut_short = scan.is_cut_short or scan.declared_end - (first + duration - start) > _MISSING_TOLERANCE_S
-    gaps = timeline.find_gaps(times, duration)
+    open_gop, still = timeline.has_leading_frames(packets), np.zeros(len(pts), dtype=bool)
+    if not (by_order or open_gop):  # else packets cannot tell
+        num_blocks = facts["width"] * facts["height"] / 256
+        still = timeline.find_still(packets, _STILL_BYTES + _STILL_BYTES_PER_BLOCK * num_blocks)
     return VideoInfo(
         path=name,
         num_bytes=file.num_bytes,
-        container=scan.kind,
-        codec=scan.codec,
-        pixel_format=scan.pixel_format,
-        rendering=scan.rendering,
-        width=scan.display.width,
-        height=scan.display.height,
-        rotation=scan.display.rotation,
-        mirrored=scan.display.mirrored,
-        stretched=scan.display.stretched,
+        **facts,
         start=start,
         duration=duration,
-        average_rate=scan.average_rate,
-        real_rate=scan.real_rate,
         variable_rate=timeline.has_variable_rate(pts),
         edit_list=bool(packets.discarded.any()),
-        open_gop=timeline.has_leading_frames(packets),
+        open_gop=open_gop,
         reordered=timeline.is_reordered(packets),
         by_order=by_order,
         clock_restarts=int(np.count_nonzero(np.diff(offsets))),
         num_frames=len(pts),
-        stream=scan.stream,
-        num_streams=scan.num_streams,
-        has_audio=scan.has_audio,
-        timecode=scan.timecode,
-        filmed=scan.recording.filmed,
-        camera=scan.recording.camera,
-        latitude=scan.recording.latitude,
-        longitude=scan.recording.longitude,
-        hdr=scan.hdr,
-        damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, gaps),
+        damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, timeline.find_gaps(times, duration)),
         times=times,
         pts=pts,
         keyframes=keyframes,
-        still=_find_still(scan, packets, len(pts), by_order=by_order),
+        still=still,
         clock_offsets=offsets,
     )
 
 
-def _find_still(scan: StreamScan, packets: Packets, num_frames: int, *, by_order: bool) -> Bool[np.ndarray, " frame"]:
-    """Return which frames stand still; none where packets cannot tell."""
-    if by_order or timeline.has_leading_frames(packets):
-        return np.zeros(num_frames, dtype=bool)
-    num_blocks = scan.display.width * scan.display.height / 256
-    return timeline.find_still(packets, _STILL_BYTES + _STILL_BYTES_PER_BLOCK * num_blocks)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scan:
+    """The result of one pass over a container.
+
+    Times are in seconds of the container's timestamps; those of ``packets`` are in ticks of ``tick`` seconds.
+    ``declared_end`` is when the last frame ends according to the header, 0 if it does not say. ``facts`` are fields of
+    ``VideoInfo`` as the header and the first frame have them.
+    """
+
+    facts: dict[str, Any]
+    brand: str
+    tick: float
+    container_start: float
+    stream_start: float
+    declared_frames: int
+    declared_end: float
+    packets: Packets
+    is_cut_short: bool
+
+
+def _scan(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> _Scan:
+    """Read the packets of a video, and decode its first frame."""
+    payload = find_payload(file, file.num_bytes) if isinstance(file, RemoteFile) else []
+    with open_container(name, file) as container:
+        stream = _choose_stream(name, container)
+        kind, context = container.format.name, stream.codec_context
+        codec = _CODECS.get(context.name, str(context.name))
+        if isinstance(file, RemoteFile) and payload and codec in _TIMED_BY_CONTAINER:
+            context.thread_count = 1
+            frame = next(decode_all(container, stream), None)
+            packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), heartbeat)
+        else:
+            packets, frame, is_cut_short = scan_packets(container, stream, heartbeat)
+        file.check()
+        if frame is None:
+            raise DecodeError(name, NOT_DECODED)
+        if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
+            packets, is_cut_short = timeline.drop_last(packets), True  # the last frame is incomplete
+        average_rate, transfer = float(stream.average_rate or 0), int(context.color_trc)
+        stream_start, container_start = float((stream.start_time or 0) * stream.time_base), read_start(container)
+        facts = {
+            "container": kind,
+            "codec": codec,
+            "pixel_format": frame.format.name,
+            "rendering": describe_rendering(frame, transfer),
+            "average_rate": average_rate,
+            "real_rate": float(stream.base_rate or 0) or average_rate,
+            "stream": int(stream.index),
+            "num_streams": len(container.streams.video),
+            "has_audio": bool(container.streams.audio),
+            "timecode": _read_timecode(container, stream),
+            "hdr": transfer in HDR_TRANSFERS,
+            **asdict(read_display(frame, stream.sample_aspect_ratio)),
+            **asdict(read_recording(container, stream)),
+        }
+        return _Scan(
+            facts=facts,
+            brand=container.metadata.get("major_brand", "").strip(),
+            tick=float(stream.time_base),
+            container_start=stream_start if container_start is None else container_start,
+            stream_start=stream_start,
+            declared_frames=int(stream.frames),
+            declared_end=_read_declared_end(container, stream),
+            packets=packets,
+            is_cut_short=is_cut_short,
+        )
+
+
+def _choose_stream(path: str, container: Any) -> Any:
+    """Return the stream that a player shows, which is never a cover image."""
+    streams = list(container.streams.video)
+    kind = container.format.name
+    if streams and (kind in _IMAGE_FORMATS or kind.endswith("_pipe")):
+        raise DecodeError(path, _IS_IMAGE)
+    moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    if not moving:
+        raise DecodeError(path, "holds only a cover picture, no video" if streams else "holds no video")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise DecodeError(path, "its video codec is unknown")
+    best = container.streams.best("video")
+    return best if best in known else known[0]
+
+
+def _scan_times(
+    path: str, file: RemoteFile, payload: list[tuple[int, int]], index: int, heartbeat: Callable[[], None]
+) -> tuple[Packets, bool]:
+    """Return the times of all packets without fetching their contents, and whether the file is cut off."""
+    file.skip_ranges(payload)
+    with open_container(path, file, parse=False) as container:
+        packets, _, is_cut_short = scan_packets(container, container.streams[index], heartbeat, decode=False)
+    file.skip_ranges([])
+    return packets, is_cut_short
+
+
+def _read_timecode(container: Any, stream: Any) -> str:
+    """Return the timecode of the first frame that a container states, of this stream if possible; empty without one."""
+    for part in (stream, *container.streams.data, container):
+        for key, value in part.metadata.items():
+            if key.lower() == "timecode" and value.strip():
+                return str(value.strip())
+    return ""
+
+
+def _read_declared_end(container: Any, stream: Any) -> float:
+    """Return when the last frame ends according to a Matroska header, in seconds; 0 for other formats.
+
+    A truncated Matroska file can be read without an error.
+    """
+    if not container.format.name.startswith("matroska"):
+        return 0.0
+    clock = stream.metadata.get("DURATION", "").split(":")
+    if len(clock) == 3:
+        try:
+            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
+        except ValueError:
+            return 0.0
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
 def _count_frames(

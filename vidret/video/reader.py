@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.types import Frames, Picture, Resize
+from vidret.video.container import NOT_DECODED
 from vidret.video.decoders.base import FrameDecoder, GaveUpError, SamplingMode, StreamedFrame
 from vidret.video.decoders.pyav import PyavDecoder
 from vidret.video.decoders.registry import EXACT_DECODERS, Decoder, choose_decoder, find_decoder, suits_gpu
@@ -219,9 +220,26 @@ def read_frames(
     if (times is None) == (indices is None):
         raise ValueError(f"exactly one of times and indices must be given, got {'none' if times is None else 'both'}")
     info = probe(path)
-    with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
-        chosen = indices if times is None else nearest(info.times, np.asarray(times, dtype=np.float64))
-        frames = reader.read(chosen if chosen is not None else [])
-    if len(frames) == 0:
-        raise DecodeError(path, "no frame could be decoded")
+    chosen = indices if times is None else nearest(info.times, np.asarray(times, dtype=np.float64))
+    frames = read_chosen(info, chosen if chosen is not None else [], decoder=decoder, device=device, resize=resize)
     return Frames(frames.pixels, frames.times, frames.salvaged or info.damage)
+
+
+def read_chosen(
+    info: VideoInfo,
+    indices: Sequence[int] | Int64[np.ndarray, " index"],
+    *,
+    decoder: Decoder = "auto",
+    device: str = CPU,
+    resize: Resize | None = None,
+) -> Frames:
+    """Return the frames at these indices of a probed file, each once.
+
+    Raises:
+        DecodeError: None of them can be read.
+    """
+    with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
+        frames = reader.read(indices)
+    if not len(frames):
+        raise DecodeError(info.path, NOT_DECODED)
+    return frames

@@ -13,14 +13,13 @@ import numpy as np
 from vidret.errors import DecodeError
 from vidret.types import Frames, Picture, Resize, Sampling, ShotChange
 from vidret.video.audio import SoundCutter
+from vidret.video.container import NOT_DECODED
 from vidret.video.decoders.base import StreamedFrame
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import Cut, cut_segments, nearest, sample_again
 from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
 from vidret.video.workers import messages
-
-_NOTHING_READ = "no frame could be decoded"
 
 
 class Parent(Protocol):
@@ -207,7 +206,7 @@ class _GridAnswer(_Answer):
             if words is not None and wants_text:
                 words.end_segment(cut.end, None)
         if num_wanted and not num_read:
-            raise DecodeError(self._info.path, _NOTHING_READ)
+            raise DecodeError(self._info.path, NOT_DECODED)
         lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
         self._send_finished(lost)
 
@@ -245,7 +244,7 @@ class _ShotsAnswer(_Answer):
             if self.words is not None:
                 self.words.end_segment(segment.end, segment.shots)
         if not (num_sent or number):
-            raise DecodeError(info.path, _NOTHING_READ)
+            raise DecodeError(info.path, NOT_DECODED)
         num_expected = info.num_frames - first
         lost = ""
         if self._reader.reads_all and self._num_frames_read < num_expected:

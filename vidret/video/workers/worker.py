@@ -18,8 +18,10 @@ import numpy as np
 
 from vidret.errors import DecodeError, DecoderFailedError, VidretError
 from vidret.types import Frames, Resize
-from vidret.video.images import draw_frame, read_greys, read_image, read_times
+from vidret.video.images import draw_frame, read_greys, read_image
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.reader import read_chosen
+from vidret.video.sampling import nearest
 from vidret.video.workers import messages
 from vidret.video.workers.frame_ring import FrameRing
 from vidret.video.workers.video_request import answer_video
@@ -105,7 +107,8 @@ def run_worker(memory: int, ring: int) -> None:
 def _serve(parent: _Parent, request: messages.Header, payload: bytes) -> None:
     """Decode one video, with its words if they are requested, or one image."""
     if "image" in request:
-        parent.send(*messages.pack_message(*answer_request(request, payload)))
+        header, content = _answer_image_request(request, payload)
+        parent.send(*messages.pack_message({"kind": "image"} | header, content))
     else:
         answer_video(parent, request, os.fsdecode(payload))
 
@@ -122,34 +125,28 @@ def _as_decode_error(error: Exception) -> DecodeError:
     return DecoderFailedError("", f"the decoder failed: {type(error).__name__}: {error}".splitlines()[0])
 
 
-def answer_request(request: messages.Header, payload: bytes) -> tuple[messages.Header, bytes | memoryview]:
-    """Return the message that answers an ``ImagePool``.
-
-    It is a JPEG for a ``frame``, grey pictures with their times for ``greys``, otherwise RGB pixels and their shape.
-
-    Those of ``frames`` come with their times; ``facts`` are those of ``VideoInfo``.
+def _answer_image_request(request: messages.Header, payload: bytes) -> tuple[messages.Header, bytes | memoryview]:
+    """Return the message that answers an ``ImagePool``: what it reads of a video, or an image file as RGB pixels.
 
     Raises:
         VidretError: The video or the image cannot be read.
     """
     try:
-        if request["image"] == "frame":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            return {"kind": "image"}, draw_frame(info, request["time_s"], request["width"])
-        if request["image"] == "frames":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            frames = read_times(info, request["times_s"], Resize(**request["resize"]))
-            fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
-            return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
-        if request["image"] == "facts":
-            return {"kind": "image", "facts": _probe(os.fsdecode(payload), *request["version"]).facts()}, b""
-        if request["image"] == "greys":
-            info = _probe(os.fsdecode(payload), *request["version"])
-            greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
-            header = {"kind": "image", "times": times.tolist(), "size": (info.width, info.height)}
-            return header, greys.reshape(-1).data
-        image = read_image(payload)
-        return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
+        if request["image"] == "file":
+            image = read_image(payload)
+            return {"shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
+        info = _probe(os.fsdecode(payload), *request["version"])
+        match request["image"]:
+            case "facts":
+                return {"facts": info.facts()}, b""
+            case "frame":
+                return {}, draw_frame(info, request["time_s"], request["width"])
+            case "frames":
+                chosen = nearest(info.times, np.array(request["times_s"], np.float64))
+                frames = read_chosen(info, chosen, resize=Resize(**request["resize"]))
+                return messages.describe_frames(frames), np.ascontiguousarray(frames.pixels).reshape(-1).data
+        greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
+        return {"times": times.tolist(), "size": (info.width, info.height)}, greys.reshape(-1).data
     except MemoryError:
         _probe.cache_clear()
         raise
