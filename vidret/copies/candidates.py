@@ -60,18 +60,11 @@ class FrameTable:
 
 def read_frame_table(store: Store, video_ids: Collection[int] | None = None) -> FrameTable:
     """Read the frames of the searchable videos, or of those among them with some ids; damaged segments are skipped."""
-    wanted = None if video_ids is None else set(video_ids)
     parts = defaultdict[int, list[tuple[int, np.ndarray, np.ndarray]]](list)
-    ids = (
-        store.searchable()
-        if wanted is None
-        else np.concatenate(
-            [
-                np.empty(0, np.int64),
-                *(np.array(store.segments.ids_of_video(video), np.int64) for video in sorted(wanted)),
-            ]
-        )
-    )
+    if video_ids is None:
+        ids: Sequence[int] | Int64[np.ndarray, " segment"] = store.searchable()
+    else:
+        ids = [segment for video in sorted(set(video_ids)) for segment in store.segments.ids_of_video(video)]
     for first in range(0, len(ids), BATCH):
         stored = store.features.read(ids[first : first + BATCH], tokens=False)
         for segment, frames, times in zip(stored.segments, stored.frames, stored.times, strict=True):
@@ -184,10 +177,11 @@ MAX_CHECKED = 5  # of them, that are checked on decoded frames
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoPair:
-    """Two videos, given by their index in the table, of which the clip has fewer frames; and their alignment."""
+    """Two videos, by id, of which the clip has fewer frames, at ``times`` in seconds; and their alignment."""
 
     clip: int
     film: int
+    times: list[float]
     alignment: Alignment
 
 
@@ -258,7 +252,8 @@ def find_video_pairs(table: FrameTable) -> list[VideoPair]:
         scores = vectors[clip_rows] @ vectors[film_rows].T - whitening.level
         alignment = align_footage(scores, table.times[clip_rows], table.times[film_rows])
         if alignment is not None:
-            found.append(VideoPair(clip=clip, film=film, alignment=alignment))
+            ids, times = table.video_ids, table.times[clip_rows]
+            found.append(VideoPair(clip=int(ids[clip]), film=int(ids[film]), times=times.tolist(), alignment=alignment))
     return limit_pairs(sorted(found, key=lambda pair: -pair.alignment.score))
 
 

@@ -12,7 +12,6 @@ from vidret.copies.alignment import Alignment, align_repeatedly, bound_gain
 from vidret.copies.candidates import IndexWhitening, read_frame_table
 from vidret.copies.checking import NUM_WORKERS, FootageReader
 from vidret.copies.pairs import LEAST_SHARE, Extent, confirm_alignment, is_worth_decoding, measure_extent
-from vidret.copies.verdict import judge_footage
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
@@ -135,9 +134,7 @@ def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: 
     paths = [path for path in video.paths if may_exist(path)]
     extents = Extent(clip.start, clip.end), measure_extent(video)
     try:
-        confirmed = confirm_alignment(
-            alignment, clip.times.tolist(), (clip.path, paths[0]), extents, lambda guess: judge_footage(guess, reader)
-        )
+        confirmed = confirm_alignment(alignment, clip.times.tolist(), (clip.path, paths[0]), extents, reader)
     except DecodeError as error:
         logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
         return None

@@ -61,7 +61,6 @@ class CopyFolder:
     """Folds results that show the same footage; verdicts on pairs of videos are kept until the index changes."""
 
     def __init__(self, store: Store) -> None:
-        """Set the index."""
         self._store, self._whitening = store, IndexWhitening(store, fit_projection)
         self._generation = -1
         self._offsets: dict[tuple[int, int], float | None] = {}
@@ -72,10 +71,10 @@ class CopyFolder:
             return list(results)
         by_hits = isinstance(results[0], Hit)
         spans = [
-            FoundSpan(each.video, each.time, each.time)
-            if isinstance(each, Hit)
-            else FoundSpan(each.video, each.start, each.end)
-            for each in results
+            FoundSpan(result.video, result.time, result.time)
+            if isinstance(result, Hit)
+            else FoundSpan(result.video, result.start, result.end)
+            for result in results
         ]
         copies: dict[int, dict[int, NearCopy]] = {}
         for index, leader in enumerate(self.fold(spans, whole=by_hits)):
@@ -106,7 +105,7 @@ class CopyFolder:
         leaders: list[int] = []
         for index, span in enumerate(spans):
             firsts = (other for other in range(index) if leaders[other] == other)
-            leaders.append(next((each for each in firsts if self._shows(spans[each], span, lengths, whole)), index))
+            leaders.append(next((other for other in firsts if self._shows(spans[other], span, lengths, whole)), index))
         return leaders
 
     def _shows(self, one: FoundSpan, other: FoundSpan, lengths: Mapping[int, float], whole: bool) -> bool:

@@ -86,16 +86,19 @@ def confirm_alignment(
     times: Sequence[float],
     paths: tuple[str, str],
     extents: tuple[Extent, Extent],
-    judge: Callable[[FootageGuess], FootageVerdict | None],
+    reader: FootageReader,
 ) -> tuple[FootageVerdict, float, float] | None:
     """Return what decoded frames say of an alignment, and from when to when it holds in the clip, in seconds.
 
     None if they do not show the same footage. Paths and extents are those of the clip and of the film.
+
+    Raises:
+        DecodeError: A file cannot be read.
     """
     speed, offset = alignment.speed, alignment.offset
     start, end = extend_alignment(alignment, times, *extents, speed, offset)
     guess = FootageGuess(clip_path=paths[0], film_path=paths[1], start=start, end=end, speed=speed, offset=offset)
-    verdict = judge(guess)
+    verdict = judge_footage(guess, reader)
     if verdict is None or not verdict.same:
         return None
     start, end = extend_alignment(alignment, times, *extents, verdict.speed, verdict.offset)
@@ -126,7 +129,7 @@ class PairFinder:
                 if on_progress is not None:
                     on_progress(first, len(candidates))
                 batch = candidates[first : first + CHECKED_AT_ONCE]
-                open_pairs = [pair for pair in batch if not groups.are_joined(*self._ids(pair))]
+                open_pairs = [pair for pair in batch if not groups.are_joined(pair.clip, pair.film)]
                 for pair in threads.map(self._check, open_pairs):
                     if pair is not None:
                         if pair.is_mutual:
@@ -135,16 +138,12 @@ class PairFinder:
         if on_progress is not None:
             on_progress(len(candidates), len(candidates))
 
-    def _ids(self, candidate: VideoPair) -> tuple[int, int]:
-        return int(self._table.video_ids[candidate.clip]), int(self._table.video_ids[candidate.film])
-
     def _is_likely(self, candidate: VideoPair, wanted: Collection[int] | None) -> bool:
-        clip, film = self._ids(candidate)
+        clip, film, times, alignment = candidate.clip, candidate.film, candidate.times, candidate.alignment
         if clip not in self._paths or film not in self._paths:
             return False
         if wanted is not None and clip not in wanted and film not in wanted:
             return False
-        alignment, times = candidate.alignment, self._list_times(candidate)
         start, end = extend_alignment(
             alignment, times, self._extents[clip], self._extents[film], alignment.speed, alignment.offset
         )
@@ -156,15 +155,19 @@ class PairFinder:
         clip_s, film_s = self._extents[clip].length, self._extents[film].length
         return shared_s >= share * clip_s, shared_s * speed >= share * film_s
 
-    def _list_times(self, candidate: VideoPair) -> list[float]:
-        times: list[float] = self._table.times[self._table.rows(candidate.clip)].tolist()
-        return times
-
     def _check(self, candidate: VideoPair) -> FootagePair | None:
-        clip, film = self._ids(candidate)
+        clip, film = candidate.clip, candidate.film
         paths = self._paths[clip], self._paths[film]
         extents = self._extents[clip], self._extents[film]
-        confirmed = confirm_alignment(candidate.alignment, self._list_times(candidate), paths, extents, self._judge)
+        if not self._unreadable.isdisjoint(paths):
+            return None
+        try:
+            confirmed = confirm_alignment(candidate.alignment, candidate.times, paths, extents, self._reader)
+        except DecodeError as error:
+            if error.path not in self._unreadable:
+                self._unreadable.add(error.path)
+                logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
+            return None
         if confirmed is None:
             return None
         verdict, start, end = confirmed
@@ -175,18 +178,6 @@ class PairFinder:
         if not verdict.moves and abs(extents[0].length - extents[1].length) > STILL_DIFFERENCE_S:
             return None
         return FootagePair(clip=clip, film=film, start=start, end=end, verdict=verdict, is_mutual=all(fills))
-
-    def _judge(self, guess: FootageGuess) -> FootageVerdict | None:
-        """Return the verdict on two files; None if one cannot be read, which is said once."""
-        if not self._unreadable.isdisjoint((guess.clip_path, guess.film_path)):
-            return None
-        try:
-            return judge_footage(guess, self._reader)
-        except DecodeError as error:
-            if error.path not in self._unreadable:
-                self._unreadable.add(error.path)
-                logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
-            return None
 
 
 class DisjointSets:
