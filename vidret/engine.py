@@ -23,7 +23,7 @@ from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, choose_devices
 from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.families.registry import load_encoder
-from vidret.errors import DeviceError, StoreError, UnknownEncoderError, VidretError
+from vidret.errors import DeviceError, NotFoundError, StoreError, UnknownEncoderError, VidretError
 from vidret.search.concepts.storage import forget_concept, list_concepts
 from vidret.search.models import (
     allow_encoder,
@@ -582,10 +582,9 @@ class Engine(VideoLibrary):
             VidretError: As in ``search``; one invalid search fails all.
         """
         for option in options:
-            if option.k < 1 or option.candidates < 1:
-                raise VidretError(f"k and candidates must be at least 1, got {option.k} and {option.candidates}")
-            check_offset(option.offset)
-            check_probability(option.at_least)
+            check_page(option)
+            if option.candidates < 1:
+                raise VidretError(f"candidates must be at least 1, got {option.candidates}")
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
         whole = [replace(option, k=option.k + option.offset, offset=0) for option in options]
@@ -634,7 +633,7 @@ class Engine(VideoLibrary):
 
     @override
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
-        check_locating(options)
+        check_page(options)
         wanted = k = options.k + options.offset
         while True:  # improbable moments and copies may stand between the others
             whole = replace(options, k=k, offset=0)
@@ -658,7 +657,7 @@ class Engine(VideoLibrary):
         Raises:
             VidretError: As in ``locate``; one invalid query fails all.
         """
-        check_locating(options)
+        check_page(options)
         whole = replace(options, k=options.k + options.offset, offset=0)
         video_ids = [look_up_video(self._index.store, video) for video in videos]
         found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
@@ -943,11 +942,11 @@ class Engine(VideoLibrary):
         """Return a searchable video by its id.
 
         Raises:
-            StoreError: There is no such video, or all of its files are missing.
+            NotFoundError: There is no such video, or all of its files are missing.
         """
         videos = self._index.store.videos.find(ids=[video])
         if not videos:
-            raise StoreError(f"video must be one of this index, got {video}")
+            raise NotFoundError(f"video must be one of this index, got {video}")
         return videos[0]
 
     def embeddings(self, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
@@ -1092,16 +1091,14 @@ def list_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     return paths
 
 
-def check_offset(offset: int) -> None:
-    """Check the number of results to skip."""
-    if offset < 0:
-        raise VidretError(f"offset must be at least 0, got {offset}")
-
-
-def check_probability(at_least: float) -> None:
-    """Check a minimum probability."""
-    if not 0 <= at_least <= 1:
-        raise VidretError(f"at_least must be between 0 and 1, got {at_least}")
+def check_page(options: SearchOptions | LocateOptions) -> None:
+    """Check how many results are wanted, how many are skipped, and how probable they must be."""
+    if options.k < 1:
+        raise VidretError(f"k must be at least 1, got {options.k}")
+    if options.offset < 0:
+        raise VidretError(f"offset must be at least 0, got {options.offset}")
+    if not 0 <= options.at_least <= 1:
+        raise VidretError(f"at_least must be between 0 and 1, got {options.at_least}")
 
 
 def keep_probable(results: list[Result], at_least: float) -> list[Result]:
@@ -1109,11 +1106,3 @@ def keep_probable(results: list[Result], at_least: float) -> list[Result]:
     if at_least and any(result.probability is None for result in results):
         raise VidretError(f"at_least must be 0 for an image or a vector, got {at_least}")
     return [result for result in results if (result.probability or 0.0) >= at_least]
-
-
-def check_locating(options: LocateOptions) -> None:
-    """Check how many moments are wanted, and how probable ones."""
-    if options.k < 1:
-        raise VidretError(f"k must be at least 1, got {options.k}")
-    check_offset(options.offset)
-    check_probability(options.at_least)

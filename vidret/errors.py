@@ -38,7 +38,6 @@ class UnreachableError(DecodeError):
     """A file at a URL that could not be fetched now, although it may exist."""
 
     def __init__(self, path: str, reason: str, *, answered: bool = True) -> None:
-        """Store whether the server answered at all."""
         super().__init__(path, reason)
         self.answered = answered
 
@@ -71,6 +70,10 @@ class StoreError(VidretError):
     """An index that cannot be opened, read or written."""
 
 
+class NotFoundError(StoreError):
+    """Something that an index does not have."""
+
+
 class MovedError(StoreError):
     """An index that another process has moved to another encoder."""
 
@@ -83,6 +86,5 @@ class MissingExtraError(VidretError):
     """A feature whose optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        """Build a message that contains the install command."""
         super().__init__(f'{feature} needs the extra "{extra}": pip install "vidret[{extra}]"')
         self.extra = extra

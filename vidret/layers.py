@@ -217,7 +217,6 @@ class Int8Linear(nn.Module):
     bias: Tensor
 
     def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None = None) -> None:
-        """Quantize the weights of a linear layer."""
         super().__init__()
         packed, scales = pack_rows(weight.detach().float())
         self.register_buffer("weight", packed)

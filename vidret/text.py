@@ -30,7 +30,7 @@ def show_path(path: str) -> str:
 
 
 def display_path(path: str) -> str:
-    """Return a path as it can be typed here: as by ``show_path``, but relative if it lies in the current folder."""
+    """Return a path as it can be typed here: as by ``show_path``, but relative if it is in the current folder."""
     relative = path if is_url(path) else os.path.relpath(path)
     return show_path(path if relative.startswith(os.pardir) else relative)
 

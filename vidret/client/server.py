@@ -22,7 +22,6 @@ class RemoteError(VidretError):
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        """Store the status in addition to the message."""
         super().__init__(message)
         self.status = status
 

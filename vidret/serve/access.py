@@ -42,7 +42,6 @@ class Body:
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, held: HeldBytes) -> None:
-        """Wrap a request; ``held`` is shared by all requests."""
         headers = Headers(scope=scope)
         self._receive, self._send, self._held = receive, send, held
         self._deadline = asyncio.get_running_loop().time() + TIMEOUT_S

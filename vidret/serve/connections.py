@@ -28,7 +28,6 @@ class Connection(H11Protocol):
     head_timeout_s = 10.0
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        """Accept uvicorn's arguments."""
         super().__init__(*arguments, **settings)
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since: float | None = None  # by the loop's clock; None while a request is in progress

@@ -32,7 +32,7 @@ def check_excluded_terms(query: str) -> str:
 def check_date(date: datetime) -> datetime:
     """Refuse a date that cannot be the time of a file."""
     if not YEARS[0] <= date.year <= YEARS[1]:
-        raise ValueError(f"must lie in the years {YEARS[0]} to {YEARS[1]}")
+        raise ValueError(f"must be in the years {YEARS[0]} to {YEARS[1]}")
     return date
 
 
@@ -154,7 +154,6 @@ class ImageReader:
     """Decodes images in separate processes, a few at a time, since they may be malicious."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Set the limits; the processes start with the first image."""
         self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
         self._pool = ImagePool(NUM_PROCESSES, timeout_s=timeout_s)
 

@@ -85,7 +85,6 @@ class OpenFileResponse(FileResponse):
     """A response with the content of an open file, whose path may lead to another file by now. It closes the file."""
 
     def __init__(self, file: BinaryIO, media_type: str, filename: str | None = None) -> None:
-        """Build the response; headers come from the open file."""
         status = os.fstat(file.fileno())
         super().__init__(f"/dev/fd/{file.fileno()}", media_type=media_type, stat_result=status, filename=filename)
         self._file = file

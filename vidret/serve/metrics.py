@@ -19,7 +19,6 @@ class Metrics:
     """The metrics of one server."""
 
     def __init__(self) -> None:
-        """Register the metrics, all at zero."""
         self._registry = own = CollectorRegistry()
         self.requests = Counter("vidret_requests", "Responses.", ["route", "status"], registry=own)
         self.seconds = Histogram(

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vidret.errors import ConflictError, MissingExtraError, StoreError, VidretError
+from vidret.errors import ConflictError, MissingExtraError, NotFoundError, StoreError, VidretError
 from vidret.text import sanitize
 
 Responses = dict[int | str, dict[str, Any]]  # responses of a route, for the OpenAPI document
@@ -29,9 +29,13 @@ class RefusedError(VidretError):
     """A request that is refused, with an HTTP status and further headers."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
-        """Store the status and the headers with the message."""
         super().__init__(sentence)
         self.status, self.headers = status, headers
+
+
+def make_busy(reason: str, retry_s: int = 1) -> RefusedError:
+    """Return the refusal of a request that may be sent again after some seconds."""
+    return RefusedError(503, f"the server is busy: {reason}", {"Retry-After": str(retry_s)})
 
 
 class Problem(BaseModel):
@@ -97,9 +101,8 @@ def add_error_handlers(app: FastAPI) -> None:
 def _handle_vidret_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RefusedError):
         return problem_response(error.status, str(error), error.headers)
-    is_server_error = isinstance(error, StoreError | MissingExtraError)
-    status = 409 if isinstance(error, ConflictError) else 503 if is_server_error else 422
-    return problem_response(status, str(error))
+    kinds = {NotFoundError: 404, ConflictError: 409, StoreError | MissingExtraError: 503}
+    return problem_response(next((kinds[kind] for kind in kinds if isinstance(error, kind)), 422), str(error))
 
 
 def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -172,7 +172,7 @@ def check_rights(app: FastAPI) -> None:
     for route in list_routes(app.routes):
         needed = route.dependant.dependencies if isinstance(route, APIRoute) else ()
         path = getattr(route, "path", "")
-        if path not in ALIKE and not any(isinstance(each.call, Right) for each in needed):
+        if path not in ALIKE and not any(isinstance(dependency.call, Right) for dependency in needed):
             raise TypeError(f"{path} must name a right, got none")
 
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.fields import with_rows_of
-from vidret.serve.problems import RefusedError
 from vidret.store.records import LANGUAGES, StoredVideo
 from vidret.text import file_name, is_url, sanitize, show_path
 from vidret.types import Hit, KindOfVideo, Moment, Query, Source, to_row
@@ -79,18 +78,6 @@ class VideoRow(BaseModel):
 
 
 Row = TypeVar("Row", bound=BaseModel)
-
-
-def find_video(engine: Engine, video_id: int) -> StoredVideo:
-    """Return the video with an id.
-
-    Raises:
-        RefusedError: There is no such video.
-    """
-    try:
-        return engine.video(video_id)
-    except StoreError as error:
-        raise RefusedError(404, str(error)) from error
 
 
 def find_file(video: StoredVideo) -> str | None:

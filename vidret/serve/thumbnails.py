@@ -16,7 +16,7 @@ import anyio.to_thread
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
-from vidret.serve.problems import RefusedError
+from vidret.serve.problems import make_busy
 from vidret.text import sanitize
 from vidret.video.files import FileStat, stat_file
 from vidret.video.images import encode_jpeg
@@ -66,7 +66,7 @@ class Thumbnails:
             return content
         if key not in self._pending:
             if len(self._pending) >= MAX_WAITING:
-                raise RefusedError(503, f"the server is busy: {MAX_WAITING} frames are pending", {"Retry-After": "1"})
+                raise make_busy(f"{MAX_WAITING} frames are pending")
             make = anyio.to_thread.run_sync(self._make, key, path, file_stat, time, width, limiter=self._limiter)
             self._pending[key] = task = asyncio.ensure_future(make)
             task.add_done_callback(lambda task: self._forget(key, task))
@@ -103,7 +103,6 @@ class ThumbnailCache:
     """JPEG files in a folder of limited size; the least recently used ones are dropped."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Open a folder, which need not exist, and measure its content."""
         self._folder, self._max_bytes = folder, max_bytes
         self._lock = threading.Lock()
         self._num_bytes = sum(status.st_size for _, status in self._list())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from vidret.engine import Engine
 from vidret.errors import MovedError
-from vidret.serve.problems import RefusedError
+from vidret.serve.problems import RefusedError, make_busy
 from vidret.types import Hit, Query, SearchOptions
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ class JobThread:
     """A thread that runs the jobs of its queue in order of arrival, up to ``max_batch`` at a time."""
 
     def __init__(self, name: str, run: Callable[[list[Job]], None], *, size: int, max_batch: int) -> None:
-        """Set the function that runs a batch, and the maximum number of waiting jobs."""
         self._run, self._size, self._max_batch = run, size, max_batch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -53,7 +52,6 @@ class JobThread:
         self._thread.join(SHUTDOWN_S)
 
     def __len__(self) -> int:
-        """Return the number of waiting jobs."""
         return len(self._waiting)
 
     def submit(self, work: Any) -> "Future[Any]":
@@ -65,8 +63,7 @@ class JobThread:
         future: Future[Any] = Future()
         with self._changed:
             if self._closed or len(self._waiting) >= self._size:
-                sentence = f"the server is busy: {len(self._waiting)} requests are waiting"
-                raise RefusedError(503, sentence, {"Retry-After": "1"})
+                raise make_busy(f"{len(self._waiting)} requests are waiting")
             self._waiting.append(Job(work, future))
             self._changed.notify()
         return future
@@ -118,7 +115,6 @@ class Worker:
         self._calls.close()
 
     def __len__(self) -> int:
-        """Return the number of waiting searches and calls."""
         return len(self._searches) + len(self._calls)
 
     async def search(self, query: Query, options: SearchOptions) -> list[Hit]:

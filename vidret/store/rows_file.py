@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import NotFoundError, StoreError
 from vidret.store.disk import check_entries, open_handle, unlock, wait_for_lock
 from vidret.types import OPTIONS, ListedMoment, SavedCollection
 
@@ -87,12 +87,12 @@ class RowsFile(Generic[Row]):
         """Remove the row of a name; ``what`` says in the error what it is of.
 
         Raises:
-            VidretError: There is none of this name.
+            NotFoundError: There is none of this name.
         """
         with self.change(index) as rows:
             left = [row for row in rows if row.name != name]
             if len(left) == len(rows):
-                raise VidretError(f"name must be that of {what}, got {name}")
+                raise NotFoundError(f"name must be that of {what}, got {name}")
             rows[:] = left
 
     def write(self, index: Path, rows: Sequence[Row]) -> None:
@@ -153,12 +153,12 @@ def pick_collection(collections: Iterable[SavedCollection], name: str) -> SavedC
     """Return the collection of a name.
 
     Raises:
-        VidretError: There is none.
+        NotFoundError: There is none.
     """
     for kept in collections:
         if kept.name == name:
             return kept
-    raise VidretError(f"name must be that of a collection, got {name}")
+    raise NotFoundError(f"name must be that of a collection, got {name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

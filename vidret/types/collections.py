@@ -71,7 +71,9 @@ class SavedCollection:
         """Return a saved search."""
         values = flatten_options(options)
         changed = {
-            each.name: values[each.name] for each in list_options(type(options)) if values[each.name] != each.default
+            named.name: values[named.name]
+            for named in list_options(type(options))
+            if values[named.name] != named.default
         }
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
         finds: Finds = "videos" if isinstance(options, SearchOptions) else "moments"

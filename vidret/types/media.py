@@ -115,7 +115,6 @@ class Frames:
     sound: Int16[np.ndarray, " sample"] | None = None
 
     def __len__(self) -> int:
-        """Return the number of frames."""
         return len(self.times)
 
 
@@ -210,7 +209,6 @@ class SoundWindows:
     vectors: Float16[np.ndarray, "window dim"]
 
     def __len__(self) -> int:
-        """Return the number of windows."""
         return len(self.starts)
 
 

@@ -36,7 +36,6 @@ class Budget:
     width: int = 768
 
     def __post_init__(self) -> None:
-        """Check the limits."""
         if self.characters < MIN_CHARACTERS:
             raise VidretError(f"characters must be at least {MIN_CHARACTERS}, got {self.characters}")
         if self.images < 0:

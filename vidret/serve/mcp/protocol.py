@@ -37,7 +37,7 @@ def list_links(tools: ToolBox, cursor: str | None) -> tuple[dict[str, str], str 
     offset = int(cursor or 0)
     videos = tools.engine.videos()
     page = videos[offset : offset + PAGE_SIZE]
-    titles = {VIDEO_TEMPLATE.format(video=each.id): shorten(title(each.paths[0]), TITLE_LENGTH) for each in page}
+    titles = {VIDEO_TEMPLATE.format(video=own.id): shorten(title(own.paths[0]), TITLE_LENGTH) for own in page}
     following = offset + len(page)
     return titles, str(following) if following < len(videos) else None
 
@@ -65,7 +65,6 @@ class ToolProtocol:
     """Handlers of the protocol. One call at a time reads the index; further ones wait, up to a limit."""
 
     def __init__(self, tools: ToolBox) -> None:
-        """Store the tools."""
         self._tools = tools
         self._limiter: anyio.CapacityLimiter | None = None
         self._num_waiting = 0

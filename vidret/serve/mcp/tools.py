@@ -79,7 +79,6 @@ class ToolBox:
     """The tools over one engine, to be called by one thread at a time."""
 
     def __init__(self, engine: AnyEngine, draw: DrawFrame, budget: Budget) -> None:
-        """Store what the tools read and how much they may answer."""
         self.engine, self.draw, self.budget = engine, draw, budget
 
     def call(self, name: str, values: Mapping[str, Any]) -> ToolReply:

@@ -30,10 +30,10 @@ from vidret.language.retrieval import (
 )
 from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.fields import Id, with_rows_of
-from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.problems import RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
 from vidret.serve.routes.media import draw_video
-from vidret.serve.rows import LinkedRow, find_video, write_row
+from vidret.serve.rows import LinkedRow, write_row
 from vidret.serve.thumbnails import Thumbnails
 from vidret.serve.worker import Worker
 from vidret.store.records import StoredVideo
@@ -111,12 +111,10 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
         if llm is None:
             raise RefusedError(403, NO_MODEL)
         for video_id in body.videos:
-            await run_in_threadpool(find_video, engine, video_id)
+            await run_in_threadpool(engine.video, video_id)
         options = ContextOptions(**body.model_dump(exclude={"question", "videos"}))
         if not free.acquire(blocking=False):
-            raise RefusedError(
-                503, f"the server is busy: {MAX_ASKED} questions are being answered", {"Retry-After": "5"}
-            )
+            raise make_busy(f"{MAX_ASKED} questions are being answered", 5)
         try:
             cache, loop = ReplyCache(engine.path / CACHE), asyncio.get_running_loop()
             search = partial(gather_context, question=body.question, videos=body.videos, options=options)

@@ -111,6 +111,6 @@ def browsing_routes(engine: Engine, worker: Worker) -> APIRouter:
         """List the videos that are least like their surroundings."""
         filters, against = collect_options(request, Filters), Filters(folder=request.against)
         found = await worker.call(lambda engine: engine.explorer.list_unusual(filters, against, request.k))
-        return UnusualAnswer(videos=[video_row(engine.video(each.video)) for each in found])
+        return UnusualAnswer(videos=[video_row(engine.video(unusual.video)) for unusual in found])
 
     return router

@@ -21,12 +21,11 @@ from vidret.present.html import POLICY
 from vidret.search.collections import MAX_MOMENTS, MAX_NOTE
 from vidret.serve.fields import Id, Seconds, collect_options, with_rows_of
 from vidret.serve.files import open_video
-from vidret.serve.problems import RefusedError, Responses, describe_invalid, refusals
+from vidret.serve.problems import Responses, describe_invalid, make_busy, refusals
 from vidret.serve.rights import CHANGE, GRANT, READ, Right, in_own_collection
 from vidret.serve.routes.search import LocateRequest, SearchRequest
-from vidret.serve.rows import find_video, write_row
+from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
-from vidret.store.rows_file import pick_collection
 from vidret.store.tokens import RIGHTS
 from vidret.text import sanitize
 from vidret.types import OPTIONS, ListedMoment, Moment, SavedCollection, as_moments, to_row
@@ -117,7 +116,7 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
     @router.get("/{name}", responses=refusals(404), dependencies=[OWN])
     def show(name: Name) -> CollectionRow:
         """Return a saved search, or a list with its moments."""
-        return write_row(CollectionRow, find_kept(engine, name))
+        return write_row(CollectionRow, engine.collection(name))
 
     @router.put("/{name}", responses=refusals(400, 403, 404, 409, 413), dependencies=[CHANGE_OWN])
     def save(name: Name, body: CollectionRequest) -> CollectionRow:
@@ -133,7 +132,6 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
     @router.delete("/{name}", responses=refusals(403, 404), dependencies=[CHANGE])
     def remove(name: Name) -> CollectionsAnswer:
         """Remove a saved search or a list, and list those that remain; videos stay."""
-        find_kept(engine, name)
         engine.remove_collection(name)
         return list_kept()
 
@@ -146,10 +144,10 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
         handles: Annotated[float, Query(ge=0, le=3600, description="Seconds around each moment in a timeline.")] = 0.0,
     ) -> Response:
         """Return what a collection holds now for other programs, or as a page; a saved search is run again."""
-        kept = await run_in_threadpool(find_kept, engine, name)
+        kept = await run_in_threadpool(engine.collection, name)
         moments = as_moments(await worker.call(lambda engine: engine.collect(name)))
         if not exporting.acquire(blocking=False):
-            raise RefusedError(503, "the server is busy: it exports another collection", {"Retry-After": "2"})
+            raise make_busy("it exports another collection", 2)
         clip_url = CLIP_URL if request.scope[GRANT].collection and not kept.finds else ""
         asked = {"form": form, "query": name, "fps": fps, "handles_s": handles, "clip_url": clip_url}
         try:
@@ -165,24 +163,11 @@ def collection_routes(engine: Engine, worker: Worker) -> APIRouter:
     return router
 
 
-def find_kept(engine: Engine, name: str) -> SavedCollection:
-    """Return the collection of a name.
-
-    Raises:
-        RefusedError: There is none.
-    """
-    kept = engine.collections()
-    try:
-        return pick_collection(kept, name)
-    except VidretError as error:
-        raise RefusedError(404, str(error)) from error
-
-
 def read_collection(engine: Engine, name: str, body: CollectionRequest) -> SavedCollection:
     """Return the collection of a request.
 
     Raises:
-        RefusedError: A moment is of no video of the index.
+        NotFoundError: A moment is of no video of the index.
         VidretError: An option of the search is invalid.
     """
     if not body.finds:
@@ -198,7 +183,7 @@ def read_collection(engine: Engine, name: str, body: CollectionRequest) -> Saved
 
 def read_moment(engine: Engine, asked: PickedRequest) -> ListedMoment:
     """Return the moment of a request; its video must be in the index, unless its content is given."""
-    path = "" if asked.video is None else find_video(engine, asked.video).paths[0]
+    path = "" if asked.video is None else engine.video(asked.video).paths[0]
     return ListedMoment(path=path, **{"content": "", **asked.model_dump()})
 
 

@@ -11,7 +11,7 @@ from vidret.engine import Engine
 from vidret.serve.fields import TINY_IMAGE, Id, ImageReader, QueryText, Seconds, with_rows_of
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rights import CHANGE, READ
-from vidret.serve.rows import find_video, write_row
+from vidret.serve.rows import write_row
 from vidret.serve.worker import Worker
 from vidret.types import Concept, ConceptExample
 
@@ -75,7 +75,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         if example.image is not None:
             return ConceptExample(path=example.name, image=await images.read(example.image))
         assert example.video is not None
-        video = await run_in_threadpool(find_video, engine, example.video)
+        video = await run_in_threadpool(engine.video, example.video)
         return ConceptExample(path=video.paths[0], start=example.start, end=example.end)
 
     async def read_all(examples: Sequence[ExampleRequest]) -> list[ConceptExample]:

@@ -187,7 +187,7 @@ class Indexer:
         except (OSError, ValueError):
             raise RefusedError(422, f"{shown}: no such file or folder") from None
         if not os.path.isabs(path) or not any(real.is_relative_to(root.resolve()) for root in self.roots):  # noqa: PTH117
-            raise RefusedError(403, f"{shown}: must lie under {' or '.join(map(str, self.roots))}")
+            raise RefusedError(403, f"{shown}: must be in {' or '.join(map(str, self.roots))}")
         if real.suffix.lower() in MANIFEST_SUFFIXES or name.suffix.lower() in MANIFEST_SUFFIXES:
             raise RefusedError(403, f"{shown}: must be a folder or a video, got a manifest, which may list any path")
         return str(name)
@@ -264,16 +264,16 @@ def list_folder(indexer: Indexer, path: str) -> FolderAnswer:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
             folders = [
-                each for each in found if each.is_dir() and not is_junk_folder(each.name) and each.name[0] != "."
+                entry for entry in found if entry.is_dir() and not is_junk_folder(entry.name) and entry.name[0] != "."
             ]
-            videos = [each for each in found if Path(each.name).suffix.lower() in VIDEO_SUFFIXES]
+            videos = [entry for entry in found if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES]
     except OSError as error:
         raise RefusedError(422, f"{sanitize(path)}: {error.strerror}") from None
     above = str(Path(folder).parent)
     return FolderAnswer(
         path=sanitize(folder),
         parent=None if Path(folder) in indexer.roots else sanitize(above),
-        folders=[sanitize(each.path) for each in folders[:MAX_FOLDERS]],
+        folders=[sanitize(entry.path) for entry in folders[:MAX_FOLDERS]],
         videos=len(videos),
     )
 

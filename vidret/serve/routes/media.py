@@ -18,9 +18,9 @@ from vidret.present.cutting import cut_moment, name_clips
 from vidret.present.ffmpeg import POLL_S, Limits, find_ffmpeg
 from vidret.serve import fields
 from vidret.serve.files import OpenFileResponse, open_video, stat_video
-from vidret.serve.problems import RefusedError, Responses, refusals
+from vidret.serve.problems import RefusedError, Responses, make_busy, refusals
 from vidret.serve.rights import READ, Right, in_moments
-from vidret.serve.rows import find_video, title
+from vidret.serve.rows import title
 from vidret.serve.thumbnails import Thumbnails, draw_reason
 from vidret.store.records import StoredVideo
 from vidret.text import sanitize, strip_query
@@ -57,7 +57,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         w: Annotated[int, Query(ge=32, le=1280, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
     ) -> Response:
         """Return a frame as JPEG, or a grey tile with the reason if there is none."""
-        video = await run_in_threadpool(find_video, engine, video_id)
+        video = await run_in_threadpool(engine.video, video_id)
         try:
             content = await draw_video(engine, thumbnails, video, t, w)
         except DecodeError as error:
@@ -90,7 +90,7 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
 def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
     """Return the first readable path of a video with its open file; ``purpose`` says what the server does with it."""
     try:
-        path, file = open_video(engine, find_video(engine, video_id))
+        path, file = open_video(engine, engine.video(video_id))
     except DecodeError as error:
         raise RefusedError(404, str(error)) from error
     if file is None:
@@ -151,7 +151,6 @@ class ClipCutter:
     """Cuts one clip at a time; a few further requests wait."""
 
     def __init__(self, engine: Engine, timeout_s: float) -> None:
-        """Set the maximum time that a request waits for its turn."""
         self._engine, self._timeout_s = engine, timeout_s
         self._free = threading.BoundedSemaphore(MAX_PENDING)
         self._turn = threading.Lock()
@@ -164,7 +163,7 @@ class ClipCutter:
             VidretError: ffmpeg is missing or fails, a limit is exceeded, or ``is_left`` was set.
         """
         if not self._free.acquire(blocking=False):
-            raise RefusedError(503, f"the server is busy: {MAX_PENDING} clips are pending", {"Retry-After": "5"})
+            raise make_busy(f"{MAX_PENDING} clips are pending", 5)
         try:
             self._wait(is_left)
             try:

@@ -75,7 +75,9 @@ def people_routes(engine: Engine) -> APIRouter:
     @router.get("")
     def list_people(kind: IdentityKind = "face", hidden: bool = False) -> PeopleAnswer:
         """List the people who are seen, or heard; none in an index in which nobody asked for them."""
-        return PeopleAnswer(people=[write_row(PersonRow, each) for each in persons.list_persons(kind, hidden=hidden)])
+        return PeopleAnswer(
+            people=[write_row(PersonRow, person) for person in persons.list_persons(kind, hidden=hidden)]
+        )
 
     @router.patch("/{person}", responses=refusals(400, 404))
     def change(person: Key, body: PersonRequest) -> PeopleAnswer:

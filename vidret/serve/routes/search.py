@@ -16,7 +16,6 @@ from vidret.serve.rows import (
     InterpretationRow,
     LinkedRow,
     MomentRow,
-    find_video,
     hit_rows,
     interpretation_row,
     write_row,
@@ -154,7 +153,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         started = time.perf_counter()
         query, options = await decode_query(body, images), collect_options(body, LocateOptions)
         if body.video is not None:
-            await run_in_threadpool(find_video, engine, body.video)
+            await run_in_threadpool(engine.video, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
         understood = await run_in_threadpool(interpretation_row, engine, query, options.sources)
         rows = [write_row(MomentRow, moment) for moment in moments]
@@ -172,7 +171,7 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
         started = time.perf_counter()
         for video_id in (body.video, body.within):
             if video_id is not None:
-                await run_in_threadpool(find_video, engine, video_id)
+                await run_in_threadpool(engine.video, video_id)
         found = await worker.call(
             lambda engine: engine.find_footage(
                 body.video,

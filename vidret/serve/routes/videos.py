@@ -27,9 +27,9 @@ from vidret.serve.fields import (
     with_options,
     with_rows_of,
 )
-from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.problems import RefusedError, make_busy, refusals
 from vidret.serve.rights import READ
-from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, find_video, video_row, write_row
+from vidret.serve.rows import LinkedRow, MomentRow, VideoRow, video_row, write_row
 from vidret.serve.worker import Worker
 from vidret.types import CopiedFile, Curve, Filters, Shot, Source, TextSource, TimedText
 from vidret.types import Query as SearchQuery
@@ -110,7 +110,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("/{id}", responses=refusals(404))
     def describe_video(video_id: fields.VideoId) -> VideoRow:
         """Describe a video."""
-        return video_row(find_video(engine, video_id))
+        return video_row(engine.video(video_id))
 
     @router.get("/{id}/transcript", responses=refusals(404))
     def read_transcript(
@@ -121,13 +121,13 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         unnamed: Annotated[bool, Query(description="Tell speakers without a name apart, as person-7.")] = False,
     ) -> TranscriptAnswer:
         """Return what is said and shown in a video, by time, with the names of those who speak."""
-        texts = engine.transcript(find_video(engine, video_id).id, sources, unnamed=unnamed)
+        texts = engine.transcript(engine.video(video_id).id, sources, unnamed=unnamed)
         return TranscriptAnswer(texts=[write_row(TextRow, text) for text in texts])
 
     @router.get("/{id}/shots", responses=refusals(404))
     def read_shots(video_id: fields.VideoId) -> ShotsAnswer:
         """Return the shots of a video by time; none if it was indexed without shots."""
-        shots = engine.shots(find_video(engine, video_id).id)
+        shots = engine.shots(engine.video(video_id).id)
         return ShotsAnswer(shots=[write_row(ShotRow, shot) for shot in shots])
 
     @router.get("/{id}/curve", responses=refusals(404))
@@ -147,7 +147,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         return await score(video_id, await images.read(body.image))
 
     async def score(video_id: int, query: SearchQuery, sources: Sequence[Source] | None = None) -> CurveAnswer:
-        await run_in_threadpool(find_video, engine, video_id)
+        await run_in_threadpool(engine.video, video_id)
         return await worker.call(lambda engine: compute_curve(engine, video_id, query, sources))
 
     return router
@@ -180,7 +180,6 @@ def compute_curve(
 
 
 MAX_VIDEOS = 100_000  # whose copies one request looks for
-BUSY = "the server is busy: it compares videos for another request"
 EVENTS = document_events("Events: progress, repeatedly, then groups; or problem, if the index cannot be compared.")
 
 
@@ -223,9 +222,9 @@ def duplicate_routes(engine: Engine) -> APIRouter:
     async def find_duplicates(body: DuplicatesRequest) -> StreamingResponse:
         """Find the files that show the same footage; nothing is changed."""
         for video_id in body.videos:
-            await run_in_threadpool(find_video, engine, video_id)
+            await run_in_threadpool(engine.video, video_id)
         if not free.acquire(blocking=False):
-            raise RefusedError(503, BUSY, {"Retry-After": "30"})
+            raise make_busy("it compares videos for another request", 30)
         events = stream_events(partial(send_groups, engine, body.videos), on_end=free.release)
         return StreamingResponse(events, media_type="text/event-stream")
 
