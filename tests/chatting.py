@@ -1,13 +1,13 @@
 """A chat endpoint on this machine that answers as a test wants: right, wrong, slowly, broken, in a stream."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_servers import QuietHandler, run_handler
 
 
 @dataclass
@@ -51,33 +51,17 @@ def run_chat(answer: Callable[[int], Reply]) -> AbstractContextManager[Chat]:
 def run_endpoint(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Chat]:
     """Run an endpoint whose n-th request, from 0 on, gets ``answer(request, n)``."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def answer(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             request = json.loads(body)
             reply = answer(request, len(chat.requests))
             chat.requests.append(request)
             chat.headers.append({**dict(self.headers), "path": self.path})
             time.sleep(reply.delay_s)
-            try:
-                self.send_response(reply.status)
-                for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(reply.body)
-            except OSError:
-                pass  # the client has given up
+            with suppress(OSError):  # the client has given up
+                self.reply(reply.status, reply.headers, reply.body)
 
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    chat = Chat(f"http://127.0.0.1:{server.server_port}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with run_handler(Handler) as url:
+        chat = Chat(f"{url}/v1")
         yield chat
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

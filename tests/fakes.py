@@ -1,14 +1,14 @@
 """Fake encoders, and films whose vectors can be worked out by hand: plain colours, and random mosaics."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
-from einops import rearrange
+from einops import rearrange, repeat
 
 from vidret.encode.encoder import Encoder
 from vidret.types import Frames, Picture, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -21,19 +21,30 @@ COLOURS |= {"black": (10, 10, 10), "yellow": (200, 200, 30)}
 RATE = 5
 
 
-def write_film(path: Path, *scenes: tuple[str, float], salt: int = 0) -> Path:
-    """Write scenes of (colour, seconds) as h264; another ``salt`` gives another content of the same look."""
+def write_pictures(
+    path: Path, pictures: Iterable[np.ndarray], rate: int, *, faststart: bool = False, **options: str
+) -> Path:
+    """Write RGB pictures as H.264; ``faststart`` makes the beginning of the file readable by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast"}))
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for colour, seconds in scenes:
-            picture = np.full((48, 64, 3), COLOURS[colour], dtype=np.uint8)
-            picture[:2, :2] = salt
-            for _ in range(round(seconds * RATE)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+        stream = cast(Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **options}))
+        stream.pix_fmt = "yuv420p"
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def write_film(path: Path, *scenes: tuple[str, float], salt: int = 0) -> Path:
+    """Write scenes of (colour, seconds); another ``salt`` gives another content of the same look."""
+    pictures = []
+    for colour, seconds in scenes:
+        picture = np.full((48, 64, 3), COLOURS[colour], dtype=np.uint8)
+        picture[:2, :2] = salt
+        pictures += [picture] * round(seconds * RATE)
+    return write_pictures(path, pictures, RATE)
 
 
 def paint(colour: str) -> Picture:
@@ -143,18 +154,8 @@ def make_segment(num_frames: int, seed: int = 0, *, raw: bool = True) -> Segment
 
 def write_mosaic(path: Path, duration_s: int, seed: int) -> Path:
     """Write a film that shows a new mosaic of 16 random colours every second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = cast(Any, container.add_stream("libx264", rate=2, options={"preset": "ultrafast"}))
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for _ in range(duration_s):
-            image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
-            for _ in range(2):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    mosaics = np.random.default_rng(seed).integers(0, 256, (duration_s, 4, 4, 3), dtype=np.uint8)
+    return write_pictures(path, repeat(mosaics, "second y x c -> (second 2) (y 16) (x 16) c"), 2)
 
 
 def write_mosaics(folder: Path, durations_s: Sequence[int]) -> Path:

@@ -1,9 +1,11 @@
 """Real servers on free ports, in threads."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -30,7 +32,38 @@ def run_app(app: ASGIApp, connection: type[Connection] = Connection) -> Iterator
 
 
 @contextmanager
+def serve_engine(
+    engine: Engine, connection: type[Connection] = Connection, *, indexer: Indexer | None = None, **settings: Any
+) -> Iterator[str]:
+    """Serve an engine, and yield its URL; settings are passed to ``create_app``."""
+    with run_app(create_app(engine, indexer or Indexer([]), **settings), connection) as url:
+        yield url
+
+
+@contextmanager
 def serve_index(index: Path, token: str | None = None) -> Iterator[str]:
     """Serve an index of colours on a free port."""
-    with Engine(index, ColourEncoder()) as engine, run_app(create_app(engine, Indexer([]), token=token)) as url:
+    with Engine(index, ColourEncoder()) as engine, serve_engine(engine, token=token) as url:
         yield url
+
+
+def connect(url: str) -> socket.socket:
+    """Connect to a server."""
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+    client.settimeout(20)
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
+    return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+# The command line with an encoder of colours.
+COLOURED = """
+import vidret.engine
+from tests.fakes import ColourEncoder
+vidret.engine.load_encoder = lambda *_, **__: ColourEncoder()
+from vidret.cli import main
+main()
+"""

@@ -1,12 +1,12 @@
 """A server that says what it is told to, as ``vidret serve`` would say it, and remembers what it was asked."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.http_servers import QuietHandler, run_handler
 
 HIT = {
     "video": 7,
@@ -115,7 +115,7 @@ def serve() -> Iterator[Served]:
     """Run a server on a free port."""
     served = Served()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
@@ -124,25 +124,9 @@ def serve() -> Iterator[Served]:
             line = f"{self.command} {self.path}"
             served.asked.append(Asked(line, json.loads(content or b"null"), headers, self.client_address[1]))
             reply = served.replies.pop(0) if len(served.replies) > 1 else served.replies[0]
-            self.send_response(reply.status)
-            for name, value in {"Content-Type": reply.kind, **reply.headers}.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.encode())))
-            self.end_headers()
-            self.wfile.write(reply.encode())
+            self.reply(reply.status, {"Content-Type": reply.kind, **reply.headers}, reply.encode())
             self.close_connection |= reply.hangs_up
 
-        do_GET = do_POST = answer  # noqa: N815  as the standard library calls them
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        served.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield served
-        finally:
-            server.shutdown()
-            thread.join()
+    with run_handler(Handler) as url:
+        served.url = url
+        yield served

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.http_servers import run_handler
 
 
 @dataclass
@@ -86,16 +88,10 @@ def serve_files(folder: Path, **how: Any) -> Iterator[FileServer]:
                 return True
             return False
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        if state.silent is not None:
-            state.silent.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with run_handler(Handler) as url:
+        state.url = url
+        try:
+            yield state
+        finally:
+            if state.silent is not None:
+                state.silent.set()

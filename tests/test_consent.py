@@ -3,9 +3,7 @@
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.hostile_indexes import set_metadata
+from tests.http_servers import QuietHandler, run_handler
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import choose_words
 from vidret.encode.families.endpoint import EndpointEncoder
@@ -106,26 +105,15 @@ def endpoint() -> Iterator[tuple[str, list[Any]]]:
     """Serve embeddings on this machine; yield the address and the requests with their keys."""
     requests: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def answer(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
             requests.append((asked, self.headers["Authorization"]))
             rows = [{"index": row, "embedding": [1.0, 0.0, 0.0]} for row in range(len(asked))]
-            body = json.dumps({"data": rows}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(200, {"Content-Type": "application/json"}, json.dumps({"data": rows}).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"endpoint:http://127.0.0.1:{server.server_port}/v1?model=x", requests
-    server.shutdown()
-    server.server_close()
+    with run_handler(Handler) as url:
+        yield f"endpoint:{url}/v1?model=x", requests
 
 
 def test_queries_and_the_key_go_to_no_address_that_only_an_index_names(

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
 
-import av
 import numpy as np
 from PIL import Image
+
+from tests.fakes import write_pictures
 
 RATE, WIDTH, HEIGHT = 10, 160, 90
 Change = Callable[[np.ndarray], np.ndarray]
@@ -39,18 +39,9 @@ def draw_footage(seed: int, length_s: float, *, place: int | None = None, speed:
 def write_frames(
     path: Path, frames: Sequence[np.ndarray], *, change: Change | None = None, faststart: bool = False
 ) -> Path:
-    """Write frames as H.264, each changed before; ``faststart`` makes the beginning of the file readable by itself."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
-        stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "23"}))
-        stream.pix_fmt = "yuv420p"
-        for number, frame in enumerate(frames):
-            picture = np.ascontiguousarray(frame if change is None else change(frame))
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    """Write frames, each changed before."""
+    pictures = frames if change is None else [change(frame) for frame in frames]
+    return write_pictures(path, pictures, RATE, faststart=faststart, crf="23")
 
 
 def mirror(frame: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.index_server import serve_engine
+from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
@@ -74,6 +77,13 @@ def client(serve: Serve, engine: Engine) -> TestClient:
     return serve(engine)
 
 
+@pytest.fixture
+def remote(engine: Engine) -> Iterator[RemoteEngine]:
+    """Return a client that reaches the engine over a real socket."""
+    with serve_engine(engine) as url, RemoteEngine(url) as remote:
+        yield remote
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Return what runs the tests marked ``anyio``."""
@@ -83,6 +93,13 @@ def anyio_backend() -> str:
 def find_id(engine: Engine, name: str) -> int:
     """Return the id of a video by its file name."""
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)
+
+
+def read_events(answer: Any) -> list[tuple[str, Any]]:
+    """Return the names and the data of the events of an answer."""
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [event.split("\n") for event in answer.text.split("\n\n") if event.startswith("event: ")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
 
 
 def encode(picture: Image.Image, kind: str = "PNG") -> str:

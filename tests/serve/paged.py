@@ -15,15 +15,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
-from tests.index_server import run_app
+from tests.index_server import serve_engine
 from tests.indexed_texts import find_content
 from vidret.cli.commands.demo import sample_videos
 from vidret.encode.encoder import Encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.index.options import IndexReport
-from vidret.language.endpoint import ChatEndpoint
-from vidret.serve.app import create_app
 from vidret.serve.routes.indexing import Indexer
 from vidret.store.texts.store import TextStore
 from vidret.types import TimedText
@@ -84,11 +82,10 @@ def join_films(parts: list[tuple[Path, float]], out: Path, *, codec: str = "libx
 
 @contextlib.contextmanager
 def serve_page(
-    engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None, llm: ChatEndpoint | None = None
+    engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None, **settings: Any
 ) -> Iterator[str]:
     """Serve an engine on a free port, and yield the URL of its page."""
-    app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token, llm=llm)
-    with run_app(app) as url:
+    with serve_engine(engine, indexer=Indexer([], roots, program=STEADY_RUN), token=token, **settings) as url:
         yield f"{url}/" + (f"?token={token}" if token else "")
 
 

@@ -17,24 +17,15 @@ import uvicorn
 
 import vidret.engine
 from tests.fakes import ColourEncoder
-from tests.index_server import run_app
+from tests.index_server import COLOURED, connect, serve_engine
 from tests.serve.conftest import find_id
 from vidret import cli
 from vidret.cli.commands.serve import has_display, listen, page_url
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve.app import create_app
-from vidret.serve.routes.indexing import Indexer
 from vidret.store.store import Store
 
 ROOT = Path(__file__).parents[2]
-COLOURED = """
-import vidret.engine
-from tests.fakes import ColourEncoder
-vidret.engine.load_encoder = lambda *_, **__: ColourEncoder()
-from vidret.cli import main
-main()
-"""
 
 Run = Callable[..., tuple[int, str]]
 
@@ -55,14 +46,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def test_url_is_printed(run: Run, engine: Engine) -> None:
+def test_the_printed_url_contains_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     code, message = run("--index", engine.path)
     assert code == 0
     assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(press Ctrl-C to stop\)", message)
-
-
-def test_url_contains_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "token" not in run("--index", engine.path)[1].split(" is served at ")[1]
     assert "/?token=a%2Btoken%2F " in run("--index", engine.path, "--token", "a+token/")[1]
     monkeypatch.setenv("VIDRET_TOKEN", "from-the-environment")
     assert "/?token=from-the-environment " in run("--index", engine.path)[1]
@@ -91,25 +78,16 @@ def test_new_index_is_created_empty(run: Run, tmp_path: Path) -> None:
     assert Store.exists(tmp_path / "new")
 
 
-def test_port_in_use_is_reported() -> None:
-    with (
-        listen("127.0.0.1", 0) as taken,
-        pytest.raises(VidretError, match="cannot listen here: Address already in use"),
-    ):
-        listen("127.0.0.1", taken.getsockname()[1])
-
-
-def test_page_url_of_addresses() -> None:
+def test_a_listener_says_its_url_and_a_port_in_use_is_reported() -> None:
     with listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         assert page_url(listening, None) == f"http://127.0.0.1:{port}/"
         assert page_url(listening, "a/b=") == f"http://127.0.0.1:{port}/?token=a%2Fb%3D"
+        with pytest.raises(VidretError, match="cannot listen here: Address already in use"):
+            listen("127.0.0.1", port)
     with listen("0.0.0.0", 0) as everywhere:
         assert page_url(everywhere, None).startswith(f"http://{socket.gethostname()}:")
-
-
-def test_tests_have_no_display() -> None:
-    assert not has_display()
+    assert not has_display(), "tests have none"
 
 
 # Over real sockets
@@ -117,7 +95,7 @@ def test_tests_have_no_display() -> None:
 
 @pytest.fixture
 def url(engine: Engine) -> Iterator[str]:
-    with run_app(create_app(engine, Indexer([]))) as url:
+    with serve_engine(engine) as url:
         yield url
 
 
@@ -131,7 +109,6 @@ def ask(url: str, query: str = "red") -> Any:
 def test_slow_clients_do_not_block_others(url: str, engine: Engine) -> None:
     film = Path(engine.video(find_id(engine, "red.mp4")).paths[0])
     whole, about = film.read_bytes(), film.stat()
-    port = int(url.rsplit(":", 1)[1])
     stream = f"GET /api/videos/{find_id(engine, 'red.mp4')}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
     lines = [
         b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",  # the rest never comes
@@ -142,7 +119,7 @@ def test_slow_clients_do_not_block_others(url: str, engine: Engine) -> None:
     slow = []
     try:
         for number in range(90):
-            client = socket.create_connection(("127.0.0.1", port))
+            client = connect(url)
             client.sendall(lines[number % 3])
             slow.append(client)
         assert ask(url)["hits"][0]["title"] == "red"
@@ -156,8 +133,7 @@ def test_slow_clients_do_not_block_others(url: str, engine: Engine) -> None:
 
 
 def test_endless_body_is_cut_off(url: str) -> None:
-    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client:
-        client.settimeout(20)
+    with connect(url) as client:
         client.sendall(
             b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"

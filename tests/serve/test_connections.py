@@ -11,12 +11,10 @@ from contextlib import ExitStack, suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.index_server import run_app
+from tests.index_server import connect, read_all, run_app, serve_engine
 from vidret.engine import Engine
 from vidret.serve import access as bodies
-from vidret.serve.app import create_app
 from vidret.serve.connections import Connection
-from vidret.serve.routes.indexing import Indexer
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -37,22 +35,8 @@ class Few(Connection):
 
 @pytest.fixture
 def hasty(engine: Engine) -> Iterator[str]:
-    with run_app(create_app(engine, Indexer([])), Hasty) as url:
+    with serve_engine(engine, Hasty) as url:
         yield url
-
-
-def connect(url: str) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
-    client.settimeout(5)
-    return client
-
-
-def read_all(client: socket.socket) -> bytes:
-    """Read until the server closes the connection."""
-    got = b""
-    while part := client.recv(1 << 16):
-        got += part
-    return got
 
 
 def read_head(client: socket.socket) -> bytes:
@@ -88,7 +72,7 @@ def test_slow_head_times_out(hasty: str) -> None:
 
 
 def test_each_request_has_the_full_time(engine: Engine) -> None:
-    with run_app(create_app(engine, Indexer([])), Patient) as url, connect(url) as client:
+    with serve_engine(engine, Patient) as url, connect(url) as client:
         for _ in range(3):
             time.sleep(0.5)
             client.sendall(GET)
@@ -124,7 +108,7 @@ def test_client_that_sends_too_much_can_read_the_response(hasty: str, num_bytes:
 
 
 def test_client_without_a_token_can_read_the_response_after_a_large_body(engine: Engine) -> None:
-    with run_app(create_app(engine, Indexer([]), token="long-enough"), Hasty) as url, connect(url) as client:
+    with serve_engine(engine, Hasty, token="long-enough") as url, connect(url) as client:
         client.sendall(POST % 8_000_000)
         client.sendall(b" " * 8_000_000)
         assert read_all(client).startswith(b"HTTP/1.1 401 ")
@@ -144,7 +128,7 @@ def test_requests_that_outlast_a_shutdown_get_503(
     body = b'{"query": "red"}'
     head = POST.replace(b"/api/search", b"/api/locate") % len(body)
     with ExitStack() as stack:
-        with run_app(create_app(engine, Indexer([]))) as url:
+        with serve_engine(engine) as url:
             clients = [stack.enter_context(connect(url)) for _ in range(3)]
             for client in clients:
                 client.sendall(head + body)

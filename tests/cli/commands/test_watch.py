@@ -1,11 +1,9 @@
 """Tests of vidret watch, and of what vidret index reports: each new match once."""
 
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
+from tests.http_servers import QuietHandler, run_handler
 from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -34,25 +33,13 @@ def listen(status: int = 200) -> Iterator[tuple[str, list[Any]]]:
     """Serve on a loopback port; yield its URL and the bodies that are posted."""
     bodies: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def answer(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.send_header("Location", self.path)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.reply(status, {"Location": self.path}, b"")
 
-        def log_message(self, *_arguments: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/found", bodies
-        finally:
-            server.shutdown()
-            thread.join()
+    with run_handler(Handler) as url:
+        yield f"{url}/found", bodies
 
 
 def add_film(films: Path, name: str, colour: str) -> None:

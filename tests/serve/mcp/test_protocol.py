@@ -21,26 +21,17 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 from starlette.types import ASGIApp
 
-from tests.index_server import run_app
+from tests.index_server import COLOURED, run_app, serve_engine
 from tests.serve.conftest import find_id
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve.app import create_app
 from vidret.serve.mcp.arguments import Budget
 from vidret.serve.mcp.protocol import create_protocol_app
 from vidret.serve.mcp.tools import ToolBox, open_frames
-from vidret.serve.routes.indexing import Indexer
 
 ROOT = Path(__file__).parents[3]
 SNAPSHOT = Path(__file__).parent / "schemas.json"
-COLOURED = """
-import vidret.engine
-from tests.fakes import ColourEncoder
-vidret.engine.load_encoder = lambda *_, **__: ColourEncoder()
-from vidret.cli import main
-main()
-"""
 TOKEN = "long-enough-token"
 
 
@@ -147,7 +138,7 @@ def test_http_has_the_access_rules_of_serve(app: ASGIApp, engine: Engine) -> Non
 
 
 def test_tools_read_a_running_server(engine: Engine) -> None:
-    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as remote, open_frames(remote) as draw:
+    with serve_engine(engine) as url, RemoteEngine(url) as remote, open_frames(remote) as draw:
         tools = ToolBox(remote, draw, Budget())
         found = json.loads(tools.call("search", {"query": "red", "k": 1}).text)
         assert found["videos"][0]["title"] == "red"

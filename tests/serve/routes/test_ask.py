@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.chatting import Chat, Reply, run_chat, say, stream
-from tests.serve.conftest import Serve, find_id
-from tests.serve.paged import serve_page
+from tests.index_server import serve_engine
+from tests.serve.conftest import Serve, find_id, read_events
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -33,10 +33,7 @@ def make_llm(chat: Chat, **settings: Any) -> ChatEndpoint:
 
 
 def ask(client: TestClient, **body: Any) -> list[tuple[str, Any]]:
-    answer = client.post("/api/ask", json={"question": QUESTION, "llm_queries": False, **body})
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [event.split("\n") for event in answer.text.split("\n\n") if event.startswith("event: ")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
+    return read_events(client.post("/api/ask", json={"question": QUESTION, "llm_queries": False, **body}))
 
 
 def test_events_lead_from_moments_to_a_checked_answer(serve: Serve, engine: Engine, chat: Chat) -> None:
@@ -161,7 +158,7 @@ def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engin
 def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None:
     llm, options = make_llm(chat), ContextOptions(moments=2, frames=1, llm_queries=False)
     local = engine.ask(QUESTION, llm, options=options)
-    with serve_page(engine, llm=llm) as url, RemoteEngine(url) as remote:
+    with serve_engine(engine, llm=llm) as url, RemoteEngine(url) as remote:
         served = remote.ask(QUESTION, options=options)
         own = remote.ask(QUESTION, llm, videos=[find_id(engine, "both.mp4")], options=options)
     for answer in (served, own):
@@ -176,9 +173,13 @@ def test_client_reports_what_a_server_cannot_answer(engine: Engine) -> None:
     with pytest.raises(VidretError, match="llm must be a chat endpoint, got none"):
         engine.ask(QUESTION)
     unknown = run_chat(lambda _: Reply(b"", 404))
-    with unknown as chat, serve_page(engine, llm=make_llm(chat)) as url, RemoteEngine(url) as remote:
+    with unknown as chat, serve_engine(engine, llm=make_llm(chat)) as url, RemoteEngine(url) as remote:
         with pytest.raises(RemoteError, match="answered 404"):
             remote.ask(QUESTION)
         assert len(remote.videos()) == 3  # the connection can be used again
-    with serve_page(engine) as url, RemoteEngine(url) as remote, pytest.raises(RemoteError, match="must be allowed by"):
+    with (
+        serve_engine(engine) as url,
+        RemoteEngine(url) as remote,
+        pytest.raises(RemoteError, match="must be allowed by"),
+    ):
         remote.ask(QUESTION)

@@ -1,7 +1,6 @@
 """Collections over HTTP, their export, and that the client agrees with the engine."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.index_server import run_app
 from tests.serve.conftest import find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.present.export import format_moments
-from vidret.serve.app import create_app
 from vidret.serve.routes import collections
-from vidret.serve.routes.indexing import Indexer
 from vidret.types import Filters, LocateOptions, Moment, SavedCollection, SearchOptions
 
 
@@ -108,12 +104,6 @@ def test_files_that_may_not_be_read_are_left_out(own_engine: Engine, serve: Any,
     red.symlink_to(secret)
     text = client.get("/api/collections/best/export?format=csv").text
     assert ("red.mp4" in text, "blue.mp4" in text) == (False, True)
-
-
-@pytest.fixture
-def remote(engine: Engine) -> Iterator[RemoteEngine]:
-    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as client:
-        yield client
 
 
 def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine) -> None:

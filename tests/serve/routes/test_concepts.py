@@ -1,8 +1,5 @@
 """Concepts and images with words over HTTP, and that the client agrees with the engine."""
 
-import base64
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +8,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.fakes import paint
-from tests.index_server import run_app
-from tests.serve.conftest import find_id
+from tests.serve.conftest import encode, find_id
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
-from vidret.serve.app import create_app
-from vidret.serve.routes.indexing import Indexer
-from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Picture, Query
+from vidret.types import ComposedQuery, ConceptExample, ExampleLike, Query
 
-
-def encode(picture: Picture) -> str:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+RED = encode(Image.fromarray(paint("red")))
 
 
 def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: Engine) -> None:
     video = find_id(engine, "both.mp4")
-    yes = [{"image": encode(paint("red")), "name": "red.png"}, {"video": video, "start": 5.5, "end": 8.5}]
+    yes = [{"image": RED, "name": "red.png"}, {"video": video, "start": 5.5, "end": 8.5}]
     body = {"name": "Mascot", "yes": yes, "no": [{"video": find_id(engine, "blue.mp4")}], "text": "red"}
     row = client.post("/api/concepts", json=body).json()
     assert (row["name"], row["text"], [example["start"] for example in row["yes"]]) == ("mascot", "red", [None, 5.5])
@@ -40,6 +30,8 @@ def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: En
     assert client.delete("/api/concepts/mascot").json() == {"concepts": []}
     answer = client.delete("/api/concepts/mascot")
     assert (answer.status_code, answer.json()["detail"]) == (404, "no concept has the name mascot")
+    unknown = client.post("/api/search", json={"query": "@mascot walks"})
+    assert (unknown.status_code, "@mascot: must be the name" in unknown.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize(
@@ -55,21 +47,10 @@ def test_concepts_are_taught_listed_and_forgotten(client: TestClient, engine: En
     ],
 )
 def test_wrong_requests_are_refused(client: TestClient, change: dict[str, Any], status: int, detail: str) -> None:
-    answer = client.post("/api/concepts", json={"name": "mascot", "yes": [{"image": encode(paint("red"))}]} | change)
+    answer = client.post("/api/concepts", json={"name": "mascot", "yes": [{"image": RED}]} | change)
     assert answer.status_code == status
     assert detail in answer.json()["detail"]
     assert client.get("/api/concepts").json() == {"concepts": []}
-
-
-def test_an_unknown_concept_is_refused(client: TestClient) -> None:
-    answer = client.post("/api/search", json={"query": "@nobody walks"})
-    assert (answer.status_code, "@nobody: must be the name" in answer.json()["detail"]) == (422, True)
-
-
-@pytest.fixture
-def remote(engine: Engine) -> Iterator[RemoteEngine]:
-    with run_app(create_app(engine, Indexer([]))) as url, RemoteEngine(url) as client:
-        yield client
 
 
 def test_client_and_engine_agree(remote: RemoteEngine, engine: Engine, library: Path) -> None:

@@ -1,7 +1,6 @@
 """Copies over HTTP: events, refusals, and that the client and the command agree with the engine."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.fakes import PatchEncoder
+from tests.index_server import serve_engine
 from tests.scripted_server import Reply
 from tests.scripted_server import serve as serve_replies
-from tests.serve.conftest import Serve
-from tests.serve.paged import serve_page
+from tests.serve.conftest import Serve, read_events
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.async_remote import AsyncRemoteEngine
 from vidret.engine import Engine
@@ -35,25 +34,21 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-def read_events(text: str) -> list[tuple[str, Any]]:
-    events = [event.split("\n") for event in text.split("\n\n") if event.startswith("event: ")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
-
-
 def list_names(groups: list[CopyGroup]) -> list[set[str]]:
     return [{Path(file.path).name for file in group.files} for group in groups]
 
 
 def test_events_lead_from_progress_to_groups(serve: Serve, copies: Engine) -> None:
-    answer = serve(copies).post("/api/duplicates", json={})
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    events = read_events(answer.text)
+    client = serve(copies)
+    events = read_events(client.post("/api/duplicates", json={}))
     assert [name for name, _ in events] == ["progress", "progress", "groups"]
     assert events[1][1]["checked"] == events[1][1]["total"] > 0
     ((best, other),) = events[-1][1]["groups"]
     assert {best["title"], other["title"]} == {"film", "mirrored"}
     assert other["differs"][0] == "mirrored"
     assert best["stream"] == f"/api/videos/{best['video']}/stream"
+    for body, status in (({"videos": [99]}, 404), ({"videos": ["a"]}, 422), ({"paths": ["/"]}, 422)):
+        assert client.post("/api/duplicates", json=body).status_code == status
 
 
 def test_the_clients_find_what_the_engine_finds(copies: Engine) -> None:
@@ -64,7 +59,7 @@ def test_the_clients_find_what_the_engine_finds(copies: Engine) -> None:
         async with AsyncRemoteEngine(url) as engine:
             return await engine.duplicates([film])
 
-    with serve_page(copies) as url, RemoteEngine(url) as remote:
+    with serve_engine(copies) as url, RemoteEngine(url) as remote:
         assert remote.duplicates(on_progress=lambda done, total: calls.append((done, total))) == copies.duplicates()
         assert list_names(remote.duplicates(["mirrored.mp4", film.parent])) == [{"film.mp4", "mirrored.mp4"}]
         assert remote.duplicates([copies.file(str(other)).video]) == []  # type: ignore[union-attr, list-item]
@@ -92,17 +87,9 @@ def test_one_request_is_served_at_a_time(serve: Serve, copies: Engine, monkeypat
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
     gate.set()
     thread.join()
-    assert read_events(answers[0].text) == [
-        (
-            "problem",
-            {
-                "type": "about:blank",
-                "title": "Unprocessable Content",
-                "status": 422,
-                "detail": "videos must be comparable, got none",
-            },
-        )
-    ]
+    ((name, problem),) = read_events(answers[0])
+    assert (name, problem["title"], problem["status"]) == ("problem", "Unprocessable Content", 422)
+    assert problem["detail"] == "videos must be comparable, got none"
 
 
 def test_a_search_that_nobody_waits_for_ends(copies: Engine) -> None:
@@ -110,12 +97,6 @@ def test_a_search_that_nobody_waits_for_ends(copies: Engine) -> None:
     left.set()
     assert send_groups(copies, [], sent.append, left) == ""
     assert sent == []
-
-
-def test_what_is_wrong_is_refused(serve: Serve, copies: Engine) -> None:
-    client = serve(copies)
-    for body, status in (({"videos": [99]}, 404), ({"videos": ["a"]}, 422), ({"paths": ["/"]}, 422)):
-        assert client.post("/api/duplicates", json=body).status_code == status
 
 
 def test_events_that_end_early_are_refused() -> None:
