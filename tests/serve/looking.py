@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FloatRect, Locator, Page, expect
 
 # Returns the lowest contrast of a text to its background (WCAG 2), and the text.
 CONTRASTS = """() => {
@@ -65,6 +65,13 @@ def ask(page: Page, query: str) -> None:
     """Search, and wait for the answer."""
     search(page, query)
     expect(page.locator("#status")).to_contain_text("ms.")
+
+
+def box_of(locator: Locator) -> FloatRect:
+    """Return where an element is, in pixels of the page."""
+    box = locator.bounding_box()
+    assert box is not None
+    return box
 
 
 def time_of(page: Page) -> float:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from tests.serve.conftest import find_id
 from tests.serve.looking import (
     CONTRASTS,
     ask,
+    box_of,
     cards,
     give_by_event,
     give_by_file,
@@ -147,7 +147,9 @@ def servers() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def look(browser: Browser, url: str, refusals: list[str], servers: ExitStack) -> Iterator[Look]:
+def look(
+    browser: Browser, url: str, refusals: list[str], servers: ExitStack, request: pytest.FixtureRequest
+) -> Iterator[Look]:
     """Return a function that opens a path in a new browser context; other errors in its console fail the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -164,6 +166,7 @@ def look(browser: Browser, url: str, refusals: list[str], servers: ExitStack) ->
 
     yield open_page
     for context in contexts:
+        shoot(context.pages[0], request.node.name)
         context.close()
     assert [text for text in complaints if not any(refusal in text for refusal in refusals)] == []
 
@@ -179,7 +182,7 @@ def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
     page = look()
     expect(page.locator("#query")).to_be_focused()
     expect(titles(page)).to_have_count(6)
-    shoot(page, "home")
+    expect(page.locator("#to-people")).to_be_hidden()  # nobody looked for people
     ask(page, BIKES)
     expect(titles(page).first).to_have_text("bikes")
     assert re.fullmatch(r"0:10\s*bikes\s*at 0:\d\d\s*(likely|possible)", cards(page).first.inner_text())
@@ -187,10 +190,9 @@ def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
     assert re.match(r"probability 0\.\d{3}, score \d+\.\d{3}, picture .*segment 0\.\d{3}", score)
     assert place_of(page) == {"q": BIKES}
     assert page.title() == f"{BIKES} - vidret"
-    shoot(page, "results")
 
 
-def test_typing_searches_with_one_history_entry(look: Look) -> None:
+def test_typing_searches_with_one_history_entry_and_file_names_are_escaped(look: Look) -> None:
     page = look()
     expect(titles(page)).to_have_count(6)
     page.locator("#query").press_sequentially(BUNNY, delay=30)
@@ -199,10 +201,6 @@ def test_typing_searches_with_one_history_entry(look: Look) -> None:
     page.wait_for_url("**meadow")
     page.go_back()
     expect(page.locator("#query")).to_have_value("")
-
-
-def test_file_names_are_escaped(look: Look) -> None:
-    page = look()
     expect(titles(page).filter(has_text="tilted")).to_have_text(MARKUP)
     page.get_by_role("link", name=MARKUP).click()
     expect(page.locator("#viewer-title")).to_have_text(MARKUP)
@@ -210,7 +208,7 @@ def test_file_names_are_escaped(look: Look) -> None:
     assert page.locator("i").count() == 0
 
 
-def test_card_plays_its_segment_while_hovered_or_focused(look: Look) -> None:
+def test_card_plays_its_segment_while_hovered_or_focused_unless_motion_is_reduced(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     cards(page).first.hover()
     film = page.locator("#results video.seen")
@@ -223,18 +221,15 @@ def test_card_plays_its_segment_while_hovered_or_focused(look: Look) -> None:
     expect(film).to_have_count(0)
     page.locator("#query").press("ArrowDown")
     expect(page.locator("#results .card:first-child video")).to_have_count(1)
+    still = look(f"/?q={BIKES}", reduced_motion="reduce")
+    still.locator("#query").press("ArrowDown")
+    cards(still).first.click()
+    wait_for_film(still)
+    assert still.locator("#results video").count() == 0
+    assert still.evaluate("document.getElementById('film').paused")
 
 
-def test_reduced_motion_disables_autoplay(look: Look) -> None:
-    page = look(f"/?q={BIKES}", reduced_motion="reduce")
-    page.locator("#query").press("ArrowDown")
-    cards(page).first.click()
-    wait_for_film(page)
-    assert page.locator("#results video").count() == 0
-    assert page.evaluate("document.getElementById('film').paused")
-
-
-def test_negative_terms_exclude_and_are_explained(look: Look, refusals: list[str]) -> None:
+def test_negative_terms_exclude_and_weak_results_are_announced(look: Look, refusals: list[str]) -> None:
     refusals.append("422")
     page = look("/?q=people&k=many&min_seconds=long&v=../7&t=now&tab=other")  # invalid parameters are ignored
     expect(titles(page).first).to_have_text("bikes")
@@ -246,22 +241,16 @@ def test_negative_terms_exclude_and_are_explained(look: Look, refusals: list[str
     page.locator("#query").fill("-dog")
     expect(page.get_by_role("alert")).to_have_text("query must contain a positive word, got '-dog'")
     expect(cards(page)).to_have_count(0)
-    shoot(page, "error")
-
-
-def test_weak_results_are_announced_and_dimmed(look: Look) -> None:
-    page = look("/?q=quarterly tax regulations")
+    search(page, "quarterly tax regulations")
     expect(page.get_by_role("alert")).to_have_text("Nothing matches well. The nearest are:")
     assert page.locator(".card.weak").count() == cards(page).count() > 0
     assert float(page.locator(".weak img").first.evaluate("img => getComputedStyle(img).opacity")) < 1
-    shoot(page, "weak")
 
 
 def test_unlikely_results_are_folded(look: Look, indexed: Engine) -> None:
     likelihoods = [hit.likelihood for hit in indexed.search(BIKES, 24)]
     num_unlikely = likelihoods.count("unlikely")
     assert 0 < num_unlikely < len(likelihoods)
-    page = look()
     for address, kind in ((f"/?q={BIKES}", "videos"), (f"/?q={BIKES}&by=moment", "moments")):
         page = look(address)
         expect(page.locator("#status")).to_contain_text(kind)
@@ -281,7 +270,6 @@ def test_a_phrase_that_nothing_has_is_not_called_an_empty_index(look: Look, word
     page = look('/?q="quarterly tax regulations"', at=worded_url)
     told = page.get_by_role("alert")
     expect(told).to_have_text("Nobody says or shows this phrase word for word. Search without quotes")
-    shoot(page, "phrase")
     page.get_by_role("button", name="Moments").click()
     page.wait_for_url("**by=moment**")
     told.get_by_role("link", name="Search without quotes").click()
@@ -310,7 +298,6 @@ def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) 
     expect(titles(page)).to_have_text(["bikes"])
     expect(page.get_by_label("Maximum length")).to_have_value("0:12")
     assert place_of(page) == {"q": BIKES, "min_seconds": "8", "max_seconds": "12"}
-    shoot(page, "filters")
     page.get_by_role("button", name="Clear filters").click()
     page.get_by_label("Filmed on or before").fill("2017-07-14")
     expect(titles(page)).to_have_text(["tour"])
@@ -342,7 +329,9 @@ def test_copies_of_a_result_are_listed_behind_a_click(look: Look, bikes: int) ->
     assert place_of(page) == {"q": BIKES, "v": str(bikes), "t": "2.5"}
 
 
-def test_the_list_of_all_videos_goes_on_as_its_end_comes_near(look: Look, refusals: list[str]) -> None:
+def test_the_list_of_all_videos_goes_on_as_its_end_comes_near_and_results_on_request(
+    look: Look, refusals: list[str]
+) -> None:
     refusals.append("422")
     page = look()
     fail = [True]
@@ -365,10 +354,7 @@ def test_the_list_of_all_videos_goes_on_as_its_end_comes_near(look: Look, refusa
     for number in range(1, 6):
         page.keyboard.press("ArrowRight")
         expect(cards(page).nth(number)).to_be_focused()
-
-
-def test_more_results_are_shown_on_request(look: Look) -> None:
-    page = look(f"/?q={BIKES}&k=2")
+    page.goto(f"/?q={BIKES}&k=2")
     expect(cards(page)).to_have_count(2)
     page.get_by_role("button", name="Show more").click()
     expect(cards(page)).to_have_count(5)
@@ -408,7 +394,6 @@ def test_source_chips_filter_and_are_part_of_the_url(look: Look, worded_url: str
     page.reload()
     expect(chips.nth(0)).to_have_attribute("aria-pressed", "true")
     expect(chips.nth(2)).to_have_attribute("aria-pressed", "false")
-    shoot(page, "chips")
     chips.nth(1).click()
     page.wait_for_url(lambda _: place_of(page).get("sources") == "picture")
     page.get_by_role("button", name="Clear filters").click()
@@ -436,7 +421,10 @@ def test_shots_are_on_the_timeline_and_in_a_storyboard(look: Look, indexed: Engi
     page.keyboard.press("Enter")
     wait_for_time(page, shots[2].start)
     wait_until(page, "[...document.querySelectorAll('#storyboard img')].some((picture) => picture.naturalWidth)")
-    shoot(page, "storyboard")
+    page.goto(f"/?v={find_id(indexed, 'phone.mp4')}")  # of one shot
+    wait_for_film(page)
+    expect(page.locator("#storyboard")).to_be_hidden()
+    assert page.locator("#cuts").get_attribute("d") == ""
 
 
 def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: Engine) -> None:
@@ -458,7 +446,6 @@ def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: En
     events.nth(1).click()
     wait_for_time(page, second.start)
     assert first.end <= second.start
-    shoot(page, "events")
     page.keyboard.press("Escape")
     search(page, BIKES)
     expect(page.locator("#understood")).to_be_hidden()
@@ -490,21 +477,6 @@ def test_a_moment_is_copied_saved_and_searched_by_its_frame(look: Look, indexed:
     expect(page.get_by_alt_text("Query image")).to_be_visible()
 
 
-def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
-    page = look(f"/?q={BIKES}&k=24")
-    expect(cards(page)).to_have_count(5)
-    kinds = page.get_by_role("group", name="Results")
-    expect(kinds.get_by_role("button", name="Videos")).to_have_attribute("aria-pressed", "true")
-    kinds.get_by_role("button", name="Moments").click()
-    expect(page.locator("#status")).to_contain_text("moment")
-    assert place_of(page)["by"] == "moment"
-    first = cards(page).first
-    expect(first.locator(".line")).to_contain_text(re.compile(r"0:\d\d\.\d . 0:\d\d\.\d"))
-    shoot(page, "moments")
-    first.click()
-    expect(page.locator("#viewer")).to_be_visible()
-
-
 def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: Look, indexed: Engine) -> None:
     page = look(f"/?q={BIKES}&k=24")
     expect(cards(page)).to_have_count(5)
@@ -522,7 +494,6 @@ def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: 
     expect(cards(page)).to_have_count(4)
     expect(titles(page).filter(has_text="tour")).to_have_count(0)
     assert place_of(page)["like"] == f"{video}@{seconds:.1f}"
-    shoot(page, "judged")
     cards(page).first.focus()
     page.keyboard.press("-")
     expect(judged.get_by_role("button", name="Undo: Less like")).to_have_count(1)
@@ -548,13 +519,23 @@ def test_results_are_judged_by_buttons_and_keys_and_judgements_are_undone(look: 
     expect(judged).to_be_hidden()
 
 
-def test_a_diverse_display_shows_the_best_of_each_kind(look: Look, indexed: Engine) -> None:
+def test_results_are_videos_moments_or_the_best_of_each_kind(look: Look, indexed: Engine) -> None:
     page = look(f"/?q={BIKES}&k=24")
-    page.get_by_role("group", name="Results").get_by_role("button", name="Kinds").click()
+    expect(cards(page)).to_have_count(5)
+    kinds = page.get_by_role("group", name="Results")
+    expect(kinds.get_by_role("button", name="Videos")).to_have_attribute("aria-pressed", "true")
+    kinds.get_by_role("button", name="Kinds").click()
     found = indexed.search(BIKES, 24, display="diverse")
     expect(titles(page)).to_have_text([Path(hit.path).stem for hit in found])
     assert 1 < len(found) < 5
     assert place_of(page)["by"] == "diverse"
+    kinds.get_by_role("button", name="Moments").click()
+    expect(page.locator("#status")).to_contain_text("moment")
+    assert place_of(page)["by"] == "moment"
+    first = cards(page).first
+    expect(first.locator(".line")).to_contain_text(re.compile(r"0:\d\d\.\d . 0:\d\d\.\d"))
+    first.click()
+    expect(page.locator("#viewer")).to_be_visible()
 
 
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
@@ -573,7 +554,6 @@ def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
     marks.get_by_role("button", name="Wrong").click()
     expect(page.locator("#status")).to_have_text("@club has learned from 1 right and 1 wrong.")
     expect(marks.get_by_role("button", name="Wrong")).to_have_attribute("aria-pressed", "true")
-    shoot(page, "concept")
     (concept,) = engine.concepts()
     assert len(concept.no) == 1
     ask(page, BIKES)
@@ -585,7 +565,6 @@ def test_the_home_page_shows_kinds_days_and_counts(look: Look, films: Path) -> N
     facets = page.get_by_role("complementary", name="Narrow down")
     folders = facets.get_by_role("list", name="Folder").get_by_role("button")
     expect(folders).to_have_text([re.compile(r"films\s*5"), re.compile(r"films/people\s*1")])
-    shoot(page, "facets")
     folders.last.click()
     expect(titles(page)).to_have_text(["phone"])
     assert place_of(page) == {"folder": str(films / "people")}
@@ -614,7 +593,6 @@ def test_the_map_opens_moments_and_zooms(look: Look) -> None:
     expect(tiles).not_to_have_count(before)
     page.get_by_role("button", name="Zoom out").click()
     expect(tiles).to_have_count(before)
-    shoot(page, "map")
     tiles.first.click()
     expect(page.locator("#viewer")).to_be_visible()
     assert place_of(page).keys() == {"tab", "v", "t"}
@@ -650,19 +628,12 @@ def test_people_are_named_corrected_and_offered_while_an_at_is_typed(
     expect(people.first).to_contain_text("2 times in 1 video")
     people.nth(1).get_by_role("button", name="Hide").click()
     expect(people).to_have_count(1)
-    shoot(page, "people")
     page.locator("#query").press_sequentially("@an")
     page.get_by_role("group", name="Names").get_by_role("button", name="Anna Maria").click()
     expect(page.locator("#query")).to_have_value("@anna-maria ")
     expect(titles(page)).to_have_text(["bikes"])
     expect(page.locator("#results .card").first).to_contain_text(re.compile("@anna-maria seen 0:0\\d to 0:0\\d"))
     expect(page.get_by_role("button", name="Right")).to_have_count(0)
-
-
-def test_an_index_without_people_has_no_page_of_them(look: Look) -> None:
-    page = look()
-    expect(titles(page)).to_have_count(6)
-    expect(page.locator("#to-people")).to_be_hidden()
 
 
 def test_moments_of_one_event_are_one_chip(look: Look, bikes: int) -> None:
@@ -679,13 +650,6 @@ def test_moments_of_one_event_are_one_chip(look: Look, bikes: int) -> None:
     page.goto(f"/?q={BIKES}&v={bikes}")
     chips = page.locator("#moments button")
     expect(chips).to_have_text([re.compile("0:00.0 . 0:04.5.*, 2 moments"), re.compile(r"0:08.0 . 0:09.0\D*$")])
-
-
-def test_a_video_of_one_shot_has_no_storyboard(look: Look, indexed: Engine) -> None:
-    page = look(f"/?v={find_id(indexed, 'phone.mp4')}")
-    wait_for_film(page)
-    expect(page.locator("#storyboard")).to_be_hidden()
-    assert page.locator("#cuts").get_attribute("d") == ""
 
 
 def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes: int) -> None:
@@ -731,12 +695,9 @@ def test_matching_words_are_emphasised_on_the_timeline_and_in_the_transcript(
     duration = float(page.evaluate("document.getElementById('film').duration"))
     start, end = map(float, re.findall(r"[\d.]+", drawn["texts-found"].replace(",5", "")))
     assert (start, end) == pytest.approx((3040 / duration, 6000 / duration - 1), abs=2)
-    shoot(page, "transcript")
     column = page.locator(".match.screen")
     expect(column).to_have_text("on screen")
-    timeline, box = page.locator("#timeline").bounding_box(), column.bounding_box()
-    assert timeline is not None
-    assert box is not None
+    timeline, box = box_of(page.locator("#timeline")), box_of(column)
     times = [(x - timeline["x"]) / timeline["width"] * duration for x in (box["x"], box["x"] + box["width"])]
     assert times == pytest.approx([3.04, 6.0], abs=0.1)
     assert box["y"] < timeline["y"] + 20, "words that are shown say more than any frame"
@@ -762,27 +723,10 @@ def test_long_transcripts_stay_usable(look: Look, worded_url: str, bikes: int) -
     assert display == "block", "list items are numbered again for each that is hidden, which takes seconds"
 
 
-def test_words_fit_and_have_contrast(look: Look, worded_url: str, bikes: int) -> None:
-    page = look("/", at=worded_url)
-    for width, (place, filled) in product(
-        (320, 1280), ((f"/?v={bikes}&q=emergency exit", "#lines mark"), ("/?q=emergency exit", ".said mark"))
-    ):
-        page.set_viewport_size({"width": width, "height": 720})
-        page.goto(place)
-        expect(page.locator(filled).first).to_be_attached()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate("document.getElementById('viewer').scrollWidth") <= width
-        for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            contrast, text = page.evaluate(CONTRASTS)
-            assert contrast >= 4.5, f"{text}, {scheme}"
-            shoot(page, f"words-{width}-{scheme}-{filled[1:5]}")
-
-
 # The viewer
 
 
-def test_hit_opens_at_its_time_and_the_timeline_seeks(look: Look) -> None:
+def test_hit_opens_at_its_time_and_the_timeline_and_its_moments_seek(look: Look) -> None:
     page = look(f"/?q={BIKES}&k=24")
     page.get_by_role("link", name="tour").click()
     expect(page.get_by_role("dialog", name="tour")).to_be_visible()
@@ -793,9 +737,7 @@ def test_hit_opens_at_its_time_and_the_timeline_seeks(look: Look) -> None:
     expect(page.locator("#curve path.score-line")).to_have_count(1)
     expect(page.get_by_text("typical score of other queries")).to_be_visible()
     page.keyboard.press("Space")
-    shoot(page, "viewer")
-    box = page.locator("#timeline").bounding_box()
-    assert box is not None
+    box = box_of(page.locator("#timeline"))
     page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + 30)
     duration = sum(seconds for _, seconds in TOUR)
     wait_for_time(page, 0.9 * duration)
@@ -806,6 +748,27 @@ def test_hit_opens_at_its_time_and_the_timeline_seeks(look: Look) -> None:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=3)
     page.mouse.up()
     wait_for_time(page, duration / 2)
+    marks, moments = page.locator(".mark"), page.get_by_role("list", name="Moments found").get_by_role("button")
+    expect(moments).not_to_have_count(0)
+    expect(marks).to_have_count(moments.count())  # drawn once the duration is known, which may be later
+    best = page.locator("#moments .best")
+    start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
+    first, last = before, before + bikes
+    assert min(end, last) - max(start, first) > 0.7 * (end - start), "the moment shows the bikes"
+    page.keyboard.press("End")
+    best.click()
+    wait_for_time(page, start)
+    page.keyboard.press("Home")
+    wait_for_time(page, 0.0)
+    page.keyboard.press("n")
+    first_start = float(str(marks.first.get_attribute("data-start")))
+    wait_for_time(page, first_start)
+    page.keyboard.press("End")
+    page.keyboard.press("p")
+    wait_for_time(page, float(str(marks.last.get_attribute("data-start"))))
+    page.keyboard.press("End")
+    marks.first.click()
+    wait_for_time(page, first_start)
 
 
 def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
@@ -822,34 +785,6 @@ def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
     wait_for_time(page, 2 + 0.0, tolerance=0.01)
     page.wait_for_url(re.compile(r"t=0\.0"))
     expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
-
-
-def test_moments_are_marked_and_seek(look: Look) -> None:
-    page = look(f"/?q={BIKES}&k=24")
-    page.get_by_role("link", name="tour").click()
-    marks, moments = page.locator(".mark"), page.get_by_role("list", name="Moments found").get_by_role("button")
-    expect(moments).not_to_have_count(0)
-    expect(marks).to_have_count(moments.count())  # drawn once the duration is known, which may be later
-    best = page.locator("#moments .best")
-    start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
-    first, last = TOUR[0][1], TOUR[0][1] + TOUR[1][1]
-    assert min(end, last) - max(start, first) > 0.7 * (end - start), "the moment shows the bikes"
-    wait_for_film(page)
-    page.keyboard.press("Space")
-    page.keyboard.press("End")
-    best.click()
-    wait_for_time(page, start)
-    page.keyboard.press("Home")
-    wait_for_time(page, 0.0)
-    page.keyboard.press("n")
-    first_start = float(str(marks.first.get_attribute("data-start")))
-    wait_for_time(page, first_start)
-    page.keyboard.press("End")
-    page.keyboard.press("p")
-    wait_for_time(page, float(str(marks.last.get_attribute("data-start"))))
-    page.keyboard.press("End")
-    marks.first.click()
-    wait_for_time(page, first_start)
 
 
 def test_keyboard_navigation(look: Look) -> None:
@@ -935,7 +870,10 @@ def test_back_and_forward_go_through_searches_and_videos(look: Look) -> None:
     expect(page.locator("#viewer")).to_be_visible()
 
 
-def test_unplayable_film_is_shown_as_single_frames(look: Look) -> None:
+def test_unplayable_film_is_shown_as_single_frames_and_a_missing_one_as_a_grey_tile(
+    look: Look, films: Path, refusals: list[str]
+) -> None:
+    refusals.append("404")
     page = look()
     page.get_by_role("link", name="old").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("This browser cannot play this file")
@@ -945,12 +883,7 @@ def test_unplayable_film_is_shown_as_single_frames(look: Look) -> None:
     expect(still).to_have_attribute("src", re.compile(r"t=3\.0"))
     page.wait_for_url(re.compile(r"t=3\.0"))
     expect(page.get_by_role("button", name="Play")).to_be_disabled()
-    shoot(page, "stills")
-
-
-def test_missing_file_is_a_grey_tile_with_a_message(look: Look, films: Path, refusals: list[str]) -> None:
-    refusals.append("404")
-    page = look()
+    page.keyboard.press("Escape")
     card = page.get_by_role("link", name="gone")
     expect(card).to_contain_text("file is missing")
     wait_until(page, "[...document.querySelectorAll('#results img')].every(img => img.complete)")
@@ -960,7 +893,6 @@ def test_missing_file_is_a_grey_tile_with_a_message(look: Look, films: Path, ref
     card.click()
     alert = page.get_by_role("dialog").get_by_role("alert")
     expect(alert).to_have_text(f"{films / 'gone.mp4'}: its file is gone")
-    shoot(page, "gone")
 
 
 # Images
@@ -994,7 +926,6 @@ def test_image_query(look: Look, image_path: Path, way: str) -> None:
     assert place_of(page) == {}
     cards(page).first.click()
     expect(page.locator("#curve path.score-line")).to_have_count(1)
-    shoot(page, f"image-{way}")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Remove the image").click()
     expect(page.locator("#chip")).to_be_hidden()
@@ -1031,7 +962,6 @@ def test_index_tab_lists_facts_and_failed_files(look: Look, indexed: Engine, fil
     page.get_by_label("Filter", exact=True).fill("BROKEN")
     expect(rows).to_have_count(1)
     expect(page.locator("#roots")).to_have_text(f"They must be in {films}.")
-    shoot(page, "index")
     page.get_by_role("link", name="Search").click()
     expect(titles(page)).to_have_count(6)
 
@@ -1049,7 +979,6 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.get_by_role("button", name="people")).to_be_visible()
     page.get_by_role("button", name="Add this folder (5 videos in it)").click()
     expect(paths).to_have_value(str(films))
-    shoot(page, "picker")
     page.get_by_role("button", name="Start indexing").click()
     progress = page.locator("#progress-status")
     expect(progress).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
@@ -1057,7 +986,6 @@ def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.get_by_role("img", name="indexing now")).to_be_visible()
     expect(page.locator("#add")).to_be_hidden()
     expect(page.locator("#progress-file")).to_have_text("/films/bikes.mp4")
-    shoot(page, "indexing")
     held: list[Route] = []
     page.route(
         "**/api/index", lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_()
@@ -1095,7 +1023,6 @@ def test_empty_index_and_lost_token_have_instructions(look: Look, empty_url: str
     page = look("", at=empty_url)
     expect(page.get_by_role("alert")).to_contain_text(re.compile(r"no videos in this index yet.*vidret index ~/Videos"))
     assert TOKEN not in page.url
-    shoot(page, "empty")
     page.get_by_role("link", name="Index").click()
     expect(page.locator("#how")).to_contain_text("--allow-index FOLDER")
     expect(page.locator("#add")).to_be_hidden()
@@ -1115,7 +1042,6 @@ def test_question_is_answered_with_citations_that_play(look: Look, asking_url: s
     expect(answer).to_contain_text("People ride <b>bicycles</b> [2].", timeout=20_000)
     expect(answer).to_contain_text("not retrieved: 9")
     expect(page.locator("#status")).to_contain_text("ms.")
-    shoot(page, "answer")
     cited, time = (answer.locator("a").get_attribute("title") or "").rsplit(" ", 1)
     assert re.fullmatch(r"\d:\d\d", time)
     answer.locator("a").click()
@@ -1127,7 +1053,8 @@ def test_question_is_answered_with_citations_that_play(look: Look, asking_url: s
     expect(answer).to_be_hidden()
 
 
-def test_late_responses_are_dropped(look: Look) -> None:
+def test_late_responses_are_dropped_and_a_busy_server_is_asked_once_more(look: Look, refusals: list[str]) -> None:
+    refusals += ["503", "ERR_FAILED"]
     page = look()
     held: list[Route] = []
     dropped: list[str] = []
@@ -1137,11 +1064,7 @@ def test_late_responses_are_dropped(look: Look) -> None:
     ask(page, BIKES)
     expect(titles(page).first).to_have_text("bikes")
     assert len(held) == len(dropped) == 1
-
-
-def test_busy_server_is_asked_once_more_and_then_reported(look: Look, refusals: list[str]) -> None:
-    refusals += ["503", "ERR_FAILED"]
-    page = look()
+    page.unroute("**/api/search")
     problem = json.dumps({"title": "busy", "status": 503, "detail": "the server is busy, ask again"})
     asked: list[str] = []
 
@@ -1153,7 +1076,8 @@ def test_busy_server_is_asked_once_more_and_then_reported(look: Look, refusals: 
             route.fulfill(status=503, body=problem, headers={"Retry-After": "0.1"})
 
     page.route("**/api/search", refuse_all_but_the_second)
-    ask(page, BIKES)
+    with page.expect_response(lambda answer: answer.url.endswith("/api/search") and answer.ok):
+        search(page, "a man in a car")
     assert len(asked) == 2
     search(page, BUNNY)
     expect(page.get_by_role("alert")).to_have_text("the server is busy, ask again")
@@ -1174,21 +1098,19 @@ def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
     page.goto(f"/?q={BIKES}")
     skeleton = page.locator(".skeleton").first
     expect(skeleton).to_be_visible()
-    shoot(page, "skeletons")
-    before = [skeleton.bounding_box(), skeleton.locator(".title").bounding_box()]
+    before = [box_of(skeleton), box_of(skeleton.locator(".title"))]
     held[0].continue_()
     expect(titles(page).first).to_have_text("bikes")
-    after = [page.locator(".card").first.bounding_box(), titles(page).first.bounding_box()]
+    after = [box_of(page.locator(".card").first), box_of(titles(page).first)]
     for one, other in zip(before, after, strict=True):
-        assert one is not None
-        assert other is not None
         assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)
 
 
-@pytest.fixture(scope="module")
-def places(bikes: int) -> dict[str, str]:
-    """Return the addresses of what the page can show, by name."""
-    return {
+@pytest.mark.parametrize("is_worded", [False, True])
+def test_every_place_is_legible_and_accessible(
+    look: Look, url: str, worded_url: str, bikes: int, is_worded: bool
+) -> None:
+    places = {
         "home": "/",
         "results": f"/?q={BIKES}",
         "filters": f"/?q={BIKES}&min_seconds=2",
@@ -1197,14 +1119,15 @@ def places(bikes: int) -> dict[str, str]:
         "index": "/?tab=index",
         "map": "/?tab=map",
     }
-
-
-def test_every_place_is_legible_and_accessible(look: Look, places: dict[str, str]) -> None:
-    page = look()
+    filled = FILLED
+    if is_worded:
+        places = {"said": "/?q=emergency exit", "transcript": f"/?q=emergency exit&v={bikes}&t=2"}
+        filled = ".said mark, #lines mark"
+    page = look(at=worded_url if is_worded else url)
     for name, place in places.items():
         page.set_viewport_size({"width": 1280, "height": 860})
         page.goto(place)
-        expect(page.locator(FILLED).first).to_be_visible()
+        expect(page.locator(filled).first).to_be_visible()
         check_names(page)
         if name == "viewer":
             slider = page.get_by_role("slider", name="Position in the video")
@@ -1223,11 +1146,8 @@ def test_every_place_is_legible_and_accessible(look: Look, places: dict[str, str
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
         assert page.evaluate("document.getElementById('viewer').scrollWidth") <= 320
         if name == "viewer":
-            path = page.locator("#viewer-path").bounding_box()
-            last = page.locator("#moments li").last.bounding_box()
-            assert path is not None
-            assert last is not None
-            assert last["y"] + last["height"] <= path["y"], "no elements overlap"
+            last = box_of(page.locator("#moments li").last)
+            assert last["y"] + last["height"] <= box_of(page.locator("#viewer-path"))["y"], "no elements overlap"
         shoot(page, f"narrow-{name}")
 
 
@@ -1270,7 +1190,7 @@ def lists(indexed: Engine) -> Iterator[Engine]:
         indexed.remove_collection(kept.name)
 
 
-def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Engine) -> None:
+def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Engine, bikes: int) -> None:
     page = look()
     ask(page, BIKES)
     expect(cards(page).first).to_be_visible()
@@ -1295,21 +1215,17 @@ def test_moments_are_put_into_a_list_changed_and_exported(look: Look, lists: Eng
     expect(items).to_have_count(1)
     page.get_by_role("button", name="Undo").click()
     expect(items).to_have_count(2)
-    shoot(page, "lists")
     with page.expect_download() as download:
         page.get_by_role("link", name="Resolve markers").click()
     assert "the best take |C:ResolveColorGreen |M:My list 2" in download.value.path().read_text()
     items.first.get_by_label("Start of bikes.mp4").fill("later")
     page.keyboard.press("Tab")
     assert page.get_by_label("Start of bikes.mp4").first.evaluate("input => !input.validity.valid")
-
-
-def test_an_opened_video_adds_its_moment(look: Look, lists: Engine, bikes: int) -> None:
-    page = look(f"/?q={BIKES}&v={bikes}&t=1")
+    page.goto(f"/?q={BIKES}&v={bikes}&t=1")
     expect(page.locator("#moments button").first).to_be_visible()
     page.keyboard.press("a")
-    expect(page.locator("#viewer-announcement")).to_have_text("Added to My list: 1 moment.")
-    ((name, start, end, _),) = list_moments(lists, "My list")
+    expect(page.locator("#viewer-announcement")).to_have_text("Added to My list: 3 moments.")
+    name, start, end, _ = list_moments(lists, "My list")[-1]
     assert (name, start <= 1 < end) == ("bikes.mp4", True)
 
 
