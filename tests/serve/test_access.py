@@ -31,7 +31,12 @@ def is_problem(answer: Any, status: int) -> bool:
 
 
 def test_a_request_needs_the_token_but_those_of_orchestrators(guarded: TestClient) -> None:
-    refused = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Cookie": "vidret=no"})
+    refused: tuple[dict[str, str], ...] = (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Cookie": "vidret=no"},
+    )
     for path, headers in product(PATHS, refused):
         answer = guarded.get(path, headers=headers)
         assert is_problem(answer, 401), path

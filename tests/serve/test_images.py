@@ -29,7 +29,7 @@ def noise(*size: int) -> Image.Image:
 def test_every_format_mode_and_rotation_is_read_and_large_images_are_shrunk() -> None:
     for kind in KINDS:
         image = decode_image(encode(Image.new("RGB", (30, 20), (200, 30, 30)), kind))
-        assert (image.shape, image.dtype) == ((20, 30, 3), np.uint8)
+        assert (image.shape, image.dtype.name) == ((20, 30, 3), "uint8")
         assert np.abs(image.astype(int) - (200, 30, 30)).max() < 12, kind
     for mode in ("L", "LA", "P", "RGBA", "CMYK", "1", "I;16"):
         kind = "JPEG" if mode == "CMYK" else "PNG"

@@ -1,6 +1,7 @@
 """Tests of rights: each route and tool names one, tokens of an index have theirs, and changes are recorded."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import URL, Serve, find_id
+from tests.serve.conftest import URL, find_id
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.access import AccessMiddleware, check_access
@@ -56,16 +57,6 @@ def test_an_app_with_a_route_that_names_none_does_not_start() -> None:
         check_rights(app)
 
 
-class Door:
-    """Clients of one served index with different tokens."""
-
-    def __init__(self, engine: Engine, client: TestClient) -> None:
-        self.engine, self.client = engine, client
-
-    def make(self, name: str, right: TokenRight, collection: str = "") -> "Caller":
-        return Caller(self.client, make_token(self.engine.path, name, right, collection=collection))
-
-
 class Caller:
     def __init__(self, client: TestClient, token: str) -> None:
         self.client, self.token = client, token
@@ -78,26 +69,34 @@ class Caller:
         return self.client.request(method, path, json=body, headers=headers, follow_redirects=False)
 
 
+Issue = Callable[..., Caller]
+
+
 @pytest.fixture
-def door(engine: Engine, serve: Serve) -> Door:
-    return Door(engine, serve(engine))
+def issue(engine: Engine, client: TestClient) -> Issue:
+    """Return a function that makes a token of the index, and returns who has it."""
+
+    def make(name: str, right: TokenRight, collection: str = "") -> Caller:
+        return Caller(client, make_token(engine.path, name, right, collection=collection))
+
+    return make
 
 
-def test_a_token_is_needed_from_the_first_one_on(door: Door) -> None:
-    assert door.client.get("/api/videos").status_code == 200, "nobody on this machine needs a token yet"
-    ann = door.make("ann", "read")
-    assert door.client.get("/api/videos").status_code == 401
-    assert Caller(door.client, "A" * 43)("GET", "/api/videos") == 401
+def test_a_token_is_needed_from_the_first_one_on(issue: Issue, client: TestClient, engine: Engine) -> None:
+    assert client.get("/api/videos").status_code == 200, "nobody on this machine needs a token yet"
+    ann = issue("ann", "read")
+    assert client.get("/api/videos").status_code == 401
+    assert Caller(client, "A" * 43)("GET", "/api/videos") == 401
     assert ann("GET", "/api/videos") == 200
-    revoke_token(door.engine.path, "ann")
+    revoke_token(engine.path, "ann")
     assert ann("GET", "/api/videos") == 401
-    assert door.client.get("/api/videos").status_code == 401, "the last token does not open the door when it goes"
-    assert door.client.get("/healthz").status_code == 200
+    assert client.get("/api/videos").status_code == 401, "the last token does not open the door when it goes"
+    assert client.get("/healthz").status_code == 200
 
 
-def test_who_may_read_cannot_change(door: Door) -> None:
-    ann, ben = door.make("ann", "read"), door.make("ben", "change")
-    spans = {"moments": [{"video": find_id(door.engine, "red.mp4"), "start": 0, "end": 2}]}
+def test_who_may_read_cannot_change(issue: Issue, engine: Engine) -> None:
+    ann, ben = issue("ann", "read"), issue("ben", "change")
+    spans = {"moments": [{"video": find_id(engine, "red.mp4"), "start": 0, "end": 2}]}
     assert ann("POST", "/api/search", {"query": "red"}) == 200
     answer = ann.ask("POST", "/api/collections/best/moments", spans)
     assert (answer.status_code, answer.json()["detail"]) == (
@@ -110,12 +109,12 @@ def test_who_may_read_cannot_change(door: Door) -> None:
     assert ann("GET", "/api/collections/best") == 200
 
 
-def test_a_token_for_one_collection_reaches_nothing_else(door: Door) -> None:
-    owner = door.make("owner", "change")
-    red, blue = find_id(door.engine, "red.mp4"), find_id(door.engine, "blue.mp4")
+def test_a_token_for_one_collection_reaches_nothing_else(issue: Issue, engine: Engine) -> None:
+    owner = issue("owner", "change")
+    red, blue = find_id(engine, "red.mp4"), find_id(engine, "blue.mp4")
     for name, video in (("best", red), ("rest", blue)):
         owner("POST", f"/api/collections/{name}/moments", {"moments": [{"video": video, "start": 0.5, "end": 2}]})
-    guest = door.make("guest", "read", "best")
+    guest = issue("guest", "read", "best")
     page = guest.ask("GET", "/")
     assert (page.status_code, page.headers["location"]) == (307, "/api/collections/best/export?format=html")
     text = guest.ask("GET", page.headers["location"]).text
@@ -133,7 +132,7 @@ def test_a_token_for_one_collection_reaches_nothing_else(door: Door) -> None:
     assert guest("POST", "/api/search", {"query": "red"}) == 403
     note = {"moments": [{"video": red, "start": 1, "end": 2, "note": "x"}], "revision": 1}
     assert guest("PUT", "/api/collections/best", note) == 403
-    editor = door.make("editor", "change", "best")
+    editor = issue("editor", "change", "best")
     assert editor("PUT", "/api/collections/rest", note) == 403
     assert editor("PUT", "/api/collections/best", note) == 200
     assert editor("DELETE", "/api/collections/best") == 403
@@ -141,21 +140,21 @@ def test_a_token_for_one_collection_reaches_nothing_else(door: Door) -> None:
     assert guest("GET", clip) == 403, "what is removed is no longer shared"
 
 
-def test_changes_are_recorded_with_who_and_what_and_refused_ones_are_not(door: Door) -> None:
-    ben, ann = door.make("ben", "change"), door.make("ann", "read")
-    spans = {"moments": [{"video": find_id(door.engine, "red.mp4"), "start": 0, "end": 2}]}
+def test_changes_are_recorded_with_who_and_what_and_refused_ones_are_not(issue: Issue, engine: Engine) -> None:
+    ben, ann = issue("ben", "change"), issue("ann", "read")
+    spans = {"moments": [{"video": find_id(engine, "red.mp4"), "start": 0, "end": 2}]}
     ben("POST", "/api/collections/my%20list/moments", spans)
     ann("DELETE", "/api/collections/my%20list")
     ben("DELETE", "/api/collections/none")
     ben("POST", "/api/search", {"query": "red"})
     ben("DELETE", "/api/collections/my%20list")
-    rows = read_record(door.engine.path, 10)
+    rows = read_record(engine.path, 10)
     assert [(row["who"], row["what"], row.get("with")) for row in rows] == [
         ("ben", "POST /api/collections/my list/moments", {"moments": json.dumps(spans["moments"])}),
         ("ben", "DELETE /api/collections/my list", None),
     ]
-    assert read_record(door.engine.path, 1) == rows[1:]
-    assert ben.token not in (door.engine.path / RECORD).read_text()
+    assert read_record(engine.path, 1) == rows[1:]
+    assert ben.token not in (engine.path / RECORD).read_text()
 
 
 def test_a_change_is_recorded_though_nobody_needs_a_token(client: TestClient, engine: Engine) -> None:
@@ -164,21 +163,21 @@ def test_a_change_is_recorded_though_nobody_needs_a_token(client: TestClient, en
     assert (row["who"], row["with"]["query"]) == ("without a token", "red")
 
 
-def test_only_hashes_are_kept(door: Door) -> None:
-    ann = door.make("ann", "read")
-    text = TOKENS.path(door.engine.path).read_text()
+def test_only_hashes_are_kept(issue: Issue, engine: Engine) -> None:
+    ann = issue("ann", "read")
+    text = TOKENS.path(engine.path).read_text()
     assert ann.token not in text
     assert len(json.loads(text)["tokens"][0]["digest"]) == 64
     with pytest.raises(VidretError, match="name must be new, got ann"):
-        make_token(door.engine.path, "ann", "change")
+        make_token(engine.path, "ann", "change")
     with pytest.raises(VidretError, match="name must be up to 64 letters"):
-        make_token(door.engine.path, "a b", "change")
+        make_token(engine.path, "a b", "change")
 
 
-def test_damaged_tokens_open_no_door(door: Door) -> None:
-    ann = door.make("ann", "read")
-    TOKENS.path(door.engine.path).write_text("{}")
-    assert (ann("GET", "/api/videos"), door.client.get("/api/videos").status_code) == (503, 503)
+def test_damaged_tokens_open_no_door(issue: Issue, client: TestClient, engine: Engine) -> None:
+    ann = issue("ann", "read")
+    TOKENS.path(engine.path).write_text("{}")
+    assert (ann("GET", "/api/videos"), client.get("/api/videos").status_code) == (503, 503)
 
 
 def test_tokens_of_an_index_let_others_connect(engine: Engine) -> None:
@@ -186,14 +185,6 @@ def test_tokens_of_an_index_let_others_connect(engine: Engine) -> None:
         check_access("0.0.0.0", None, engine.path)
     make_token(engine.path, "ann", "read")
     check_access("0.0.0.0", None, engine.path)
-
-
-def test_the_page_keeps_the_token_that_it_was_opened_with(door: Door) -> None:
-    ann = door.make("ann", "read")
-    answer = door.client.get("/", params={"token": ann.token}, follow_redirects=False)
-    assert answer.status_code == 303
-    assert ann.token in answer.headers["set-cookie"]
-    assert door.client.get("/api/videos").status_code == 200
 
 
 def test_an_app_without_such_routes_refuses_tokens_for_one_collection(engine: Engine) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,14 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.fakes import COLOURS
-from tests.index_server import run_app
+from tests.index_server import connect, read_all, serve_engine
 from tests.serve.conftest import Serve, find_id
 from vidret.engine import Engine
 from vidret.present.ffmpeg import Limits
-from vidret.serve.app import create_app
 from vidret.serve.files import GONE, RELINKED
 from vidret.serve.routes import media as clips
-from vidret.serve.routes.indexing import Indexer
 
 
 @pytest.fixture(autouse=True)
@@ -47,21 +46,17 @@ def test_a_clip_has_the_frames_of_its_span(client: TestClient, engine: Engine, t
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "rule"),
-    [(3, 3, "end must be at most 600 s after start"), (0, 601, "end must be at most"), (90, 95, "has no frame")],
-)
-def test_an_invalid_span_is_refused(
-    client: TestClient, engine: Engine, scratch: Path, start: float, end: float, rule: str
-) -> None:
-    answer = client.get(f"/api/videos/{find_id(engine, 'red.mp4')}/clip", params={"start": start, "end": end})
-    assert answer.status_code == 422
-    assert rule in answer.json()["detail"]
+def test_invalid_spans_and_unknown_videos_are_refused(client: TestClient, engine: Engine, scratch: Path) -> None:
+    red = find_id(engine, "red.mp4")
+    for video_id, start, end, status, rule in (
+        (red, 3, 3, 422, "end must be at most 600 s after start"),
+        (red, 0, 601, 422, "end must be at most"),
+        (red, 90, 95, 422, "has no frame"),
+        (999, 0, 1, 404, "got 999"),
+    ):
+        answer = client.get(f"/api/videos/{video_id}/clip", params={"start": start, "end": end})
+        assert (answer.status_code, rule in answer.json()["detail"]) == (status, True)
     assert list(scratch.iterdir()) == []
-
-
-def test_an_unknown_video_is_refused(client: TestClient) -> None:
-    assert client.get("/api/videos/999/clip", params={"start": 0, "end": 1}).status_code == 404
 
 
 def test_only_the_indexed_file_is_cut(serve: Serve, own_engine: Engine, tmp_path: Path, scratch: Path) -> None:
@@ -94,23 +89,22 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def request_clip(url: str) -> socket.socket:
-    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
-    client.settimeout(20)
+    client = connect(url)
     client.sendall(b"GET /api/videos/1/clip?start=0&end=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     return client
 
 
-def read_response(client: socket.socket) -> bytes:
-    return b"".join(iter(lambda: client.recv(1 << 16), b""))
-
-
 def wait_for_run(folder: Path, number: int = 1) -> int:
     """Wait until ffmpeg was started this often, and return its latest process id."""
+    wait_until(lambda: len(list(folder.iterdir())) >= number)
+    return int(max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns).name)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while len(pids := sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)) < number:
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return int(pids[-1].name)
 
 
 def is_running(pid: int) -> bool:
@@ -124,7 +118,7 @@ def is_running(pid: int) -> bool:
 def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
     engine: Engine, running: Path, scratch: Path
 ) -> None:
-    with run_app(create_app(engine, Indexer([]))) as url, request_clip(url) as first:
+    with serve_engine(engine) as url, request_clip(url) as first:
         pid = wait_for_run(running)
         with request_clip(url), request_clip(url) as third:
             time.sleep(0.3)
@@ -133,45 +127,32 @@ def test_ffmpeg_is_killed_when_the_client_leaves_and_the_next_one_has_its_turn(
             wait_for_run(running, 2)
             assert not is_running(pid)
             third.close()
-        deadline = time.monotonic() + 5
-        while list(scratch.iterdir()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert list(scratch.iterdir()) == []
+        wait_until(lambda: not list(scratch.iterdir()))
     assert not any(is_running(int(path.name)) for path in running.iterdir())
 
 
-def test_only_a_few_clips_wait_and_not_for_long(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_wait_in_a_short_queue_and_neither_long_nor_endlessly(
+    engine: Engine, running: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(clips, "MAX_PENDING", 2)
-    with run_app(create_app(engine, Indexer([]), timeout=1.0)) as url, ExitStack() as stack:
-        stack.enter_context(request_clip(url))
-        wait_for_run(running)
-        second = stack.enter_context(request_clip(url))
-        time.sleep(0.2)
-        with request_clip(url) as third:
-            refused = read_response(third)
-        assert refused.startswith(b"HTTP/1.1 503 ")
-        assert b"2 clips are pending" in refused
-        assert b"retry-after: 5" in refused.lower()
-        late = read_response(second)
-        assert late.startswith(b"HTTP/1.1 503 ")
-        assert b"did not respond within 1 s" in late
-
-
-def test_an_endless_clip_ends(engine: Engine, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        with serve_engine(engine, timeout=1.0) as url:
+            first = stack.enter_context(request_clip(url))
+            pid = wait_for_run(running)
+            second = stack.enter_context(request_clip(url))
+            time.sleep(0.2)
+            with request_clip(url) as third:
+                refused = read_all(third)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b"2 clips are pending" in refused
+            assert b"retry-after: 5" in refused.lower()
+            late = read_all(second)
+            assert late.startswith(b"HTTP/1.1 503 ")
+            assert b"did not respond within 1 s" in late
+        assert read_all(first).startswith(b"HTTP/1.1 503 "), "the server ends"
+    wait_until(lambda: not is_running(pid) and not list(scratch.iterdir()))
     monkeypatch.setattr(clips, "LIMITS", Limits(time_s=0.5))
-    with run_app(create_app(engine, Indexer([]))) as url, request_clip(url) as client:
-        response = read_response(client)
+    with serve_engine(engine) as url, request_clip(url) as client:
+        response = read_all(client)
     assert response.startswith(b"HTTP/1.1 422 ")
     assert b"takes longer than 0.5 s" in response
-
-
-def test_a_shutdown_ends_a_clip(engine: Engine, running: Path, scratch: Path) -> None:
-    with ExitStack() as stack:
-        with run_app(create_app(engine, Indexer([]))) as url:
-            client = stack.enter_context(request_clip(url))
-            pid = wait_for_run(running)
-        assert read_response(client).startswith(b"HTTP/1.1 503 ")
-    deadline = time.monotonic() + 5
-    while (is_running(pid) or list(scratch.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert (is_running(pid), list(scratch.iterdir())) == (False, [])

@@ -57,10 +57,16 @@ def begin(program: str, root: Path) -> Indexer:
     return indexer
 
 
-def test_command_line_of_a_run(root: Path) -> None:
+def test_a_run_has_its_command_line_and_imports_the_code_of_the_server(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--index", "here", "--progress-json", "--json"]
     assert run(ECHO, root) == {"argv": ["index", *options, "--", str(root)]}
     assert run(ECHO, root, retry_failed=True) == {"argv": ["index", *options, "--retry-failed", "--", str(root)]}
+    (root / "vidret.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(root)
+    program = "import json, vidret.cli; print(json.dumps({'file': vidret.cli.__file__}))"
+    assert run(program, root) == {"file": sys.modules["vidret"].__path__[0] + "/cli/__init__.py"}
 
 
 def test_paths_keep_symbolic_links(root: Path) -> None:
@@ -72,13 +78,6 @@ def test_paths_keep_symbolic_links(root: Path) -> None:
         indexer.wait()
         assert indexer.last is not None
         assert indexer.last["argv"][-1] == str(root.parent / path.removeprefix("videos/../"))
-
-
-def test_run_imports_the_code_of_the_server(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "vidret.py").write_text("raise SystemExit('not this one')")
-    monkeypatch.chdir(root)
-    program = "import json, vidret.cli; print(json.dumps({'file': vidret.cli.__file__}))"
-    assert run(program, root) == {"file": sys.modules["vidret"].__path__[0] + "/cli/__init__.py"}
 
 
 def test_long_report_is_read(root: Path) -> None:
@@ -95,9 +94,11 @@ def test_long_report_is_read(root: Path) -> None:
         ),
         ("import os; os.kill(os.getpid(), 9)", "it ended with status -9"),
         ("import sys; sys.stderr.buffer.write(b'error: \\xff\\n'); sys.exit(1)", "\N{REPLACEMENT CHARACTER}"),
+        ("import sys; print('{a}.mp4: is not a video', file=sys.stderr); sys.exit(1)", "{a}.mp4: is not a video"),
+        *((f"print({report!r})", "it ended with status 0") for report in ('{"failed": [[', "[]", "12", "no report")),
     ],
 )
-def test_error_of_a_failed_run_is_stored(root: Path, program: str, error: str) -> None:
+def test_error_of_a_failed_run_or_of_an_invalid_report_is_stored(root: Path, program: str, error: str) -> None:
     assert run(program, root) == {"error": error}
 
 
@@ -110,18 +111,13 @@ def test_real_program_reports_its_error(root: Path, tmp_path: Path) -> None:
     assert indexer.last == {"error": f"{tmp_path}/here/catalog.sqlite: file is not a database"}
 
 
-def test_interrupted_run_has_a_report(root: Path) -> None:
-    indexer = begin(OBEDIENT, root)
-    indexer.interrupt()
-    indexer.wait()
-    assert indexer.last == {"interrupted": True}
-
-
-def test_closing_ends_the_run(root: Path) -> None:
-    indexer = begin(OBEDIENT, root)
-    indexer.close()
-    assert (indexer.running, indexer.last) == (False, {"interrupted": True})
-    indexer.close()
+def test_an_interrupted_or_closed_run_has_a_report(root: Path) -> None:
+    for end in (Indexer.interrupt, Indexer.close):
+        indexer = begin(OBEDIENT, root)
+        end(indexer)
+        indexer.wait()
+        assert (indexer.running, indexer.last) == (False, {"interrupted": True})
+        indexer.close()
 
 
 def test_run_that_ignores_interrupts_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,16 +141,6 @@ def test_progress_is_printed_as_json(
     assert lines[0] == {**lines[0], "files": 1, "done": 0, "share": pytest.approx(lines[0]["share"])}
     assert set(lines[0]) == {"share", "done", "files", "file", "failed", "elapsed", "left"}
     assert Engine(root / "index", ColourEncoder()).failed() == [(str(root / "bad.mp4"), "is not a video")]
-
-
-def test_message_that_starts_like_json_is_the_error(root: Path) -> None:
-    program = "import sys; print('{a}.mp4: is not a video', file=sys.stderr); sys.exit(1)"
-    assert run(program, root) == {"error": "{a}.mp4: is not a video"}
-
-
-@pytest.mark.parametrize("report", ['{"failed": [[', "[]", "12", "no report"])
-def test_invalid_report_is_an_error(root: Path, report: str) -> None:
-    assert run(f"print({report!r})", root) == {"error": "it ended with status 0"}
 
 
 def test_paths_that_are_not_text_are_sanitized(root: Path, serve: Serve, engine: Engine) -> None:

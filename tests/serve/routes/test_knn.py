@@ -44,13 +44,8 @@ def test_text_query_has_the_format_of_clip_retrieval(client: TestClient, engine:
     assert rows[0]["url"] == f"http://localhost/api/videos/{best.video}/stream#t={best.time:g}"
     assert rows[0]["caption"] == "red"
     assert client.get(rows[0]["url"]).headers["content-type"] == "video/mp4"
-
-
-def test_image_query(client: TestClient) -> None:
+    assert client.get("/indices-list").json() == ["index"]
     assert ask(client, image=BLUE).json()[0]["caption"] == "blue"
-
-
-def test_only_num_images_results_have_captions(client: TestClient) -> None:
     rows = ask(client, text="red", num_images=1, num_result_ids=3).json()
     assert [set(row) for row in rows] == [{"id", "similarity", "url", "caption"}, *[{"id", "similarity"}] * 2]
 
@@ -75,7 +70,3 @@ def test_unsupported_requests_are_refused(
     answer = ask(client, **asked)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert sentence in answer.json()["detail"]
-
-
-def test_index_name_is_listed(client: TestClient) -> None:
-    assert client.get("/indices-list").json() == ["index"]
