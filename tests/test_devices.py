@@ -64,25 +64,14 @@ def test_auto_selects_the_accelerator(
     assert choose_device(chosen) == chosen, "a full name is unchanged"
 
 
-def test_auto_selects_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_the_cpu_without_an_accelerator_and_only_cuda_has_an_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
+    assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     assert choose_device("auto") == "cpu"
-
-
-def test_only_cuda_has_an_index() -> None:
-    names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
-    assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
-
-
-@pytest.mark.parametrize(("is_given", "level"), [(True, logging.WARNING), (False, logging.INFO)])
-@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu:0"])
-def test_a_search_on_the_cpu_is_told(caplog: pytest.LogCaptureFixture, device: str, is_given: bool, level: int) -> None:
-    with caplog.at_level(logging.INFO):
-        assert choose_search_device("cpu", is_given=is_given) == "cpu"
-        assert choose_search_device(device, is_given=is_given) == "cpu"
-    (record,) = caplog.records
-    assert (record.levelno, record.message) == (level, f"FAISS does not see {device}, so it searches on the CPU")
 
 
 class OnDevice(ColourEncoder):
@@ -123,16 +112,14 @@ def test_every_component_of_an_engine_gets_the_device(
     assert set(faiss.copied_to) == {cuda_index(wanted)}
 
 
-def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pretend_cuda(monkeypatch, 1)
+def test_a_loaded_encoder_determines_the_device_and_a_missing_one_is_reported_before_loading(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend_cuda(monkeypatch)
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_, **__: pytest.fail("a model was loaded"))
-    for name in ("cuda:1", "banana"):
+    for name in ("cuda:2", "banana"):
         with pytest.raises(DeviceError, match=f"got {name}"):
             Engine.open(tmp_path / "index", device=name)
-
-
-def test_a_loaded_encoder_determines_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pretend_cuda(monkeypatch)
     assert Engine.open(tmp_path / "index", encoder=OnDevice("cuda:1")).device == "cuda:1"
     assert Engine.open(tmp_path / "index", encoder=ColourEncoder()).device == "cpu"
     assert Engine(tmp_path / "index", OnDevice("cuda")).device == "cuda:0"
@@ -150,8 +137,13 @@ def test_faiss_without_gpu_support_falls_back_to_the_cpu_with_a_message(
     with gpu_faiss(0), caplog.at_level(logging.INFO), Engine.open(tmp_path / "index", device=asked) as engine:
         assert len(engine.search("red")) == 1
         assert len(engine.search("red")) == 1
-    (record,) = [each for each in caplog.records if "FAISS" in each.message]
+    (record,) = [record for record in caplog.records if "FAISS" in record.message]
     assert (record.levelno, record.message) == (level, "FAISS does not see cuda:0, so it searches on the CPU")
+    for device in ("cpu", "mps", "xpu:0"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert choose_search_device(device, is_given=level == logging.WARNING) == "cpu"
+        assert [record.levelno for record in caplog.records] == ([] if device == "cpu" else [level])
 
 
 @pytest.mark.parametrize(

@@ -56,40 +56,20 @@ def test_index_without_words_is_searched_by_pictures(plain: Engine) -> None:
         assert all(set(hit.why) <= {"picture", "frames", "unwanted"} for hit in hits)
         assert bool(hits[0].events) == (len(interpret(query).events) > 1)
         assert plain.locate(query)
+    for ask in (plain.search, plain.locate):
+        with pytest.raises(VidretError, match="has no words to search: run vidret index --words on"):
+            ask("red", sources=["speech"])
+    assert plain.search("red", sources=["picture"]) == plain.search("red")
     assert not (plain.path / "words").exists()
 
 
-def test_json_of_an_index_without_words_has_the_keys_it_had(plain: Engine) -> None:
+def test_json_has_evidence_only_in_an_index_with_words(plain: Engine, worded: Engine) -> None:
     hit, moment = result_to_dict(plain.search("red")[0]), result_to_dict(plain.locate("green")[0])
-    assert list(hit) == [
-        "video",
-        "path",
-        "segment",
-        "time",
-        "score",
-        "weak",
-        "copies",
-        "why",
-        "probability",
-        "likelihood",
-    ]
-    assert list(moment) == [
-        "video",
-        "path",
-        "start",
-        "end",
-        "score",
-        "weak",
-        "by",
-        "similarity",
-        "probability",
-        "likelihood",
-    ]
-
-
-def test_json_of_an_index_with_words_has_evidence(worded: Engine) -> None:
+    rated = ["probability", "likelihood"]
+    assert list(hit) == ["video", "path", "segment", "time", "score", "weak", "copies", "why", *rated]
+    assert list(moment) == ["video", "path", "start", "end", "score", "weak", "by", "similarity", *rated]
     hit = json.loads(json.dumps(result_to_dict(worded.search("platform nine")[0])))
-    assert list(hit)[-3:] == ["evidence", "probability", "likelihood"]
+    assert list(hit)[-3:] == ["evidence", *rated]
     best = hit["evidence"][0]
     assert (best["source"], best["text"], best["matches"]) == ("screen", "platform nine", [[0, 8], [9, 13]])
 
@@ -107,13 +87,6 @@ def test_an_image_or_a_vector_is_compared_with_pictures_alone(worded: Engine, pl
         assert (moment.by, moment.probability) == ("curve", None)
         with pytest.raises(VidretError, match="an image or a vector"):
             worded.search(query, sources=["speech"])
-
-
-def test_words_are_refused_where_there_are_none(plain: Engine) -> None:
-    for ask in (plain.search, plain.locate):
-        with pytest.raises(VidretError, match="has no words to search: run vidret index --words on"):
-            ask("red", sources=["speech"])
-    assert plain.search("red", sources=["picture"]) == plain.search("red")
 
 
 def test_engine_finds_words_that_were_added_since(folder: Path, tmp_path: Path) -> None:

@@ -26,14 +26,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 def test_words_for_probabilities_meet_at_the_thresholds() -> None:
     below = [np.nextafter(edge, 0) for edge in (LIKELY, UNLIKELY)]
-    assert [rate_probability(each) for each in (1.0, LIKELY, below[0], UNLIKELY, below[1], 0.0)] == [
-        "likely",
-        "likely",
-        "possible",
-        "possible",
-        "unlikely",
-        "unlikely",
-    ]
+    words = [rate_probability(value) for value in (1.0, LIKELY, below[0], UNLIKELY, below[1], 0.0)]
+    assert words == [word for word in ("likely", "possible", "unlikely") for _ in range(2)]
     assert rate_probability(None) is None
 
 
@@ -66,14 +60,12 @@ def test_videos_are_judged_one_by_one_where_moments_of_many_are_located(engine: 
 
 
 def test_a_probability_that_cannot_be_is_refused(engine: Engine) -> None:
-    for wrong in (-0.1, 1.01, float("nan")):
-        with pytest.raises(VidretError, match="at_least must be between 0 and 1, got"):
-            engine.search("red", at_least=wrong)
-        with pytest.raises(VidretError, match="at_least must be between 0 and 1, got"):
-            engine.locate("red", at_least=wrong)
     image = np.full((8, 8, 3), 200, np.uint8)
     assert {hit.likelihood for hit in engine.search(image)} == {None}
     for find in (engine.search, engine.locate):
+        for wrong in (-0.1, 1.01, float("nan")):
+            with pytest.raises(VidretError, match="at_least must be between 0 and 1, got"):
+                find("red", at_least=wrong)
         with pytest.raises(VidretError, match=r"at_least must be 0 for an image or a vector, got 0\.5"):
             find(image, at_least=0.5)
     with pytest.raises(VidretError, match="at_least must be between"):

@@ -183,35 +183,29 @@ def test_a_reopened_engine_says_how_to_load_an_encoder_without_a_name(index: Pat
 
 def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
     (index.parent / "films/blue.mp4").unlink()
-    report = reindex(index, WideEncoder(), workers=1)
-    assert (report.switched, [Path(path).name for path, _ in report.lost]) == (False, ["blue.mp4"])
-    with Engine(index, ColourEncoder()) as engine:
-        assert (len(engine.videos()), find_best(engine)[0]) == (3, "red")
-    report = reindex(index, WideEncoder(), workers=1, allow_loss=True)
-    assert (report.switched, report.videos, len(report.lost)) == (True, 2, 1)
-
-
-def test_frames_from_memory_prevent_the_switch(index: Path) -> None:
     with Engine(index, ColourEncoder()) as engine:
         engine.index_frames("camera", np.full((4, 8, 8, 3), (255, 0, 0), np.uint8), np.arange(4.0))
     report = reindex(index, WideEncoder(), workers=1)
-    assert not report.switched
-    assert report.lost == (("frames://camera", "it was indexed from memory, and has no file"),)
-    assert reindex(index, WideEncoder(), workers=1, allow_loss=True).videos == 3
+    assert (report.switched, [Path(path).name for path, _ in report.lost]) == (False, ["blue.mp4", "camera"])
+    assert report.lost[1] == ("frames://camera", "it was indexed from memory, and has no file")
+    with Engine(index, ColourEncoder()) as engine:
+        assert (len(engine.videos()), find_best(engine)[2]) == (4, "green")
+    report = reindex(index, WideEncoder(), workers=1, allow_loss=True)
+    assert (report.switched, report.videos, len(report.lost)) == (True, 2, 2)
 
 
-def test_an_unfinished_move_to_another_encoder_is_discarded(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_refused_and_an_unfinished_move_to_another_encoder_discarded(
+    index: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+        with pytest.raises(VidretError, match="free disk space must be about"):
+            reindex(index, WideEncoder())
+    assert not (index / FOLDER).exists(), "nothing is encoded"
     with Engine(index / FOLDER, ColourEncoder("other")) as engine:
         engine.index([index.parent / "films"], workers=1)
     assert reindex(index, WideEncoder(), workers=1).videos == 3
     assert "an unfinished move to colours is discarded" in caplog.text
-
-
-def test_a_full_disk_is_refused_before_anything_is_encoded(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(VidretError, match="free disk space must be about"):
-        reindex(index, WideEncoder())
-    assert not (index / FOLDER).exists()
 
 
 def test_the_command_says_what_it_did(

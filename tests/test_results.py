@@ -11,31 +11,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
 
+import vidret.serve.app  # noqa: F401  whose routes register the rows of their results
 from vidret.language.retrieval import ContextMoment
 from vidret.present.export import to_csv
 from vidret.present.show import result_to_dict
 from vidret.serve.fields import ROW_MODELS, with_rows_of
 from vidret.serve.mcp.tools import tell_result
-from vidret.serve.routes.asking import AskedMoment
-from vidret.serve.routes.concepts import ConceptRow
-from vidret.serve.routes.people import PersonRow, PersonTrackRow
-from vidret.serve.routes.search import FootageRow
-from vidret.serve.routes.videos import CopyRow, CurveAnswer, ShotRow, TextRow
-from vidret.serve.rows import HitRow, LinkedRow, MomentRow, write_row
+from vidret.serve.rows import LinkedRow, write_row
 from vidret.text import show_path
 from vidret.types import (
-    Concept,
-    ConceptExample,
     CopiedFile,
     Curve,
-    EventSpan,
     Evidence,
     Hit,
     Moment,
-    Person,
-    PersonTrack,
     SharedFootage,
     Shot,
     TimedText,
@@ -45,26 +35,11 @@ from vidret.types import (
 )
 from vidret.types.rows import Shown, read_attributes, split_hint
 
-MODELS: dict[Any, type[BaseModel]] = {
-    Hit: HitRow,
-    Moment: MomentRow,
-    Evidence: ROW_MODELS[Evidence],
-    EventSpan: ROW_MODELS[EventSpan],
-    Curve: CurveAnswer,
-    Shot: ShotRow,
-    TimedText: TextRow,
-    SharedFootage: FootageRow,
-    CopiedFile: CopyRow,
-    Concept: ConceptRow,
-    ConceptExample: ROW_MODELS[ConceptExample],
-    ContextMoment: AskedMoment,
-    Person: PersonRow,
-    PersonTrack: PersonTrackRow,
-}
-EXTRA: dict[type[BaseModel], dict[str, Any]] = {
-    HitRow: {"duration": 90.0},
-    AskedMoment: {"duration": 90.0},
-    CurveAnswer: {"weak": False, "moments": []},
+RESULTS = list(ROW_MODELS)  # of all routes
+EXTRA: dict[Any, dict[str, Any]] = {  # what rows have besides
+    Hit: {"duration": 90.0},
+    ContextMoment: {"duration": 90.0},
+    Curve: {"weak": False, "moments": []},
 }
 TOLD = (Hit, Moment, Evidence, Shot, TimedText)
 
@@ -99,27 +74,27 @@ def make_result(result_type: Any) -> Any:
     return result_type(**values)
 
 
-@pytest.mark.parametrize("result_type", MODELS)
+@pytest.mark.parametrize("result_type", RESULTS)
 def test_every_field_of_a_result_is_a_described_field_over_http(result_type: Any) -> None:
-    model = MODELS[result_type]
+    model = ROW_MODELS[result_type]
     own = LinkedRow.model_fields if issubclass(model, LinkedRow) else {}
     fields = {each.name: each for each in list_row_fields(result_type, "http")}
-    assert model.model_fields.keys() - own - EXTRA.get(model, {}).keys() == fields.keys()
+    assert model.model_fields.keys() - own - EXTRA.get(result_type, {}).keys() == fields.keys()
     properties = model.model_json_schema()["properties"]
     assert {name: properties[name]["description"] for name in fields} == {n: each.help for n, each in fields.items()}
     assert [name for name, each in fields.items() if not each.help] == []
 
 
-@pytest.mark.parametrize("result_type", MODELS)
+@pytest.mark.parametrize("result_type", RESULTS)
 def test_the_client_reads_what_the_server_writes(result_type: Any) -> None:
-    result, model = make_result(result_type), MODELS[result_type]
-    row = write_row(model, result, **EXTRA.get(model, {}))
+    result = make_result(result_type)
+    row = write_row(ROW_MODELS[result_type], result, **EXTRA.get(result_type, {}))
     again = from_row(result_type, json.loads(row.model_dump_json()))
     for field in dataclasses.fields(result_type):
         np.testing.assert_equal(getattr(again, field.name), getattr(result, field.name))
 
 
-@pytest.mark.parametrize("result_type", MODELS)
+@pytest.mark.parametrize("result_type", RESULTS)
 def test_every_field_is_shown_everywhere_unless_it_says_otherwise(result_type: Any) -> None:
     hints = get_type_hints(result_type, include_extras=True)
     shown = {name for name, hint in hints.items() if split_hint(hint)[1].everywhere}

@@ -69,7 +69,7 @@ def test_reversed_order_gains_less(seed: int) -> None:
     assert backward is None or backward.gain < 0.6 * forward.gain
 
 
-def test_unlike_frames_are_no_footage() -> None:
+def test_unlike_frames_and_scores_that_the_lag_outweighs_are_no_footage() -> None:
     times = np.arange(6.0)
     assert align_footage(np.full((6, 6), -0.1), times, times) is None
     one = np.full((6, 6), -0.1)
@@ -77,6 +77,11 @@ def test_unlike_frames_are_no_footage() -> None:
     found = align_footage(one, times, times)
     assert found is not None
     assert (found.first, found.last) == (2, 2)
+    times, outweighed = np.array([0.0]), np.array([0.1])
+    assert align_footage(np.full((1, 1), 0.05 * LAG_COST), times, outweighed) is None
+    found = align_footage(np.full((1, 1), 0.2 * LAG_COST), times, outweighed)
+    assert found is not None
+    assert found.gain == pytest.approx(0.1 * LAG_COST)
 
 
 def test_normal_speed_wins_among_equal_lines() -> None:
@@ -150,11 +155,3 @@ def test_no_line_gains_more_than_the_bound(seed: int) -> None:
     assert found is not None
     assert found.gain <= bound_gain(scores)
     assert bound_gain(-np.abs(scores)) == 0
-
-
-def test_scores_that_the_lag_outweighs_are_no_footage() -> None:
-    times = np.array([0.0]), np.array([0.1])
-    assert align_footage(np.full((1, 1), 0.05 * LAG_COST), *times) is None
-    found = align_footage(np.full((1, 1), 0.2 * LAG_COST), *times)
-    assert found is not None
-    assert found.gain == pytest.approx(0.1 * LAG_COST)

@@ -54,7 +54,7 @@ def test_another_recording_of_the_place_does_not_agree(seed: int) -> None:
     assert found.num_changes > 8
 
 
-def test_what_stands_still_has_no_changes() -> None:
+def test_what_stands_still_has_no_changes_and_a_film_that_is_elsewhere_no_line() -> None:
     times = np.arange(20) / 10
     still = np.repeat(PLACE[None].astype(np.float32), 20, axis=0)
     found = match_motion(
@@ -63,10 +63,6 @@ def test_what_stands_still_has_no_changes() -> None:
     assert found is not None
     assert (found.num_changes, found.agreement) == (0, 0.0)
     assert found.likeness == pytest.approx(1, abs=1e-4)
-
-
-def test_a_film_that_is_elsewhere_has_no_line() -> None:
-    times = np.arange(20) / 10
     products = multiply_pictures(record(0, times), record(0, times), INSIDE)
     assert match_motion(products, times, times, np.array([1.0]), np.array([50.0]), centre_s=1.0) is None
 

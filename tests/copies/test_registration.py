@@ -50,42 +50,31 @@ def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirror
     assert (refined.left, refined.top) == pytest.approx((box[0] / 640, box[1] / 360), abs=0.05)
 
 
-def test_bars_are_found() -> None:
+@pytest.mark.parametrize(
+    ("size", "corner", "is_mirrored"),
+    [((640, 480), (0, 60), False), ((800, 360), (60, 0), False), ((800, 360), (60, 0), True)],
+)
+def test_bars_are_found(size: tuple[int, int], corner: tuple[int, int], is_mirrored: bool) -> None:
+    """Bars above and below, or of unequal width on both sides."""
     pictures = make_pictures(1)
     boxed = []
-    for each in pictures:
-        canvas = Image.new("L", (640, 480))
-        canvas.paste(each, (0, 60))
-        boxed.append(canvas)
-    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=(640 / 360) / (640 / 480))
-    assert found.score > 0.9
-    assert (found.width, found.height) == pytest.approx((1, 480 / 360), abs=0.05)
-    assert (found.left, found.top) == pytest.approx((0, -60 / 360), abs=0.05)
-
-
-@pytest.mark.parametrize("is_mirrored", [False, True])
-def test_bars_of_unequal_width_are_found(is_mirrored: bool) -> None:
-    pictures = make_pictures(1)
-    boxed = []
-    for each in pictures:
-        canvas = Image.new("L", (800, 360))
-        canvas.paste(each, (60, 0))
+    for picture in pictures:
+        canvas = Image.new("L", size)
+        canvas.paste(picture, corner)
         boxed.append(canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else canvas)
-    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=640 / 800)
+    aspect = (640 / 360) / (size[0] / size[1])
+    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=aspect)
     assert (found.mirrored, found.score > 0.9) == (is_mirrored, True)
-    assert (found.width, found.height) == pytest.approx((800 / 640, 1), abs=0.05)
-    assert (found.left, found.top) == pytest.approx((-60 / 640, 0), abs=0.05)
+    assert (found.width, found.height) == pytest.approx((size[0] / 640, size[1] / 360), abs=0.05)
+    assert (found.left, found.top) == pytest.approx((-corner[0] / 640, -corner[1] / 360), abs=0.05)
 
 
-def test_brightness_and_contrast_do_not_matter() -> None:
+def test_brightness_and_contrast_do_not_matter_and_other_pictures_are_less_alike() -> None:
     film = shrink(make_pictures(2))
     clip = (film * 0.4 + 90).astype(np.uint8)
     found = find_placement(clip, film, np.eye(3, dtype=bool))
     assert (found.left, found.top, found.width, found.height, found.mirrored) == (0, 0, 1, 1, False)
     assert found.score > 0.99
-
-
-def test_other_pictures_are_less_alike() -> None:
     found = find_placement(shrink(make_pictures(5)), shrink(make_pictures(6)), np.ones((3, 3), bool))
     assert found.score < 0.85
 

@@ -48,11 +48,7 @@ def test_few_videos_are_left_as_they_are() -> None:
         fit_whitening(frames[:1], owners[:1])
 
 
-def test_few_frames_give_few_directions() -> None:
+def test_few_frames_give_few_directions_and_one_video_no_level() -> None:
     frames, _ = make_frames(16)
     assert fit_whitening(frames, np.arange(len(frames))).projection.shape == (16, 96 // FRAMES_PER_DIM)
-
-
-def test_one_video_has_no_unrelated_frames() -> None:
-    frames, _ = make_frames(2)
     assert unrelated_level(frames, np.zeros(len(frames), np.int64)) == 0.0
