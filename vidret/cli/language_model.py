@@ -41,81 +41,78 @@ def make_endpoint(
 
 
 LOCAL_METHODS, ENDPOINT_METHODS = ("icr", "first"), ("list", "pair")
-AUTO_METHOD = "auto"
 FRAME_WIDTH = 384  # pixels
 FOLDER = "judged"  # of the index, for answers of endpoints
-JudgeOption = Annotated[
-    str | None,
-    option(
-        "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
-        "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
-        LANGUAGE_MODEL,
-        "URL|MODEL",
-    ),
-]
-JudgeTopOption = Annotated[int, option("Videos that --judge reranks.", LANGUAGE_MODEL, "N", min=2, max=100)]
-JudgeByOption = Annotated[
-    str,
-    option(
-        "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
-        "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
-        LANGUAGE_MODEL,
-        "|".join((AUTO_METHOD, *LOCAL_METHODS, *ENDPOINT_METHODS)),
-    ),
-]
-JudgePermutationsOption = Annotated[
-    int,
-    option(
-        "Shuffled orders in which --judge sees the videos; the mean ranks decide.", LANGUAGE_MODEL, "N", min=1, max=20
-    ),
-]
-JudgeFramesOption = Annotated[
-    int, option("Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", min=0, max=4)
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeSettings:
-    """What the options of a command say about a judge."""
+    """The options of a language model that reranks hits."""
 
-    judge: str
-    by: str
-    top: int
-    permutations: int
-    frames: int
-    llm_model: str | None
-    llm_timeout: float
-    device: str
-    cache: Path | None
+    judge: Annotated[
+        str | None,
+        option(
+            "Language model that reranks the best videos by their words and names: a chat endpoint in OpenAI's style "
+            "with --llm-model, or a causal model of transformers on this machine (a folder or org/name).",
+            LANGUAGE_MODEL,
+            "URL|MODEL",
+        ),
+    ] = None
+    judge_top: Annotated[int, option("Videos that --judge reranks.", LANGUAGE_MODEL, "N", min=2, max=100)] = 20
+    judge_by: Annotated[
+        str,
+        option(
+            "How --judge works. A local model: icr (attention, any model) or first (first token, for models trained "
+            "for it). An endpoint: list (10 at a time) or pair (2 at a time). auto is icr or list.",
+            LANGUAGE_MODEL,
+            "|".join(("auto", *LOCAL_METHODS, *ENDPOINT_METHODS)),
+        ),
+    ] = "auto"
+    judge_permutations: Annotated[
+        int,
+        option(
+            "Shuffled orders in which --judge sees the videos; the mean ranks decide.",
+            LANGUAGE_MODEL,
+            "N",
+            min=1,
+            max=20,
+        ),
+    ] = 1
+    judge_frames: Annotated[
+        int, option("Frames of each video to send to an endpoint with vision.", LANGUAGE_MODEL, "N", min=0, max=4)
+    ] = 0
+    llm_model: LlmModelOption = None
+    llm_timeout: LlmTimeoutOption = 120.0
 
 
-def make_judge(settings: JudgeSettings) -> "tuple[Judge, JudgeOptions]":
-    """Return the judge and how it judges; a local model is loaded."""
+def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tuple[Judge, JudgeOptions]":
+    """Return the judge and how it judges; a local model is loaded, answers of an endpoint are kept in ``cache``."""
     from vidret.language.judging import JudgeOptions
 
+    assert settings.judge is not None
     is_url = "://" in settings.judge
     methods = ENDPOINT_METHODS if is_url else LOCAL_METHODS
-    by = methods[0] if settings.by == AUTO_METHOD else settings.by
+    by = methods[0] if settings.judge_by == "auto" else settings.judge_by
     parse_choice(by, methods, option="--judge-by")
-    if settings.frames and not is_url:
+    if settings.judge_frames and not is_url:
         raise typer.BadParameter(
             "needs --judge URL, got a local model, which reads words only", param_hint="--judge-frames"
         )
     # ICR compares all candidates in one prompt; a pair slides through the list like a bubble
-    sizes = {"icr": (settings.top, 1), "pair": (2, 1)}.get(by, (10, 5))
-    options = JudgeOptions(top=settings.top, window=sizes[0], step=sizes[1], permutations=settings.permutations)
+    window, step = {"icr": (settings.judge_top, 1), "pair": (2, 1)}.get(by, (10, 5))
+    options = JudgeOptions(top=settings.judge_top, window=window, step=step, permutations=settings.judge_permutations)
     if is_url:
         from vidret.language.endpoint import ReplyCache
         from vidret.language.judges import EndpointJudge
 
         endpoint = make_endpoint(settings.judge, settings.llm_model, settings.llm_timeout)
-        return EndpointJudge(endpoint, cache=ReplyCache(settings.cache) if settings.cache else None), options
+        return EndpointJudge(endpoint, cache=ReplyCache(cache) if cache else None), options
     with console.status("loading the judge"):
         from vidret.devices import choose_device
         from vidret.encode.causal import load_causal_model
         from vidret.language.judges import FirstJudge, IcrJudge
 
-        model = load_causal_model(settings.judge, device=choose_device(settings.device))
+        model = load_causal_model(settings.judge, device=choose_device(device))
     return (IcrJudge if by == "icr" else FirstJudge)(model), options
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from vidret.cli.inputs import parse_choice
+from vidret.cli.options import Loading, Place, Places
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
 from vidret.search.query.grammar import Interpretation, interpret
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vidret.store.store import Store
 
 T = TypeVar("T")
+AUTO = Loading()
 MODEL_VARIABLE = "VIDRET_MODEL"
 FIRST_START = (
     "Still loading. The first start after an installation compiles Python's packages and reads models from the disk, "
@@ -36,22 +38,21 @@ LOCAL_ONLY = ("index", "model", "device", "precision", "head", "sheet", "export"
 
 def open_engine(
     index: Path | Sequence[Path],
-    model: str | None,
-    device: str,
-    precision: str,
+    loading: Loading = AUTO,
     *,
+    model: str | None = None,
     rerank: str = "auto",
     tokens: str = "int8",
     head: str = "auto",
     store: str | None = None,
-    must_exist: bool = False,
+    may_be_new: bool = False,
 ) -> "Engine":
     """Open an index, or several as one, with a status line while the encoder loads."""
     from vidret.store.store import Store
 
     indexes = [index] if isinstance(index, Path) else index
     model = choose_model(model, indexes[0])
-    for path in indexes if must_exist else ():
+    for path in () if may_be_new else indexes:
         if not Store.exists(path):
             raise VidretError(f"{path}: there is no index here; make one with: vidret index PATH... --index {path}")
     with show_status("loading the encoder", slow=FIRST_START):
@@ -65,8 +66,8 @@ def open_engine(
                 rerank=rerank,
                 tokens=tokens,
                 head=head,
-                device=device,
-                precision=precision,
+                device=loading.device,
+                precision=loading.precision,
                 store=store,
             )
         except DeviceError as error:
@@ -134,44 +135,33 @@ def pause_collection() -> Iterator[None]:
 
 
 def open_engine_or_client(
-    context: typer.Context,
-    server: str | None,
-    token: str | None,
-    index: Path | Sequence[Path],
-    device: str,
-    precision: str,
-    *,
-    head: str = "auto",
-    model: str | None = None,
+    place: Place | Places, loading: Loading = AUTO, *, head: str = "auto", model: str | None = None
 ) -> "Engine | RemoteEngine":
-    """Open an index, or a client if ``server`` is given, until the command ends. A client loads no model."""
-    if server is None:
-        if is_on_command_line(context, "token"):
-            raise typer.BadParameter("needs --server URL, got none", param_hint="--token")
-        return context.with_resource(open_engine(index, model, device, precision, head=head, must_exist=True))
-    for name in LOCAL_ONLY:
-        if is_on_command_line(context, name):
-            raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")
+    """Open an index, or a client if a server is given, until the command ends. A client loads no model."""
+    context = place.context
+    if place.server is None:
+        refuse_options(context, ("token",), "needs --server URL, got none")
+        return context.with_resource(open_engine(place.index, loading, model=model, head=head))
+    refuse_options(context, LOCAL_ONLY, "needs a local index, got --server URL")
     from vidret.client import RemoteEngine
 
-    return context.with_resource(RemoteEngine(server, token))
+    return context.with_resource(RemoteEngine(place.server, place.token))
 
 
-def read_contents(
-    context: typer.Context,
-    server: str | None,
-    token: str | None,
-    index: Path,
-    read_store: "Callable[[Store], T]",
+def ask_store_or_client(
+    place: Place,
+    ask_store: "Callable[[Store], T]",
     ask_client: "Callable[[Engine | RemoteEngine], T]",
+    *,
+    write: bool = False,
 ) -> T:
-    """Return what an index holds, or that of a server if ``server`` is given. Neither loads a model."""
-    if server is None and not is_on_command_line(context, "token"):
+    """Return what an index answers, or a server if one is given. Neither loads a model."""
+    if place.server is None and not is_on_command_line(place.context, "token"):
         from vidret.store.store import Store
 
-        with Store.open(index) as store:
-            return read_store(store)
-    return ask_client(open_engine_or_client(context, server, token, index, "auto", "auto"))
+        with Store.open(place.index, write=write) as store:
+            return ask_store(store)
+    return ask_client(open_engine_or_client(place))
 
 
 def interpret_query(engine: Searchable, query: str | EventSequence, sources: Sequence[Source] | None) -> Interpretation:
@@ -184,3 +174,10 @@ def is_on_command_line(context: typer.Context, name: str) -> bool:
     """Return whether an option was given on the command line, rather than by the environment or by default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_options(context: typer.Context, names: Iterable[str], rule: str) -> None:
+    """Refuse options that were given on the command line."""
+    for name in names:
+        if is_on_command_line(context, name):
+            raise typer.BadParameter(rule, param_hint=f"--{name}")

@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -12,6 +12,8 @@ import typer
 from vidret.present.terminal import print_message
 
 HERE = "vidret-index"
+# The parameters of a command in place of a dataclass, and a function from their values to the dataclass.
+Expansion = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
 
 
 def choose_index(ctx: Any) -> None:
@@ -59,53 +61,53 @@ def argument(text: str, metavar: str, *, panel: str | None = None, **settings: A
     return typer.Argument(help=text, metavar=metavar, rich_help_panel=panel, **settings)
 
 
-def find_options(command: Callable[..., None]) -> inspect.Parameter:
-    """Return the parameter of a command that is a dataclass of options."""
-    (options,) = (
-        parameter for parameter in inspect.signature(command).parameters.values() if is_dataclass(parameter.annotation)
-    )
-    return options
+def expand_fields(kind: Any, defaults: Mapping[str, Any]) -> Expansion:
+    """Return the fields of a dataclass, annotated with ``option()`` or ``argument()``, as parameters of a command."""
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = []
+    for own in fields(kind):
+        default = inspect.Parameter.empty if own.default is MISSING else own.default
+        if own.default_factory is not MISSING:
+            default = own.default_factory()
+        parameters.append(make_parameter(own.name, defaults.get(own.name, default), hints[own.name]))
+    return parameters, lambda given: kind(**{own.name: given[own.name] for own in parameters if own.name in given})
 
 
-def replace_options(
-    command: Callable[..., None], run: Callable[..., None], parameters: Sequence[inspect.Parameter]
-) -> Callable[..., None]:
-    """Return ``run`` with the signature of a command that has ``parameters`` in place of its dataclass of options."""
-    signature, options = inspect.signature(command), find_options(command)
-    listed: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        listed += parameters if parameter.name == options.name else [parameter]
-    listed = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in listed]
-    typed: Any = functools.wraps(command)(run)  # typer reads both attributes
-    typed.__signature__ = signature.replace(parameters=listed)
-    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
-    return run
+def make_parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    """Return a parameter of a command."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def with_fields(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator: a command gets one option per field in place of its parameter that is a dataclass of options.
-
-    The fields are annotated with ``option()`` or ``argument()``.
+def with_fields(
+    *, expand: Callable[[Any, Mapping[str, Any]], Expansion] = expand_fields, omit: Sequence[str] = (), **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: a command gets one option per field in place of each parameter that is a dataclass.
 
     Args:
+        expand: Returns the parameters in place of a dataclass, and a function from their values to the dataclass.
+        omit: Fields that this command has no option for.
         **defaults: Defaults of this command, if they are not those of the fields.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options = find_options(command)
-        hints = get_type_hints(options.annotation, include_extras=True)
-        names = [field.name for field in fields(options.annotation)]
+        listed: list[inspect.Parameter] = []
+        builders: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        for parameter in inspect.signature(command).parameters.values():
+            if is_dataclass(parameter.annotation):
+                replaced, builders[parameter.name] = expand(parameter.annotation, defaults)
+                listed += [own for own in replaced if own.name not in omit]
+            else:
+                listed.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        names = inspect.signature(command).parameters.keys()
 
-        def run(**arguments: Any) -> None:
-            values = {name: arguments.pop(name) for name in names}
-            command(**arguments, **{options.name: options.annotation(**values)})
+        def run(**given: Any) -> None:
+            built = {name: build(given) for name, build in builders.items()}
+            command(**{name: value for name, value in given.items() if name in names}, **built)
 
-        parameters = []
-        for field in fields(options.annotation):
-            default = defaults.get(field.name, inspect.Parameter.empty if field.default is MISSING else field.default)
-            keyword = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=hints[field.name]))
-        return replace_options(command, run, parameters)
+        typed: Any = functools.wraps(command)(run)  # typer reads both attributes
+        typed.__signature__ = inspect.Signature(listed)
+        typed.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
+        return run
 
     return decorate
 
@@ -192,3 +194,31 @@ ServerOption = Annotated[
 ]
 TokenOption = Annotated[str | None, option("Access token of the server.", SCOPE, "TOKEN", envvar="VIDRET_TOKEN")]
 WorkersOption = Annotated[int | None, option("Files decoded at once; default: one per core.", ADVANCED, "N", min=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The options that say where to look: in an index on this machine, or on a server."""
+
+    context: typer.Context
+    index: IndexOption = Path(DEFAULT_INDEX)
+    server: ServerOption = None
+    token: TokenOption = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The options that say where to look: in one or several indexes on this machine, or on a server."""
+
+    context: typer.Context
+    index: IndexesOption = field(default_factory=lambda: [Path(DEFAULT_INDEX)])
+    server: ServerOption = None
+    token: TokenOption = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """The options that say how an encoder is loaded."""
+
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"

@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 
 from vidret.cli.inputs import parse_names
-from vidret.cli.options import OUTPUT, SCOPE, find_options, option, replace_options
+from vidret.cli.options import OUTPUT, SCOPE, Expansion, expand_fields, make_parameter, option, with_fields
 from vidret.present.contents import format_footage, show_footage
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import absolute_path, file_name, is_url
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 SWITCH = {True: "on", False: "off"}
 
 
-def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with one option per field in place of its parameter that is a dataclass of options."""
-    options = find_options(command)
-    listed = [choice for choice in list_options(options.annotation) if choice.option.panel is not None]
+def expand_options(kind: Any, defaults: Mapping[str, Any]) -> Expansion:
+    """Return the fields of ``SearchOptions`` or ``LocateOptions`` as parameters of a command; see ``with_fields``."""
+    if not issubclass(kind, SearchOptions | LocateOptions):
+        return expand_fields(kind, defaults)
+    listed = [choice for choice in list_options(kind) if choice.option.panel is not None]
 
-    def run(**arguments: Any) -> None:
-        values = {choice.name: parse_option(choice, arguments.pop(choice.name)) for choice in listed}
-        if arguments.get("server") is None:
+    def build(given: dict[str, Any]) -> Any:
+        values = {choice.name: parse_option(choice, given[choice.name]) for choice in listed}
+        if given.get("server") is None:
             check_folders(listed, values)
-        command(**arguments, **{options.name: build_options(options.annotation, values)})
+        return build_options(kind, values)
 
-    return replace_options(command, run, [make_parameter(named) for named in listed])
+    return [describe_parameter(choice) for choice in listed], build
 
 
-def make_parameter(named: NamedOption) -> inspect.Parameter:
+with_search_options = with_fields(expand=expand_options)
+
+
+def describe_parameter(named: NamedOption) -> inspect.Parameter:
     """Return an option as a parameter of a command; a text stands for a list of names, or for an on or off."""
     is_text = get_origin(named.type) is tuple or is_switch(named)
     is_list = named.option.holds == "times"
     hint: Any = datetime if named.option.holds == "date" else str if is_text else named.type
     hint = list[str] if is_list else hint
     default = SWITCH.get(named.default) if is_switch(named) else named.default or None if is_list else named.default
-    return inspect.Parameter(
-        named.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[hint | None if default is None else hint, make_option(named)],
-    )
+    hint = hint | None if default is None else hint
+    return make_parameter(named.name, default, Annotated[hint, make_option(named)])
 
 
 def make_option(named: NamedOption) -> Any:

@@ -9,19 +9,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import open_engine_or_client
-from vidret.cli.options import (
-    DEFAULT_INDEX,
-    OUTPUT,
-    SCOPE,
-    DeviceOption,
-    IndexOption,
-    JsonOption,
-    PrecisionOption,
-    ServerOption,
-    TokenOption,
-    argument,
-    option,
-)
+from vidret.cli.options import OUTPUT, SCOPE, JsonOption, Loading, Place, argument, option, with_fields
 from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
@@ -57,13 +45,12 @@ NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 
 
 @app.command("ask")
+@with_fields()
 def ask_command(
-    context: typer.Context,
+    *,
     question: QuestionArgument,
     videos: VideosArgument = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
     llm: LlmOption = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
@@ -73,8 +60,7 @@ def ask_command(
     moments: MomentsOption = 5,
     frames: FramesOption = 2,
     as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Answer a question from the moments that a search finds, by a language model that cites them."""
     from vidret.client import RemoteEngine
@@ -86,9 +72,9 @@ def ask_command(
         raise typer.BadParameter("needs --context, got none", param_hint="--images")
     num_frames = frames if not only_context or images is not None else 0
     options = ContextOptions(moments=moments, frames=num_frames, llm_queries=llm_queries)
-    ask_here = llm is not None or server is None
+    ask_here = llm is not None or place.server is None
     endpoint = make_endpoint(llm, llm_model, llm_timeout, hint=NO_MODEL) if ask_here and not only_context else None
-    engine = open_engine_or_client(context, server, token, index, device, precision)
+    engine = open_engine_or_client(place, loading)
     if not only_context:
         show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
         return

@@ -8,8 +8,8 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import iterate_queries, read_bank
-from vidret.cli.opening import is_on_command_line, open_engine
-from vidret.cli.options import DEFAULT_INDEX, DeviceOption, PrecisionOption, index_option, option
+from vidret.cli.opening import open_engine, refuse_options
+from vidret.cli.options import DEFAULT_INDEX, Loading, index_option, option, with_fields
 from vidret.cli.search_options import make_option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
@@ -26,7 +26,9 @@ RERANK = next(choice for choice in list_options(SearchOptions) if choice.name ==
 
 
 @app.command("calibrate")
+@with_fields()
 def calibrate_command(
+    *,
     context: typer.Context,
     bank: Annotated[
         Path | None,
@@ -55,18 +57,15 @@ def calibrate_command(
         ),
     ] = 2000,
     rerank: Annotated[str, make_option(RERANK)] = "auto",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers."""
     if (bank is None) == (answers is None):
         raise typer.BadParameter("exactly one of them must be given", param_hint="--bank, --answers")
     if answers is not None:
-        for name in ("limit", "rerank"):
-            if is_on_command_line(context, name):
-                raise typer.BadParameter("needs --bank, got --answers", param_hint=f"--{name}")
+        refuse_options(context, ("limit", "rerank"), "needs --bank, got --answers")
         known = None if str(answers) == NONE else read_answers(answers)
-        engine = open_engine(index, None, device, precision, must_exist=True)
+        engine = open_engine(index, loading)
         if known is not None:
             _fit(engine, index, answers.name, known)
         else:
@@ -75,12 +74,12 @@ def calibrate_command(
         return
     assert bank is not None
     if str(bank) == NONE:
-        open_engine(index, None, device, precision, must_exist=True).forget_calibration(rerank=rerank)
+        open_engine(index, loading).forget_calibration(rerank=rerank)
         print_message(f"{index}: scores are not corrected, and later runs of vidret index leave it so.")
         return
     queries = read_bank(bank)
     sample = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
-    engine = open_engine(index, None, device, precision, must_exist=True)
+    engine = open_engine(index, loading)
     with show_count("calibrating", "segments") as on_count:
         calibration = engine.calibrate(sample, name=bank.name, rerank=rerank, on_progress=on_count)
     of_all = f" (of {len(queries)}; --limit sets how many)" if len(sample) < len(queries) else ""

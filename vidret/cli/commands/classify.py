@@ -9,7 +9,7 @@ from typing import Annotated
 from vidret.cli.app import app
 from vidret.cli.commands.teach import read_example_paths, read_moments
 from vidret.cli.opening import open_engine
-from vidret.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, JsonOption, PrecisionOption, argument, option
+from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, Loading, argument, option, with_fields
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -36,18 +36,19 @@ SaveOption = Annotated[
 
 
 @app.command("classify")
+@with_fields()
 def classify_command(
+    *,
     folders: FoldersArgument = None,
     examples: ExamplesOption = None,
     save: SaveOption = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Tag all videos of an index with one of some classes, from a few examples of each."""
     classes = read_classes(folders or [], examples or [])
-    engine = open_engine(index, None, device, precision, must_exist=True)
+    engine = open_engine(index, loading)
     tagged = engine.classify(classes, save=save)
     if as_json:
         print(json.dumps([to_row(video, "json", show_path) for video in tagged], indent=2))

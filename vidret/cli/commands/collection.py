@@ -165,7 +165,7 @@ def _collect(index: Path, name: str) -> tuple[SavedCollection, Sequence[Hit | Mo
     """Return a collection and what it holds now; say how many moments are missing."""
     kept = pick_collection(_read_all(index), name)
     if kept.finds:
-        with open_engine(index, None, "auto", "auto", must_exist=True) as engine:
+        with open_engine(index) as engine:
             return kept, engine.collect(name)
     moments = kept.list_moments()
     if num_missing := len(kept.moments) - len(moments):

@@ -28,7 +28,7 @@ def demo_command(
     from vidret.present.sheet import tiles_of_hits, tiles_of_moments, write_sheet
 
     folder = videos or sample_videos()
-    engine = open_engine(out / "index", None, "auto", "auto")
+    engine = open_engine(out / "index", may_be_new=True)
     console.rule("[bold]vidret index")
     with show_progress() as on_progress:
         words = False if videos is None else None  # nobody speaks in the sample clips

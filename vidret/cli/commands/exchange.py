@@ -18,6 +18,7 @@ from vidret.cli.options import (
     DeviceOption,
     IndexOption,
     JsonOption,
+    Loading,
     MergeOption,
     ModelOption,
     PrecisionOption,
@@ -107,7 +108,10 @@ def import_command(
     from vidret.index.importing import read_vectors
 
     embeddings = read_vectors(source)
-    with open_engine(index, model, device, "auto") as engine, show_count("importing", "videos") as on_count:
+    with (
+        open_engine(index, Loading(device=device), model=model, may_be_new=True) as engine,
+        show_count("importing", "videos") as on_count,
+    ):
         report = engine.import_embeddings(embeddings, on_progress=on_count)
     if as_json:
         print(json.dumps(run_to_dict(report), indent=2))
@@ -144,7 +148,7 @@ def merge_command(
 def prepare_merged(index: Path, device: str) -> str:
     """Prepare the searches of a merged index; return why not if its encoder cannot be loaded, else nothing."""
     try:
-        with open_engine(index, None, device, "auto") as engine, show_status("preparing searches"):
+        with open_engine(index, Loading(device=device)) as engine, show_status("preparing searches"):
             engine.prepare_searches()
     except (EncoderError, MissingExtraError, StoreError) as error:
         return str(error)

@@ -16,8 +16,8 @@ from vidret.cli.index_options import IndexChoices
 from vidret.cli.inputs import parse_choice, parse_memory
 from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
-from vidret.cli.options import with_fields
-from vidret.endpoints.transport import check_webhook
+from vidret.cli.options import Loading, with_fields
+from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import run_to_dict
@@ -105,13 +105,13 @@ def index_command(*, asked: IndexChoices) -> None:
     words = parse_words(asked.words, asked.sounds, asked.speech_model, index)
     engine = open_engine(
         index,
-        choose_merge(asked.merge, asked.model, index),
-        asked.device,
-        asked.precision,
+        Loading(device=asked.device, precision=asked.precision),
+        model=choose_merge(asked.merge, asked.model, index),
         rerank=asked.rerank,
         tokens=asked.tokens,
         head=asked.head,
         store=asked.store,
+        may_be_new=True,
     )
     if asked.prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")

@@ -90,15 +90,11 @@ def info_command(
     from vidret.store.texts.upkeep import find_lost_texts
 
     if diversity:
-        from vidret.cli.commands.info import print_diversity
-
         print_diversity(index, prompt, seed, as_json=as_json)
         return
     if prompt is not None:
         raise typer.BadParameter("needs --diversity, got none", param_hint="PROMPT")
     if recall:
-        from vidret.cli.commands.info import print_recall
-
         print_recall(index, queries, seed, as_json=as_json)
         return
     if queries is not None:
@@ -226,7 +222,7 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
     if not texts:
         raise VidretError("queries must not be empty, got none")
     sample = texts if len(texts) <= SAMPLE else [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)]
-    with open_engine(index, None, "auto", "auto", must_exist=True) as engine:
+    with open_engine(index) as engine:
         return np.stack([query.positive.sentence for query in encode_queries(sample, engine.encoder)])
 
 
@@ -257,7 +253,7 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
     from vidret.corpus.diversity import measure_index_diversity
     from vidret.store.store import Store
 
-    with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
+    with open_engine(index) as engine, Store.open(index) as store:
         found = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

@@ -10,17 +10,13 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
-    DEFAULT_INDEX,
     OUTPUT,
     QUERY_HELP,
-    DeviceOption,
     HeadOption,
-    IndexesOption,
     JsonOption,
-    PrecisionOption,
-    ServerOption,
+    Loading,
+    Places,
     SheetOption,
-    TokenOption,
     TrustedModelOption,
     argument,
     option,
@@ -81,16 +77,13 @@ OverwriteOption = Annotated[bool, option("Replace existing clips in that folder.
 @app.command("locate")
 @with_search_options
 def locate_command(
-    context: typer.Context,
+    *,
     query: Annotated[str | None, argument(QUERY_HELP, "QUERY")] = None,
     video: VideoArgument = None,
     clip: ClipOption = None,
     start: FromOption = None,
     end: ToOption = None,
-    index: IndexesOption = [Path(DEFAULT_INDEX)],  # noqa: B006  typer copies it
-    server: ServerOption = None,
-    token: TokenOption = None,
-    *,
+    place: Places,
     options: LocateOptions,
     sheet: SheetOption = None,
     curve: CurveOption = None,
@@ -103,8 +96,7 @@ def locate_command(
     overwrite: OverwriteOption = False,
     head: HeadOption = "auto",
     model: TrustedModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Find the moments that match a query, with start and end."""
     check_export(form, fps, handles)
@@ -115,7 +107,7 @@ def locate_command(
         raise typer.BadParameter("needs a QUERY of all videos, got a VIDEO or --clip", param_hint="--save")
     if query is None and clip is None:
         raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
-    engine = open_engine_or_client(context, server, token, index, device, precision, head=head, model=model)
+    engine = open_engine_or_client(place, loading, head=head, model=model)
     if clip is not None:  # a clip takes the place of the query, so that the only argument is the video to look in
         where = {"k": options.k, "filters": options.filters, "video": query, "repeated": True}
         answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]

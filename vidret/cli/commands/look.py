@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import parse_names, read_texts
-from vidret.cli.opening import open_engine, open_engine_or_client, read_contents, remember_phrases
+from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client, remember_phrases
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -17,10 +17,11 @@ from vidret.cli.options import (
     IndexedVideoArgument,
     IndexOption,
     JsonOption,
-    ServerOption,
-    TokenOption,
+    Loading,
+    Place,
     argument,
     option,
+    with_fields,
 )
 from vidret.errors import VidretError
 from vidret.present.contents import (
@@ -61,12 +62,11 @@ SpeakersOption = Annotated[
 
 
 @app.command("transcript")
+@with_fields()
 def transcript_command(
-    context: typer.Context,
+    *,
     video: IndexedVideoArgument,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
     source: SourceOption = None,
     form: TranscriptFormatOption = "txt",
     speakers: SpeakersOption = False,
@@ -76,11 +76,8 @@ def transcript_command(
     from vidret.store.texts.upkeep import read_transcript
 
     sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
-    texts = read_contents(
-        context,
-        server,
-        token,
-        index,
+    texts = ask_store_or_client(
+        place,
         lambda store: read_transcript(store, look_up_video(store, video), sources, unnamed=speakers),
         lambda client: client.transcript(video, sources, unnamed=speakers),
     )
@@ -96,23 +93,19 @@ StoryboardOption = Annotated[
 
 
 @app.command("shots")
+@with_fields()
 def shots_command(
-    context: typer.Context,
+    *,
     video: IndexedVideoArgument,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
     form: ShotsFormatOption = "table",
     sheet: StoryboardOption = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
     from vidret.store.lookup import look_up_video, read_shots
 
-    shots = read_contents(
-        context,
-        server,
-        token,
-        index,
+    shots = ask_store_or_client(
+        place,
         lambda store: read_shots(store, look_up_video(store, video)),
         lambda client: client.shots(video),
     )
@@ -138,17 +131,16 @@ CopiesSheetOption = Annotated[
 
 
 @app.command("duplicates")
+@with_fields()
 def duplicates_command(
-    context: typer.Context,
+    *,
     paths: PathsArgument = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
     as_json: JsonOption = False,
     sheet: CopiesSheetOption = None,
 ) -> None:
     """Find files that show the same footage, and the best file of each group; nothing is deleted."""
-    engine = open_engine_or_client(context, server, token, index, "cpu", "auto")
+    engine = open_engine_or_client(place, Loading(device="cpu"))
     with show_count("comparing", "pairs") as on_count:
         groups = engine.duplicates(paths or (), on_progress=on_count)
     if as_json:
@@ -203,7 +195,7 @@ def describe_command(
     bank = None if phrases is None else read_texts(phrases)
     path, other = absolute_path(folder), None if against is None else absolute_path(against)
     overview = differences = None
-    with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
+    with open_engine(index) as engine, Store.open(index) as store:
         texts = remember_phrases(engine.encoder, index)
         if other is None:
             overview = make_overview(store, texts, path, phrases=bank, num_clusters=clusters)

@@ -10,32 +10,16 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import iterate_queries, read_image_file
-from vidret.cli.language_model import (
-    FOLDER,
-    JudgeByOption,
-    JudgeFramesOption,
-    JudgeOption,
-    JudgePermutationsOption,
-    JudgeSettings,
-    JudgeTopOption,
-    LlmModelOption,
-    LlmTimeoutOption,
-    make_judge,
-    open_hit_frames,
-)
+from vidret.cli.language_model import FOLDER, JudgeSettings, make_judge, open_hit_frames
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
-    DEFAULT_INDEX,
     OUTPUT,
     QUERY_HELP,
     SCOPE,
-    DeviceOption,
-    IndexesOption,
     JsonOption,
-    PrecisionOption,
-    ServerOption,
+    Loading,
+    Places,
     SheetOption,
-    TokenOption,
     TrustedModelOption,
     argument,
     option,
@@ -96,33 +80,23 @@ ExplainOption = Annotated[bool, option("Show each score and its parts.", OUTPUT,
 @app.command("search")
 @with_search_options
 def search_command(
-    context: typer.Context,
+    *,
     query_words: Annotated[list[str] | None, argument(QUERY_HELP, "QUERY")] = None,
     image: ImageOption = None,
     queries: QueriesOption = None,
     clip: ClipOption = None,
     start: FromOption = None,
     end: ToOption = None,
-    index: IndexesOption = [Path(DEFAULT_INDEX)],  # noqa: B006  typer copies it
-    server: ServerOption = None,
-    token: TokenOption = None,
-    *,
+    place: Places,
     options: SearchOptions,
     by: ByOption = "video",
-    judge: JudgeOption = None,
-    judge_top: JudgeTopOption = 20,
-    judge_by: JudgeByOption = "auto",
-    judge_permutations: JudgePermutationsOption = 1,
-    judge_frames: JudgeFramesOption = 0,
-    llm_model: LlmModelOption = None,
-    llm_timeout: LlmTimeoutOption = 120.0,
+    judging: JudgeSettings,
     explain: ExplainOption = False,
     save: SaveOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
     model: TrustedModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Find the videos that match a query."""
     query = " ".join(query_words) if query_words else None  # people forget the quotes
@@ -138,21 +112,9 @@ def search_command(
     if save is not None and (not query or image or by != "video"):
         raise typer.BadParameter("needs a QUERY of words only, and --by video", param_hint="--save")
     search_for = read_query(query, image or [])
-    settings = None
-    if judge is not None:
+    if judging.judge is not None:
         check_judged(query, options, by, queries)
-        settings = JudgeSettings(
-            judge=judge,
-            by=judge_by,
-            top=judge_top,
-            permutations=judge_permutations,
-            frames=judge_frames,
-            llm_model=llm_model,
-            llm_timeout=llm_timeout,
-            device=device,
-            cache=index[0] / FOLDER if server is None else None,
-        )
-    engine = open_engine_or_client(context, server, token, index, device, precision, model=model)
+    engine = open_engine_or_client(place, loading, model=model)
     if clip is not None:
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
         return
@@ -169,9 +131,10 @@ def search_command(
     if by == "moment":
         show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
-    if settings is not None:
+    if judging.judge is not None:
         assert query is not None
-        judged = search_and_judge(engine, query, options, settings)
+        cache = place.index[0] / FOLDER if place.server is None else None
+        judged = search_and_judge(engine, query, options, judging, loading.device, cache)
         hits = [answer.hit for answer in judged]
     else:
         hits, judged = engine.search_with(search_for, options), []
@@ -197,18 +160,23 @@ def check_judged(query: str | None, options: SearchOptions, by: str, queries: Pa
 
 
 def search_and_judge(
-    engine: "Engine | RemoteEngine", query: str, options: SearchOptions, settings: JudgeSettings
+    engine: "Engine | RemoteEngine",
+    query: str,
+    options: SearchOptions,
+    settings: JudgeSettings,
+    device: str,
+    cache: Path | None,
 ) -> "list[JudgedHit]":
     """Return the hits of a search as a judge orders them; if it fails, in their order, with a note on stderr."""
     from vidret.language.judging import judge_hits, keep_order
 
-    hits = engine.search_with(query, replace(options, k=max(options.k, settings.top)))
+    hits = engine.search_with(query, replace(options, k=max(options.k, settings.judge_top)))
     try:
-        judge, how = make_judge(settings)
+        judge, how = make_judge(settings, device, cache)
     except VidretError as error:
         print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
         return list(keep_order(hits)[: options.k])
-    with open_hit_frames(engine, settings.frames) as draw:
+    with open_hit_frames(engine, settings.judge_frames) as draw:
         judged = judge_hits(engine, query, hits, judge, how, draw=draw)
     if judged.note:
         print_message(f"note: {judged.note}")

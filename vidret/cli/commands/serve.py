@@ -13,23 +13,22 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
-from vidret.cli.opening import is_on_command_line, open_engine
+from vidret.cli.opening import LOCAL_ONLY, open_engine, refuse_options
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
-    DeviceOption,
-    PrecisionOption,
+    Loading,
     ServerOption,
     TrustedModelOption,
     index_option,
     option,
+    with_fields,
 )
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.terminal import console, print_message
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
-    from vidret.engine import Engine
 
 WHAT, ACCESS = "What to serve", "Access"
 OpenOption = Annotated[bool, option("Open the page in a browser.", WHAT, flag="--open/--no-open")]
@@ -62,7 +61,9 @@ ServedLlmOption = Annotated[
 
 
 @app.command("serve")
+@with_fields()
 def serve_command(
+    *,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     open_page: OpenOption = True,
     host: HostOption = "127.0.0.1",
@@ -70,8 +71,7 @@ def serve_command(
     token: RequiredTokenOption = None,
     allow_index: AllowIndexOption = None,
     model: TrustedModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
     timeout: TimeoutOption = 30.0,
     llm: ServedLlmOption = None,
     llm_model: LlmModelOption = None,
@@ -95,8 +95,8 @@ def serve_command(
             raise VidretError(f"{root}: --allow-index must be an existing folder")
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     check_access(host, token, index)  # before the model is loaded, which takes a while
-    options = ["--index", str(index), "--device", device, "--precision", precision]
-    with listen(host, port) as listener, open_engine(index, model, device, precision, must_exist=not roots) as engine:
+    options = ["--index", str(index), "--device", loading.device, "--precision", loading.precision]
+    with listen(host, port) as listener, open_engine(index, loading, model=model, may_be_new=bool(roots)) as engine:
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
         indexer = Indexer(options, roots)
@@ -158,7 +158,9 @@ ImagesOption = Annotated[int, option("Maximum number of images in one answer.", 
 
 
 @app.command("mcp")
+@with_fields()
 def mcp_command(
+    *,
     context: typer.Context,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     server: ServerOption = None,
@@ -167,8 +169,7 @@ def mcp_command(
     port: PortOption = 8001,
     token: SharedTokenOption = None,
     model: TrustedModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
     max_characters: CharactersOption = 20_000,
     max_images: ImagesOption = 8,
 ) -> None:
@@ -186,13 +187,9 @@ def mcp_command(
     budget = Budget(characters=max_characters, images=max_images)
     if transport == "http":
         check_access(host, token, None if server else index)  # before the model is loaded, which takes a while
-    engine: Engine | RemoteEngine
-    if server is None:
-        engine = open_engine(index, model, device, precision, must_exist=True)
-    else:
-        engine = open_client(context, server, token)
-    with engine, open_frames(engine) as draw:
-        tools = ToolBox(engine, draw, budget)
+    engine = open_engine(index, loading, model=model) if server is None else open_client(context, server, token)
+    with engine, contextlib.closing(open_frames(engine)) as frames:
+        tools = ToolBox(engine, frames, budget)
         if transport == "stdio":
             with contextlib.suppress(KeyboardInterrupt):
                 serve_stdio(tools)
@@ -207,9 +204,7 @@ def mcp_command(
 
 def open_client(context: typer.Context, server: str, token: str | None) -> "RemoteEngine":
     """Return a client of a server."""
-    for name in ("index", "model", "device", "precision"):
-        if is_on_command_line(context, name):
-            raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")
+    refuse_options(context, LOCAL_ONLY, "needs a local index, got --server URL")
     from vidret.client import RemoteEngine
 
     return RemoteEngine(server, token)

@@ -9,18 +9,8 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import read_image_file
-from vidret.cli.opening import is_on_command_line, open_engine, open_engine_or_client, read_contents
-from vidret.cli.options import (
-    DEFAULT_INDEX,
-    DeviceOption,
-    IndexOption,
-    JsonOption,
-    PrecisionOption,
-    ServerOption,
-    TokenOption,
-    argument,
-    option,
-)
+from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client
+from vidret.cli.options import JsonOption, Loading, Place, argument, option, with_fields
 from vidret.cli.search_options import parse_time_point
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
@@ -59,8 +49,9 @@ AddOption = Annotated[bool, option("Add the examples to an existing concept of t
 
 
 @app.command("teach")
+@with_fields()
 def teach_command(
-    context: typer.Context,
+    *,
     name: Annotated[str, argument("Name of the concept; @NAME stands for it in queries.", "NAME")],
     yes: YesOption = None,
     no: NoOption = None,
@@ -68,18 +59,15 @@ def teach_command(
     text: MeaningOption = None,
     replace: ReplaceOption = False,
     add: AddOption = False,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
     as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
 ) -> None:
     """Teach a concept by examples: @NAME then stands for it in queries. Works from one example."""
     if sound:
-        if yes or no or text is not None or server is not None:
+        if yes or no or text is not None or place.server is not None:
             raise typer.BadParameter("must be by itself, got --yes, --no, --text or --server too", param_hint="--sound")
-        taught = open_engine(index, None, device, precision).teach_sound(
+        taught = open_engine(place.index, loading).teach_sound(
             name, [read_sound_path(each) for each in sound], replace=replace, add=add
         )
         print_message(f"@{taught.name} is taught from {len(taught.yes)} sounds. Search for it: vidret search '@{name}'")
@@ -87,7 +75,7 @@ def teach_command(
     if not (yes or (no and add)):
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")
     shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
-    engine = open_engine_or_client(context, server, token, index, device, precision)
+    engine = open_engine_or_client(place, loading)
     concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
     if as_json:
         print(json.dumps(to_row(concept, "json", show_path), indent=2))
@@ -96,17 +84,16 @@ def teach_command(
 
 
 @app.command("concepts")
+@with_fields()
 def concepts_command(
-    context: typer.Context,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    *,
+    place: Place,
     as_json: JsonOption = False,
 ) -> None:
     """List the taught concepts with their examples."""
     from vidret.search.concepts.storage import list_concepts
 
-    concepts = read_contents(context, server, token, index, list_concepts, lambda client: client.concepts())
+    concepts = ask_store_or_client(place, list_concepts, lambda client: client.concepts())
     if as_json:
         print(json.dumps([to_row(concept, "json", show_path) for concept in concepts], indent=2))
     else:
@@ -114,22 +101,18 @@ def concepts_command(
 
 
 @app.command("forget")
+@with_fields()
 def forget_command(
-    context: typer.Context,
+    *,
     name: Annotated[str, argument("Name of the concept.", "NAME")],
-    index: IndexOption = Path(DEFAULT_INDEX),
-    server: ServerOption = None,
-    token: TokenOption = None,
+    place: Place,
 ) -> None:
     """Forget a taught concept."""
-    if server is None and not is_on_command_line(context, "token"):
-        from vidret.search.concepts.storage import forget_concept
-        from vidret.store.store import Store
+    from vidret.search.concepts.storage import forget_concept
 
-        with Store.open(index, write=True) as store:
-            forget_concept(store, name)
-    else:
-        open_engine_or_client(context, server, token, index, "auto", "auto").forget(name)
+    ask_store_or_client(
+        place, lambda store: forget_concept(store, name), lambda client: client.forget(name), write=True
+    )
     print_message(f"@{name.removeprefix('@')} is forgotten.")
 
 

@@ -7,7 +7,7 @@ import typer
 
 from vidret.cli.app import CommandApp, app
 from vidret.cli.opening import open_engine
-from vidret.cli.options import DEFAULT_INDEX, DeviceOption, argument, index_option, option
+from vidret.cli.options import DEFAULT_INDEX, DeviceOption, Loading, argument, index_option, option
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
@@ -109,7 +109,7 @@ def train_head_command(
         raise VidretError(f"{moments}: there is no such file")
     split = read_split("moments", moments)
     target = (out or index / "head.safetensors").absolute()
-    engine = open_engine(index, None, device, "auto", must_exist=True)
+    engine = open_engine(index, Loading(device=device))
     with engine, show_count("training", "steps") as on_count:
         trial = try_head(engine, split, share=held_out, num_steps=steps, seed=seed, on_progress=on_count)
     ways = {"the curve": trial.by_curve, "the head": trial.by_head, "the head, weighed by similarity": trial.by_weighed}

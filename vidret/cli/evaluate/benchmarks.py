@@ -27,23 +27,14 @@ from vidret.cli.evaluate.steps import (
     read_calibration,
 )
 from vidret.cli.language_model import FOLDER as JUDGED
-from vidret.cli.language_model import (
-    JudgeByOption,
-    JudgeOption,
-    JudgePermutationsOption,
-    JudgeSettings,
-    JudgeTopOption,
-    LlmModelOption,
-    LlmTimeoutOption,
-)
+from vidret.cli.language_model import JudgeSettings
 from vidret.cli.opening import choose_model
 from vidret.cli.options import (
     ADVANCED,
     MODEL,
     OUTPUT,
-    DeviceOption,
     HeadOption,
-    PrecisionOption,
+    Loading,
     argument,
     option,
     with_fields,
@@ -293,7 +284,9 @@ def known_item_command(run: KnownItemRun) -> None:
 
 
 @group.command("folder")
+@with_fields(omit=("judge_frames",))
 def folder_command(
+    *,
     path: Annotated[
         Path,
         argument(
@@ -301,15 +294,9 @@ def folder_command(
         ),
     ],
     words: EvalWordsOption = "auto",
-    judge: JudgeOption = None,
-    judge_top: JudgeTopOption = 20,
-    judge_by: JudgeByOption = "auto",
-    judge_permutations: JudgePermutationsOption = 1,
-    llm_model: LlmModelOption = None,
-    llm_timeout: LlmTimeoutOption = 120.0,
+    judging: JudgeSettings,
     model: EvalModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
     out: OutOption = None,
     html: Annotated[bool, option("Also write report.html for each.", OUTPUT)] = True,
 ) -> None:
@@ -318,32 +305,19 @@ def folder_command(
     names = [name for name in (*OWN, QUERIES) if (path / f"{name}.jsonl").is_file()]
     if not names:
         raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
-    if judge is not None and QUERIES not in names:
+    if judging.judge is not None and QUERIES not in names:
         raise typer.BadParameter(f"needs {path / QUERIES}.jsonl, got no such file", param_hint="--judge")
     for position, name in enumerate(names):
         if position:
             print()
         settings: dict[str, Any] = {"videos": path, "annotations": path, "data": name, "out": target / name}
-        settings |= {"model": model, "device": device, "precision": precision}
+        settings |= {"model": model, "device": loading.device, "precision": loading.precision}
         if name == "captions":
             evaluate_search(SearchRun(**settings, html=html))
         elif name == "moments":
             evaluate_located(LocateRun(**settings, html=html), corpus=True)
         else:
-            judged = None
-            if judge is not None:
-                judged = JudgeSettings(
-                    judge=judge,
-                    by=judge_by,
-                    top=judge_top,
-                    permutations=judge_permutations,
-                    frames=0,
-                    llm_model=llm_model,
-                    llm_timeout=llm_timeout,
-                    device=device,
-                    cache=target / JUDGED,
-                )
-            answer_queries(EvalRun(**settings), words, judged, html=html)
+            answer_queries(EvalRun(**settings), words, judging, target / JUDGED, html=html)
 
 
 group.command("score")(score_command)

@@ -15,7 +15,7 @@ from vidret.cli.evaluate.scores import print_tables, read_data
 from vidret.cli.inputs import read_texts
 from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model, open_engine
-from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, PrecisionOption, WorkersOption, option
+from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, Loading, PrecisionOption, WorkersOption, option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
@@ -184,7 +184,8 @@ class EvalRun:
             until_s, fps = find_end(split) if whole else None, self.find_rate(head) or chosen.fps
             name = str(replace(named, until_s=until_s, fps=fps or named.fps, rule=chosen.rule))
         prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
-        engine = open_engine(path, name, self.device, self.precision, rerank=prepared_for, head=head)
+        loading = Loading(device=self.device, precision=self.precision)
+        engine = open_engine(path, loading, model=name, rerank=prepared_for, head=head, may_be_new=True)
         made = parse_model_name(engine.encoder.name)
         checks = (("frames", frames, made.frames), ("words", self.words, made.words), ("rule", chosen.rule, made.rule))
         for option_name, wanted, own in checks:
@@ -306,7 +307,7 @@ EvalWordsOption = Annotated[
 ]
 
 
-def answer_queries(run: EvalRun, words: str, judge: JudgeSettings | None = None, *, html: bool) -> None:
+def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Path, *, html: bool) -> None:
     """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
 
     Raises:
@@ -317,10 +318,10 @@ def answer_queries(run: EvalRun, words: str, judge: JudgeSettings | None = None,
 
     split, videos = read_queries_folder(run.videos)
     run = replace(run, videos=videos)
-    chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
+    judge, judging = (None, DEFAULT_JUDGING) if settings.judge is None else make_judge(settings, run.device, cache)
     chosen_words = parse_words(words, "auto", None, run.target / "index")
     engine = run.open_index(split)
     gallery, indexing_s = run.fill_index(engine, split, chosen_words)
     with show_count("answering", "queries") as on_count:
-        report = evaluate_queries(engine, split, gallery, judge=chosen_judge, judging=judging, on_progress=on_count)
+        report = evaluate_queries(engine, split, gallery, judge=judge, judging=judging, on_progress=on_count)
     finish(report, run.target, indexing_s, html=html)
