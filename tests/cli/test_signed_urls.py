@@ -17,7 +17,6 @@ from vidret.cli.commands.watch import match_to_dict
 from vidret.client import RemoteEngine
 from vidret.engine import Engine
 from vidret.language.endpoint import ChatEndpoint
-from vidret.present.contents import format_footage
 from vidret.present.export import FORMATS, format_moments
 from vidret.present.show import to_dicts
 from vidret.search.watches import WatchMatch
@@ -168,7 +167,7 @@ def test_no_webhook_or_find_has_it() -> None:
         similarity=0.9,
         copies=(sign("other.mp4"),),
     )
-    assert SECRET not in json.dumps(match_to_dict(match)) + format_footage([found])
+    assert SECRET not in json.dumps([match_to_dict(match), *to_dicts([found])])
     assert match_to_dict(match)["path"] == f"{HOST}/red.mp4"
 
 

@@ -13,8 +13,9 @@ import typer
 
 from vidret.cli.inputs import parse_names
 from vidret.cli.options import OUTPUT, SCOPE, Expansion, expand_fields, make_parameter, option, with_fields
-from vidret.present.contents import format_footage, show_footage
-from vidret.present.terminal import print_message, write_stdout
+from vidret.present.contents import show_footage
+from vidret.present.show import print_json
+from vidret.present.terminal import print_message
 from vidret.text import absolute_path, file_name, is_url
 from vidret.types import (
     LocateOptions,
@@ -176,7 +177,7 @@ def answer_clip(
     """Print where the footage of a clip is found, and draw a contact sheet of it; for the arguments see ``Engine``."""
     found = engine.find_footage(clip, k, start=start, end=end, video=video, filters=filters, repeated=repeated)
     if as_json:
-        write_stdout(format_footage(found))
+        print_json(found, digits=4)
     else:
         show_footage(found)
     if sheet is not None:

@@ -87,14 +87,6 @@ def describe_differences(file: "CopiedFile") -> str:
     return ", ".join([*(words or ["same footage"]), *([] if file.moves else ["still"])])
 
 
-def format_copies(groups: "Sequence[CopyGroup]") -> str:
-    """Return groups of copies as JSON: a list of groups, each a list of files with the best one first."""
-    return (
-        json.dumps([[to_row(file, "json", show_path, digits=4) for file in group.files] for group in groups], indent=2)
-        + "\n"
-    )
-
-
 def show_footage(found: "Sequence[SharedFootage]") -> None:
     """Print where videos show the footage of a clip, best first."""
     rows: list[tuple[str, ...]] = []
@@ -110,11 +102,6 @@ def show_footage(found: "Sequence[SharedFootage]") -> None:
     show_table(("rank", "agreement", "start", "end", "length", "clip at", "speed", "what", "video"), rows, NO_FOOTAGE)
     if any(not footage.moves for footage in found):
         print_message(STILL, style="dim")
-
-
-def format_footage(found: "Sequence[SharedFootage]") -> str:
-    """Return finds of a clip as JSON."""
-    return json.dumps([to_row(footage, "json", show_path, digits=4) for footage in found], indent=2) + "\n"
 
 
 SHOT_FORMATS = ("table", "csv", "json")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
             for cell, width, name in zip(line, widths, columns, strict=False)
         ]
         print("  ".join([*cells, line[-1]]))
+
+
+def print_json(value: Any, *, digits: int | None = None) -> None:
+    """Print a value to stdout as JSON; results, and other dataclasses, are objects with their fields."""
+    print(json.dumps(value, indent=2, default=lambda result: to_row(result, "json", show_path, digits=digits)))
 
 
 def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """The command ``vidret classify``."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from vidret.cli.commands.teach import read_example_paths, read_moments
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, Loading, argument, option, with_fields
 from vidret.errors import VidretError
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
-from vidret.text import display_path, show_path
-from vidret.types import ConceptExample, TaggedVideo, to_row
+from vidret.text import display_path
+from vidret.types import ConceptExample, TaggedVideo
 
 CLASSES = "Classes"
 FoldersArgument = Annotated[
@@ -51,7 +50,7 @@ def classify_command(
     engine = open_engine(index, loading)
     tagged = engine.classify(classes, save=save)
     if as_json:
-        print(json.dumps([to_row(video, "json", show_path) for video in tagged], indent=2))
+        print_json(tagged)
     else:
         show_tagged(tagged)
     if save is not None:

@@ -1,6 +1,5 @@
 """The commands ``vidret collection ...`` and ``vidret cut``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,11 @@ from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, IndexedVideoArgument, IndexOption, JsonOption, argument, option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
-from vidret.present.show import show_hits, show_table
+from vidret.present.show import print_json, show_hits, show_table
 from vidret.present.terminal import print_message
 from vidret.store.lookup import look_up_video
-from vidret.store.rows_file import pick_collection
-from vidret.text import display_path, format_time, show_path
-from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments, to_row
+from vidret.text import display_path, format_time
+from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 
 group = CommandApp(cls=CommandGroup, help="Saved searches, and lists of moments with notes.", no_args_is_help=True)
 app.add_typer(group, name="collection")
@@ -40,7 +38,7 @@ def list_kept_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
     """List the saved searches, which vidret search and vidret locate keep with --save, and the lists of moments."""
     kept = _read_all(index)
     if as_json:
-        print(json.dumps([to_row(each, "json", show_path) for each in kept], indent=2))
+        print_json(kept)
         return
     rows = [(each.name, each.finds or f"{len(each.moments)} picked", each.query) for each in kept]
     show_table(("what", "found", ""), rows, "There are no collections.")

@@ -1,12 +1,11 @@
 """The command ``vidret doctor``: what works on this machine, and what to install for the rest."""
 
 import importlib.util
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
 from vidret.errors import MissingExtraError, VidretError
+from vidret.present.show import print_json
 from vidret.present.terminal import show_status, write_stdout
 
 State = Literal["ok", "missing", "broken"]
@@ -65,7 +65,7 @@ def doctor_command(
     with show_status("checking"):
         checks = list(run_checks(index))
     if as_json:
-        write_stdout(json.dumps([asdict(check) for check in checks], indent=2) + "\n")
+        print_json(checks)
     else:
         width = max(len(check.name) for check in checks)
         write_stdout("".join(f"{check.state:8} {check.name:{width}}  {check.detail}\n" for check in checks))

@@ -1,6 +1,5 @@
 """The commands that move vectors: ``vidret export``, ``import``, ``merge``, ``store`` and ``reindex``."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +28,7 @@ from vidret.cli.options import (
 )
 from vidret.errors import EncoderError, MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_import_summary, print_merge_summary, show_count, show_progress
-from vidret.present.show import run_to_dict
+from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_message, show_status
 from vidret.text import display_path
 
@@ -114,7 +113,7 @@ def import_command(
     ):
         report = engine.import_embeddings(embeddings, on_progress=on_count)
     if as_json:
-        print(json.dumps(run_to_dict(report), indent=2))
+        print_json(run_to_dict(report))
     else:
         print_import_summary(report, index)
     if report.failed:
@@ -138,7 +137,7 @@ def merge_command(
             report, notes=[*report.notes, f"its first search measures what unrelated queries score: {reason}"]
         )
     if as_json:
-        print(json.dumps(run_to_dict(report), indent=2))
+        print_json(run_to_dict(report))
     else:
         print_merge_summary(report, index)
     if report.interrupted:
@@ -229,7 +228,7 @@ def reindex_command(
             on_progress=on_progress,
         )
     if as_json:
-        print(json.dumps(run_to_dict(report), indent=2))
+        print_json(run_to_dict(report))
     else:
         print_reindex_summary(report, index)
     if not report.switched:

@@ -1,7 +1,6 @@
 """The command ``vidret index``."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from vidret.cli.options import Loading, with_fields
 from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
-from vidret.present.show import run_to_dict
+from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_error, print_failure, print_message
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
 from vidret.video.decoders.registry import DECODERS
@@ -202,7 +201,7 @@ def print_report(
     """Print what an indexing run did, and what a model described."""
     if as_json:
         rows = {} if described is None else {"described": dataclasses.asdict(described)}
-        print(json.dumps(run_to_dict(report) | rows, indent=2))
+        print_json(run_to_dict(report) | rows)
     else:
         print_index_summary(report, index)
     if described is not None:

@@ -1,7 +1,6 @@
 """The command ``vidret info``, with the reports of ``--recall`` and ``--diversity``."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from vidret.cli.opening import open_engine, remember_phrases
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, index_option, option
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
-from vidret.present.show import show_info, show_table
+from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
 from vidret.text import sanitize, show_path
 
@@ -138,7 +137,7 @@ def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_
         row["identities"] = [dataclasses.asdict(counts) for counts in identities]
     if moments.videos:
         row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
-    print(json.dumps(row, indent=2))
+    print_json(row)
 
 
 def print_failed(store: "Store", *, as_json: bool) -> None:
@@ -150,7 +149,7 @@ def print_failed(store: "Store", *, as_json: bool) -> None:
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in failed]
         rows += [{"path": path, "source": source, "reason": reason} for path, source, reason in notes]
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     elif notes:
         show_table(("file", "source", "reason"), [*((path, "video", reason) for path, reason in failed), *notes])
     else:
@@ -207,7 +206,7 @@ def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) ->
         facts = store.info()
     if as_json:
         recall = {name: {**dataclasses.asdict(result), "low": result.low} for name, result in results.items()}
-        print(json.dumps({"index": facts.path, "vectors": facts.vectors, "seed": seed, "recall": recall}, indent=2))
+        print_json({"index": facts.path, "vectors": facts.vectors, "seed": seed, "recall": recall})
     else:
         show_recall(facts, results)
 
@@ -256,7 +255,7 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
     with open_engine(index) as engine, Store.open(index) as store:
         found = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        print_json(dataclasses.asdict(found))
     else:
         parts = found.parts
         rows = [

@@ -1,6 +1,5 @@
 """The command ``vidret locate``."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +33,7 @@ from vidret.cli.search_options import (
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
-from vidret.present.show import explain_nothing, result_to_dict, show_interpretation, show_moments
+from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import file_name
 from vidret.types import LocateOptions
@@ -146,7 +145,7 @@ def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float
     from vidret.present.export import format_moments
 
     if form == "json":
-        print(json.dumps([result_to_dict(moment) for moment in moments], indent=2))
+        print_json(moments)
     elif form != "table":
         write_stdout(format_moments(moments, form, query=query, fps=fps, handles_s=handles_s))
     elif moments:

@@ -1,6 +1,5 @@
 """The commands that look into videos: ``vidret transcript``, ``shots``, ``duplicates`` and ``describe``."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,14 +26,13 @@ from vidret.errors import VidretError
 from vidret.present.contents import (
     SHOT_FORMATS,
     TRANSCRIPT_FORMATS,
-    format_copies,
     format_shots,
     show_copies,
     show_shots,
     to_transcript,
 )
 from vidret.present.progress import show_count
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import absolute_path, display_path, format_time, show_path
 from vidret.types import TEXT_SOURCES
@@ -144,7 +142,7 @@ def duplicates_command(
     with show_count("comparing", "pairs") as on_count:
         groups = engine.duplicates(paths or (), on_progress=on_count)
     if as_json:
-        write_stdout(format_copies(groups))
+        print_json([group.files for group in groups], digits=4)
     else:
         show_copies(groups)
     if sheet is not None:
@@ -210,7 +208,7 @@ def describe_command(
     if as_json:
         content = None if differences is None else description_to_dict(differences)
         whole = content if overview is None else {**overview_to_dict(overview), "differences": content}
-        print(json.dumps(whole, indent=2))
+        print_json(whole)
         return
     if overview is not None:
         show_overview(overview)

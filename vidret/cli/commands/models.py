@@ -1,6 +1,5 @@
 """The command ``vidret models``: what can be loaded here."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import JsonOption, argument, option
 from vidret.errors import EncoderError, UnknownEncoderError
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def models_command(
         show_speeds(names or here, as_json=as_json)
         return
     if as_json:
-        write_stdout(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")
+        print_json(entries)
         return
     rows = [HEADERS, *(format_entry(entry) for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -75,7 +74,7 @@ def show_speeds(names: list[str], *, as_json: bool) -> None:
         encoder, weights = load_to_measure(name)
         rows.append({"model": name, **asdict(measure_speed(encoder)), "weights": weights})
     if as_json:
-        write_stdout(json.dumps(rows, indent=2) + "\n")
+        print_json(rows)
         return
     lines = []
     for row in rows:

@@ -1,6 +1,5 @@
 """The commands ``vidret people ...`` and ``vidret speakers ...``: the persons who are seen and heard in an index."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +8,10 @@ import typer
 from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.opening import is_on_command_line
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
-from vidret.text import display_path, file_name, format_time, show_path
-from vidret.types import Person, PersonTrack, to_row
+from vidret.text import display_path, file_name, format_time
+from vidret.types import Person, PersonTrack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +47,7 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         persons = open_persons(context.params["index"])
         listed = persons.list_persons(kind, hidden=hidden)
         if as_json:
-            print(json.dumps([to_row(person, "json", show_path) for person in listed], indent=2))
+            print_json(listed)
         else:
             columns = ("number", "name", "tracks", "videos", "time")
             show_table(columns, [describe_person(person) for person in listed], f"No {name} were found.")
@@ -67,7 +66,7 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         persons = open_persons(index)
         own = persons.list_tracks(person, kind)
         if as_json:
-            print(json.dumps([to_row(track, "json", show_path) for track in own], indent=2))
+            print_json(own)
         else:
             lines = [(str(each.id), display_path(each.path), *describe_span(each)) for each in own]
             show_table(("track", "file", "start", "end", "said by"), lines)
@@ -148,7 +147,7 @@ def undo_change(index: PeopleIndexOption = INDEX) -> None:
 
 def export_person(person: PersonArgument, index: PeopleIndexOption = INDEX) -> None:
     """Print all that is stored of a person, as JSON."""
-    print(json.dumps(open_persons(index).export(person), indent=2))
+    print_json(open_persons(index).export(person))
 
 
 def open_persons(index: Path) -> "Persons":

@@ -38,6 +38,7 @@ from vidret.errors import VidretError
 from vidret.present.show import (
     explain_nothing,
     group_by_video,
+    print_json,
     result_to_dict,
     show_grouped_moments,
     show_hits,
@@ -142,7 +143,7 @@ def search_command(
         rows = [result_to_dict(hit) for hit in hits]
         for row, answer in zip(rows, judged, strict=False):
             row |= {"old_rank": answer.old_rank, "reason": answer.reason}
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     else:
         show_hits(hits, explain=explain, judged=judged, empty=explain_nothing(options.at_least))
     if sheet is not None:
@@ -212,7 +213,7 @@ def show_moments_by_video(
     )
     moments = engine.locate_with(query, wanted)
     if as_json:
-        print(json.dumps([video_to_dict(group) for group in group_by_video(moments)], indent=2))
+        print_json([video_to_dict(group) for group in group_by_video(moments)])
     else:
         show_grouped_moments(moments, first_rank=options.offset + 1, empty=explain_nothing(options.at_least))
     if sheet is not None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,10 @@ from vidret.cli.options import JsonOption, Loading, Place, argument, option, wit
 from vidret.cli.search_options import parse_time_point
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
+from vidret.present.show import print_json
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, is_url, show_path
-from vidret.types import ConceptExample, to_row
-
-if TYPE_CHECKING:
-    pass
+from vidret.text import absolute_path, is_url
+from vidret.types import ConceptExample
 
 CONCEPT = "Concept"
 YesOption = Annotated[
@@ -78,7 +76,7 @@ def teach_command(
     engine = open_engine_or_client(place, loading)
     concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
     if as_json:
-        print(json.dumps(to_row(concept, "json", show_path), indent=2))
+        print_json(concept)
     else:
         print_message(describe_concept(concept))
 
@@ -95,7 +93,7 @@ def concepts_command(
 
     concepts = ask_store_or_client(place, list_concepts, lambda client: client.concepts())
     if as_json:
-        print(json.dumps([to_row(concept, "json", show_path) for concept in concepts], indent=2))
+        print_json(concepts)
     else:
         show_concepts(concepts)
 

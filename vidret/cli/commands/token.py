@@ -1,7 +1,6 @@
 """The commands ``vidret token ...``."""
 
 import getpass
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.inputs import parse_choice
 from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption, argument, option
 from vidret.errors import VidretError
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.tokens import RIGHTS, TOKENS, make_token, read_record, record_change, revoke_token
@@ -55,7 +54,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
     kept = TOKENS.read(index)
     if as_json:
         names = ("name", "right", "collection", "made")
-        print(json.dumps([{name: getattr(each, name) for name in names} for each in kept], indent=2))
+        print_json([{name: getattr(token, name) for name in names} for token in kept])
         return
     rows = [(each.name, each.right, each.collection or "all of the index", each.made) for each in kept]
     show_table(("what", "right", "collection", "made"), rows, "There are no tokens.")
@@ -79,7 +78,7 @@ def log_command(
     """Show who changed what and when through a server, and who made and revoked tokens."""
     rows = read_record(index, k)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     lines = [(row["when"], row["who"], f"{row['what']}  {describe_details(row)}".strip()) for row in rows]
     show_table(("", "what", ""), lines, "Nothing was changed.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
-from vidret.present.show import result_to_dict, show_interpretation, show_table
+from vidret.present.show import print_json, result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
 from vidret.search.query.grammar import interpret
 from vidret.text import display_path, format_time
@@ -47,7 +47,7 @@ def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 
     watches = WATCHES.read(index)
     if as_json:
-        print(json.dumps([{"name": watch.name, "query": watch.query} for watch in watches], indent=2))
+        print_json([{"name": watch.name, "query": watch.query} for watch in watches])
     else:
         show_table(("what", ""), [(watch.name, watch.query) for watch in watches], "There are no watches.")
 

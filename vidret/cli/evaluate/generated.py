@@ -1,6 +1,5 @@
 """The command ``vidret eval generated``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeout
 from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, option
 from vidret.present.progress import show_count, show_progress
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def generated_command(
         with show_count("asking", "videos") as on_count:
             report["questions"] = score_by_questions(endpoint, by_path, on_progress=on_count)
     if as_json:
-        print(json.dumps(report, indent=2))
+        print_json(report)
     else:
         show_generated(report)
     if html is not None:

@@ -1,6 +1,5 @@
 """The command ``vidret eval probe``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ from vidret.cli.evaluate.steps import DATA
 from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, argument, option
 from vidret.present.progress import show_count
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def probe_command(
     for note in report.notes:
         print_message(f"note: {note}")
     if as_json:
-        print(json.dumps(report_to_dict(report), indent=2))
+        print_json(report_to_dict(report))
     else:
         show_probe(report)
     if html is not None:

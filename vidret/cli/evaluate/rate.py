@@ -22,7 +22,7 @@ from vidret.cli.options import (
     with_fields,
 )
 from vidret.present.progress import show_count
-from vidret.present.show import show_table
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def curves_command(
     truth = np.array([columns[caption.video] for caption in captions])
     found = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
     if as_json:
-        print(json.dumps([asdict(recall) for recall in found], indent=2))
+        print_json([each.to_dict() for each in found])
         return
     cuts = list(dict.fromkeys(recall.k for recall in found))
     by_size = {
