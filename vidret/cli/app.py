@@ -120,7 +120,7 @@ COMMANDS = (
         "eval",
         MODELS,
         "Evaluate models on benchmarks or on your own videos, and compare reports.",
-        modules="evaluate.benchmarks evaluate.generated evaluate.probe evaluate.rate",
+        modules="evaluate.benchmarks evaluate.corpus evaluate.rate",
     ),
     Entry(
         "calibrate",

@@ -1,8 +1,9 @@
 """The commands ``vidret eval ...``: measure a model on a benchmark or on your own videos."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,18 +17,15 @@ from vidret.cli.evaluate.steps import (
     EvalModelOption,
     EvalRerankOption,
     EvalRun,
-    EvalWordsOption,
     OutOption,
     ProtocolOption,
     RowsOption,
-    answer_queries,
     default_out,
-    describe_segments,
     finish,
     read_calibration,
 )
 from vidret.cli.language_model import FOLDER as JUDGED
-from vidret.cli.language_model import JudgeSettings
+from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model
 from vidret.cli.options import (
     ADVANCED,
@@ -41,11 +39,6 @@ from vidret.cli.options import (
 )
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from vidret.evaluate.report import Report
 
 group = CommandApp(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
 app.add_typer(group, name="eval")
@@ -142,10 +135,9 @@ def evaluate_search(run: SearchRun) -> None:
     whole = run.segments == "whole" or (run.segments == "auto" and run.data not in OWN)
     engine = run.open_index(split, whole=whole, rerank=run.rerank, protocol=protocol)
     if run.segments != "auto" and engine.encoder.sampling.whole != (run.segments == "whole"):
-        raise VidretError(
-            f"{engine.path}: segments must be {run.segments}, got an index of {describe_segments(engine)}; "
-            "choose another --index"
-        )
+        found = "whole videos" if engine.encoder.sampling.whole else "cut segments"
+        rule = f"segments must be {run.segments}, got an index of {found}; choose another --index"
+        raise VidretError(f"{engine.path}: {rule}")
     ranker = load_ranker(run.rerank, engine.encoder)
     check_banks(ranker, split, run.videos, bank=bank, video_bank=run.video_bank)
     gallery, indexing_s = run.fill_index(engine, split)
@@ -179,12 +171,7 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
     """Evaluate moment retrieval, and write the report."""
     from vidret.evaluate.moments import evaluate_moments
 
-    split = run.read_split()
-    engine = run.open_index(split, head=run.head)
-    gallery, indexing_s = run.fill_index(engine, split, head=run.head)
-    with show_count("locating", "queries") as on_count:
-        report, predictions = evaluate_moments(engine, split, gallery, corpus=corpus, on_progress=on_count)
-    finish(report, run.target, indexing_s, predictions, html=run.html)
+    run.evaluate(partial(evaluate_moments, corpus=corpus), "locating", head=run.head, html=run.html)
 
 
 @group.command("rated")
@@ -193,7 +180,7 @@ def rated_command(run: EvalRun) -> None:
     """Evaluate the ranking of moments of all videos, of which several are more or less relevant."""
     from vidret.evaluate.rated import evaluate_rated
 
-    _evaluate(run, evaluate_rated, "locating")
+    run.evaluate(evaluate_rated, "locating")
 
 
 @group.command("composed")
@@ -202,17 +189,7 @@ def composed_command(run: EvalRun) -> None:
     """Evaluate composed retrieval: a frame of one video and a text that changes it find another video."""
     from vidret.evaluate.composed import evaluate_composed
 
-    _evaluate(run, evaluate_composed, "searching")
-
-
-def _evaluate(run: EvalRun, evaluate: "Callable[..., Report]", doing: str) -> None:
-    """Index what a run needs, evaluate it and write the report."""
-    split = run.read_split()
-    engine = run.open_index(split)
-    gallery, indexing_s = run.fill_index(engine, split)
-    with show_count(doing, "queries") as on_count:
-        report = evaluate(engine, split, gallery, on_progress=on_count)
-    finish(report, run.target, indexing_s, html=False)
+    run.evaluate(evaluate_composed, "searching")
 
 
 @group.command("highlights")
@@ -221,12 +198,7 @@ def highlights_command(run: LocateRun) -> None:
     """Evaluate highlight detection: score every clip of a video against its query."""
     from vidret.evaluate.moments import evaluate_highlights
 
-    split = run.read_split()
-    engine = run.open_index(split, head=run.head)
-    gallery, indexing_s = run.fill_index(engine, split, head=run.head)
-    with show_count("scoring", "queries") as on_count:
-        report, predictions = evaluate_highlights(engine, split, gallery, on_progress=on_count)
-    finish(report, run.target, indexing_s, predictions, html=run.html)
+    run.evaluate(evaluate_highlights, "scoring", head=run.head, html=run.html)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +252,7 @@ def known_item_command(run: KnownItemRun) -> None:
             max_tasks=run.tasks,
             on_progress=on_count,
         )
-    finish(report, run.target, indexing_s + seconds, html=False)
+    finish(report, run.target, indexing_s + seconds)
 
 
 @group.command("folder")
@@ -293,7 +265,15 @@ def folder_command(
             "Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.", "DIR"
         ),
     ],
-    words: EvalWordsOption = "auto",
+    words: Annotated[
+        str,
+        option(
+            "Words to read for queries.jsonl besides the pictures, as for vidret index.",
+            DATA,
+            "auto|on|off|LIST",
+            envvar="VIDRET_WORDS",
+        ),
+    ] = "auto",
     judging: JudgeSettings,
     model: EvalModelOption = None,
     loading: Loading,
@@ -318,6 +298,22 @@ def folder_command(
             evaluate_located(LocateRun(**settings, html=html), corpus=True)
         else:
             answer_queries(EvalRun(**settings), words, judging, target / JUDGED, html=html)
+
+
+def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Path, *, html: bool) -> None:
+    """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
+
+    Raises:
+        VidretError: A row is invalid, or no video can be indexed.
+    """
+    from vidret.evaluate.queries import evaluate_queries, read_queries_folder
+    from vidret.language.judging import DEFAULT_JUDGING
+
+    split, videos = read_queries_folder(run.videos)
+    judge, judging = (None, DEFAULT_JUDGING) if settings.judge is None else make_judge(settings, run.device, cache)
+    read = parse_words(words, "auto", None, run.target / "index")
+    measure = partial(evaluate_queries, judge=judge, judging=judging)
+    replace(run, videos=videos).evaluate(measure, "answering", split=split, words=read, html=html)
 
 
 group.command("score")(score_command)

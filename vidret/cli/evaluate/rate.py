@@ -13,9 +13,8 @@ from vidret.cli.options import (
     ADVANCED,
     MODEL,
     OUTPUT,
-    DeviceOption,
     JsonOption,
-    PrecisionOption,
+    Loading,
     WorkersOption,
     argument,
     option,
@@ -45,14 +44,15 @@ SeedOption = Annotated[int, option("Seed of the bootstrap.", MODEL, "N")]
 
 
 @group.command("rate")
+@with_fields()
 def rate_command(
+    *,
     models: RatedArgument,
     data: RatedDataOption,
     videos: RatedVideosOption = None,
     annotations: AnnotationsOption = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
     out: RatedOutOption = None,
     as_json: JsonOption = False,
     workers: WorkersOption = None,
@@ -66,9 +66,8 @@ def rate_command(
     if videos is None:
         raise typer.BadParameter("must be given for a benchmark, got none", param_hint="--videos")
     target = out or Path("eval") / f"rate-{folder.absolute().name if data in OWN else data}"
-    run = EvalRun(
-        videos=videos, data=data, annotations=annotations, device=device, precision=precision, workers=workers
-    )
+    chosen: dict[str, Any] = {"device": loading.device, "precision": loading.precision, "workers": workers}
+    run = EvalRun(videos=videos, data=data, annotations=annotations, **chosen)
     split = run.read_split()
     rated = [
         rate_model(replace(run, model=name, out=target / default_out("model", name).name), split)

@@ -3,17 +3,15 @@
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vidret.cli.commands.index import parse_words
 from vidret.cli.evaluate.scores import print_tables, read_data
 from vidret.cli.inputs import read_texts
-from vidret.cli.language_model import JudgeSettings, make_judge
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, Loading, PrecisionOption, WorkersOption, option
 from vidret.errors import VidretError
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from vidret.metrics.predictions import Prediction
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
+QUERIES = "queries"  # whose annotations are there, too, with a kind and a file for each
 DATA = "Data"
 DataOption = Annotated[
     str,
@@ -93,12 +92,6 @@ EvalModelOption = Annotated[
 ]
 
 
-def find_annotations(data: str, annotations: Path | None, videos: Path) -> Path:
-    """Return the path of the annotations: the given one, VIDRET_DATA for benchmarks, or the folder of the videos."""
-    shared = os.environ.get("VIDRET_DATA") if data not in OWN else None
-    return annotations or (Path(shared) if shared else videos)
-
-
 def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
     """Return a bank of queries: those of a file, or the captions of a split.
 
@@ -142,7 +135,8 @@ class EvalRun:
     @property
     def source(self) -> Path:
         """The annotations: the given ones, VIDRET_DATA for benchmarks, or the folder of the videos."""
-        return find_annotations(self.data, self.annotations, self.videos)
+        shared = os.environ.get("VIDRET_DATA") if self.data not in OWN else None
+        return self.annotations or (Path(shared) if shared else self.videos)
 
     @property
     def target(self) -> Path:
@@ -255,6 +249,34 @@ class EvalRun:
             print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
         return VideoBank(str(folder), files), time.monotonic() - started
 
+    def evaluate(
+        self,
+        measure: "Callable[..., Report | tuple[Report, Sequence[Prediction]]]",
+        doing: str,
+        *,
+        split: "Split | None" = None,
+        words: "WordsOptions | Literal[False]" = False,
+        head: str | None = None,
+        html: bool = False,
+    ) -> None:
+        """Index the videos of a split, measure, and write the report.
+
+        Args:
+            measure: Returns the report of an engine, a split and a gallery, with predictions if it has any.
+            doing: What it does with the queries, for people.
+            split: The split; None for that of the benchmark.
+            words: Words to read.
+            head: The grounding head; None if the evaluation has no option for one.
+            html: Whether to write the page of the report, too.
+        """
+        split = split or self.read_split()
+        engine = self.open_index(split, head=head or "auto")
+        gallery, indexing_s = self.fill_index(engine, split, words, head=head or "none")
+        with show_count(doing, "queries") as on_count:
+            measured = measure(engine, split, gallery, on_progress=on_count)
+        report, predictions = measured if isinstance(measured, tuple) else (measured, None)
+        finish(report, self.target, indexing_s, predictions, html=html)
+
 
 def find_end(split: "Split") -> float | None:
     """Return where the part of a video ends that all captions of a split describe, as in DiDeMo, if it begins at 0."""
@@ -263,13 +285,13 @@ def find_end(split: "Split") -> float | None:
     return end if start == 0 else None
 
 
-def describe_segments(engine: "Engine") -> str:
-    """Return what the segments of an index are, in words."""
-    return "whole videos" if engine.encoder.sampling.whole else "cut segments"
-
-
 def finish(
-    report: "Report", out: Path, indexing_s: float, predictions: "Sequence[Prediction] | None" = None, *, html: bool
+    report: "Report",
+    out: Path,
+    indexing_s: float,
+    predictions: "Sequence[Prediction] | None" = None,
+    *,
+    html: bool = False,
 ) -> None:
     """Print a report, and write it to ``out`` with its predictions and, if ``html`` is set, its page."""
     from vidret.evaluate.tables import describe_report
@@ -283,7 +305,7 @@ def finish(
     written = ["report.json"]
     report.save(out / "report.json")
     if predictions is not None:
-        predicted = {each.id for each in predictions}
+        predicted = {prediction.id for prediction in predictions}
         queries = [query for query in report.split.queries if query.id in predicted]
         write_predictions(out / "predictions.jsonl", queries, predictions)
         written.append("predictions.jsonl")
@@ -293,35 +315,3 @@ def finish(
         write_page(report, out / "report.html")
         written.append("report.html")
     print_message(f"written to {out}: {', '.join(written)}")
-
-
-QUERIES = "queries"
-EvalWordsOption = Annotated[
-    str,
-    option(
-        "Words to read for queries.jsonl besides the pictures, as for vidret index.",
-        "Data",
-        "auto|on|off|LIST",
-        envvar="VIDRET_WORDS",
-    ),
-]
-
-
-def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Path, *, html: bool) -> None:
-    """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
-
-    Raises:
-        VidretError: A row is invalid, or no video can be indexed.
-    """
-    from vidret.evaluate.queries import evaluate_queries, read_queries_folder
-    from vidret.language.judging import DEFAULT_JUDGING
-
-    split, videos = read_queries_folder(run.videos)
-    run = replace(run, videos=videos)
-    judge, judging = (None, DEFAULT_JUDGING) if settings.judge is None else make_judge(settings, run.device, cache)
-    chosen_words = parse_words(words, "auto", None, run.target / "index")
-    engine = run.open_index(split)
-    gallery, indexing_s = run.fill_index(engine, split, chosen_words)
-    with show_count("answering", "queries") as on_count:
-        report = evaluate_queries(engine, split, gallery, judge=judge, judging=judging, on_progress=on_count)
-    finish(report, run.target, indexing_s, html=html)

@@ -1,4 +1,4 @@
-"""The command ``vidret eval generated``."""
+"""The commands ``vidret eval generated`` and ``vidret eval probe``: what videos and encoders are worth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,13 +8,15 @@ from vidret.cli.evaluate.steps import DATA, VideosOption
 from vidret.cli.inputs import parse_names
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
-from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption, option
+from vidret.cli.options import OUTPUT, JsonOption, Loading, ProbedModelOption, argument, option, with_fields
 from vidret.present.progress import show_count, show_progress
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
+    from vidret.corpus.probe import ProbeReport
+    from vidret.encode.encoder import Encoder
 
 PromptsOption = Annotated[Path, option('JSON lines with "prompt" and "video", a file in DIR.', DATA, "FILE")]
 RealOption = Annotated[Path | None, option("Folder of real videos; adds STREAM, which compares both.", DATA, "DIR")]
@@ -43,14 +45,15 @@ NUM_SHOWN = 10  # prompts in the table, worst first
 
 
 @group.command("generated")
+@with_fields()
 def generated_command(
+    *,
     prompts: PromptsOption,
     videos: VideosOption,
     real: RealOption = None,
     words: ComparedWordsOption = "off",
     model: ProbedModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: Loading,
     llm: QuestionsOption = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
@@ -60,8 +63,6 @@ def generated_command(
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
     from vidret.corpus.generated import evaluate_generated, read_prompts, read_topics
     from vidret.corpus.prompt_alignment import check_prompts, score_by_questions, score_with_words
-    from vidret.encode.families.registry import load_encoder
-    from vidret.encode.names import STARTER
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
@@ -72,7 +73,7 @@ def generated_command(
         check_prompts(list(by_path.values()))
     topics = read_topics(prompts)
     originals = [] if real is None else list_videos([str(real)]).files
-    encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
+    encoder = load_chosen(model, loading)
     with show_count("encoding", "videos") as on_count:
         report = evaluate_generated(encoder, by_path, originals, topics=topics, on_progress=on_count)
     if compared is not None:
@@ -118,3 +119,72 @@ def show_generated(report: dict[str, Any]) -> None:
         show_table(*tabulate_topics(report))
     print("\nPrompts, the worst first:")
     show_table(*tabulate_prompts(report, NUM_SHOWN))
+
+
+def load_chosen(model: str | None, loading: Loading) -> "Encoder":
+    """Return the encoder that was asked for, or the starter."""
+    from vidret.encode.families.registry import load_encoder
+    from vidret.encode.names import STARTER
+
+    return load_encoder(choose_model(model) or STARTER, device=loading.device, precision=loading.precision)
+
+
+SYNTHETIC = "synthetic"
+WorldArgument = Annotated[
+    str,
+    argument(
+        "Folder with videos and their captions.jsonl, or synthetic for rendered videos.", "FOLDER|synthetic", panel=DATA
+    ),
+]
+ProbePageOption = Annotated[Path | None, option("Also write a page that says where to trust it.", OUTPUT, "FILE")]
+ProbeSeedOption = Annotated[int, option("Seed of the videos that are drawn.", DATA, "N", min=0)]
+
+
+@group.command("probe")
+@with_fields()
+def probe_command(
+    *,
+    world: WorldArgument,
+    model: ProbedModelOption = None,
+    seed: ProbeSeedOption = 0,
+    loading: Loading,
+    html: ProbePageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""
+    from vidret.corpus.probe import probe_encoder, report_to_dict
+    from vidret.corpus.probe_page import write_probe_page
+    from vidret.corpus.probe_world import draw_probe_world, read_probe_world
+
+    encoder = load_chosen(model, loading)
+    if world == SYNTHETIC:
+        videos = draw_probe_world(encoder.resize.crop, seed=seed)
+    else:
+        with show_count("reading", "videos") as on_count:
+            videos = read_probe_world(Path(world), encoder.resize, seed=seed, on_progress=on_count)
+    with show_count("encoding", "videos") as on_count:
+        report = probe_encoder(encoder, videos, seed=seed, on_progress=on_count)
+    for note in report.notes:
+        print_message(f"note: {note}")
+    if as_json:
+        print_json(report_to_dict(report))
+    else:
+        show_probe(report)
+    if html is not None:
+        write_probe_page(report, html)
+        print_message(f"page: {html}")
+
+
+def show_probe(report: "ProbeReport") -> None:
+    """Print the results in words, and the tables behind them."""
+    from vidret.corpus.probe_page import explain_report, tabulate_corruptions, tabulate_pairs
+
+    for line in explain_report(report):
+        print(line)
+    for title, table in (
+        ("Minimal pairs, percent right (50 is chance)", tabulate_pairs(report)),
+        ("By rule", tabulate_pairs(report, by_rule=True)),
+        ("Corrupted videos, percent recognised by their originals and by their captions", tabulate_corruptions(report)),
+    ):
+        print(f"\n{title}")
+        show_table(*table)
