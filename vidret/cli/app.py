@@ -23,21 +23,25 @@ OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command of the help; one that has commands of its own may have several modules.
-
-    Attributes:
-        name: The command.
-        panel: Its group in the help.
-        help: Its first paragraph, as in the docstring of its function.
-        modules: Modules of ``vidret.cli``, separated by spaces; ``commands.NAME`` if empty.
-    """
+    """A command of the help: its name, its group there, and the first paragraph of its docstring."""
 
     name: str
     panel: str
     help: str
-    modules: str = ""
 
 
+# The modules of ``vidret.cli`` that define other commands than ``commands.NAME`` does, which is named after its own.
+MODULES = {
+    "commands.collection": ("collection", "cut"),
+    "commands.exchange": ("export", "import", "merge", "reindex", "store"),
+    "commands.look": ("transcript", "shots", "duplicates", "describe"),
+    "commands.people": ("people", "speakers"),
+    "commands.serve": ("serve", "mcp", "token"),
+    "commands.teach": ("teach", "classify", "concepts", "forget"),
+    "evaluate.benchmarks": ("eval",),
+    "evaluate.corpus": ("eval",),
+    "evaluate.rate": ("eval",),
+}
 COMMANDS = (
     Entry("index", SEARCH, "Index videos: encode what is new or changed. Safe to interrupt and run again."),
     Entry("search", SEARCH, "Find the videos that match a query."),
@@ -47,81 +51,52 @@ COMMANDS = (
         "ask", SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."
     ),
     Entry("token", OFFER, "Tokens with rights for vidret serve, and the record of what was changed with them."),
-    Entry(
-        "mcp",
-        OFFER,
-        "Offer an index to language models as tools to search and read it (Model Context Protocol).",
-        modules="commands.serve",
-    ),
-    Entry(
-        "transcript",
-        LOOK,
-        "Print the words of a video with their times: what is said and shown in it.",
-        modules="commands.look",
-    ),
-    Entry(
-        "shots",
-        LOOK,
-        "Print the shots of a video, and how each begins; draw a storyboard of them.",
-        modules="commands.look",
-    ),
+    Entry("mcp", OFFER, "Offer an index to language models as tools to search and read it (Model Context Protocol)."),
+    Entry("transcript", LOOK, "Print the words of a video with their times: what is said and shown in it."),
+    Entry("shots", LOOK, "Print the shots of a video, and how each begins; draw a storyboard of them."),
     Entry(
         "duplicates",
         LOOK,
         "Find files that show the same footage, and the best file of each group; nothing is deleted.",
-        modules="commands.look",
     ),
     Entry(
         "describe",
         LOOK,
         "Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames.",
-        modules="commands.look",
     ),
     Entry("people", LOOK, "List and name the people who are seen in videos."),
-    Entry("speakers", LOOK, "List and name the people who are heard in videos.", modules="commands.people"),
+    Entry("speakers", LOOK, "List and name the people who are heard in videos."),
     Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
     Entry("classify", TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
-    Entry("concepts", TEACH, "List the taught concepts with their examples.", modules="commands.teach"),
-    Entry("forget", TEACH, "Forget a taught concept.", modules="commands.teach"),
+    Entry("concepts", TEACH, "List the taught concepts with their examples."),
+    Entry("forget", TEACH, "Forget a taught concept."),
     Entry("watch", TEACH, "Queries that vidret index asks of every new video."),
     Entry("collection", KEEP, "Saved searches, and lists of moments with notes."),
-    Entry("cut", KEEP, "Cut a collection into files or one film (needs ffmpeg).", modules="commands.collection"),
+    Entry("cut", KEEP, "Cut a collection into files or one film (needs ffmpeg)."),
     Entry(
         "info",
         MANAGE,
         "Show what an index holds, check it for damage, or measure its diversity or the recall of its search.",
     ),
-    Entry("export", MANAGE, "Write what an index holds for other programs.", modules="commands.exchange"),
+    Entry("export", MANAGE, "Write what an index holds for other programs."),
     Entry(
         "import",
         MANAGE,
         "Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.",
-        modules="commands.exchange",
     ),
-    Entry(
-        "merge",
-        MANAGE,
-        "Merge indexes that were built separately into one. Safe to interrupt and run again.",
-        modules="commands.exchange",
-    ),
+    Entry("merge", MANAGE, "Merge indexes that were built separately into one. Safe to interrupt and run again."),
     Entry(
         "reindex",
         MANAGE,
         "Move an index to another encoder. Searches keep their old answers until all new vectors are there.",
-        modules="commands.exchange",
     ),
-    Entry("store", MANAGE, "Manage where an index keeps its vectors.", modules="commands.exchange"),
+    Entry("store", MANAGE, "Manage where an index keeps its vectors."),
     Entry(
         "models",
         MODELS,
         "List the models that --model accepts: installed, cached or to download, with what is known of them.",
     ),
-    Entry(
-        "eval",
-        MODELS,
-        "Evaluate models on benchmarks or on your own videos, and compare reports.",
-        modules="evaluate.benchmarks evaluate.corpus evaluate.rate",
-    ),
+    Entry("eval", MODELS, "Evaluate models on benchmarks or on your own videos, and compare reports."),
     Entry(
         "calibrate",
         MODELS,
@@ -209,11 +184,12 @@ class UnloadedCommand(Command):
     def __init__(self, entry: Entry, app: typer.Typer) -> None:
         """Store where the command registers itself."""
         super().__init__(entry.name, help=entry.help, rich_help_panel=entry.panel)
-        self.entry, self.app = entry, app
+        self.app = app
 
     def load(self) -> Any:
         """Return the command itself."""
-        for module in (self.entry.modules or f"commands.{self.entry.name}").split():
+        modules = [module for module, names in MODULES.items() if self.name in names]
+        for module in modules or [f"commands.{self.name}"]:
             import_module(f"vidret.cli.{module}")
         group: Any = typer.main.get_command(self.app)
         return group.registered[self.name]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidret.cli.inputs import parse_choice
 from vidret.cli.options import option
 from vidret.present.terminal import console
 
@@ -93,7 +92,8 @@ def make_judge(settings: JudgeSettings, device: str, cache: Path | None) -> "tup
     is_url = "://" in settings.judge
     methods = ENDPOINT_METHODS if is_url else LOCAL_METHODS
     by = methods[0] if settings.judge_by == "auto" else settings.judge_by
-    parse_choice(by, methods, option="--judge-by")
+    if by not in methods:
+        raise typer.BadParameter(f"must be {', '.join(methods)}, got {by}", param_hint="--judge-by")
     if settings.judge_frames and not is_url:
         raise typer.BadParameter(
             "needs --judge URL, got a local model, which reads words only", param_hint="--judge-frames"

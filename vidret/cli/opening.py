@@ -5,11 +5,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import typer
 
-from vidret.cli.inputs import parse_choice
 from vidret.cli.options import Loading, Place, Places
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
 from vidret.present.terminal import print_message, show_status
@@ -102,11 +101,11 @@ def choose_merge(merge: str | None, model: str | None, index: Path) -> str | Non
     """Return the model of an index, new or not, with the merging of ``--merge`` in its name."""
     if merge is None:
         return model
-    from vidret.encode.names import MERGE_LEVELS, STARTER, parse_model_name, resolve_name, set_merge
+    from vidret.encode.names import STARTER, MergeLevel, parse_model_name, resolve_name, set_merge
     from vidret.search.models import read_encoder_name
     from vidret.store.store import Store
 
-    level = parse_choice(merge, MERGE_LEVELS, option="--merge")
+    level = cast(MergeLevel, merge)
     name = choose_model(model, index)
     if name is not None or not Store.exists(index):
         full = resolve_name(parse_model_name(name or STARTER))  # the short name of one that merges would merge

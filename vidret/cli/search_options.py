@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from vidret.cli.inputs import parse_names
 from vidret.cli.options import OUTPUT, SCOPE, Expansion, expand_fields, make_parameter, option, with_fields
+from vidret.cli.values import parse_names
 from vidret.present.contents import show_footage
 from vidret.present.show import print_json
 from vidret.present.terminal import print_message

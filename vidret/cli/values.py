@@ -1,17 +1,25 @@
-"""What the values of options must be, checked before a command begins and loads a model.
+"""What the values of options must be, checked before a command begins; and what commands read from them and files.
 
 A rule holds for an option wherever it occurs. A metavar such as ``on|off`` lists the values that are allowed.
 """
 
+import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 
+if TYPE_CHECKING:
+    from vidret.types import Picture
+    from vidret.types import Sequence as EventSequence
+
+Name = TypeVar("Name", bound=str)
+SMALLEST_BANK = 10  # queries; what fewer have in common says nothing of other queries
 CHOICES = re.compile(r"[a-z0-9]+(\|[a-z0-9]+)+")
 RERANKERS = ("auto", "none", "mean", "ucofia", "glscl")
 # For the completion of the shell: words of options whose metavar does not list them.
@@ -116,3 +124,99 @@ RULES: dict[str, Callable[[str], None]] = {
     "--store": check_store,
     "--webhook": check_hook,
 }
+
+
+def parse_names(
+    text: str, allowed: Sequence[Name], *, option: str, rule: str = "must list some of"
+) -> tuple[Name, ...]:
+    """Return the names in a list such as ``speech,screen``, in the order in which they are allowed."""
+    chosen = [name.strip() for name in text.split(",")]
+    for name in chosen:
+        if name not in allowed:
+            raise typer.BadParameter(f"{rule} {', '.join(allowed)}, got {name!r}", param_hint=option)
+    return tuple(name for name in allowed if name in chosen)
+
+
+def read_image_file(path: Path) -> "Picture":
+    """Return an image file as uint8 RGB of shape (height, width, 3); see ``vidret.video.images.read_image``."""
+    from vidret.video.images import read_image_at
+
+    try:
+        return read_image_at(str(path))
+    except DecodeError as error:
+        raise VidretError(f"{path}: cannot be read as an image: {error.reason}") from error
+
+
+def parse_memory(text: str) -> int:
+    """Return a size such as 8GB, 500 MB or 4GiB in bytes, or 0 for ``none``."""
+    if text.strip().lower() == "none":
+        return 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
+    size_bytes = 0
+    if match:
+        number, unit, binary = match.groups()
+        size_bytes = round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
+    if size_bytes < 1:
+        rule = "must be a number with KB, MB, GB or TB (or KiB, MiB, GiB, TiB), or none"
+        raise typer.BadParameter(f"{rule}, got {text!r}", param_hint="--memory")
+    return size_bytes
+
+
+def read_bank(path: Path) -> list[str]:
+    """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions"."""
+    queries = read_texts(path)
+    if len(queries) < SMALLEST_BANK:
+        raise VidretError(f"{path}: a bank must hold at least {SMALLEST_BANK} queries, got {len(queries)}")
+    return queries
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the queries of a file as ``read_bank`` does, however few."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            if path.suffix != ".jsonl":
+                return [line.strip() for line in lines if line.strip()]
+            texts = [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
+            return [text for text in texts if text.strip()]
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
+    row = _parse_json(line)
+    value = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
+    texts = [value] if isinstance(value, str) else value
+    if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+        raise VidretError(f'{path}: line {line_number} must have "query", "caption" or "captions", got {line:.80}')
+    return texts
+
+
+def iterate_queries(path: Path) -> "Iterator[tuple[dict[str, Any], str | EventSequence]]":
+    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query."""
+    from vidret.types import Sequence as EventSequence  # and numpy, which the help does not need
+
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
+            for line_number, line in _number_lines(lines):
+                row = _parse_json(line)
+                if isinstance(row, dict) and isinstance(row.get("query"), str):
+                    yield row, row["query"]
+                elif isinstance(row, dict) and isinstance(row.get("events"), list):
+                    yield row, EventSequence(row["events"], row.get("gap"))
+                else:
+                    raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+
+
+def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, stripped, with their numbers from 1."""
+    return ((number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _parse_json(line: str) -> Any:
+    """Return the value of a line of JSON, or None if it is not valid JSON."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -11,7 +11,7 @@ from tests.cli.runner import Runner
 from tests.fake_faces import write_people
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import write_head
-from vidret.cli.inputs import parse_memory
+from vidret.cli.values import parse_memory
 
 
 def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import iterate_queries, read_bank
 from vidret.cli.opening import open_engine, refuse_options
 from vidret.cli.options import DEFAULT_INDEX, Loading, index_option, option, with_fields
 from vidret.cli.search_options import make_option
+from vidret.cli.values import iterate_queries, read_bank
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message

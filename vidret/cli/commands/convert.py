@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import parse_choice
 from vidret.cli.options import MergeOption, argument, option
+from vidret.cli.values import read_bank
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def convert_command(
     from vidret.align.files import describe_aligner
     from vidret.encode.clip.model import describe_towers, merge_tokens
     from vidret.encode.clip.weights import convert_file
-    from vidret.encode.names import MERGE_LEVELS, OFF
+    from vidret.encode.names import OFF
     from vidret.model_files import ALIGNER, average_files, save_joint
 
     if source == "videoprism":
@@ -131,7 +131,7 @@ def convert_command(
         return
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
-    level = OFF if merge is None else parse_choice(merge, MERGE_LEVELS, option="--merge")
+    level = cast("MergeLevel", merge or OFF)
     if average is not None and (source != "vidret" or others or level != OFF):
         raise typer.BadParameter("needs --from vidret, without --with and --merge", param_hint="--average")
     if average is not None:
@@ -162,9 +162,7 @@ def convert_command(
 
 def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
     """Add parts and merging to a model of vidret, and print what fits what."""
-    from vidret.channels.picture.joint import join_files
-    from vidret.channels.picture.query_bank import QueryBank
-    from vidret.cli.inputs import read_bank
+    from vidret.channels.picture.joint import QueryBank, join_files
     from vidret.encode.names import OFF
     from vidret.errors import VidretError
 

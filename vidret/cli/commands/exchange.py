@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from vidret.cli.app import CommandApp, CommandGroup, app
-from vidret.cli.inputs import parse_choice
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -33,6 +32,7 @@ from vidret.present.terminal import print_message, show_status
 from vidret.text import display_path
 
 if TYPE_CHECKING:
+    from vidret.encode.names import MergeLevel
     from vidret.reindex import ReindexReport
 
 export_group = CommandApp(cls=CommandGroup, help="Write what an index holds for other programs.", no_args_is_help=True)
@@ -207,14 +207,13 @@ def reindex_command(
 
     Safe to interrupt and run again. Words, watches and settings stay; concepts are taught again from their examples.
     """
-    from vidret.encode.names import MERGE_LEVELS, set_merge
+    from vidret.encode.names import set_merge
     from vidret.reindex import reindex
     from vidret.search.models import read_encoder_name
 
     name = choose_model(model)
     if merge is not None:
-        level = parse_choice(merge, MERGE_LEVELS, option="--merge")
-        name = set_merge(name or read_encoder_name(index), level)
+        name = set_merge(name or read_encoder_name(index), cast("MergeLevel", merge))
     if name is None:
         raise VidretError("model must be given by --model or VIDRET_MODEL, got none")
     with show_progress() as on_progress:

@@ -5,24 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import typer
 
 from vidret.cli.app import app
 from vidret.cli.commands.watch import MATCHED, report_matches
 from vidret.cli.index_options import IndexChoices
-from vidret.cli.inputs import parse_choice, parse_memory
 from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import Loading, with_fields
+from vidret.cli.values import parse_memory
 from vidret.endpoints.connection import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_error, print_failure, print_message
 from vidret.video.decoders.base import SAMPLING_MODES, SamplingMode
-from vidret.video.decoders.registry import DECODERS
 
 if TYPE_CHECKING:
     from vidret.channels.texts.options import WordsOptions
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from vidret.index.options import IndexReport
     from vidret.language.describing import DescribeReport
     from vidret.language.endpoint import ChatEndpoint
+    from vidret.video.decoders.registry import Decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,6 @@ def index_command(*, asked: IndexChoices) -> None:
     endpoint = None
     if asked.describe is not None:
         endpoint = make_endpoint(asked.describe, asked.describe_model, DESCRIBE_TIMEOUT_S, name="describe")
-    decoder = parse_choice(asked.decoder, DECODERS, option="--decoder")
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not is_indexed(index)
@@ -123,7 +122,7 @@ def index_command(*, asked: IndexChoices) -> None:
         asked.paths,
         run=run,
         workers=asked.workers,
-        decoder=decoder,
+        decoder=cast("Decoder", asked.decoder),
         timeout=asked.timeout,
         memory=memory,
         shots=SWITCH[asked.shots],
@@ -212,11 +211,10 @@ def parse_words(text: str, sounds: str, speech_model: str | None, index: Path) -
     """Return which words and sounds to read, given ``--words``, ``--sounds`` and ``--speech-model``.
 
     Raises:
-        typer.BadParameter: ``--words`` names no source, or ``--sounds`` is not one of its values.
+        typer.BadParameter: ``--words`` names no source.
     """
     from vidret.channels.texts.run import choose_sounds, read_setting
 
-    sounds = parse_choice(sounds, ("auto", "on", "off"), option="--sounds")
     try:
         words = read_setting(index, text, speech_model)
     except StoreError:
@@ -230,9 +228,9 @@ def choose_identities(setting: str, model: str | None, argument: str, model_opti
     """Return whether to read faces or voices, or by which model, given the values of the options of either.
 
     Raises:
-        typer.BadParameter: The setting is unknown, or a model is given where they are not read.
+        typer.BadParameter: A model is given where they are not read.
     """
-    wanted = SWITCH[parse_choice(setting, tuple(SWITCH), option=f"--{argument}")]
+    wanted = SWITCH[setting]
     if model is not None and wanted is not True:
         raise typer.BadParameter(f"needs --{argument} on, got {setting}", param_hint=model_option)
     return wanted if model is None else model

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_texts
 from vidret.cli.opening import open_engine, remember_phrases
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, index_option, option
+from vidret.cli.values import read_texts
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table

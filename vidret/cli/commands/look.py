@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import parse_names, read_texts
 from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client, remember_phrases
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -22,6 +21,7 @@ from vidret.cli.options import (
     option,
     with_fields,
 )
+from vidret.cli.values import parse_names, read_texts
 from vidret.errors import VidretError
 from vidret.present.contents import (
     SHOT_FORMATS,

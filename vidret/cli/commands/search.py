@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import iterate_queries, read_image_file
 from vidret.cli.language_model import FOLDER, JudgeSettings, make_judge, open_hit_frames
 from vidret.cli.opening import interpret_query, open_engine_or_client
 from vidret.cli.options import (
@@ -34,6 +33,7 @@ from vidret.cli.search_options import (
     save_search,
     with_search_options,
 )
+from vidret.cli.values import iterate_queries, read_image_file
 from vidret.errors import VidretError
 from vidret.present.show import (
     explain_nothing,

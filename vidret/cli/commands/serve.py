@@ -1,31 +1,38 @@
-"""The commands ``vidret serve`` and ``vidret mcp``."""
+"""The commands ``vidret serve`` and ``vidret mcp``, and ``vidret token`` for who may ask them."""
 
 import contextlib
+import getpass
 import os
 import socket
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import quote
 
 import typer
 
-from vidret.cli.app import app
+from vidret.cli.app import CommandApp, CommandGroup, app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import LOCAL_ONLY, open_engine, refuse_options
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
+    IndexOption,
+    JsonOption,
     Loading,
     ServerOption,
     TrustedModelOption,
+    argument,
     index_option,
     option,
     with_fields,
 )
 from vidret.errors import MissingExtraError, VidretError
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import console, print_message
+from vidret.store.collections import COLLECTIONS, pick_collection
+from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change, revoke_token
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -208,3 +215,84 @@ def open_client(context: typer.Context, server: str, token: str | None) -> "Remo
     from vidret.client import RemoteEngine
 
     return RemoteEngine(server, token)
+
+
+HELP = "Tokens with rights for vidret serve, and the record of what was changed with them."
+group = CommandApp(cls=CommandGroup, help=HELP, no_args_is_help=True)
+app.add_typer(group, name="token")
+
+HolderArgument = Annotated[str, argument("Who has the token.", "NAME")]
+RightOption = Annotated[
+    str,
+    option("read: search and watch; change: also index, name, teach and change collections.", metavar="|".join(RIGHTS)),
+]
+OnlyOption = Annotated[
+    str | None, option("Only this collection, its frames and its clips; not the rest of the index.", metavar="NAME")
+]
+
+
+@group.command("add")
+def add_token_command(
+    name: HolderArgument,
+    right: RightOption = "read",
+    collection: OnlyOption = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+) -> None:
+    """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
+    from vidret.store.store import Store
+
+    if not Store.exists(index):
+        raise VidretError(f"{index}: there is no index here")
+    if collection is not None:
+        pick_collection(COLLECTIONS.read(index), collection)
+    token = make_token(index, name, cast(TokenRight, right), collection=collection or "")
+    _record(index, "token add", name=name, right=right, collection=collection or "")
+    print(token)
+    print_message(f"{name} opens the page with /?token=..., programs send it as Authorization: Bearer ...")
+
+
+@group.command("list")
+def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
+    """List who has a token, and its rights."""
+    kept = TOKENS.read(index)
+    if as_json:
+        names = ("name", "right", "collection", "made")
+        print_json([{name: getattr(token, name) for name in names} for token in kept])
+        return
+    rows = [(each.name, each.right, each.collection or "all of the index", each.made) for each in kept]
+    show_table(("what", "right", "collection", "made"), rows, "There are no tokens.")
+
+
+@group.command("revoke")
+def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX)) -> None:
+    """Revoke a token: servers refuse it from now on, also those that are running."""
+    revoke_token(index, name)
+    _record(index, "token revoke", name=name)
+    if not TOKENS.read(index):
+        print_message(f"No token is left. Servers still need one: delete {TOKENS.path(index)} to need none.")
+
+
+@group.command("log")
+def log_command(
+    k: Annotated[int, option("Number of changes, the last ones.", metavar="N", flag="-k", min=1)] = 100,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    as_json: JsonOption = False,
+) -> None:
+    """Show who changed what and when through a server, and who made and revoked tokens."""
+    rows = read_record(index, k)
+    if as_json:
+        print_json(rows)
+        return
+    lines = [(row["when"], row["who"], f"{row['what']}  {describe_details(row)}".strip()) for row in rows]
+    show_table(("", "what", ""), lines, "Nothing was changed.")
+
+
+def describe_details(row: dict[str, object]) -> str:
+    """Return the details of a change on one line."""
+    given = row.get("with") or {name: value for name, value in row.items() if name not in ("when", "who", "what")}
+    assert isinstance(given, dict)
+    return ", ".join(f"{name}={value}" for name, value in given.items() if value not in ("", None))
+
+
+def _record(index: Path, what: str, **details: str) -> None:
+    record_change(index, f"{getpass.getuser()} on this machine", what, **details)

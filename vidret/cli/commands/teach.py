@@ -1,6 +1,7 @@
-"""The commands ``vidret teach``, ``vidret concepts`` and ``vidret forget``."""
+"""The commands that learn from examples: ``vidret teach``, ``concepts``, ``forget`` and ``classify``."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,16 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_image_file
 from vidret.cli.opening import ask_store_or_client, open_engine, open_engine_or_client
-from vidret.cli.options import JsonOption, Loading, Place, argument, option, with_fields
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    IndexOption,
+    JsonOption,
+    Loading,
+    Place,
+    argument,
+    option,
+    with_fields,
+)
 from vidret.cli.search_options import parse_time_point
+from vidret.cli.values import read_image_file
 from vidret.errors import DecodeError, VidretError
 from vidret.present.contents import describe_concept, show_concepts
-from vidret.present.show import print_json
+from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
-from vidret.text import absolute_path, is_url
-from vidret.types import ConceptExample
+from vidret.text import absolute_path, display_path, is_url
+from vidret.types import ConceptExample, TaggedVideo
 
 CONCEPT = "Concept"
 YesOption = Annotated[
@@ -199,3 +209,77 @@ def _read_row(row: dict[str, Any], folder: Path, or_whole: bool) -> Iterator[Con
     windows = row["relevant_windows"] if "relevant_windows" in row else [(where["start"], where["end"])]
     for start, end in windows:
         yield ConceptExample(path=path, start=float(start), end=float(end))
+
+
+CLASSES = "Classes"
+FoldersArgument = Annotated[
+    list[Path] | None,
+    argument("Folders of examples, one per class and named after it: images or indexed videos.", "FOLDER"),
+]
+ExamplesOption = Annotated[
+    list[Path] | None,
+    option(
+        'Lines of {"class": "sport", "path": "a.mp4"}, with "start" and "end" in seconds for a stretch. Repeatable.',
+        CLASSES,
+        "FILE.jsonl",
+    ),
+]
+SaveOption = Annotated[
+    str | None,
+    option("Keep each class in the index as a concept: @NAME-CLASS stands for it in queries.", CLASSES, "NAME"),
+]
+
+
+@app.command("classify")
+@with_fields()
+def classify_command(
+    *,
+    folders: FoldersArgument = None,
+    examples: ExamplesOption = None,
+    save: SaveOption = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    as_json: JsonOption = False,
+    loading: Loading,
+) -> None:
+    """Tag all videos of an index with one of some classes, from a few examples of each."""
+    classes = read_classes(folders or [], examples or [])
+    engine = open_engine(index, loading)
+    tagged = engine.classify(classes, save=save)
+    if as_json:
+        print_json(tagged)
+    else:
+        show_tagged(tagged)
+    if save is not None:
+        from vidret.search.concepts.classifying import name_concepts
+
+        kept = " ".join(f"@{name}" for name in name_concepts(save, list(classes)))
+        print_message(f"The classes are kept as {kept}")
+
+
+def read_classes(folders: Sequence[Path], files: Sequence[Path]) -> dict[str, list[ConceptExample]]:
+    """Return the examples of each class: a folder for each, and lines of files that name one.
+
+    Raises:
+        VidretError: A folder is none, or a line is not an example.
+    """
+    classes: dict[str, list[ConceptExample]] = {}
+    for folder in folders:
+        path = folder.expanduser().absolute()
+        if not path.is_dir():
+            raise VidretError(f"{folder}: must be a folder with the examples of a class")
+        classes.setdefault(path.name, []).extend(read_example_paths([str(path)]))
+    for file in files:
+        for row, example in read_moments(file.expanduser().absolute(), or_whole=True):
+            name = row.get("class")
+            if not isinstance(name, str) or not name.strip():
+                raise VidretError(f"{file}: class must be the name of a class, got {name!r}")
+            classes.setdefault(name.strip(), []).append(example)
+    return classes
+
+
+def show_tagged(tagged: Sequence[TaggedVideo]) -> None:
+    """Print the tag of each video, and how many there are of each."""
+    rows = [(video.tag, f"{100 * video.probability:.0f} %", display_path(video.path)) for video in tagged]
+    show_table(("tag", "probability", "video"), rows, "The index holds no video.")
+    counts = Counter(video.tag for video in tagged)
+    print_message(", ".join(f"{count} {name}" for name, count in counts.items()))

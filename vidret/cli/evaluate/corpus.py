@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vidret.cli.evaluate.benchmarks import group
 from vidret.cli.evaluate.steps import DATA, VideosOption
-from vidret.cli.inputs import parse_names
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, JsonOption, Loading, ProbedModelOption, argument, option, with_fields
+from vidret.cli.values import parse_names
 from vidret.present.progress import show_count, show_progress
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidret.cli.evaluate.scores import print_tables, read_data
-from vidret.cli.inputs import read_texts
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, Loading, PrecisionOption, WorkersOption, option
+from vidret.cli.values import read_texts
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.terminal import print_message
