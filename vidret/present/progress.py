@@ -33,11 +33,23 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
     Yields the callback that takes each ``Progress``. Without a terminal it prints lines at growing intervals. With
     ``as_json`` it prints one JSON object per second instead.
     """
-    if as_json:
-        yield _JsonLines().update
-        return
-    if not shows_bars():
-        yield _LogLines().update
+    remaining = RemainingTime()
+    next_s = 0.0 if as_json else LOG_INTERVAL_S
+
+    def print_line(progress: "Progress") -> None:
+        nonlocal next_s
+        left_s = remaining.estimate(progress.share, progress.elapsed)
+        if progress.elapsed < next_s:
+            return
+        if as_json:
+            _print_json(progress, left_s)
+            next_s = progress.elapsed + JSON_INTERVAL_S
+        else:
+            print_message(f"{progress.share:4.0%} {_describe(progress)}{describe_remaining(left_s)}")
+            next_s = progress.elapsed * 1.2 + LOG_INTERVAL_S
+
+    if as_json or not shows_bars():
+        yield print_line
         return
     columns = (
         TextColumn("{task.description}"),
@@ -45,7 +57,6 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[summary]}"),
     )
-    remaining = RemainingTime()
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("indexing", total=1.0, summary="")
 
@@ -116,42 +127,17 @@ def describe_remaining(seconds: float | None) -> str:
     return "" if seconds is None else f", {format_time(seconds)} left"
 
 
-class _LogLines:
-    """Prints progress as lines for a log, at growing intervals."""
-
-    def __init__(self) -> None:
-        self._next_s = LOG_INTERVAL_S
-        self._remaining = RemainingTime()
-
-    def update(self, progress: "Progress") -> None:
-        left_s = self._remaining.estimate(progress.share, progress.elapsed)
-        if progress.elapsed >= self._next_s:
-            left = describe_remaining(left_s)
-            print_message(f"{progress.share:4.0%} {_describe(progress)}{left}")
-            self._next_s = progress.elapsed * 1.2 + LOG_INTERVAL_S
-
-
-class _JsonLines:
-    """Prints progress as lines of JSON for other programs."""
-
-    def __init__(self) -> None:
-        self._next_s = 0.0
-        self._remaining = RemainingTime()
-
-    def update(self, progress: "Progress") -> None:
-        left_s = self._remaining.estimate(progress.share, progress.elapsed)
-        if progress.elapsed >= self._next_s:
-            row = {
-                "share": progress.share,
-                "done": progress.done,
-                "files": progress.num_files,
-                "failed": progress.failed,
-                "elapsed": progress.elapsed,
-                "left": left_s,
-                "file": show_path(progress.file),
-            }
-            print(json.dumps(row), file=sys.stderr, flush=True)
-            self._next_s = progress.elapsed + JSON_INTERVAL_S
+def _print_json(progress: "Progress", left_s: float | None) -> None:
+    row = {
+        "share": progress.share,
+        "done": progress.done,
+        "files": progress.num_files,
+        "failed": progress.failed,
+        "elapsed": progress.elapsed,
+        "left": left_s,
+        "file": show_path(progress.file),
+    }
+    print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 def _describe(progress: "Progress") -> str:
@@ -198,17 +184,13 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
     _print_files("salvaged", report.salvaged, "")
     _print_files("failed", report.failed, f": vidret info --failed --index {index}")
     if report.junk:
-        first, *others = report.junk
-        more = f" and {len(others)} more" if others else ""
-        print_message(f"  left out: {display_path(first)}{more}: thumbnails, deleted files or the like.")
+        print_message(f"  left out: {_name_first(report.junk)}: thumbnails, deleted files or the like.")
     if report.pruned is not None:
         pruned = report.pruned
         print_message(f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.")
     if report.unpruned:
-        first, *others = report.unpruned
-        more = f" and {len(others)} more" if others else ""
         print_message(
-            f"  not pruned: {display_path(first)}{more}: missing, but not from a folder of this run that "
+            f"  not pruned: {_name_first(report.unpruned)}: missing, but not from a folder of this run that "
             "still contains videos; a drive may be disconnected."
         )
     if report.interrupted:
@@ -269,6 +251,12 @@ def _describe_kept(report: "MergeReport") -> str:
         "tracks of faces and voices": report.identities,
     }
     return "".join(f", {number} {name}" for name, number in numbers.items() if number)
+
+
+def _name_first(paths: Sequence[str]) -> str:
+    """Return the first path, and how many more there are."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{display_path(paths[0])}{more}"
 
 
 def _print_files(title: str, files: "Sequence[tuple[str, str]]", advice: str) -> None:

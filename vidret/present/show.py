@@ -123,13 +123,22 @@ def show_moments(moments: "Sequence[Moment]") -> None:
         found = [name_channels(moment.evidence)] if found_column else []
         rows.append((str(rank), *match, f"{moment.score:.3f}", *found, *times, display_path(moment.path)))
         blank = ("", *([""] * len([*match, *found])), "")
-        rows += [
+        rows += list_below(moment, blank, describe_evidence(moment.evidence))
+    show_table(("rank", *match_column, "score", *found_column, "start", "end", "video"), rows, NO_VIDEOS)
+
+
+def list_below(
+    moment: "Moment", blank: Sequence[str], evidence: Sequence[tuple[str, str]] = (), *, indent: str = ""
+) -> list[tuple[str, ...]]:
+    """Return the rows below a moment: the events of its query, its evidence, and its copies in other videos."""
+    return [
+        *(
             (*blank, format_time(event.start), format_time(event.end), f"  {line}")
             for event, line in describe_events(moment.events)
-        ]
-        rows += [(*blank, "", *line) for line in describe_evidence(moment.evidence)]
-        rows += [(*blank, format_time(copy.time), "", f"~ {display_path(copy.path)}") for copy in moment.near_copies]
-    show_table(("rank", *match_column, "score", *found_column, "start", "end", "video"), rows, NO_VIDEOS)
+        ),
+        *((*blank, "", *line) for line in evidence),
+        *((*blank, format_time(copy.time), "", f"{indent}~ {display_path(copy.path)}") for copy in moment.near_copies),
+    ]
 
 
 def warn_of_nothing(results: "Sequence[Hit | Moment]") -> None:
@@ -180,8 +189,8 @@ def describe_presence(piece: "Evidence") -> str:
 
 def name_channels(evidence: "Sequence[Evidence]") -> str:
     """Return where a result was found, such as "said, seen", the best channel first; empty without evidence."""
-    telling = [each for each in evidence if each.share >= MIN_SHARE or each.person]
-    return ", ".join(dict.fromkeys(SOURCE_NAMES[each.source] for each in telling or evidence[:1]))
+    telling = [piece for piece in evidence if piece.share >= MIN_SHARE or piece.person]
+    return ", ".join(dict.fromkeys(SOURCE_NAMES[piece.source] for piece in telling or evidence[:1]))
 
 
 def mark_words(evidence: "Evidence") -> str:
@@ -296,14 +305,7 @@ def show_grouped_moments(moments: "Sequence[Moment]", *, first_rank: int = 1, em
             text = words[0][1].strip() if words else name_channels(moment.evidence)
             times = format_time(moment.start), format_time(moment.end)
             rows.append((str(ranks[id(moment)]), *no_match, f"{moment.score:.3f}", *times, f"  {text}".rstrip()))
-            rows += [
-                ("", *no_match, "", format_time(event.start), format_time(event.end), f"  {line}")
-                for event, line in describe_events(moment.events)
-            ]
-            rows += [
-                ("", *no_match, "", format_time(copy.time), "", f"  ~ {display_path(copy.path)}")
-                for copy in moment.near_copies
-            ]
+            rows += list_below(moment, ("", *no_match, ""), indent="  ")
     match_column = ["match"] if is_rated else []
     show_table(("rank", *match_column, "score", "start", "end", "video"), rows, empty)
 
