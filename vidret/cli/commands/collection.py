@@ -13,7 +13,10 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_hits, show_table
 from vidret.present.terminal import print_message
+from vidret.search.collections import delete_collection, extend_list, list_collections, store_collection
+from vidret.store.collections import pick_collection
 from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
 from vidret.text import display_path, format_time
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 
@@ -73,9 +76,6 @@ def add_moment_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Add a moment of a video, or all of it, to the end of a list, which is made if there is none."""
-    from vidret.search.collections import extend_list
-    from vidret.store.store import Store
-
     with Store.open(index) as store:
         found = store.videos.get(look_up_video(store, video))
         stop = found.duration if end is None else end
@@ -107,8 +107,6 @@ def remove_kept_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Remove a moment of a list, or a whole collection; videos stay."""
-    from vidret.search.collections import delete_collection
-
     if number is None:
         delete_collection(index, name)
     else:
@@ -152,9 +150,6 @@ def show_list(kept: SavedCollection) -> None:
 
 
 def _read_all(index: Path) -> list[SavedCollection]:
-    from vidret.search.collections import list_collections
-    from vidret.store.store import Store
-
     with Store.open(index) as store:
         return list_collections(store, index)
 
@@ -181,8 +176,5 @@ def _take_out(index: Path, name: str, number: int) -> tuple[SavedCollection, Lis
 
 
 def _save(index: Path, kept: SavedCollection, moments: Sequence[ListedMoment]) -> None:
-    from vidret.search.collections import store_collection
-    from vidret.store.store import Store
-
     with Store.open(index) as store:
         store_collection(store, index, replace(kept, moments=tuple(moments)))

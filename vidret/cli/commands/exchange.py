@@ -29,6 +29,7 @@ from vidret.errors import EncoderError, MissingExtraError, StoreError, VidretErr
 from vidret.present.progress import print_import_summary, print_merge_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
 from vidret.present.terminal import print_message, show_status
+from vidret.store.store import Store
 from vidret.text import display_path
 
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
 export_group = CommandApp(cls=CommandGroup, help="Write what an index holds for other programs.", no_args_is_help=True)
 app.add_typer(export_group, name="export")
 LEVELS = ("segment", "frame")
-
-
-@export_group.callback()
-def keep_name() -> None:
-    """Do nothing: without a callback, typer would drop the name of a group's only command."""
 
 
 @export_group.command("embeddings")
@@ -64,7 +60,6 @@ def embeddings_command(
     """Write the stored vectors with their paths and times. No model is loaded."""
     from vidret.present.contents import check_vector_format, write_embeddings
     from vidret.store.lookup import read_embeddings
-    from vidret.store.store import Store
     from vidret.text import absolute_path
     from vidret.types import Filters
 
@@ -158,11 +153,6 @@ store_group = CommandApp(cls=CommandGroup, help="Manage where an index keeps its
 app.add_typer(store_group, name="store")
 
 
-@store_group.callback()
-def keep_command_name() -> None:
-    """Do nothing: without a callback, typer would drop the name of a group's only command."""
-
-
 @store_group.command("move")
 def move_command(
     source: Annotated[str, argument("The present store, as vidret info shows it.", "FROM")],
@@ -170,7 +160,6 @@ def move_command(
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
 ) -> None:
     """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
-    from vidret.store.store import Store
     from vidret.store.texts.store import TextStore
 
     with Store.open(index, write=True) as store:

@@ -14,6 +14,7 @@ from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_info, show_table
 from vidret.present.terminal import print_message
+from vidret.store.store import Store
 from vidret.text import sanitize, show_path
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vidret.search.recall import Recall
     from vidret.store.lookup import MomentCounts
     from vidret.store.records import StoreInfo
-    from vidret.store.store import Store
 
 WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
 FailedOption = Annotated[
@@ -85,7 +85,6 @@ def info_command(
     from vidret.store.lookup import count_moments
     from vidret.store.rows_file import COLLECTIONS, WATCHES
     from vidret.store.sounds import find_damaged_sounds
-    from vidret.store.store import Store
     from vidret.store.texts.upkeep import find_lost_texts
 
     if diversity:
@@ -187,9 +186,7 @@ STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
 
 def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
     """Measure the recall of an index's candidate search and print it, with advice where it is low."""
-    from vidret.channels.picture.query_bank import SENTENCES
-    from vidret.search.recall import measure_recall, sample_vectors
-    from vidret.store.store import Store
+    from vidret.search.recall import QUERIES, measure_recall, sample_vectors
     from vidret.types import CANDIDATES
 
     texts = SENTENCES if bank is None else read_texts(bank)
@@ -250,7 +247,6 @@ def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
 def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool) -> None:
     """Measure the diversity of an index, or of what matches a prompt, and print it."""
     from vidret.corpus.diversity import measure_index_diversity
-    from vidret.store.store import Store
 
     with open_engine(index) as engine, Store.open(index) as store:
         found = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)

@@ -10,13 +10,15 @@ from vidret.cli.opening import is_on_command_line
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
+from vidret.store.identities.persons import Persons
+from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
 from vidret.text import display_path, file_name, format_time
 from vidret.types import Person, PersonTrack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vidret.store.identities.persons import Persons
     from vidret.store.identities.tracks import IdentityKind
 
 INDEX = Path(DEFAULT_INDEX)
@@ -152,9 +154,6 @@ def export_person(person: PersonArgument, index: PeopleIndexOption = INDEX) -> N
 
 def open_persons(index: Path) -> "Persons":
     """Return the persons of an index, which must exist."""
-    from vidret.store.identities.persons import Persons
-    from vidret.store.store import Store
-
     Store.open(index).close()
     return Persons(index)
 
@@ -172,9 +171,6 @@ def describe_span(track: PersonTrack) -> tuple[str, str, str]:
 
 def find_content(index: Path, video: str) -> str:
     """Return the fingerprint of a video."""
-    from vidret.store.lookup import look_up_video
-    from vidret.store.store import Store
-
     with Store.open(index) as store:
         return store.videos.get(look_up_video(store, video)).fingerprint
 

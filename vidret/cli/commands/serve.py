@@ -32,6 +32,7 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import console, print_message
 from vidret.store.collections import COLLECTIONS, pick_collection
+from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change, revoke_token
 
 if TYPE_CHECKING:
@@ -94,7 +95,6 @@ def serve_command(
         if error.name and error.name.split(".")[0] in ("fastapi", "uvicorn", "prometheus_client"):
             raise MissingExtraError("serving", "serve") from None
         raise
-    from vidret.store.store import Store
 
     roots = allow_index or []
     for root in roots:
@@ -239,8 +239,6 @@ def add_token_command(
     index: IndexOption = Path(DEFAULT_INDEX),
 ) -> None:
     """Make a token for an index, and print it, once: the index keeps only its hash. A running server knows it."""
-    from vidret.store.store import Store
-
     if not Store.exists(index):
         raise VidretError(f"{index}: there is no index here")
     if collection is not None:
