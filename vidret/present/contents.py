@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import MissingExtraError
 from vidret.present.show import format_csv, show_table
-from vidret.present.terminal import print_message
+from vidret.present.terminal import print_message, writing
 from vidret.text import display_path, format_time, show_path, strip_query
 from vidret.types import Concept, ConceptExample, Embeddings, Shot, TimedText, list_row_fields, to_row
 
@@ -149,11 +149,8 @@ def write_embeddings(embeddings: Embeddings, out: Path, form: str) -> list[Path]
         VidretError: The file cannot be written.
     """
     writers = {"npy": _write_npy, "parquet": _write_parquet, "safetensors": _write_safetensors}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         return writers[form](embeddings, [strip_query(path) for path in embeddings.paths], out)
-    except OSError as error:
-        raise VidretError(f"{out}: cannot be written: {error}") from error
 
 
 def _write_npy(embeddings: Embeddings, paths: list[str], out: Path) -> list[Path]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from vidret.errors import VidretError
-from vidret.present.export import cannot_write, check_moments
+from vidret.present.export import check_moments
 from vidret.present.ffmpeg import GENEROUS, FfmpegError, Limits, find_ffmpeg, run_ffmpeg
+from vidret.present.terminal import writing
 from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_path
 from vidret.types import Moment
 from vidret.video.files import LocalFile
@@ -67,8 +68,8 @@ def cut_moments(
     for clip in clips:
         if not overwrite and os.path.lexists(clip):
             raise VidretError(f"{sanitize(str(clip))}: exists already; choose another folder, or overwrite it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:
             pairs = zip_longest(zip(moments, clips, strict=True), copies)
             for done, ((moment, clip), frames) in enumerate(pairs, start=1):
@@ -79,8 +80,6 @@ def cut_moments(
                 unfinished.replace(clip)
                 if on_progress is not None:
                     on_progress(done, len(clips))
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     return clips
 
 

@@ -14,6 +14,7 @@ from vidret.present.editors.fcpxml import to_fcpxml
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline, read_footage
 from vidret.present.show import format_csv
+from vidret.present.terminal import writing
 from vidret.text import file_name, format_time, sanitize, show_path, strip_query
 from vidret.types import Moment, TimedText, list_row_fields, to_row
 
@@ -54,12 +55,8 @@ def write_moments(
         suffixes = ", ".join(SUFFIXES)
         raise VidretError(f"out must end in one of {suffixes}, got {sanitize(str(out))}")
     text = format_moments(moments, form, query=query, fps=fps, handles_s=handles_s)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # A path in a CSV that is not valid text keeps the bytes that it has on disk.
+    with writing(out):  # a path in a CSV that is not valid text keeps the bytes that it has on disk
         out.write_bytes(text.encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise cannot_write(out, error) from error
 
 
 def format_moments(
@@ -209,8 +206,3 @@ def check_one_video(moments: Sequence[Moment], form: str) -> None:
     if len(paths) > 1:
         first = show_path(paths[0])
         raise VidretError(f"{form} must be of one video, got {len(paths)}, among them {first}; locate in one of them")
-
-
-def cannot_write(path: Path, error: OSError) -> VidretError:
-    """Return the error for a path that cannot be written."""
-    return VidretError(f"{sanitize(str(path))}: cannot be written: {error.strerror or error}")

@@ -19,8 +19,8 @@ from vidret.present.cutting import (
 )
 from vidret.present.editors.timecode import choose_editing_rate
 from vidret.present.editors.timeline import DEFAULT_RATE, Footage, read_footage
-from vidret.present.export import cannot_write
 from vidret.present.ffmpeg import GENEROUS, FfmpegError, find_ffmpeg, run_ffmpeg
+from vidret.present.terminal import writing
 from vidret.text import sanitize
 from vidret.types import Moment
 
@@ -60,23 +60,19 @@ def cut_film(
     footage = {moment.path: read_footage(moment.path) for moment in moments}
     is_copied = len(footage) == 1 and len(copies) == len(moments) and None not in copies
     ffmpeg, first = find_ffmpeg(), footage[moments[0].path]
-    has_sound = any(each.has_audio for each in footage.values())
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".cutting-", dir=out.parent) as scratch:
-            parts = [Path(scratch) / f"{number}.mov" for number in range(len(moments))]
-            for number, (moment, part) in enumerate(zip(moments, parts, strict=True)):
-                frames = copies[number] if is_copied else None
-                plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
-                if frames is not None:
-                    plan = partial(copy_arguments, frames=frames, audio=SOUND)
-                with open_source(moment.path) as file:
-                    cut_moment(moment, file.fileno(), part, ffmpeg, plan=plan)
-                if on_progress is not None:
-                    on_progress(number + 1, len(moments))
-            join_parts(parts, Path(scratch) / "film.mp4", ffmpeg).replace(out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
+    has_sound = any(video.has_audio for video in footage.values())
+    with writing(out), tempfile.TemporaryDirectory(prefix=".cutting-", dir=out.parent) as scratch:
+        parts = [Path(scratch) / f"{number}.mov" for number in range(len(moments))]
+        for number, (moment, part) in enumerate(zip(moments, parts, strict=True)):
+            frames = copies[number] if is_copied else None
+            plan = partial(film_arguments, first=first, own=footage[moment.path], has_sound=has_sound)
+            if frames is not None:
+                plan = partial(copy_arguments, frames=frames, audio=SOUND)
+            with open_source(moment.path) as file:
+                cut_moment(moment, file.fileno(), part, ffmpeg, plan=plan)
+            if on_progress is not None:
+                on_progress(number + 1, len(moments))
+        join_parts(parts, Path(scratch) / "film.mp4", ffmpeg).replace(out)
     return is_copied
 
 

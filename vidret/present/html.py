@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidret.errors import DecodeError, VidretError
+from vidret.errors import DecodeError
+from vidret.present.terminal import writing
 from vidret.text import sanitize
 from vidret.video.probe import probe
 from vidret.video.reader import read_frames
@@ -113,11 +114,8 @@ def write_document(title: str, sections: Iterable[str], out: Path, *, style: str
     Raises:
         VidretError: The file cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         out.write_text(render_document(title, sections, style=style), "utf-8")
-    except OSError as error:
-        raise VidretError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 IMAGE_SIZE = (256, 144)

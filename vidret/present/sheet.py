@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidret.errors import DecodeError, VidretError
 from vidret.present.chart import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES, describe_match
-from vidret.present.terminal import print_message, show_status
+from vidret.present.terminal import print_message, show_status, writing
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, Picture, SharedFootage, Shot
 from vidret.video.images import read_image
@@ -146,11 +146,8 @@ def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "
     if not tiles:
         print_message("no contact sheet: there are no results")
         return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         draw_sheet(tiles, heading, out)
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{out}: cannot be written: {error}") from error
     print_message(f"{kind}: {out}")
 
 

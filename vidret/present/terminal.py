@@ -1,7 +1,7 @@
-"""Messages on the terminal, and data on stdout. All messages pass here, so that no file name can control the terminal.
+"""Messages on the terminal, and data on stdout and in files.
 
-A file name may contain escape sequences, line ends and Rich markup. Unprintable characters are replaced, a message is
-always one line, and markup is never interpreted.
+All messages pass here, so that no file name can control the terminal: one may contain escape sequences, line ends and
+Rich markup. Unprintable characters are replaced, a message is always one line, and markup is never interpreted.
 """
 
 import json
@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from vidret.errors import is_disk_full
+from vidret.errors import VidretError, is_disk_full
 from vidret.text import sanitize
 
 console = Console(stderr=True)
@@ -78,6 +79,16 @@ def write_stdout(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Make the folder of a file that is written inside, and raise VidretError if it cannot be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise VidretError(f"{sanitize(str(out))}: cannot be written: {error.strerror or error}") from error
 
 
 def print_error(message: str) -> None:

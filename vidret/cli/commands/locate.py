@@ -30,11 +30,10 @@ from vidret.cli.search_options import (
     save_search,
     with_search_options,
 )
-from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
-from vidret.present.terminal import print_message, write_stdout
+from vidret.present.terminal import print_message, write_stdout, writing
 from vidret.text import file_name
 from vidret.types import LocateOptions
 
@@ -168,8 +167,7 @@ def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Seque
     best = moments[0]
     curve = engine.curve(query, best.video)
     ranked = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         draw_curve(
             curve.times,
             curve.scores,
@@ -181,6 +179,4 @@ def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Seque
             typical=curve.typical,
             texts=curve.texts,
         )
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{out}: cannot be written: {error}") from error
     print_message(f"score curve: {out}")
