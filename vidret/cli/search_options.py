@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -30,7 +31,6 @@ from vidret.types import (
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
     from vidret.engine import Engine
-    from vidret.types import Filters
 
 SWITCH = {True: "on", False: "off"}
 
@@ -138,44 +138,41 @@ def save_search(engine: "Engine | RemoteEngine", name: str, query: str, options:
     print_message(f"kept: vidret collection show {shlex.quote(name)}")
 
 
-ClipOption = Annotated[
-    str | None,
-    option(
-        "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
-        SCOPE,
-        "FILE",
-    ),
-]
-FromOption = Annotated[float | None, option("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)]
-ToOption = Annotated[float | None, option("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipChoice:
+    """The options that say whose footage to find, in place of a query."""
 
+    clip: Annotated[
+        str | None,
+        option(
+            "Video whose footage to find, in place of a query: also if it is cropped, mirrored or sped up there.",
+            SCOPE,
+            "FILE",
+        ),
+    ] = None
+    start: Annotated[float | None, option("Where the clip begins in FILE.", SCOPE, "SECONDS", flag="--from", min=0)] = (
+        None
+    )
+    end: Annotated[float | None, option("Where the clip ends in FILE.", SCOPE, "SECONDS", flag="--to", min=0)] = None
 
-def check_clip(clip: str | None, start: float | None, end: float | None) -> None:
-    """Refuse a clip without a name, a part of a clip without a clip, and an empty part."""
-    if clip == "":
-        raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
-    for name, value in (("--from", start), ("--to", end)):
-        if value is not None and clip is None:
-            raise typer.BadParameter("needs --clip FILE, got none", param_hint=name)
-    if start is not None and end is not None and not start < end:
-        raise typer.BadParameter(f"must be less than --to {end:g}, got {start:g}", param_hint="--from")
+    def check(self) -> None:
+        """Refuse a clip without a name, a part of a clip without a clip, and an empty part."""
+        if self.clip == "":
+            raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
+        for name, value in (("--from", self.start), ("--to", self.end)):
+            if value is not None and self.clip is None:
+                raise typer.BadParameter("needs --clip FILE, got none", param_hint=name)
+        if self.start is not None and self.end is not None and not self.start < self.end:
+            rule = f"must be less than --to {self.end:g}, got {self.start:g}"
+            raise typer.BadParameter(rule, param_hint="--from")
 
 
 def answer_clip(
-    engine: "Engine | RemoteEngine",
-    clip: str,
-    start: float | None,
-    end: float | None,
-    *,
-    k: int,
-    filters: "Filters",
-    video: str | None = None,
-    repeated: bool = False,
-    as_json: bool,
-    sheet: Path | None,
+    engine: "Engine | RemoteEngine", footage: ClipChoice, k: int, *, as_json: bool, sheet: Path | None, **where: Any
 ) -> None:
-    """Print where the footage of a clip is found, and draw a contact sheet of it; for the arguments see ``Engine``."""
-    found = engine.find_footage(clip, k, start=start, end=end, video=video, filters=filters, repeated=repeated)
+    """Print where the footage of a clip is found, and draw a contact sheet of it; see ``Engine.find_footage``."""
+    assert footage.clip is not None
+    found = engine.find_footage(footage.clip, k, start=footage.start, end=footage.end, **where)
     if as_json:
         print_json(found, digits=4)
     else:
@@ -183,4 +180,4 @@ def answer_clip(
     if sheet is not None:
         from vidret.present.sheet import tiles_of_footage, write_sheet
 
-        write_sheet(tiles_of_footage(found), f"the footage of {file_name(clip)}", sheet)
+        write_sheet(tiles_of_footage(found), f"the footage of {file_name(footage.clip)}", sheet)

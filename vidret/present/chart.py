@@ -87,7 +87,7 @@ def draw_curve(
 
     Args:
         times: The times of the frames in seconds, increasing.
-        scores: The score of the query at each frame.
+        scores: The score at each frame.
         moments: The moments of this video with their ranks, best first; drawn as bands, grey if they are unlikely.
         out: Path of the image; its suffix selects the format.
         query: The heading.

@@ -41,7 +41,7 @@ def cut_moments(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Cut each moment out of its video into a file of its own, named after its rank, video and times.
+    """Cut each moment out of its video into a file of its own, named after its rank, video and times; return the paths.
 
     Clips are H.264 and AAC in MP4, exact to the frame, and appear when they are complete. Clips of an AVI may start and
     end a frame or two early.
@@ -53,9 +53,6 @@ def cut_moments(
             ``find_copies``. Without any, all are encoded.
         overwrite: Replace existing clips.
         on_progress: Called after each clip with the number done and the total.
-
-    Returns:
-        The paths of the clips, in the order of the moments.
 
     Raises:
         VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be

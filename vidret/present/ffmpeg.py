@@ -89,7 +89,7 @@ def run_ffmpeg(
         ffmpeg: Path of ffmpeg.
         descriptor: The open file.
         before: Arguments before the input.
-        after: Arguments after it, with the output.
+        after: Arguments after it, with the output at the end.
         limits: What it may take.
         formats: The formats that it may read, by FFmpeg's names.
         is_left: Return whether nobody waits for the result any more; ffmpeg is killed then.

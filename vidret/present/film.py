@@ -40,12 +40,7 @@ def cut_film(
     They are copied if all moments are of one video and can be. Otherwise they are encoded with the size and the frame
     rate of the first moment's video, and others are fitted into its picture.
 
-    Args:
-        moments: The moments, in order.
-        out: Path of the film, which appears when it is complete.
-        copies: As in ``cut_moments``.
-        overwrite: Replace an existing file.
-        on_progress: Called after each moment with the number done and the total.
+    The film appears when it is complete. For the arguments see ``cut_moments``.
 
     Raises:
         VidretError: As in ``cut_moments``; or there is no moment.

@@ -109,11 +109,7 @@ def render_document(title: str, sections: Iterable[str], *, style: str = "") -> 
 
 
 def write_document(title: str, sections: Iterable[str], out: Path, *, style: str = "") -> None:
-    """Write sections of HTML as one page; see ``render_document``.
-
-    Raises:
-        VidretError: The file cannot be written.
-    """
+    """Write sections of HTML as one page; see ``render_document``."""
     with writing(out):
         out.write_text(render_document(title, sections, style=style), "utf-8")
 
@@ -134,21 +130,13 @@ class FrameImages:
         self._cache: dict[tuple[str, float | None], str] = {}
 
     def render(self, video_id: str, time_s: float | None, title: str, line: str, kind: str) -> str:
-        """Return a figure with the frame at a time, or in the middle of the video, or the reason that it is unreadable.
-
-        Args:
-            video_id: Id of the video.
-            time_s: Time of the frame in seconds; None for the middle of the video.
-            title: First line of the caption.
-            line: Second line of the caption.
-            kind: Additional CSS class of the figure.
-        """
+        """Return a figure with a frame, see ``read``, two lines as its caption, and an additional CSS class."""
         image = self.read(video_id, time_s)
         caption = f"<b>{escape_text(title)}</b><br>{escape_text(line)}"
         return f'<figure class="shot {kind}">{image}<figcaption>{caption}</figcaption></figure>'
 
     def read(self, video_id: str, time_s: float | None) -> str:
-        """Return the image of a frame, or a paragraph with the reason that it is unreadable."""
+        """Return the image of the frame at a time, None for the middle, or a paragraph with why it is unreadable."""
         if (video_id, time_s) not in self._cache:
             self._cache[video_id, time_s] = self._read(video_id, time_s)
         return self._cache[video_id, time_s]

@@ -138,11 +138,7 @@ def describe_words(evidence: Sequence[Evidence]) -> str:
 
 
 def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "contact sheet") -> None:
-    """Write a contact sheet into a folder, created if needed, and print its path; without tiles none is written.
-
-    Raises:
-        VidretError: ``out`` cannot be written.
-    """
+    """Write a contact sheet into a folder, created if needed, and print its path; without tiles none is written."""
     if not tiles:
         print_message("no contact sheet: there are no results")
         return
@@ -152,11 +148,7 @@ def write_sheet(tiles: Sequence[Tile], heading: str, out: Path, *, kind: str = "
 
 
 def write_storyboard(path: str, shots: Sequence[Shot], out: Path) -> None:
-    """Write a sheet with the middle frame of each shot of a video, and print its path.
-
-    Raises:
-        VidretError: ``out`` cannot be written.
-    """
+    """Write a sheet with the middle frame of each shot of a video, and print its path."""
     if len(shots) > MAX_SHOTS:
         print_message(f"the storyboard shows the {MAX_SHOTS} longest of {len(shots)} shots")
     heading = f"{file_name(path)}: {len(shots)} shot{'' if len(shots) == 1 else 's'}"
@@ -165,13 +157,7 @@ def write_storyboard(path: str, shots: Sequence[Shot], out: Path) -> None:
 
 
 def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
-    """Write a contact sheet, four tiles to a row; a frame that cannot be read is left grey.
-
-    Args:
-        tiles: The tiles in reading order.
-        heading: The line above them.
-        out: Path of the image; its suffix selects the format.
-    """
+    """Write a contact sheet, four tiles to a row, in the format of a suffix; frames that cannot be read are grey."""
     rows = max(1, -(-len(tiles) // COLUMNS))
     lines = 3 if any(tile.words for tile in tiles) else 2
     cell_height = TILE[1] + lines * LINE + GAP

@@ -214,11 +214,7 @@ def show_info(
     moments: "MomentCounts | None" = None,
     identities: "Sequence[IdentityCounts]" = (),
 ) -> None:
-    """Print the contents of an index as numbers.
-
-    ``words`` are the counts of its timed texts by source, ``moments`` those of what grounding heads need, and
-    ``identities`` those of faces and voices.
-    """
+    """Print the contents of an index as numbers, with those of its words, prepared moments, faces and voices."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     rows = [
         ("index", info.path),

@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 from vidret.cli.app import CommandApp, CommandGroup, app
-from vidret.cli.commands.locate import FormatOption, FpsOption, HandlesOption, check_export, print_moments
+from vidret.cli.commands.locate import MomentFormat, print_moments
 from vidret.cli.opening import open_engine
-from vidret.cli.options import DEFAULT_INDEX, OUTPUT, IndexedVideoArgument, IndexOption, JsonOption, argument, option
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    OUTPUT,
+    IndexedVideoArgument,
+    IndexOption,
+    JsonOption,
+    argument,
+    option,
+    with_fields,
+)
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_hits, show_table
@@ -48,22 +57,17 @@ def list_kept_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
 
 
 @group.command("show")
-def show_kept_command(
-    name: NameArgument,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    form: FormatOption = "table",
-    fps: FpsOption = None,
-    handles: HandlesOption = 0.0,
-) -> None:
+@with_fields()
+def show_kept_command(*, name: NameArgument, index: IndexOption = Path(DEFAULT_INDEX), shape: MomentFormat) -> None:
     """Show a collection, or write it for other programs: a saved search is run again."""
-    check_export(form, fps, handles)
+    shape.check()
     kept, results = _collect(index, name)
-    if form == "table" and not kept.finds:
+    if shape.form == "table" and not kept.finds:
         show_list(kept)
-    elif form == "table" and kept.finds == "videos":
+    elif shape.form == "table" and kept.finds == "videos":
         show_hits([result for result in results if isinstance(result, Hit)])
     else:
-        print_moments(as_moments(results), name, form, fps, handles)
+        print_moments(as_moments(results), name, shape)
 
 
 @group.command("add")

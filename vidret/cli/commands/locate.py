@@ -1,6 +1,7 @@
 """The command ``vidret locate``."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,16 +21,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import (
-    ClipOption,
-    FromOption,
-    SaveOption,
-    ToOption,
-    answer_clip,
-    check_clip,
-    save_search,
-    with_search_options,
-)
+from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, save_search, with_search_options
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_nothing, print_json, show_interpretation, show_moments
@@ -51,25 +43,46 @@ VideoArgument = Annotated[
 CurveOption = Annotated[
     Path | None, option("Draw the score over the length of the best video, with its moments (.png).", OUTPUT, "FILE")
 ]
-FormatOption = Annotated[
-    str,
-    option(
-        "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
-        "moment; markers are for a timeline of DaVinci Resolve, chapters for ffmpeg; html is a page with frames.",
-        EXPORT,
-        "|".join(FORMATS),
-        flag="--format",
-    ),
-]
-FpsOption = Annotated[float | None, option("Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS")]
-HandlesOption = Annotated[
-    float,
-    option("Seconds before and after each moment in a timeline, as far as the video allows.", EXPORT, "SECONDS", min=0),
-]
 ExportOption = Annotated[
     Path | None, option("Cut the moments out as files in this folder (needs ffmpeg).", EXPORT, "DIR")
 ]
 OverwriteOption = Annotated[bool, option("Replace existing clips in that folder.", EXPORT, flag="--overwrite")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentFormat:
+    """The options that say how moments are printed."""
+
+    form: Annotated[
+        str,
+        option(
+            "Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
+            "moment; markers are for a timeline of DaVinci Resolve, chapters for ffmpeg; html is a page with frames.",
+            EXPORT,
+            "|".join(FORMATS),
+            flag="--format",
+        ),
+    ] = "table"
+    fps: Annotated[float | None, option("Frame rate of a timeline; default: that of most moments.", EXPORT, "FPS")] = (
+        None
+    )
+    handles: Annotated[
+        float,
+        option(
+            "Seconds before and after each moment in a timeline, as far as the video allows.", EXPORT, "SECONDS", min=0
+        ),
+    ] = 0.0
+
+    def check(self) -> None:
+        """Refuse, before a model is loaded, a format that lacks its extra or has no such option."""
+        for name, is_given in (("--fps", self.fps is not None), ("--handles", self.handles > 0)):
+            if is_given and self.form not in TIMELINES:
+                rule = f"needs --format {', '.join(TIMELINES)}, got {self.form}"
+                raise typer.BadParameter(rule, param_hint=name)
+        if self.form == "otio":
+            from vidret.present.editors.otio import check_installed
+
+            check_installed()
 
 
 @app.command("locate")
@@ -78,18 +91,14 @@ def locate_command(
     *,
     query: Annotated[str | None, argument(QUERY_HELP, "QUERY")] = None,
     video: VideoArgument = None,
-    clip: ClipOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
+    footage: ClipChoice,
     place: Places,
     options: LocateOptions,
     sheet: SheetOption = None,
     curve: CurveOption = None,
     save: SaveOption = None,
     as_json: JsonOption = False,
-    form: FormatOption = "table",
-    fps: FpsOption = None,
-    handles: HandlesOption = 0.0,
+    shape: MomentFormat,
     export: ExportOption = None,
     overwrite: OverwriteOption = False,
     head: HeadOption = "auto",
@@ -97,18 +106,21 @@ def locate_command(
     loading: Loading,
 ) -> None:
     """Find the moments that match a query, with start and end."""
-    check_export(form, fps, handles)
-    check_clip(clip, start, end)
-    if clip is not None and (video is not None or form not in ("table", "json") or curve or export):
+    shape.check()
+    footage.check()
+    clip = footage.clip
+    if clip is not None and (video is not None or shape.form not in ("table", "json") or curve or export):
         raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
     if save is not None and (clip is not None or video is not None):
         raise typer.BadParameter("needs a QUERY of all videos, got a VIDEO or --clip", param_hint="--save")
     if query is None and clip is None:
         raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
+    if as_json:
+        shape = replace(shape, form="json")
     engine = open_engine_or_client(place, loading, head=head, model=model)
     if clip is not None:  # a clip takes the place of the query, so that the only argument is the video to look in
-        where = {"k": options.k, "filters": options.filters, "video": query, "repeated": True}
-        answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]
+        where = {"filters": options.filters, "video": query, "repeated": True}
+        answer_clip(engine, footage, options.k, as_json=shape.form == "json", sheet=sheet, **where)
         return
     assert query is not None
     if save is not None:
@@ -117,7 +129,7 @@ def locate_command(
     moments = engine.locate_with(query, options, video=video)
     if not moments:
         print_message(explain_nothing(options.at_least))
-    print_moments(moments, query, "json" if as_json else form, fps, handles)
+    print_moments(moments, query, shape)
     if sheet is not None:
         from vidret.present.sheet import tiles_of_moments, write_sheet
 
@@ -128,25 +140,14 @@ def locate_command(
         export_clips(moments, export, overwrite=overwrite)
 
 
-def check_export(form: str, fps: float | None, handles_s: float) -> None:
-    """Refuse, before a model is loaded, a format that lacks its extra or has no such option."""
-    for name, is_given in (("--fps", fps is not None), ("--handles", handles_s > 0)):
-        if is_given and form not in TIMELINES:
-            raise typer.BadParameter(f"needs --format {', '.join(TIMELINES)}, got {form}", param_hint=name)
-    if form == "otio":
-        from vidret.present.editors.otio import check_installed
-
-        check_installed()
-
-
-def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float | None, handles_s: float) -> None:
+def print_moments(moments: "Sequence[Moment]", query: str, shape: MomentFormat) -> None:
     """Print moments to stdout in one of ``FORMATS``."""
     from vidret.present.export import format_moments
 
-    if form == "json":
+    if shape.form == "json":
         print_json(moments)
-    elif form != "table":
-        write_stdout(format_moments(moments, form, query=query, fps=fps, handles_s=handles_s))
+    elif shape.form != "table":
+        write_stdout(format_moments(moments, shape.form, query=query, fps=shape.fps, handles_s=shape.handles))
     elif moments:
         show_moments(moments)
 

@@ -23,16 +23,7 @@ from vidret.cli.options import (
     argument,
     option,
 )
-from vidret.cli.search_options import (
-    ClipOption,
-    FromOption,
-    SaveOption,
-    ToOption,
-    answer_clip,
-    check_clip,
-    save_search,
-    with_search_options,
-)
+from vidret.cli.search_options import ClipChoice, SaveOption, answer_clip, save_search, with_search_options
 from vidret.cli.values import iterate_queries, read_image_file
 from vidret.errors import VidretError
 from vidret.present.show import (
@@ -85,9 +76,7 @@ def search_command(
     query_words: Annotated[list[str] | None, argument(QUERY_HELP, "QUERY")] = None,
     image: ImageOption = None,
     queries: QueriesOption = None,
-    clip: ClipOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
+    footage: ClipChoice,
     place: Places,
     options: SearchOptions,
     by: ByOption = "video",
@@ -101,13 +90,13 @@ def search_command(
 ) -> None:
     """Find the videos that match a query."""
     query = " ".join(query_words) if query_words else None  # people forget the quotes
-    others = sum(value is not None for value in (queries, clip))
+    others = sum(value is not None for value in (queries, footage.clip))
     if query is None and not image and not others and options.like:
         query = ""
     if others + (query is not None or bool(image)) != 1:
         rule = "give a query, --image FILE, both, or only --clip FILE, --queries FILE or --like FILE@TIME"
         raise typer.BadParameter(rule, param_hint="QUERY")
-    check_clip(clip, start, end)
+    footage.check()
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     if save is not None and (not query or image or by != "video"):
@@ -116,8 +105,8 @@ def search_command(
     if judging.judge is not None:
         check_judged(query, options, by, queries)
     engine = open_engine_or_client(place, loading, model=model)
-    if clip is not None:
-        answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
+    if footage.clip is not None:
+        answer_clip(engine, footage, options.k, filters=options.filters, as_json=as_json, sheet=sheet)
         return
     if queries is not None:
         print_answers(engine, queries, options)

@@ -24,26 +24,23 @@ from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, show_p
 from vidret.types import LISTED, Evidence, Moment
 from vidret.video.probe import VideoInfo, probe
 
+logger = logging.getLogger(__name__)
 DEFAULT_RATE = Fraction(25)  # where nothing is known
+MAX_TITLE_LETTERS = 70
 # Streams without a container have no timestamps.
 _RAW_STREAMS = {"h264", "hevc", "vvc", "mpegvideo", "m4v", "obu", "av1", "vc1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footage:
-    """Facts about a video, as an edit needs them.
+    """Facts about a video, as an edit needs them; None, or a size of 0, if they are unknown.
 
     Attributes:
         path: The path or URL.
-        rate: Frames per second; None if unknown.
-        num_frames: Its length in frames; None if unknown.
+        rate: Frames per second.
         start_s: When its first frame is shown, in seconds on a player's clock.
         first_frame: The number that its own timecode gives to the first frame; 0 without a timecode.
-        has_timecode: Whether it has a timecode of its own.
         drop_frame: Whether that timecode is drop-frame.
-        width: In pixels; 0 if unknown.
-        height: In pixels; 0 if unknown.
-        has_audio: Whether it has sound.
         note: What is unknown or assumed, for people; empty if nothing is.
     """
 
@@ -113,26 +110,16 @@ def read_rate(info: VideoInfo) -> tuple[Fraction, str]:
     return assumed, f"{what}; the export assumes {format_rate(assumed)}"
 
 
-logger = logging.getLogger(__name__)
-
-MAX_TITLE_LETTERS = 70
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineClip:
-    """A moment as frames of its video, the first of which is frame 0.
+    """A moment as frames of its video, the first of which is frame 0; ends are the frames after the last ones.
 
     Attributes:
-        moment: The moment.
-        rank: Its rank, from 1.
-        footage: Its video, whose rate is known or assumed.
-        rate: The rate of the video, in frames per second.
+        rank: The rank of the moment, from 1.
+        rate: The rate of the video, known or assumed, in frames per second.
         start: The first frame of the clip, handles included.
-        end: The frame after the last one of the clip.
         marked_start: The first frame of the moment.
-        marked_end: The frame after the last one of the moment.
         record_start: Where the clip begins in the timeline, in frames of the timeline.
-        record_end: Where it ends there.
     """
 
     moment: Moment
@@ -149,13 +136,7 @@ class TimelineClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Clips one after another, from frame 0 of a timeline on.
-
-    Attributes:
-        query: The query that the moments answer.
-        rate: The rate of the timeline, in frames per second.
-        clips: The clips, best first.
-    """
+    """The clips that answer a query one after another, best first, at a rate in frames per second."""
 
     query: str
     rate: Fraction
@@ -193,7 +174,7 @@ def plan_timeline(
     Args:
         moments: The moments, best first.
         footage: Facts about the video at each of their paths.
-        query: The query that they answer.
+        query: What the moments answer.
         fps: The rate of the timeline in frames per second, and of videos whose rate is unknown.
         handles_s: Seconds of the video to add before and after each moment, as far as it has them.
 
@@ -269,23 +250,17 @@ def _list_notes(clips: Sequence[TimelineClip], rate: Fraction) -> list[str]:
     for footage in {clip.footage.path: clip.footage for clip in clips}.values():
         if footage.note:
             assumed = "" if footage.rate else f"; the export assumes {format_rate(rate)}"
-            notes.append(f"{_name(footage)}: {footage.note}{assumed}")
+            notes.append(f"{show_path(footage.path)}: {footage.note}{assumed}")
     others = sorted({clip.rate for clip in clips} - {rate})
     if others:
         rates = " and ".join(format_rate(other) for other in others)
         notes.append(f"the timeline has {format_rate(rate)}, and clips of {rates} are fitted to its frames")
     for clip in clips:
         footage, moment = clip.footage, clip.moment
-        if (
-            footage.num_frames is None
-            or nearest_frame(moment.end - footage.start_s, clip.rate) <= footage.num_frames + 1
-        ):
+        last = None if footage.num_frames is None else footage.num_frames + 1
+        if last is None or nearest_frame(moment.end - footage.start_s, clip.rate) <= last:
             continue
-        end_s = footage.start_s + footage.num_frames / clip.rate
+        end_s = footage.start_s + (last - 1) / clip.rate
         span = f"{format_time(moment.start)} to {format_time(moment.end)}"
-        notes.append(f"{_name(footage)}: ends at {format_time(float(end_s))}; the clip of {span} ends there")
+        notes.append(f"{show_path(footage.path)}: ends at {format_time(float(end_s))}; the clip of {span} ends there")
     return notes
-
-
-def _name(footage: Footage) -> str:
-    return show_path(footage.path)
