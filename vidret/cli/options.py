@@ -11,7 +11,7 @@ import typer
 
 from vidret.present.terminal import print_message
 
-HERE = "vidret-index"
+DEFAULT_INDEX = "vidret-index"
 # The parameters of a command in place of a dataclass, and a function from their values to the dataclass.
 Expansion = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
 
@@ -23,9 +23,13 @@ def choose_index(ctx: Any) -> None:
     """
     source, given = ctx.get_parameter_source("index"), ctx.params.get("index")
     is_list = isinstance(given, list)
-    if source is None or source.name != "DEFAULT" or given != ([Path(HERE)] if is_list else Path(HERE)):
+    if (
+        source is None
+        or source.name != "DEFAULT"
+        or given != ([Path(DEFAULT_INDEX)] if is_list else Path(DEFAULT_INDEX))
+    ):
         return
-    if Path(HERE).exists() or ctx.params.get("server") is not None:
+    if Path(DEFAULT_INDEX).exists() or ctx.params.get("server") is not None:
         return
     own = find_own_index()
     ctx.params["index"] = [own] if is_list else own
@@ -39,7 +43,6 @@ def find_own_index() -> Path:
     return Path(platformdirs.user_data_path("vidret")) / "index"
 
 
-DEFAULT_INDEX = HERE
 # The panels of the help.
 SCOPE, FILTERS, OUTPUT, MODEL, ADVANCED = "What to search", "Filters", "Output", "Model", "Advanced"
 QUERY_HELP = (

@@ -108,7 +108,7 @@ def flag_of(named: NamedOption) -> str:
 def parse_option(named: NamedOption, value: Any) -> Any:
     """Return the value of a command's option as Python takes it; dates without a time zone are local."""
     if named.option.holds == "times":
-        return tuple(parse_time_point(each, option=flag_of(named)) for each in value or ())
+        return tuple(parse_time_point(text, option=flag_of(named)) for text in value or ())
     if value is None:
         return None
     if is_switch(named):

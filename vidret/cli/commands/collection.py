@@ -23,8 +23,8 @@ from vidret.present.progress import show_count
 from vidret.present.show import print_json, show_hits, show_table
 from vidret.present.terminal import print_message
 from vidret.search.collections import delete_collection, extend_list, list_collections, store_collection
-from vidret.store.collections import pick_collection
 from vidret.store.lookup import look_up_video
+from vidret.store.rows_file import pick_collection
 from vidret.store.store import Store
 from vidret.text import display_path, format_time
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
@@ -52,7 +52,7 @@ def list_kept_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonOpt
     if as_json:
         print_json(kept)
         return
-    rows = [(each.name, each.finds or f"{len(each.moments)} picked", each.query) for each in kept]
+    rows = [(one.name, one.finds or f"{len(one.moments)} picked", one.query) for one in kept]
     show_table(("what", "found", ""), rows, "There are no collections.")
 
 

@@ -162,7 +162,8 @@ def convert_command(
 
 def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
     """Add parts and merging to a model of vidret, and print what fits what."""
-    from vidret.channels.picture.joint import QueryBank, join_files
+    from vidret.channels.picture.joint import join_files
+    from vidret.channels.picture.query_bank import QueryBank
     from vidret.encode.names import OFF
     from vidret.errors import VidretError
 

@@ -16,7 +16,7 @@ from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import Loading, with_fields
 from vidret.cli.values import parse_memory
-from vidret.endpoints.connection import check_webhook
+from vidret.endpoints.transport import check_webhook
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.present.progress import print_describe_summary, print_index_summary, show_count, show_progress
 from vidret.present.show import print_json, run_to_dict
@@ -41,12 +41,7 @@ class IndexOutcome:
 
 
 def read_watched(paths: list[str]) -> list[str]:
-    """Return the absolute paths of the folders and files to watch.
-
-    Raises:
-        typer.BadParameter: One cannot be watched.
-        MissingExtraError: The extra ``watch`` is not installed.
-    """
+    """Return the absolute paths of the folders and files to watch."""
     from vidret.index.changes import check_watchable
 
     try:
@@ -208,11 +203,7 @@ def print_report(
 
 
 def parse_words(text: str, sounds: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
-    """Return which words and sounds to read, given ``--words``, ``--sounds`` and ``--speech-model``.
-
-    Raises:
-        typer.BadParameter: ``--words`` names no source.
-    """
+    """Return which words and sounds to read, given ``--words``, ``--sounds`` and ``--speech-model``."""
     from vidret.channels.texts.run import choose_sounds, read_setting
 
     try:
@@ -225,11 +216,7 @@ def parse_words(text: str, sounds: str, speech_model: str | None, index: Path) -
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:
-    """Return whether to read faces or voices, or by which model, given the values of the options of either.
-
-    Raises:
-        typer.BadParameter: A model is given where they are not read.
-    """
+    """Return whether to read faces or voices, or by which model, given the values of the options of either."""
     wanted = SWITCH[setting]
     if model is not None and wanted is not True:
         raise typer.BadParameter(f"needs --{argument} on, got {setting}", param_hint=model_option)

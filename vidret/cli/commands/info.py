@@ -186,7 +186,8 @@ STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
 
 def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
     """Measure the recall of an index's candidate search and print it, with advice where it is low."""
-    from vidret.search.recall import QUERIES, measure_recall, sample_vectors
+    from vidret.channels.picture.query_bank import SENTENCES
+    from vidret.search.recall import measure_recall, sample_vectors
     from vidret.types import CANDIDATES
 
     texts = SENTENCES if bank is None else read_texts(bank)

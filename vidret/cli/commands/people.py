@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import CommandApp, CommandGroup, app
-from vidret.cli.opening import is_on_command_line
+from vidret.cli.opening import refuse_options
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import print_message
@@ -42,8 +42,9 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         as_json: JsonOption = False,
     ) -> None:
         if context.invoked_subcommand is not None:
-            if given := [each for each in ("index", "hidden", "sheet", "as_json") if is_on_command_line(context, each)]:
-                raise typer.BadParameter(f"must follow {context.invoked_subcommand}", param_hint=f"--{given[0]}")
+            refuse_options(
+                context, ("index", "hidden", "sheet", "as_json"), f"must follow {context.invoked_subcommand}"
+            )
             return
         choose_index(context)
         persons = open_persons(context.params["index"])
@@ -58,7 +59,9 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
                 why = f"{offer.face} is seen while {offer.voice} speaks, {seen} times, by chance {offer.expected:.1f}"
                 print_message(f"One person? {why}: vidret people merge {both}")
         if sheet is not None:
-            draw_tracks(persons, {each.best_tracks[0]: f"{each.id}. {each.name}" for each in listed}, name, sheet)
+            draw_tracks(
+                persons, {person.best_tracks[0]: f"{person.id}. {person.name}" for person in listed}, name, sheet
+            )
 
     @group.command("show")
     def show_command(
@@ -70,7 +73,7 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         if as_json:
             print_json(own)
         else:
-            lines = [(str(each.id), display_path(each.path), *describe_span(each)) for each in own]
+            lines = [(str(track.id), display_path(track.path), *describe_span(track)) for track in own]
             show_table(("track", "file", "start", "end", "said by"), lines)
         if sheet is not None:
             draw_tracks(persons, {track.id: str(track.id) for track in own}, f"{name}: {person}", sheet)

@@ -31,7 +31,7 @@ from vidret.cli.options import (
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.show import print_json, show_table
 from vidret.present.terminal import console, print_message
-from vidret.store.collections import COLLECTIONS, pick_collection
+from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
 from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change, revoke_token
 
@@ -195,8 +195,8 @@ def mcp_command(
     if transport == "http":
         check_access(host, token, None if server else index)  # before the model is loaded, which takes a while
     engine = open_engine(index, loading, model=model) if server is None else open_client(context, server, token)
-    with engine, contextlib.closing(open_frames(engine)) as frames:
-        tools = ToolBox(engine, frames, budget)
+    with engine, open_frames(engine) as draw:
+        tools = ToolBox(engine, draw, budget)
         if transport == "stdio":
             with contextlib.suppress(KeyboardInterrupt):
                 serve_stdio(tools)
@@ -257,7 +257,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
         names = ("name", "right", "collection", "made")
         print_json([{name: getattr(token, name) for name in names} for token in kept])
         return
-    rows = [(each.name, each.right, each.collection or "all of the index", each.made) for each in kept]
+    rows = [(token.name, token.right, token.collection or "all of the index", token.made) for token in kept]
     show_table(("what", "right", "collection", "made"), rows, "There are no tokens.")
 
 

@@ -76,7 +76,7 @@ def teach_command(
         if yes or no or text is not None or place.server is not None:
             raise typer.BadParameter("must be by itself, got --yes, --no, --text or --server too", param_hint="--sound")
         taught = open_engine(place.index, loading).teach_sound(
-            name, [read_sound_path(each) for each in sound], replace=replace, add=add
+            name, [read_sound_path(path) for path in sound], replace=replace, add=add
         )
         print_message(f"@{taught.name} is taught from {len(taught.yes)} sounds. Search for it: vidret search '@{name}'")
         return
@@ -175,11 +175,7 @@ def _read_folder(folder: Path) -> Iterator[ConceptExample]:
 
 
 def read_moments(file: Path, *, or_whole: bool = False) -> Iterator[tuple[dict[str, Any], ConceptExample]]:
-    """Return the objects of a list of moments with their examples; ``or_whole`` takes whole files, without times, too.
-
-    Raises:
-        VidretError: The file is no such list.
-    """
+    """Return the objects of a list of moments with their examples; ``or_whole`` takes files without times, too."""
     from vidret.video.files import read_content
 
     try:
@@ -257,11 +253,7 @@ def classify_command(
 
 
 def read_classes(folders: Sequence[Path], files: Sequence[Path]) -> dict[str, list[ConceptExample]]:
-    """Return the examples of each class: a folder for each, and lines of files that name one.
-
-    Raises:
-        VidretError: A folder is none, or a line is not an example.
-    """
+    """Return the examples of each class: a folder for each, and lines of files that name one."""
     classes: dict[str, list[ConceptExample]] = {}
     for folder in folders:
         path = folder.expanduser().absolute()

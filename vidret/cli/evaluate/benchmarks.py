@@ -301,11 +301,7 @@ def folder_command(
 
 
 def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Path, *, html: bool) -> None:
-    """Evaluate the queries.jsonl of a folder over all of its videos, with their words as ``vidret index`` reads them.
-
-    Raises:
-        VidretError: A row is invalid, or no video can be indexed.
-    """
+    """Evaluate the queries.jsonl of a folder over all its videos, with their words as ``vidret index`` reads them."""
     from vidret.evaluate.queries import evaluate_queries, read_queries_folder
     from vidret.language.judging import DEFAULT_JUDGING
 

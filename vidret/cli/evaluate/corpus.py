@@ -94,11 +94,7 @@ def generated_command(
 
 
 def choose_compared_words(text: str) -> "WordsOptions | None":
-    """Return which words to read, given ``--words``; None for none.
-
-    Raises:
-        BadParameter: It names no source.
-    """
+    """Return which words to read, given ``--words``; None for none."""
     from vidret.channels.registry import READ_KINDS
     from vidret.channels.texts.options import WordsOptions
 

@@ -1,7 +1,7 @@
 """The commands ``vidret eval rate`` and ``vidret eval curves``: encoders by one protocol, and recall by gallery."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +77,7 @@ def rate_command(
     facts = {
         "protocol": PROTOCOL,
         "data": rated[0].report["data"],
-        "models": [each.to_dict() for each in rated],
+        "models": [model.to_dict() for model in rated],
         "comparisons": compared,
     }
     text = json.dumps(facts, indent=1, ensure_ascii=False)
@@ -168,7 +168,7 @@ def curves_command(
     truth = np.array([columns[caption.video] for caption in captions])
     found = measure_by_size(scores, truth, sizes or choose_sizes(len(video_ids)), num_draws=draws)
     if as_json:
-        print_json([each.to_dict() for each in found])
+        print_json(found)
         return
     cuts = list(dict.fromkeys(recall.k for recall in found))
     by_size = {

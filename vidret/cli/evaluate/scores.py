@@ -69,11 +69,7 @@ def compare_command(
 
 
 def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the reports to compare by name, and say which are in one folder only or cannot be compared.
-
-    Raises:
-        VidretError: There are none.
-    """
+    """Return the reports to compare by name, and say which are in one folder only or cannot be compared."""
     from vidret.evaluate.comparing import METRICS
     from vidret.evaluate.report import find_reports, read_report
 

@@ -93,11 +93,7 @@ EvalModelOption = Annotated[
 
 
 def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
-    """Return a bank of queries: those of a file, or the captions of a split.
-
-    Raises:
-        typer.BadParameter: There is neither such a file nor such a split.
-    """
+    """Return a bank of queries: those of a file, or the captions of a split."""
     from vidret.evaluate.retrieval import Bank
 
     if Path(name).is_file():
@@ -160,9 +156,6 @@ class EvalRun:
 
         With ``whole``, each video of a new index is one segment, which ends where the captions of all videos do. A head
         reads the frames that its benchmark's recipe asks for; a protocol may have its own.
-
-        Raises:
-            VidretError: There is an index with other ``frames`` or ``words``, or of another protocol.
         """
         from vidret.encode.names import STARTER, parse_model_name
         from vidret.evaluate.published import PROTOCOLS

@@ -70,7 +70,7 @@ def _mark_timecodes(clip: TimelineClip, timeline: Timeline, *, in_source: bool) 
         return _source_timecodes(replace(clip, start=clip.marked_start, record_start=0, record_end=1), timeline)
     frame = clip.record_start + nearest_frame((clip.marked_start - clip.start) / clip.rate, timeline.rate)
     first, second = (
-        format_timecode(each, timeline.rate, drop_frame=timeline.drop_frame) for each in (frame, frame + 1)
+        format_timecode(index, timeline.rate, drop_frame=timeline.drop_frame) for index in (frame, frame + 1)
     )
     return first, second
 
