@@ -21,18 +21,13 @@ def choose_index(ctx: Any) -> None:
 
     The choice is printed. A command with ``--server`` needs no index.
     """
-    source, given = ctx.get_parameter_source("index"), ctx.params.get("index")
-    is_list = isinstance(given, list)
-    if (
-        source is None
-        or source.name != "DEFAULT"
-        or given != ([Path(DEFAULT_INDEX)] if is_list else Path(DEFAULT_INDEX))
-    ):
+    source, given, usual = ctx.get_parameter_source("index"), ctx.params.get("index"), Path(DEFAULT_INDEX)
+    if source is None or source.name != "DEFAULT" or given not in (usual, [usual]):
         return
-    if Path(DEFAULT_INDEX).exists() or ctx.params.get("server") is not None:
+    if usual.exists() or ctx.params.get("server") is not None:
         return
     own = find_own_index()
-    ctx.params["index"] = [own] if is_list else own
+    ctx.params["index"] = own if given == usual else [own]
     print_message(f"Index: {own}")
 
 

@@ -68,16 +68,14 @@ def check_choice(value: str, allowed: list[str]) -> None:
         raise VidretError(f"must be one of {', '.join(allowed)}, got {value}")
 
 
-def check_reranker(value: str) -> None:
-    """Refuse what is neither the name of a reranker nor a file."""
-    if value not in RERANKERS and not Path(value).is_file():
-        raise VidretError(f"must be {', '.join(RERANKERS)} or the file of an aligner, got {value}")
+def require_file(words: tuple[str, ...], what: str) -> Callable[[str], None]:
+    """Return a rule for values that are one of some words, or a file."""
 
+    def check(value: str) -> None:
+        if value not in words and not Path(value).is_file():
+            raise VidretError(f"must be {', '.join(words)} or the file of {what}, got {value}")
 
-def check_head(value: str) -> None:
-    """Refuse what is neither a word of ``--head`` nor a file."""
-    if value not in ("auto", "none") and not Path(value).is_file():
-        raise VidretError(f"must be auto, none or the file of a head, got {value}")
+    return check
 
 
 def check_image_name(value: str) -> None:
@@ -116,8 +114,8 @@ def check_device(value: str) -> None:
 
 RULES: dict[str, Callable[[str], None]] = {
     "--device": check_device,
-    "--rerank": check_reranker,
-    "--head": check_head,
+    "--rerank": require_file(RERANKERS, "an aligner"),
+    "--head": require_file(("auto", "none"), "a head"),
     "--sheet": check_image_name,
     "--curve": check_image_name,
     "--server": check_server,
