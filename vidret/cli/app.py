@@ -138,33 +138,32 @@ def _complete(values: list[str], _ctx: Any, _param: Any, incomplete: str) -> lis
     return [value for value in values if value.startswith(incomplete)]
 
 
-class Command(TyperCommand):
-    """A command with tidy help, and options that are checked before it begins."""
+class _Checked:
+    """What commands and groups of them share: tidy help, and options that are checked before one begins."""
+
+    params: list[Any]
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the arguments and options that the help shows."""
-        return tidy(super().get_params(ctx))
+        return tidy(super().get_params(ctx))  # type: ignore[misc]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        check_values(ctx, self.params)
+        return rest
+
+
+class CommandGroup(_Checked, TyperGroup):
+    """A group of commands."""
+
+
+class Command(_Checked, TyperCommand):
+    """A command, which looks in the index that ``choose_index`` chooses."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse and check the arguments, and choose the index."""
         rest = super().parse_args(ctx, args)
-        check_values(ctx, self.params)
         if not ctx.resilient_parsing:
             choose_index(ctx)
-        return rest
-
-
-class CommandGroup(TyperGroup):
-    """A group of commands with tidy help, and options that are checked before one of them begins."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the arguments and options that the help shows."""
-        return tidy(super().get_params(ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse and check the arguments."""
-        rest = super().parse_args(ctx, args)
-        check_values(ctx, self.params)
         return rest
 
 
