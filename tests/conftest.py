@@ -33,6 +33,8 @@ settings.load_profile("vidret")
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
 from tests.fakes import PatchEncoder, write_mosaics  # noqa: E402
 from vidret.engine import Engine  # noqa: E402
+from vidret.errors import VidretError  # noqa: E402
+from vidret.present.ffmpeg import find_ffmpeg  # noqa: E402
 from vidret.video.workers.process import Process  # noqa: E402
 
 
@@ -65,6 +67,15 @@ def fresh_processes() -> Iterator[None]:
     """Start and end decoding processes with their pools, as outside of tests."""
     with use_processes(Process):
         yield
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """Return the path of ffmpeg; skip what needs one where there is none."""
+    try:
+        return find_ffmpeg()
+    except VidretError:
+        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -21,17 +21,45 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    write_film(tmp_path / "films" / "red.mp4", ("red", 3), ("black", 3))
-    write_film(tmp_path / "films" / "blue.mp4", ("blue", 3))
-    (tmp_path / "films" / "bad.mp4").write_text("no video")
-    return tmp_path / "films"
+def real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    """Return a runner whose commands load the models that are named, and look in a new index."""
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
+    return Runner(monkeypatch, capsys)
+
+
+def write_films(folder: Path) -> Path:
+    write_film(folder / "red.mp4", ("red", 3), ("black", 3))
+    write_film(folder / "blue.mp4", ("blue", 3))
+    (folder / "bad.mp4").write_text("no video")
+    return folder
 
 
 @pytest.fixture
-def index(run: Runner, films: Path, tmp_path: Path) -> Path:
-    assert run("index", films, "--index", tmp_path / "index")[0] == 0
+def films(tmp_path: Path) -> Path:
+    return write_films(tmp_path / "films")
+
+
+@pytest.fixture
+def index(run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an index of the films, in which commands look by default."""
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
+    run.out("index", films)
     return tmp_path / "index"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([write_films(folder / "films")])
+    return folder / "index"
+
+
+@pytest.fixture
+def shared_index(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let commands look in an index like ``index`` that is made once, which a test may not change."""
+    monkeypatch.setenv("VIDRET_INDEX", str(shared))
+    return shared
 
 
 @pytest.fixture
@@ -46,14 +74,14 @@ def encoder(run: Runner, monkeypatch: pytest.MonkeyPatch) -> PatchEncoder:
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index prepared for UCoFiA, beside the folder films; ``patched`` is a copy that a test may change."""
     folder = tmp_path_factory.mktemp("indexed")
-    write_film(folder / "films" / "red.mp4", ("red", 3), ("black", 3))
-    write_film(folder / "films" / "blue.mp4", ("blue", 3))
-    Engine(folder / "index", PatchEncoder(), rerank="ucofia").index([folder / "films"])
+    with Engine(folder / "index", PatchEncoder(), rerank="ucofia") as engine:
+        engine.index([write_films(folder / "films")])
     return folder / "index"
 
 
 @pytest.fixture
-def patched(indexed: Path, encoder: PatchEncoder, tmp_path: Path) -> Path:
+def patched(indexed: Path, encoder: PatchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "patched"))
     return shutil.copytree(indexed, tmp_path / "patched")
 
 

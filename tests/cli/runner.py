@@ -1,10 +1,12 @@
 """Runs command lines in the process of the test."""
 
+import json
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,22 @@ class Runner:
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         code, out, err = self.run_raw(*arguments)
         return code, out, " ".join(err.split())
+
+    def out(self, *arguments: object) -> str:
+        """Return the stdout of a command line that succeeds."""
+        code, out, err = self(*arguments)
+        assert code == 0, err
+        return out
+
+    def err(self, *arguments: object) -> str:
+        """Return the stderr of a command line that succeeds, with its whitespace collapsed."""
+        code, _, err = self(*arguments)
+        assert code == 0, err
+        return err
+
+    def json(self, *arguments: object) -> Any:
+        """Return the value that a command line prints with ``--json``."""
+        return json.loads(self.out(*arguments, "--json"))
 
     def check_refusal(self, command: str | Sequence[object], code: int, message: str) -> None:
         """Check that a command line fails with an exit code and a message, without a traceback or output."""

@@ -24,14 +24,12 @@ def test_the_index_of_the_folder_comes_before_that_of_the_user(
     assert (err, "red.mp4" in out, "blue.mp4" in out) == ("", False, True)
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "own"))
     assert run("search", "red")[2] == ""
-
-
-def test_a_server_needs_no_index(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VIDRET_INDEX")
     monkeypatch.chdir(tmp_path)
-    assert "Index:" not in run("search", "red", "--server", "http://127.0.0.1:1")[2]
+    assert "Index:" not in run("search", "red", "--server", "http://127.0.0.1:1")[2], "a server needs none"
 
 
-def test_the_own_index_lies_with_the_data_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_own_index_is_with_the_data_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("platformdirs")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # of Linux
     assert default_index.find_own_index().name == "index"

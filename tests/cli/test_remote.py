@@ -30,7 +30,7 @@ def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.M
     monkeypatch.setenv("VIDRET_TOKEN", "secret")
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "nowhere"))
     Image.new("RGB", (4, 3)).save(tmp_path / "black.png")
-    hit = json.loads(run("search", "--image", "black.png", "--server", server.url, "--json")[1])[0]
+    (hit,) = run.json("search", "--image", "black.png", "--server", server.url)
     assert (hit["segment"]["number"], hit["copies"], hit["why"]) == (2, ["/films/copy.mp4"], {"frames": 0.75})
     assert server.asked[1].headers["authorization"] == "Bearer secret"
     assert {"image", "k"} <= server.asked[1].body.keys()
@@ -49,9 +49,8 @@ def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> No
     with Image.open(tmp_path / "curve.png") as chart:
         assert min(chart.size) > 100
     server.replies = [problem(401, "a token is needed")]
-    code, out, err = run("locate", "dog", "--server", server.url)
-    assert (code, out) == (1, "")
-    assert "token must be the one the server was started with, got none" in err
+    rule = "token must be the one the server was started with, got none"
+    run.check_refusal(("locate", "dog", "--server", server.url), 1, rule)
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])

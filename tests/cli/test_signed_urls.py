@@ -27,7 +27,8 @@ from vidret.serve.routes.indexing import Indexer
 from vidret.store.records import FileState
 from vidret.store.rows_file import Watch
 from vidret.store.store import Store
-from vidret.types import Moment, SharedFootage
+from vidret.text import show_path
+from vidret.types import Moment, SharedFootage, to_row
 from vidret.video import urls
 
 HOST = "http://127.0.0.1:9"  # nothing listens there
@@ -167,7 +168,7 @@ def test_no_webhook_or_find_has_it() -> None:
         similarity=0.9,
         copies=(sign("other.mp4"),),
     )
-    assert SECRET not in json.dumps([match_to_dict(match), *to_dicts([found])])
+    assert SECRET not in json.dumps([match_to_dict(match), to_row(found, "json", show_path)])
     assert match_to_dict(match)["path"] == f"{HOST}/red.mp4"
 
 

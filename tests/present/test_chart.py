@@ -101,12 +101,6 @@ def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[A
     assert np.ptp(np.nonzero(is_near(flat, chart.CURVE))[0]) > 150, "without it the curve fills the plot"
 
 
-def test_label_shows_the_similarity(tmp_path: Path, texts: list[Any]) -> None:
-    moments = [(1, Moment(1, PATH, 5, 7.25, 0.9, similarity=0.25))]
-    draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
-    assert "1:  0:05 to 0:07.2, 0.250" in [text for text, _ in texts]
-
-
 def test_words_are_columns_of_their_channel_up_to_their_score(tmp_path: Path, texts: list[Any]) -> None:
     words = [
         CurveText(source="speech", start=10, end=30, score=0.5, text="hello there"),
@@ -126,10 +120,13 @@ def test_words_are_columns_of_their_channel_up_to_their_score(tmp_path: Path, te
     assert not any("EXIT" in text for text, _ in texts), "there is no room"
 
 
-def test_labels_have_the_given_ranks(tmp_path: Path, texts: list[Any]) -> None:
-    moments = [(3, Moment(1, PATH, 5, 7.25, 0.5)), (12, Moment(1, PATH, 40, 52, 0.5))]
+def test_labels_have_ranks_times_and_similarities(tmp_path: Path, texts: list[Any]) -> None:
+    moments = [(3, Moment(1, PATH, 5, 7.25, 0.5)), (12, Moment(1, PATH, 40, 52, 0.5, similarity=0.25))]
     draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
-    assert [text for text, _ in texts if ":  " in text] == ["3:  0:05 to 0:07.2", "12:  0:40 to 0:52"]
+    assert [text for text, _ in texts if ":  " in text] == ["3:  0:05 to 0:07.2", "12:  0:40 to 0:52, 0.250"]
+    texts.clear()
+    draw(tmp_path / "a.png", np.arange(60.0), np.zeros(60), *[(10 + i, 30 - i) for i in range(7)], end=60)
+    assert [text[0] for text, _ in texts if ":  " in text] == list("12345"), "five that overlap"
 
 
 @pytest.mark.parametrize("end", [0.05, 1.0, 5.0, 33.3, 600.0, 3 * 3600.0, 31 * 3600.0, 40 * 86400.0])
@@ -152,11 +149,6 @@ def test_texts_neither_overlap_nor_leave_the_image(end: float, tmp_path: Path, t
     assert sum(text.startswith(("1:  ", "2:  ", "3:  ")) for text, _ in texts) == 3
 
 
-def test_five_overlapping_moments_are_labelled(tmp_path: Path, texts: list[Any]) -> None:
-    draw(tmp_path / "a.png", np.arange(60.0), np.zeros(60), *[(10 + i, 30 - i) for i in range(7)], end=60)
-    assert [text[0] for text, _ in texts if ":  " in text] == list("12345")
-
-
 @pytest.mark.parametrize("score", [0.0, 0.23, -7.0, 1e6])
 def test_constant_curve_is_a_line_in_the_middle(score: float, tmp_path: Path, texts: list[Any]) -> None:
     pixels = draw(tmp_path / "a.png", np.arange(500.0), np.full(500, score), end=500)
@@ -168,9 +160,8 @@ def test_constant_curve_is_a_line_in_the_middle(score: float, tmp_path: Path, te
 def test_single_frame_is_a_dot(tmp_path: Path) -> None:
     pixels = draw(tmp_path / "a.png", np.array([0.5]), np.array([0.2]), (0, 1), end=1)
     ys, xs = np.nonzero(is_near(pixels, chart.CURVE))
-    assert (xs.mean(), ys.mean()) == pytest.approx(
-        ((chart.LEFT + chart.RIGHT) / 2, (chart.TOP + chart.BOTTOM) / 2), abs=1
-    )
+    middle = (chart.LEFT + chart.RIGHT) / 2, (chart.TOP + chart.BOTTOM) / 2
+    assert (xs.mean(), ys.mean()) == pytest.approx(middle, abs=1)
     assert 4 <= np.ptp(xs) <= 8
     assert 4 <= np.ptp(ys) <= 8
 
@@ -187,15 +178,13 @@ def test_dense_frames_are_drawn_as_mean_and_range(tmp_path: Path) -> None:
         cloud = np.nonzero(is_near(pixels[chart.TOP : chart.BOTTOM, x], chart.RANGE_BAND))[0] + chart.TOP
         reach = (chart.BOTTOM - chart.TOP) * 0.1 / (high - low)
         assert (cloud.min(), cloud.max()) == pytest.approx((expected - reach, expected + reach), abs=3)
-
-
-def test_single_peak_is_visible_among_dense_frames(tmp_path: Path) -> None:
-    scores = np.zeros(3 * 3600)
-    scores[5000] = 1
-    pixels = draw(tmp_path / "a.png", np.arange(3 * 3600.0), scores, end=3 * 3600)
+    peak = np.zeros(len(times))
+    peak[5000] = 1
+    pixels = draw(tmp_path / "a.png", times, peak, end=3 * 3600)
     x = chart.LEFT + round(5000 / 10800 * (chart.RIGHT - chart.LEFT))
     top = int(chart.TOP + (chart.BOTTOM - chart.TOP) * 0.08 / 1.16)
-    assert is_near(pixels[top + 5 : top + 60, x - 2 : x + 3], chart.RANGE_BAND, within=40).any(axis=1).mean() > 0.5
+    is_seen = is_near(pixels[top + 5 : top + 60, x - 2 : x + 3], chart.RANGE_BAND, within=40)
+    assert is_seen.any(axis=1).mean() > 0.5, "a single peak is visible"
 
 
 def test_every_format_has_the_same_size_and_a_light_background(tmp_path: Path) -> None:
@@ -205,12 +194,10 @@ def test_every_format_has_the_same_size_and_a_light_background(tmp_path: Path) -
         assert pixels.mean() > 225
 
 
-def test_unprintable_letters_are_replaced(tmp_path: Path, texts: list[Any]) -> None:
+def test_queries_are_printable_and_cut_to_the_plot(tmp_path: Path, texts: list[Any]) -> None:
     draw(tmp_path / "a.png", np.arange(9.0), np.arange(9.0), end=9, query="two\nlines \udcff \u8eca")
     assert texts[0][0] == "two\N{REPLACEMENT CHARACTER}lines \N{REPLACEMENT CHARACTER} \u8eca"
-
-
-def test_long_queries_are_cut_to_the_plot(tmp_path: Path, texts: list[Any]) -> None:
+    texts.clear()
     draw(tmp_path / "a.png", np.arange(9.0), np.arange(9.0), end=9, query="a long query " * 40)
     text, (left, _, right, _) = texts[0]
     assert text.startswith("a long query")

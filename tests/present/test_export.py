@@ -5,8 +5,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +22,48 @@ from vidret.present.export import format_moments, to_chapters, to_csv, to_json, 
 from vidret.text import escape_formula, strip_query
 from vidret.types import Evidence, Moment
 
+QUERY = 'a "red"\ncar \u8eca'
+ODD = [make_moment(path, rank / 3, rank / 3 + 1.5, 0.25 * rank) for rank, path in enumerate(ODD_PATHS)]
+COLUMNS = ["rank", "query", "path", "start", "end", "score", "probability", "likelihood", "by", "similarity"]
+
+
+def read_csv(moments: Sequence[Moment], query: str = "car") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(to_csv(moments, query=query), newline="")))
+
 
 def test_json_round_trips() -> None:
-    moments = [make_moment(path, rank / 3, rank / 3 + 1.5, 0.25 * rank) for rank, path in enumerate(ODD_PATHS)]
-    text = to_json(moments, query='a "red"\ncar \u8eca')
+    text = to_json(ODD, query=QUERY)
     assert text.isascii()
     rows = json.loads(text)
-    assert [row["path"] for row in rows] == [strip_query(path) for path in ODD_PATHS]
-    assert [row["rank"] for row in rows] == list(range(1, len(ODD_PATHS) + 1))
-    assert {row["query"] for row in rows} == {'a "red"\ncar \u8eca'}
-    for row, moment in zip(rows, moments, strict=True):
-        assert list(row) == [
-            "rank",
-            "query",
-            "path",
-            "start",
-            "end",
-            "score",
-            "probability",
-            "likelihood",
-            "by",
-            "similarity",
-            "note",
-        ]
+    assert [list(row) for row in rows] == [[*COLUMNS, "note"]] * len(ODD)
+    for rank, (row, moment) in enumerate(zip(rows, ODD, strict=True), start=1):
+        assert (row["rank"], row["query"], row["path"]) == (rank, QUERY, strip_query(moment.path))
         assert (row["start"], row["end"]) == pytest.approx((moment.start, moment.end), abs=1e-6)
         assert (row["score"], row["probability"], row["likelihood"]) == (moment.score, None, None)
 
 
-@pytest.mark.parametrize("query", ["=1+1", "+1", "-dog", "@SUM(A1)", "\t=1", '=HYPERLINK("http://here","car")'])
-def test_csv_holds_no_formulas(query: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(to_csv([make_moment()], query=query), newline=""))
-    assert row["query"] == f"'{query}"
-    assert row["path"] == "/films/a.mp4"
-
-
-def test_csv_keeps_negative_numbers() -> None:
-    (row,) = csv.DictReader(io.StringIO(to_csv([replace(make_moment(), score=-0.5)], query="car"), newline=""))
-    assert row["score"] == "-0.5"
-
-
 def test_csv_round_trips() -> None:
-    moments = [make_moment(path, rank / 3, rank / 3 + 1.5, 0.25 * rank) for rank, path in enumerate(ODD_PATHS)]
-    text = to_csv(moments, query='a "red"\ncar')
-    assert text.startswith("rank,query,path,start,end,score,probability,likelihood,by,similarity\r\n")
+    text = to_csv(ODD, query=QUERY)
+    assert text.startswith(",".join(COLUMNS) + "\r\n")
     assert text.endswith("\r\n")
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = read_csv(ODD, QUERY)
     assert [row["path"] for row in rows] == [escape_formula(strip_query(path)) for path in ODD_PATHS]
-    assert {row["query"] for row in rows} == {'a "red"\ncar'}
-    assert [float(row["end"]) for row in rows] == pytest.approx([moment.end for moment in moments], abs=1e-6)
+    assert {row["query"] for row in rows} == {QUERY}
+    assert [float(row["end"]) for row in rows] == pytest.approx([moment.end for moment in ODD], abs=1e-6)
     assert to_csv([make_moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,,,curve,"
     assert to_csv([replace(make_moment(), similarity=0.25)], query="car").endswith(",curve,0.25\r\n")
     rated = Moment(1, "/a.mp4", 1, 2, 0.5, by="head", probability=0.123456789)
     assert to_csv([rated], query="car").endswith(",0.5,0.123457,unlikely,head,\r\n")
 
 
-def test_csv_has_notes_where_there_are_any() -> None:
+def test_csv_holds_no_formulas_but_negative_numbers_and_notes() -> None:
+    for query in ("=1+1", "+1", "-dog", "@SUM(A1)", "\t=1", '=HYPERLINK("http://here","car")'):
+        (row,) = read_csv([replace(make_moment(), score=-0.5)], query)
+        assert (row["query"], row["path"], row["score"]) == (f"'{query}", "/films/a.mp4", "-0.5")
     listed = Moment(1, "/films/a.mp4", 1, 2, 0.0, by="list", note="=the take")
-    head, row, other = to_csv([listed, make_moment()], query="best").splitlines()
+    head, first, other = to_csv([listed, make_moment()], query="best").splitlines()
     assert head.endswith(",similarity,note")
-    assert row.endswith(",list,,'=the take"), "a note is no formula either"
+    assert first.endswith(",list,,'=the take"), "a note is no formula either"
     assert other.endswith(",curve,,")
 
 
@@ -100,7 +84,7 @@ def test_a_page_holds_frames_notes_and_reasons(tmp_path: Path) -> None:
 
 def test_no_moments_give_an_empty_export() -> None:
     assert json.loads(to_json([], query="car")) == []
-    assert to_csv([], query="car") == "rank,query,path,start,end,score,probability,likelihood,by,similarity\r\n"
+    assert to_csv([], query="car") == ",".join(COLUMNS) + "\r\n"
     assert to_srt([], query="car") == ""
     assert to_chapters([], query="car") == ";FFMETADATA1\n"
 
@@ -128,24 +112,7 @@ def test_ffmpeg_reads_the_chapters(query: str, tmp_path: Path) -> None:
     titles = [f"{query} ({number})" for number in (1, 2, 3)]
     assert found == [(0, 1.5, titles[0]), (7.25, 10.0, titles[1]), (11, 11.001, titles[2])]
     found = read_chapters(to_chapters(moments[1:2], query=query), tmp_path)
-    assert found == [
-        (0, 1.5, query + " " if query.endswith("\\") else query)
-    ]  # ffmpeg's reader needs a character there
-
-
-def test_overlapping_chapters_are_refused() -> None:
-    nested = [make_moment(start=22, end=24), make_moment(start=0, end=24), make_moment(start=0, end=4)]
-    assert_refused(
-        lambda: to_chapters(nested, query="car"), "chapters must not overlap, got 0:00.0 to 0:04.0 and 0:00.0 to"
-    )
-    assert to_chapters([make_moment(start=0, end=4), make_moment(start=4, end=9)], query="car").count("[CHAPTER]") == 2
-
-
-def test_chapters_of_several_videos_are_refused() -> None:
-    moments = [make_moment("/films/b.mp4"), make_moment("/films/a.mp4"), make_moment("/films/b.mp4")]
-    assert_refused(
-        lambda: to_chapters(moments, query="car"), "of one video, got 2, among them /films/a.mp4; locate in one"
-    )
+    assert found == [(0, 1.5, query + " " * query.endswith("\\"))]  # ffmpeg's reader needs a character there
 
 
 @pytest.mark.parametrize("query", ["car", "<b>car</b>\n\n2\n00:00:01,000 --> 00:00:02,000", "\u8eca"])
@@ -159,23 +126,22 @@ def test_ffmpeg_reads_the_markers_of_subrip(query: str, tmp_path: Path) -> None:
     assert cues == [(0, 8000, f"{line}, score 0.500"), (7250, 2750, f"{line}, score 0.500, said at 0:01.0: a red car")]
 
 
-def test_subrip_of_several_videos_is_refused() -> None:
-    moments = [make_moment("/films/b.mp4"), make_moment("/films/a.mp4")]
-    assert_refused(lambda: to_srt(moments, query="car"), "srt must be of one video, got 2, among them /films/a.mp4")
-
-
-@pytest.mark.parametrize(("start", "end"), [(2, 2), (3, 2), (-1, 2), (0, float("inf")), (float("nan"), 1)])
-def test_invalid_spans_are_refused(start: float, end: float, tmp_path: Path) -> None:
-    wrong = [make_moment(start=start, end=end)]
-    calls: list[Callable[[], object]] = [
-        lambda: format_moments(wrong, "edl", query="car"),
-        lambda: to_srt(wrong, query="car"),
-        lambda: to_chapters(wrong, query="car"),
-        lambda: cut_moments(wrong, tmp_path),
-    ]
-    for call in calls:
+def test_what_a_format_cannot_represent_is_refused(tmp_path: Path) -> None:
+    nested = [make_moment(start=22, end=24), make_moment(start=0, end=24), make_moment(start=0, end=4)]
+    overlap = "chapters must not overlap, got 0:00.0 to 0:04.0 and 0:00.0 to"
+    assert_refused(lambda: to_chapters(nested, query="car"), overlap)
+    assert to_chapters([make_moment(start=0, end=4), make_moment(start=4, end=9)], query="car").count("[CHAPTER]") == 2
+    several = [make_moment(f"/films/{name}.mp4") for name in "bab"]
+    for form in ("chapters", "srt"):
+        rule = f"{form} must be of one video, got 2, among them /films/a.mp4; locate in one"
+        assert_refused(partial(format_moments, several, form, query="car"), rule)
+    for start, end in ((2, 2), (3, 2), (-1, 2), (0, float("inf")), (float("nan"), 1)):
+        wrong = [make_moment(start=start, end=end)]
+        for form in ("edl", "srt", "chapters"):
+            with pytest.raises(ValueError, match="0 <= start < end"):
+                format_moments(wrong, form, query="car")
         with pytest.raises(ValueError, match="0 <= start < end"):
-            call()
+            cut_moments(wrong, tmp_path)
 
 
 def test_the_suffix_selects_the_format(tmp_path: Path) -> None:

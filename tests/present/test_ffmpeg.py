@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests.video.films import write_video
-from vidret.errors import VidretError
-from vidret.present.ffmpeg import FfmpegError, Limits, find_ffmpeg, run_ffmpeg
+from vidret.present.ffmpeg import FfmpegError, Limits, run_ffmpeg
 
 IN_REAL_TIME = ["-re"]
 
@@ -39,12 +38,8 @@ Run = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
-def run(film: Path, tmp_path: Path) -> Iterator[Run]:
+def run(ffmpeg: str, film: Path, tmp_path: Path) -> Iterator[Run]:
     """Return a function that encodes the film within limits."""
-    try:
-        ffmpeg = find_ffmpeg()
-    except VidretError:
-        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
     with film.open("rb") as file:
 
         def call(*before: str, is_left: Callable[[], bool] = lambda: False, **limits: Any) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Tests of vidret/present/film.py: the frames of test videos show their numbers, which the film must contain."""
 
+from functools import partial
 from pathlib import Path
 
 import av
@@ -8,24 +9,16 @@ import pytest
 
 from tests.present.moments import assert_refused, make_moment
 from tests.video.films import read_number, write_video
-from vidret.errors import VidretError
 from vidret.present.cutting import find_copies
-from vidret.present.ffmpeg import find_ffmpeg
 from vidret.present.film import cut_film
 
-
-@pytest.fixture(autouse=True)
-def _need_ffmpeg() -> None:
-    try:
-        find_ffmpeg()
-    except VidretError:
-        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
+pytestmark = pytest.mark.usefixtures("ffmpeg")
 
 
 def read_film(path: Path) -> tuple[list[int], dict[str, float]]:
     """Return the numbers of the frames, and the lengths of the streams by kind."""
     with av.open(str(path)) as container:
-        lengths = {str(each.type): float((each.duration or 0) * (each.time_base or 0)) for each in container.streams}
+        lengths = {str(own.type): float((own.duration or 0) * (own.time_base or 0)) for own in container.streams}
         frames = list(container.decode(video=0))
     assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(len(frames))], abs=1e-3)
     return [read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)) for frame in frames], lengths
@@ -55,8 +48,11 @@ def test_one_video_is_copied_and_others_are_fitted_to_the_first(tmp_path: Path) 
 def test_films_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
     film = str(write_video(tmp_path / "a.mp4", range(50)))
     moment = make_moment(film, 0, 1)
-    assert_refused(lambda: cut_film([], tmp_path / "b.mp4"), "a film must have a moment, got none")
-    assert_refused(lambda: cut_film([moment], tmp_path / "b.mkv"), "a film must end in .mp4, got")
-    assert_refused(lambda: cut_film([moment], Path(film)), "exists already")
-    assert_refused(lambda: cut_film([make_moment("s3://a/b.mp4")], tmp_path / "b.mp4"), "only local files can be cut")
-    assert_refused(lambda: cut_film([make_moment(str(tmp_path / "c.mp4"))], tmp_path / "b.mp4"), "no longer exists")
+    for moments, out, message in (
+        ([], tmp_path / "b.mp4", "a film must have a moment, got none"),
+        ([moment], tmp_path / "b.mkv", "a film must end in .mp4, got"),
+        ([moment], Path(film), "exists already"),
+        ([make_moment("s3://a/b.mp4")], tmp_path / "b.mp4", "only local files can be cut"),
+        ([make_moment(str(tmp_path / "c.mp4"))], tmp_path / "b.mp4", "no longer exists"),
+    ):
+        assert_refused(partial(cut_film, moments, out), message)

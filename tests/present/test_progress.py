@@ -1,5 +1,6 @@
 """The time left, against a simulated clock."""
 
+import json
 from random import Random
 
 import pytest
@@ -52,11 +53,31 @@ def test_there_is_no_time_before_there_is_a_speed() -> None:
     assert remaining.estimate(1.0, 9.0) == 0.0
 
 
-def test_lines_of_a_log_have_the_share_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_a_log_have_share_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress() as update:
         for share, elapsed_s in ((0.1, 5.0), (0.5, LOG_INTERVAL_S + 15)):
             update(Progress(8, 4, 1, 40, 100.0, share, elapsed_s))
     assert capsys.readouterr().err == " 50% 4/8 files, 1 failed, 4x real time, 0:25.0 left\n"
+    for video_s, speed in (
+        (0.0, ""),
+        (0.4, ", 0.04x real time"),
+        (15.0, ", 1.5x real time"),
+        (1230.0, ", 123x real time"),
+    ):
+        with show_progress() as update:
+            update(Progress(8, 4, 0, 40, video_s, 1.0, LOG_INTERVAL_S))
+        assert capsys.readouterr().err == f"100% 4/8 files{speed}, 0:00.0 left\n"
+
+
+def test_lines_of_json_come_every_second(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress(as_json=True) as update:
+        for share, elapsed_s in ((0.1, 1.0), (0.2, 1.5), (0.5, 3.0)):
+            update(Progress(8, 4, 1, 40, 100.0, share, elapsed_s, file="https://host/a.mp4?signature=5f"))
+    rows = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(row["share"], row["left"], row["file"]) for row in rows] == [
+        (0.1, None, "https://host/a.mp4"),
+        (0.5, 2.5, "https://host/a.mp4"),
+    ]
 
 
 def test_the_bar_says_that_an_interrupted_run_stops(
@@ -67,16 +88,6 @@ def test_the_bar_says_that_an_interrupted_run_stops(
     with show_progress() as update:
         update(Progress(8, 4, 0, 40, 100.0, 0.5, 20.0, interrupted=True))
     assert "stopping" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("video_s", "text"),
-    [(0.0, ""), (0.4, ", 0.04x real time"), (15.0, ", 1.5x real time"), (1230.0, ", 123x real time")],
-)
-def test_speeds_below_one_are_numbers(video_s: float, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with show_progress() as update:
-        update(Progress(8, 4, 0, 40, video_s, 1.0, LOG_INTERVAL_S))
-    assert capsys.readouterr().err == f"100% 4/8 files{text}, 0:00.0 left\n"
 
 
 def test_a_count_has_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Tests of vidret/present/sheet.py."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +36,21 @@ def test_text_is_cut_to_a_width(width: int) -> None:
     assert fit_text(pen, "a", font, 320) == "a"
 
 
-def test_long_names_are_cut_to_their_tile(tmp_path: Path) -> None:
-    hits = [Hit(1, f"/films/{'holiday ' * 30}.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25)]
-    draw_sheet(tiles_of_hits(hits), "a heading " * 40, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as sheet:
+GONE = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25)
+
+
+def check_margin(hit: Hit, out: Path) -> None:
+    """Check that nothing is written beyond the tile of a hit."""
+    draw_sheet(tiles_of_hits([hit]), "a heading " * 40, out)
+    with Image.open(out) as sheet:
         pixels = sheet.convert("L")
-    right = pixels.crop((8 + TILE[0] + 1, 60, pixels.width, pixels.height))
-    assert right.getextrema() == (250, 250), "nothing is written beyond the tile"
+    assert pixels.crop((8 + TILE[0] + 4, 60, pixels.width, pixels.height)).getextrema() == (250, 250)
 
 
 def test_frames_that_cannot_be_read_leave_a_reason_each(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     shots = [Shot(0.0, 1.0, None), Shot(1.0, 4.0, "cut")]
-    hit = Hit(1, str(tmp_path / "gone.mp4"), Segment(1, 0, 0.0, 1.0), 0.5, 0.25)
-    tiles = [*tiles_of_shots(str(tmp_path / "bad.mp4"), shots), *tiles_of_hits([hit])]
+    tiles = [*tiles_of_shots(str(tmp_path / "bad.mp4"), shots), *tiles_of_hits([GONE])]
     assert [(tile.time, tile.title) for tile in tiles[:2]] == [(0.5, "1."), (2.5, "2. cut")]
     images = list(draw_tiles(tiles))
     assert len(images) == 3
@@ -76,9 +78,9 @@ def find_evidence(text: str, word: str) -> tuple[Evidence, ...]:
 
 
 def test_words_start_shortly_before_their_match() -> None:
-    assert describe_words(find_evidence("press one to record", "press")) == "said: press one to record"
     long = "if you would like to leave a message after the tone, " * 4 + "press one to record"
-    assert describe_words(find_evidence(long, "press")) == "said: ...a message after the tone, press one to record"
+    for text, shown in ((long[-19:], long[-19:]), (long, "...a message after the tone, press one to record")):
+        assert describe_words(find_evidence(text, "press")) == f"said: {shown}"
     assert describe_words([PICTURE]) == describe_words([]) == ""
 
 
@@ -104,16 +106,14 @@ def test_sheet_has_a_line_for_words_only_if_there_are_any(tmp_path: Path) -> Non
         "\u05e9\u05dc\u05d5\u05dd",
         "a\u0301\u200d\u202e\U0001f6b2\ufe0f" * 50,
         "two\nlines\x00\udcff",
+        "holiday " * 30,
     ],
-    ids=["chinese", "arabic", "hebrew", "marks", "controls"],
+    ids=["chinese", "arabic", "hebrew", "marks", "controls", "long"],
 )
-def test_words_of_any_script_stay_below_their_tile(tmp_path: Path, text: str) -> None:
+def test_names_and_words_of_any_script_stay_below_their_tile(tmp_path: Path, text: str) -> None:
     evidence = Evidence(source="screen", start=0.0, end=1.0, share=1.0, text=text)
-    hit = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25, evidence=(evidence,))
-    draw_sheet(tiles_of_hits([hit]), "words", tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        pixels = sheet.convert("L")
-    assert pixels.crop((8 + TILE[0] + 4, 60, pixels.width, pixels.height)).getextrema() == (250, 250)
+    for hit in (replace(GONE, evidence=(evidence,)), replace(GONE, path=f"/films/{text}.mp4")):
+        check_margin(hit, tmp_path / "sheet.png")
 
 
 def test_tiles_show_the_events_of_a_query() -> None:
@@ -122,5 +122,4 @@ def test_tiles_show_the_events_of_a_query() -> None:
     tiles = tiles_of_moments([Moment(1, "/films/gone.mp4", 1.0, 9.0, 0.5, events=events)])
     assert [tile.time for tile in tiles] == [1.5, 2.5, 8.25, 8.75]
     assert tiles[0].words == "1. 0:01.0   2. 0:08.0"
-    hit = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25, events=events)
-    assert tiles_of_hits([hit])[0].words == tiles[0].words
+    assert tiles_of_hits([replace(GONE, events=events)])[0].words == tiles[0].words

@@ -1,6 +1,5 @@
-"""Tests of vidret convert."""
+"""Tests of vidret convert, and of --merge: an index remembers it, and nothing mixes vectors of different merging."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ from tests.grounded import write_head
 from tests.published_checkpoints import SMALL, make_checkpoint
 from tests.rankers import make_published_weights
 from tests.train.small import make_module
+from vidret.cli.opening import choose_merge
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip.model import read_card
 from vidret.encode.clip.tempme import MergeSchedule
+from vidret.encode.names import parse_model_name, resolve_name
 from vidret.ground.checkpoint import load_head, read_head_card
 from vidret.ground.universalvtg.network import is_universal, load_universal
 from vidret.model_files import read_part_cards
@@ -26,83 +27,57 @@ from vidret.store.store import Store
 
 @pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "6"))])
 def test_converted_checkpoint_is_a_model(
-    source: str,
-    options: tuple[str, ...],
-    films: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    source: str, options: tuple[str, ...], films: Path, real_run: Runner, tmp_path: Path
 ) -> None:
     weights = load_file(Path(__file__).parents[2] / "goldens" / source / "case_a" / "state_dict.safetensors")
-    run = Runner(monkeypatch, capsys)
     checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    convert, index = ("convert", checkpoint, out, "--from", source, *options), ("index", films, "--model", out)
     save_file(weights, checkpoint)
-    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
-    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out)
-    assert code == 1
-    assert "vocabulary must be CLIP's 49408 word pieces, got 512" in err
+    real_run.out(*convert)
+    real_run.check_refusal(index, 1, "vocabulary must be CLIP's 49408 word pieces, got 512")
 
     name = next(name for name in weights if name.endswith("token_embedding.weight"))
     weights[name] = torch.randn(49408, weights[name].shape[1], generator=torch.Generator().manual_seed(0))
-    weights = {key: weight for key, weight in weights.items() if not key.startswith("caption_head")}
-    save_file(weights, checkpoint)
-    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
-    assert run("index", films, "--index", tmp_path / "index", "--model", out)[0] == 0
+    save_file({key: weight for key, weight in weights.items() if not key.startswith("caption_head")}, checkpoint)
+    real_run.out(*convert)
+    real_run.out(*index)
     with Store.open(tmp_path / "index") as store:
-        assert store.encoder_name == str(out)
-        assert store.info().searchable == 2
-    code, _, err = run("convert", checkpoint, out, "--from", "ucofia")
-    assert code == 1
-    assert "weights unknown" in err
+        assert (store.encoder_name, store.info().searchable) == (str(out), 2)
+    real_run.check_refusal(("convert", checkpoint, out, "--from", "ucofia"), 1, "weights unknown")
 
 
 @pytest.mark.parametrize("method", ["ucofia", "glscl"])
 def test_converted_checkpoint_comes_with_its_aligner(
-    method: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    method: str, films: Path, real_run: Runner, tmp_path: Path
 ) -> None:
-    run = Runner(monkeypatch, capsys)
     checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
     weights = make_published_weights(method)
+    convert = ("convert", checkpoint, out, "--from", method)
     save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
-    code, _, err = run("convert", checkpoint, out, "--from", method)
-    assert code == 1
-    assert "published.safetensors: " in err
-    assert "1 weights unknown: extra.weight" in err
+    real_run.check_refusal(convert, 1, "1 weights unknown: extra.weight")
     assert not out.exists(), "all is well, or nothing is written"
     save_file(weights, checkpoint)
-    code, _, err = run("convert", checkpoint, out, "--from", method)
-    assert code == 0
-    assert f"model.safetensors: {method} with its aligner on" in err
+    assert f"model.safetensors: {method} with its aligner on" in real_run.err(*convert)
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.safetensors"], "one file"
-    run("index", films, "--index", tmp_path / "index", "--model", out)
+    real_run.out("index", films, "--model", out)
     levels = {"ucofia": ["segment", "frames", "words"], "glscl": ["pooled", "concepts"]}[method]
-    hits = json.loads(run("search", "a dog", "--index", tmp_path / "index", "--json")[1])
-    assert [list(hit["why"]) for hit in hits] == [["picture", *levels]] * 2
-    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
-    assert code == 1
-    assert "model.safetensors, which the index was built with, got none" in err
+    assert [list(hit["why"]) for hit in real_run.json("search", "a dog")] == [["picture", *levels]] * 2
+    rule = "model.safetensors, which the index was built with, got none"
+    real_run.check_refusal(("index", films, "--model", out, "--rerank", "none"), 1, rule)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path: Path, recipe: str) -> None:
     weights = find_cases("r2tuning")[0].weights
     checkpoint, out = tmp_path / "published.safetensors", tmp_path / "head.safetensors"
+    convert = ("convert", checkpoint, out, "--from", "r2tuning", "--recipe", recipe, "--backbone", "tiny/random")
     save_file(weights, checkpoint)
-    code, data, err = run(
-        "convert", checkpoint, out, "--from", "r2tuning", "--recipe", recipe, "--backbone", "tiny/random"
-    )
-    assert (code, data) == (0, "")
-    assert "head.safetensors: a grounding head for tiny/random; use it as --head" in err
+    assert "head.safetensors: a grounding head for tiny/random; use it as --head" in run.err(*convert)
     card = read_head_card(out)
-    assert card.backbone == "tiny/random"
-    facts = {name: getattr(card, name) for name in ("fps", "suppression", "threshold", "unit")}
-    assert facts == {"fps": None, "suppression": None, "threshold": None, "unit": None} | RECIPES[recipe]
+    facts = {name: getattr(card, name) for name in ("backbone", "fps", "suppression", "threshold", "unit")}
+    plain = {"fps": None, "suppression": None, "threshold": None, "unit": None}
+    assert facts == {"backbone": "tiny/random"} | plain | RECIPES[recipe]
     check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
-    save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
-    run.check_refusal(
-        ("convert", checkpoint, tmp_path / "no.safetensors", "--from", "r2tuning"), 1, "1 weights unknown: extra.weight"
-    )
-    assert not (tmp_path / "no.safetensors").exists()
 
 
 def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
@@ -110,8 +85,7 @@ def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
     make_module("ucofia").export(base)
     bank.write_text("\n".join(f"query {number}" for number in range(700)))
     head = write_head(tmp_path / "head.safetensors", width=32, text_width=32, num_layers=1)
-    code, data, err = run("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
-    assert (code, data) == (0, "")
+    err = run.err("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
     assert "towers: ucofia on own, of" in err
     assert "trained on tiny; fits layers of 32 and 32" in err
     assert "bank: 500 queries of queries.txt, with which every index is calibrated" in err
@@ -125,67 +99,57 @@ def test_weights_of_two_models_are_averaged(run: Runner, tmp_path: Path) -> None
     make_module("clip").export(before)
     weights = load_file(before)
     with safe_open(before, "pt") as file:
-        metadata = file.metadata()
-    changed = {name: weight + 1 for name, weight in weights.items()}
-    save_file(changed, after, metadata=metadata)
+        save_file({name: weight + 1 for name, weight in weights.items()}, after, metadata=file.metadata())
     for options, share in (((), 0.5), (("--weight", "0.25"), 0.25)):
-        code, _, err = run("convert", before, out, "--from", "vidret", "--average", after, *options)
-        assert code == 0, err
+        err = run.err("convert", before, out, "--from", "vidret", "--average", after, *options)
         assert f"{share:g} of {after}" in err
         assert read_card(out) == read_card(after)
         for name, weight in load_file(out).items():
             torch.testing.assert_close(weight, weights[name] + share)
 
 
-def test_what_cannot_be_averaged_is_refused(run: Runner, tmp_path: Path) -> None:
-    model, other, plain, out = (tmp_path / f"{name}.safetensors" for name in ("model", "other", "plain", "out"))
-    make_module("clip").export(model)
-    make_module("promptswitch").export(other)
-    save_file(load_file(model), plain)
-    average = ("convert", model, out, "--from", "vidret", "--average")
-    run.check_refusal((*average, other), 1, "must have the weights of")
-    run.check_refusal((*average, plain), 1, "must be a model of vidret")
-    run.check_refusal((*average, tmp_path / "gone.safetensors"), 1, "gone.safetensors")
-    run.check_refusal((*average, model, "--weight", "2"), 1, "weight must be from 0 to 1, got 2")
-    tempme = ("convert", model, out, "--from", "tempme", "--average", model)
-    run.check_refusal(tempme, 2, "needs --from vidret, without --with and --merge")
-    assert not out.exists()
-
-
-def test_a_text_is_no_checkpoint(run: Runner, tmp_path: Path) -> None:
-    (tmp_path / "bank.txt").write_text("a dog\n")
-    code, _, err = run("convert", tmp_path / "bank.txt", tmp_path / "out.safetensors", "--from", "tempme")
-    assert code == 1
-    rule = "must be a readable file of nothing but named tensors: neither PyTorch nor safetensors wrote it"
-    assert f"bank.txt: {rule}" in err
-
-
-def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
-    base, out, empty = tmp_path / "base.safetensors", tmp_path / "joint.safetensors", tmp_path / "empty.txt"
+def test_what_cannot_be_averaged_or_joined_is_refused(run: Runner, tmp_path: Path) -> None:
+    base, other, plain, out = (tmp_path / f"{name}.safetensors" for name in ("base", "other", "plain", "out"))
     make_module("clip").export(base)
+    make_module("promptswitch").export(other)
+    save_file(load_file(base), plain)
+    empty, wide = tmp_path / "empty.txt", write_head(tmp_path / "head.safetensors")
     empty.write_text("\n")
-    wide = write_head(tmp_path / "head.safetensors")
-    for options, reason in (
-        (("vidret",), "must name a part to add"),
-        (("tempme", "--with", wide), "needs --from vidret, got tempme"),
-        (("vidret", "--with", wide), "the head must read layers of 32"),
-        (("vidret", "--with", empty), "a bank must hold at least 10 queries, got 0"),
-        (("vidret", "--with", empty, "--with", empty), "a model must have one bank of queries, got 2"),
+    for options, code, reason in (
+        (("vidret", "--average", other), 1, "must have the weights of"),
+        (("vidret", "--average", plain), 1, "must be a model of vidret"),
+        (("vidret", "--average", tmp_path / "gone.safetensors"), 1, "gone.safetensors"),
+        (("vidret", "--average", base, "--weight", "2"), 1, "weight must be from 0 to 1, got 2"),
+        (("tempme", "--average", base), 2, "needs --from vidret, without --with and --merge"),
+        (("vidret",), 2, "must name a part to add"),
+        (("tempme", "--with", wide), 2, "needs --from vidret, got tempme"),
+        (("vidret", "--with", wide), 1, "the head must read layers of 32"),
+        (("vidret", "--with", empty), 1, "a bank must hold at least 10 queries, got 0"),
+        (("vidret", "--with", empty, "--with", empty), 1, "a model must have one bank of queries, got 2"),
     ):
-        code, _, err = run("convert", base, out, "--from", *options)
-        assert code != 0
-        assert reason in " ".join(err.replace("│", " ").split())
+        run.check_refusal(("convert", base, out, "--from", *options), code, reason)
         assert not out.exists()
 
 
-def test_attention_of_tempme_may_ignore_the_sizes_of_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_file(make_checkpoint("tempme", SMALL), tmp_path / "published.safetensors")
+def test_what_is_no_checkpoint_is_refused(run: Runner, tmp_path: Path) -> None:
+    bank, out = tmp_path / "bank.txt", tmp_path / "out.safetensors"
+    bank.write_text("a dog\n")
+    rule = "must be a readable file of nothing but named tensors: neither PyTorch nor safetensors wrote it"
+    run.check_refusal(("convert", bank, out, "--from", "tempme"), 1, f"bank.txt: {rule}")
+    prism = ("convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism")
+    run.check_refusal(prism, 2, "must be the vocabulary of VideoPrism")
+    run.check_refusal((*prism, "--with", tmp_path / "spiece.model"), 1, "lvt.npz: must be an .npz of arrays")
+    save_file({**find_cases("r2tuning")[0].weights, "extra.weight": torch.ones(1)}, tmp_path / "odd.safetensors")
+    odd = ("convert", tmp_path / "odd.safetensors", out, "--from", "r2tuning")
+    run.check_refusal(odd, 1, "1 weights unknown: extra.weight")
+    assert not out.exists()
+
+
+def test_attention_of_tempme_may_ignore_the_sizes_of_tokens(real_run: Runner, tmp_path: Path) -> None:
+    published, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    save_file(make_checkpoint("tempme", SMALL), published)
     for options, proportional in (((), True), (("--not-proportional",), False)):
-        out = tmp_path / "model.safetensors"
-        convert = ("convert", tmp_path / "published.safetensors", out, "--from", "tempme", *options)
-        assert Runner(monkeypatch, capsys)(*convert)[0] == 0
+        real_run.out("convert", published, out, "--from", "tempme", *options)
         card = read_card(out)
         assert card is not None
         assert card.merging == MergeSchedule(proportional=proportional)
@@ -195,8 +159,7 @@ def test_universalvtg_is_converted_from_its_averaged_weights(run: Runner, tmp_pa
     head, checkpoint, out = make_head().float(), tmp_path / "best.pth", tmp_path / "head.safetensors"
     other = make_head(seed=1).state_dict()
     torch.save({"model": other, "model_ema": head.state_dict(), "epoch": 7}, checkpoint)
-    code, _, err = run("convert", checkpoint, out, "--from", "universalvtg")
-    assert (code, "use it as --head" in err) == (0, True)
+    assert "use it as --head" in run.err("convert", checkpoint, out, "--from", "universalvtg")
     loaded, backbone = load_universal(out)
     assert backbone == "PE-Core-L-14-336/meta"
     frames, words = (tensor.float() for tensor in make_inputs(20, 3))
@@ -206,15 +169,38 @@ def test_universalvtg_is_converted_from_its_averaged_weights(run: Runner, tmp_pa
     assert not is_universal(checkpoint)
 
 
-def test_videoprism_needs_its_vocabulary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = Runner(monkeypatch, capsys)
-    code, _, err = run("convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism")
-    assert code == 2
-    assert "must be the vocabulary of VideoPrism" in err
-    code, _, err = run(
-        "convert", tmp_path / "lvt.npz", tmp_path / "out", "--from", "videoprism", "--with", tmp_path / "spiece.model"
-    )
-    assert code == 1
-    assert "lvt.npz: must be an .npz of arrays" in err
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("towers") / "clip.safetensors"
+    make_module("clip").export(path)
+    return path
+
+
+def test_an_index_remembers_how_its_tokens_merge(real_run: Runner, films: Path, model: Path) -> None:
+    real_run.out("index", films, "--model", model, "--merge", "gentle")
+    assert real_run.json("info")["encoder_name"] == f"{model}#merge=gentle"
+    real_run.out("search", "red")
+    real_run.out("index", films, "--merge", "gentle")
+    code, _, err = real_run("index", films, "--merge", "off")
+    assert (code, "merge must be gentle, which the index was built with, got off" in err) == (1, True)
+    assert "vidret reindex" in err
+    assert real_run("index", films, "--model", model)[0] == 1
+    real_run.out("reindex", "--merge", "off")
+    assert real_run.json("info")["encoder_name"] == str(model)
+
+
+def test_convert_writes_a_model_that_merges(real_run: Runner, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "merged.safetensors"
+    real_run.out("convert", model, out, "--from", "vidret", "--merge", "gentle")
+    card = read_card(out)
+    assert card is not None
+    assert card.merging is not None
+    assert card.merging.layers == ()
+
+
+def test_a_short_name_that_merges_can_do_without(tmp_path: Path) -> None:
+    full = "ViT-B-32/laion2b_s34b_b79k"
+    assert str(resolve_name(parse_model_name("small"))) == f"{full}#merge=gentle"
+    assert str(resolve_name(parse_model_name("small#merge=half"))) == f"{full}#merge=half"
+    assert choose_merge("off", "small", tmp_path / "index") == full
+    assert choose_merge(None, full, tmp_path / "index") == full

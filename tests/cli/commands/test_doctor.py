@@ -10,15 +10,14 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fake_faces import ColouredFaces
 from tests.fake_voices import PitchVoices
+from vidret.channels.people import models
 from vidret.channels.voices.encoder import load_voice_encoder
 from vidret.cli.commands import doctor
 from vidret.cli.commands.doctor import check_package
 
 
 def test_a_working_machine_passes(run: Runner, tmp_path: Path) -> None:
-    code, out, _ = run("doctor", "--index", tmp_path / "none", "--json")
-    checks = {check["name"]: check for check in json.loads(out)}
-    assert code == 0
+    checks = {check["name"]: check for check in run.json("doctor", "--index", tmp_path / "none")}
     assert "broken" not in {check["state"] for check in checks.values()}
     for name in ("torch (models)", "av (decoding)", "device", "starter encoder", "disk"):
         assert checks[name]["state"] == "ok", checks[name]
@@ -28,7 +27,7 @@ def test_a_working_machine_passes(run: Runner, tmp_path: Path) -> None:
 def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
     program = (
         "import json, sys; from pathlib import Path; from vidret.cli.commands.doctor import run_checks\n"
-        "rows = [(each.name, each.detail) for each in run_checks(Path(sys.argv[1]))]\n"
+        "rows = [(check.name, check.detail) for check in run_checks(Path(sys.argv[1]))]\n"
         "print(json.dumps([rows, list(sys.modules)]))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "none")]
@@ -38,30 +37,31 @@ def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
     assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")
 
 
-def test_faces_are_read_or_the_extra_is_named(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidret.channels.people import models
-
-    monkeypatch.setattr(models, "load_face_model", lambda: ColouredFaces())
-    assert "works, 3 dimensions (coloured faces 1)" in run("doctor", "--index", tmp_path / "none")[1]
-    monkeypatch.undo()
-    monkeypatch.setattr("vidret.channels.identities.kinds.find_spec", lambda _name: None)
+def test_faces_and_voices_are_read_or_their_extras_are_named(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("doctor", "--index", tmp_path / "none")
+    for module in ("identities.kinds", "voices.encoder"):
+        monkeypatch.setattr(f"vidret.channels.{module}.find_spec", lambda _name: None)
     models.load_face_model.cache_clear()
-    assert "vidret[people]" in run("doctor", "--index", tmp_path / "none")[1]
-
-
-def test_voices_are_read_or_the_extra_is_named(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.channels.voices.encoder.find_spec", lambda _name: None)
     load_voice_encoder.cache_clear()
-    assert 'needs the extra "speakers"' in run("doctor", "--index", tmp_path / "none")[1]
+    out = run.out(*command)
+    assert "vidret[people]" in out
+    assert 'needs the extra "speakers"' in out
+    monkeypatch.setattr(models, "load_face_model", lambda: ColouredFaces())
     monkeypatch.setattr("vidret.channels.voices.encoder.load_voice_encoder", lambda _name: PitchVoices())
-    assert "works, 4 dimensions (pitch 1)" in run("doctor", "--index", tmp_path / "none")[1]
+    out = run.out(*command)
+    assert "works, 3 dimensions (coloured faces 1)" in out
+    assert "works, 4 dimensions (pitch 1)" in out
 
 
-def test_an_index_that_cannot_be_read_is_broken(run: Runner, tmp_path: Path) -> None:
+def test_what_is_broken_ends_with_a_code(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(b"no database" * 100)
+    monkeypatch.setattr(doctor, "LITTLE_SPACE", 1 << 80)
     code, out, _ = run("doctor", "--index", tmp_path)
     assert code == 1
     assert "broken   index" in out
+    assert "GB are free" in out
 
 
 def test_packages_that_are_absent_and_packages_that_do_not_load_differ(
@@ -74,10 +74,3 @@ def test_packages_that_are_absent_and_packages_that_do_not_load_differ(
     assert 'pip install "vidret[words]"' in optional.detail
     unloadable = check_package("unloadable", "speech", "words")
     assert (unloadable.state, unloadable.detail) == ("broken", "cannot be imported: libcuda.so: no such file")
-
-
-def test_a_full_disk_is_broken(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LITTLE_SPACE", 1 << 80)
-    code, out, _ = run("doctor", "--index", tmp_path / "none")
-    assert code == 1
-    assert "GB are free" in out

@@ -1,147 +1,195 @@
 """Tests of vidret info."""
 
-import json
 import shutil
 from pathlib import Path
 
+import pytest
+
+import vidret.engine
 from tests.cli.runner import Runner
 from tests.indexed_texts import add_words, find_content
 from tests.made_identities import FACES, make_tracks
+from vidret.channels.picture.query_bank import SENTENCES
+from vidret.errors import EncoderError
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
 
+def show(run: Runner) -> str:
+    """Return the facts about the index, with whitespace collapsed."""
+    return " ".join(run.out("info").split())
+
+
+def check(run: Runner) -> str:
+    """Check that damage is found, and return what is printed about it."""
+    code, out, err = run("info", "--check")
+    assert code == 1
+    return out + err
+
+
+def repair(run: Runner) -> str:
+    """Repair the index, and check that no damage is left."""
+    err = run.err("info", "--repair")
+    run.out("info", "--check")
+    return err
+
+
 def test_info_in_text_and_json(run: Runner, index: Path) -> None:
-    assert "2 done, 1 failed" in " ".join(run("info", "--index", index)[1].split())
-    assert json.loads(run("info", "--index", index, "--json")[1])["videos"] == 2
-    assert "bad.mp4" in run("info", "--index", index, "--failed")[1]
-    failed = json.loads(run("info", "--index", index, "--failed", "--json")[1])
-    assert [Path(row["path"]).name for row in failed] == ["bad.mp4"]
-
-
-def test_info_says_how_films_are_cut(run: Runner, index: Path) -> None:
+    assert "2 done, 1 failed" in show(run)
+    assert run.json("info")["videos"] == 2
+    assert "bad.mp4" in run.out("info", "--failed")
+    assert [Path(row["path"]).name for row in run.json("info", "--failed")] == ["bad.mp4"]
     for rule, words in ((FIXED_GRID, "cut at fixed lengths"), (FOLLOW_SHOTS, "cut where shots change")):
         with Store.open(index, write=True) as store:
             store.metadata.set(SEGMENTS, rule)
-        assert words in " ".join(run("info", "--index", index)[1].split())
-        assert json.loads(run("info", "--index", index, "--json")[1])["segment_rule"] == rule
+        assert words in show(run)
+        assert run.json("info")["segment_rule"] == rule
 
 
 def test_damaged_features_are_found_and_repaired(run: Runner, index: Path, films: Path) -> None:
-    assert run("info", "--index", index, "--check")[0] == 0
+    run.out("info", "--check")
     features = index / "features" / "frames.f16"
     damaged = bytearray(features.read_bytes())
     damaged[3] ^= 0x40
     features.write_bytes(damaged)
-    code, out, _ = run("info", "--index", index, "--check")
-    assert code == 1
-    assert len(out.splitlines()) == 1
-    assert run("info", "--index", index, "--repair")[0] == 0
-    run("index", films, "--index", index)
-    assert run("info", "--index", index, "--check")[0] == 0
+    code, out, _ = run("info", "--check")
+    assert (code, len(out.splitlines())) == (1, 1)
+    run.out("info", "--repair")
+    run.out("index", films)
+    run.out("info", "--check")
 
 
 def test_damaged_catalog_is_found_and_repaired(run: Runner, index: Path, films: Path) -> None:
     with Store.open(index, write=True) as store:
         store._catalog.database.run("UPDATE videos SET facts = '{' WHERE id = 1")
     for command in (("info", "--check"), ("index", films)):
-        code, _, err = run(*command, "--index", index)
-        assert code == 1
-        assert "catalog.sqlite: the row of " in err
+        code, _, err = run(*command)
+        assert (code, "catalog.sqlite: the row of " in err) == (1, True)
         assert "is damaged (checksum); run vidret info --repair" in err
-    code, out, err = run("info", "--index", index, "--repair")
+    code, out, err = run("info", "--repair")
     assert (code, out) == (0, "catalog: the row of 1 in videos is damaged (checksum)\n")
     assert "run vidret index again over the same videos" in err
-    assert "1 encoded" in run("index", films, "--index", index)[2]
-    assert run("info", "--index", index, "--check")[0] == 0
-    assert len(json.loads(run("search", "red", "--index", index, "--json")[1])) == 2
+    assert "1 encoded" in run.err("index", films)
+    run.out("info", "--check")
+    assert len(run.json("search", "red")) == 2
 
 
 def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None:
     (file,) = (index / "vectors").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
-    code, out, _ = run("info", "--index", index, "--check")
-    assert code == 1
-    assert out.startswith(f"{file}: size must be ")
-    _, _, err = run("info", "--index", index, "--repair")
-    assert "1 damaged vector files, dropped and to be rebuilt" in err
-    assert run("info", "--index", index, "--check")[0] == 0
-    assert run("search", "red", "--index", index)[0] == 0
+    assert check(run).startswith(f"{file}: size must be ")
+    assert "1 damaged vector files, dropped and to be rebuilt" in repair(run)
+    run.out("search", "red")
 
 
 def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:
-    assert "words" not in json.loads(run("info", "--index", index, "--json")[1])
+    assert "words" not in run.json("info")
     add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
     add_words(index, find_content(index, "blue.mp4"), [], note="no audio track")
-    assert "speech 2 texts, of 2 videos; 2 complete" in " ".join(run("info", "--index", index)[1].split())
-    words = json.loads(run("info", "--index", index, "--json")[1])["words"]
-    assert words == [{"source": "speech", "texts": 2, "tracks": 2, "complete": 2}]
-    lines = run("info", "--index", index, "--failed")[1].splitlines()
+    assert "speech 2 texts, of 2 videos; 2 complete" in show(run)
+    assert run.json("info")["words"] == [{"source": "speech", "texts": 2, "tracks": 2, "complete": 2}]
+    lines = run.out("info", "--failed").splitlines()
     assert [line.split()[1] for line in lines] == ["source", "video", "speech"]
     assert lines[2].endswith("speech  no audio track")
-    rows = json.loads(run("info", "--index", index, "--failed", "--json")[1])
-    assert (Path(rows[1]["path"]).name, rows[1]["source"], rows[1]["reason"]) == (
-        "blue.mp4",
-        "speech",
-        "no audio track",
-    )
-    assert run("info", "--index", index, "--check")[0] == 0
+    note = run.json("info", "--failed")[1]
+    assert (Path(note["path"]).name, note["source"], note["reason"]) == ("blue.mp4", "speech", "no audio track")
+    run.out("info", "--check")
     vectors = next((index / "words" / "features").glob("video*"))
     vectors.write_bytes(bytes(4) + vectors.read_bytes()[4:])
-    code, out, err = run("info", "--index", index, "--check")
-    assert code == 1
-    assert out.startswith("words: text 0 of speech of ")
-    assert "1 damaged parts of the words" in err
-    assert run("info", "--index", index, "--repair")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
+    damage = check(run)
+    assert damage.startswith("words: text 0 of speech of ")
+    assert "1 damaged parts of the words" in damage
+    repair(run)
 
 
 def test_damaged_watches_are_found_and_dropped(run: Runner, index: Path) -> None:
-    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
+    run.out("watch", "add", "reds", "red")
     whole = (index / "watches.json").read_bytes()
-    assert run("info", "--index", index, "--check")[0] == 0
+    run.out("info", "--check")
     for position in (whole.index(b"reds"), whole.index(b"last_video") + 13, 15):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         (index / "watches.json").write_bytes(damaged)
-        code, out, _ = run("info", "--index", index, "--check")
-        assert (code, "watches.json: cannot be read as watches" in out) == (1, True), damaged
-    assert run("info", "--index", index, "--repair")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
-    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
+        assert "watches.json: cannot be read as watches" in check(run), damaged
+    repair(run)
+    run.out("watch", "add", "reds", "red")
 
 
 def test_lost_words_are_found(run: Runner, index: Path, films: Path) -> None:
     (films / "red.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none red apple\n\n")
-    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
-    shutil.rmtree(index / "words" / "features")
-    assert run("info", "--index", index, "--check")[0] == 1
-    assert run("info", "--index", index, "--repair")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
-    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
-    shutil.rmtree(index / "words")
-    code, out, _ = run("info", "--index", index, "--check")
-    assert (code, f"{index / 'words'}: is missing" in out) == (1, True)
-    assert run("info", "--index", index, "--repair")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
-    assert run("index", films, "--index", index, "--words", "subtitles")[0] == 0
-    assert "one red apple" in run("transcript", "red.mp4", "--index", index)[1]
+    for lost in (index / "words" / "features", index / "words"):
+        run.out("index", films, "--words", "subtitles")
+        run.out("info", "--check")
+        shutil.rmtree(lost)
+        assert "words" in check(run)
+        repair(run)
+    run.out("index", films, "--words", "subtitles")
+    assert "one red apple" in run.out("transcript", "red.mp4")
 
 
 def test_info_counts_identities_and_repairs_them(run: Runner, index: Path) -> None:
-    assert "persons" not in run("info", "--index", index)[1]
-    assert "identities" not in json.loads(run("info", "--index", index, "--json")[1])
+    assert "persons" not in show(run)
+    assert "identities" not in run.json("info")
     with IdentityStore.create(index) as identities:
         identities.write_tracks("a", FACES, make_tracks([0, 1]))
-    assert "faces 2, of 0 persons, in 1 videos" in " ".join(run("info", "--index", index)[1].split())
-    counts = {"kind": "face", "videos": 1, "tracks": 2, "persons": 0}
-    assert json.loads(run("info", "--index", index, "--json")[1])["identities"] == [counts]
-    assert run("info", "--index", index, "--check")[0] == 0
+    assert "faces 2, of 0 persons, in 1 videos" in show(run)
+    assert run.json("info")["identities"] == [{"kind": "face", "videos": 1, "tracks": 2, "persons": 0}]
+    run.out("info", "--check")
     (index / FILE).write_bytes(b"no database" * 1000)
-    code, out, _ = run("info", "--index", index, "--check")
-    assert code == 1
-    assert FILE in out
-    assert run("info", "--index", index, "--repair")[0] == 0
-    assert run("info", "--index", index, "--check")[0] == 0
+    assert FILE in check(run)
+    repair(run)
+
+
+def test_recall_in_a_table_and_json(run: Runner, index: Path, tmp_path: Path) -> None:
+    code, out, err = run("info", "--recall")
+    lines = out.splitlines()
+    assert (code, "Low" in err) == (0, False)
+    assert [line.split() for line in lines[:3]] == [["index", str(index)], ["vectors", "flat"], ["segments", "3"]]
+    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 only", "among all 200 candidates"]
+    assert lines[4].startswith("its own vectors ")
+    assert lines[4].split()[-4:] == ["3", "1.000", "1.000", "1.000"]
+    assert lines[5].split()[-4:] == [str(len(SENTENCES)), "1.000", "1.000", "1.000"]
+    (tmp_path / "bank.txt").write_text("red\nblue\n")
+    row = run.json("info", "--recall", "--queries", tmp_path / "bank.txt")
+    assert (row["index"], row["vectors"], row["seed"]) == (str(index), "flat", 0)
+    assert row["recall"]["queries in words"]["num_queries"] == 2
+    assert (row["recall"]["its own vectors"]["searched"], row["recall"]["its own vectors"]["low"]) == (1.0, False)
+
+
+@pytest.mark.usefixtures("shared_index")
+def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Store.search
+
+    def search_badly(self: Store, *arguments: object) -> object:
+        scores, ids = search(self, *arguments)  # type: ignore[arg-type]
+        ids[:, 1:] = -1
+        return scores, ids
+
+    monkeypatch.setattr(Store, "search", search_badly)
+    code, out, err = run("info", "--recall")
+    assert (code, out.splitlines()[5].split()[-3:]) == (0, ["0.333", "0.333", "0.333"])
+    assert "Low for its own vectors and queries in words: 67% of the nearest segments are missed" in err
+    assert "higher memory limit" in err
+
+
+@pytest.mark.usefixtures("shared_index")
+def test_queries_that_cannot_be_measured_are_skipped_or_refused(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_settings: object) -> None:
+        raise EncoderError("its file is gone")
+
+    for name, text in (("empty", "\n"), ("bank", "red\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    monkeypatch.setattr(vidret.engine, "load_encoder", refuse)
+    code, out, err = run("info", "--recall")
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert "queries in words are not measured: its file is gone" in err
+    for arguments, code, message in (
+        (("--recall", "--queries", tmp_path / "bank.txt"), 1, "its file is gone"),
+        (("--recall", "--queries", tmp_path / "empty.txt"), 1, "queries must not be empty, got none"),
+        (("--recall", "--queries", tmp_path / "nowhere.txt"), 1, "nowhere.txt: cannot be read"),
+        (("--queries", tmp_path / "empty.txt"), 2, "needs --recall"),
+    ):
+        run.check_refusal(("info", *arguments), code, message)

@@ -1,17 +1,14 @@
 """Tests of vidret watch, and of what vidret index reports: each new match once."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, write_film
-from tests.http_servers import QuietHandler, run_handler
+from tests.scripted_server import Reply, serve
 from vidret.endpoints.transport import post_json
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -28,122 +25,111 @@ def _report_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "MIN_PROBABILITY", UNLIKELY)
 
 
-@contextmanager
-def listen(status: int = 200) -> Iterator[tuple[str, list[Any]]]:
-    """Serve on a loopback port; yield its URL and the bodies that are posted."""
-    bodies: list[Any] = []
-
-    class Handler(QuietHandler):
-        def answer(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.reply(status, {"Location": self.path}, b"")
-
-    with run_handler(Handler) as url:
-        yield f"{url}/found", bodies
-
-
 def add_film(films: Path, name: str, colour: str) -> None:
     write_film(films / f"{name}.mp4", (colour, 3), salt=len(name))
 
 
-def test_new_matches_are_reported_once(run: Runner, index: Path, films: Path) -> None:
-    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
-    assert json.loads(run("watch", "list", "--index", index, "--json")[1]) == [{"name": "reds", "query": "red"}]
-    update = ("index", films, "--index", index, "--exit-code")
-    code, _, err = run(*update)
-    assert (code, "reds:" in err) == (0, False), "known videos are not new"
+def index_quietly(index: Path, films: Path) -> None:
+    """Index films in another process, as it were, which reports nothing."""
+    with Engine.open(index, encoder=ColourEncoder()) as engine:
+        engine.index([films])
+
+
+@pytest.mark.usefixtures("index")
+def test_new_matches_are_reported_once(run: Runner, films: Path) -> None:
+    run.out("watch", "add", "reds", "red")
+    assert run.json("watch", "list") == [{"name": "reds", "query": "red"}]
+    update = ("index", films, "--exit-code")
+    assert "reds:" not in run.err(*update), "known videos are not new"
     add_film(films, "rose", "red")
     add_film(films, "sky", "blue")
     code, _, err = run(*update)
-    assert code == 3
-    assert err.count("reds: ") == 1
-    assert "rose.mp4 0:00.0 to " in err
-    assert run(*update)[0] == 0
-    assert run("watch", "remove", "reds", "--index", index)[0] == 0
-    assert "There are no watches." in run("watch", "list", "--index", index)[2]
+    assert (code, err.count("reds: "), "rose.mp4 0:00.0 to " in err) == (3, 1, True)
+    run.out(*update)
+    run.out("watch", "remove", "reds")
+    assert "There are no watches." in run.err("watch", "list")
 
 
-def test_only_probable_matches_are_reported(
-    run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("watch", "add", "reds", "red", "--index", index)
+@pytest.mark.usefixtures("index")
+def test_only_probable_matches_are_reported(run: Runner, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.out("watch", "add", "reds", "red")
     add_film(films, "rose", "red")
-    update = ("index", films, "--index", index, "--exit-code")
     monkeypatch.setattr(watches, "MIN_PROBABILITY", 0.999)
-    assert run(*update)[0] == 0
+    run.out("index", films, "--exit-code")
     add_film(films, "tulip", "red")
     monkeypatch.setattr(watches, "MIN_PROBABILITY", UNLIKELY)
-    code, _, err = run(*update)
+    code, _, err = run("index", films, "--exit-code")
     assert (code, "rose.mp4" in err, "tulip.mp4" in err) == (3, False, True), "what was improbable is not asked again"
 
 
-def test_many_watches_report_their_own_matches(run: Runner, index: Path, films: Path) -> None:
-    for name in ("reds", "blues", "greens"):
-        run("watch", "add", name, name.removesuffix("s"), "--index", index)
-        add_film(films, name, name.removesuffix("s"))  # the watch that is added last has seen fewer new videos
-        if name == "reds":
-            run("index", films, "--index", index)
-    code, out, _ = run("index", films, "--index", index, "--json")
-    assert code == 0
+@pytest.mark.usefixtures("index")
+def test_many_watches_report_their_own_matches(run: Runner, films: Path) -> None:
+    for colour in ("red", "blue", "green"):
+        run.out("watch", "add", f"{colour}s", colour)
+        add_film(films, f"{colour}s", colour)  # the watch that is added last has seen fewer new videos
+        if colour == "red":
+            run.out("index", films)
+    out = run.out("index", films, "--json")
     rows = [json.loads(line) for line in out.splitlines() if line.startswith('{"watch"')]
     found = [(row["watch"], Path(row["path"]).stem) for row in rows]
     assert sorted(found) == [("blues", "blues"), ("greens", "greens")]
 
 
-def test_matches_are_posted_and_kept_until_they_are_taken(run: Runner, index: Path, films: Path) -> None:
-    run("watch", "add", "reds", "red", "--index", index)
+@pytest.mark.usefixtures("index")
+def test_matches_are_posted_and_kept_until_they_are_taken(run: Runner, films: Path) -> None:
+    run.out("watch", "add", "reds", "red")
     add_film(films, "rose", "red")
-    with listen(500) as (url, _):
-        run.check_refusal(("index", films, "--index", index, "--webhook", url), 1, "did not take the matches")
-    with listen() as (url, bodies):
-        code, out, _ = run("index", films, "--index", index, "--json", "--webhook", url)
-        assert code == 0
-        (match,) = bodies[0]["matches"]
+    with serve() as server:
+        server.replies = [Reply({}, 500), Reply({})]
+        update = ("index", films, "--webhook", f"{server.url}/found")
+        run.check_refusal(update, 1, "did not take the matches")
+        out = run.out(*update, "--json")
+        (match,) = server.asked[1].body["matches"]
         assert (match["watch"], match["query"], Path(match["path"]).name) == ("reds", "red", "rose.mp4")
         assert json.loads(out.splitlines()[-1]) == match
-        run("index", films, "--index", index, "--webhook", url)
-        assert len(bodies) == 1
+        run.out(*update)
+        assert len(server.asked) == 2
 
 
 def test_redirects_and_other_protocols_are_refused() -> None:
-    with listen(307) as (url, bodies):
+    with serve() as server:
+        server.replies = [Reply({}, 307, headers={"Location": "/found"})]
         with pytest.raises(VidretError, match="did not take the matches"):
-            post_json(url, {})
-        assert len(bodies) == 1
+            post_json(f"{server.url}/found", {})
+        assert len(server.asked) == 1
     for wrong in ("file:///etc/passwd", "http://", "ftp://host/a", "http://host:x/"):
         with pytest.raises(VidretError, match="webhook must be a URL like"):
             post_json(wrong, {})
 
 
 def test_a_video_is_reported_once_it_is_complete(run: Runner, index: Path, films: Path) -> None:
-    run("watch", "add", "early", "red", "--index", index)
+    run.out("watch", "add", "early", "red")
     add_film(films, "rose", "red")
-    with Engine.open(index, encoder=ColourEncoder()) as engine:
-        engine.index([films])
-        (rose,) = (video.id for video in engine.videos() if video.paths[0].endswith("rose.mp4"))
+    index_quietly(index, films)
     with Store.open(index, write=True) as store:  # as an interrupted run leaves it
-        facts = store.videos.get(rose).facts
-        store.writer.begin_video(store.videos.fingerprints()[rose], duration=3.0, facts=facts, num_segments=99)
-        store.writer.set_file(str(films / "rose.mp4"), state="pending")
-    run("watch", "add", "late", "red", "--index", index)
+        (file,) = (file for file in store.files.find() if file.path.endswith("rose.mp4"))
+        assert file.video is not None
+        facts = store.videos.get(file.video).facts
+        store.writer.begin_video(store.videos.fingerprints()[file.video], duration=3.0, facts=facts, num_segments=99)
+        store.writer.set_file(file.path, state="pending")
+    run.out("watch", "add", "late", "red")
     add_film(films, "tulip", "red")
-    code, _, err = run("index", films / "tulip.mp4", "--index", index, "--exit-code")
+    code, _, err = run("index", films / "tulip.mp4", "--exit-code")
     assert (code, "tulip.mp4" in err, "rose.mp4" in err) == (3, True, False)
-    code, _, err = run("index", films, "--index", index, "--exit-code")
+    code, _, err = run("index", films, "--exit-code")
     assert (code, err.count("rose.mp4"), err.count("tulip.mp4")) == (3, 2, 0), "for both watches"
-    assert run("index", films, "--index", index, "--exit-code")[0] == 0
+    run.out("index", films, "--exit-code")
 
 
 def test_a_video_whose_drive_was_away_is_reported_when_it_is_back(run: Runner, index: Path, films: Path) -> None:
-    run("watch", "add", "reds", "red", "--index", index)
+    run.out("watch", "add", "reds", "red")
     add_film(films, "rose", "red")
-    with Engine.open(index, encoder=ColourEncoder()) as engine:
-        engine.index([films])
+    index_quietly(index, films)
     away = (films / "rose.mp4").rename(films.parent / "away.mp4")
     add_film(films, "sky", "blue")
-    assert run("index", films, "--index", index, "--exit-code")[0] == 0
+    run.out("index", films, "--exit-code")
     away.rename(films / "rose.mp4")
-    assert run("index", films, "--index", index, "--exit-code")[0] == 3
+    assert run("index", films, "--exit-code")[0] == 3
 
 
 def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
@@ -158,21 +144,22 @@ def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
     assert {watch.name for watch in WATCHES.read(index)} == {f"watch{number}" for number in range(8, 16)}
 
 
-def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, index: Path, films: Path) -> None:
-    run("teach", "rosy", "--yes", films / "red.mp4", "--index", index)
-    run("watch", "add", "rosies", "@rosy", "--index", index)
-    run("watch", "add", "blues", "blue", "--index", index)
-    run("forget", "rosy", "--index", index)
+@pytest.mark.usefixtures("index")
+def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, films: Path) -> None:
+    run.out("teach", "rosy", "--yes", films / "red.mp4")
+    run.out("watch", "add", "rosies", "@rosy")
+    run.out("watch", "add", "blues", "blue")
+    run.out("forget", "rosy")
     add_film(films, "rose", "red")
-    code, _, err = run("index", films, "--index", index, "--exit-code")
-    assert (code, "the watch rosies is left out: @rosy is no taught concept" in err) == (0, True)
-    run("teach", "rosy", "--yes", films / "red.mp4", "--index", index)
-    code, _, err = run("index", films, "--index", index, "--exit-code")
+    err = run.err("index", films, "--exit-code")
+    assert "the watch rosies is left out: @rosy is no taught concept" in err
+    run.out("teach", "rosy", "--yes", films / "red.mp4")
+    code, _, err = run("index", films, "--exit-code")
     assert (code, "rosies: " in err, "blues: " in err) == (3, True, False)
 
 
 def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, films: Path) -> None:
-    run("watch", "add", "reds", "red", "--index", index)
+    run.out("watch", "add", "reds", "red")
     for name, query, rule in (
         ("reds", "blue", "name must be new, got reds, which looks for 'red'"),
         ("a/b", "red", "name must be up to 64 letters"),
@@ -180,10 +167,8 @@ def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, fil
         ("x", "a dog, no dog", "query must not exclude what it looks for"),
         ("x", "@mascot, then red", "@mascot: must be the name of a taught concept (none)"),
     ):
-        code, _, err = run("watch", "add", name, query, "--index", index)
-        assert code == 1
-        assert rule in err
-    assert "name must be that of a watch, got x" in run("watch", "remove", "x", "--index", index)[2]
-    run.check_refusal(("index", films, "--index", index, "--webhook", "nowhere"), 2, "webhook must be a URL")
+        run.check_refusal(("watch", "add", name, query), 1, rule)
+    run.check_refusal("watch remove x", 1, "name must be that of a watch, got x")
+    run.check_refusal(("index", films, "--webhook", "nowhere"), 2, "webhook must be a URL")
     (index / "watches.json").write_text("[1]")
-    run.check_refusal(("watch", "list", "--index", index), 1, "cannot be read as watches")
+    run.check_refusal("watch list", 1, "cannot be read as watches")

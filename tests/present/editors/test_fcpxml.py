@@ -71,14 +71,8 @@ def test_clips_have_the_frames_of_their_moments(numbered: dict[str, Path]) -> No
         shown = read_shown(Path(clip.path))
         zero = read_time(clip.asset.attrib["start"])
         assert (read_time(clip.asset.attrib["duration"]) * clip.rate) == len(shown)
-        start, marked, length = (
-            time * clip.rate
-            for time in (
-                clip.start - zero,
-                read_time(clip.marker.attrib["start"]) - zero,
-                read_time(clip.marker.attrib["duration"]),
-            )
-        )
+        at, length_s = (read_time(clip.marker.attrib[name]) for name in ("start", "duration"))
+        start, marked, length = (time * clip.rate for time in (clip.start - zero, at - zero, length_s))
         assert start.denominator == marked.denominator == length.denominator == 1, "whole frames of the film"
         numbers = [number for number, _ in shown[int(marked) : int(marked + length)]]
         assert numbers == list_wanted(shown, moment.start, moment.end)
@@ -110,13 +104,10 @@ def test_rates_timecodes_and_sound_are_stated(numbered: dict[str, Path]) -> None
     ]
 
 
-def test_handles_surround_the_marker(numbered: dict[str, Path]) -> None:
+def test_markers_are_inside_handles_and_carry_query_score_and_words(numbered: dict[str, Path]) -> None:
     _, _, (clip,) = read_project(to_fcpxml(plan([make_moment(str(numbered["pal.mkv"]), 0.4, 2)], handles_s=1)))
     assert (clip.start, clip.duration) == (Fraction(0), Fraction(3))
     assert (clip.marker.attrib["start"], clip.marker.attrib["duration"]) == ("2/5s", "8/5s")
-
-
-def test_markers_carry_query_score_and_words() -> None:
     _, _, (clip,) = read_project(to_fcpxml(plan_unread([make_spoken_moment("/films/a.mp4", 75.25, 80)])))
     assert clip.marker.attrib["value"] == "second coat"
     assert clip.marker.attrib["note"] == 'score 0.813; said at 1:15.2: "the second coat" <3 & 车'

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -72,18 +73,12 @@ def test_drop_frame_keeps_up_with_the_clock(rate: Fraction, frame: int) -> None:
     assert abs(clock - frame / rate) < Fraction(2, 30) + Fraction(24 * 6 * 6, 10_000)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "1:00:00:00", "24:00:00:00", "00:60:00:00", "00:00:60:00", "00:00:00:30", "00:01:00;00", "00:09:00;01", "x"],
-)
-def test_what_is_no_timecode_is_refused(text: str) -> None:
-    assert_refused(lambda: parse_timecode(text, Fraction(30000, 1001)), "29.97 fps must be one of its labels, got")
-
-
-def test_only_ntsc_rates_have_drop_frame_timecode() -> None:
+def test_what_is_no_timecode_is_refused() -> None:
+    ntsc = ("", "1:00:00:00", "24:00:00:00", "00:60:00:00", "00:00:60:00", "00:00:00:30", "00:01:00;00", "00:09:00;01")
+    whole = ((Fraction(rate), "00:10:00;00") for rate in (25, 30, "24000/1001"))  # no rate for drop-frame timecode
+    for rate, text in (*((Fraction(30000, 1001), text) for text in ntsc), *whole):
+        assert_refused(partial(parse_timecode, text, rate), "fps must be one of its labels, got")
     assert parse_timecode("00:10:00;00", Fraction(60000, 1001))[1]
-    for rate in (Fraction(25), Fraction(30), Fraction(24000, 1001)):
-        assert_refused(lambda rate=rate: parse_timecode("00:10:00;00", rate), "must be one of its labels")  # type: ignore[misc]
 
 
 def test_a_boundary_on_a_frame_start_is_that_frame() -> None:
@@ -92,43 +87,20 @@ def test_a_boundary_on_a_frame_start_is_that_frame() -> None:
             assert nearest_frame(float(frame / rate), rate) == frame
 
 
-@pytest.mark.parametrize(
-    ("fps", "exact"),
-    [
-        (1, Fraction(1)),
-        (23.976, Fraction(24000, 1001)),
-        (24, Fraction(24)),
-        (24000 / 1001, Fraction(24000, 1001)),
-        (29.97, Fraction(30000, 1001)),
-        (59.94, Fraction(60000, 1001)),
-        (100, Fraction(100)),
-    ],
-)
-def test_rates_are_exact(fps: float, exact: Fraction) -> None:
-    assert parse_rate(fps) == exact
-    assert snap_rate(fps) == exact
-
-
-def test_rates_that_a_timeline_cannot_have_are_refused() -> None:
+def test_rates_are_exact_or_refused() -> None:
+    ntsc = {23.976: "24000/1001", 24000 / 1001: "24000/1001", 29.97: "30000/1001", 59.94: "60000/1001"}
+    for fps, exact in ({1: 1, 24: 24, 100: 100} | ntsc).items():
+        assert parse_rate(fps) == snap_rate(fps) == Fraction(exact)
+    for fps, exact in {12.5: "25/2", 7.5: "15/2", 14.985: "15000/1001", 0.5: "1/2"}.items():
+        assert snap_rate(fps) == Fraction(exact), "odd rates are kept"
     for fps in (0, -25, 12.5, 29.9, 120, float("nan"), float("inf")):
-        assert_refused(lambda fps=fps: parse_rate(fps), f"or 1000/1001 of one, got {fps:g}")  # type: ignore[misc]
+        assert_refused(partial(parse_rate, fps), f"or 1000/1001 of one, got {fps:g}")
 
 
-@pytest.mark.parametrize(
-    ("fps", "exact"), [(12.5, Fraction(25, 2)), (7.5, Fraction(15, 2)), (14.985, Fraction(15000, 1001)), (0.5, 0.5)]
-)
-def test_odd_rates_are_kept(fps: float, exact: Fraction) -> None:
-    assert snap_rate(fps) == exact
-
-
-@pytest.mark.parametrize("rate", ["15", "15000/1001", "25/2", "12", "10", "120", "120000/1001", "100", "240", "5"])
-def test_a_timeline_shows_each_frame_equally_long(rate: str) -> None:
-    chosen = choose_editing_rate(Fraction(rate))
-    assert chosen in EDITING_RATES
-    assert 1 in ((chosen / Fraction(rate)).denominator, (Fraction(rate) / chosen).denominator)
-
-
-def test_the_nearest_rate_is_chosen_where_none_is_even() -> None:
-    assert choose_editing_rate(Fraction(17)) == Fraction(24000, 1001)
-    assert choose_editing_rate(Fraction(29)) == Fraction(30000, 1001)
-    assert choose_editing_rate(Fraction(71)) == Fraction(60)
+def test_a_timeline_shows_frames_equally_long_or_has_the_nearest_rate() -> None:
+    for text in ("15", "15000/1001", "25/2", "12", "10", "120", "120000/1001", "100", "240", "5"):
+        rate, chosen = Fraction(text), choose_editing_rate(Fraction(text))
+        assert chosen in EDITING_RATES
+        assert 1 in ((chosen / rate).denominator, (rate / chosen).denominator)
+    for uneven, nearest in ((17, "24000/1001"), (29, "30000/1001"), (71, "60")):
+        assert choose_editing_rate(Fraction(uneven)) == Fraction(nearest)

@@ -18,8 +18,8 @@ from tests.present.editors.numbered import (
     read_shown,
 )
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
-from tests.video.films import write_video
-from vidret.present.editors.timeline import Footage, list_remarks, media_url, plan_timeline
+from tests.video.films import write_audio, write_video
+from vidret.present.editors.timeline import Footage, list_remarks, media_url, plan_timeline, read_footage
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in FILMS])
@@ -44,9 +44,8 @@ def test_handles_end_where_the_film_does(numbered: dict[str, Path]) -> None:
 def test_clips_follow_each_other_without_gap(numbered: dict[str, Path]) -> None:
     rng = random.Random(0)
     paths = [str(path) for path in numbered.values()]
-    moments = [
-        make_moment(rng.choice(paths), start, start + rng.uniform(0.01, 2)) for start in [0.1 * k for k in range(40)]
-    ]
+    starts = [0.1 * k for k in range(40)]
+    moments = [make_moment(rng.choice(paths), start, start + rng.uniform(0.01, 2)) for start in starts]
     for fps in (None, 24, 59.94):
         timeline = plan(moments, fps=fps)
         record = 0
@@ -63,9 +62,8 @@ def test_the_timeline_has_the_rate_of_most_clips(numbered: dict[str, Path], capl
     assert plan([tape, tape]).rate == NTSC
     assert caplog.messages == []
     assert plan([film, tape, pal, tape]).rate == NTSC
-    assert caplog.messages == [
-        "the timeline has 29.97 fps, and clips of 23.976 fps and 25 fps are fitted to its frames"
-    ]
+    fitted = "the timeline has 29.97 fps, and clips of 23.976 fps and 25 fps are fitted to its frames"
+    assert caplog.messages == [fitted]
     assert plan([pal, tape]).rate == 25, "the better one in a tie"
     caplog.clear()
     assert plan([slow]).rate == 25, "a rate of editing programs"
@@ -109,9 +107,8 @@ def test_frames_count_from_the_first_picture_where_sound_begins_earlier(tmp_path
     assert shown[0][1] == pytest.approx(2, abs=0.07)
     early, inside = plan([make_moment(str(path), 0.5, 2.4), make_moment(str(path), 3, 4)]).clips
     for clip in (early, inside):
-        assert [number for number, _ in shown[clip.start : clip.end]] == list_wanted(
-            shown, clip.moment.start, clip.moment.end
-        )
+        numbers = [number for number, _ in shown[clip.start : clip.end]]
+        assert numbers == list_wanted(shown, clip.moment.start, clip.moment.end)
 
 
 def test_wrong_handles_and_rates_are_refused() -> None:
@@ -134,3 +131,51 @@ def test_urls_of_files_are_percent_encoded_and_signatures_are_left_out() -> None
     for path in ODD_PATHS:
         assert media_url(path).isascii()
         assert "\n" not in media_url(path)
+
+
+# What is read of films whose making is known
+
+
+@pytest.mark.parametrize(("name", "rate", "timecode", "audio"), FILMS)
+def test_rates_lengths_and_timecodes_are_exact(
+    numbered: dict[str, Path], name: str, rate: Fraction, timecode: str, *, audio: bool
+) -> None:
+    footage = read_footage(str(numbered[name]))
+    assert (footage.rate, footage.num_frames, footage.note) == (rate, NUM_FRAMES, "")
+    first_frames = {"00:59:58;10": 107892 - 50, "01:00:00:00": 86400, "": 0}
+    assert (footage.first_frame, footage.has_timecode) == (first_frames[timecode], bool(timecode))
+    assert footage.drop_frame == (";" in timecode)
+    assert (footage.width, footage.height, footage.has_audio) == (64, 48, audio)
+
+
+def test_what_a_film_does_not_state_is_assumed_and_said(tmp_path: Path) -> None:
+    uneven = [k + 3 * (k // 7) for k in range(70)]
+    for film, facts in (
+        (write_video(tmp_path / "a.mkv", range(200), rate=NTSC), (NTSC, 200, "")),  # in rounded timestamps
+        (write_video(tmp_path / "a.mp4", range(1), rate=Fraction(24000, 1001)), (Fraction(24000, 1001), 1, "")),
+        (
+            write_video(tmp_path / "b.mkv", range(70), pts=uneven, rate=50),  # 7 in 10 of 50 a second
+            (30, round(97 / 50 * 30), "its frame rate varies; the export assumes 30 fps"),
+        ),
+        (write_video(tmp_path / "a.h264", range(20)), (25, 20, "has no timestamps; the export assumes 25 fps")),
+        (
+            write_video(tmp_path / "c.mkv", range(20), timecode="00:00:00:29"),
+            (25, 20, "its timecode 00:00:00:29 is not one of 25 fps: frames count from 0"),
+        ),
+    ):
+        footage = read_footage(str(film))
+        assert (footage.rate, footage.num_frames, footage.note) == facts
+        assert (footage.first_frame, footage.has_timecode) == (0, False)
+
+
+def test_what_cannot_be_read_has_no_facts_but_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    for path, reason in (
+        (tmp_path / "gone.mp4", "does not exist"),
+        (tmp_path / "text.mp4", "is not a video"),
+        (write_audio(tmp_path / "sound.mp4"), "holds no video"),
+    ):
+        footage = read_footage(str(path))
+        assert (footage.rate, footage.num_frames) == (None, None)
+        assert footage.note == reason
+    assert read_footage("https://host/a.mp4").note == "is at a URL, where it is not read"

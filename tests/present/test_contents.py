@@ -1,13 +1,15 @@
-"""Tests of transcripts: what other programs read is what was stored."""
+"""Tests of vidret/present/contents.py: what other programs read of transcripts and shots is what was stored."""
 
+import csv
+import io
 import json
 import re
 
 import pytest
 
 from vidret.channels.texts.subtitle_files import parse_subtitles
-from vidret.present.contents import TRANSCRIPT_FORMATS, to_transcript
-from vidret.types import TimedText
+from vidret.present.contents import TRANSCRIPT_FORMATS, format_shots, show_shots, to_transcript
+from vidret.types import Shot, TimedText
 
 TEXTS = [
     TimedText(3723.0044, 3723.0046, "no time at all", "screen", 0.25, ""),
@@ -108,3 +110,26 @@ def test_plain_text_names_sources_only_if_there_are_several() -> None:
 @pytest.mark.parametrize("form", TRANSCRIPT_FORMATS)
 def test_no_texts(form: str) -> None:
     assert to_transcript([], form) == {"txt": "", "srt": "", "vtt": "WEBVTT\n", "json": "[]\n"}[form]
+
+
+SHOTS = [Shot(0.0, 12.480000001, None), Shot(12.48, 75.25, "cut"), Shot(77.0, 80.0, "dissolve")]
+
+
+def test_shots_in_csv_and_json_agree() -> None:
+    rows = json.loads(format_shots(SHOTS, "json"))
+    assert rows[0] == {"shot": 1, "start": 0.0, "end": 12.48, "length": 12.48, "begins_with": None}
+    assert rows[2] == {"shot": 3, "start": 77.0, "end": 80.0, "length": 3.0, "begins_with": "dissolve"}
+    text = format_shots(SHOTS, "csv")
+    assert text.startswith("shot,start,end,length,begins_with\r\n1,0.0,12.48,12.48,\r\n")
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [{name: str("" if value is None else value) for name, value in row.items()} for row in rows] == table
+
+
+def test_table_of_shots(capsys: pytest.CaptureFixture[str]) -> None:
+    show_shots(SHOTS)
+    assert capsys.readouterr().out.splitlines() == [
+        "shot   start     end  length  begins with",
+        "   1  0:00.0  0:12.4  12.5 s  ",
+        "   2  0:12.4  1:15.2  62.8 s  cut",
+        "   3  1:17.0  1:20.0   3.0 s  dissolve",
+    ]

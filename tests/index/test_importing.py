@@ -1,8 +1,7 @@
-"""Tests of vidret import: what export writes comes back, folders of clip-retrieval are read, bad rows are refused."""
+"""Tests of vidret/index/importing.py: vectors are read as they were written, and bad ones are refused."""
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,20 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
 
-from tests.cli.runner import Runner
-from tests.fakes import ColourEncoder
+from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.index.importing import check_embeddings, read_vectors
 from vidret.present.contents import write_embeddings
-from vidret.types import EmbeddingLevel, Embeddings
+from vidret.types import Embeddings
 
 RED, BLUE = ColourEncoder().encode_text(["red", "blue"])
 
 
-def read_all(index: Path, level: EmbeddingLevel) -> Embeddings:
-    with Engine(index, ColourEncoder()) as engine:
-        return engine.embeddings(level)
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 3), ("black", 3))
+    write_film(tmp_path / "films" / "blue.mp4", ("blue", 3))
+    return tmp_path / "films"
 
 
 @pytest.mark.parametrize("form", ["npy", "safetensors", "parquet"])
@@ -43,56 +43,6 @@ def test_files_of_export_are_read_exactly(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(read.vectors, held.vectors)
 
 
-@pytest.mark.parametrize("level", ["segment", "frame"])
-def test_exported_vectors_come_back(run: Runner, index: Path, tmp_path: Path, level: EmbeddingLevel) -> None:
-    file, copy = tmp_path / "a.npy", tmp_path / "copy"
-    assert run("export", "embeddings", file, "--level", level, "--index", index)[0] == 0
-    code, out, _ = run("import", file, "--index", copy, "--json")
-    assert (code, json.loads(out)["imported"], json.loads(out)["failed"]) == (0, 2, [])
-    held, read = read_all(index, level), read_all(copy, level)
-    assert (read.paths, read.times.tolist()) == (held.paths, held.times.tolist())
-    # Frames are float16 in an index already; the means of segments are rounded once more.
-    np.testing.assert_allclose(read.vectors, held.vectors, atol=0 if level == "frame" else 1e-3)
-    assert [("imported" in run("info", "--index", path)[1]) for path in (copy, index)] == [True, False]
-    again = json.loads(run("import", file, "--index", copy, "--json")[1])
-    assert (again["imported"], again["known"], again["num_segments"]) == (0, 2, 0)
-
-
-def write_clip_retrieval(folder: Path, parts: Sequence[tuple[np.ndarray, dict[str, list[object]]]]) -> Path:
-    """Write vectors and columns as clip-retrieval does."""
-    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    from pyarrow import parquet
-
-    for name in ("img_emb", "metadata"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for number, (vectors, columns) in enumerate(parts):
-        np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors.astype(np.float16))
-        parquet.write_table(pyarrow.table(columns), folder / "metadata" / f"metadata_{number}.parquet")
-    return folder
-
-
-def test_folder_of_clip_retrieval_is_searched(run: Runner, films: Path, tmp_path: Path) -> None:
-    red, blue = str(films / "red.mp4"), str(films / "blue.mp4")
-    gone = str(films / "gone.mp4")
-    folder = write_clip_retrieval(
-        tmp_path / "made",
-        [
-            (3 * BLUE.sentence[None], {"image_path": [blue], "caption": ["blue"]}),
-            (np.stack([RED.sentence] * 3), {"image_path": [gone, red, red], "caption": ["", "", ""]}),
-        ],
-    )
-    code, _, err = run("import", folder, "--index", tmp_path / "new")
-    assert code == 1
-    assert "1 videos imported" in err
-    assert "1 vectors were not of unit length" in err
-    assert "gone.mp4: " in err
-    assert "red.mp4: has 2 vectors, and not all have start_s and end_s" in err
-    (hit,) = json.loads(run("search", "blue", "--index", tmp_path / "new", "--json")[1])
-    assert hit["path"] == blue
-    with Engine(tmp_path / "new", ColourEncoder()) as engine:
-        np.testing.assert_allclose(engine.embeddings().times, [[0, 3]])
-
-
 def write_rows(folder: Path, rows: Sequence[tuple[object, ...]], vectors: np.ndarray) -> Path:
     np.save(folder / "a.npy", vectors)
     with (folder / "a.csv").open("w", newline="") as lines:
@@ -100,7 +50,7 @@ def write_rows(folder: Path, rows: Sequence[tuple[object, ...]], vectors: np.nda
     return folder / "a.npy"
 
 
-def test_videos_are_complete_or_left_to_the_next_run(run: Runner, films: Path, tmp_path: Path) -> None:
+def test_videos_are_complete_or_left_to_the_next_run(films: Path, tmp_path: Path) -> None:
     """Interrupted in the second video, an import has only the first, and the same call takes the rest."""
     spans = [(films / name, start, start + 1) for name in ("red.mp4", "blue.mp4") for start in (0, 1, 2)]
     read_vectors(file := write_rows(tmp_path, spans, np.stack([RED.sentence] * 3 + [BLUE.sentence] * 3)))
@@ -116,7 +66,8 @@ def test_videos_are_complete_or_left_to_the_next_run(run: Runner, films: Path, t
         report = engine.import_embeddings(read_vectors(file))
         assert (report.imported, report.known, report.num_segments) == (1, 1, 3)
         assert [hit.path for hit in engine.search("blue", k=1)] == [str(films / "blue.mp4")]
-    assert "0 encoded, 0 moved or copied, 2 unchanged" in run("index", films / "*.mp4", "--index", tmp_path / "new")[2]
+        run = engine.index([films])
+        assert (run.encoded, run.linked, run.unchanged) == (0, 0, 2)
 
 
 ROWS = [("red.mp4", 0, 1), ("red.mp4", 1, 2)]
@@ -130,9 +81,14 @@ ROWS = [("red.mp4", 0, 1), ("red.mp4", 1, 2)]
         (ROWS, np.array([[1, 0, 0], [np.nan, 0, 0]], np.float32), "must be finite and not zero, .* row 1"),
         (ROWS, np.array([[1, 0, 0], [0, 0, 0]], np.float32), "must be finite and not zero, .* row 1"),
         (ROWS, np.array([1, 0], np.float32), "must be an array"),
-        ([ROWS[0], ("red.mp4", 2, 1)], np.eye(3, dtype=np.float32)[:2], "must be finite, not negative and asc"),
-        ([ROWS[0], ("red.mp4", -1, 1)], np.eye(3, dtype=np.float32)[:2], "must be finite, not negative and asc"),
-        ([ROWS[0], ("red.mp4", 1, "inf")], np.eye(3, dtype=np.float32)[:2], "must be finite, not negative and asc"),
+        *(
+            (
+                [ROWS[0], ("red.mp4", start, end)],
+                np.eye(3, dtype=np.float32)[:2],
+                "must be finite, not negative and asc",
+            )
+            for start, end in ((2, 1), (-1, 1), (1, "inf"))
+        ),
         ([ROWS[0], ("red.mp4", 1, "soon")], np.eye(3, dtype=np.float32)[:2], "must be seconds"),
     ],
 )
@@ -143,21 +99,6 @@ def test_invalid_rows_are_refused_and_leave_nothing(
     with Engine(tmp_path / "new", ColourEncoder()) as engine, pytest.raises(VidretError, match=rule):
         engine.import_embeddings(read_vectors(file))
     assert not (tmp_path / "new").exists()
-
-
-def test_sources_that_are_none_are_refused(run: Runner, films: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.npy").write_text("no array")
-    (tmp_path / "empty" / "img_emb").mkdir(parents=True)
-    late = write_rows(tmp_path / "empty", [(films / "red.mp4", 0, 60)], RED.sentence[None])
-    for source, sentence in (
-        ("none.npy", "none.npy: does not exist"),
-        (films / "red.mp4", "must be a folder or end in .npy"),
-        (tmp_path / "a.npy", "cannot be read as an array"),
-        (tmp_path / "empty", "must hold img_emb/*.npy and metadata/*.parquet, got no vectors"),
-        (late, "red.mp4: ends at 6 s, before its vectors, at 60 s"),
-    ):
-        code, _, err = run("import", source, "--index", tmp_path / "new")
-        assert (code, sentence in err) == (1, True), err
 
 
 @given(vectors=arrays.arrays(np.float32, (3, 4), elements=st.floats(0.125, 8, width=32)), scale=st.floats(0.25, 4))
@@ -195,19 +136,15 @@ def test_hostile_arrays_and_tables_end_as_sentences(tmp_path: Path, content: byt
         read_vectors(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("paths", ["[" * 100_000, "null", "5", "{", '{"a": 1}'])
-def test_hostile_paths_of_safetensors_end_as_sentences(tmp_path: Path, paths: str) -> None:
+def test_hostile_paths_and_values_end_as_sentences(tmp_path: Path) -> None:
     stored: dict[str, np.ndarray] = {"embeddings": np.ones((1, 3), np.float32), "times": np.zeros((1, 2))}
-    save_file(stored, tmp_path / "a.safetensors", metadata={"paths": paths})
-    with pytest.raises(VidretError):
-        check_embeddings(read_vectors(tmp_path / "a.safetensors"), 4)
-
-
-def test_huge_values_are_refused_without_a_warning(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.full((1, 3), 1e300))
-    (tmp_path / "a.csv").write_text("path,start_s,end_s\n/a.mp4,0,1\n")
+    for paths in ("[" * 100_000, "null", "5", "{", '{"a": 1}'):
+        save_file(stored, tmp_path / "a.safetensors", metadata={"paths": paths})
+        with pytest.raises(VidretError):
+            check_embeddings(read_vectors(tmp_path / "a.safetensors"), 4)
+    huge = write_rows(tmp_path, [("/a.mp4", 0, 1)], np.full((1, 3), 1e300))
     with pytest.raises(VidretError, match="vectors must be finite"):
-        check_embeddings(read_vectors(tmp_path / "a.npy"), 3)
+        check_embeddings(read_vectors(huge), 3)
 
 
 def test_videos_are_probed_in_another_process(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
