@@ -35,18 +35,9 @@ def write_moments(folder: Path, queries: Sequence[int], *, num_frames: int = 40)
     for video, count in enumerate(queries):
         video_frames = num_frames + 10 * video
         write_numbered(folder / "videos" / f"v{video}.mp4", video_frames, first=10 * video)
+        labels = {"relevant_windows": [[2, 6]], "relevant_clip_ids": [1, 2], "saliency_scores": [[4, 2, 3], [1, 0, 2]]}
         for index in range(count):
-            line = {
-                "qid": 10 * video + index,
-                "query": f"query {index}",
-                "vid": f"v{video}",
-                "duration": video_frames / RATE,
-            }
-            line |= {
-                "relevant_windows": [[2, 6]],
-                "relevant_clip_ids": [1, 2],
-                "saliency_scores": [[4, 2, 3], [1, 0, 2]],
-            }
-            lines.append(line)
+            query = {"qid": 10 * video + index, "query": f"query {index}", "vid": f"v{video}"}
+            lines.append(query | labels | {"duration": video_frames / RATE})
     (folder / "moments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return folder

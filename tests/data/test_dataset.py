@@ -102,16 +102,10 @@ def test_augmentation_on_the_device_equals_that_of_the_workers(tmp_path: Path, m
     """The device is a CPU that is called otherwise."""
     world = write_captioned(tmp_path, (2, 1, 2))
     found = []
+    settings: dict[str, Any] = {"cache": str(tmp_path / "cache"), "val_share": 0.0, "batch_size": 3, "num_workers": 0}
+    settings |= {"image_size": 32, "policy": True, "crop": 0.5}
     for device in ("cpu", "cuda:0"):
-        settings: dict[str, Any] = {
-            "cache": str(tmp_path / "cache"),
-            "val_share": 0.0,
-            "batch_size": 3,
-            "num_workers": 0,
-        }
-        data = RetrievalData(
-            "captions", str(world), str(world / "videos"), image_size=32, policy=True, crop=0.5, **settings
-        )
+        data = RetrievalData("captions", str(world), str(world / "videos"), **settings)
         monkeypatch.setattr(data, "find_device", lambda device=device: device)
         data.prepare_data()
         data.setup("fit")

@@ -71,14 +71,6 @@ def test_cached_frames_equal_decoded_frames(
     assert (len(drawn) > 1) == sampling.is_random
 
 
-def test_cache_does_not_depend_on_the_number_of_workers(videos: dict[str, VideoSpan], tmp_path: Path) -> None:
-    for num_workers in (0, 2):
-        FramesCache(tmp_path / str(num_workers), SAMPLINGS[0], RESIZE).build(list(videos.values()), num_workers)
-    one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "02")
-    assert [path.name for path in one] == [path.name for path in two] == ["00000.bin", "index.jsonl", "lock"]
-    assert all(left.read_bytes() == right.read_bytes() for left, right in zip(one, two, strict=True))
-
-
 def test_files_are_read_once_per_settings(videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
     def build(*names: str, sampling: FrameSampling = SAMPLINGS[0], resize: Resize = RESIZE) -> list[str]:
         reads.clear()
@@ -192,10 +184,6 @@ def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
         np.testing.assert_array_equal(two.read(path, make_rng(0)), one.read(path, make_rng(0)))
 
 
-def square(number: int) -> int:
-    return number * number
-
-
 def fail_at_3(number: int) -> int:
     if number == 3:
         raise VidretError("three is too many")
@@ -208,16 +196,12 @@ def kill_at_2(number: int) -> int:
     return number
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_results_are_in_order(num_workers: int) -> None:
-    assert list(map_in_workers(square, range(20), num_workers)) == [number * number for number in range(20)]
-    assert list(map_in_workers(square, [], num_workers)) == []
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_errors_keep_their_type(num_workers: int) -> None:
+def test_results_are_in_order_and_errors_keep_their_type(num_workers: int) -> None:
     with pytest.raises(VidretError, match="three is too many"):
         list(map_in_workers(fail_at_3, range(5), num_workers))
+    assert list(map_in_workers(fail_at_3, range(2, -1, -1), num_workers)) == [2, 1, 0]
+    assert list(map_in_workers(fail_at_3, [], num_workers)) == []
 
 
 def test_dead_worker_is_reported_with_pending_items() -> None:
