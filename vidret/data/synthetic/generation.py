@@ -89,7 +89,7 @@ def draw_direction(random: Random, split: SplitName, num_frames: int) -> tuple[S
     """Draw objects that perform an action, and the same played backwards."""
     appearance, verb = _draw_until(lambda: draw_actor(random, split), lambda actor: actor[1] in OPPOSITES)
     shot = draw_shot(random, appearance, verb, int(random.integers(1, 4)), num_frames)
-    return (shot,), (reverse_shot(shot),)
+    return (shot,), (replace(shot, action=replace(shot.action, verb=OPPOSITES[verb])),)
 
 
 def draw_order(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
@@ -112,7 +112,10 @@ def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[Sc
     relation = choose(random, RELATIONS)
     shapes = CONTAINERS if relation == "inside" else SHAPES
     one = draw_appearance(random, split, shapes)
-    two = _draw_until(lambda: draw_appearance(random, split, shapes), lambda other: differ_clearly(one, other))
+    two = _draw_until(
+        lambda: draw_appearance(random, split, shapes),
+        lambda other: one.colour != other.colour and one.shape != other.shape,
+    )
     if relation == "inside":
         x, y = random.uniform(0.45, 0.55, 2)
         circles = ((x, y, random.uniform(0.12, 0.14)), (x, y, random.uniform(0.36, 0.39)))
@@ -273,16 +276,6 @@ def scatter(
                 points.append((x, y))
             if len(points) == num_points:
                 return points
-
-
-def reverse_shot(shot: SceneShot) -> SceneShot:
-    """Return the shot played backwards."""
-    return replace(shot, action=replace(shot.action, verb=OPPOSITES[shot.action.verb]))
-
-
-def differ_clearly(one: Appearance, other: Appearance) -> bool:
-    """Whether two appearances differ in both colour and shape."""
-    return one.colour != other.colour and one.shape != other.shape
 
 
 def choose(random: Random, choices: Sequence[Value]) -> Value:

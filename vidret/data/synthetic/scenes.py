@@ -147,24 +147,17 @@ class Scene:
         return tuple(shot.statement for shot in self.shots if shot.statement is not None)
 
 
-def owner_of_appearance(colour: str, shape: str) -> SplitName:
-    """Return the only split that may show this shape in this colour."""
-    return _APPEARANCE_OWNERS[(COLOURS.index(colour) + SHAPES.index(shape)) % len(_APPEARANCE_OWNERS)]
-
-
-def owner_of_action(shape: str, verb: str) -> SplitName | None:
-    """Return the only split that may show this shape do this or its opposite; None for resting, which all may show."""
-    if verb == RESTS:
-        return None
-    return _ACTION_OWNERS[(SHAPES.index(shape) + ACTIONS.index(VERBS[verb][0])) % len(_ACTION_OWNERS)]
-
-
 def colours_of(split: SplitName, shape: str) -> list[str]:
-    """Return the colours in which a split may show a shape."""
-    return [colour for colour in COLOURS if owner_of_appearance(colour, shape) == split]
+    """Return the colours in which only this split may show a shape."""
+    first, owners = SHAPES.index(shape), _APPEARANCE_OWNERS
+    return [colour for index, colour in enumerate(COLOURS) if owners[(first + index) % len(owners)] == split]
 
 
 def verbs_of(split: SplitName, shape: str) -> list[str]:
-    """Return the verbs that a split may show a shape perform, without resting."""
-    visible = [verb for verb in VERBS if verb != "spins" or shape not in ROUND]
-    return [verb for verb in visible if owner_of_action(shape, verb) == split]
+    """Return the verbs that only this split may show a shape perform, with their opposites. All may show it resting."""
+    first, owners = SHAPES.index(shape), _ACTION_OWNERS
+    return [
+        verb
+        for verb, (kind, _) in VERBS.items()
+        if owners[(first + ACTIONS.index(kind)) % len(owners)] == split and (verb != "spins" or shape not in ROUND)
+    ]
