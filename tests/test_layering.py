@@ -44,7 +44,7 @@ FENCES = {
     "charset_normalizer": ("vidret/channels/texts/subtitle_files.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
     "watchfiles": ("vidret/index/changes.py",),
-    "rapidfuzz": ("vidret/store/texts/index.py",),
+    "rapidfuzz": ("vidret/store/texts/index.py", "vidret/channels/screen.py"),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),

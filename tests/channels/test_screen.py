@@ -21,7 +21,6 @@ from vidret.channels.screen import (
     MAX_MISSED,
     MAX_READ,
     ScreenReader,
-    count_common,
     is_text,
     similar,
 )
@@ -192,7 +191,7 @@ def test_reading_resumes_at_the_horizon(reader: ScreenReader) -> None:
     taken += reader.finish(float(len(images)))
     assert {text.text for text in taken} == {text.text for text in whole}
     for text in whole:
-        found = [each for each in taken if each.text == text.text and abs(each.start - text.start) <= 0.5]
+        found = [own for own in taken if own.text == text.text and abs(own.start - text.start) <= 0.5]
         assert found
         assert found[0].end == pytest.approx(text.end, abs=0.5)
 
@@ -279,17 +278,6 @@ def test_dense_pages_that_change_take_bounded_time_a_frame() -> None:
     reader.num_texts = 0
     assert follow(reader, [EMPTY]) == []
     assert reader.note == ""
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.text("abc", max_size=30), st.text("abcd", max_size=30))
-def test_the_longest_common_subsequence(one: str, other: str) -> None:
-    lengths = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
-    for row, first in enumerate(one):
-        for column, second in enumerate(other):
-            longest = max(lengths[row][column + 1], lengths[row + 1][column])
-            lengths[row + 1][column + 1] = lengths[row][column] + 1 if first == second else longest
-    assert count_common(one, other) == lengths[-1][-1]
 
 
 @pytest.mark.parametrize("repeated", ["a", "ab", "a_", "1234567890"])

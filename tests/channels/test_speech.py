@@ -43,7 +43,7 @@ def said(text: str, confidence: float = 0.5) -> TimedText:
 
 def say(*words: tuple[float, float, str]) -> list[str]:
     """Return the utterances into which words (start, end, text) are split."""
-    return ["".join(each.text for each in group) for group in split_utterances(Word(*word, 0.9) for word in words)]
+    return ["".join(word.text for word in group) for group in split_utterances(Word(*row, 0.9) for row in words)]
 
 
 def test_utterances_end_at_pauses_and_sentences() -> None:
@@ -86,7 +86,7 @@ def test_invented_utterances() -> None:
     assert [text for text in INVENTED if not is_invented(said(text, 0.3))] == []
     assert [text for text in SPOKEN if is_invented(said(text, 0.3))] == []
     sure = {"Thank you.": 0.8, "Okay": 0.7, "Thanks for watching": 0.8}
-    assert [is_invented(said(*each)) for each in sure.items()] == [False, False, True]
+    assert [is_invented(said(*row)) for row in sure.items()] == [False, False, True]
 
 
 @settings(max_examples=100, deadline=None)

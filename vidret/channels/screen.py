@@ -9,7 +9,6 @@ several frames, the largest first, so that no frame takes much longer than other
 import functools
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -148,7 +147,7 @@ class ScreenReader:
         followed = [track.extent for track in self._tracks if track.last_s == time_s]
         for box in boxes[:MAX_BOXES]:
             extent = bound(box)
-            if all(overlap_boxes(each, extent) < MIN_OVERLAP for each in followed):
+            if all(overlap_boxes(other, extent) < MIN_OVERLAP for other in followed):
                 crop = shrink(cut(image, extent), _CROP)
                 self._tracks.append(_Track(extent, box, middle_s, time_s, crop))
 
@@ -161,11 +160,11 @@ class ScreenReader:
                 self._rejected.append(track.extent)
                 self._tracks.remove(track)
                 continue
-            gone = [each for each in self._tracks if each.last_s < time_s and each.text]
-            same = [each for each in gone if similar(each.text, track.text)]
-            known = max(same, key=lambda each: overlap_boxes(each.extent, track.extent), default=None)
+            gone = [other for other in self._tracks if other.last_s < time_s and other.text]
+            same = [other for other in gone if similar(other.text, track.text)]
+            known = max(same, key=lambda other: overlap_boxes(other.extent, track.extent), default=None)
             if known is not None:  # it has moved, or looks different now
-                best = max(known, track, key=lambda each: each.score)
+                best = max(known, track, key=lambda reading: reading.score)
                 known.text, known.score = best.text, best.score
                 known.last_s, known.crop, known.extent, known.box = time_s, track.crop, track.extent, track.box
                 self._tracks.remove(track)
@@ -174,9 +173,8 @@ class ScreenReader:
         """Return the time up to which all texts were returned, and the entries since the last call."""
         horizon_s = min((track.start_s for track in self._tracks), default=self._last_s or 0.0)
         ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]
-        waiting = [track for track in self._closed if track not in ready] + [
-            each for each in self._tracks if each.missed
-        ]
+        waiting = [track for track in self._closed if track not in ready]
+        waiting += [track for track in self._tracks if track.missed]
         while held := [track for track in ready if any(_come_together(track, other) for other in waiting)]:
             ready = [track for track in ready if track not in held]
             waiting += held
@@ -251,24 +249,11 @@ def is_text(text: str, score: float) -> bool:
 
 
 def similar(one: str, other: str) -> bool:
-    """Return whether two readings are of the same text."""
+    """Return whether two readings are of the same text: by their longest common subsequence."""
+    from rapidfuzz.distance import LCSseq
+
     first, second = (re.sub(r"\W", "", text.lower())[:MAX_COMPARED] for text in (one, other))
-    return first == second or 2 * count_common(first, second) >= MIN_SAME_TEXT * (len(first) + len(second))
-
-
-def count_common(one: str, other: str) -> int:
-    """Return the length of the longest common subsequence of two texts.
-
-    Reference: Hyyro 2004, "Bit-parallel LCS-length computation revisited".
-    """
-    places: defaultdict[str, int] = defaultdict(int)
-    for place, letter in enumerate(one):
-        places[letter] |= 1 << place
-    full = row = (1 << len(one)) - 1
-    for letter in other:
-        matches = row & places[letter]
-        row = (row + matches | row - matches) & full
-    return len(one) - row.bit_count()
+    return 2 * LCSseq.similarity(first, second) >= MIN_SAME_TEXT * (len(first) + len(second))
 
 
 def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:

@@ -175,7 +175,8 @@ def find_speech(audio: Float32[np.ndarray, " sample"]) -> list[tuple[float, floa
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     options = VadOptions(min_speech_duration_ms=200, min_silence_duration_ms=200, speech_pad_ms=50)
-    return [(each["start"] / SAMPLE_RATE, each["end"] / SAMPLE_RATE) for each in get_speech_timestamps(audio, options)]
+    stretches = get_speech_timestamps(audio, options)
+    return [(stretch["start"] / SAMPLE_RATE, stretch["end"] / SAMPLE_RATE) for stretch in stretches]
 
 
 def is_doubtful(segment: Any) -> bool:

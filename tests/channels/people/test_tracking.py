@@ -127,8 +127,8 @@ def test_the_best_crops_are_apart_in_time(qualities: list[tuple[int, float]]) ->
     assert [sighting.quality for sighting in best] == sorted((sighting.quality for sighting in best), reverse=True)
     if len(best) < NUM_BEST:  # what is left out is close to one that is better
         for sighting in sightings:
-            close = [each for each in best if abs(each.time_s - sighting.time_s) < MIN_APART_S]
-            assert max(each.quality for each in close) >= sighting.quality
+            close = [other for other in best if abs(other.time_s - sighting.time_s) < MIN_APART_S]
+            assert max(other.quality for other in close) >= sighting.quality
 
 
 def test_large_sharp_frontal_faces_are_better() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import PatchEncoder, write_film
-from vidret.align.baseline import UNRELATED
 from vidret.channels.picture.calibration import load_calibration
 from vidret.channels.picture.query_bank import LEVELS, NAME, SENTENCES, choose_bank
 from vidret.encode.names import STARTER
@@ -48,21 +47,3 @@ def test_a_run_calibrates_a_starter_index_until_that_is_taken_back(
         assert find() is None
         engine.calibrate(["a dog"])
         assert find() == ("bank", 4, list(engine.ranker.weights))
-
-
-def test_the_bank_is_encoded_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
-    encoded, calibrations = [], []
-    for name in ("one", "another"):
-        encoder = PatchEncoder()
-        monkeypatch.setattr(encoder, "name", STARTER)
-        with Engine(tmp_path / name, encoder) as engine:
-            engine.index([tmp_path / "films"])
-            calibrations.append(load_calibration(engine._index.store, engine.ranker))
-        encoded.append(set(encoder.encoded_texts) & {*SENTENCES, *UNRELATED})
-    assert encoded == [{*SENTENCES, *UNRELATED}, {SENTENCES[0], UNRELATED[0]}]
-    first, second = calibrations
-    assert first is not None
-    assert second is not None
-    assert all((values == second.potentials[level]).all() for level, values in first.potentials.items())

@@ -47,7 +47,7 @@ def naive_frames(
     scores, best = torch.zeros(len(texts), len(segments)), torch.zeros(len(texts), len(segments), dtype=torch.long)
     for row, text in enumerate(texts):
         for column, segment in enumerate(segments):
-            cosines = [sum(float(a * b) for a, b in zip(text.sentence, each, strict=True)) for each in segment.frames]
+            cosines = [sum(float(a * b) for a, b in zip(text.sentence, frame, strict=True)) for frame in segment.frames]
             highest = sorted(cosines)[-4:]
             scores[row, column] = sum(highest) / len(highest)
             if kind == "mean":
@@ -123,7 +123,7 @@ def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:
     _, segments = make_all()
     for kind in KINDS:
         ranker, again = make_ranker(kind, tmp_path), make_ranker(kind, tmp_path)
-        assert [ranker.pack(each) for each in segments] == [again.pack(each) for each in segments]
+        assert [ranker.pack(segment) for segment in segments] == [again.pack(segment) for segment in segments]
     # The class token and three patches per frame, at 16 or 8 bits per number.
     sizes = {
         tokens: len(make_ranker("ucofia", tmp_path, tokens=tokens).pack(segments[2])) for tokens in ("float16", "int8")

@@ -13,7 +13,6 @@ from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
 from tests.store.samples import add_segment
 from vidret.align.baseline import UNRELATED
-from vidret.channels.picture.aligner_rankers import MeanRanker
 from vidret.channels.picture.ranking import FrameRanker, Ranker
 from vidret.channels.picture.scales import (
     MIN_DEVIATION,
@@ -101,20 +100,6 @@ def test_saving_measures_only_if_the_index_has_changed(store: Store) -> None:
     store.writer.set_file("/0.mp4", state="missing")
     PictureScales(measure).save(store, ranker)
     assert len(measure.rankers) == 3
-
-
-def test_each_ranker_has_its_own_scale(store: Store) -> None:
-    measure = CountedMeasurement()
-    scales = PictureScales(measure)
-    grow(store, 3)
-    for _ in range(2):
-        assert scales.find(store, FrameRanker()).mean == 1
-        assert scales.find(store, MeanRanker()).mean == 2
-    assert measure.rankers == ["none", "mean"]
-    scales.save(store, MeanRanker())
-    fresh = PictureScales(measure)
-    assert fresh.find(store, MeanRanker()).mean == 3
-    assert fresh.find(store, FrameRanker()).mean == 4
 
 
 def test_empty_index_has_no_scale_until_it_has_a_segment(store: Store) -> None:

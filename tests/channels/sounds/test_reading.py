@@ -135,7 +135,7 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
     (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[applause] Thank you.\n")
     request: Any = {"sound": {"start_s": 0.0, "sidecars": [str(tmp_path / "a.srt")]}}
     VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None).read_rest()
-    assert [row[2] for each in sent for row in each.get("texts", [])] == ["applause"]
+    assert [row[2] for message in sent for row in message.get("texts", [])] == ["applause"]
     assert sent[-1] == {"kind": "texts_end", "source": "sound", "note": "has no audio track"}
 
 

@@ -87,7 +87,7 @@ def test_screen_text_has_the_same_times_after_a_resumption(
         request: Any = {
             "screen": {
                 "start_s": start_s,
-                "segment": max((each for each in segments if each[1] <= start_s), default=None),
+                "segment": max((segment for segment in segments if segment[1] <= start_s), default=None),
             }
         }
 
@@ -238,9 +238,9 @@ def test_a_source_ends_with_its_budget_and_keeps_what_it_read(tmp_path: Path, mo
     film = write_worded(tmp_path / "a.mp4", ("", 100.0), silence=True)
     request = {**SCREEN, "speech": {"model": "tiny.en", "start_s": 0.0}}
     sent = read_alone(film, request, num_frames=probe(film).num_frames)
-    texts = [(each["source"], text[2]) for each in sent if each["kind"] == "texts" for text in each["texts"]]
+    texts = [(own["source"], text[2]) for own in sent if own["kind"] == "texts" for text in own["texts"]]
     assert texts == [("screen", "exit"), ("speech", "well")]
-    notes = {each["source"]: each["note"] for each in sent if each["kind"] == "texts_end"}
+    notes = {own["source"]: own["note"] for own in sent if own["kind"] == "texts_end"}
     reason = "it would take longer than the 0 s that a video of this length may"
     assert notes["screen"].startswith("only its first ")
     assert notes["screen"].endswith(reason)

@@ -44,7 +44,7 @@ def read_words(index: Path) -> dict[TextSource, tuple[TextTrack, list[TimedText]
     with TextStore.open(index) as store:
         tracks = store.tracks()
         assert len({track.source for track in tracks}) == len(tracks)
-        return {track.source: (track, [each.text for each in store.transcript(track)]) for track in tracks}
+        return {track.source: (track, [stored.text for stored in store.transcript(track)]) for track in tracks}
 
 
 def write_sidecar(film: Path, words: str) -> None:
@@ -118,19 +118,13 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
         "Good morning.",
         "Behind the hill.",
     ]
-
-
-def test_what_is_said_is_embedded_in_quotes(tmp_path: Path) -> None:
-    film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0))
-    write_sidecar(film, "Good morning.")
-    Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=SCREEN_AND_SUBTITLES)
     with TextStore.open(tmp_path / "index") as store:
         texts = store.read_segments(store.store.searchable())
         vectors = store.intact_vectors([text.id for text in texts])
-    by_source = {text.text.source: vectors[text.id] for text in texts}
+    by_text = {text.text.text: vectors[text.id] for text in texts}
     said, shown_word = load_sentence_encoder().encode(['"Good morning."', "lighthouse"])
-    np.testing.assert_allclose(by_source["subtitles"], said, atol=2e-3)
-    np.testing.assert_allclose(by_source["screen"], shown_word, atol=2e-3)
+    np.testing.assert_allclose(by_text["Good morning."], said, atol=2e-3, err_msg="what is said is in quotes")
+    np.testing.assert_allclose(by_text["lighthouse"], shown_word, atol=2e-3)
 
 
 def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:

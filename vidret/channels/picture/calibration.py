@@ -113,6 +113,16 @@ class Calibration:
         return replace(self, ids=self.ids[:0], potentials=nothing, file=None)
 
 
+@dataclass(slots=True, eq=False)
+class _Loaded:
+    """The stored calibration of a ranker, that of the segments that came since, and the embeddings of its bank."""
+
+    edition: str
+    calibration: Calibration | None
+    new: Calibration | None = None
+    bank: Sequence[TextEmbedding] = ()
+
+
 class Calibrations:
     """The stored calibrations of an open index, each read again only when it has changed.
 
@@ -122,61 +132,35 @@ class Calibrations:
     def __init__(self, store: Store, encode: Callable[[Sequence[str]], Sequence[TextEmbedding]]) -> None:
         """Set the index, and the function that encodes a bank."""
         self._store, self._encode = store, encode
-        self._loaded: dict[str, tuple[str, Calibration | None]] = {}
-        self._banks: dict[str, tuple[str, Sequence[TextEmbedding]]] = {}
-        self._new: dict[str, tuple[str, Calibration]] = {}
+        self._loaded: dict[str, _Loaded] = {}
 
-    def find(self, ranker: Ranker, segments: SegmentFeatures) -> Calibration | None:
-        """Return the calibration of some segments for a ranker; None if the index has none."""
-        edition, calibration = self._load(ranker)
+    def correct(self, ranker: Ranker, segments: SegmentFeatures, levels: Levels) -> Levels:
+        """Return the corrected levels of some segments; as they are if the index has no calibration for the ranker."""
+        edition, loaded = find_edition(self._store, ranker), self._loaded.get(ranker.name)
+        if loaded is None or loaded.edition != edition:
+            loaded = self._loaded[ranker.name] = _Loaded(edition, load_calibration(self._store, ranker))
+        calibration = loaded.calibration
         if calibration is None:
-            return None
-        new_ids = calibration.find_unknown(segments.ids)
-        if not len(new_ids):
-            return calibration
-        known_edition, new = self._new.get(ranker.name, ("", calibration))
-        if known_edition != edition:
-            new = calibration.without_segments()
-        missing = new.find_unknown(new_ids)
+            return levels
+        new = loaded.new or calibration.without_segments()
+        missing = new.find_unknown(calibration.find_unknown(segments.ids))
         if len(missing):
+            loaded.bank = loaded.bank or self._encode(list(calibration.texts))
             rows = np.flatnonzero(np.isin(segments.ids, missing)).tolist()
             packed, frames = [segments.packed[row] for row in rows], [segments.frames[row] for row in rows]
-            scores = ranker.score(self._encode_bank(ranker, edition, calibration), packed, frames).scores
-            new = new.extended(
-                segments.ids[rows], {name: scores[name].astype(np.float32) for name in calibration.potentials}
-            )
-            self._new[ranker.name] = edition, new
-        known_ids = np.setdiff1d(segments.ids, new_ids, assume_unique=True)
-        ids = np.concatenate([known_ids, new_ids])
-        order, potentials = np.argsort(ids), {}
-        for name, values in calibration.potentials.items():
-            old = values[np.searchsorted(calibration.ids, known_ids)]
-            potentials[name] = np.concatenate([old, new.potentials[name][np.searchsorted(new.ids, new_ids)]])[order]
-        return replace(calibration, ids=ids[order], potentials=potentials, file=None)
-
-    def _encode_bank(self, ranker: Ranker, edition: str, calibration: Calibration) -> Sequence[TextEmbedding]:
-        bank = self._banks.get(ranker.name)
-        if bank is None or bank[0] != edition:
-            bank = self._banks[ranker.name] = edition, self._encode(list(calibration.texts))
-        return bank[1]
-
-    def _load(self, ranker: Ranker) -> tuple[str, Calibration | None]:
-        edition = find_edition(self._store, ranker)
-        loaded = self._loaded.get(ranker.name)
-        if loaded is None or loaded[0] != edition:
-            loaded = self._loaded[ranker.name] = edition, load_calibration(self._store, ranker)
-        return loaded
+            scores = ranker.score(loaded.bank, packed, frames).scores
+            own = {name: scores[name].astype(np.float32) for name in calibration.potentials}
+            loaded.new = new = new.extended(segments.ids[rows], own)
+        return new.correct(calibration.correct(levels, segments.ids), segments.ids)
 
     @contextmanager
     def override(self, ranker: Ranker, calibration: Calibration | None) -> Iterator[None]:
         """Use a calibration that is not stored yet, or none, inside the context."""
-        self._loaded[ranker.name] = find_edition(self._store, ranker), calibration
-        self._new.pop(ranker.name, None)
+        self._loaded[ranker.name] = _Loaded(find_edition(self._store, ranker), calibration)
         try:
             yield
         finally:
             self._loaded.pop(ranker.name, None)
-            self._new.pop(ranker.name, None)
 
 
 def check_calibration(store: Store, ranker: Ranker, temperature: float | None) -> tuple[float, Ids]:

@@ -210,10 +210,7 @@ class PictureChannel:
         if not len(stored.ids):
             return np.empty(0)
         levels = ranker.score(self._unrelated, stored.packed, stored.frames)
-        calibration = self.calibrations.find(ranker, stored)
-        if calibration is not None:
-            levels = calibration.correct(levels, stored.ids)
-        return sum_levels(levels.scores, ranker).ravel()
+        return sum_levels(self.calibrations.correct(ranker, stored, levels).scores, ranker).ravel()
 
     @cached_property
     def _unrelated(self) -> list[TextEmbedding]:

@@ -81,9 +81,9 @@ def collect_segments(
     owners = np.array([first.setdefault(segment.video, row) for row, segment in enumerate(ranked[0].segments)])
     order = np.lexsort((ranked[0].times, owners))
     ids, segments = ranked[0].ids[order], [ranked[0].segments[row] for row in order.tolist()]
-    rows = [{segment: row for row, segment in enumerate(each.segments)} for each in ranked[1:]]
+    rows = [{segment: row for row, segment in enumerate(others.segments)} for others in ranked[1:]]
     orders = [order, *(np.array([own[segment] for segment in segments]) for own in rows)]
-    scores = np.stack([each[own] for each, own in zip(evidence, orders, strict=True)])
+    scores = np.stack([nats[own] for nats, own in zip(evidence, orders, strict=True)])
     times = ranked[0].times[order].astype(np.float64)
     starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
     best = np.maximum.reduceat(scores, starts, axis=1).T.tolist()
@@ -157,11 +157,11 @@ def weigh_points(
     """Return the same points, with what the segment of each adds to its evidence, for each of the stored segments."""
     rows = {segment: row for row, segment in enumerate(stored.segments)}
     weighed = {}
-    for video_id, each in videos.items():
-        own = [rows[segment] for segment in each.segments]
-        num_points = [len(stored.times[row]) if len(each.times) > len(own) else 1 for row in own]
-        scores = each.scores + np.repeat(weights[:, own], num_points, axis=1)
-        weighed[video_id] = each.with_scores(scores)
+    for video_id, points in videos.items():
+        own = [rows[segment] for segment in points.segments]
+        num_points = [len(stored.times[row]) if len(points.times) > len(own) else 1 for row in own]
+        scores = points.scores + np.repeat(weights[:, own], num_points, axis=1)
+        weighed[video_id] = points.with_scores(scores)
     return weighed
 
 
@@ -170,10 +170,10 @@ def adjust_points(
 ) -> dict[int, VideoPictures]:
     """Return the same points with their evidence adjusted, each over its time or, without ``frames``, its segment."""
     adjusted = {}
-    for video_id, each in videos.items():
-        starts = each.times if frames else np.array([segment.start for segment in each.segments])
-        ends = each.times if frames else np.array([segment.end for segment in each.segments])
-        adjusted[video_id] = each.with_scores(adjust(video_id, starts, ends, each.scores))
+    for video_id, points in videos.items():
+        starts = points.times if frames else np.array([segment.start for segment in points.segments])
+        ends = points.times if frames else np.array([segment.end for segment in points.segments])
+        adjusted[video_id] = points.with_scores(adjust(video_id, starts, ends, points.scores))
     return adjusted
 
 
@@ -181,12 +181,12 @@ def lower_pictures(pictures: Mapping[int, VideoPictures], video_ids: Set[int], l
     """Return the same points, those of some videos with less evidence."""
     return {
         video_id: replace(
-            each,
-            scores=each.scores - loss,
-            best=[score - loss for score in each.best],
-            line=None if each.line is None else (each.line[0] - loss, each.line[1]),
+            points,
+            scores=points.scores - loss,
+            best=[score - loss for score in points.best],
+            line=None if points.line is None else (points.line[0] - loss, points.line[1]),
         )
         if video_id in video_ids
-        else each
-        for video_id, each in pictures.items()
+        else points
+        for video_id, points in pictures.items()
     }

@@ -79,11 +79,10 @@ class Reranker:
                 ids=stored.ids, segments=(), scores=nothing, positive_scores=nothing, times=nothing, levels={}
             )
         levels = ranker.score([query.positive, *query.negatives], stored.packed, stored.frames)
-        calibration = self._calibrations.find(ranker, stored) if query.is_text else None
-        if calibration is not None:
-            levels = calibration.correct(levels, stored.ids)
+        if query.is_text:
+            levels = self._calibrations.correct(ranker, stored, levels)
         positive_scores, *negatives = sum_levels(levels.scores, ranker)
-        penalties = np.sum([np.maximum(0, each - typical) for each in negatives], axis=0)
+        penalties = np.sum([np.maximum(0, negative - typical) for negative in negatives], axis=0)
         scores = positive_scores - penalties
         parts: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
         if negatives:
@@ -126,8 +125,8 @@ class Reranker:
         coarse search.
         """
         ids = [self._store.segments.ids_of_video(video_id) for video_id in video_ids]
-        owners = np.repeat(np.arange(len(video_ids)), [len(each) for each in ids])
-        flat = np.array([key for each in ids for key in each], dtype=np.int64)
+        owners = np.repeat(np.arange(len(video_ids)), [len(own) for own in ids])
+        flat = np.array([key for own in ids for key in own], dtype=np.int64)
         names = [TOTAL, *ranker.weights]
         scores = {name: np.full((len(texts), len(video_ids)), -np.inf, np.float32) for name in names}
         for start in range(0, len(flat), SEGMENT_BATCH_SIZE):

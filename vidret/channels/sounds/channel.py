@@ -119,12 +119,10 @@ def join_evidence(texts: Mapping[int, VideoTexts], sounds: Mapping[int, VideoTex
     """Return the matches of texts and of sounds by video, best first."""
     joined = dict(texts)
     for video_id, own in sounds.items():
-        both = [own.matches] + ([texts[video_id].matches] if video_id in texts else [])
+        others = texts[video_id].matches if video_id in texts else [[] for _ in own.matches]
+        pairs = zip(own.matches, others, strict=True)
         joined[video_id] = VideoTexts(
-            [
-                sorted((match for each in clause for match in each), key=lambda match: -match.evidence)
-                for clause in zip(*both, strict=True)
-            ]
+            [sorted([*heard, *said], key=lambda match: -match.evidence) for heard, said in pairs]
         )
     return joined
 

@@ -103,7 +103,7 @@ class TextChannel:
         if not any(source in TEXT_SOURCES for source in query.sources):
             return {}
         allow = partial(self.texts.allow, self._pictures, query.options.filters, query.excluded)
-        background, plain = self.background, tuple(each for each in query.sources if not is_hint_needed(each))
+        background, plain = self.background, tuple(source for source in query.sources if not is_hint_needed(source))
         found = self._matcher.find(
             query.clauses,
             query.vectors,
@@ -133,7 +133,7 @@ class TextChannel:
         rated: dict[int, VideoTexts] = {}
         for index, (clause, vector, matches) in enumerate(zip(query.clauses, query.vectors, found, strict=True)):
             texts = matches.texts
-            owners, codes = self.texts.find_owners(self._pictures, np.array([each.track for each in texts], np.int64))
+            owners, codes = self.texts.find_owners(self._pictures, np.array([text.track for text in texts], np.int64))
             video_ids, own_sources = owners.tolist(), [TEXT_SOURCES[code] for code in codes.tolist()]
             levels = {source: background.level(source, vector) for source in TEXT_SOURCES}
             evidence = rate_texts(clause, matches, own_sources, levels)

@@ -161,24 +161,24 @@ class TextMatcher:
     ) -> list[TextMatches]:
         """Return the intact ones of the texts that were found for each clause as its matches."""
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
-        stems = self._store.index.stems([each.text for each in texts])
-        ids, hubness = np.array([each.id for each in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
+        stems = self._store.index.stems([text.text for text in texts])
+        ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
         num_texts, matches = len(self._store), []
         for clause, vector, own_terms, own_ids in zip(clauses, vectors, terms, found, strict=True):
             own = find_rows(ids, own_ids)
             own = own[own >= 0]
             weights = weigh_terms(own_terms, num_texts, self._find_shares(clause.content))
             shared = self._share(clause, own_terms, weights, [stems[row] for row in own.tolist()])
-            information = np.array([each[0] for each in shared], np.float64)
+            information = np.array([told for told, _, _ in shared], np.float64)
             matches.append(
                 TextMatches(
                     texts=[texts[row] for row in own.tolist()],
                     cosines=np.vecdot(rows[own], vector).astype(np.float64),
                     hubness=hubness[own],
                     cover=information / (sum(weights) or 1.0),
-                    stems=[each[1] for each in shared],
+                    stems=[own_stems for _, own_stems, _ in shared],
                     information=information,
-                    num_adjacent=np.array([each[2] for each in shared], np.int64),
+                    num_adjacent=np.array([num_adjacent for _, _, num_adjacent in shared], np.int64),
                     num_words=sum(weight > 0 for weight in weights),
                 )
             )

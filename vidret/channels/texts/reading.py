@@ -89,7 +89,7 @@ class VideoTextReader:
     def first_segment(self) -> tuple[int, float] | None:
         """The number and the start of a segment at or before where reading begins; None if none is known."""
         segments = [self._request[source].get("segment") for source in self._watchers]
-        return min((tuple(each) for each in segments if each), default=None) if all(segments) else None
+        return min((tuple(segment) for segment in segments if segment), default=None) if all(segments) else None
 
     @contextlib.contextmanager
     def ignore_from(self, end_s: float) -> Iterator[None]:
@@ -155,7 +155,7 @@ class VideoTextReader:
         watcher = self._watchers.pop(source, None)
         if watcher is not None:
             self._send_pieces(source, max(end_s, watcher.start_s), watcher.reader.finish(end_s))
-            self._end(source, "; ".join(each for each in (note, watcher.reader.note) if each))
+            self._end(source, "; ".join(filter(None, (note, watcher.reader.note))))
 
     def _send_pieces(self, source: messages.ReadSource, until_s: float, pieces: Sequence[Any]) -> None:
         if source == "face" or source == "voice":
