@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from vidret.copies.alignment import (
     LAG_COST,
     SPEEDS,
+    STEP_S,
     align_footage,
     align_repeatedly,
     bound_gain,
@@ -101,7 +102,7 @@ def test_every_showing_is_found_once() -> None:
 
 
 def naive_values(
-    scores: np.ndarray, clip_times: np.ndarray, film_times: np.ndarray, speed: float, offset: float, step_s: float
+    scores: np.ndarray, clip_times: np.ndarray, film_times: np.ndarray, speed: float, offset: float
 ) -> list[float | None]:
     """Score a line frame by frame: the better of the two film frames around the expected time, if within a step."""
     values: list[float | None] = []
@@ -110,12 +111,9 @@ def naive_values(
         before = [column for column, each in enumerate(film_times) if each < expected]
         after = [column for column, each in enumerate(film_times) if each >= expected]
         around = before[-1:] + after[:1]
-        near = [column for column in around if abs(film_times[column] - expected) <= step_s]
+        near = [column for column in around if abs(film_times[column] - expected) <= STEP_S]
         values.append(
-            max(
-                (scores[row, column] - LAG_COST * abs(film_times[column] - expected) / step_s for column in near),
-                default=None,
-            )
+            max((scores[row, column] - LAG_COST * abs(film_times[column] - expected) for column in near), default=None)
         )
     return values
 
@@ -125,8 +123,8 @@ def test_lines_are_scored_as_by_loops(seed: int, speed: float, offset: float) ->
     rng = np.random.default_rng(seed)
     clip_times, film_times = np.sort(rng.uniform(0, 8, 7)), np.sort(rng.uniform(0, 12, 9))
     scores = rng.standard_normal((7, 9))
-    (values,) = score_lines(scores, clip_times, film_times, np.array([speed]), np.array([offset]), 1.0)
-    for value, expected in zip(values, naive_values(scores, clip_times, film_times, speed, offset, 1.0), strict=True):
+    (values,) = score_lines(scores, clip_times, film_times, np.array([speed]), np.array([offset]))
+    for value, expected in zip(values, naive_values(scores, clip_times, film_times, speed, offset), strict=True):
         assert value < -1000 if expected is None else value == pytest.approx(expected)
 
 

@@ -5,7 +5,15 @@ from starlette.testclient import TestClient
 
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
-from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
+from vidret.errors import (
+    ConflictError,
+    DecodeError,
+    EncoderError,
+    MissingExtraError,
+    NotFoundError,
+    StoreError,
+    VidretError,
+)
 from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_invalid
 
 
@@ -15,6 +23,8 @@ from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_inv
         (VidretError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
         (EncoderError("no such words"), 422, "no such words"),
         (DecodeError("/a/film.mp4", "is empty"), 422, "/a/film.mp4: is empty"),
+        (NotFoundError("no video has the id 7"), 404, "no video has the id 7"),
+        (ConflictError("the name is taken"), 409, "the name is taken"),
         (StoreError("/a: database is locked"), 503, "/a: database is locked"),
         (MissingExtraError("searching", "cpu"), 503, 'searching needs the extra "cpu": pip install "vidret[cpu]"'),
         (

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Int64
 
 OCTAVE_STEPS = 12
 SPEEDS: Float64[np.ndarray, " speed"] = 2.0 ** (np.arange(-OCTAVE_STEPS, OCTAVE_STEPS + 1) / OCTAVE_STEPS)
+STEP_S = 1.0  # between two frames
 LAG_COST = 0.01  # of a second between the expected and the compared time
 SPEED_COST = 0.2  # share of the gain, per octave: in slow scenes many lines are as good, and most copies play normally
 NUM_NEAREST = 3  # film frames of each clip frame that vote for lines
@@ -51,8 +52,6 @@ def align_footage(
     scores: Float[np.ndarray, "clip film"],
     clip_times: Float64[np.ndarray, " clip"],
     film_times: Float64[np.ndarray, " film"],
-    *,
-    step_s: float = 1.0,
 ) -> Alignment | None:
     """Return the best line between a clip and a film; None if no pair of frames scores more than its lag costs.
 
@@ -60,17 +59,16 @@ def align_footage(
         scores: How much alike the frames are, above 0 if more than unrelated ones.
         clip_times: Times of the clip's frames in seconds, rising.
         film_times: The same for the film.
-        step_s: Seconds between two frames.
     """
     rows, columns = _choose_voters(scores)
     if not len(rows):
         return None
     # All speeds at once: of few frames, the calls cost more than the sums.
     lines, offsets = vote_offsets(
-        film_times[columns] - SPEEDS[:, None] * clip_times[rows], scores[rows, columns], step_s / 2
+        film_times[columns] - SPEEDS[:, None] * clip_times[rows], scores[rows, columns], STEP_S / 2
     )
     speeds = SPEEDS[lines]
-    firsts, lasts, gains = find_best_runs(score_lines(scores, clip_times, film_times, speeds, offsets, step_s))
+    firsts, lasts, gains = find_best_runs(score_lines(scores, clip_times, film_times, speeds, offsets))
     worth = gains * (1 - SPEED_COST * np.abs(np.log2(speeds)))
     best = int(np.argmax(worth))
     gain, speed, offset = gains[best], float(speeds[best]), offsets[best]
@@ -88,17 +86,16 @@ def align_repeatedly(
     film_times: Float64[np.ndarray, " film"],
     *,
     max_num: int,
-    step_s: float = 1.0,
 ) -> Iterator[Alignment]:
     """Yield the best lines, best first, each between parts of the film that the earlier ones do not show."""
     remaining = np.array(scores)
     for _ in range(max_num):
-        found = align_footage(remaining, clip_times, film_times, step_s=step_s)
+        found = align_footage(remaining, clip_times, film_times)
         if found is None:
             return
         yield found
         start, end = (found.speed * clip_times[index] + found.offset for index in (found.first, found.last))
-        remaining[:, (film_times >= start - step_s) & (film_times <= end + step_s)] = -1.0
+        remaining[:, (film_times >= start - STEP_S) & (film_times <= end + STEP_S)] = -1.0
 
 
 def _choose_voters(
@@ -142,7 +139,6 @@ def score_lines(
     film_times: Float64[np.ndarray, " film"],
     speeds: Float64[np.ndarray, " line"],
     offsets: Float64[np.ndarray, " line"],
-    step_s: float,
 ) -> Float64[np.ndarray, "line clip"]:
     """Return the score of each clip frame on lines; far below 0 where the film has no frame nearby."""
     expected = speeds[:, None] * clip_times[None, :] + offsets[:, None]
@@ -153,8 +149,8 @@ def score_lines(
         inside = (columns >= 0) & (columns < len(film_times))
         columns = columns.clip(0, len(film_times) - 1)
         lag = np.abs(film_times[columns] - expected)
-        near = inside & (lag <= step_s)
-        values = np.where(near, np.maximum(values, scores[rows, columns] - LAG_COST * lag / step_s), values)
+        near = inside & (lag <= STEP_S)
+        values = np.where(near, np.maximum(values, scores[rows, columns] - LAG_COST * lag), values)
     return values
 
 

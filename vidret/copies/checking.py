@@ -41,8 +41,8 @@ MAX_BLOCKS = 10_000  # kept in memory, of 92 kB at most
 class FootageReader:
     """Small grey pictures of files, decoded in processes of its own and kept for the next comparison."""
 
-    def __init__(self, num_workers: int = NUM_WORKERS) -> None:
-        self._pool = ImagePool(num_workers)
+    def __init__(self) -> None:
+        self._pool = ImagePool(NUM_WORKERS)
         self._blocks: OrderedDict[tuple[str, int], GreyStretch] = OrderedDict()
         self._lock = Lock()
 
