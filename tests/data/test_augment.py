@@ -35,7 +35,7 @@ def test_all_frames_change_in_the_same_way(seed: int) -> None:
         np.testing.assert_array_equal(frame, alone[0])
 
 
-def test_result_depends_on_the_seed_alone() -> None:
+def test_result_depends_on_the_seed_only() -> None:
     pixels = sample()
     pixels.flags.writeable = False
     first, second, other = (ALL(pixels, np.random.default_rng(seed)) for seed in (1, 1, 2))

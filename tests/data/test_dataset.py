@@ -1,4 +1,4 @@
-"""Batches of captioned videos: padding, tokens, and randomness from seed, epoch and row alone."""
+"""Batches of captioned videos: padding, tokens, and randomness from seed, epoch and row only."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def test_evaluation_gives_each_video_all_of_its_captions_or_none() -> None:
     np.testing.assert_array_equal(gallery[1].pixels, gallery[1].pixels)
 
 
-def test_randomness_depends_on_seed_epoch_and_row_alone() -> None:
+def test_randomness_depends_on_seed_epoch_and_row_only() -> None:
     def read(dataset: CaptionedVideos, epoch: int, row: int) -> bytes:
         return dataset[epoch, row].pixels.tobytes()
 

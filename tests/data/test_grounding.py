@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.captioned import RESIZE, write_moments
-from tests.data.layered import TEXT_WIDTH, WIDTH, LayeredFake, word_layers
+from tests.data.captioned import RESIZE, TEXT_WIDTH, WIDTH, LayeredFake, word_layers, write_moments
 from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split

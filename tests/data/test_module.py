@@ -13,8 +13,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from tests.data.captioned import write_captioned, write_moments, write_numbered
-from tests.data.layered import LayeredFake
+from tests.data.captioned import LayeredFake, write_captioned, write_moments, write_numbered
 from tests.video.films import read_numbers
 from vidret.data import stages
 from vidret.data.dataset import RetrievalBatch

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytorch_lightning as lightning
 import torch
 
@@ -19,6 +20,10 @@ from vidret.train.grounding import GroundingModule
 from vidret.train.methods import list_methods
 from vidret.train.retrieval import RetrievalModule
 
+# Lightning warns of its own use of torch, and of what it would do on a larger machine.
+ignores_lightning = pytest.mark.filterwarnings(
+    *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
+)
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
 TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
 METHODS: dict[str, dict[str, Any]] = {

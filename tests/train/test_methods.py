@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 import vidret.train.methods
-from tests.train.small import METHODS, draw_captioned, make_module, make_trainer, open_data, write_world
+from tests.train.small import METHODS, draw_captioned, ignores_lightning, make_module, make_trainer, open_data
 from vidret.align.batches import TextBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
@@ -18,9 +18,6 @@ from vidret.train.methods import list_methods, load_method
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS = 3
-ignores_lightning_warnings = pytest.mark.filterwarnings(
-    *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
-)
 
 
 @pytest.mark.parametrize("train_all", [False, True])
@@ -105,16 +102,13 @@ METHOD = Warm
 '''
 
 
-@ignores_lightning_warnings
-def test_new_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@ignores_lightning
+def test_new_method_is_one_file(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "warm.py").write_text(NEW)
     monkeypatch.setattr(vidret.train.methods, "__path__", [*vidret.train.methods.__path__, str(tmp_path / "methods")])
     assert "warm" in list_methods()
     module = make_module("warm", options={"warmth": 2.0}, train_all=False, lr=None)
-    world = tmp_path / "world"
-    world.mkdir()
-    write_world(world)
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
     trainer.fit(module, datamodule=open_data(world))
     assert float(trainer.callback_metrics["loss"]) == float(trainer.callback_metrics["loss/warm"])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.goldens import Case, check_close, find_cases
-from tests.train.small import make_module, make_trainer, open_data, write_world
+from tests.train.small import make_module, make_trainer, open_data
 from vidret.encode.clip.text import KEPT_POSITIONS, TextShape, stretch_positions
 from vidret.encode.clip.weights import convert_state_dict
 from vidret.encode.families.clip import load_towers
@@ -87,14 +87,13 @@ def test_few_vectors_are_their_own_components() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
-def test_training_leaves_the_first_positions_as_they_are(tmp_path: Path) -> None:
-    write_world(tmp_path)
+def test_training_leaves_the_first_positions_as_they_are(world: Path, tmp_path: Path) -> None:
     text = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
     out = tmp_path / "long.safetensors"
     module = make_module("longclip", text=text, options={"stretch": 4}, train_all=False, lr=1e-3)
     before = module.model.encoder.text.positions.detach().clone()
     assert before.shape == (4 * 32 - 3 * 20, 32)
-    make_trainer(tmp_path, max_steps=3).fit(module, datamodule=open_data(tmp_path, num_words=60))
+    make_trainer(tmp_path, max_steps=3).fit(module, datamodule=open_data(world, num_words=60))
     positions = module.model.encoder.text.positions
     assert torch.equal(positions[:20], before[:20])
     module.model.zero_grad()
@@ -107,9 +106,8 @@ def test_training_leaves_the_first_positions_as_they_are(tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_data_without_first_sentences_are_refused(tmp_path: Path) -> None:
-    write_world(tmp_path)
-    data = open_data(tmp_path, first_sentences=False)
+def test_data_without_first_sentences_are_refused(world: Path, tmp_path: Path) -> None:
+    data = open_data(world, first_sentences=False)
     with pytest.raises(VidretError, match="first_sentences of the data must be true for longclip, got false"):
         make_trainer(tmp_path, max_steps=1).fit(make_module("longclip"), datamodule=data)
 

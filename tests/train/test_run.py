@@ -13,21 +13,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from tests.train.small import draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
+from tests.train.small import draw_moments, ignores_lightning, make_head_module, make_module, make_trainer, open_data
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.train.run import ExportBest, export_checkpoint
 
-pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder)
-    return folder
+pytestmark = ignores_lightning
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,15 @@ import pytorch_lightning as lightning
 import torch
 from torch.utils.data import DataLoader
 
-from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
+from tests.train.small import (
+    METHODS,
+    draw_moments,
+    ignores_lightning,
+    make_head_module,
+    make_module,
+    make_trainer,
+    open_data,
+)
 from vidret.channels.picture.ranker_loading import choose_ranker, load_ranker
 from vidret.encode.families.registry import load_encoder
 from vidret.errors import VidretError
@@ -18,21 +26,12 @@ from vidret.model_files import read_part_cards
 from vidret.train.muon import MATRIX
 from vidret.train.retrieval import RetrievalModule
 
-# Lightning warns of its own use of torch, and of what it would do on a larger machine.
-lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
 each_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder)
-    return folder
 
 
 @each_method
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
-@lightnings_own
+@ignores_lightning
 def test_method_trains_logs_metrics_and_exports_a_model(
     method: str, precision: Any, world: Path, tmp_path: Path
 ) -> None:
@@ -54,7 +53,7 @@ def test_method_trains_logs_metrics_and_exports_a_model(
     assert ranker.name == "none" if module.model.aligner is None else ranker.name == encoder.name
 
 
-@lightnings_own
+@ignores_lightning
 def test_muon_trains_with_clipped_gradients_in_half_precision(world: Path, tmp_path: Path) -> None:
     module = make_module("joint", matrix_lr=0.02)
     before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
@@ -67,7 +66,7 @@ def test_muon_trains_with_clipped_gradients_in_half_precision(world: Path, tmp_p
     assert {name.split(".")[0] for name in before.keys() - still} == {"encoder", "aligner", "captioner"}
 
 
-@lightnings_own
+@ignores_lightning
 def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> None:
     module, data = make_module("clip"), open_data(world, val_share=0.0, batch_size=20)
     losses: list[float] = []
@@ -100,7 +99,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
-@lightnings_own
+@ignores_lightning
 def test_resumed_run_equals_uninterrupted_run(settings: dict[str, Any], world: Path, tmp_path: Path) -> None:
     def fit(steps: StopAt | None = None, resumed: bool = False) -> dict[str, Any]:
         callbacks: list[lightning.Callback] = [] if steps is None else [steps]
@@ -136,7 +135,7 @@ class StopAt(lightning.Callback):
             trainer.should_stop = True
 
 
-@lightnings_own
+@ignores_lightning
 def test_model_must_have_the_number_of_frames_of_validation(world: Path, tmp_path: Path) -> None:
     module = make_module("clip", num_frames=6)
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
@@ -172,7 +171,7 @@ def test_compiled_towers_give_and_save_the_same(method: str) -> None:
         torch.testing.assert_close(one, other)
 
 
-@lightnings_own
+@ignores_lightning
 def test_head_trains_in_mixed_precision_and_refuses_half_precision(tmp_path: Path) -> None:
     batches: Any = DataLoader([draw_moments()], batch_size=None)  # type: ignore[arg-type]
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, precision="bf16-mixed")
