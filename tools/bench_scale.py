@@ -170,9 +170,7 @@ def fill(store: Store, size: int, cloud: Cloud) -> None:
 def have(store: Store, kind: str) -> None:
     """Make a store search flat, or by shards, whatever its size: only here, to compare them."""
     ivf_from = sys.maxsize if kind == "flat" else 1
-    store._vectors.index = FaissVectors(
-        store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=ivf_from
-    )
+    store._vectors.index = FaissVectors(store._vectors._options, ivf_from=ivf_from)
 
 
 def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:

@@ -194,14 +194,8 @@ DAY_S = 86400
 class Facets:
     """The numbers of videos that match some filters, by each fact; those of a fact regardless of its own filter.
 
-    Attributes:
-        days: By the day they were filmed, as year-month-day; for files that do not say it, modified.
-        cameras: By make and model.
-        heights: By minimum height in pixels.
-        sound: With sound (``on``) and without (``off``).
-        orientations: By shape.
-        languages: By each language that is heard.
-        folders: By the folder that has the file.
+    Days are year-month-day, of the modification for files that do not say when they were filmed. Cameras are by make
+    and model, heights by minimum in pixels, sound is ``on`` or ``off``.
     """
 
     days: dict[str, int]

@@ -21,7 +21,7 @@ from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
 from vidret.store.upkeep import Upkeep, folder_size
-from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation
+from vidret.store.vectors.base import FoundWords, Queries, SearchResult, VectorLocation, VectorOptions
 from vidret.store.vectors.current import HOME, CurrentVectors
 from vidret.store.vectors.faiss import MEMORY
 from vidret.store.vectors.registry import allow_address, check_address, normalise_address
@@ -58,8 +58,11 @@ class Store:
                 self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=lock is not None)
             except OSError as error:
                 raise StoreError(f"{error.filename}: {error.strerror}") from error
+            pictures = _find_pictures(path)
             self._vectors = vectors = CurrentVectors(
-                path, self.dim, catalog, epochs, device=device, pictures=_find_pictures(path)
+                VectorOptions(
+                    folder=path, dim=self.dim, catalog=catalog, epochs=epochs, device=device, pictures=pictures
+                )
             )
             opened.pop_all()  # ``close`` closes them
         self.files, self.videos, self.segments = catalog.files, catalog.videos, catalog.segments
@@ -254,10 +257,6 @@ class Store:
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
         """Return the video ids of the segments that exist, by segment id."""
         return self.snapshot().owners(ids)
-
-    def count_segments(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
-        """Return the number of searchable segments of the videos that match, without some videos."""
-        return self.select(filters, excluded).num_segments
 
     def count_videos(self, filters: Filters = ALL_VIDEOS, excluded: Set[int] = frozenset()) -> int:
         """Return the number of matching videos with a searchable segment, without some videos."""

@@ -23,9 +23,7 @@ IVF_FROM = 40
 
 def sharded(store: Store) -> Store:
     """Make a store build shards of few vectors."""
-    store._vectors.index = FaissVectors(
-        store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=IVF_FROM
-    )
+    store._vectors.index = FaissVectors(store._vectors._options, ivf_from=IVF_FROM)
     return store
 
 

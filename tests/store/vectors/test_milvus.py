@@ -19,7 +19,6 @@ from vidret.store.snapshots.bitmap import make_bitmap
 from vidret.store.store import Store
 from vidret.store.vectors.flat import Flat, IdFilter
 from vidret.store.vectors.milvus import MilvusVectors
-from vidret.store.vectors.milvus_collection import Collection
 from vidret.store.vectors.milvus_rows import to_milvus_filter
 from vidret.types import Filters, SegmentEmbedding
 
@@ -313,10 +312,6 @@ def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
     ):
         create(tmp_path, "faiss")
     with create(tmp_path, None) as store:
-        with pytest.raises(StoreError, match=r"source must be milvus://, .*, got faiss"):
-            store.upkeep.move_vectors("faiss", "milvus://")
-        with pytest.raises(StoreError, match="target must differ from source, got milvus://"):
-            store.upkeep.move_vectors("milvus://", "milvus://")
         with pytest.raises(StoreError, match="cannot be reached"):
             store.upkeep.move_vectors("milvus://", "milvus://127.0.0.1:9")
         assert seeds(store) == []
@@ -350,7 +345,8 @@ Store.open(sys.argv[1], write=True).upkeep.move_vectors(sys.argv[4], sys.argv[5]
 def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, home: str) -> None:
     with create(tmp_path, "faiss") as store:
         index_all(store, 5)
-    kill_move(tmp_path, method, count_calls, "faiss", "milvus://")
+    command = [sys.executable, "-c", KILLED_MOVER, str(tmp_path), method, str(count_calls), "faiss", "milvus://"]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
     with Store.open(tmp_path) as reader:
         assert (reader.home, len(seeds(reader))) == (home, 20)
     with create(tmp_path, None) as store:  # a run in between is kept
@@ -366,27 +362,6 @@ def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, h
         assert count(store) == len(expected)
 
 
-def kill_move(folder: Path, method: str, count_calls: int, source: str, target: str) -> None:
-    command = [sys.executable, "-c", KILLED_MOVER, str(folder), method, str(count_calls), source, target]
-    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("target", ["faiss", "milvus://"])
-def test_move_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path, target: str) -> None:
-    folder, address = tmp_path / "index", f"milvus://{tmp_path}/a.db"
-    with create(folder, address) as store:
-        index_all(store, 2)
-        name = open_vectors(store)._name
-    kill_move(folder, "Collection.drop", 1, address, target)
-    with Store.open(folder, write=True) as store:
-        assert (store.home, len(seeds(store))) == (target, 8)
-        store.upkeep.move_vectors(address, target)  # repeated
-        assert store._catalog.tables.meta("leaving") is None
-        old = Collection(address, name, DIM, folder)
-        assert not old.exists()
-        old.close()
-
-
 def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
@@ -400,22 +375,6 @@ def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) ->
         index_all(store, 3)
         assert seeds(store) == expected
         assert count(store) == len(expected)
-
-
-def test_abandoned_move_leaves_nothing_behind(tmp_path: Path) -> None:
-    folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
-    with create(folder, "faiss") as store:
-        index_all(store, 3)
-    kill_move(folder, "Collection.flush", 1, "faiss", other)
-    with Store.open(folder, write=True) as store:
-        store.upkeep.move_vectors("faiss", "milvus://")
-        tables = store._catalog.database.rows(
-            "SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'"
-        )
-        assert len(tables) == 1
-        old = Collection(other, "any", DIM, folder)
-        assert old._client.list_collections() == []
-        old.close()
 
 
 # Errors

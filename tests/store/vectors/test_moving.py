@@ -9,7 +9,7 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.vectors import current
-from vidret.store.vectors.base import VectorLocation
+from vidret.store.vectors.base import VectorLocation, VectorOptions
 
 
 class FakeVectors:
@@ -40,7 +40,9 @@ def move(catalog: Catalog, source: str, target: str, *, killed_at: str = "") -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(current, "open_vectors", lambda location, _options: FakeVectors(location, log, killed_at))
-        vectors = current.CurrentVectors(catalog.path.parent, 8, catalog, MagicMock(), device="cpu")
+        vectors = current.CurrentVectors(
+            VectorOptions(folder=catalog.path.parent, dim=8, catalog=catalog, epochs=MagicMock())
+        )
         vectors.move(source, target, None)
     return log
 
@@ -65,3 +67,15 @@ def test_move_killed_after_the_switch_deletes_the_old_copy_when_repeated(catalog
     assert VectorLocation.from_json(catalog.tables.meta(current.HOME)).address == "milvus://"
     assert move(catalog, "faiss", "milvus://") == ["drop faiss"]
     assert move(catalog, "faiss", "milvus://") == []
+
+
+def test_move_killed_before_the_switch_is_resumed_or_leaves_nothing_behind(catalog: Catalog) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        move(catalog, "faiss", "milvus:///a.db", killed_at="save")
+    unfinished = catalog.tables.meta(current.MOVING)
+    with pytest.raises(KeyboardInterrupt):
+        move(catalog, "faiss", "milvus:///a.db", killed_at="save")
+    assert catalog.tables.meta(current.MOVING) == unfinished, "it goes on where it was"
+    calls = ["drop milvus:///a.db", "prepare milvus://", "save milvus://", "drop faiss"]
+    assert move(catalog, "faiss", "milvus://") == calls
+    assert [catalog.tables.meta(key) for key in (current.MOVING, current.LEAVING)] == [None, None]

@@ -131,7 +131,7 @@ class PictureChannel:
         if any(clause.phrases for clause in query.clauses):  # only texts hold them
             return None
         store, filters, depth = self.store, query.options.filters, query.depth
-        num_segments = store.count_segments(filters, query.excluded)
+        num_segments = store.select(filters, query.excluded).num_segments
         if depth >= num_segments or num_videos >= store.count_videos(filters, query.excluded):
             return None
         max_depth = store.max_k

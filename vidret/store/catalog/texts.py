@@ -17,17 +17,10 @@ DAMAGED: FileState = "pending"  # the state in which a repair leaves a track, so
 
 @dataclass(frozen=True, slots=True)
 class TextTrack:
-    """One source of one content.
+    """One source of one content, named by its ``fingerprint``, as far as it was read.
 
-    Attributes:
-        id: Its id in the text store.
-        fingerprint: Of the content.
-        source: Where the texts come from.
-        model: What read them.
-        complete: Whether all of the content was read.
-        until_s: The time up to which it was read, in seconds.
-        num_texts: Number of stored texts.
-        note: Why nothing or not everything was read; empty otherwise.
+    ``until_s`` is the time up to which a ``model`` read it, ``num_texts`` how many texts are stored, and ``note`` why
+    nothing or not everything was read, empty otherwise.
     """
 
     id: int

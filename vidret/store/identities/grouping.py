@@ -183,14 +183,9 @@ MIN_TURNS, MIN_SHARE, MIN_DEVIATIONS = 4, 0.5, 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOffer:
-    """A face and a voice that may be of one person.
+    """A face and a voice, by the ids of their persons, that may be of one person.
 
-    Attributes:
-        face: The person who is seen.
-        voice: The person who is heard.
-        num_turns: Number of turns of the voice.
-        num_seen: Those in which the face is seen.
-        expected: How many these were by chance.
+    The face is seen in ``num_seen`` of ``num_turns`` turns of the voice; by chance it would be in ``expected`` of them.
     """
 
     face: int

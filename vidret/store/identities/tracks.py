@@ -17,12 +17,9 @@ SAME_TRACK = 0.5  # intersection over union, in time and of boxes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityModel:
-    """What made the vectors of tracks; those of different models are never compared.
+    """What made the vectors of tracks, by a digest of its weights and settings; those of others are never compared.
 
-    Attributes:
-        kind: What it describes.
-        digest: Of its weights and settings.
-        link_distance: Euclidean distance of vectors below which two tracks are of one person.
+    ``link_distance`` is the Euclidean distance of vectors below which two tracks are of one person.
     """
 
     kind: IdentityKind
@@ -52,16 +49,10 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackColumns:
-    """Stored tracks as columns, by id.
+    """Stored tracks as columns, by their ids, which are never used again.
 
-    Attributes:
-        ids: Never used again.
-        contents: Fingerprint of the video of each.
-        starts, ends: In seconds.
-        qualities: Of each.
-        persons: Id of its person, 0 for none.
-        by_user: Whether the user said so.
-        scores: Distance from the person when it was assigned, 0 if the user said so; 0 for none.
+    ``contents`` are the fingerprints of their videos, times are in seconds, ``persons`` 0 for none. ``by_user`` is
+    whether the user said who it is, and ``scores`` the distance from the person when it was assigned, 0 otherwise.
     """
 
     ids: Int64[np.ndarray, " track"]

@@ -63,17 +63,9 @@ class Selection:
 class SegmentColumns:
     """The segments in the order of their ids.
 
-    Attributes:
-        ids: Their ids.
-        video_rows: The row of each one's video.
-        numbers: Their indices in their videos.
-        starts, ends: In seconds.
-        num_frames: Number of stored frames.
-        has_tokens: Whether tokens are stored.
-        rows, row_sums: Their rows of vectors in the feature files, and the checksums of these. Both are those of an
-            earlier epoch if a compaction goes on.
-        stored: False for deleted ones.
-        searchable: Whether they are stored, and a live path makes their video searchable.
+    ``video_rows`` are the rows of their videos, ``numbers`` their indices there, ``starts`` and ``ends`` in seconds.
+    ``rows`` and ``row_sums`` are those of their vectors in the feature files and their checksums, of an earlier epoch
+    if a compaction goes on. Deleted ones are not ``stored``; others are ``searchable`` if their video has a live path.
     """
 
     ids: Ids
@@ -93,17 +85,9 @@ class SegmentColumns:
 class VideoColumns:
     """The videos in the order of their ids.
 
-    Attributes:
-        ids: Their ids.
-        fingerprints: Their fingerprints, and perhaps those of later ones.
-        rows: The row of each fingerprint, perhaps of later ones too.
-        durations: In seconds.
-        complete, imported: As in their records.
-        stored: False for deleted ones.
-        facts: What filters ask for, of type ``FACT_ROW``.
-        num_paths: Number of live paths.
-        num_segments: Number of stored segments.
-        first_segments, last_segments: The rows between which all segments of each lie; others may be there too.
+    ``fingerprints`` and the ``rows`` by them may have later ones too. ``durations`` are in seconds, ``facts`` of type
+    ``FACT_ROW``; deleted ones are not ``stored``. ``num_paths`` counts live paths, ``num_segments`` stored segments,
+    which are all between the rows ``first_segments`` and ``last_segments``, perhaps with those of others.
     """
 
     ids: Ids
@@ -146,14 +130,8 @@ def _make_name(path: str) -> str:
 class FileColumns:
     """The files. A file that changes gets a new row, and its old one is no longer ``current``.
 
-    Attributes:
-        paths: Their paths, and perhaps those of later rows; the first ``num_sorted`` rise.
-        names: The rows of each file name.
-        num_sorted: Number of rows in the order of their paths.
-        video_rows: The row of each one's video, -1 for none.
-        mtimes_ns: Modification times; the smallest number where unknown.
-        states: Indices of ``FILE_STATES``.
-        current: False for replaced rows.
+    ``paths`` may have those of later rows too; the first ``num_sorted`` rise. ``video_rows`` are -1 for no video,
+    ``mtimes_ns`` the smallest number where unknown, ``states`` indices of ``FILE_STATES``.
     """
 
     paths: Sequence[bytes]

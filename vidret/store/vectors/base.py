@@ -107,16 +107,10 @@ class VectorLocation:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class VectorOptions:
-    """What a vector store is opened for: the index in a folder, and its parts.
+    """What a vector store is opened for: an index in a folder, whose catalog says which vectors ``epochs`` reads.
 
-    Attributes:
-        folder: Of the index.
-        dim: Of its vectors.
-        catalog: Says which segments there are.
-        epochs: Reads their vectors.
-        device: Where to search, if the store can choose.
-        on_progress: Receives the number of videos saved and the total.
-        pictures: For texts, the catalog of the index that they are of.
+    ``device`` is where to search, if the store can choose. ``on_progress`` receives the number of videos saved and the
+    total. ``pictures`` is, for texts, the catalog of the index that they are of.
     """
 
     folder: Path

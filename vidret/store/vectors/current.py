@@ -9,12 +9,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 from typing import TypeVar
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.catalog.catalog import Catalog
-from vidret.store.epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
 from vidret.store.vectors.base import (
     FAISS,
@@ -40,16 +38,13 @@ T = TypeVar("T")
 class CurrentVectors:
     """The vector index at the location in the catalog; nothing is loaded or connected before it is needed."""
 
-    def __init__(
-        self, folder: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, pictures: Path | None = None
-    ) -> None:
-        """Open the vectors of the index in ``folder``; of texts, ``pictures`` is the catalog of their index."""
-        self._folder, self._dim, self._device = folder, dim, device
-        self._catalog, self._epochs, self._pictures = catalog, epochs, pictures
+    def __init__(self, options: VectorOptions) -> None:
+        """Open the vectors of an index where its catalog says that they are."""
+        self._options, self._catalog = options, options.catalog
         self._lock = threading.Lock()
-        self._fingerprint = catalog.tables.fact("encoder_fingerprint")
+        self._fingerprint = self._catalog.tables.fact("encoder_fingerprint")
         self._location = self._read_location()
-        self.index = self._open(self._location, device=device)
+        self.index = open_vectors(self._location, options)
 
     @property
     def address(self) -> str:
@@ -67,7 +62,7 @@ class CurrentVectors:
         with self._lock:
             if location != self._location:
                 self.index.close()
-                self._location, self.index = location, self._open(location, device=self._device)
+                self._location, self.index = location, open_vectors(location, self._options)
             return self.index
 
     def search_within(self, queries: Queries, k: int, within: Selection) -> SearchResult:
@@ -95,7 +90,7 @@ class CurrentVectors:
         self.reopen()
 
     def _move(self, source: str | None, target: str, on_progress: OnProgress | None) -> None:
-        tables, folder, current = self._catalog.tables, self._folder, self._read_location()
+        tables, folder, current = self._catalog.tables, self._options.folder, self._read_location()
         leaving, unfinished = tables.meta(LEAVING), tables.meta(MOVING)
         came_from = VectorLocation.from_json(leaving).address if leaving else tables.meta(CAME_FROM)
         target = normalise_address(target, folder)
@@ -120,7 +115,7 @@ class CurrentVectors:
         new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
         with self._catalog.database.transaction(durable=True):
             tables.set_meta(MOVING, new.to_json())
-        with closing(self._open(new, device="cpu", on_progress=on_progress)) as vectors:
+        with closing(open_vectors(new, replace(self._options, device="cpu", on_progress=on_progress))) as vectors:
             vectors.prepare()
             vectors.save()
         with self._catalog.database.transaction(durable=True):
@@ -133,7 +128,7 @@ class CurrentVectors:
     def _delete_copy(self, key: str) -> None:
         """Delete an unused copy; one that cannot be reached is kept, with a warning."""
         location = VectorLocation.from_json(self._catalog.tables.meta(key))
-        with closing(self._open(location, device="cpu")) as vectors:
+        with closing(open_vectors(location, replace(self._options, device="cpu"))) as vectors:
             try:
                 vectors.drop()
             except VidretError as error:
@@ -148,15 +143,3 @@ class CurrentVectors:
 
     def _read_location(self) -> VectorLocation:
         return VectorLocation.from_json(self._catalog.tables.meta(HOME))
-
-    def _open(self, location: VectorLocation, *, device: str, on_progress: OnProgress | None = None) -> VectorIndex:
-        options = VectorOptions(
-            folder=self._folder,
-            dim=self._dim,
-            catalog=self._catalog,
-            epochs=self._epochs,
-            device=device,
-            on_progress=on_progress,
-            pictures=self._pictures,
-        )
-        return open_vectors(location, options)

@@ -5,15 +5,13 @@ import logging
 import threading
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from vidret.store.catalog.catalog import Catalog
-from vidret.store.epochs import Epochs
+from vidret.store.disk import VECTORS
 from vidret.store.snapshots.bitmap import MAX_ID, Bits
 from vidret.store.snapshots.snapshot import Selection
-from vidret.store.vectors.base import FAISS, Queries, SearchResult, VectorStore
+from vidret.store.vectors.base import FAISS, Queries, SearchResult, VectorOptions, VectorStore
 from vidret.store.vectors.flat import load_faiss
 from vidret.store.vectors.manifest import HELD_IDS, MANIFEST, Manifest, remove_others
 from vidret.store.vectors.shards import IVF_FROM, Shards, choose_kind, describe_kinds
@@ -26,12 +24,11 @@ MEMORY = "memory"
 class FaissVectors:
     """A ``VectorIndex`` in FAISS; nothing is loaded before the first search."""
 
-    def __init__(
-        self, path: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, ivf_from: int = IVF_FROM
-    ) -> None:
-        """Store the arguments; ``path`` is the index folder. From ``ivf_from`` vectors on, shards are built."""
-        self._folder, self._dim, self._catalog, self._epochs = path / "vectors", dim, catalog, epochs
-        self._device, self._ivf_from, self._lock = device, ivf_from, threading.Lock()
+    def __init__(self, options: VectorOptions, *, ivf_from: int = IVF_FROM) -> None:
+        """Store the arguments. From ``ivf_from`` vectors on, shards are built."""
+        self._folder, self._dim, self._device = options.folder / VECTORS, options.dim, options.device
+        self._catalog, self._epochs = options.catalog, options.epochs
+        self._ivf_from, self._lock = ivf_from, threading.Lock()
         self._shards: Shards | None = None
         self._text: str | None = None  # the manifest they were loaded from
         self._searched: Selection | None = None  # what they hold
@@ -135,7 +132,5 @@ STORE = VectorStore(
     normalise=lambda address, _folder: address if address == FAISS else None,
     is_part=lambda _address: True,
     check=lambda _address, _folder, _dim: load_faiss(),
-    open=lambda _location, options: FaissVectors(
-        options.folder, options.dim, options.catalog, options.epochs, device=options.device
-    ),
+    open=lambda _location, options: FaissVectors(options),
 )
