@@ -1,12 +1,5 @@
 """What files say of how they were filmed, and filters that tell them apart."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-
-import numpy as np
-
-from vidret.store.catalog.facts import CAMERA_BYTES, FACT_ROW, LANGUAGE_BYTES, NUMBERS
-from vidret.store.records import LANGUAGES
 from vidret.types import Filters
 
 # By content: filmed in Munich, 1.2 km from there, and on both sides of the date line; others say less or nothing.
@@ -40,20 +33,3 @@ FACT_FILTERS = [
     *(Filters(sound=wanted) for wanted in (False, True)),
     *(Filters(hdr=wanted) for wanted in (False, True)),
 ]
-
-
-def make_fact_rows(known: Sequence[Mapping[str, object]]) -> np.ndarray:
-    """Return the facts of videos as ``FACT_ROW``, as SQL reads them."""
-    rows = np.zeros(len(known), FACT_ROW)
-    for row, facts in zip(rows, known, strict=True):
-        for name in NUMBERS:
-            value = facts.get(name)
-            row[name] = value if isinstance(value, int | float) else np.nan
-        row["camera"] = str(facts.get("camera", "")).encode()[:CAMERA_BYTES]
-        row[LANGUAGES] = str(facts.get(LANGUAGES, "")).encode()[:LANGUAGE_BYTES]
-        try:
-            filmed = datetime.fromisoformat(str(facts.get("filmed", "")))
-            row["filmed_s"] = filmed.replace(tzinfo=filmed.tzinfo or UTC).timestamp()
-        except ValueError:
-            row["filmed_s"] = np.nan
-    return rows
