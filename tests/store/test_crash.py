@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store.catalog.catalog import Catalog
 from vidret.store.store import Store
 
 from . import samples
@@ -122,18 +121,3 @@ def test_child_of_a_killed_writer_does_not_keep_the_lock(tmp_path: Path) -> None
         writer.kill()
         writer.wait()
         samples.create(tmp_path).close()
-
-
-def test_killed_between_catalog_and_feature_files_is_an_empty_index(tmp_path: Path) -> None:
-    facts: dict[str, str | int] = {"encoder_name": "tower", "encoder_fingerprint": "tower-1", "dim": samples.DIM}
-    Catalog.create(tmp_path / "catalog.sqlite", facts).close()
-    assert Store.exists(tmp_path)
-    with Store.open(tmp_path) as reader:
-        assert reader.upkeep.verify() == []
-        assert reader.upkeep.verify_vectors() == []
-        assert content(reader) == []
-        assert reader.features.read_searchable().shape == (0, samples.DIM)
-        with samples.create(tmp_path) as store:
-            samples.index_all(store, 2)
-            assert content(reader) == content(store)
-            assert len(content(reader)) == 2 * samples.NUM_SEGMENTS

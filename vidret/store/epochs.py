@@ -1,9 +1,8 @@
 """The feature files of the catalog's current epoch, reopened after compactions."""
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +19,8 @@ from vidret.store.snapshots.snapshot import find_rows
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=Sized)
+T = TypeVar("T")
 Ids = Int64[np.ndarray, " _id"]
-NO_FILES = (Path(os.devnull),) * 3
 
 
 class Epochs:
@@ -40,7 +38,7 @@ class Epochs:
             self._features.resume(*catalog.tables.tail())
             self._features.remove_others()
         else:
-            self._features = self._open()
+            self._read_epoch(lambda: (catalog.tables.meta("epoch"), None))
 
     def current(self) -> Features:
         """Return the files of the current epoch."""
@@ -160,8 +158,6 @@ class Epochs:
                 return self._open_epoch(epoch), value
             except FileNotFoundError:  # a compaction has just deleted them: read the catalog again
                 continue
-        if not len(value):  # nothing is stored yet: the writer may have been killed before it created the files
-            return Features(self._folder, self._dim, epoch, paths=NO_FILES), value
         raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
 
     def _open_epoch(self, epoch: int) -> Features:
@@ -170,14 +166,3 @@ class Epochs:
                 self._catalog.tables.check_fingerprint(self._fingerprint)
                 self._features = Features(self._folder, self._dim, epoch)
             return self._features
-
-    def _open(self) -> Features | None:
-        """Open the current files; None if nothing is stored because a writer was killed before it created them."""
-        try:
-            return Features(self._folder, self._dim, self._catalog.tables.meta("epoch"))
-        except FileNotFoundError:
-            if self._catalog.tables.tail() == (0, 0, 0):
-                return None
-            return Features(
-                self._folder, self._dim, self._catalog.tables.meta("epoch")
-            )  # a compaction may just have finished

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float16, Int64, Integer, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR
-from vidret.store.disk import open_handle, remove_closed, sync_data, write_at
+from vidret.store.disk import open_handle, remove_closed, sync_data, sync_folder, write_at
 from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]
@@ -110,14 +110,12 @@ class RowFile:
 class Features:
     """The feature files of one epoch: a row per segment, a row per frame, and the packed tokens of segments."""
 
-    def __init__(
-        self, folder: Path, dim: int, epoch: int, *, write: bool = False, paths: tuple[Path, Path, Path] | None = None
-    ) -> None:
-        """Open the files of an epoch, or those at ``paths``: segment vectors, frame vectors, tokens."""
+    def __init__(self, folder: Path, dim: int, epoch: int, *, write: bool = False) -> None:
+        """Open the files of an epoch."""
         self.epoch = epoch
         self.dim = dim
         self._folder = folder
-        video, frames, tokens = paths or feature_paths(folder, epoch)
+        video, frames, tokens = feature_paths(folder, epoch)
         self.video, self.frames = (RowFile(path, dim, write=write) for path in (video, frames))
         self.tokens = RowFile(tokens, 1, np.uint8, write=write)
         self._tail = (0, 0, 0)
@@ -220,6 +218,20 @@ def _read(file: RowFile, start: int, num_rows: int, checksum: int, what: str) ->
     if checksum_array(rows) != checksum:
         raise StoreError(f"{file.path}: {what} damaged (checksum); {REPAIR}")
     return rows
+
+
+def create_features(folder: Path, dim: int) -> None:
+    """Make the empty files of a new index, before its catalog, so that no reader finds a catalog without them.
+
+    Raises:
+        StoreError: The disk is full or fails.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        Features(folder, dim, 0, write=True).close()
+        sync_folder(folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:

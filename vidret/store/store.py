@@ -17,6 +17,7 @@ from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.tables import Metadata
 from vidret.store.disk import CATALOG, FEATURES, LOCK, TEXTS, WriteAccess, WriterLock, check_entries, check_folder
 from vidret.store.epochs import Epochs
+from vidret.store.features import create_features
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids
 from vidret.store.snapshots.snapshot import Selection, Snapshot
@@ -111,6 +112,7 @@ class Store:
                 if address is not None:
                     check_address(address, folder, dim)
                     facts[HOME] = VectorLocation.create(address).to_json()
+                create_features(folder / FEATURES, dim)
                 Catalog.create(folder / CATALOG, facts).close()
         except BaseException:
             lock.release()

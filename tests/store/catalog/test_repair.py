@@ -207,6 +207,7 @@ LOG = {
     "a video": "UPDATE changes SET key = key + 8 WHERE kind = 'video'",
     "a kind": "UPDATE changes SET kind = 'segmentz' WHERE kind = 'segments'",
     "all rows": "DELETE FROM changes",
+    "the triggers": "DELETE FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'changes%'",
     "a trigger": "UPDATE sqlite_master SET sql = replace(sql, 'twin', 'twim') WHERE name = 'changes_4'",
     "the table of a trigger": "UPDATE sqlite_master SET tbl_name = 'filez' WHERE name = 'changes_0'",
 }

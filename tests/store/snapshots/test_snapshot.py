@@ -148,7 +148,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     def ask(self, filters: Filters, spans: tuple[float, float]) -> None:
         for reader in self.readers:
             snapshot = reader.snapshot()
-            assert columns(snapshot) == columns(Snapshots(reader._catalog.tables, write=False).current())
+            assert columns(snapshot) == columns(Snapshots(reader._catalog.tables).current())
             assert snapshot.select(filters).ids().tolist() == naive.matching(reader, filters)
             assert snapshot.select(filters).num_segments == len(naive.matching(reader, filters))
             assert snapshot.count_videos(filters) == naive.count_videos(reader, filters)
@@ -306,30 +306,6 @@ def test_a_query_reads_no_rows_but_its_own(
     writer.writer.set_file("/videos/v1.mp4", state="missing")
     reader.search(query, 3, filters)
     assert counted.num_rows < 32, counted.statements
-
-
-def test_index_without_a_log_is_read_again_after_each_change(tmp_path: Path) -> None:
-    """As a repaired one before its next writer."""
-    with create(tmp_path) as writer:
-        add_video(writer, "v1", seed=1)
-        for kind, name in writer._catalog.database.rows(
-            "SELECT type, name FROM sqlite_master WHERE name LIKE 'changes%'"
-        ):
-            if kind == "trigger":
-                writer._catalog.database.run(f"DROP TRIGGER {name}")
-        writer._catalog.database.run("DROP TABLE changes")
-        with Store.open(tmp_path) as reader:
-            assert len(reader) == 4
-            add_video(writer, "v2", seed=2)
-            assert len(reader) == 8
-            writer.writer.set_file("/videos/v1.mp4", state="missing")
-            assert reader.searchable().tolist() == [5, 6, 7, 8]
-            with Store.open(tmp_path) as other:
-                assert other.searchable().tolist() == [5, 6, 7, 8]
-    with Store.open(tmp_path) as reader, create(tmp_path) as writer:  # which makes the log
-        assert len(reader) == 4
-        add_video(writer, "v3", seed=3)
-        assert len(reader) == 8
 
 
 def test_two_threads_search_at_the_same_time(stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:

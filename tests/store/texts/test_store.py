@@ -229,6 +229,7 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
     if content is not None:
         path.write_bytes(content)
     with TextStore.open(tmp_path) as reader:
+        generation = reader.generation
         assert found(reader, "sentence") == [text.text for text in SPOKEN]
         assert path.exists() == (content is not None)
         assert [record.levelname for record in caplog.records] == ["WARNING"] * (content is not None)
@@ -239,6 +240,7 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
         with create(tmp_path) as store:
             assert agree(store)
             write(store, "two", SPOKEN[:2])
+        assert reader.generation > generation
         assert reader.index.in_memory
         assert len(found(reader, "sentence")) == 7
         with create(tmp_path) as store:

@@ -10,6 +10,7 @@ from tests.indexed_texts import add_words, create_words, make_texts, random_vect
 from tests.made_identities import VOICES, make_voice
 from tests.store.samples import add_video, create, damage
 from vidret.errors import StoreError, VidretError
+from vidret.store.features import create_features
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 from vidret.store.store import Store
@@ -53,6 +54,7 @@ def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> 
     assert not (tmp_path / "none" / "words").exists()
     (tmp_path / "none" / "words").mkdir()
     (tmp_path / "none" / "words" / "catalog.sqlite").touch()
+    create_features(tmp_path / "none" / "words" / "features", 8)
     assert find_damaged_texts(tmp_path / "none", repair=True) == [], "of a writer that was killed at once"
 
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_memory_limit_determines_the_kind_and_is_stored(
             store.upkeep.set_memory(-1)
 
 
-@pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no manifest"])
+@pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no manifest", "no ids", "version"])
 @pytest.mark.parametrize(("memory", "num"), [(0, 13), (900, 13), (0, 2)], ids=["2 bits", "1 bit", "flat"])
 def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, num: int, damaged: str) -> None:
     """Saved vectors only save time: the results are always those of the feature files."""
@@ -140,10 +141,11 @@ def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, num: i
     data = bytearray(path.read_bytes())
     if damaged == "delete":
         path.unlink()
-    elif damaged == "no manifest":
-        catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
-        catalog.database.run("DELETE FROM meta WHERE key = 'vectors'")
-        catalog.close()
+    elif damaged in ("no manifest", "no ids", "version"):
+        with closing(Catalog(tmp_path / "index" / "catalog.sqlite", write=True)) as catalog:
+            catalog.tables.set_meta(MANIFEST, "{}" if damaged == "version" else catalog.tables.meta(MANIFEST))
+            key = {"no manifest": MANIFEST, "no ids": HELD_IDS, "version": ""}[damaged]
+            catalog.database.run("DELETE FROM meta WHERE key = ?", key)
     elif damaged == "foreign":
         (other,) = (tmp_path / "other" / "vectors").iterdir()
         path.write_bytes(other.read_bytes())
@@ -205,6 +207,7 @@ def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.Monkey
 
 KILLED_WRITER = """
 import os, signal, sys
+from contextlib import closing
 from pathlib import Path
 from tests.store import samples
 from tests.store.vectors.test_faiss import sharded

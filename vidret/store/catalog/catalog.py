@@ -30,7 +30,7 @@ from vidret.store.catalog.tables import (
 from vidret.store.catalog.texts import TextTables
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
-from vidret.store.snapshots.changes import drop_log, find_log_damage, has_damaged_statements
+from vidret.store.snapshots.changes import create_log, drop_log, find_log_damage, has_damaged_statements
 from vidret.store.snapshots.latest import Snapshots
 
 
@@ -55,7 +55,7 @@ class Catalog:
             raise
         self.files, self.videos = Files(tables), Videos(tables)
         self.texts = TextTables(tables)
-        self.segments, self.snapshots = Segments(tables, self.texts), Snapshots(tables, write=write)
+        self.segments, self.snapshots = Segments(tables, self.texts), Snapshots(tables)
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, str | int]) -> "Catalog":
@@ -64,6 +64,7 @@ class Catalog:
         try:
             with database.transaction():
                 create_tables(database)
+                create_log(database)
                 for key, value in {**facts, "generation": 0, "epoch": 0, "tail": "[0, 0, 0, 0]"}.items():
                     set_meta(database, key, value)
         finally:
@@ -142,10 +143,9 @@ def repair_catalog(path: Path) -> list[str]:
         StoreError: Essential metadata is lost, or SQLite cannot read the file.
     """
     with closing(Database(path, write=True, lenient=True)) as old:
-        is_log_damaged = has_damaged_statements(old)
-        if is_log_damaged:
+        if has_damaged_statements(old):
             drop_log(old)
-        bad = [*(["the CREATE statements of the log are damaged"] if is_log_damaged else []), *find_bad_rows(old)]
+        bad = find_bad_rows(old)
         if bad:
             try:
                 with closing(Database(None, write=True)) as fresh:
@@ -168,6 +168,7 @@ def _salvage(old: Database, fresh: Database) -> None:
     _restore_facts(old, fresh)
     for table, expression in CHECKSUM.items():
         fresh.run(f"UPDATE {table} SET checksum = {expression}")
+    create_log(fresh)
 
 
 def _restore_statements(old: Database) -> None:

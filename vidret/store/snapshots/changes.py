@@ -2,9 +2,7 @@
 
 Triggers of SQLite append to it in the transaction of each change. Of segments it tells only which videos lost some: new
 ones have rising ids. The end of an indexing run saves columns of all segments and trims the log; a reader that has not
-seen what was trimmed begins again with these columns.
-
-The log is derived: a writer makes it where it is missing.
+seen what was trimmed begins again with these columns. The log is derived: a repair makes a new one.
 """
 
 import time
@@ -52,13 +50,11 @@ class Changes(NamedTuple):
     shortened: list[int]
 
 
-def begin_log(database: Database) -> None:
-    """Make the log of a catalog that has none."""
-    if not has_log(database):
-        with database.transaction():
-            for statement in LOG.values():
-                database.run(statement)
-            restart_log(database)
+def create_log(database: Database) -> None:
+    """Make the log of a new catalog, in a transaction of the caller."""
+    for statement in LOG.values():
+        database.run(statement)
+    restart_log(database)
 
 
 def restart_log(database: Database) -> None:
@@ -71,11 +67,6 @@ def restart_log(database: Database) -> None:
 def trim_log(database: Database, last: int) -> None:
     """Forget what was logged before a number."""
     database.run("DELETE FROM changes WHERE number < ?", last)
-
-
-def has_log(database: Database) -> bool:
-    """Return whether a catalog has a log; a repair drops it."""
-    return bool(database.value("SELECT count(*) FROM sqlite_master WHERE name = 'changes'"))
 
 
 def read_position(database: Database) -> Position:
@@ -94,9 +85,9 @@ def read_changes(database: Database, after: Position) -> Changes:
 
 
 def find_log_damage(database: Database) -> list[str]:
-    """Return what is damaged in the log of a catalog, if it has one."""
-    if not has_log(database):
-        return []
+    """Return what is damaged in the log of a catalog."""
+    if has_damaged_statements(database):
+        return ["the CREATE statements of the log are damaged"]
     twins = " OR ".join(f"kind = '{kind}' AND twin = {twin.format('key')}" for kind, twin in TWIN.items())
     is_complete = "(SELECT count(*) > 0 AND max(number) - min(number) + 1 = count(*) FROM changes)"
     is_intact = database.value(f"SELECT {is_complete} AND NOT EXISTS (SELECT 1 FROM changes WHERE ({twins}) IS NOT 1)")
@@ -107,7 +98,7 @@ def has_damaged_statements(database: Database) -> bool:
     """Return whether the CREATE statements of the log are not as they were written."""
     rows = database.rows("SELECT name, tbl_name, rootpage <> 0, sql FROM sqlite_master WHERE name LIKE 'changes%'")
     tables = {"changes": "changes", **{f"changes_{i}": event.split()[-1] for i, (event, *_) in enumerate(TRIGGERS)}}
-    return bool(rows) and set(rows) != {(name, tables[name], name == "changes", sql) for name, sql in LOG.items()}
+    return set(rows) != {(name, tables[name], name == "changes", sql) for name, sql in LOG.items()}
 
 
 def drop_log(database: Database) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
 from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
-from vidret.store.snapshots.changes import Changes, Position, begin_log, has_log, read_changes, read_position, trim_log
+from vidret.store.snapshots.changes import Changes, Position, read_changes, read_position, trim_log
 from vidret.store.snapshots.columns import KEY, Columns, Saved, load_columns, save_columns
 from vidret.store.snapshots.snapshot import (
     LIVE_STATES,
@@ -28,7 +27,7 @@ from vidret.store.snapshots.snapshot import (
     find_rows,
 )
 
-NO_LOG = -1  # the start of a catalog without a log
+NOTHING_READ = Position(-1, -1, 0)
 MIN_TAIL, TAIL_SHARE = 1000, 0.5  # files that are not in the order of their paths: from so many on they are sorted
 SEGMENT = {
     "ids": np.int64,
@@ -84,15 +83,11 @@ UNKNOWN_NS = -(2**63)
 class Snapshots:
     """The snapshots of one catalog."""
 
-    def __init__(self, tables: CheckedTables, *, write: bool) -> None:
-        """Use an open catalog; a writer makes its log of changes if there is none."""
+    def __init__(self, tables: CheckedTables) -> None:
         self._tables, self._database = tables, tables.database
         self._lock = threading.Lock()
         self._builder = SnapshotBuilder()
         self._latest: Snapshot | None = None
-        self._has_log = False
-        if write:
-            begin_log(tables.database)
 
     def current(self) -> Snapshot:
         """Return a snapshot of the catalog as it is now.
@@ -101,31 +96,19 @@ class Snapshots:
         next call reads again.
         """
         latest = self._latest
-        if latest is not None and latest.position == self._read_position():
+        if latest is not None and latest.position == read_position(self._database):
             return latest
         with self._database.access(), self._lock:  # in this order: a thread may have begun a transaction
-            position = self._read_position()
+            position = read_position(self._database)
             if self._database.in_transaction:
                 return SnapshotBuilder().advance(self._database, position)  # it may be rolled back
             if self._latest is None or self._latest.position != position:
                 self._latest = self._read(position)
             return self._latest
 
-    def _read_position(self) -> Position:
-        self._has_log = self._has_log or has_log(self._database)
-        try:
-            if self._has_log:
-                return read_position(self._database)
-        except StoreError:  # a repair drops the log
-            if has_log(self._database):
-                raise
-            self._has_log = False
-        generation = self._database.value("SELECT value FROM meta WHERE key = 'generation'")
-        return Position(NO_LOG, int(generation), 0)
-
     def _read(self, position: Position) -> Snapshot:
         old = self._builder.position
-        if position.start == NO_LOG or old.last < position.start or old.segment > position.segment:
+        if old.last < position.start or old.segment > position.segment:
             saved = self._load(position)
             self._builder = SnapshotBuilder() if saved is None else SnapshotBuilder.restore(*saved)
         try:
@@ -153,7 +136,7 @@ class Snapshots:
     def _load(self, position: Position) -> tuple[Saved, Position] | None:
         """Return the saved columns if the log tells what has changed since."""
         listed = self._tables.derived(KEY)[0]
-        saved = None if position.start == NO_LOG or not listed else load_columns(self._folder, listed, SAVED)
+        saved = None if not listed else load_columns(self._folder, listed, SAVED)
         if saved is None or not (position.start <= saved[1].last <= position.last):
             return None
         return saved if saved[1].segment <= position.segment and are_valid(*saved) else None
@@ -167,7 +150,7 @@ class SnapshotBuilder:
     """Columns that grow with a catalog; what it returned never changes."""
 
     def __init__(self) -> None:
-        self.position = Position(NO_LOG, NO_LOG, 0)
+        self.position = NOTHING_READ
         self._segments, self._videos, self._files = Columns(SEGMENTS), Columns(VIDEOS), Columns(FILE)
         self._fingerprints: list[bytes] = []
         self._rows: dict[bytes, int] = {}
@@ -210,7 +193,7 @@ class SnapshotBuilder:
 
     def advance(self, database: Database, position: Position) -> Snapshot:
         """Read what is new at a position, and return the snapshot."""
-        is_first = self.position.start == NO_LOG
+        is_first = self.position is NOTHING_READ
         changes = Changes([], [], []) if is_first else read_changes(database, self.position)
         was_live = self._videos["num_paths"] > 0
         first_new = len(self._segments)
@@ -392,10 +375,9 @@ def split_texts(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
 
 
 def read_segment_rows(database: Database, after: int, position: Position) -> np.ndarray:
-    """Return the rows of the segments after one, up to a position, or of all in a catalog without a log."""
-    values = (after, 2**63 - 1 if position.start == NO_LOG else position.segment)
+    """Return the rows of the segments after one, up to a position."""
     sql = f"SELECT {SEGMENT_VALUES} FROM segments WHERE id > ? AND id <= ? ORDER BY id"
-    return database.read(lambda rows: np.fromiter(rows, SEGMENT_ROW), sql, *values)
+    return database.read(lambda rows: np.fromiter(rows, SEGMENT_ROW), sql, after, position.segment)
 
 
 def read_video_rows(database: Database, ids: Sequence[int] | None) -> tuple[np.ndarray, list[bytes]]:

@@ -146,7 +146,7 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
         StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
     """
     folder = Path(index) / FOLDER
-    if not (folder / FEATURES).exists():
+    if not any(path.stat().st_size for path in (folder / FEATURES).glob("*")):
         if not Store.exists(folder):  # nothing was ever stored; its creation may have been interrupted
             return []
         if repair:
