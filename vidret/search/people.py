@@ -138,7 +138,7 @@ class Presence:
                 found.append(by_quality[np.isin(by_quality, ids)][: asked.depth])
             else:
                 sentence = asked.encoded[clause].positive.sentence[None]
-                nearest = store.search_among(sentence, asked.depth, ids, filters, excluded=excluded)[1][0]
+                nearest = store.search_within(sentence, asked.depth, store.select(filters, excluded).among(ids)).ids[0]
                 found.append(nearest[nearest >= 0])
         segments = store.segments.intact(np.unique(np.concatenate(found))).values()
         middles = [(segment.video, (segment.start + segment.end) / 2) for segment in segments]

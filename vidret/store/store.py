@@ -304,18 +304,6 @@ class Store:
         """Find the k segments nearest to each query within a selection of a snapshot; as ``search``."""
         return self._vectors.search_within(self._check_queries(queries, k), k, within)
 
-    def search_among(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        ids: Ids,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> SearchResult:
-        """Find the k segments nearest to each query among some, rising by id; as ``search``."""
-        return self.search_within(queries, k, self.select(filters, excluded).among(ids))
-
     def search_words(self, terms: Sequence[str], k: int, within: Selection) -> FoundWords | None:
         """Find the k texts of a selection with the best bm25 for any of these stems; None if the store cannot."""
         return self._vectors.search_words(terms, k, within)

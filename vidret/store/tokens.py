@@ -64,15 +64,6 @@ def make_token(index: Path, name: str, right: TokenRight, *, collection: str = "
     return token
 
 
-def revoke_token(index: Path, name: str) -> None:
-    """Revoke a token: running servers refuse it from now on.
-
-    Raises:
-        VidretError: There is none of this name.
-    """
-    TOKENS.remove(index, name, "a token")
-
-
 def find_token(kept: Sequence[StoredToken], token: str) -> StoredToken | None:
     """Return the token of an index that somebody presents, None if it is none; all are compared in constant time."""
     digest = _hash(token)

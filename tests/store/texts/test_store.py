@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxtyping import Float32
 
+from tests.indexed_texts import create_words, random_vectors
 from vidret.errors import StoreError
 from vidret.store.catalog.texts import StoredText
 from vidret.store.texts.index import text_id
@@ -20,19 +20,7 @@ from vidret.types import Filters, TextSource, TimedText
 
 from .. import samples
 
-DIM = 8
 SPOKEN = [TimedText(float(k), k + 0.5, f"sentence number {k}", "speech", 0.5, "en") for k in range(5)]
-
-
-def vectors(texts: list[TimedText]) -> Float32[np.ndarray, "text dim"]:
-    """Return a unit vector for each text, which depends on its words alone."""
-    rows = [np.random.default_rng(list(text.text.encode())).normal(size=DIM) for text in texts]
-    return np.array([row / np.linalg.norm(row) for row in rows], np.float32).reshape(-1, DIM)
-
-
-def create(index: Path, *, fingerprint: str = "minilm-1") -> TextStore:
-    """Open the texts of an index for writing."""
-    return TextStore.create(index, encoder="minilm", fingerprint=fingerprint, dim=DIM)
 
 
 def write(
@@ -47,7 +35,7 @@ def write(
     """Store texts, one at a time, as one track."""
     track = store.begin(content, source, model, duration_s=60.0)
     for text in texts:
-        store.add(track, [text], vectors([text]), until_s=text.end)
+        store.add(track, [text], random_vectors([text]), until_s=text.end)
     if finish:
         store.finish(track)
 
@@ -60,7 +48,7 @@ def found(store: TextStore, words: str) -> list[str]:
 
 def near(store: TextStore, text: TimedText) -> list[StoredText]:
     """Return all texts, the nearest to this one first."""
-    return store.read_segments(store.search(vectors([text]), 50)[0])
+    return store.read_segments(store.search(random_vectors([text]), 50)[0])
 
 
 def agree(store: TextStore) -> bool:
@@ -71,7 +59,7 @@ def agree(store: TextStore) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[TextStore]:
-    with create(tmp_path) as made:
+    with create_words(tmp_path) as made:
         yield made
 
 
@@ -93,7 +81,7 @@ def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -
     tracks = [store.begin("film", source, "model", duration_s=60.0) for source in ("speech", "screen")]
     for pair in zip(SPOKEN, shown, strict=False):
         for track, text in zip(tracks, pair, strict=True):
-            store.add(track, [text], vectors([text]), until_s=text.end)
+            store.add(track, [text], random_vectors([text]), until_s=text.end)
     for track in tracks:
         store.finish(track)
     assert found(store, "caption") == [text.text for text in shown]
@@ -102,7 +90,7 @@ def test_texts_of_tracks_that_are_written_by_turns_are_found(store: TextStore) -
     texts, rows = store.read_found(store.store.searchable()[::-1])
     assert [text.text for text in texts[:2]] == [SPOKEN[0].text, shown[0].text]
     assert [text.track for text in texts[:2]] == [track.id for track in tracks]
-    assert np.allclose(rows[:2], vectors([SPOKEN[0], shown[0]]), atol=1e-2)
+    assert np.allclose(rows[:2], random_vectors([SPOKEN[0], shown[0]]), atol=1e-2)
 
 
 def test_search_by_words_and_by_vector(store: TextStore) -> None:
@@ -111,29 +99,29 @@ def test_search_by_words_and_by_vector(store: TextStore) -> None:
     assert found(store, "sentence") == [text.text for text in SPOKEN]
     assert found(store, "else") == ["something else"]
     assert near(store, SPOKEN[3])[0].text == SPOKEN[3]
-    first = store.search(vectors(SPOKEN[:2]), 1)
+    first = store.search(random_vectors(SPOKEN[:2]), 1)
     stored = store.store.features.read_vectors(np.concatenate(first))
-    assert np.allclose(stored, vectors(SPOKEN[:2]), atol=1e-2)
-    assert [len(row) for row in store.search(vectors(SPOKEN[:2]), 3)] == [3, 3]
+    assert np.allclose(stored, random_vectors(SPOKEN[:2]), atol=1e-2)
+    assert [len(row) for row in store.search(random_vectors(SPOKEN[:2]), 3)] == [3, 3]
     assert len(store) == 6
 
 
 def test_empty_store(store: TextStore) -> None:
     assert store.tracks() == []
-    assert [row.tolist() for row in store.search(vectors(SPOKEN[:2]), 5)] == [[], []]
+    assert [row.tolist() for row in store.search(random_vectors(SPOKEN[:2]), 5)] == [[], []]
     assert found(store, "sentence") == []
     write(store, "silent", [])
     assert [(track.complete, track.num_texts) for track in store.tracks()] == [(True, 0)]
 
 
 def test_unfinished_track_is_continued_without_duplicates(tmp_path: Path) -> None:
-    with create(tmp_path) as store:
+    with create_words(tmp_path) as store:
         write(store, "film", SPOKEN[:3], finish=False)
         assert found(store, "sentence") == [text.text for text in SPOKEN[:3]]  # found before it is complete
-    with create(tmp_path) as store:
+    with create_words(tmp_path) as store:
         track = store.begin("film", "speech", "tiny.en", duration_s=60.0)
         assert (track.complete, track.until_s, track.num_texts) == (False, 2.5, 3)
-        store.add(track, SPOKEN[1:], vectors(SPOKEN[1:]), until_s=5.0)
+        store.add(track, SPOKEN[1:], random_vectors(SPOKEN[1:]), until_s=5.0)
         store.finish(track, note="the last second is damaged")
         (track,) = store.tracks()
         assert (track.complete, track.until_s, track.num_texts) == (True, 5.0, 5)
@@ -144,8 +132,8 @@ def test_unfinished_track_is_continued_without_duplicates(tmp_path: Path) -> Non
 
 def test_duplicates_of_one_run_are_left_out(store: TextStore) -> None:
     track = store.begin("film", "speech", "tiny.en", duration_s=60.0)
-    store.add(track, [*SPOKEN, SPOKEN[0]], vectors([*SPOKEN, SPOKEN[0]]), until_s=5.0)
-    store.add(track, SPOKEN[3:], vectors(SPOKEN[3:]), until_s=5.0)
+    store.add(track, [*SPOKEN, SPOKEN[0]], random_vectors([*SPOKEN, SPOKEN[0]]), until_s=5.0)
+    store.add(track, SPOKEN[3:], random_vectors(SPOKEN[3:]), until_s=5.0)
     store.finish(track)
     assert [text.text for text in store.transcript(store.tracks()[0])] == SPOKEN
 
@@ -187,8 +175,9 @@ def test_prune(store: TextStore) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from tests.indexed_texts import create_words
 from tests.store.texts import test_store as made
-store = made.create(Path(sys.argv[1]))
+store = create_words(Path(sys.argv[1]))
 made.write(store, "film", made.SPOKEN[:2], finish=False)
 def kill(*given):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -209,7 +198,7 @@ def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int)
     assert run.returncode == -signal.SIGKILL
     with TextStore.open(tmp_path) as reader:
         assert set(found(reader, "sentence")) <= {text.text for text in SPOKEN[:num_texts]}
-    with create(tmp_path) as store:
+    with create_words(tmp_path) as store:
         assert agree(store)
         assert found(store, "sentence") == [text.text for text in SPOKEN[:num_texts]]
         write(store, "film", SPOKEN[1:])
@@ -221,7 +210,7 @@ def test_killed_writer_is_caught_up(tmp_path: Path, moment: str, num_texts: int)
 def test_reader_without_a_full_text_index_makes_one_in_memory(
     tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with create(tmp_path) as store:
+    with create_words(tmp_path) as store:
         write(store, "one")
     path = tmp_path / FOLDER / INDEX
     for own in path.parent.glob(f"{INDEX}*"):
@@ -235,15 +224,15 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
         assert [record.levelname for record in caplog.records] == ["WARNING"] * (content is not None)
         if content:
             with pytest.raises(StoreError):
-                create(tmp_path)
+                create_words(tmp_path)
             path.unlink()
-        with create(tmp_path) as store:
+        with create_words(tmp_path) as store:
             assert agree(store)
             write(store, "two", SPOKEN[:2])
         assert reader.generation > generation
         assert reader.index.in_memory
         assert len(found(reader, "sentence")) == 7
-        with create(tmp_path) as store:
+        with create_words(tmp_path) as store:
             store.prune(["two"])
         assert len(reader.index) == 2
 
@@ -251,7 +240,7 @@ def test_reader_without_a_full_text_index_makes_one_in_memory(
 def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -> None:
     """Rows of tracks then have other numbers for a reader that starts again from what was saved."""
     text = TimedText(0.0, 1.0, "hello", "speech")
-    with samples.create(tmp_path) as pictures, create(tmp_path) as texts:
+    with samples.create(tmp_path) as pictures, create_words(tmp_path) as texts:
         for number in range(4):
             samples.add_video(pictures, f"v{number}", seed=number)
             write(texts, f"v{number}", [text])
@@ -267,11 +256,11 @@ def test_texts_of_a_filter_are_right_after_tracks_were_deleted(tmp_path: Path) -
 
 
 def test_another_encoder_or_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with create(tmp_path), pytest.raises(StoreError):
-        create(tmp_path)
+    with create_words(tmp_path), pytest.raises(StoreError):
+        create_words(tmp_path)
     with pytest.raises(StoreError):
-        create(tmp_path, fingerprint="minilm-2")
-    assert create(tmp_path).tracks() == []
+        create_words(tmp_path, fingerprint="another")
+    assert create_words(tmp_path).tracks() == []
 
 
 def test_an_index_without_texts(tmp_path: Path) -> None:
@@ -300,7 +289,7 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index, pipe = Path(folder), subprocess.PIPE
         index.chmod(0o755)
-        with create(index) as store:
+        with create_words(index) as store:
             write(store, "one")
         command = [sys.executable, "-c", OTHER_USER, folder]
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=samples.environment()) as reader:
@@ -312,7 +301,7 @@ def test_another_user_searches_the_stored_index_and_sees_every_commit() -> None:
                 return str(reader.stdout and reader.stdout.readline().strip())
 
             assert ask() == "5 5 False"
-            with create(index) as store:
+            with create_words(index) as store:
                 write(store, "two", SPOKEN[:2])
                 assert ask() == "7 7 False"
             assert ask() == "7 7 False"

@@ -33,7 +33,7 @@ from vidret.present.show import print_json, show_table
 from vidret.present.terminal import console, print_message
 from vidret.store.rows_file import COLLECTIONS, pick_collection
 from vidret.store.store import Store
-from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change, revoke_token
+from vidret.store.tokens import RIGHTS, TOKENS, TokenRight, make_token, read_record, record_change
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -264,7 +264,7 @@ def list_tokens_command(index: IndexOption = Path(DEFAULT_INDEX), as_json: JsonO
 @group.command("revoke")
 def revoke_command(name: HolderArgument, index: IndexOption = Path(DEFAULT_INDEX)) -> None:
     """Revoke a token: servers refuse it from now on, also those that are running."""
-    revoke_token(index, name)
+    TOKENS.remove(index, name, "a token")
     _record(index, "token revoke", name=name)
     if not TOKENS.read(index):
         print_message(f"No token is left. Servers still need one: delete {TOKENS.path(index)} to need none.")
