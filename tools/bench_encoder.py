@@ -5,8 +5,8 @@
 Weights are random: speed does not depend on them. ``against_X`` is X's median CPU time to the row's: 2 is twice
 as fast. The parts:
 
-- ``towers``: open_clip itself, our plain tower, TempMe at several schedules (the last found by
-  ``MergeSchedule.for_budget`` for 49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains
+- ``towers``: open_clip itself, our plain tower, TempMe at several schedules (the last with
+  49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains
   them, and bfloat16 weights. Memory is how far the peak rises while a variant first runs, in a process of its own.
 - ``precision``: models in fp32, bf16 and int8, by number of frames in a call; cosines are with the vectors of fp32.
 - ``families``: ``encode_frames`` against the library's own processor and one batched forward, and only that forward on
@@ -66,9 +66,10 @@ OPEN_CLIP = {"open_clip, own tower": "ViT-B-32", "open_clip, foreign tower": "PE
 def list_variants(card: Card) -> dict[str, Card]:
     """Return the cards to measure by name; the budget is of all layers' multiply-adds, as the papers count."""
     vision, prompts = card.vision, PromptShape()
-    budget = MergeSchedule.for_budget(
-        BUDGET, num_frames=NUM_FRAMES, width=vision.width, num_patches=vision.num_patches, num_layers=vision.layers
-    )
+    size = {"num_frames": NUM_FRAMES, "width": vision.width, "num_patches": vision.num_patches}
+    plain = MergeSchedule(layers=(), factors=(), r=0).macs(**size, num_layers=vision.layers)
+    schedules = (MergeSchedule(r=r) for r in range(vision.num_patches // 2 + 1))
+    budget = next(each for each in schedules if each.macs(**size, num_layers=vision.layers) <= BUDGET * plain)
     variants = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}
     if vision.num_patches > 60:
         variants["TempMe r=10"] = replace(card, merging=MergeSchedule(r=10))

@@ -225,13 +225,12 @@ def merge_tokens(model: ClipModel, level: MergeLevel, *, name: str) -> ClipModel
         raise EncoderError(f"merge must be off for {name}, which {reason}, got {level}")
     vision = card.vision
     try:
-        schedule = MergeSchedule.for_budget(
+        schedule = MergeSchedule.within_frames(
             MAX_MACS_RATIOS[level],
             width=vision.width,
             num_frames=card.sampling.num_frames,
             num_patches=vision.num_patches,
             num_layers=vision.layers,
-            joins=False,
         )
     except ValueError as error:
         raise EncoderError(f"{name}: merge must be off, got {level}: {error}") from error

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vidret.encode.clip.tempme import Step, apply_merge, move_mask, plan_merge
+from vidret.encode.clip.tempme import Step, apply_merge, plan_merge
 from vidret.types import LayerTokens
 
 
@@ -36,8 +36,7 @@ def merge_trunk(
     if trunk.mask is not None:
         sizes = sizes * trunk.mask  # padding has size 0 even if it must merge with a real token
     x, sizes = apply_merge(plan, trunk.x, sizes)
-    mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
-    return Trunk(x, sizes, mask)
+    return Trunk(x, sizes, None if trunk.mask is None else sizes > 0)
 
 
 class FrameTokens(NamedTuple):

@@ -1,7 +1,6 @@
 """TempMe token merging: the schedule, planning a merge, and applying it.
 
-A merge is planned first and then applied; the plan is a value that can be printed, tested and replayed. A sequence is
-[front | patches | back]: class tokens in front and prompts at the back never merge.
+A sequence is [front | patches | back]: class tokens in front and prompts at the back never merge.
 
 Reference: Shen et al. 2025, "TempMe: Video Temporal Token Merging for Efficient Text-Video Retrieval", section 3; the
 matching is bipartite soft matching (Bolya et al. 2023, "Token Merging", section 3). Additions here: any number of
@@ -118,35 +117,23 @@ class MergeSchedule:
         return total
 
     @classmethod
-    def for_budget(
-        cls,
-        max_macs_ratio: float,
-        *,
-        width: int,
-        num_frames: int,
-        num_patches: int,
-        num_layers: int = 12,
-        joins: bool = True,
+    def within_frames(
+        cls, max_macs_ratio: float, *, width: int, num_frames: int, num_patches: int, num_layers: int
     ) -> Self:
         """Return the schedule with the smallest r that costs at most ``max_macs_ratio`` of plain CLIP's MACs.
 
-        Without ``joins``, tokens merge only within each frame (ToMe), which needs no training and leaves frames
-        independent of each other.
+        Tokens merge only within each frame (ToMe), which needs no training and leaves frames independent of each other.
 
         Raises:
             ValueError: No r meets the budget.
         """
         size = {"width": width, "num_frames": num_frames, "num_patches": num_patches, "num_layers": num_layers}
-        plain = cls(layers=(), factors=(), r=0).macs(**size)
-        stride = max(1, round(num_layers / 12))
-        layers = tuple(num_layers - stride * back for back in (4, 3, 2)) if joins else ()
-        ratio = 1.0
-        for r in range(num_patches // 2 + 1):
-            schedule = cls(layers=layers, factors=(2, 2, 3) if joins else (), r=r)
-            ratio = schedule.macs(**size) / plain
-            if ratio <= max_macs_ratio:
-                return schedule
-        raise ValueError(f"max_macs_ratio must be at least {ratio:.3f} for this model, got {max_macs_ratio}")
+        costs = [cls(layers=(), factors=(), r=r).macs(**size) for r in range(num_patches // 2 + 1)]
+        for r, cost in enumerate(costs):
+            if cost <= max_macs_ratio * costs[0]:
+                return cls(layers=(), factors=(), r=r)
+        least = costs[-1] / costs[0]
+        raise ValueError(f"max_macs_ratio must be at least {least:.3f} for this model, got {max_macs_ratio}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,13 +174,6 @@ class MergePlan:
         ]
         stay = torch.cat([fixed[0], start_a + 2 * self.kept, fixed[1], fixed[2]], dim=1)
         return stay, start_a + 2 * self.src, self.front + self.kept.shape[1] + self.dst
-
-    def destinations(self) -> Int[Tensor, "sequence token"]:
-        """Return each token's position after the merge."""
-        stay, src, into = self.positions()
-        rank = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
-        after = torch.empty(len(stay), self.length, dtype=torch.long, device=stay.device)
-        return after.scatter_(1, stay, rank).scatter_(1, src, into)
 
 
 @torch.no_grad()
@@ -251,13 +231,6 @@ def apply_merge(
     moved = flat.index_select(0, (src + length * row).reshape(-1)) * weight_src.reshape(-1, 1).to(tokens.dtype)
     merged = kept.index_add(0, (into + left * row).reshape(-1), moved)
     return merged.view(num, left, width), merged_sizes
-
-
-def move_mask(plan: MergePlan, mask: Bool[Tensor, "sequence token"]) -> Bool[Tensor, "sequence left"]:
-    """Return the mask after a merge: a token is real if any token merged into it is."""
-    left = plan.length - plan.src.shape[1]
-    count = torch.zeros(len(mask), left, dtype=torch.long, device=mask.device)
-    return count.scatter_add(1, plan.destinations(), mask.long()).bool()
 
 
 def join_order(factor: int, front: int, back: int, length: int) -> Int[Tensor, " token"]:
