@@ -49,7 +49,6 @@ def test_a_head_without_boundaries_is_inferred() -> None:
     assert head.boundaries is None
     assert head.reach is None
     assert (head.pyramid.strides, head.block.tef, head.cosine) == ((1,), False, False)
-    assert convert_head(highlights_alone(), cosine=True).cosine
     state = highlights_alone()
     del state["coef"]
     assert convert_head(state).pyramid.strides == (1,)
@@ -101,7 +100,7 @@ def test_a_head_round_trips(tmp_path: Path, boundaries: bool, motion: int) -> No
     assert card == make_card(head) == read_head_card(tmp_path / "head.safetensors")
     assert card.strides == ((1, 2, 8) if boundaries else (1,))
     inputs = make_inputs((9,), (4,))
-    first, second = (each.decode(each(each.prepare(inputs.layers), inputs.query), fps=1.0)[0] for each in (head, again))
+    first, second = (made.decode(made(made.prepare(inputs.layers), inputs.query), fps=1.0)[0] for made in (head, again))
     assert (first.spans == second.spans).all()
     assert (first.saliency == second.saliency).all()
     assert len(second.spans) == (7 if boundaries else 0)

@@ -279,7 +279,8 @@ def test_every_step_equals_the_published_one(case: Case) -> None:
     for video in range(len(case.config["case"]["lens"])):
         runs += [(f"single{video}", read_single(case, video), way) for way in (True, False)]
     for name, inputs, as_published in runs:
-        head = convert_head(case.weights, as_published=as_published)
+        head = convert_head(case.weights)
+        head.as_published = as_published
         outputs = record_steps(head)
         output = walk(head, inputs)
         assert len(outputs) == 3 * head.block.num_layers + 1

@@ -333,7 +333,8 @@ def lose(case: Case, head: GroundingHead) -> Tensor:
 
 @pytest.mark.parametrize("case", STEPS, ids=lambda case: case.folder.name)
 def test_training_step_matches_published_code(case: Case) -> None:
-    head = convert_head(case.weights, heads=case.config["heads"], as_published=True)
+    head = convert_head(case.weights, heads=case.config["heads"])
+    head.as_published = True
     total = lose(case, head)
     check_close(total, case.outputs["loss.total"].squeeze(), atol=1e-5)
     torch.autograd.backward(total)

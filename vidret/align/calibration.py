@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+NUM_ITERATIONS = 4  # of Sinkhorn's algorithm, as published
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HubnessCorrection:
@@ -52,20 +54,17 @@ class HubnessCorrection:
         return torch.where((best & self.active).any(-1, keepdim=True), corrected, scores)
 
 
-def sk_norm(
-    bank: Float[Tensor, "query video"], *, temperature: float = 1.0, num_iterations: int = 4
-) -> HubnessCorrection:
+def sk_norm(bank: Float[Tensor, "query video"], *, temperature: float = 1.0) -> HubnessCorrection:
     """Compute Sinkhorn potentials with which all videos match an equal share of the bank.
 
     Apply it to each level of similarity separately, before levels are averaged. Sinkhorn's algorithm scales the columns
     and rows of exp(bank / temperature) towards equal masses, here in the log domain. Columns are scaled first, with row
-    factors of 1; then each iteration scales rows, then columns. So 0 iterations give the inverted softmax. The softmax
-    of the columns' potentials fixes their common constant, which affects no ranking.
+    factors of 1; then each iteration scales rows, then columns. The softmax of the columns' potentials fixes their
+    common constant, which affects no ranking.
 
     Args:
         bank: Scores of the bank's queries for the videos.
         temperature: 1 for logits, as published; about 0.01 for cosines, equivalent to scaling them by 100.
-        num_iterations: Number of Sinkhorn iterations; 4 as published.
 
     Raises:
         ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
@@ -77,12 +76,10 @@ def sk_norm(
     check_bank(bank)
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    if num_iterations < 0:
-        raise ValueError(f"num_iterations must be at least 0, got {num_iterations}")
     logits = bank / temperature
     log_rows, log_columns = (-math.log(count) for count in bank.shape)
     rows, columns = torch.zeros_like(bank[:, 0]), log_columns - logits.logsumexp(0)
-    for _ in range(num_iterations):
+    for _ in range(NUM_ITERATIONS):
         rows = log_rows - (logits + columns).logsumexp(1)
         columns = log_columns - (logits + rows[:, None]).logsumexp(0)
     shares = (rows + (logits + columns).logsumexp(1)).exp()

@@ -112,23 +112,11 @@ FRAME_LAYER = "decoder_layer_spatial."  # never trained itself: the frames' deco
 IGNORED_GLSCL = ("clip.", "decoder_layer_noun.", FRAME_LAYER, "weight_fc.")
 
 
-def convert_concepts(
-    weights: Weights,
-    *,
-    temperature: float = TEMPERATURE,
-    heads: int = HEADS,
-    shared_queries: bool | None = None,
-) -> ConceptAligner:
+def convert_concepts(weights: Weights, *, shared_queries: bool | None = None) -> ConceptAligner:
     """Convert the aligner in a published GLSCL state dict; the encoder's weights are ignored.
 
-    Frames have their own decoder if the checkpoint contains one that was trained.
-
-    Args:
-        weights: The whole state dict.
-        temperature: Temperature of the softmax over frames.
-        heads: Attention heads of the decoders.
-        shared_queries: Whether the frames' queries are also used for words, which does not follow from the weights;
-            defaults to whether the decoder is shared.
+    Frames have their own decoder if the checkpoint contains one that was trained. ``shared_queries`` says whether the
+    frames' queries are also used for words, which does not follow from the weights; by default if the decoder is.
 
     Raises:
         AlignerError: Weights are missing, unknown or of another shape; the message lists their published names.
@@ -143,7 +131,7 @@ def convert_concepts(
         for name, weight in weights.items()
         if name.startswith(published)
     }
-    return build_concepts(renamed, temperature=temperature, heads=heads, names=names)
+    return build_concepts(renamed, temperature=TEMPERATURE, heads=HEADS, names=names)
 
 
 def map_prefixes(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -126,24 +126,13 @@ class HeadCard:
         head: GroundingHead,
         *,
         backbone: str,
-        fps: float | None,
-        suppression: str | None = None,
-        threshold: float | None = None,
-        unit: float | None = None,
         reads: str = LAYERS,
         similarity_weight: float = 0.0,
+        **recipe: Unpack[HeadRecipe],
     ) -> "HeadCard":
         """Return the card of a head, with the settings that the head itself does not know."""
-        return cls(
-            **_describe_architecture(head),
-            backbone=backbone,
-            fps=fps,
-            suppression=suppression,
-            threshold=threshold,
-            unit=unit,
-            reads=reads,
-            similarity_weight=similarity_weight,
-        )
+        known = _describe_architecture(head)
+        return cls(backbone=backbone, reads=reads, similarity_weight=similarity_weight, **known, **recipe)
 
     def to_json(self) -> str:
         """Return the card as JSON."""
@@ -168,13 +157,10 @@ class HeadCard:
             raise ValueError(f"not a head's card: {error}") from error
 
 
-def convert_head(
-    weights: Weights, *, heads: int = 8, limit: int = 50, cosine: bool | None = None, as_published: bool = False
-) -> GroundingHead:
+def convert_head(weights: Weights, *, heads: int = 8) -> GroundingHead:
     """Convert a published R2-Tuning state dict to a head whose sizes follow from the weights' shapes.
 
-    The settings are those of ``GroundingHead``; by default saliency is multiplied by a cosine if the head has
-    boundaries, as published.
+    Saliency is multiplied by a cosine if the head has boundaries, as published.
 
     Raises:
         VidretError: Weights are missing, unknown or of another shape; the message lists their published names.
@@ -182,7 +168,7 @@ def convert_head(
     own = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
     if not any(name.startswith("boundaries.") for name in own):
         own.pop("reach", None)  # unused, and so untrained, without boundaries
-    return _build(own, to_published, heads=heads, limit=limit, cosine=cosine, as_published=as_published)
+    return _build(own, to_published, heads=heads)
 
 
 def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
@@ -229,7 +215,8 @@ def load_head(path: Path) -> tuple[GroundingHead, HeadCard]:
         part = read_part(path, HEAD)
         weights = load_file(path) if part is None else dict(part.weights)
         tef = card.tef if card.reads == VECTORS else None  # the width of vectors does not tell
-        head = _build(weights, str, heads=card.heads, limit=card.limit, cosine=card.cosine, tef=tef)
+        head = _build(weights, str, heads=card.heads, limit=card.limit, tef=tef)
+        head.cosine = card.cosine
     except (VidretError, SafetensorError, OSError) as error:
         raise VidretError(f"{path}: {error}") from error
     actual = head.pyramid.strides, head.block.num_layers, head.block.tef
@@ -245,10 +232,8 @@ def _build(
     display_name: Callable[[str], str],
     *,
     heads: int,
-    limit: int,
-    cosine: bool | None,
+    limit: int = 50,
     tef: bool | None = None,
-    as_published: bool = False,
 ) -> GroundingHead:
     """Build the head that has the shapes of ``weights``; errors show ``display_name`` of a weight's name.
 
@@ -270,10 +255,9 @@ def _build(
             strides=_find_strides(weights),
             tef=tef,
             boundaries=boundaries,
-            cosine=boundaries if cosine is None else cosine,
+            cosine=boundaries,
             limit=limit,
             motion=weights["block.motion.weight"].shape[-1] if "block.motion.weight" in weights else 0,
-            as_published=as_published,
         )
     except ValueError as error:
         raise VidretError(str(error)) from error
