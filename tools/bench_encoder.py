@@ -69,7 +69,9 @@ def list_variants(card: Card) -> dict[str, Card]:
     size = {"num_frames": NUM_FRAMES, "width": vision.width, "num_patches": vision.num_patches}
     plain = MergeSchedule(layers=(), factors=(), r=0).macs(**size, num_layers=vision.layers)
     schedules = (MergeSchedule(r=r) for r in range(vision.num_patches // 2 + 1))
-    budget = next(each for each in schedules if each.macs(**size, num_layers=vision.layers) <= BUDGET * plain)
+    budget = next(
+        schedule for schedule in schedules if schedule.macs(**size, num_layers=vision.layers) <= BUDGET * plain
+    )
     variants = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}
     if vision.num_patches > 60:
         variants["TempMe r=10"] = replace(card, merging=MergeSchedule(r=10))

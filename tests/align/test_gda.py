@@ -36,7 +36,7 @@ def naive_logits(vectors: np.ndarray, labels: np.ndarray, item: np.ndarray) -> l
     """Return log densities of an item up to a constant that all classes share, by loops."""
     num, dim = vectors.shape
     classes = range(int(labels.max()) + 1)
-    means = [vectors[labels == each].mean(axis=0) for each in classes]
+    means = [vectors[labels == label].mean(axis=0) for label in classes]
     scatter = np.zeros((dim, dim))
     for vector, label in zip(vectors, labels, strict=True):
         for i in range(dim):
@@ -139,7 +139,9 @@ def test_cross_validation_looks_at_held_out_examples_only() -> None:
 
 @pytest.mark.parametrize("case", find_cases("gda"), ids=lambda case: case.folder.name)
 def test_equals_published_code(case: Case) -> None:
-    inputs, outputs = ({name: value.numpy() for name, value in each.items()} for each in (case.inputs, case.outputs))
+    inputs, outputs = (
+        {name: value.numpy() for name, value in arrays.items()} for arrays in (case.inputs, case.outputs)
+    )
     classifier = fit_gaussians(inputs["train_features"], one_hot(inputs["train_labels"]))
     for name in ("means", "precision", "weight", "bias"):
         check_relative(getattr(classifier, name), outputs[name])

@@ -263,7 +263,7 @@ def test_packing_round_trip(build: Any, make: Any, dtype: torch.dtype) -> None:
         videos.frames[row] if videos.frame_mask is None else videos.frames[row, videos.frame_mask[row]]
         for row in range(6)
     ]
-    again = unpack_videos(packed, [each.numpy() for each in frames])
+    again = unpack_videos(packed, [rows.numpy() for rows in frames])
     found, expected = aligner.score(texts, again), aligner.score(texts, videos)
     assert torch.equal(found.patch_word, expected.patch_word)
     assert torch.equal(found.best_frame, expected.best_frame)

@@ -28,7 +28,7 @@ def naive_score(net: ScoreNet, frame: Tensor) -> list[float]:
         for token in frame
     ]
     joined = [functional.gelu(net.join.weight @ torch.cat([own, reduced[0]])) for own in reduced]
-    return [float(torch.tanh(net.out.weight @ each)) for each in joined]
+    return [float(torch.tanh(net.out.weight @ row)) for row in joined]
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,9 @@ def naive_diverse(tokens: Tensor, k: int) -> list[int]:
     selected: list[int] = []
     for _ in range(k):
         nearest = {
-            patch: max(float(units[1 + patch] @ other) for other in [units[0], *(units[1 + each] for each in selected)])
+            patch: max(
+                float(units[1 + patch] @ other) for other in [units[0], *(units[1 + chosen] for chosen in selected)]
+            )
             for patch in range(len(tokens) - 1)
             if patch not in selected
         }

@@ -37,7 +37,7 @@ def test_vectors_equal_the_published_code(case: Case) -> None:
 
 
 def test_a_checkpoint_without_the_second_table_is_refused() -> None:
-    weights = {name: each for name, each in CASES[0].weights.items() if name != "positional_embedding_res"}
+    weights = {name: weight for name, weight in CASES[0].weights.items() if name != "positional_embedding_res"}
     with pytest.raises(EncoderError, match="1 weights missing: positional_embedding_res"):
         convert_state_dict(weights, "longclip")
 
@@ -103,7 +103,7 @@ def test_texts_are_encoded_in_batches_of_bounded_size() -> None:
 
     texts = [" ".join([str(number)] * (1 + number % 3)) for number in range(200)]
     found = encode_clauses(texts, encode, lambda part: len(part.split()) < 3, context=5, name="small")
-    assert [each.text for each in found] == texts
+    assert [embedding.text for embedding in found] == texts
     assert max(sizes) == BATCH
     assert sum(sizes) == 200 + 66, "the longest are two clauses each"
 

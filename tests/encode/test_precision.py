@@ -149,13 +149,13 @@ def exact() -> ClipEncoder:
 def test_vectors_of_a_real_size_are_close_to_float32(precision: str, exact: ClipEncoder, frames: Frames) -> None:
     rough = load_clip("ViT-B-32/random", precision)
     assert rough.fingerprint == exact.fingerprint, "vectors of both may be compared"
-    near, expected = (each.encode_frames([frames], tokens=True)[0] for each in (rough, exact))
+    near, expected = (encoder.encode_frames([frames], tokens=True)[0] for encoder in (rough, exact))
     assert near.tokens is not None
     assert expected.tokens is not None
     assert near.frames.dtype == near.tokens.dtype == np.float32
     assert (near.frames * expected.frames).sum(-1).min() >= 0.999 > MIN_COSINE
     assert (near.tokens * expected.tokens).sum(-1).min() >= 0.998
-    one, other = (each.encode_text(["a dog on a beach"])[0].sentence for each in (rough, exact))
+    one, other = (encoder.encode_text(["a dog on a beach"])[0].sentence for encoder in (rough, exact))
     assert one @ other >= 0.999
     (single,) = rough.encode_frames([Frames(frames.pixels[1:2], np.zeros(1))])
     assert (single.frames[0] * near.frames[1]).sum() >= 0.9999, "a frame is independent of its batch"
@@ -177,10 +177,10 @@ def test_only_frames_are_in_int8_and_only_once(path: Path, monkeypatch: pytest.M
     frames = draw_frames(2)
     for precision in ("int8", "auto"):
         rough = load_clip(path, precision)
-        (text,), (expected,) = (each.encode_text(["a dog"]) for each in (rough, exact))
+        (text,), (expected,) = (encoder.encode_text(["a dog"]) for encoder in (rough, exact))
         np.testing.assert_array_equal(text.sentence, expected.sentence)
         assert not any(isinstance(module, Int8Linear) for module in rough._model.modules()), "texts need no int8"
-        (near,), (again,), (vectors,) = (each.encode_frames([frames]) for each in (rough, rough, exact))
+        (near,), (again,), (vectors,) = (encoder.encode_frames([frames]) for encoder in (rough, rough, exact))
         np.testing.assert_array_equal(near.frames, again.frames)
         assert 0.98 < (near.frames * vectors.frames).sum(-1).min() < 1 - 1e-6
         assert rough.encode_layers(frames, 2).layers[0].shape == exact.encode_layers(frames, 2).layers[0].shape
@@ -189,6 +189,6 @@ def test_only_frames_are_in_int8_and_only_once(path: Path, monkeypatch: pytest.M
 def test_half_precision_of_apples_chips(path: Path) -> None:
     exact, rough = (load_clip(path, precision) for precision in ("fp32", "fp16"))
     frames = draw_frames(2)
-    (near,), (vectors,) = (each.encode_frames([frames]) for each in (rough, exact))
+    (near,), (vectors,) = (encoder.encode_frames([frames]) for encoder in (rough, exact))
     assert near.frames.dtype == np.float32
     assert (near.frames * vectors.frames).sum(-1).min() > 0.9999

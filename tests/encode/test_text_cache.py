@@ -27,12 +27,12 @@ class CountingEncoder(ColourEncoder):
         self.num_texts += len(texts)
         return [
             replace(
-                each,
-                sentence=each.sentence + self._shift,
+                embedding,
+                sentence=embedding.sentence + self._shift,
                 words=np.ones((row, 3), np.float32),
                 states=np.eye(2 + row, 3),
             )
-            for row, each in enumerate(super().encode_text(texts))
+            for row, embedding in enumerate(super().encode_text(texts))
         ]
 
 

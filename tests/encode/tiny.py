@@ -1,6 +1,5 @@
 """Tiny CLIP towers for tests."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -33,19 +31,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "merging in frames": {"merging": MergeSchedule(layers=(), factors=(), r=2)},
     "shift": {"token_shift": True},
 }
-
-
-def make_open_clip(name: str, folder: Path, *, layers: tuple[int, int], text: dict[str, int], quick_gelu: bool) -> Any:
-    """Return an open_clip model with random weights, of so many layers of vision and of text."""
-    vision = {"image_size": 32, "layers": layers[0], "width": 48, "head_width": 16, "patch_size": 8}
-    text = {**text, "width": 36, "heads": 3, "layers": layers[1]}
-    config = {"embed_dim": 28, "vision_cfg": vision, "text_cfg": text, "quick_gelu": quick_gelu}
-    (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    torch.manual_seed(3)
-    model = open_clip.create_model(name).eval()
-    stir(model)
-    return model
 
 
 def stir(module: nn.Module, std: float = 0.1) -> None:

@@ -41,7 +41,7 @@ def test_inputs_are_vector_similarity_and_change() -> None:
     inputs = make_inputs(vectors, words[-1])
     similarities = [float(sum(a * b for a, b in zip(row, words[-1], strict=True))) for row in vectors]
     mean = sum(similarities) / 6
-    deviation = math.sqrt(sum((each - mean) ** 2 for each in similarities) / 6)
+    deviation = math.sqrt(sum((similarity - mean) ** 2 for similarity in similarities) / 6)
     for step in range(6):
         before = vectors[step - 1] if step else vectors[step]
         np.testing.assert_allclose(inputs[step, :DIM], vectors[step])

@@ -52,8 +52,8 @@ def _architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
     )
     pooled["text_cfg"] |= {"context_length": 76, "embed_cls": True, "output_tokens": True}
     pooled["vision_cfg"] |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
-    for name, each in {TINY: config(44), **twins, POOLED: pooled | {"custom_text": True}}.items():
-        (folder / f"{name}.json").write_text(json.dumps(each))
+    for name, settings in {TINY: config(44), **twins, POOLED: pooled | {"custom_text": True}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(settings))
     open_clip.add_model_config(folder)
 
 
@@ -121,7 +121,7 @@ def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.Lo
     (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
     assert record.getMessage() == f"{encoder.name} reads 77 tokens: split into 3 parts: {'word ' * 12}..."
     parts = encoder.encode_text(["word " * 74, "word " * 74, "word " * 52])
-    mean = unit(torch.from_numpy(sum(74 * each.sentence for each in parts[:2]) + 52 * parts[2].sentence))
+    mean = unit(torch.from_numpy(sum(74 * part.sentence for part in parts[:2]) + 52 * parts[2].sentence))
     np.testing.assert_allclose(long.sentence, mean, atol=1e-3)
 
 
@@ -142,7 +142,7 @@ class PaddedWords:
 def test_words_without_a_start_token_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
     other = OpenClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
     with caplog.at_level(logging.WARNING, "vidret"):
-        lengths = [len(each.words) for each in other.encode_text(["one two three", "", "much longer than these"])]
+        lengths = [len(text.words) for text in other.encode_text(["one two three", "", "much longer than these"])]
     assert lengths == [3, 1, 4]
     assert not caplog.records
 
@@ -154,7 +154,7 @@ def test_a_model_with_attention_pooling_has_no_tokens() -> None:
     (embedding,) = pooled.encode_frames([draw_frames(2)])
     expected = unit(pooled._model.encode_image(naive_images(draw_frames(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
-    assert [each.words.shape for each in pooled.encode_text(["a dog"])] == [(2, 44)]
+    assert [text.words.shape for text in pooled.encode_text(["a dog"])] == [(2, 44)]
     with pytest.raises(
         EncoderError, match="tokens must come from a ViT with a projection or a trunk of timm, got vidret-coca"
     ):
@@ -167,9 +167,9 @@ def test_random_weights_are_valid_and_reproducible() -> None:
         torch.manual_seed(seed)
         encoders.append(load_clip(f"{TINY}/random"))
         assert torch.initial_seed() == seed, "the global random state is unchanged"
-    for each in encoders:
-        check_encoder(each)
-        assert (each.name, each.dim) == (f"{TINY}/random", 44)
+    for made in encoders:
+        check_encoder(made)
+        assert (made.name, made.dim) == (f"{TINY}/random", 44)
     assert encoders[0].fingerprint == encoders[1].fingerprint, "an index made with random weights opens again"
 
 
@@ -359,7 +359,7 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
     own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
-    assert_same_embeddings(*(each.encode_frames([draw_frames(3)], tokens=True) for each in (foreign, own)))
+    assert_same_embeddings(*(encoder.encode_frames([draw_frames(3)], tokens=True) for encoder in (foreign, own)))
     for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
@@ -372,7 +372,7 @@ def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pyt
     monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
     compiled = load_clip(f"{TINY}/{weights}")
     for frames in (draw_frames(3), draw_frames(5, seed=1)):
-        ones, others = (each.encode_frames([frames], tokens=True) for each in (plain, compiled))
+        ones, others = (encoder.encode_frames([frames], tokens=True) for encoder in (plain, compiled))
         assert_same_embeddings(ones, others, atol=1e-6)
     assert compiled.fingerprint == plain.fingerprint
     assert compiled._model.vision._compiled_call_impl is not None

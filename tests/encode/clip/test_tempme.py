@@ -128,7 +128,7 @@ def test_matching_is_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_gradients_flow_through_tokens_only() -> None:
-    metric, tokens, sizes = (each.requires_grad_() for each in make(1, 12, 0))
+    metric, tokens, sizes = (tensor.requires_grad_() for tensor in make(1, 12, 0))
     plan = plan_merge(metric, 4, front=1)
     assert not any(indices.requires_grad or indices.is_floating_point() for indices in (plan.src, plan.dst, plan.kept))
     merged, _ = apply_merge(plan, tokens, sizes.detach())

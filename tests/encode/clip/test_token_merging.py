@@ -53,8 +53,8 @@ def test_levels_are_different_encoders_that_load_again(model: Path) -> None:
     plain = load_clip(model)
     names = [f"{model}{suffix}" for suffix in ("#merge=gentle", "#merge=half", "#merge=half#whole")]
     merged = [load_clip(name) for name in names]
-    assert [each.name for each in merged] == names
-    assert len({plain.fingerprint, *(each.fingerprint for each in merged)}) == 4, "an index cannot mix them"
+    assert [encoder.name for encoder in merged] == names
+    assert len({plain.fingerprint, *(encoder.fingerprint for encoder in merged)}) == 4, "an index cannot mix them"
     assert load_clip(names[1]).fingerprint == merged[1].fingerprint
     assert load_clip(f"{model}#merge=off").fingerprint == plain.fingerprint
     sentence = plain.encode_text(["a dog"])[0].sentence
@@ -80,7 +80,7 @@ def test_merged_frames_depend_on_no_other_frame(model: Path) -> None:
     assert encoder.encodes_frames_alone
     first, second = encoder.encode_frames([cut(frames, 0, 3), cut(frames, 3, 5)], tokens=True, num_layers=2)
     alone = [encoder.encode_frames([cut(frames, index, index + 1)], tokens=True)[0] for index in range(5)]
-    rows, tokens = (np.concatenate([getattr(each, kind) for each in alone]) for kind in ("frames", "tokens"))
+    rows, tokens = (np.concatenate([getattr(frame, kind) for frame in alone]) for kind in ("frames", "tokens"))
     np.testing.assert_allclose(np.concatenate([first.frames, second.frames]), rows, atol=1e-6)
     assert first.tokens is not None
     assert second.tokens is not None

@@ -17,7 +17,6 @@ from tests.encode.tiny import (
     TEXT,
     VISION,
     make_images,
-    make_open_clip,
     recorded,
     stir,
 )
@@ -25,9 +24,9 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip.model import Card, ClipModel
 from vidret.encode.clip.prompt_switch import PromptShape
 from vidret.encode.clip.tempme import MergePlan, MergeSchedule, plan_merge
-from vidret.encode.clip.text import TextShape, TextTower
-from vidret.encode.clip.vision import VisionShape, VisionTower, shift_tokens
-from vidret.encode.clip.weights import convert_state_dict, from_open_clip
+from vidret.encode.clip.text import TextTower
+from vidret.encode.clip.vision import VisionTower, shift_tokens
+from vidret.encode.clip.weights import convert_state_dict
 from vidret.types import Sampling
 
 NO_MERGING = MergeSchedule(layers=(), factors=(), r=0)
@@ -69,61 +68,10 @@ def make_tower(schedule: MergeSchedule | None = MERGING, *, num_frames: int = 12
     return tower
 
 
-# Plain CLIP.
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["gelu", "quick_gelu"])
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ClipModel]:
-    """Return an open_clip model, and a ``ClipModel`` with its weights."""
-    quick_gelu: bool = request.param
-    name = f"vidret-towers-{'quick' if quick_gelu else 'plain'}"
-    folder, text = tmp_path_factory.mktemp("architectures"), {"context_length": 12, "vocab_size": 40}
-    other = make_open_clip(name, folder, layers=(3, 2), text=text, quick_gelu=quick_gelu)
-    card = Card(
-        "clip",
-        name,
-        VisionShape(32, 8, 48, 3, 3, 28, quick_gelu=quick_gelu),
-        TextShape(12, 40, 36, 2, 3, 28, quick_gelu=quick_gelu),
-    )
-    return other, from_open_clip(other.state_dict(), card).eval()
-
-
-@torch.no_grad()
-def test_plain_frames_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
-    other, model = plain
-    images = make_images(6)
-    out = model.vision(images, num_frames=3)
-    check_close(out.frames.flatten(0, 1), other.encode_image(images))
-    assert out[1:] == (None, None, None, ())
-
-
-@torch.no_grad()
-def test_plain_patches_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
-    other, model = plain
-    images = make_images(4)
-    states = other.visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)[
-        "image_intermediates"
-    ][-1]
-    out = model.vision(images, num_frames=2, tokens=True)
-    assert out.tokens is not None
-    check_close(out.tokens.reshape(4, 16, 28), states @ other.visual.proj)
-    assert (out.sizes == 1).all()
-    assert out.mask.all()
-
-
 def make_texts() -> Tensor:
     """Return texts of several lengths: 38 is the start token, 39 the end token, 0 padding."""
     rows = [[38, 5, 6, 7, 39], [38, 39], [38, *range(1, 11), 39], [38, 9, 39]]
     return torch.tensor([[*row, *[0] * (12 - len(row))] for row in rows])
-
-
-@torch.no_grad()
-def test_texts_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
-    other, model = plain
-    sentences, words = model.text(make_texts())
-    check_close(sentences, other.encode_text(make_texts()))
-    assert words.shape == (4, 12, 28)
-    assert torch.equal(words[0, 4], sentences[0]), "a text's vector is the state at its end token"
 
 
 @torch.no_grad()
@@ -211,7 +159,7 @@ def test_padding_frames_do_not_affect_others(settings: dict[str, Any]) -> None:
     mask[0, [1, 4, 9, 10, 11]] = False
     mask[1, 1:] = False
     other = torch.where(mask.flatten()[:, None, None, None], images, 3 * make_images(24, seed=5))
-    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, num_layers=6) for each in (images, other))
+    one, two = (tower(pixels, num_frames=12, mask=mask, tokens=True, num_layers=6) for pixels in (images, other))
     check_close(one.frames[mask], two.frames[mask], 2e-6)
     check_close(tower(images, num_frames=12, mask=mask).frames[mask], one.frames[mask], 2e-6)
     assert torch.equal(one.mask, two.mask)

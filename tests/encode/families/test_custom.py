@@ -104,7 +104,7 @@ def test_an_entry_point_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) ->
     entry = EntryPoint("my-colours", f"{__name__}:Plain", "vidret.encoders")
 
     def list_points(*, group: str, name: str) -> EntryPoints:
-        return EntryPoints(each for each in [entry] if (each.group, each.name) == (group, name))
+        return EntryPoints(point for point in [entry] if (point.group, point.name) == (group, name))
 
     monkeypatch.setattr("vidret.encode.families.registry.entry_points", list_points)
     encoder = load_encoder("my-colours", device="cpu")

@@ -56,9 +56,9 @@ def test_an_index_is_made_and_opened_again(
             assert (engine.encoder.name, engine.encoder.dim) == (name, 3)
             found = [Path(engine.search(colour, 1)[0].path).stem for colour in ("red", "blue", "green")]
         assert found == ["red", "blue", "green"]
-        assert {each["path"] for each in server.headers} == {"/v1/embeddings"}
-        assert {each["Authorization"] for each in server.headers} == {f"Bearer {KEY}"}
-        assert {each["model"] for each in server.requests} == {"colours"}
+        assert {header["path"] for header in server.headers} == {"/v1/embeddings"}
+        assert {header["Authorization"] for header in server.headers} == {f"Bearer {KEY}"}
+        assert {request["model"] for request in server.requests} == {"colours"}
     stored = b"".join(path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file())
     assert KEY.encode() not in stored
     assert KEY not in caplog.text
@@ -69,9 +69,9 @@ def test_frames_and_texts_go_in_batches() -> None:
         encoder = load_encoder(f"endpoint:{server.url}?model=colours&size=32", device="cpu")
         pixels = np.full((40, 32, 32, 3), 200, np.uint8)
         embedded = encoder.encode_frames([Frames(pixels[:7], np.arange(7.0)), Frames(pixels[7:], np.arange(33.0))])
-        assert [len(each.frames) for each in embedded] == [7, 33]
+        assert [len(segment.frames) for segment in embedded] == [7, 33]
         np.testing.assert_allclose(np.linalg.norm(embedded[1].frames, axis=1), 1, atol=1e-6)
-        assert [len(each["input"]) for each in server.requests[1:]] == [16, 16, 8]
+        assert [len(request["input"]) for request in server.requests[1:]] == [16, 16, 8]
         assert len(encoder.encode_text(["a"] * 65)) == 65
         with pytest.raises(EncoderError, match="tokens must come from a model with patches"):
             encoder.encode_frames([Frames(pixels, np.arange(40.0))], tokens=True)

@@ -59,7 +59,7 @@ def test_a_trunk_of_timm_gives_patches(name: str) -> None:
     frames = draw_frames(2, side=encoder.resize.crop)
     plain, embedding = (encoder.encode_frames([frames], tokens=tokens)[0] for tokens in (False, True))
     np.testing.assert_allclose(embedding.frames, plain.frames, atol=1e-5)
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (encoder._mean, encoder._std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (encoder._mean, encoder._std))
     images = (torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     theirs = functional.normalize(encoder._model.encode_image(images), dim=-1)
     np.testing.assert_allclose(plain.frames, theirs, atol=1e-5)
@@ -105,8 +105,8 @@ def test_a_text_tower_of_transformers_gives_words(texts: Path) -> None:
     ids = open_clip.get_tokenizer("vidret-xlm")(written)
     theirs = functional.normalize(encoder._model.encode_text(ids), dim=-1)
     embeddings = encoder.encode_text(written)
-    np.testing.assert_allclose(np.stack([each.sentence for each in embeddings]), theirs, atol=1e-5)
-    assert all(each.words.shape[1] == encoder.dim and len(each.words) > 1 for each in embeddings)
+    np.testing.assert_allclose(np.stack([text.sentence for text in embeddings]), theirs, atol=1e-5)
+    assert all(text.words.shape[1] == encoder.dim and len(text.words) > 1 for text in embeddings)
 
 
 def test_a_tokenizer_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_a_similarity_is_the_mean_of_both_weighted_by_their_spreads() -> None:
     pair: Any = PairEncoder(first, second)
     check_encoder(pair)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    frames, small = (Frames(each, np.arange(3.0)) for each in (pixels, resize_square(pixels, 24)))
+    frames, small = (Frames(images, np.arange(3.0)) for images in (pixels, resize_square(pixels, 24)))
     embedding, text = pair.encode_frames([frames])[0], pair.encode_text(["something red"])[0]
     one = first.encode_frames([small])[0].frames @ first.encode_text(["red"])[0].sentence
     two = second.encode_frames([frames])[0].frames @ second.encode_text(["red"])[0].sentence

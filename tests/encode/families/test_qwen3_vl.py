@@ -120,7 +120,7 @@ def test_texts_and_videos_equal_those_of_the_library(folder: Path, encoder: Any)
         item = {"type": "video", "video": "any"}
         np.testing.assert_allclose(found.video, embed(folder, turn(DOCUMENT, item), frames), atol=1e-5)
         assert found.frames.shape == (len(frames), encoder.dim)
-    first, second = (each.video for each in encoder.encode_frames(batch[:2]))
+    first, second = (segment.video for segment in encoder.encode_frames(batch[:2]))
     assert not np.allclose(first, second, atol=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_vectors_equal_those_of_sentence_transformers(folder: Path, encoder: Any
     st_encoder = load_encoder(f"st:{folder}#pixels={PIXELS}", device="cpu", precision="fp32")
     np.testing.assert_allclose(st_encoder.encode_frames([frames])[0].video, theirs, atol=1e-5)
     texts = model.encode(TEXTS[:2], prompt=QUERY, processing_kwargs=settings)
-    found = np.stack([each.sentence for each in encoder.encode_text(TEXTS[:2])])
+    found = np.stack([text.sentence for text in encoder.encode_text(TEXTS[:2])])
     np.testing.assert_allclose(found, texts, atol=1e-5)
 
 

@@ -38,11 +38,11 @@ def test_vectors_are_those_of_the_library(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     assert (encoder.resize.crop, encoder.prompts) == (32, {"query": "find: "})
     batch = [Frames(pixels[:2], np.arange(2.0)), Frames(pixels[2:], np.arange(3.0))]
-    frames = np.concatenate([each.frames for each in encoder.encode_frames(batch)])
-    expected = model.encode([Image.fromarray(each) for each in pixels], normalize_embeddings=True)
+    frames = np.concatenate([segment.frames for segment in encoder.encode_frames(batch)])
+    expected = model.encode([Image.fromarray(image) for image in pixels], normalize_embeddings=True)
     np.testing.assert_allclose(frames, expected, atol=1e-5)
     texts = ["a dog", "a cat"]
-    found = np.stack([each.sentence for each in encoder.encode_text(texts)])
+    found = np.stack([text.sentence for text in encoder.encode_text(texts)])
     np.testing.assert_allclose(found, model.encode_query(texts, normalize_embeddings=True), atol=1e-5)
     with pytest.raises(EncoderError, match="tokens must come from a model with patches"):
         encoder.encode_frames(batch, tokens=True)

@@ -92,7 +92,7 @@ def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Pat
     np.testing.assert_allclose(first.video, mean / np.linalg.norm(mean), atol=1e-5)
     output = model(**inputs, **tokenize(kind, folder, TEXTS))
     np.testing.assert_allclose(theirs, unit(output.image_embeds), atol=1e-5)
-    ours = np.stack([each.sentence for each in encoder.encode_text(TEXTS)])
+    ours = np.stack([text.sentence for text in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(output.text_embeds), atol=1e-5)
     assert ours.shape[1] == encoder.dim
 
@@ -109,7 +109,7 @@ def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path
     num_frames = encoder.sampling.num_frames
     _, frames = draw_frames(encoder, num_frames)
     preprocessing = read_preprocessing(kind, encoder_processor(folder))
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     pixels = ((torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std)[None]
     model = load_theirs(folder)
     key = "pixel_values" if kind == "xclip" else "pixel_values_videos"
@@ -117,7 +117,7 @@ def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path
     embedding = encoder.encode_frames([frames])[0]
     np.testing.assert_allclose(embedding.video, theirs, atol=1e-5)
     np.testing.assert_allclose(embedding.frames, np.tile(theirs, (num_frames, 1)), atol=1e-5)
-    ours = np.stack([each.sentence for each in encoder.encode_text(TEXTS)])
+    ours = np.stack([text.sentence for text in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(model.get_text_features(**tokenize(kind, folder, TEXTS))), atol=1e-5)
     check_short_segments(encoder, frames)
 
@@ -153,7 +153,7 @@ def test_pe_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, P
     embedding = encoder.encode_frames([frames])[0]
     np.testing.assert_allclose(embedding.video, unit(output[names[0]])[0], atol=1e-5)
     texts = encoder.encode_text(TEXTS)
-    np.testing.assert_allclose(np.stack([each.sentence for each in texts]), unit(output[names[1]]), atol=1e-5)
+    np.testing.assert_allclose(np.stack([text.sentence for text in texts]), unit(output[names[1]]), atol=1e-5)
     assert texts[0].words.shape == (4, encoder.dim)
     check_short_segments(encoder, Frames(frames.pixels[:4], frames.times[:4]))
 
