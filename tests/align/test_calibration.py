@@ -1,4 +1,4 @@
-"""Hubness correction: equality with naive versions, invariances, and results of the published code."""
+"""Hubness correction: equality with naive versions, and results of the published code."""
 
 import json
 import math

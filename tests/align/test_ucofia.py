@@ -1,4 +1,4 @@
-"""UCoFiA's aligner: equality with loops, invariances, tiles and their memory limit, training and storage."""
+"""UCoFiA's aligner: equality with loops, padding, blocks, training and storage."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Interactive aggregation: equality with loops, sizes as copies, resized matrices, and padding."""
+"""Interactive aggregation: equality with loops, sizes as copies, and resized matrices."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Conversion of UCoFiA checkpoints: all weights are converted, and errors list the weights that do not fit."""
+"""Conversion of UCoFiA checkpoints: errors list the weights that do not fit, and files hold all weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training-free grounding: against loops, planted plateaus, invariances, and the choice of moments to show."""
+"""Training-free grounding: against loops, edges at cuts, and the choice of moments to show."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Soft-NMS, clamping and rounding of spans: against loops, properties, and the published code."""
+"""Soft-NMS, clamping and rounding of spans: against loops and the published code."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A head over stored frame vectors: R2 with K = 1, against loops written from the paper."""
+"""A head over stored frame vectors: its inputs, long videos, and files."""
 
 import math
 from pathlib import Path

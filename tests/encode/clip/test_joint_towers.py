@@ -1,4 +1,4 @@
-"""Token merging and prompts in one tower: against loops over single tokens, and what must not mix."""
+"""Token merging and prompts in one tower: against loops over single tokens, and padding."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The CLIP towers: against open_clip, against loops and properties, and against TempMe's published code."""
+"""The vision tower: token shift, merging and padding, against loops and TempMe's published code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

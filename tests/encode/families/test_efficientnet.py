@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the fast forward pass against timm's, on both kinds of convolution, and weight files."""
+"""EfficientNet-Lite0: the fast forward pass against timm's, on both kinds of convolution."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL-Embedding, tiny and random: the authors' message, sampling and pooling, and the libraries' own vectors."""
+"""Qwen3-VL-Embedding, tiny and random: the authors' sampling and pooling, and the libraries' own vectors."""
 
 import importlib
 from pathlib import Path

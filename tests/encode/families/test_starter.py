@@ -1,4 +1,4 @@
-"""The starter encoder: closed forms against sums, invariances, weight files, and retrieval on a real video."""
+"""The starter encoder: closed forms against sums, weight files, and retrieval on a real video."""
 
 import importlib.util
 import json
