@@ -6,15 +6,16 @@ taken from one index: the first in which it is complete, or else the first that 
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from vidret.channels.texts.run import OPTIONS
 from vidret.errors import StoreError
@@ -23,25 +24,20 @@ from vidret.store.records import CONCEPT, NewSegment, VideoRecord
 from vidret.store.rows_file import COLLECTIONS, WATCHES
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import SegmentEmbedding, TimedText
+from vidret.types import SegmentEmbedding
+
+T = TypeVar("T")
 
 BATCH = 1024  # segments copied at once: about 100 MB if there are tokens
 
 
 @dataclass(frozen=True, slots=True)
 class CopyJob:
-    """A content of an index that the target lacks, at least in part.
-
-    ``complete`` and ``num_stored``, its number of stored segments, refer to the source.
-    """
+    """A content of an index that the target lacks, at least in part, with its number of stored segments there."""
 
     source: Store
-    video_id: int
-    content: str
-    complete: bool
-    num_segments: int | None
+    video: VideoRecord
     num_stored: int
-    salvaged: str
 
 
 class ContentCopier:
@@ -72,19 +68,9 @@ class ContentCopier:
                 if self.target.videos.find_complete(content) is not None:
                     self.counts["known"] += 1
                     continue
-                video = source.videos.get(video_id)
-                jobs.append(
-                    CopyJob(
-                        source=source,
-                        video_id=video_id,
-                        content=content,
-                        complete=video.complete,
-                        num_segments=None if video.open_ended else video.num_segments,
-                        num_stored=len(source.segments.stored_indices(video_id)),
-                        salvaged=video.salvaged,
-                    )
-                )
-        return sorted(jobs, key=lambda job: not job.complete)
+                num_stored = len(source.segments.stored_indices(video_id))
+                jobs.append(CopyJob(source, source.videos.get(video_id), num_stored))
+        return sorted(jobs, key=lambda job: not job.video.complete)
 
     def copy(self, jobs: Iterable[CopyJob]) -> None:
         """Copy contents in batches, those of one source after another."""
@@ -112,16 +98,17 @@ class ContentCopier:
 
         None if there is nothing to copy: the target is complete by now, or both are incomplete with different segments.
         """
-        known_id = self.video_ids.get(job.content)
+        video, content = job.video, job.video.fingerprint
+        known_id = self.video_ids.get(content)
         if known_id is not None:
             known = self.target.videos.get(known_id)
-            if known.complete or not (job.complete or self._is_same_cut(job, known)):
+            if known.complete or not (video.complete or self._is_same_cut(job, known)):
                 return None
-        video = job.source.videos.get(job.video_id)
-        video_id = self.video_ids[job.content] = self.target.writer.begin_video(
-            job.content, duration=video.duration, facts=video.facts, num_segments=job.num_segments
+        num_segments = None if video.open_ended else video.num_segments
+        video_id = self.video_ids[content] = self.target.writer.begin_video(
+            content, duration=video.duration, facts=video.facts, num_segments=num_segments
         )
-        ids = job.source.segments.ids_of_video(job.video_id)
+        ids = job.source.segments.ids_of_video(video.id)
         if known_id is not None and (stored := self.target.segments.stored_indices(video_id)):
             ids = [
                 key
@@ -132,8 +119,8 @@ class ContentCopier:
 
     def _is_same_cut(self, job: CopyJob, known: VideoRecord) -> bool:
         """Return whether both parts of an incomplete content are cut alike, so that one can complete the other."""
-        if job.num_segments is not None:
-            return known.num_segments == job.num_segments
+        if not job.video.open_ended:
+            return known.num_segments == job.video.num_segments
         if not known.open_ended:
             return False
         own, other = (
@@ -141,7 +128,7 @@ class ContentCopier:
                 segment.number: (segment.start, segment.end)
                 for segment in store.segments.get(store.segments.ids_of_video(video_id))
             }
-            for store, video_id in ((self.target, known.id), (job.source, job.video_id))
+            for store, video_id in ((self.target, known.id), (job.source, job.video.id))
         )
         return all(own[number] == other[number] for number in own.keys() & other.keys())
 
@@ -153,10 +140,10 @@ class ContentCopier:
             self.target.writer.add_segments(segments)
             self.counts["num_segments"] += len(segments)
         damaged = {content for content, _ in self.damaged[num_damaged:]}
-        complete = [job for job in batch if job.complete and job.content not in damaged]
-        for job in complete:
-            self.target.writer.finish_video(self.video_ids[job.content], salvaged=job.salvaged)
-        self.copied |= {job.content for job in (*missing.values(), *complete)}
+        complete = [job.video for job in batch if job.video.complete and job.video.fingerprint not in damaged]
+        for video in complete:
+            self.target.writer.finish_video(self.video_ids[video.fingerprint], salvaged=video.salvaged)
+        self.copied |= {video.fingerprint for video in (*(job.video for job in missing.values()), *complete)}
         self._on_advance(sum(job.num_stored for job in batch))
 
     def _read(self, source: Store, ids: Sequence[int], jobs: Mapping[int, CopyJob]) -> list[NewSegment]:
@@ -172,13 +159,13 @@ class ContentCopier:
             )
         except StoreError as error:
             if len(ids) == 1:
-                self.damaged.append((jobs[ids[0]].content, str(error)))
+                self.damaged.append((jobs[ids[0]].video.fingerprint, str(error)))
                 return []
             half = len(ids) // 2
             return [*self._read(source, ids[:half], jobs), *self._read(source, ids[half:], jobs)]
         return [
             NewSegment(
-                self.video_ids[jobs[key].content],
+                self.video_ids[jobs[key].video.fingerprint],
                 segment.number,
                 segment.start,
                 segment.end,
@@ -190,28 +177,50 @@ class ContentCopier:
         ]
 
 
+def choose_named(
+    what: str,
+    target: Path,
+    known: Iterable[tuple[str, T]],
+    found: Iterable[tuple[Path, str, T]],
+    compare: Callable[[T], object],
+) -> tuple[list[tuple[Path, str, T]], list[str]]:
+    """Return what can be copied of things with names, and a note for each that cannot: another has its name.
+
+    Args:
+        what: What they are, for the notes.
+        target: The merged index.
+        known: The names and things that it has.
+        found: Those of the other indexes.
+        compare: Returns what of two things of one name has to be equal.
+    """
+    origins = {name: (target, compare(thing)) for name, thing in known}
+    new, notes = list[tuple[Path, str, T]](), list[str]()
+    for path, name, thing in found:
+        if name not in origins:
+            origins[name] = path, compare(thing)
+            new.append((path, name, thing))
+        elif origins[name][1] != compare(thing):
+            notes.append(f"{path}: its {what} {name} is not copied: {origins[name][0]} has another of that name")
+    return new, notes
+
+
 def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
     """Copy the taught concepts that the target lacks, with the vectors of their examples.
 
     Returns:
-        How many were copied, and a note for each that is not: another concept has its name.
+        How many were copied, and the notes of ``choose_named``.
     """
-    num_copied, notes = 0, []
-    origins: dict[str, Path] = {}
-    for source in sources:
-        for key in source.metadata.keys(f"{CONCEPT}."):
-            concept, known = source.metadata.get(key), target.metadata.get(key)
-            if not concept or concept == known:  # one that was forgotten is stored as empty
-                continue
-            if known:
-                name = key.removeprefix(f"{CONCEPT}.")
-                rival = origins.get(key, target.path)
-                notes.append(f"{source.path}: its concept @{name} is not copied: {rival} has another of that name")
-                continue
-            target.metadata.set(key, concept)
-            origins[key] = source.path
-            num_copied += 1
-    return num_copied, notes
+
+    def read(index: Store) -> Iterator[tuple[str, str | bytes]]:
+        for key in index.metadata.keys(f"{CONCEPT}."):
+            if concept := index.metadata.get(key):  # one that was forgotten is stored as empty
+                yield f"@{key.removeprefix(f'{CONCEPT}.')}", concept
+
+    found = ((source.path, *named) for source in sources for named in read(source))
+    new, notes = choose_named("concept", target.path, read(target), found, lambda concept: concept)
+    for _, name, concept in new:
+        target.metadata.set(f"{CONCEPT}.{name[1:]}", concept)
+    return len(new), notes
 
 
 def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str, int]) -> tuple[int, list[str]]:
@@ -226,50 +235,38 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
         video_ids: Ids of videos in the target, by content.
 
     Returns:
-        How many were copied, and a note for each that is not: another watch has its name.
+        How many were copied, and the notes of ``choose_named``.
     """
-    notes, last = list[str](), max(video_ids.values(), default=0)
+    last = max(video_ids.values(), default=0)
+    own_ids = {
+        source.path: {content: video_id for video_id, content in source.videos.fingerprints().items()}
+        for source in sources
+    }
     with WATCHES.change(target.path) as watches:
-        origins = {watch.name: (target.path, watch.query) for watch in watches}
-        num_known = len(watches)
-        for source in sources:
-            contents = {content: video_id for video_id, content in source.videos.fingerprints().items()}
-            shared = {content: video_ids[content] for content in contents.keys() & video_ids.keys()}
-            for watch in WATCHES.read(source.path):
-                rival, query = origins.setdefault(watch.name, (source.path, watch.query))
-                if rival == source.path:
-                    watches.append(replace(watch.move(contents, shared), last_video=last))
-                elif query != watch.query:
-                    note = f"its watch {watch.name} is not copied: {rival} has another of that name"
-                    notes.append(f"{source.path}: {note}")
-    return len(watches) - num_known, notes
+        found = ((source.path, watch.name, watch) for source in sources for watch in WATCHES.read(source.path))
+        own = [(watch.name, watch) for watch in watches]
+        new, notes = choose_named("watch", target.path, own, found, attrgetter("query"))
+        for path, _, watch in new:
+            shared = {content: video_ids[content] for content in own_ids[path].keys() & video_ids.keys()}
+            watches.append(replace(watch.move(own_ids[path], shared), last_video=last))
+    return len(new), notes
 
 
 def copy_collections(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
     """Copy the saved searches and lists of moments that the target lacks; they name videos by their content.
 
     Returns:
-        How many were copied, and a note for each that is not: another collection has its name.
+        How many were copied, and the notes of ``choose_named``.
     """
-    notes = list[str]()
     with COLLECTIONS.change(target.path) as kept:
-        known = {each.name: (target.path, each) for each in kept}
-        num_known = len(kept)
-        for source in sources:
-            for each in COLLECTIONS.read(source.path):
-                rival, other = known.setdefault(each.name, (source.path, each))
-                if rival == source.path:
-                    kept.append(each)
-                elif replace(other, revision=each.revision) != each:
-                    notes.append(
-                        f"{source.path}: its collection {each.name} is not copied: {rival} has another of that name"
-                    )
-    return len(kept) - num_known, notes
+        found = ((source.path, saved.name, saved) for source in sources for saved in COLLECTIONS.read(source.path))
+        own = [(saved.name, saved) for saved in kept]
+        new, notes = choose_named("collection", target.path, own, found, partial(replace, revision=0))
+        kept += [saved for _, _, saved in new]
+    return len(new), notes
 
 
 TEXTS_AT_ONCE = 4096  # texts copied at once
-
-TextRow = tuple[TimedText, Float32[np.ndarray, " dim"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,13 +324,16 @@ class TextMerge:
     def _select_comparable(self, indexes: Sequence[TextStore]) -> list[TextStore]:
         """Return the texts whose vectors are comparable with those of the first index; note the others."""
         encoders = [(texts.store.encoder_fingerprint, texts.store.encoder_name) for texts in indexes]
+        comparable = list[TextStore]()
         for texts, (fingerprint, name) in zip(indexes, encoders, strict=True):
-            if fingerprint != encoders[0][0]:
+            if fingerprint == encoders[0][0]:
+                comparable.append(texts)
+            else:
                 self.notes.append(
                     f"{texts.store.path.parent}: its words are not copied: "
                     f"they have vectors of {name}, and the merged index has vectors of {encoders[0][1]}"
                 )
-        return [texts for texts, encoder in zip(indexes, encoders, strict=True) if encoder[0] == encoders[0][0]]
+        return comparable
 
     def _copy_options(self, target: TextStore) -> None:
         """Let the next run read further words as those of the first index were read; note the others."""
@@ -357,11 +357,13 @@ class TextMerge:
         copy = self._begin(target, job)
         num_copied = 0
         for start in range(0, len(rows) or 1, TEXTS_AT_ONCE):
-            found = _read(job.source, rows[start : start + TEXTS_AT_ONCE])
-            num_copied += len(found)
-            is_whole = num_copied == len(rows)
-            vectors = np.array([vector for _, vector in found], np.float32).reshape(-1, target.store.dim)
-            target.add(copy, [text for text, _ in found], vectors, until_s=track.until_s if is_whole else 0.0)
+            stored = job.source.read_segments(rows[start : start + TEXTS_AT_ONCE])
+            intact = job.source.intact_vectors([row.id for row in stored])
+            num_copied += len(intact)
+            texts = [row.text for row in stored if row.id in intact]
+            vectors = np.array([intact[row.id] for row in stored if row.id in intact], np.float32)
+            until_s = track.until_s if num_copied == len(rows) else 0.0
+            target.add(copy, texts, vectors.reshape(-1, target.store.dim), until_s=until_s)
         self.num_texts += max(0, num_copied - copy.num_texts)
         if num_copied < len(rows):
             reason = f"{len(rows) - num_copied} of {len(rows)} texts of its {track.source} are damaged"
@@ -388,10 +390,3 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
     if new.complete or old.complete:
         return new.complete and not old.complete
     return new.model == old.model and new.until_s > old.until_s
-
-
-def _read(source: TextStore, rows: Sequence[int]) -> list[TextRow]:
-    """Return texts with their vectors, without damaged ones."""
-    stored = source.read_segments(rows)
-    vectors = source.intact_vectors([row.id for row in stored])
-    return [(row.text, vectors[row.id]) for row in stored if row.id in vectors]

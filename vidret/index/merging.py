@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,28 +42,6 @@ STATE_RANKS = {state: rank for rank, state in enumerate(("failed", "missing", "p
 
 
 @dataclass(frozen=True, slots=True)
-class IndexMergePlan:
-    """The aligner and the grounding head of the merged index, empty if no index has one, and notes for the report."""
-
-    ranker: str
-    head: str
-    notes: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class AlignerSettings:
-    """What an index was prepared for: the name and fingerprint of its aligner, and the format of its tokens."""
-
-    name: str = "nothing"
-    fingerprint: str = ""
-    tokens: str = "none"
-
-    def __str__(self) -> str:
-        """Return a short description."""
-        return f"{self.name} ({self.fingerprint[:8] or 'no aligner'}, tokens {self.tokens})"
-
-
-@dataclass(frozen=True, slots=True)
 class FileClaim:
     """What an index says about a path; ``content`` is the fingerprint of the file, empty if it is unknown."""
 
@@ -82,8 +60,12 @@ class FileClaim:
         return STATE_RANKS[self.record.state]
 
 
-def plan_index_merge(indexes: Sequence[Store]) -> IndexMergePlan:
-    """Check that indexes can be merged, and choose the aligner and head: those of the first index that has one.
+def compare_indexes(indexes: Sequence[Store]) -> tuple[dict[str, str], list[str]]:
+    """Check that indexes can be merged.
+
+    Returns:
+        The facts about the aligner and the grounding head of the first index that has one, by their keys, and notes on
+        what differs.
 
     Raises:
         StoreError: Two indexes have different encoders, or tokens that were packed for different aligners.
@@ -99,32 +81,37 @@ def plan_index_merge(indexes: Sequence[Store]) -> IndexMergePlan:
         if other.encoder_name != first.encoder_name:
             notes.append(f"{other.path}: its encoder {other.encoder_name} is {first.encoder_name} in the merged index")
     notes += _compare_aligners(indexes)
-    ranker = next(filter(None, (get_fact(index, RANKER) for index in indexes)), "")
-    head = next(filter(None, (get_fact(index, HEAD) for index in indexes)), "")
-    heads = [(index, get_fact(index, HEAD) or "none") for index in indexes if head]
+    facts = {key: next(filter(None, (get_fact(index, key) for index in indexes)), "") for key in (RANKER, HEAD)}
+    heads = [(index, get_fact(index, HEAD) or "none") for index in indexes if facts[HEAD]]
     notes += [
-        f"{index.path}: its grounding head {own} is {head} in the merged index" for index, own in heads if own != head
+        f"{index.path}: its grounding head {own} is {facts[HEAD]} in the merged index"
+        for index, own in heads
+        if own != facts[HEAD]
     ]
-    return IndexMergePlan(ranker=ranker, head=head, notes=notes)
+    return facts, notes
 
 
 def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
     """Return notes on aligners with different names."""
     # An empty index that was not prepared for an aligner is compatible with all.
     settings = [
-        (index, AlignerSettings(**json.loads(get_fact(index, RANKER) or "{}")))
+        (index, {"name": "nothing", "fingerprint": "", "tokens": "none", **json.loads(get_fact(index, RANKER) or "{}")})
         for index in indexes
         if get_fact(index, RANKER) or index.videos.fingerprints()
     ]
     notes = []
     for index, aligner in settings[1:]:
-        first, first_aligner = settings[0]
-        if (aligner.fingerprint, aligner.tokens) != (first_aligner.fingerprint, first_aligner.tokens):
-            conflict = f"cannot be merged with {first.path}, prepared for {first_aligner}"
-            raise StoreError(f"{index.path}: prepared for {aligner}, {conflict}")
-        if aligner.name != first_aligner.name:
-            notes.append(f"{index.path}: its aligner {aligner.name} is {first_aligner.name} in the merged index")
+        first, expected = settings[0]
+        if (aligner["fingerprint"], aligner["tokens"]) != (expected["fingerprint"], expected["tokens"]):
+            conflict = f"cannot be merged with {first.path}, prepared for {_describe_aligner(expected)}"
+            raise StoreError(f"{index.path}: prepared for {_describe_aligner(aligner)}, {conflict}")
+        if aligner["name"] != expected["name"]:
+            notes.append(f"{index.path}: its aligner {aligner['name']} is {expected['name']} in the merged index")
     return notes
+
+
+def _describe_aligner(aligner: Mapping[str, str]) -> str:
+    return f"{aligner['name']} ({aligner['fingerprint'][:8] or 'no aligner'}, tokens {aligner['tokens']})"
 
 
 def is_more_reliable(new: FileClaim, old: FileClaim) -> bool:
@@ -227,9 +214,9 @@ def merge_indexes(
         texts = [stack.enter_context(TextStore.open(source)) for source in sources if TextStore.exists(source)]
         if Store.exists(out):
             with Store.open(out) as existing:
-                plan = plan_index_merge([existing, *opened])
+                facts, notes = compare_indexes([existing, *opened])
         else:
-            plan = plan_index_merge(opened)
+            facts, notes = compare_indexes(opened)
         name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
         if all(is_allowed(source, name) for source in sources):
             allow(out, name)
@@ -237,11 +224,11 @@ def merge_indexes(
         merge = Merge(target, opened, texts, on_progress or (lambda _done, _total: None))
         interrupted = False
         try:
-            merge.run(plan)
+            merge.run(facts)
             target.upkeep.save_vectors()
         except KeyboardInterrupt:
             interrupted = True
-        return merge.report(plan.notes, time.monotonic() - started, interrupted=interrupted)
+        return merge.report(notes, time.monotonic() - started, interrupted=interrupted)
 
 
 class Merge:
@@ -265,9 +252,9 @@ class Merge:
         self._notes: list[str] = []
         self._done = self._total = 0
 
-    def run(self, plan: IndexMergePlan) -> None:
-        """Copy everything except the vectors for search."""
-        for key, fact in ((RANKER, plan.ranker), (HEAD, plan.head)):
+    def run(self, facts: Mapping[str, str]) -> None:
+        """Copy everything except the vectors for search; ``facts`` are those of ``compare_indexes``."""
+        for key, fact in facts.items():
             if fact and not get_fact(self.target, key):
                 self.target.metadata.set(key, fact)
         rule = get_fact(self.sources[0], SEGMENTS)
