@@ -106,7 +106,8 @@ def reindex(
         with Engine(folder, encoder, device=device) as engine:
             concepts, to_teach = _teach_again(store, engine)
         to_redo = _find_stale(store, index)
-        _switch(store, index, folder)
+        _move_watches(store, index, folder)
+        store.upkeep.take_over(folder)  # nothing before changes answers
     report = _finish(index, folder, encoder)
     return replace(report, lost=lost, concepts=concepts, to_teach=to_teach, to_redo=to_redo)
 
@@ -194,12 +195,6 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
     if (store.metadata.get(HEAD) or NONE) != NONE:
         stale.append(f"its grounding head: vidret train head --index {index} --moments FILE, or --head FILE")
     return tuple(stale)
-
-
-def _switch(store: Store, index: Path, folder: Path) -> None:
-    """Replace the old content by the new one; nothing before the call of ``take_over`` changes answers."""
-    _move_watches(store, index, folder)
-    store.upkeep.take_over(folder)
 
 
 def _move_watches(store: Store, index: Path, folder: Path) -> None:

@@ -186,12 +186,8 @@ def choose_named(
 ) -> tuple[list[tuple[Path, str, T]], list[str]]:
     """Return what can be copied of things with names, and a note for each that cannot: another has its name.
 
-    Args:
-        what: What they are, for the notes.
-        target: The merged index.
-        known: The names and things that it has.
-        found: Those of the other indexes.
-        compare: Returns what of two things of one name has to be equal.
+    ``target`` is the folder of the merged index, which has what is ``known``; ``compare`` returns what of two things of
+    one name has to be equal.
     """
     origins = {name: (target, compare(thing)) for name, thing in known}
     new, notes = list[tuple[Path, str, T]](), list[str]()
@@ -227,12 +223,8 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
     """Copy the watches that the target lacks.
 
     A copied watch reports what is indexed later, and what it had not yet reported in its own index. Watches that the
-    target has report copied videos at the next run, as all that are new to it.
-
-    Args:
-        target: The merged index, with the videos copied.
-        sources: The indexes.
-        video_ids: Ids of videos in the target, by content.
+    target has report copied videos at the next run, as all that are new to it. ``video_ids`` are those
+    of the target, by content.
 
     Returns:
         How many were copied, and the notes of ``choose_named``.

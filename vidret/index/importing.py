@@ -103,15 +103,7 @@ def import_videos(
     num_rescaled: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Store the vectors of every video; a killed import is continued by the same call.
-
-    Args:
-        store: The index, open for writing.
-        sampling: That of the encoder of the index, which is not run.
-        embeddings: As returned by ``check_embeddings``.
-        num_rescaled: For the report.
-        on_progress: Called with the number of videos done and the total.
-    """
+    """Store the vectors that ``check_embeddings`` returns of every video; the same call continues a killed import."""
     rows = defaultdict[str, list[int]](list)
     for row, path in enumerate(embeddings.paths):
         rows[path].append(row)

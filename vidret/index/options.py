@@ -176,14 +176,7 @@ class MomentRecorder(Protocol):
     num_layers: int
 
     def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
-        """Store what the head needs of a segment, before it is committed.
-
-        Args:
-            content: Fingerprint of the content of its video.
-            layers: Outputs of the encoder's last layers for its frames.
-            segment: The segment.
-            first: Start of the video in seconds.
-        """
+        """Store what the head needs of a segment, before it is committed; the video starts at ``first`` seconds."""
         ...
 
     def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:

@@ -41,16 +41,10 @@ from vidret.video.workers.messages import (
 
 
 def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
-    """Index the files that are new or changed.
+    """Index those of these absolute paths and URLs that are new or changed.
 
     A file that cannot be read is recorded with its reason and does not stop the run. An interrupt (Ctrl-C) ends the run
     after the segments in progress. However a run ends, committed segments stay, and the next run continues from there.
-
-    Args:
-        store: The index, open for writing.
-        encoder: The encoder of the index.
-        files: Absolute paths and URLs without duplicates, as returned by ``scan``.
-        options: The options of the run.
 
     Raises:
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected

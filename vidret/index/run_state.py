@@ -145,13 +145,7 @@ class RunState:
     # Record
 
     def begin(self, job: FileJob | None, fingerprint: str, opened: OpenedVideo) -> int:
-        """Begin or continue a video in the store, and return its id.
-
-        Args:
-            job: The file that is being decoded; None if it has failed since, so that it stays failed.
-            fingerprint: The fingerprint of its content.
-            opened: The facts and segments of the video.
-        """
+        """Begin or continue a video in the store, and return its id; ``job`` is the file that is being decoded."""
         facts = {**opened.info_facts, "decoder": opened.decoder}
         video_id = self.store.writer.begin_video(
             fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None

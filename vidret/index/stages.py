@@ -268,12 +268,6 @@ def encode_clip(
 ) -> tuple[Float[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"], float, float]:
     """Return the frame vectors of a clip with their times, and when the clip begins and ends, all in seconds.
 
-    Args:
-        encoder: The encoder of the index.
-        path: Path or URL of the file.
-        start: Where to begin in the file; None for its beginning.
-        end: Where to end; None for its end.
-
     Raises:
         DecodeError: The file cannot be read as video.
     """

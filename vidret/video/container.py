@@ -46,10 +46,7 @@ class DamagedPacketError(Exception):
 def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
     """Open a container from its beginning. A playlist is rejected, and nothing that it refers to is opened.
 
-    Args:
-        path: The path or URL, for errors.
-        file: The open file, which the caller closes.
-        parse: Parse packets for fields that the container lacks.
+    The caller closes the file. Without ``parse``, packets are not parsed for fields that the container lacks.
 
     Raises:
         DecodeError: The file is not a video, its index is missing, or it is a playlist.
@@ -152,14 +149,7 @@ def _decode(stream: Any, packet: Any, *, skip_damaged: bool = True) -> list[Any]
 def scan_packets(
     container: Any, stream: Any, heartbeat: Callable[[], None], *, decode: bool = True
 ) -> tuple[Packets, Any, bool]:
-    """Return all packets, the first decoded frame, and whether the file is cut off.
-
-    Args:
-        container: An open container, at its beginning.
-        stream: The video stream.
-        heartbeat: Called for every packet.
-        decode: Decode up to the first frame; otherwise the frame is None.
-    """
+    """Return all packets, the first decoded frame, None without ``decode``, and whether the file is cut off."""
     stream.codec_context.thread_count = 1
     columns = [array("q"), array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"

@@ -76,9 +76,7 @@ def read_content(path: str, max_bytes: int) -> bytes:
 def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     """Return the size and times of a regular file, following links, or of a file at a URL.
 
-    Args:
-        path: A path or URL.
-        fresh: Ignore the listing that this process has cached of the store behind a URL.
+    With ``fresh``, the listing that this process has cached of the store behind a URL is ignored.
 
     Raises:
         DecodeError: The file is missing, forbidden, or not a regular file.

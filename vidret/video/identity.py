@@ -71,11 +71,6 @@ def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -
 def check_unchanged(path: str, identity: Identity, reason: str = "changed while it was read") -> Identity:
     """Return the current identity of a file whose content is unchanged; only its stamp may be new.
 
-    Args:
-        path: A path or URL.
-        identity: The earlier identity.
-        reason: The reason of the ``ChangedError``.
-
     Raises:
         ChangedError: The content has changed.
         DecodeError: The file is missing or cannot be read.

@@ -42,17 +42,7 @@ class Reader:
         *,
         fallback: str = "",
     ) -> None:
-        """Wrap a decoder; use ``open_reader`` to choose one.
-
-        Args:
-            info: The probed file.
-            source: The decoder, with the file open.
-            decoder: Its name.
-            why: Why it was chosen.
-            resize: How frames are resized; None keeps them full-sized.
-            spare: Opens the file with PyAV if ``source`` gives up.
-            fallback: Which decoder gave up before, and why.
-        """
+        """Wrap a decoder; use ``open_reader`` to choose one. ``spare`` opens the file with PyAV if it gives up."""
         self.info, self.decoder, self.why, self.fallback = info, decoder, why, fallback
         self._source, self._resize, self._spare = source, resize, spare
         self.observe: Callable[[int, Picture], None] | None = None

@@ -128,9 +128,7 @@ def at_rate(duration: float, fps: float) -> Float64[np.ndarray, " time"]:
 def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " time"]) -> Int64[np.ndarray, " time"]:
     """Return the index of the frame nearest to each wanted time; the earlier one of two that are equally near.
 
-    Args:
-        times: When frames begin, in seconds, rising.
-        wanted: Seconds. Indices repeat if several of these times share a frame.
+    ``times`` are when frames begin, in seconds, rising.
     """
     _check(num_frames=len(times))
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)

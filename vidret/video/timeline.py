@@ -38,10 +38,6 @@ def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.nd
 
     At a restart, decoding times step back, or ahead by more than ``LONGEST_STILL_S``. A single outlier is not a
     restart: the two packets before it must both be beyond the two packets from it on.
-
-    Args:
-        dts: Decoding times in ticks, in file order; ``MISSING`` ones are ignored.
-        tick: Seconds per tick.
     """
     known = np.flatnonzero(dts != MISSING)
     if len(known) < 2:
@@ -60,11 +56,7 @@ def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.nd
     """Return the packets on one continuous clock, and the ticks added to each; no offsets if the clock never restarts.
 
     Each section after a restart begins where the frames before it end, as in FFmpeg's output. A frame to which the
-    demuxer gave a timestamp of the next section's clock loses its presentation time.
-
-    Args:
-        packets: The packets as stored in the file.
-        tick: Seconds per tick.
+    demuxer gave a timestamp of the next section's clock loses its presentation time. A tick is ``tick`` seconds.
     """
     restarts = find_restarts(packets.dts, tick)
     if len(restarts) == 0:
@@ -150,12 +142,7 @@ def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> i
 
 
 def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[np.ndarray, "gap 2"]:
-    """Return the gaps of more than ``LONGEST_STILL_S`` between a frame and the next or the end, in seconds.
-
-    Args:
-        times: When frames begin, in seconds, rising.
-        duration: When the last frame ends, in seconds.
-    """
+    """Return the gaps of more than ``LONGEST_STILL_S`` between a frame and the next or the end, in seconds."""
     begins, ends = times, np.append(times[1:], duration)
     is_gap = ends - begins > LONGEST_STILL_S
     return np.stack([begins[is_gap], ends[is_gap]], axis=1)

@@ -7,6 +7,7 @@ that after the loss of a worker it has a file read on from there, and so does th
 
 import asyncio
 import logging
+import random
 import socket
 import time
 from collections import defaultdict
@@ -201,10 +202,7 @@ class RayStages:
 
     def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
         """See ``Stages``."""
-        with self._lock:
-            actor = self._actors[0]
-            self._actors = [*self._actors[1:], actor]
-        vectors: Float32[np.ndarray, "text dim"] = _get(actor.embed.remote(message))
+        vectors: Float32[np.ndarray, "text dim"] = _get(random.choice(self._actors).embed.remote(message))
         return vectors
 
     def speeds(self, storing_s: float) -> dict[str, float]:

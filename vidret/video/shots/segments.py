@@ -62,14 +62,7 @@ class Segmenter(Generic[Frame, Sample]):
         num_frames: int,
         first_number: int = 0,
     ) -> None:
-        """Begin at ``start_s`` seconds.
-
-        Args:
-            sample: Converts a chosen frame; None if the frame cannot be read.
-            start_s: When the first segment starts.
-            step_s: Seconds between two samples.
-            num_frames: Maximum number of samples in a segment.
-            first_number: The number of the first segment.
+        """Begin at ``start_s`` seconds; ``sample`` converts a chosen frame, and returns None if it cannot be read.
 
         Raises:
             ValueError: ``step_s`` or ``num_frames`` is not positive.

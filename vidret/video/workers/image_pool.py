@@ -38,13 +38,9 @@ class ImagePool:
         self.close = self.processes.close
 
     def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
-        """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time.
+        """Return a JPEG, at most ``width`` pixels wide, of the frame of a video nearest to a time in seconds.
 
-        Args:
-            path: The path or URL of the video.
-            file_stat: Its size and modification time; while they stay the same, the video is probed only once.
-            time_s: Seconds on a player's clock.
-            width: Pixels.
+        While its ``file_stat`` stays the same, the video is probed only once.
 
         Raises:
             DecodeError: The file is not a readable video, or exceeds the time or memory limit.
@@ -53,13 +49,7 @@ class ImagePool:
         return bytes(self._request_of_video(request, path, file_stat)[1])
 
     def read_frames(self, path: str, file_stat: FileStat, times_s: Sequence[float], resize: Resize) -> Frames:
-        """Return the frames of a video nearest to some times, each once.
-
-        Args:
-            path: The path or URL of the video.
-            file_stat: Its size and modification time, as for ``draw_frame``.
-            times_s: Seconds on a player's clock.
-            resize: How frames are resized.
+        """Return the frames of a video nearest to some times in seconds, each once; see ``draw_frame``.
 
         Raises:
             DecodeError: No frame can be read, or the process exceeds the time or memory limit.

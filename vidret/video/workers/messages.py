@@ -6,7 +6,12 @@ There is no pickle, because a worker reads untrusted files, and its messages mus
 import base64
 import json
 import math
+import os
+import queue
 import struct
+import sys
+import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,10 +24,12 @@ from vidret.types import Frames, ShotChange, SoundWindows, TextSource, TimedText
 from vidret.video.grey import Greys
 from vidret.video.sampling import SampledFrames
 from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.frame_ring import FrameRing
 
 Header = dict[str, Any]
 _ERRORS = {kind.__name__: kind for kind in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
+HEARTBEAT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +237,50 @@ def read_opened_video(header: Header) -> OpenedVideo:
         decoder=header["decoder"],
         why=header["why"],
     )
+
+
+class Parent:
+    """The parent of this decoding process: its requests arrive in a queue, and answers are sent at once."""
+
+    def __init__(self, ring: FrameRing | None) -> None:
+        """Listen to stdin and write to stdout; frames go through the shared memory, if there is some."""
+        self._out, self._ring = os.dup(1), ring
+        self._requests: queue.SimpleQueue[tuple[Header, bytes]] = queue.SimpleQueue()
+        self._last_sent = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next_request(self) -> tuple[Header, bytes]:
+        """Wait for its next message."""
+        return self._requests.get()
+
+    def send(self, *buffers: bytes | memoryview) -> None:
+        """Send the buffers of a message."""
+        self._last_sent = time.monotonic()
+        for buffer in buffers:
+            remaining = memoryview(buffer)
+            while remaining:
+                remaining = remaining[os.write(self._out, remaining) :]
+
+    def send_frames(self, header: Header, frames: Frames) -> None:
+        """Send a message that holds frames."""
+        slot = None if self._ring is None or frames.sound is not None else self._ring.put(frames.pixels)
+        if slot is None:
+            self.send(*pack_frames(header, frames))
+        else:
+            self.send(*pack_message(header | describe_frames(frames) | {"slot": slot}))
+
+    def send_heartbeat(self) -> None:
+        """Show that this process is alive, once a second."""
+        if time.monotonic() - self._last_sent > HEARTBEAT_S:
+            self.send(*pack_message({"kind": "busy"}))
+
+    def _listen(self) -> None:
+        def read(size: int) -> memoryview:
+            data = sys.stdin.buffer.read(size)
+            if len(data) < size:
+                os._exit(0)
+            return memoryview(data)
+
+        while True:
+            header, payload = unpack_message(read)
+            self._requests.put((header, bytes(payload)))

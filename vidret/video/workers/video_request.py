@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from vidret.errors import DecodeError
-from vidret.types import Frames, Picture, Resize, Sampling, ShotChange
+from vidret.types import Picture, Resize, Sampling, ShotChange
 from vidret.video.audio import SoundCutter
 from vidret.video.container import NOT_DECODED
 from vidret.video.decoders.base import StreamedFrame
@@ -20,26 +20,7 @@ from vidret.video.reader import Reader, open_reader
 from vidret.video.sampling import Cut, cut_segments, nearest, sample_again
 from vidret.video.shots.segments import WARM_UP_S, DecodedSegment, SegmentReader
 from vidret.video.workers import messages
-
-
-class Parent(Protocol):
-    """The process that sent the request."""
-
-    def next_request(self) -> tuple[messages.Header, bytes]:
-        """Wait for its next message."""
-        ...
-
-    def send(self, *buffers: bytes | memoryview) -> None:
-        """Send the buffers of a message."""
-        ...
-
-    def send_frames(self, header: messages.Header, frames: Frames) -> None:
-        """Send a message that holds frames."""
-        ...
-
-    def send_heartbeat(self) -> None:
-        """Show that this process is alive."""
-        ...
+from vidret.video.workers.messages import Parent
 
 
 class WordsReader(Protocol):

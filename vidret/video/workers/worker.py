@@ -6,69 +6,22 @@ is gone then.
 
 import contextlib
 import os
-import queue
 import signal
-import sys
-import threading
-import time
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from vidret.errors import DecodeError, DecoderFailedError, VidretError
-from vidret.types import Frames, Resize
+from vidret.types import Resize
 from vidret.video.images import draw_frame, read_greys, read_image
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import read_chosen
 from vidret.video.sampling import nearest
 from vidret.video.workers import messages
 from vidret.video.workers.frame_ring import FrameRing
+from vidret.video.workers.messages import Parent
 from vidret.video.workers.video_request import answer_video
-
-_HEARTBEAT_S = 1.0
-
-
-class _Parent:
-    """The parent process: its requests arrive in a queue, and answers are sent at once."""
-
-    def __init__(self, ring: FrameRing | None) -> None:
-        self._out, self._ring = os.dup(1), ring
-        self._requests: queue.SimpleQueue[tuple[messages.Header, bytes]] = queue.SimpleQueue()
-        self._last_sent = time.monotonic()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def next_request(self) -> tuple[messages.Header, bytes]:
-        return self._requests.get()
-
-    def send(self, *buffers: bytes | memoryview) -> None:
-        self._last_sent = time.monotonic()
-        for buffer in buffers:
-            remaining = memoryview(buffer)
-            while remaining:
-                remaining = remaining[os.write(self._out, remaining) :]
-
-    def send_frames(self, header: messages.Header, frames: Frames) -> None:
-        slot = None if self._ring is None or frames.sound is not None else self._ring.put(frames.pixels)
-        if slot is None:
-            self.send(*messages.pack_frames(header, frames))
-        else:
-            self.send(*messages.pack_message(header | messages.describe_frames(frames) | {"slot": slot}))
-
-    def send_heartbeat(self) -> None:
-        if time.monotonic() - self._last_sent > _HEARTBEAT_S:
-            self.send(*messages.pack_message({"kind": "busy"}))
-
-    def _listen(self) -> None:
-        def read(size: int) -> memoryview:
-            data = sys.stdin.buffer.read(size)
-            if len(data) < size:
-                os._exit(0)
-            return memoryview(data)
-
-        while True:
-            header, payload = messages.unpack_message(read)
-            self._requests.put((header, bytes(payload)))
 
 
 def run_worker(memory: int, ring: int) -> None:
@@ -88,7 +41,7 @@ def run_worker(memory: int, ring: int) -> None:
     with contextlib.suppress(OSError):
         # If the machine runs out of memory, the kernel kills this process first, not the run.
         Path("/proc/self/oom_score_adj").write_text("500")
-    parent = _Parent(FrameRing(ring) if ring >= 0 else None)
+    parent = Parent(FrameRing(ring) if ring >= 0 else None)
     # Native code may print, which must not mix with messages; reasons travel in messages.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
@@ -104,7 +57,7 @@ def run_worker(memory: int, ring: int) -> None:
             parent.send(*messages.pack_message(messages.describe_error(_as_decode_error(error))))
 
 
-def _serve(parent: _Parent, request: messages.Header, payload: bytes) -> None:
+def _serve(parent: Parent, request: messages.Header, payload: bytes) -> None:
     """Decode one video, with its words if they are requested, or one image."""
     if "image" in request:
         header, content = _answer_image_request(request, payload)
