@@ -81,21 +81,18 @@ def test_batches_of_segments_are_stored_as_single_ones(
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
 
 
-def test_segments_are_encoded_one_by_one_on_a_cpu(films: Path, tmp_path: Path) -> None:
-    encoder = CountingEncoder()
-    Engine(tmp_path / "index", encoder).index([films], workers=2)
-    assert set(encoder.sizes) == {1}
-
-
-def test_failing_encoder_ends_the_run(films: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_failing_encoder_ends_the_run_and_loses_nothing(films: Path, tmp_path: Path, device: str) -> None:
     class Broken(CountingEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
             if self.sizes:
                 raise RuntimeError("out of memory")
             return super().encode_frames(batch, tokens=tokens)
 
+    engine = Engine(tmp_path / "index", Broken())
+    engine.device = device
     with pytest.raises(RuntimeError, match="out of memory"):
-        on_accelerator(Engine(tmp_path / "index", Broken())).index([films], workers=2)
+        engine.index([films], workers=2)
     assert set(read_states(tmp_path / "index").values()) <= {"done", "running", "pending"}
     on_accelerator(Engine(tmp_path / "index", CountingEncoder())).index([films], workers=2)
     Engine(tmp_path / "one", PatchEncoder()).index([films])

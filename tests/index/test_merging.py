@@ -73,12 +73,24 @@ def write_index(path: Path, seeds: Sequence[int]) -> Path:
     return path
 
 
-def test_merged_index_equals_one_index_of_all_videos(tmp_path: Path) -> None:
+def list_sizes(index: Path) -> list[int]:
+    return [path.stat().st_size for path in sorted((index / "features").iterdir())]
+
+
+def read_files(index: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in index.rglob("*") if path.is_file()}
+
+
+def test_merged_index_equals_one_index_of_all_videos_and_a_repeated_merge_adds_nothing(tmp_path: Path) -> None:
     one, two, whole = (
-        write_index(tmp_path / name, s) for name, s in (("1", [0, 1]), ("2", [2, 3, 4]), ("all", range(5)))
+        write_index(tmp_path / name, s) for name, s in (("1", [0, 1]), ("2", [1, 2, 3, 4]), ("all", range(5)))
     )
-    report = merge(tmp_path / "out", one, two)
-    assert get_counts(report) == (5, 0, 0, 20, 5, 0)
+    before, seen = read_files(one), list[tuple[int, int]]()
+    report = merge_indexes([one, two], tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
+    assert get_counts(report) == (5, 0, 1, 20, 5, 0)
+    assert seen == sorted(seen)
+    assert seen[-1] == (24 + 5, 24 + 5)
+    assert read_files(one) == before, "sources are not changed"
     assert read_index(tmp_path / "out") == read_index(whole)
     queries = np.random.default_rng(0).standard_normal((6, DIM)).astype(np.float32)
     with Store.open(tmp_path / "out") as merged, Store.open(whole) as built:
@@ -86,18 +98,10 @@ def test_merged_index_equals_one_index_of_all_videos(tmp_path: Path) -> None:
             np.testing.assert_array_equal(actual, expected)
         assert merged.upkeep.verify() == []
         assert merged.info().vectors == "flat", "saved"
-
-
-def test_repeated_merge_adds_nothing(tmp_path: Path) -> None:
-    one, two = write_index(tmp_path / "1", [0, 1]), write_index(tmp_path / "2", [1, 2])
-    assert get_counts(merge(tmp_path / "out", one, two)) == (3, 0, 1, 12, 3, 0)
-    before = read_index(tmp_path / "out"), list_sizes(tmp_path / "out")
-    assert get_counts(merge(tmp_path / "out", one, two)) == (0, 0, 4, 0, 0, 0)
-    assert (read_index(tmp_path / "out"), list_sizes(tmp_path / "out")) == before
-
-
-def list_sizes(index: Path) -> list[int]:
-    return [path.stat().st_size for path in sorted((index / "features").iterdir())]
+    sizes = list_sizes(tmp_path / "out")
+    assert get_counts(merge(tmp_path / "out", one, two)) == (0, 0, 6, 0, 0, 0)
+    assert read_index(tmp_path / "out") == read_index(whole)
+    assert list_sizes(tmp_path / "out") == sizes
 
 
 def test_merge_into_an_index_keeps_its_contents(tmp_path: Path) -> None:
@@ -112,25 +116,24 @@ def test_merge_into_an_index_keeps_its_contents(tmp_path: Path) -> None:
     assert read_record(out, "/elsewhere/copy.mp4").video == read_record(out, "/videos/v0.mp4").video, "linked"
 
 
-def test_sources_are_not_changed(tmp_path: Path) -> None:
-    one = write_index(tmp_path / "1", [0])
-    before = {path: path.read_bytes() for path in one.rglob("*") if path.is_file()}
-    merge(tmp_path / "out", one)
-    assert {path: path.read_bytes() for path in one.rglob("*") if path.is_file()} == before
+def write_part(path: Path, numbers: Sequence[int], *, num_segments: int | None = None, length_s: float = 10.0) -> Path:
+    """Write an index with segments of a video that was not read to its end; without a planned number, of its shots."""
+    with create(path) as store:
+        if num_segments is None:
+            store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
+        video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=num_segments)
+        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
+        for number in numbers:
+            content, start = 100 + number, length_s * number
+            changes, packed = shots(content, start), tokens(content)
+            add_segment(store, video, number, start, start + length_s, embedding(content), tokens=packed, shots=changes)
+    return path
 
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
     """Return an index with two of the four segments of its only video."""
-    with create(tmp_path / "half") as store:
-        video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=4)
-        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
-        for number in (0, 1):
-            content = 100 + number
-            start, packed = 10.0 * number, tokens(content)
-            changes = shots(content, start)
-            add_segment(store, video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
-    return tmp_path / "half"
+    return write_part(tmp_path / "half", [0, 1], num_segments=4)
 
 
 def test_incomplete_content_is_completed_from_any_source(tmp_path: Path, half: Path) -> None:
@@ -139,8 +142,6 @@ def test_incomplete_content_is_completed_from_any_source(tmp_path: Path, half: P
     assert read_index(half) == read_index(whole)
     one = write_index(tmp_path / "1", [0, 1])
     expected = read_index(one)
-    with create(tmp_path / "2"):
-        pass
     assert merge(tmp_path / "out", half, one).num_segments == 8
     assert read_index(tmp_path / "out") == expected
 
@@ -155,38 +156,19 @@ def test_content_that_is_complete_nowhere_is_copied_and_pending(tmp_path: Path, 
 
 
 def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half: Path) -> None:
-    with create(tmp_path / "other") as store:
-        video = store.writer.begin_video("v1", duration=40.0, facts={}, num_segments=2)
-        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
-        add_segment(store, video, 1, 20.0, 40.0, embedding(7))
+    write_part(tmp_path / "other", [1], num_segments=2, length_s=20.0)
     before = read_index(half)[0]
     assert get_counts(merge(half, tmp_path / "other")) == (0, 0, 1, 0, 0, 1)
     assert read_index(half)[0] == before
-    with create(tmp_path / "other") as store:
-        add_segment(store, video, 0, 0.0, 20.0, embedding(6))
-        store.writer.finish_video(video)
+    with create(write_part(tmp_path / "other", [0], num_segments=2, length_s=20.0)) as store:
+        store.writer.finish_video(1)
     merge(half, tmp_path / "other")
     assert read_index(half)[0] == read_index(tmp_path / "other")[0], "a complete one replaces it"
 
 
-def write_open_ended(path: Path, numbers: Sequence[int], *, length_s: float = 10.0) -> Path:
-    """Write an index with segments of a video that was not read to its end."""
-    with create(path) as store:
-        store.metadata.set(SEGMENTS, FOLLOW_SHOTS)
-        video = store.writer.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=None)
-        store.writer.set_file("/videos/v1.mp4", state="running", video=video)
-        for number in numbers:
-            start, packed = length_s * number, tokens(100 + number)
-            changes = shots(100 + number, start)
-            add_segment(
-                store, video, number, start, start + length_s, embedding(100 + number), tokens=packed, shots=changes
-            )
-    return path
-
-
 def test_open_ended_contents_complete_each_other_only_if_cut_alike(tmp_path: Path) -> None:
-    short, long = write_open_ended(tmp_path / "short", [0]), write_open_ended(tmp_path / "long", [0, 1, 2])
-    other = write_open_ended(tmp_path / "other", [0, 1, 2, 3], length_s=20.0)
+    short, long = write_part(tmp_path / "short", [0]), write_part(tmp_path / "long", [0, 1, 2])
+    other = write_part(tmp_path / "other", [0, 1, 2, 3], length_s=20.0)
     assert merge(tmp_path / "out", short, long).num_segments == 3
     assert read_index(tmp_path / "out")[0] == read_index(long)[0]
     for _ in range(2):
@@ -198,7 +180,7 @@ def test_open_ended_contents_complete_each_other_only_if_cut_alike(tmp_path: Pat
 
 
 def test_open_ended_content_is_replaced_by_a_complete_one(tmp_path: Path, half: Path) -> None:
-    out = write_open_ended(tmp_path / "out", [0, 1, 2])
+    out = write_part(tmp_path / "out", [0, 1, 2])
     before = read_index(out)[0]
     assert get_counts(merge(out, half)) == (0, 0, 1, 0, 0, 1)
     assert read_index(out)[0] == before, "a planned and an open-ended part do not mix"
@@ -317,14 +299,6 @@ def test_interrupted_merge_is_continued(tmp_path: Path, monkeypatch: pytest.Monk
     assert list_sizes(tmp_path / "out") == list_sizes(whole)
 
 
-def test_progress_reaches_the_total(tmp_path: Path) -> None:
-    one, two = write_index(tmp_path / "1", [0, 1]), write_index(tmp_path / "2", [1, 2])
-    seen: list[tuple[int, int]] = []
-    merge_indexes([one, two], tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == sorted(seen)
-    assert seen[-1] == (16 + 3, 16 + 3)
-
-
 def prepare(path: Path, ranker: str | None, head: str | None = None) -> Path:
     with create(path) as store:
         if ranker is not None:
@@ -381,15 +355,9 @@ def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> No
         f"{one}: its calibration is not copied: run vidret calibrate again",
         f"{two}: its calibration is not copied: run vidret calibrate again",
     ]
-
-
-def test_calibration_of_the_merged_index_stays(tmp_path: Path) -> None:
-    out, one = write_index(tmp_path / "out", [0]), write_index(tmp_path / "1", [1])
-    with create(out) as store:
-        store.metadata.set(f"{CALIBRATION}.none", b"numbers")
-    assert merge(out, one).notes == [], "searches correct the new segments too"
-    with Store.open(out) as store:
-        assert store.metadata.get(f"{CALIBRATION}.none") == b"numbers"
+    assert len(merge(two, empty).notes) == 1
+    with Store.open(two) as store:  # searches correct the new segments too
+        assert store.metadata.get(f"{CALIBRATION}.ucofia") == b"numbers"
 
 
 def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> None:

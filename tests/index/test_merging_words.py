@@ -10,7 +10,6 @@ from tests.indexed_texts import add_words, create_words, make_texts, random_vect
 from tests.store.samples import add_video, create
 from vidret.channels.texts.options import WordsOptions
 from vidret.channels.texts.run import OPTIONS, read_options
-from vidret.index.copying import TextMerge
 from vidret.index.merging import merge_indexes
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -65,9 +64,12 @@ def search(index: Path, word: str) -> list[str]:
 
 
 def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> None:
-    report = merge_indexes([one, two], tmp_path / "out")
+    expected, steps = read_words(two) | read_words(one), list[tuple[int, int]]()
+    add_words(one, "gone", ["nowhere"])  # of a content that is not merged
+    report = merge_indexes([one, two], tmp_path / "out", on_progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (16 + 3 + 4, 16 + 3 + 4), "segments, paths and tracks"
     assert (report.texts, report.damaged, report.notes) == (4, [], [])
-    assert read_words(tmp_path / "out") == read_words(two) | read_words(one)
+    assert read_words(tmp_path / "out") == expected
     assert search(tmp_path / "out", "plums") == ["blue plum"]
     assert find_damaged_texts(tmp_path / "out", repair=False) == []
     with TextStore.open(tmp_path / "out") as texts:
@@ -75,21 +77,10 @@ def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> Non
         assert texts.read_segments([row])[0].text == make_texts(["red apple", "green pear"])[1]
         stored = texts.store.features.read_vectors([row])
         np.testing.assert_allclose(stored, random_vectors(make_texts(["green pear"])), atol=1e-3)
-    before = read_words(tmp_path / "out")
     assert merge_indexes([one, two], tmp_path / "out").texts == 0, "a repeated merge adds nothing"
-    assert read_words(tmp_path / "out") == before
-
-
-def test_indexes_without_words_are_merged_without_any(tmp_path: Path) -> None:
-    one, two = make_index(tmp_path / "1", ["a"]), make_index(tmp_path / "2", ["b"])
-    assert merge_indexes([one, two], tmp_path / "out").texts == 0
-    assert not (tmp_path / "out" / "words").exists()
-
-
-def test_words_of_contents_that_are_not_merged_are_left_out(one: Path, tmp_path: Path) -> None:
-    add_words(one, "gone", ["nowhere"])
-    merge_indexes([one], tmp_path / "out")
-    assert {key[0] for key in read_words(tmp_path / "out")} == {"a", "b"}
+    assert read_words(tmp_path / "out") == expected
+    assert merge_indexes([make_index(tmp_path / "mute", ["a"])], tmp_path / "none").texts == 0
+    assert not (tmp_path / "none" / "words").exists()
 
 
 def test_of_two_models_the_complete_one_is_taken(one: Path, two: Path, tmp_path: Path) -> None:
@@ -167,10 +158,3 @@ def test_an_interrupted_merge_continues(
     assert merge_indexes([one, two], tmp_path / "out").interrupted is False
     assert read_words(tmp_path / "out") == read_words(two) | read_words(one)
     assert find_damaged_texts(tmp_path / "out", repair=False) == []
-
-
-def test_progress_counts_tracks(one: Path, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    merge_indexes([one], tmp_path / "out", on_progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (12, 12), "segments, paths and tracks"
-    assert TextMerge(tmp_path / "out", [], lambda _: None).jobs == []

@@ -115,19 +115,13 @@ def test_codecs_and_containers(tmp_path: Path, suffix: str, codec: str, rate: in
     assert np.abs(sound).max() == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_sound_that_starts_late(tmp_path: Path, suffix: str) -> None:
-    path = write_sound(tmp_path / f"a.{suffix}", chirp(2.0, clicks=[1.0]), start_s=1.5, video_s=4.0)
-    begin_s, sound = read(path)
-    assert begin_s == pytest.approx(1.5, abs=0.1)
-    assert clicks(begin_s, sound) == pytest.approx([2.5], abs=0.03)
-
-
-def test_zero_is_the_earliest_track(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "start_s"), [("mp4", 1.5), ("mkv", 1.5), ("ts", 0.0)])
+def test_sound_is_on_a_players_clock(tmp_path: Path, suffix: str, start_s: float) -> None:
     """Both tracks of a transport stream begin at 1.4 s: a player's clock begins there."""
-    path = write_sound(tmp_path / "a.ts", chirp(2.0, clicks=[1.0]), video_s=2.0)
+    path = write_sound(tmp_path / f"a.{suffix}", chirp(2.0, clicks=[1.0]), start_s=start_s, video_s=4.0)
     begin_s, sound = read(path)
-    assert clicks(begin_s, sound) == pytest.approx([1.0], abs=0.1)  # with the encoder's delay of 64 ms
+    assert begin_s == pytest.approx(start_s, abs=0.1)  # in a transport stream with the encoder's delay of 64 ms
+    assert clicks(begin_s, sound) == pytest.approx([start_s + 1.0], abs=0.1 if suffix == "ts" else 0.03)
 
 
 def test_gaps_are_silence(tmp_path: Path) -> None:
@@ -137,23 +131,15 @@ def test_gaps_are_silence(tmp_path: Path) -> None:
     assert not sound[int(1.2 * RATE) : int(2.8 * RATE)].any()
 
 
-def test_start_s(tmp_path: Path) -> None:
-    path = write_sound(tmp_path / "a.mp4", chirp(4.0, clicks=[0.5, 3.5]))
-    begin_s, sound = read(path, start_s=2.0)
+def test_start_s_and_heartbeat(tmp_path: Path) -> None:
+    path, beats = write_sound(tmp_path / "a.mp4", chirp(4.0, clicks=[0.5, 3.5])), list[None]()
+    begin_s, sound = read(path, start_s=2.0, heartbeat=lambda: beats.append(None))
+    assert len(beats) > 10
     assert 2.0 - CHUNK / RATE <= begin_s <= 2.0
     assert clicks(begin_s, sound) == pytest.approx([3.5], abs=0.03)
     assert list(read_audio(str(path), RATE, start_s=60.0)) == []
-
-
-def test_heartbeat(tmp_path: Path) -> None:
-    beats: list[None] = []
-    read(write_sound(tmp_path / "a.mp4", chirp(1.0)), heartbeat=lambda: beats.append(None))
-    assert len(beats) > 10
-
-
-def test_no_audio_track(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="no audio track"):
-        list(read_audio(str(write_video(tmp_path / "a.mp4", range(3))), RATE))
+        list(read_audio(str(write_video(tmp_path / "b.mp4", range(3))), RATE))
 
 
 def test_damaged_packets_leave_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,26 +197,27 @@ def place(*chunks: tuple[float | None, int], zero_s: float = 0.0) -> list[tuple[
     return [(position, len(samples)) for position, samples in audio._place(given, 100, zero_s)]
 
 
-def test_what_lies_before_zero_or_overlaps_is_cut_off() -> None:
-    assert place((-0.1, 20), (0.1, 20)) == [(0, 10), (10, 20)]
-    assert place((5.0, 100), (5.5, 100), zero_s=5.0) == [(0, 100), (100, 50)]
-
-
-def test_jitter_is_ignored_and_a_restarted_clock_continues() -> None:
-    assert place((0.0, 100), (1.05, 100), (1.95, 100), (None, 50)) == [(0, 100), (100, 100), (200, 100), (300, 50)]
-    assert place((50.0, 100), (0.0, 100), (1.0, 100), (3.0, 10), zero_s=50.0) == [
-        (0, 100),
-        (100, 100),
-        (200, 100),
-        (300, 100),
-        (400, 10),
-    ]
-
-
-def test_long_gaps_come_in_pieces() -> None:
-    placed = place((0.0, 100), (60.0, 100))
-    assert [length for _, length in placed] == [100, *[1000] * 5, 900, 100]
-    assert place((0.0, 100), (1e9, 100)) == [(0, 100), (100, 100)]
+@pytest.mark.parametrize(
+    ("chunks", "zero_s", "placed"),
+    [
+        ([(-0.1, 20), (0.1, 20)], 0.0, [(0, 10), (10, 20)]),  # what is before zero or overlaps is cut off
+        ([(5.0, 100), (5.5, 100)], 5.0, [(0, 100), (100, 50)]),
+        # Jitter is ignored, and a restarted clock continues.
+        ([(0.0, 100), (1.05, 100), (1.95, 100), (None, 50)], 0.0, [(0, 100), (100, 100), (200, 100), (300, 50)]),
+        (
+            [(50.0, 100), (0.0, 100), (1.0, 100), (3.0, 10)],
+            50.0,
+            [(0, 100), (100, 100), (200, 100), (300, 100), (400, 10)],
+        ),
+        # Long gaps come in pieces.
+        ([(0.0, 100), (20.0, 100)], 0.0, [(0, 100), (100, 1000), (1100, 900), (2000, 100)]),
+        ([(0.0, 100), (1e9, 100)], 0.0, [(0, 100), (100, 100)]),
+    ],
+)
+def test_chunks_are_placed(
+    chunks: list[tuple[float | None, int]], zero_s: float, placed: list[tuple[int, int]]
+) -> None:
+    assert place(*chunks, zero_s=zero_s) == placed
 
 
 def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,3 @@ def test_tags_of_cameras_and_phones_are_read(
     assert (info.filmed, info.camera, info.latitude, info.longitude) == expected
     known = {key for key in ("filmed", "camera", "latitude", "longitude") if key in info.facts()}
     assert known == {"filmed", "camera"} | ({"latitude", "longitude"} if expected[2] else set())
-
-
-@pytest.mark.parametrize(("transfer", "hdr"), [("bt709", False), ("smpte2084", True), ("arib-std-b67", True)])
-def test_high_dynamic_range_is_seen(tmp_path: Path, transfer: str, hdr: bool) -> None:
-    info = probe(write_video(tmp_path / "a.mp4", range(3), options={"x264-params": f"transfer={transfer}"}))
-    assert info.hdr is hdr

@@ -94,23 +94,6 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
     assert record.message.startswith("Decord cannot decode on GPU 1, so the CPU decodes: ")
 
 
-def test_a_named_gpu_decodes_in_two_processes_at_most(films: dict[str, Film], log: Path) -> None:
-    film = films["h264.mp4"]
-    with DecodePool(4, num_frames=12, fps=25.0, devices=["cuda:1"]) as pool:
-        opened, numbers, finished = stream(pool, film.path)
-        assert (opened.decoder, opened.why) == ("decord", "GPU 1 decodes h264")
-        assert numbers == film.numbers
-        assert finished == Finished("")
-        under_way = [pool.stream(film.path) for _ in range(4)]
-        whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
-        for messages in under_way:
-            messages.close()  # type: ignore[attr-defined]
-    assert sorted(whys) == ["Decord is exact on h264 in mov"] * 2 + ["GPU 1 decodes h264"] * 2
-    notes = [line.split() for line in log.read_text().splitlines()]
-    assert {number for _, number in notes} == {"1"}
-    assert len({process for process, _ in notes}) == 2
-
-
 def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
     films: dict[str, Film], log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +123,13 @@ def test_several_gpus_decode_in_two_processes_each(films: dict[str, Film], log: 
             "cuda:0",
             "cuda:1",
         ]
+        opened, numbers, finished = stream(pool, film.path)
+        assert (opened.decoder, opened.why, numbers, finished) == (
+            "decord",
+            "GPU 1 decodes h264",
+            film.numbers,
+            Finished(""),
+        )
         under_way = [pool.stream(film.path) for _ in range(5)]
         whys = [next(messages).why for messages in under_way]  # type: ignore[union-attr]
         for messages in under_way:
@@ -176,13 +166,12 @@ def test_what_gpus_do_not_decode_here_needs_no_warning(
     assert not caplog.records
 
 
-def test_pyav_needs_no_gpu(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
+def test_only_frames_that_a_gpu_may_decode_say_why_the_cpu_read_them(
+    films: dict[str, Film], caplog: pytest.LogCaptureFixture
+) -> None:
     with DecodePool(1, decoder="pyav", num_frames=12, fps=25.0, devices=["cuda"]) as pool:
         assert stream(pool, films["h264.mp4"].path)[1] == films["h264.mp4"].numbers
     assert not caplog.records
-
-
-def test_frames_read_here_say_why_the_cpu_read_them(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
     frames = read_frames(str(films["h264.mp4"].path), indices=[9], device="cuda:1")
     assert read_numbers(frames.pixels) == [9]
     assert "Decord cannot decode it on GPU 1, using the CPU" in caplog.text

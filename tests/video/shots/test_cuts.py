@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidret.video.grey import GREY_SHAPE, grey_from_luma
-from vidret.video.shots.cuts import MAX_CUTS_PER_MINUTE, ShotDetector
+from vidret.video.shots.cuts import ShotDetector
 from vidret.video.shots.gradual import Transition
 
 Picture = NDArray[np.uint8]
@@ -87,19 +87,15 @@ def blend(one: Sequence[Picture], other: Sequence[Picture]) -> list[Picture]:
 
 
 @pytest.mark.parametrize("length", [10, 20, 35])
-@pytest.mark.parametrize("kind", ["dissolve", "fade", "wipe"])
+@pytest.mark.parametrize("kind", ["dissolve", "fade"])
 def test_a_gradual_change_is_found_where_it_is(kind: str, length: int) -> None:
     before, after = shot(1, 50 + length), shot(2, 50 + length)
     middle = blend(before[50:], after[:length])
     if kind == "fade":
         black = [np.zeros(GREY_SHAPE, np.uint8)] * (length // 2)
         middle = blend(before[50 : 50 + length // 2], black) + blend(black, after[: length // 2])
-    if kind == "wipe":
-        for k, frame in enumerate(middle):
-            edge = 64 * (k + 1) // (length + 1)
-            frame[:, :edge], frame[:, edge:] = after[k][:, :edge], before[50 + k][:, edge:]
     found = detect(before[:50] + middle + after[length:])
-    assert [each.kind for each in found] == ["fade" if kind == "fade" else "dissolve"]
+    assert [each.kind for each in found] == [kind]
     assert abs(found[0].start - 50) <= 5
     assert abs(found[0].frame - (50 + len(middle))) <= 5
 
@@ -130,15 +126,6 @@ def test_frames_added_together_are_decided_as_one_by_one(at_once: Sequence[int])
     steps = follow(film, at_once=at_once)
     assert sum(len(own) for _, own in steps) >= 2
     assert steps == follow(film, at_once=(1,))
-
-
-def test_more_cuts_than_anybody_makes_are_left_out_and_reported() -> None:
-    detector, found = ShotDetector(), []
-    for index, seed in enumerate(np.repeat(np.arange(200), 6)):
-        for _, own in detector.add(scene(int(seed))[None], [index / 25]):
-            found += own
-    assert len(found) == MAX_CUTS_PER_MINUTE
-    assert detector.is_capped
 
 
 @pytest.mark.parametrize("shape", [(720, 1280), (2160, 3840), (480, 854), (48, 64), (36, 64), (20, 30), (640, 360)])

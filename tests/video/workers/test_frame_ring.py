@@ -7,7 +7,6 @@ import pytest
 
 from tests.video.conftest import Film
 from tests.video.films import read_numbers
-from vidret.types import Resize
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.frame_ring import FrameRing
 from vidret.video.workers.pool import DecodePool
@@ -46,18 +45,9 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_frames_that_nobody_frees_do_not_stop_the_process(films: dict[str, Film]) -> None:
-    with DecodePool(1, num_frames=12, fps=25.0, resize=Resize(48, 48)) as pool:
-        segments = [each for each in pool.stream(films["h264.mp4"].path) if isinstance(each, DecodedSegment)]
-        assert len(segments) > 3
-        numbers = [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
-    assert len(numbers) == len(films["h264.mp4"].numbers)
-
-
-@pytest.mark.usefixtures("fresh_processes")
 def test_frames_outlive_their_process(films: dict[str, Film]) -> None:
     with DecodePool(1, num_frames=12, fps=25.0) as pool:
-        stream = pool.stream(films["h264.mp4"].path)
-        segment = next(each for each in stream if isinstance(each, DecodedSegment))
-        before = segment.frames.pictures.pixels.copy()
-    assert (segment.frames.pictures.pixels == before).all()
+        segments = [part for part in pool.stream(films["h264.mp4"].path) if isinstance(part, DecodedSegment)]
+        assert len(segments) > 3, "frames that nobody frees do not stop it"
+    numbers = [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
+    assert numbers == films["h264.mp4"].numbers

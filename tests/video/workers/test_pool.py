@@ -65,8 +65,12 @@ def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> No
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "edit_list.mp4", "mpeg4.avi", "one.gif"])
-def test_every_frame_comes_through(films: dict[str, Film], pool: DecodePool, name: str) -> None:
-    assert numbers_of(pool, films[name].path) == films[name].numbers
+def test_every_frame_comes_through_whatever_the_path(
+    films: dict[str, Film], pool: DecodePool, tmp_path: Path, name: str
+) -> None:
+    link = tmp_path / os.fsdecode(b"caf\xe9\n.mp4")
+    link.symlink_to(films[name].path)
+    assert numbers_of(pool, link) == films[name].numbers
 
 
 @pytest.mark.parametrize("audio", [False, True])
@@ -131,12 +135,6 @@ def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
     assert (segment.frames.times == expected.times).all()
 
 
-def test_any_path_travels(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
-    link = tmp_path / os.fsdecode(b"caf\xe9\n.mp4")
-    link.symlink_to(films["h264.mp4"].path)
-    assert numbers_of(pool, link) == films["h264.mp4"].numbers
-
-
 def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     numbers_of(pool, films["one.mp4"].path)
@@ -145,14 +143,6 @@ def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, t
         list(pool.stream(tmp_path / "text.mp4"))
     assert numbers_of(pool, films["one.mp4"].path) == [5]
     assert pool.processes.pids() == before
-
-
-def test_a_truncated_file_ends_with_the_reason(pool: DecodePool, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "cut.mp4", range(100), container_options={"movflags": "faststart"})
-    os.truncate(path, int(path.stat().st_size * 0.9))
-    *_, finished = pool.stream(path)
-    assert isinstance(finished, Finished)
-    assert finished.salvaged.endswith("of 100 frames could be read: truncated")
 
 
 @pytest.mark.parametrize("days", [104, 365])
@@ -302,11 +292,6 @@ def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
     command = [sys.executable, "-c", program, str(long_film.path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=root)
     assert wait_until_gone(int(answer.stdout))
-
-
-def test_a_worker_needs_no_torch() -> None:
-    program = "import sys, vidret.video.workers.worker; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30, cwd=Path(__file__).parents[3])
 
 
 def test_wrong_numbers_are_named() -> None:
