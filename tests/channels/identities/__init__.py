@@ -1,1 +1,0 @@
-"""Proofs for vidret/channels/identities/."""
