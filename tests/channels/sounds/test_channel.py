@@ -1,6 +1,7 @@
 """Sounds in searches: who asks for them by name or by example finds them, and nobody else meets them."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,25 +37,28 @@ WINDOWS = {"red": {4: BARK}, "blue": {7: BARK, 2: BELL}, "turn": {5: BELL}, "bac
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    yield from open_films(tmp_path_factory.mktemp("sounds"), with_sounds=True)
-
-
-@pytest.fixture(scope="module")
-def deaf_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    yield from open_films(tmp_path_factory.mktemp("deaf"), with_sounds=False)
-
-
-def open_films(folder: Path, *, with_sounds: bool) -> Iterator[Engine]:
-    index = make_films(folder)
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
+    """Yield the films with sounds, and without."""
+    deaf = make_films(tmp_path_factory.mktemp("sounds"))
     with pytest.MonkeyPatch.context() as patch:
         fake_sentences(patch)
-        add_all_words(index)
-        if with_sounds:
-            add_sounds(index)
-        save_background(index)
-        with Engine(index, NamedColours()) as engine:
-            yield engine
+        add_all_words(deaf)
+        index = shutil.copytree(deaf, deaf.with_name("heard"))
+        add_sounds(index)
+        for folder in (index, deaf):
+            save_background(folder)
+        with Engine(index, NamedColours()) as engine, Engine(deaf, NamedColours()) as deaf_engine:
+            yield engine, deaf_engine
+
+
+@pytest.fixture
+def engine(engines: tuple[Engine, Engine]) -> Engine:
+    return engines[0]
+
+
+@pytest.fixture
+def deaf_engine(engines: tuple[Engine, Engine]) -> Engine:
+    return engines[1]
 
 
 def add_sounds(index: Path) -> None:
