@@ -15,6 +15,7 @@ from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.indexed_texts import find_content
 from vidret.engine import Engine
 from vidret.search.preparation import save_text_background
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, TimedText
@@ -74,6 +75,12 @@ class NamedColours(ColourEncoder):
         return TextEmbedding(text, unit(vectors.mean(axis=0)), vectors)
 
 
+class RandomTexts(NamedColours):
+    """An encoder in whose vectors no word is the name of a colour."""
+
+    dim = 12
+
+
 class FakeSentences:
     """The mean of a random vector for each word that is not common."""
 
@@ -127,3 +134,35 @@ def save_background(index: Path) -> None:
     """Store the background of the words, as an indexing run does."""
     with Store.open(index) as store:
         save_text_background(store)
+
+
+def make_worded_films(folder: Path) -> Path:
+    """Write the films, and index them with ``WORDS`` and their background; return the index."""
+    index = make_films(folder)
+    add_all_words(index)
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        save_background(index)
+    return index
+
+
+def make_random_index(path: Path, films: Path, numbers: Sequence[int]) -> None:
+    """Make an index of videos that depend on their numbers alone, each at a path of its own in a folder of two."""
+    encoder = RandomTexts()
+    with Store.create(
+        path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
+    ) as store:
+        for number in numbers:
+            rng, film = np.random.default_rng(number), films / str(number % 2) / f"{path.name}_{number}.mp4"
+            film.parent.mkdir(parents=True, exist_ok=True)
+            film.touch()
+            video = store.writer.begin_video(f"v{number}", duration=16.0, facts={}, num_segments=4)
+            store.writer.set_file(str(film), state="done", video=video)
+            segments = []
+            for index in range(4):
+                frames = unit(rng.standard_normal((4, encoder.dim)))
+                times = 4.0 * index + np.arange(4) + 0.5
+                embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, times)
+                segments.append(NewSegment(video, index, 4.0 * index, 4.0 * index + 4, embedding))
+            store.writer.add_segments(segments)
+            store.writer.finish_video(video)

@@ -100,8 +100,6 @@ def context() -> QuestionContext:
 @pytest.mark.parametrize(
     ("question", "query"),
     [
-        ("Who opens the door, and when?", "opens the door"),
-        ("When does the speaker talk about taxes?", "taxes"),
         ("What is written about varnish on the screen?", "varnish"),
         ("In which video do we see a red car?", "a red car"),
         ("a dog on a beach", "a dog on a beach"),
@@ -113,13 +111,10 @@ def test_question_becomes_a_query(question: str, query: str) -> None:
 
 
 def test_question_says_where_to_look() -> None:
-    assert ("speech", "subtitles") in [each.sources for each in plan_queries("What does she say about oil?")]
-    assert ("screen",) in [each.sources for each in plan_queries("What does the sign say?")]
+    assert ("screen",) in [query.sources for query in plan_queries("What does the sign say?")]
     seen, unasked = plan_queries("When do we see a dog?")[-1], plan_queries("who has a dog")[-1]
     assert seen.sources == unasked.sources == ("picture",)
     assert seen.weight > unasked.weight
-    texts = {each.text for each in plan_queries("Who opens the door, and what is on the table?")}
-    assert texts == {"opens the door", "on the table"}
 
 
 @given(st.text(max_size=60))
@@ -264,10 +259,8 @@ def test_model_may_say_that_nothing_shows_it(context: QuestionContext, reply: st
 def test_no_model_is_asked_without_moments() -> None:
     engine = SmallEngine()
     engine.moments = []
-    with run_chat(lambda _: say("[1]")) as chat:
-        answer = answer_question(gather_context(engine, "who is it"), ChatEndpoint(url=chat.url, model="m"))
+    answer = answer_question(gather_context(engine, "who is it"), ChatEndpoint(url="http://127.0.0.1:1", model="m"))
     assert answer.text == NOTHING
-    assert chat.requests == []
 
 
 def test_a_second_round_shows_other_moments_if_the_first_do_not_show_it() -> None:
@@ -316,25 +309,17 @@ def test_answer_grows_without_wrong_or_open_citations(context: QuestionContext) 
     assert last.notes == ("removed citations of moments that were not retrieved: 9",)
 
 
-def test_refusal_is_not_shown_while_it_grows(context: QuestionContext) -> None:
+def test_stream_that_refuses_or_breaks(context: QuestionContext) -> None:
     with run_chat(lambda _: stream("NOT ", "SHO", "WN.")) as chat:
         (answer,) = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))
     assert isinstance(answer, CitedAnswer)
-    assert answer.text == NOTHING
-
-
-def test_stream_that_breaks_is_not_asked_again() -> None:
+    assert answer.text == NOTHING, "it is not shown while it grows"
     with run_chat(lambda _: stream("A man", is_complete=False)) as chat:
         pieces = ChatEndpoint(url=chat.url, model="m").stream([])
         assert next(pieces) == "A man"
         with pytest.raises(EndpointError, match="must answer with a chat completion"):
             next(pieces)
-        assert len(chat.requests) == 1
-
-
-def test_streamed_answer_is_read() -> None:
-    with run_chat(lambda _: stream("A man ", "[1]")) as chat:
-        assert ChatEndpoint(url=chat.url, model="m").complete([]) == "A man [1]"
+        assert len(chat.requests) == 1, "it is not asked again"
 
 
 def test_busy_endpoint_is_asked_again_after_growing_waits(monkeypatch: pytest.MonkeyPatch) -> None:

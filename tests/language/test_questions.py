@@ -34,9 +34,7 @@ def test_queries_of_the_model_join_those_of_the_rules(tmp_path: Path) -> None:
     assert plan.notes == ()
 
 
-@pytest.mark.parametrize(
-    "reply", [Reply(b"", 302), Reply(b"", 503), Reply(b"<html>"), say("I cannot."), say("[1, 2]"), say("[[[")]
-)
+@pytest.mark.parametrize("reply", [Reply(b"", 503), say("I cannot."), say("[1, 2]"), say("[[[")])
 def test_rules_stay_if_the_model_fails(reply: Reply, tmp_path: Path) -> None:
     with run_chat(lambda _: reply) as chat:
         llm = ChatEndpoint(url=chat.url, model="m", key="secret-key")

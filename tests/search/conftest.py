@@ -1,10 +1,12 @@
-"""Grounding heads, and how often an encoder runs for one."""
+"""Grounding heads, how often an encoder runs for one, lasting decoding processes, and a fake encoder of sentences."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.grounded import write_head
+from tests.grounded import lasting_pools, write_head
+from tests.spoken import fake_sentences
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.types import Frames, LayerTokens
 
@@ -27,3 +29,16 @@ def layer_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(ClipEncoder, "encode_layers", count)
     return counts
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[None]:
+    """Keep decoding processes for all tests of a module."""
+    with lasting_pools():
+        yield
+
+
+@pytest.fixture
+def sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches embed words without a model."""
+    fake_sentences(monkeypatch)

@@ -136,6 +136,8 @@ def test_each_vector_is_with_the_nearest_centre(groups: tuple[np.ndarray, np.nda
 
 def test_equal_vectors_are_one_cluster() -> None:
     assert cluster_vectors(np.ones((5, 3), np.float32), 4).tolist() == [0] * 5
+    pairs = np.repeat(np.eye(4, dtype=np.float32)[[2, 0]], (2, 5), axis=0)
+    assert cluster_vectors(pairs, 6).tolist() == [1] * 2 + [0] * 5
     assert [choose_num_clusters(n) for n in (1, 8, 50, 100_000)] == [1, 2, 5, MAX_CLUSTERS]
     with pytest.raises(VidretError, match="got 0 and 3"):
         cluster_vectors(np.ones((0, 3), np.float32), 3)
@@ -159,8 +161,3 @@ def test_small_and_flat_sets_have_maps() -> None:
     assert np.isfinite(project_to_plane(np.ones((9, 4)))).all()
     with pytest.raises(VidretError, match=f"at most {MAX_POINTS} finite vectors, got 3"):
         project_to_plane(np.full((3, 2), np.nan))
-
-
-def test_fewer_different_vectors_than_clusters_make_one_cluster_each() -> None:
-    vectors = np.repeat(np.eye(4, dtype=np.float32)[[2, 0]], (2, 5), axis=0)
-    assert cluster_vectors(vectors, 6).tolist() == [1] * 2 + [0] * 5

@@ -45,10 +45,13 @@ def test_a_saved_search_is_run_again_with_its_options(engine: Engine, tmp_path: 
     assert Path(hit.path).name == "rose.mp4", "it is live"
     assert engine.collect("spans") == engine.locate("red -blue", weak=True)
     assert [kept.name for kept in engine.collections()] == ["reds", "spans"]
+    engine.save_collection(SavedCollection.of_search("events", "red, then black", LocateOptions()))
+    assert engine.collect("events") == engine.locate(Sequence(["red", "black"])), "not text"
 
 
 def test_a_list_keeps_its_order_its_notes_and_its_spans(engine: Engine) -> None:
     hit, moment = engine.search("blue", 1)[0], engine.locate("red", 1)[0]
+    assert not list(engine.path.glob("collections*"))
     engine.add_to_list("best of 2024", [hit])
     kept = engine.add_to_list("best of 2024", [replace(moment, note="use this take")])
     spans = [
@@ -94,32 +97,29 @@ def test_moments_follow_their_videos_and_wait_for_those_that_are_gone(engine: En
     assert len(engine.collect("best")) == 2
 
 
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({"name": "a/b"}, "name must be up to 64 letters"),
-        ({"name": "x" * 65}, "name must be up to 64 letters"),
-        ({"name": "end "}, "name must be up to 64 letters"),
-        ({"finds": "videos", "query": " "}, "positive word"),
-        ({"finds": "videos", "query": "@nobody"}, "@nobody"),
-        (
-            {"finds": "videos", "query": "red", "options": {"snap": True}},
-            "options must be those of a search for videos",
-        ),
-        ({"finds": "videos", "query": "red", "options": {"like": [[1, 2.0]]}}, "teach a concept"),
-        ({"moments": (ListedMoment(content="", path="", start=3, end=3, video=1),)}, "0 <= start < end"),
-        ({"moments": (ListedMoment(content="", path="", start=0, end=float("nan"), video=1),)}, "0 <= start < end"),
-        ({"moments": (ListedMoment(content="?", path="/a.mp4", start=0, end=3),)}, "videos of the index, got one of"),
-        ({"moments": (ListedMoment(content="", path="", start=0, end=3, video=1, note="x" * 2001),)}, "at most 2000"),
-    ],
+INVALID: tuple[tuple[dict[str, object], str], ...] = (
+    ({"name": "a/b"}, "name must be up to 64 letters"),
+    ({"name": "x" * 65}, "name must be up to 64 letters"),
+    ({"name": "end "}, "name must be up to 64 letters"),
+    ({"finds": "videos", "query": " "}, "positive word"),
+    ({"finds": "videos", "query": "@nobody"}, "@nobody"),
+    (
+        {"finds": "videos", "query": "red", "options": {"snap": True}},
+        "options must be those of a search for videos",
+    ),
+    ({"finds": "videos", "query": "red", "options": {"like": [[1, 2.0]]}}, "teach a concept"),
+    ({"moments": (ListedMoment(content="", path="", start=3, end=3, video=1),)}, "0 <= start < end"),
+    ({"moments": (ListedMoment(content="", path="", start=0, end=float("nan"), video=1),)}, "0 <= start < end"),
+    ({"moments": (ListedMoment(content="?", path="/a.mp4", start=0, end=3),)}, "videos of the index, got one of"),
+    ({"moments": (ListedMoment(content="", path="", start=0, end=3, video=1, note="x" * 2001),)}, "at most 2000"),
 )
-def test_what_is_invalid_is_refused(engine: Engine, change: dict[str, object], rule: str) -> None:
-    with pytest.raises(VidretError, match=rule):
-        engine.save_collection(replace(SavedCollection(name="best"), **change))  # type: ignore[arg-type]
+
+
+def test_what_is_invalid_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for change, rule in INVALID:
+        with pytest.raises(VidretError, match=rule):
+            engine.save_collection(replace(SavedCollection(name="best"), **change))  # type: ignore[arg-type]
     assert engine.collections() == []
-
-
-def test_lists_are_no_longer_than_allowed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collections, "MAX_MOMENTS", 2)
     moments = engine.locate("red", 1)
     engine.add_to_list("best", moments * 2)
@@ -147,34 +147,23 @@ def test_a_damaged_file_is_reported_not_replaced(engine: Engine) -> None:
             call()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_rows_of_an_index_from_elsewhere_are_checked(engine: Engine) -> None:
+    damaged = {"content": "a", "path": "/a", "start": 0, "end": 1}
+    changes: tuple[dict[str, object], ...] = (
         {"name": 7},
         {"finds": "all"},
         {"finds": "videos", "options": 3},
         {"moments": [{}]},
-        {"moments": [{"content": "a", "path": [], "start": 0, "end": 1}]},
-        {"moments": [{"content": "a", "path": "/a", "start": float("nan"), "end": 1}]},
-        {"moments": [{"content": "a", "path": "/a", "start": 0, "end": float("inf")}]},
+        {"moments": [damaged | {"path": []}]},
+        {"moments": [damaged | {"start": float("nan")}]},
+        {"moments": [damaged | {"end": float("inf")}]},
         {"colour": "red"},
-    ],
-)
-def test_rows_of_an_index_from_elsewhere_are_checked(engine: Engine, change: dict[str, object]) -> None:
-    row = {"name": "best", "finds": "", "query": "", "options": {}, "moments": [], "revision": 1} | change
-    checksum = zlib.crc32(json.dumps([row], sort_keys=True).encode())
-    COLLECTIONS.path(engine.path).write_text(json.dumps({"checksum": checksum, "collections": [row]}))
-    with pytest.raises(StoreError, match="cannot be read as collections"):
-        engine.collections()
-    assert COLLECTIONS.find_damage(engine.path, repair=True)
-    assert engine.collections() == []
-
-
-def test_an_index_without_collections_has_no_file_of_them(engine: Engine) -> None:
-    assert engine.collections() == []
-    assert not list(engine.path.glob("collections*"))
-
-
-def test_a_search_for_events_is_not_text(engine: Engine) -> None:
-    engine.save_collection(SavedCollection.of_search("events", "red, then black", LocateOptions()))
-    assert engine.collect("events") == engine.locate("red, then black") == engine.locate(Sequence(["red", "black"]))
+    )
+    for change in changes:
+        row = {"name": "best", "finds": "", "query": "", "options": {}, "moments": [], "revision": 1} | change
+        checksum = zlib.crc32(json.dumps([row], sort_keys=True).encode())
+        COLLECTIONS.path(engine.path).write_text(json.dumps({"checksum": checksum, "collections": [row]}))
+        with pytest.raises(StoreError, match="cannot be read as collections"):
+            engine.collections()
+        assert COLLECTIONS.find_damage(engine.path, repair=True)
+        assert engine.collections() == []

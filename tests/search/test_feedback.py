@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import PatchEncoder
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from tests.spoken import NamedColours, make_worded_films
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search import feedback
@@ -150,16 +150,6 @@ def test_every_score_is_that_of_the_query_plus_the_naive_evidence(engine: Engine
     assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
 
 
-def test_a_like_raises_it_and_a_dislike_lowers_it(engine: Engine) -> None:
-    plain = engine.search(QUERY, NUM_VIDEOS)
-    judged = plain[6]
-    ranks = {}
-    for name in ("like", "unlike"):
-        kinds: dict[str, Any] = {name: [(judged.video, judged.time)]}
-        ranks[name] = [hit.video for hit in engine.search(QUERY, NUM_VIDEOS, **kinds)].index(judged.video)
-    assert ranks["like"] < 6 < ranks["unlike"]
-
-
 def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engine: Engine) -> None:
     plain = engine.search(QUERY, 20)
     one, two = points(plain)[4:6]
@@ -170,15 +160,13 @@ def test_likes_count_in_any_order_and_without_them_20_results_count_as_seen(engi
     assert engine.search(QUERY, NUM_VIDEOS, like=[one, two], seen=points(plain)) == found
     pages = [hit for offset in (0, 10, 20) for hit in engine.search(QUERY, 10, offset=offset, like=[one, two])]
     assert pages == found
-
-
-def test_a_name_and_an_id_mean_the_same_video(engine: Engine) -> None:
-    hit = engine.search(QUERY, 9)[-1]
-    assert hit.path.startswith("frames://")
-    by_path = engine.search(QUERY, 5, like=[(hit.path, hit.time)])
-    assert by_path == engine.search(QUERY, 5, like=[(hit.video, hit.time)])
-    beyond = engine.search(QUERY, 5, like=[(hit.video, 1000.0)])  # the nearest segment
-    assert beyond == by_path
+    named = [(plain[4].path, 1000.0), (plain[5].path, plain[5].time)]  # the nearest segment
+    assert engine.search(QUERY, NUM_VIDEOS, like=named) == found
+    assert engine.search(QUERY, 5, like=[one], filters=Filters(min_seconds=10**6)) == []
+    judged = points(plain)[6:7]
+    raised, lowered = engine.search(QUERY, NUM_VIDEOS, like=judged), engine.search(QUERY, NUM_VIDEOS, unlike=judged)
+    ranks = [[hit.video for hit in hits].index(judged[0][0]) for hits in (raised, lowered)]
+    assert ranks[0] < 6 < ranks[1]
 
 
 def test_likes_without_a_query_find_what_looks_like_them(engine: Engine) -> None:
@@ -202,12 +190,6 @@ def test_a_diverse_display_shows_the_best_of_each_family(engine: Engine) -> None
     families = [engine.videos().index(engine.video(hit.video)) // 5 for hit in found]
     assert 3 < len(set(families)) == len(found)
     assert engine.search(QUERY, 2, offset=1, display="diverse") == found[1:3]
-
-
-def test_filters_hold_and_what_they_leave_out_can_be_liked(engine: Engine) -> None:
-    liked = engine.search(QUERY, NUM_VIDEOS)[8]
-    filters = Filters(min_seconds=10**6)
-    assert engine.search(QUERY, 5, like=[(liked.video, liked.time)], filters=filters) == []
 
 
 def test_what_resembles_a_like_is_found_however_far_from_the_query(
@@ -235,14 +217,8 @@ def test_invalid_judgements_are_refused(engine: Engine) -> None:
             engine.search(QUERY, **options)
 
 
-def test_words_are_raised_by_the_segments_in_which_they_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_sentences(monkeypatch)
-    index = make_films(tmp_path)
-    add_all_words(index)
-    save_background(index)
-    with Engine(index, NamedColours()) as spoken:
+def test_words_are_raised_by_the_segments_in_which_they_are_said(tmp_path: Path, sentences: None) -> None:
+    with Engine(make_worded_films(tmp_path), NamedColours()) as spoken:
         every: tuple[list[Source] | None, ...] = (["speech"], None)
         for sources in every:
             plain = spoken.search("please hold the line", 5, sources=sources)

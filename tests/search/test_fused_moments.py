@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background, say
+from tests.spoken import NamedColours, make_worded_films, say
 from vidret.channels.base import Match
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.engine import Engine
@@ -21,7 +21,7 @@ from vidret.search.locating import STANDS_OUT
 from vidret.search.placed_moments import APART, find_query_spans
 from vidret.search.query.clauses import QueryStructure, make_clause
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.types import LIKELY, UNLIKELY, Moment, Segment, Source, TextSource
+from vidret.types import LIKELY, UNLIKELY, LocateOptions, Moment, Segment, TextSource
 
 Text = tuple[float, float, float]  # start, end, score
 
@@ -54,7 +54,7 @@ def make_structure(steps: Steps = ONE, text: str = "x") -> QueryStructure:
 
 
 def find(scores: VideoScores, structure: QueryStructure, k: int = 5, *, overlapping: bool = False) -> list[FusedSpan]:
-    return find_query_spans(scores, structure, k=k, overlapping=overlapping)
+    return find_query_spans(scores, structure, LocateOptions(k=k, overlapping=overlapping, weak=True))
 
 
 def times(spans: Sequence[FusedSpan | Moment]) -> list[tuple[float, float]]:
@@ -73,15 +73,25 @@ def test_words_last_as_long_as_they_are_said() -> None:
     spans = find(make_scores([(3.0, 5.5, 6.0), (12.0, 13.0, 4.0)]), make_structure())
     assert times(spans) == [(3.0, 5.5), (12.0, 13.0)]
     assert [span.score for span in spans] == [6.0, 4.0]
+    (span,) = find(make_scores([(3.0, 3.0, 6.0)]), make_structure())
+    assert span.start <= 3.0 < span.end
 
 
-def test_neighbours_that_match_as_well_are_joined() -> None:
-    near = [(3.0, 5.0, 6.0), (4.9 + JOIN_S, 8.0, 5.0)]
-    assert times(find(make_scores(near), make_structure())) == [(3.0, 8.0)]
-    far = [(3.0, 5.0, 6.0), (5.1 + JOIN_S, 8.0, 5.0)]
-    assert times(find(make_scores(far), make_structure())) == [(3.0, 5.0), (5.1 + JOIN_S, 8.0)]
-    poor = [(3.0, 5.0, 6.0), (5.0, 8.0, 2.0)]
-    assert times(find(make_scores(poor), make_structure()))[0] == (3.0, 5.0)
+@pytest.mark.parametrize(
+    ("texts", "source", "expected"),
+    [
+        ([(3.0, 5.0, 6.0), (4.9 + JOIN_S, 8.0, 5.0)], "speech", [(3.0, 8.0)]),
+        ([(3.0, 5.0, 6.0), (5.1 + JOIN_S, 8.0, 5.0)], "speech", [(3.0, 5.0), (5.1 + JOIN_S, 8.0)]),
+        ([(3.0, 5.0, 6.0), (5.0, 8.0, 2.0)], "speech", [(3.0, 5.0), (5.0, 8.0)]),
+        # Texts on the screen are joined only if they match equally, such as two lines of a scoreboard.
+        ([(3.0, 5.0, 6.0), (5.5, 8.0, 5.0)], "screen", [(3.0, 5.0), (5.5, 8.0)]),
+        ([(3.0, 5.0, 6.0), (3.2, 5.6, 5.8)], "screen", [(3.0, 5.6)]),
+    ],
+)
+def test_neighbours_that_match_as_well_are_joined(
+    texts: Sequence[Text], source: TextSource, expected: list[tuple[float, float]]
+) -> None:
+    assert times(find(make_scores(texts, source=source), make_structure())) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,22 +124,13 @@ def test_each_channel_adds_one_piece_and_none_beyond_a_cut() -> None:
     assert times(find(scores, make_structure()))[0] == (3.0, 10.0), "a cut while words are said"
 
 
-def test_texts_on_the_screen_are_joined_only_if_they_match_equally() -> None:
-    near = [(3.0, 5.0, 6.0), (5.5, 8.0, 5.0)]
-    assert times(find(make_scores(near, source="screen"), make_structure())) == [(3.0, 5.0), (5.5, 8.0)]
-    equal = [(3.0, 5.0, 6.0), (3.2, 5.6, 5.8)]  # such as two lines of a scoreboard
-    assert times(find(make_scores(equal, source="screen"), make_structure())) == [(3.0, 5.6)]
-
-
-def test_words_without_a_duration_have_a_moment() -> None:
-    (span,) = find(make_scores([(3.0, 3.0, 6.0)]), make_structure())
-    assert span.start <= 3.0 < span.end
-
-
-def test_pictures_last_as_long_as_they_stand_out() -> None:
-    (span, *_) = find(make_scores([], pictures=[bump(6, 10)]), make_structure())
-    assert (span.start, span.end) == (6.0, 10.0)
-    assert span.parts[0].source == "picture"
+def test_pictures_last_as_long_as_they_stand_out_or_as_a_head_says() -> None:
+    scores = make_scores([], pictures=[bump(6, 10)])
+    (span, *_) = find(scores, make_structure())
+    assert (span.start, span.end, span.parts[0].source) == (6.0, 10.0, "picture")
+    scores.picture_spans = [[Span(5.2, 11.4, 0.9), Span(1.0, 2.0, 0.3)]]
+    (span, *_) = find(scores, make_structure())
+    assert (span.start, span.end, span.score) == (5.2, 11.4, 5.0)
 
 
 def test_pictures_are_ordered_by_how_they_stand_out_not_by_their_best_frame() -> None:
@@ -173,11 +174,8 @@ def test_words_that_match_no_better_than_unrelated_queries_give_way_to_pictures(
 def test_pictures_snap_to_cuts_unless_told_not_to() -> None:
     scores = make_scores([], pictures=[bump(5, 10)])
     scores.cuts = (5.2, 9.7)
-    spans = {
-        snap: find_query_spans(scores, make_structure(), k=1, overlapping=False, snap=snap) for snap in (True, False)
-    }
-    assert times(spans[True]) == [(5.2, 9.7)]
-    assert times(spans[False]) == [(5.0, 10.0)]
+    for snap, expected in ((True, (5.2, 9.7)), (False, (5.0, 10.0))):
+        assert times(find_query_spans(scores, make_structure(), LocateOptions(k=1, weak=True, snap=snap))) == [expected]
 
 
 def test_sources_at_the_same_time_support_one_another() -> None:
@@ -239,14 +237,6 @@ def test_pictures_yield_to_the_event_that_follows_them() -> None:
     assert times(best.events) == [(4.0, 8.0), (8.0, 9.0)]
 
 
-def test_spans_of_a_head_bound_the_pictures() -> None:
-    scores = make_scores([], pictures=[bump(6, 10)])
-    scores.picture_spans = [[Span(5.2, 11.4, 0.9), Span(1.0, 2.0, 0.3)]]
-    spans = find(scores, make_structure())
-    assert times(spans)[0] == (5.2, 11.4)
-    assert spans[0].score == 5.0
-
-
 TIME = st.floats(0, 20, width=16)
 TEXTS = st.lists(st.tuples(TIME, TIME, st.floats(-9, 9)).map(lambda row: (*sorted(row[:2]), row[2])), max_size=6)
 
@@ -297,18 +287,11 @@ class FakeGrounder:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index with words, which must not be changed."""
-    folder = tmp_path_factory.mktemp("moments")
-    index = make_films(folder)
-    add_all_words(index)
-    with pytest.MonkeyPatch.context() as patch:
-        fake_sentences(patch)
-        save_background(index)
-    return index
+    return make_worded_films(tmp_path_factory.mktemp("moments"))
 
 
 @pytest.fixture
-def engine(index: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    fake_sentences(monkeypatch)
+def engine(index: Path, sentences: None) -> Engine:
     return Engine(index, NamedColours())
 
 
@@ -324,12 +307,8 @@ def test_moment_of_words_has_their_times_and_evidence(engine: Engine) -> None:
     best = locate(engine, "good morning captain")[0]
     assert (Path(best.path).stem, best.start, best.end) == ("blue", 5.0, 7.0)
     assert not best.weak
-
-
-def test_moment_of_pictures(engine: Engine) -> None:
-    moment = locate(engine, "yellow", "turn")[0]
-    assert [moment.start, moment.end] == pytest.approx([6, 12], abs=0.3)
-    assert moment.by == "curve"
+    pictures = locate(engine, "yellow", "turn", sources=["picture"])
+    assert {evidence.source for moment in pictures for evidence in moment.evidence} == {"picture"}
 
 
 def test_moment_of_two_clauses(engine: Engine) -> None:
@@ -338,15 +317,6 @@ def test_moment_of_two_clauses(engine: Engine) -> None:
     assert [together.start, together.end] == pytest.approx([1, 4], abs=0.3)
     then = locate(engine, "someone says the line is busy, then someone says please call again tomorrow")[0]
     assert (Path(then.path).stem, then.start, then.end) == ("red", 1.0, 10.0)
-
-
-def test_sources_restrict_moments(engine: Engine) -> None:
-    sources: list[Source] = ["speech"]
-    moments = locate(engine, "green line is busy", sources=sources, weak=True)
-    assert moments
-    assert {each.source for moment in moments for each in moment.evidence} == {"speech"}
-    pictures = locate(engine, "yellow", "turn", sources=["picture"])
-    assert {each.source for moment in pictures for each in moment.evidence} == {"picture"}
 
 
 def test_weak_moments_are_marked_and_never_hidden(engine: Engine) -> None:
@@ -375,24 +345,17 @@ def use_grounder(engine: Engine, *, fails: bool = False) -> FakeGrounder:
     return grounder
 
 
-def test_trained_head_bounds_the_pictures(engine: Engine) -> None:
+def test_trained_head_bounds_the_pictures_if_they_are_searched(engine: Engine) -> None:
     grounder = use_grounder(engine)
     moment = locate(engine, "yellow", "turn")[0]
     assert [moment.start, moment.end] == pytest.approx([1.5, 11.5], abs=0.3)
     assert moment.by == "head"
     assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0)
+    moments = locate(engine, "green line is busy", "red", sources=["speech"], weak=True)
+    assert {evidence.source for moment in moments for evidence in moment.evidence} == {"speech"}
     assert grounder.queries == ["yellow", "good morning captain"]
-
-
-def test_trained_head_is_not_asked_if_pictures_are_not_searched(engine: Engine) -> None:
-    grounder = use_grounder(engine)
-    assert locate(engine, "the line is busy", "red", sources=["speech"])
-    assert grounder.queries == []
-
-
-def test_words_are_found_where_a_head_cannot_read_the_pictures(engine: Engine) -> None:
     use_grounder(engine, fails=True)
-    assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0)
+    assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0), "it cannot read the pictures"
 
 
 def test_video_without_pictures_has_moments_of_words(index: Path, engine: Engine, tmp_path: Path) -> None:

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 import vidret.channels.texts.channel
-from tests.indexed_texts import find_content
 from tests.spoken import (
     FILMS,
     WORDS,
     FakeSentences,
     NamedColours,
     add_all_words,
-    fake_sentences,
     make_films,
+    make_worded_films,
     open_texts,
     save_background,
     say,
@@ -42,7 +41,6 @@ from vidret.channels.texts.channel import (
     SHORT,
     WORDS_OFFSET,
     WORDS_SLOPE,
-    load_background,
     measure_background,
 )
 from vidret.channels.texts.matching import STOP_STEMS, TYPICAL_WORDS
@@ -53,38 +51,30 @@ from vidret.search.fusion import SAID
 from vidret.search.query.clauses import make_clause
 from vidret.search.query.planning import VERBATIM
 from vidret.store.texts.store import TextStore
-from vidret.types import Filters, Hit, SearchOptions, Source, TextEmbedding, TextSource, TimedText
+from vidret.types import Hit, Source, TextEmbedding, TextSource, TimedText
 from vidret.types import Sequence as EventSequence
 
-
-@pytest.fixture(autouse=True)
-def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sentences(monkeypatch)
+pytestmark = pytest.mark.usefixtures("sentences")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with films, an index of them, and a copy with words; none must be changed."""
+    """Return a folder with films and an index of them with words; none must be changed."""
     folder = tmp_path_factory.mktemp("spoken")
-    index = make_films(folder)
-    shutil.copytree(index, folder / "worded")
-    add_all_words(folder / "worded")
-    with pytest.MonkeyPatch.context() as patch:
-        fake_sentences(patch)
-        save_background(folder / "worded")
+    make_worded_films(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[Engine]:
-    with Engine(folder / "worded", NamedColours()) as engine:
+    with Engine(folder / "index", NamedColours()) as engine:
         yield engine
 
 
 @pytest.fixture
 def index(folder: Path, tmp_path: Path) -> Path:
     """Return a copy of the index with words that a test may change."""
-    return shutil.copytree(folder / "worded", tmp_path / "index")
+    return shutil.copytree(folder / "index", tmp_path / "index")
 
 
 def names(hits: Sequence[Hit]) -> list[str]:
@@ -245,11 +235,7 @@ def test_sequences_are_searched_like_sentences(engine: Engine) -> None:
     assert best.events[1].start - best.events[0].end <= 1
     assert names(engine.search(EventSequence(["green", "yellow"]), 1, rerank=None)) == ["turn"]
     with pytest.raises(VidretError, match="query must be text, an image or a vector here, got 2 events"):
-        engine.curve(EventSequence(["green", "yellow"]), hit_path(by_sequence))
-
-
-def hit_path(hits: Sequence[Hit]) -> str:
-    return hits[0].path
+        engine.curve(EventSequence(["green", "yellow"]), by_sequence[0].path)
 
 
 def test_phrases_of_one_event_do_not_restrict_others(engine: Engine) -> None:
@@ -278,7 +264,7 @@ def test_other_exclusions_lower_a_video_in_which_they_are_said(engine: Engine) -
     for name, loss in (("red", SAID), ("blue", 0.0)):
         lowered, whole = score(engine, "line, no platform", name), score(engine, "line", name)
         assert lowered == pytest.approx(whole - loss, abs=1e-3)
-    moment = engine.locate("line, no platform", 1, video=hit_path(engine.search("red", 1)), weak=True)[0]
+    moment = engine.locate("line, no platform", 1, video=engine.search("red", 1)[0].path, weak=True)[0]
     assert moment.score == pytest.approx(score(engine, "line, no platform", "red"), abs=1e-3)
 
 
@@ -326,12 +312,6 @@ def test_sources_restrict_the_search(engine: Engine) -> None:
             engine.search("red", sources=wrong)  # type: ignore[arg-type]
 
 
-def test_filters_hold_for_words_too(engine: Engine, folder: Path) -> None:
-    assert engine.search("good morning captain", filters=Filters(folder=str(folder / "films")))
-    assert engine.search("good morning captain", filters=Filters(folder="/elsewhere")) == []
-    assert engine.search("captain", sources=["subtitles"], filters=Filters(max_seconds=1)) == []
-
-
 def test_k_may_exceed_the_number_of_videos(engine: Engine) -> None:
     assert sorted(search(engine, "captain", 1000)) == sorted(FILMS)
     assert len(search(engine, "captain", 2)) == 2
@@ -371,8 +351,8 @@ def test_words_of_contents_that_the_index_lacks_are_not_found(index: Path) -> No
         assert len(search(engine, "zebra crossing")) == len(FILMS)
 
 
-def test_index_with_empty_words_answers_by_pictures(folder: Path, tmp_path: Path) -> None:
-    index = shutil.copytree(folder / "index", tmp_path / "index")
+def test_index_with_empty_words_answers_by_pictures(tmp_path: Path) -> None:
+    index = make_films(tmp_path)
     open_texts(index).close()
     with Engine(index, NamedColours()) as engine:
         assert search(engine, "red", 1) == ["red"]
@@ -407,26 +387,24 @@ def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return measured
 
 
-def test_background_is_stored_and_reused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_is_stored_and_measured_again_when_the_words_have_grown_by_a_quarter(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured = count_measurements(monkeypatch)
-    with TextStore.open(index) as texts:
-        stored = load_background(texts)
-        assert stored is not None
-        assert stored.num_texts == len(texts) == len(WORDS)
-        assert set(stored.means) == {"speech", "screen", "subtitles"}
     for _ in range(2):
         with Engine(index, NamedColours()) as engine:
             engine.search("line")
-            engine.search("red")
     save_background(index)
     assert measured == [], "as large as it was"
-    say(index, "white", "speech", [(1, 2, "one more")])
+    with Engine(index, NamedColours()) as engine:
+        for count, expected in ((len(WORDS) // 4, 0), (1, 1), (0, 1)):
+            texts = [(float(i), i + 0.5, f"word{i} of {count}") for i in range(count)]
+            say(index, "white", "screen" if expected else "speech", texts)
+            engine.search("word1")
+            assert len(measured) == expected
+    say(index, "white", "subtitles", [(1, 2, "one more")])
     save_background(index)
-    assert measured == [1]
-    with TextStore.open(index) as texts:
-        again = load_background(texts)
-        assert again is not None
-        assert again.num_texts == len(WORDS) + 1
+    assert len(measured) == 2
 
 
 def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,27 +426,6 @@ def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.Monke
         engine.search("someone says red, no line")
     assert encoded == ["red line", "someone says red", "line"], "unrelated queries and typical sentences are stored"
     assert sentences == ["red line", "red"]
-
-
-def test_background_is_measured_again_when_the_words_have_grown_by_a_quarter(
-    index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = count_measurements(monkeypatch)
-    with Engine(index, NamedColours()) as engine:
-        for count, expected in ((len(WORDS) // 4, 0), (1, 1), (0, 1)):
-            texts = [(float(i), i + 0.5, f"word{i} of {count}") for i in range(count)]
-            say(index, "white", "screen" if expected else "speech", texts)
-            engine.search("word1")
-            assert len(measured) == expected
-
-
-def test_words_that_were_added_are_found_at_once(index: Path) -> None:
-    with Engine(index, NamedColours()) as engine:
-        assert not any("green door" in each.text for hit in engine.search("green door") for each in hit.evidence)
-        engine.locate("green door")
-        say(index, "white", "screen", [(1, 2, "green door")])
-        for found in (engine.search("green door"), engine.locate("green door")):
-            assert any("green door" in each.text for result in found for each in result.evidence)
 
 
 # Damage
@@ -520,22 +477,3 @@ def test_damaged_full_text_index_is_built_again_in_memory(index: Path, caplog: p
     with Engine(index, NamedColours()) as engine:
         assert search(engine, '"platform nine"') == ["red"]
     assert "in memory" in caplog.text
-
-
-def test_find_content_names_the_films(folder: Path) -> None:
-    contents = {find_content(folder / "index", f"{name}.mp4") for name in FILMS}
-    assert len(contents) == len(FILMS), "each film has a content of its own"
-
-
-@pytest.mark.parametrize("query", ["red", "someone says hello", "blue water", "a zebra", "green -hello", "red sign"])
-def test_scores_do_not_depend_on_candidates(engine: Engine, query: str) -> None:
-    """A naive twin reads all of each video, as a location in it does."""
-    fusion = engine._index.fusion
-    question = fusion.ask(fusion.analyse(query), SearchOptions(rerank="auto"))
-    for candidates in (1, 3, 200):
-        hits = engine.search(query, candidates=candidates)
-        assert hits
-        for hit in hits:
-            scores = fusion.score_video(question, hit.video)
-            assert scores is not None
-            assert hit.score == pytest.approx(scores.score, abs=1e-4)

@@ -24,11 +24,14 @@ from vidret.search.judge_fitting import (
     fit_judge,
     split_halves,
 )
-from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge, load_judge
-from vidret.store.store import Store
+from vidret.search.judging import DEFAULT_JUDGE, MAX_GAP, EvidenceJudge
 from vidret.types import Hit
 
 SIZE = 300
+
+
+def make_query(name: str, is_answered: bool, scores: Sequence[float], rights: Sequence[bool]) -> ScoredQuery:
+    return ScoredQuery(name=name, is_answered=is_answered, scores=tuple(scores), rights=tuple(rights), size=SIZE)
 
 
 @st.composite
@@ -38,9 +41,9 @@ def draw_queries(draw: st.DrawFn, min_size: int = 1) -> list[ScoredQuery]:
     for number in range(draw(st.integers(min_size, 12))):
         scores = sorted(draw(st.lists(st.floats(-5, 12), min_size=1, max_size=4)), reverse=True)
         is_answered = draw(st.booleans())
-        rights = tuple(is_answered and draw(st.booleans()) for _ in scores)
+        rights = [is_answered and draw(st.booleans()) for _ in scores]
         name = draw(st.sampled_from("abc")) if is_answered else f"query {number}"
-        queries.append(ScoredQuery(name=name, is_answered=is_answered, scores=tuple(scores), rights=rights, size=SIZE))
+        queries.append(make_query(name, is_answered, scores, rights))
     return queries
 
 
@@ -51,10 +54,8 @@ def draw_answers(judge: EvidenceJudge, number: int, *, seed: int = 0) -> list[Sc
     for each in range(number):
         scores = np.sort(rng.normal(2, 4, 10))[::-1]
         present = bool(rng.random() < judge.index(scores[0], SIZE))
-        rights = tuple(bool(rng.random() < judge.video(score, scores[0], SIZE)) for score in scores)
-        queries.append(
-            ScoredQuery(name=f"{each}", is_answered=present, scores=tuple(map(float, scores)), rights=rights, size=SIZE)
-        )
+        rights = [bool(rng.random() < judge.video(score, scores[0], SIZE)) for score in scores]
+        queries.append(make_query(f"{each}", present, scores.tolist(), rights))
     return queries
 
 
@@ -108,10 +109,6 @@ def test_no_other_weights_fit_better_by_a_naive_twin(queries: list[ScoredQuery])
                 assert measure_naively(other, prior, rows) >= least - 1e-9 * len(rows)
 
 
-def test_without_answers_the_judge_is_the_default() -> None:
-    assert fit_judge([]) == DEFAULT_JUDGE
-
-
 @given(draw_queries(), st.randoms())
 def test_order_of_answers_does_not_matter(queries: list[ScoredQuery], random: Random) -> None:
     shuffled = list(queries)
@@ -151,26 +148,19 @@ def test_ten_answers_move_the_judge_little_and_a_thousand_decide() -> None:
 
 
 def test_answers_that_contradict_the_scores_make_them_say_nothing() -> None:
-    queries = [
-        ScoredQuery(
-            name=f"{n}", is_answered=n % 2 == 0, scores=(9.0 * (n % 2), -9.0), rights=(False, n % 2 == 0), size=9
-        )
-        for n in range(2000)
-    ]
-    judge = fit_judge(queries)
+    rows = [(n % 2 == 0, (9.0 * (n % 2), -9.0), (False, n % 2 == 0)) for n in range(2000)]
+    judge = fit_judge([make_query(f"{n}", *row) for n, row in enumerate(rows)])
     assert judge.index_weights[0] == 0
-    assert judge.index(9.0, 9) == judge.index(0.0, 9) == pytest.approx(0.5, abs=0.05)
+    assert judge.index(9.0, SIZE) == judge.index(0.0, SIZE) == pytest.approx(0.5, abs=0.05)
     assert min(judge.video_weights[:2]) == 0
+    assert fit_judge([]) == DEFAULT_JUDGE
 
 
 # Held-out answers
 
 
 def test_halves_are_even_and_divide_no_name() -> None:
-    queries = [
-        ScoredQuery(name=name, is_answered=name < "n", scores=(float(n),), rights=(False,), size=1)
-        for n, name in enumerate("abcdefaabbxyz")
-    ]
+    queries = [make_query(name, name < "n", (float(n),), (False,)) for n, name in enumerate("abcdefaabbxyz")]
     one, other = split_halves(queries)
     assert sorted(map(id, one + other)) == sorted(map(id, queries))
     names = [{query.name for query in half} for half in (one, other)]
@@ -193,9 +183,7 @@ def test_fit_to_what_the_other_half_contradicts_does_not_help() -> None:
     for number in range(40):
         present, is_second = number < 20, number % 2 == 1
         score = 9.0 if present != is_second else -3.0
-        queries.append(
-            ScoredQuery(name=f"{number:02}", is_answered=present, scores=(score,), rights=(present,), size=SIZE)
-        )
+        queries.append(make_query(f"{number:02}", present, (score,), (present,)))
     report = choose_judge(queries)
     assert (report.index.helps, report.videos.helps, report.helps) == (False, False, False)
     assert report.judge == DEFAULT_JUDGE != fit_judge(queries)
@@ -236,6 +224,7 @@ def test_few_answers_of_a_kind_are_refused(queries: list[ScoredQuery], few: int,
 # Through the engine
 
 
+USELESS = EvidenceJudge(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
 COLOURS = ("red", "green", "blue", "white", "yellow")
 NO_COLOURS = ("a dog", "rain", "the sea", "a car", "music", "a tree")
 
@@ -271,8 +260,13 @@ def ask(engine: Engine) -> list[list[Hit]]:
 def test_judge_changes_probabilities_and_no_ranking(index: Path) -> None:
     answers = list_answers(30)
     seen: list[tuple[int, int]] = []
+    wrong = {query: ["red.mp4"] if not files else [] for query, files in list_answers(1).items()}
     with Engine(index, ColourEncoder()) as engine, Engine(index, ColourEncoder()) as reader:
         before = ask(engine)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vidret.search.judge_fitting.fit_judge", lambda _: USELESS)
+            assert not engine.calibrate_judge(wrong).helps
+        assert ask(reader) == before, "what does not help is not stored"
         alone = reader.locate("red", video="red.mp4")[0].probability
         report = engine.calibrate_judge(answers, on_progress=lambda done, total: seen.append((done, total)))
         assert seen == [(done, len(answers)) for done in range(1, len(answers) + 1)]
@@ -291,26 +285,14 @@ def test_judge_changes_probabilities_and_no_ranking(index: Path) -> None:
         assert ask(reader) == before
 
 
-def test_judge_that_does_not_help_is_not_stored(index: Path) -> None:
-    own = EvidenceJudge(index_weights=(0.5, 0.0, 0.0), video_weights=(5.0, 0.0, 0.0, 5.0))
-    with Engine(index, ColourEncoder()) as engine:
-        answers = list_answers(1)
-        wrong = {query: ["red.mp4"] if not files else [] for query, files in answers.items()}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vidret.search.judge_fitting.fit_judge", lambda _: own)
-            report = engine.calibrate_judge(wrong)
-        assert not report.helps
-    with Store.open(index) as store:
-        assert load_judge(store) == DEFAULT_JUDGE
-
-
 def test_answers_that_cannot_be_used_are_refused(index: Path) -> None:
+    refused: tuple[tuple[dict[str, list[str]], str], ...] = (
+        ({"a dog": ["gone.mp4"]}, r"gone\.mp4: not in the index"),
+        ({"-dog": []}, "^-dog: "),
+        ({"@dog": []}, "^@dog: .*concept"),
+        ({}, "got 0 and 0"),
+    )
     with Engine(index, ColourEncoder()) as engine:
-        with pytest.raises(VidretError, match=r"gone\.mp4: not in the index"):
-            engine.calibrate_judge({**list_answers(1), "a dog": ["gone.mp4"]})
-        with pytest.raises(VidretError, match=r"^-dog: "):
-            engine.calibrate_judge({**list_answers(1), "-dog": []})
-        with pytest.raises(VidretError, match=r"^@dog: .*concept"):
-            engine.calibrate_judge({**list_answers(1), "@dog": []})
-        with pytest.raises(VidretError, match="got 0 and 0"):
-            engine.calibrate_judge({})
+        for answers, message in refused:
+            with pytest.raises(VidretError, match=message):
+                engine.calibrate_judge(answers)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import PatchEncoder
-from tests.grounded import lasting_pools, make_encoder, write_head, write_numbers
+from tests.grounded import make_encoder, write_head, write_numbers
 from tests.video.films import write_scenes
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
@@ -25,15 +25,11 @@ from vidret.store.records import StoredSegments
 from vidret.types import UNLIKELY, LocateOptions, Moment, TextEmbedding
 from vidret.video.reader import read_frames
 
+pytestmark = pytest.mark.usefixtures("pools")
+
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
 QUERIES = ("a dog on a beach", "two people ride bikes", "rain")
 FIRSTS = {"a.mp4": 0, "b.mp4": 60, "c.mp4": 120, "d.mp4": 180}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools() -> Iterator[None]:
-    with lasting_pools():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -112,29 +108,21 @@ def test_similarity_weighs_the_spans_of_a_head_if_its_card_says_so(engine: Engin
         assert all(len(moment.events) == 2 for moment in moments)
 
 
-def test_curve_locates_moments_without_a_head(made: Path) -> None:
-    with Engine(made / "index", make_encoder(), head="none") as engine:
-        assert engine.grounder is None
-        moments = engine.locate("rain", 5, **ALL)
-        assert {moment.by for moment in moments} == {"curve"}
-        path = str(made / "films" / "a.mp4")
-        assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
-
-
 def test_moments_of_the_curve_are_ordered_by_the_scores_of_their_videos(made: Path) -> None:
     """Contrast orders the moments of one video; a video that matches throughout has none, and may match best."""
     with Engine(made / "index", make_encoder(), head="none") as engine:
+        assert engine.grounder is None
         for query in QUERIES:
             hits = {hit.path: hit for hit in engine.search(query)}
             moments = engine.locate(query, 1000, **ALL)
             scores = [moment.score for moment in moments]
             assert scores == sorted(scores, reverse=True)
-            for film in FIRSTS:
-                path = str(made / "films" / film)
-                best, *others = select(moments, path)
-                assert best.score == pytest.approx(hits[path].score, abs=1e-4)
-                alone = engine.locate(query, 1000, video=made / "films" / film, **ALL)
-                assert [(each.start, each.end) for each in alone] == [(m.start, m.end) for m in (best, *others)]
+            assert {moment.by for moment in moments} == {"curve"}
+            for path, hit in hits.items():
+                among = select(moments, path)
+                assert among[0].score == pytest.approx(hit.score, abs=1e-4)
+                alone = engine.locate(query, 1000, video=path, **ALL)
+                assert [(m.start, m.end, m.by) for m in alone] == [(m.start, m.end, "curve") for m in among]
 
 
 def test_moments_begin_at_cuts_unless_told_not_to(tmp_path: Path) -> None:
@@ -151,15 +139,6 @@ def test_moments_begin_at_cuts_unless_told_not_to(tmp_path: Path) -> None:
     assert (free.start, free.end) != (snapped.start, snapped.end)
 
 
-def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "index", tmp_path / "index")
-    with Engine(tmp_path / "index", make_encoder(), head=made / "highlights.safetensors") as engine:
-        moments = engine.locate("rain", 9, video=made / "films" / "a.mp4", **ALL)
-        assert moments
-        for moment in moments:
-            assert (moment.by, 0 <= moment.start < moment.end <= 25) == ("head", True)
-
-
 def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path) -> None:
     store, path = engine._index.store, str(made / "films" / "b.mp4")
     video_id = look_up_video(store, path)
@@ -174,17 +153,12 @@ def test_moments_have_the_probability_of_their_video(engine: Engine, made: Path)
     assert {m.weak for m in alone} == {expected < UNLIKELY}
 
 
-def index_without_head(made: Path, folder: Path) -> None:
-    """Index copies of the films, so that the head has to read them later."""
-    shutil.copytree(made / "films", folder / "films")
-    with Engine(folder / "index", make_encoder(), head="none") as engine:
-        engine.index([folder / "films"])
-
-
 def test_unreadable_video_is_left_out_with_a_warning(
     made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index_without_head(made, tmp_path)
+    shutil.copytree(made / "films", tmp_path / "films")
+    with Engine(tmp_path / "index", make_encoder(), head="none") as engine:
+        engine.index([tmp_path / "films"])
     with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
         (tmp_path / "films" / "b.mp4").write_text("no video any more")
         moments = engine.locate("rain", 1000, **ALL)
@@ -193,6 +167,10 @@ def test_unreadable_video_is_left_out_with_a_warning(
         caplog.clear()
         engine.prepare_moments()
         assert f"{tmp_path / 'films' / 'b.mp4'}: no moments prepared: " in caplog.text
+        with pytest.raises(DecodeError, match=r"b\.mp4"):
+            engine.rate("rain", tmp_path / "films" / "b.mp4", np.array([1.0]))
+        with pytest.raises(StoreError, match="not in the index"):
+            engine.rate("rain", tmp_path / "nowhere.mp4", np.array([1.0]))
         (tmp_path / "films" / "b.mp4").unlink()
         (tmp_path / "films" / "a.mp4").unlink()
         names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
@@ -271,16 +249,6 @@ def test_encoder_without_layers_searches_but_rejects_a_head(made: Path) -> None:
             VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"
         ):
             engine.locate("rain")
-
-
-def test_saliency_of_an_unreadable_or_unknown_video_is_an_error(made: Path, tmp_path: Path) -> None:
-    index_without_head(made, tmp_path)
-    with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
-        (tmp_path / "films" / "b.mp4").write_text("no video any more")
-        with pytest.raises(DecodeError, match=r"b\.mp4"):
-            engine.rate("rain", tmp_path / "films" / "b.mp4", np.array([1.0]))
-        with pytest.raises(StoreError, match="not in the index"):
-            engine.rate("rain", tmp_path / "nowhere.mp4", np.array([1.0]))
 
 
 def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

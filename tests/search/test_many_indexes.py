@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fakes import ColourEncoder, unit, write_film
+from tests.fakes import ColourEncoder, write_film
 from tests.indexed_texts import add_words, find_content
-from tests.spoken import FILMS, WORDS, NamedColours, fake_sentences, say
+from tests.spoken import FILMS, WORDS, NamedColours, RandomTexts, make_random_index, say
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.merging import merge_indexes
-from vidret.store.records import NewSegment
-from vidret.store.store import Store
-from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions, SegmentEmbedding
+from vidret.types import ComposedQuery, Filters, Hit, LocateOptions, Moment, Query, SearchOptions
 from vidret.types import Sequence as EventSequence
+
+pytestmark = pytest.mark.usefixtures("sentences")
 
 # The films of each index; "turn" is in two, under another name in the second one.
 SHARES = {"one": ("red", "turn"), "two": ("blue", "turn"), "three": ("back", "white")}
@@ -42,11 +42,6 @@ QUERIES: tuple[Query, ...] = (
     np.eye(NamedColours.dim)[1],
     ComposedQuery(images=(np.full((8, 8, 3), (200, 30, 30), np.uint8),), text="not so bright"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sentences(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,7 @@ def engines(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Engi
         yield joined, merged
 
 
-def tell(results: list[Hit] | list[Moment]) -> list[Any]:
+def tell(results: Sequence[Hit | Moment]) -> list[Any]:
     """Return results without ids, with rounded numbers, those of equal scores by path."""
     told = []
     for result in results:
@@ -89,10 +84,10 @@ def tell(results: list[Hit] | list[Moment]) -> list[Any]:
         if isinstance(facts, Hit):
             why = {name: round(value, 4) for name, value in facts.why.items()}
             facts = replace(facts, segment=replace(facts.segment, video=0), why=why)
-        evidence = tuple(replace(each, share=round(each.share, 4)) for each in facts.evidence)
-        events = tuple(replace(each, score=round(each.score, 4)) for each in facts.events)
+        evidence = tuple(replace(piece, share=round(piece.share, 4)) for piece in facts.evidence)
+        events = tuple(replace(event, score=round(event.score, 4)) for event in facts.events)
         told.append(replace(facts, evidence=evidence, events=events))
-    return sorted(told, key=lambda each: (-each.score, each.path))
+    return sorted(told, key=lambda result: (-result.score, result.path))
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
@@ -143,7 +138,7 @@ def test_other_questions_are_answered_as_by_the_merged_index(engines: tuple[Engi
         words = [[text.text for text in engine.transcript(video)] for engine in engines]
         assert words[0] == words[1]
         footage = [engine.find_footage(video, k=9) for engine in engines]
-        assert [replace(each, video=0) for each in footage[0]] == [replace(each, video=0) for each in footage[1]]
+        assert [replace(find, video=0) for find in footage[0]] == [replace(find, video=0) for find in footage[1]]
     assert [video.paths for video in joined.videos()] == [video.paths for video in merged.videos()]
     for rerank, refine in (("none", True), ("auto", True)):
         assert tell(joined.search("red", rerank=rerank, refine=refine)) == tell(
@@ -223,34 +218,6 @@ def test_scores_are_corrected_if_all_indexes_are_calibrated(
         found = {hit.path: hit.why["frames"] for hit in joined.search("red", k=10)}
     assert found == pytest.approx(expected, abs=1e-5)
     assert found != pytest.approx(plain, abs=1e-3)
-
-
-class RandomTexts(NamedColours):
-    """An encoder in whose vectors no word is the name of a colour."""
-
-    dim = 12
-
-
-def make_random_index(path: Path, films: Path, numbers: Sequence[int]) -> None:
-    """Make an index of videos that depend on their numbers alone, each at a path of its own in a folder of two."""
-    encoder = RandomTexts()
-    with Store.create(
-        path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
-    ) as store:
-        for number in numbers:
-            rng, film = np.random.default_rng(number), films / str(number % 2) / f"{path.name}_{number}.mp4"
-            film.parent.mkdir(parents=True, exist_ok=True)
-            film.touch()
-            video = store.writer.begin_video(f"v{number}", duration=16.0, facts={}, num_segments=4)
-            store.writer.set_file(str(film), state="done", video=video)
-            segments = []
-            for index in range(4):
-                frames = unit(rng.standard_normal((4, encoder.dim)))
-                times = 4.0 * index + np.arange(4) + 0.5
-                embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, times)
-                segments.append(NewSegment(video, index, 4.0 * index, 4.0 * index + 4, embedding))
-            store.writer.add_segments(segments)
-            store.writer.finish_video(video)
 
 
 def test_pages_of_many_videos_are_those_of_the_merged_index(tmp_path: Path) -> None:

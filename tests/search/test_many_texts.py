@@ -23,13 +23,10 @@ from vidret.store.texts.index import TextIndex
 from vidret.store.texts.store import TextStore
 from vidret.types import Filters, Hit, SearchOptions, SegmentEmbedding, TextSource, TimedText
 
+pytestmark = pytest.mark.usefixtures("sentences")
+
 NUM_OTHERS = 260  # more than a search reads of one kind
 GREETING = "good morning everyone"
-
-
-@pytest.fixture(autouse=True)
-def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sentences(monkeypatch)
 
 
 def build(folder: Path, videos: Sequence[tuple[str, TextSource, str]]) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from tests.spoken import NamedColours, make_worded_films
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -37,11 +37,8 @@ def ask(index: Path, films: Path) -> list[object]:
         return answers
 
 
-def test_answers_are_those_of_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sentences(monkeypatch)
-    index, moved = make_films(tmp_path), tmp_path / "moved"
-    add_all_words(index)
-    save_background(index)
+def test_answers_are_those_of_faiss(tmp_path: Path, sentences: None) -> None:
+    index, moved = make_worded_films(tmp_path), tmp_path / "moved"
     shutil.copytree(index, moved)
     with Store.open(moved, write=True) as store, TextStore.open(moved, write=True) as texts:
         store.upkeep.move_vectors("faiss", "milvus://")

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.grounded import NUM_LAYERS, lasting_pools, make_encoder, write_head, write_numbers
+from tests.grounded import NUM_LAYERS, make_encoder, write_head, write_numbers
+from tests.store.samples import damage
 from vidret.data.cache.layers import LayersCache
 from vidret.data.frames import VideoSpan
 from vidret.encode.clip.prompt_switch import PromptShape
@@ -25,18 +25,14 @@ from vidret.store.records import MOMENTS, NewSegment
 from vidret.store.store import Store
 from vidret.video.identity import fingerprint
 
+pytestmark = pytest.mark.usefixtures("pools")
+
 CPU = torch.device("cpu")
 TOWERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "merging": {"merging": True},
     "prompts": {"prompts": PromptShape(2, 4)},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools() -> Iterator[None]:
-    with lasting_pools():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +153,10 @@ def test_killed_run_goes_on_without_another_pass(
 
     add, finish = RunState.add, Grounder.finish
 
-    def add_or_die(self: RunState, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
+    def add_or_die(self: RunState, job: FileJob, segment: NewSegment) -> None:
         if when == "recorded":
             kill_after(2)
-        add(self, segments)
+        add(self, job, segment)
         if when == "committed":
             kill_after(2)
 
@@ -190,11 +186,11 @@ def test_video_that_was_begun_without_the_head_takes_another_pass(
 ) -> None:
     add, calls = RunState.add, [0]
 
-    def add_once(self: RunState, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
+    def add_once(self: RunState, job: FileJob, segment: NewSegment) -> None:
         calls[0] += 1
         if calls[0] == 2:
             raise KilledError
-        add(self, segments)
+        add(self, job, segment)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunState, "add", add_once)
@@ -216,9 +212,7 @@ def test_damaged_piece_costs_another_pass(
 
     def damage_and_finish(self: Grounder, path: str, content: str, *args: Any, **kwargs: Any) -> None:
         piece = next(self.files.locate_pieces(content).iterdir())
-        data = bytearray(piece.read_bytes())
-        data[len(data) // 2] ^= 1
-        piece.write_bytes(data)
+        damage(piece, piece.stat().st_size // 2)
         finish(self, path, content, *args, **kwargs)
 
     monkeypatch.setattr(Grounder, "finish", damage_and_finish)

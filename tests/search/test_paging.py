@@ -1,6 +1,6 @@
 """Pages of results in an index of many videos, of any kind of query: no video is repeated or lost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,64 +8,25 @@ import pytest
 
 import vidret.channels.picture.channel
 import vidret.search.fusion
-from tests.fakes import unit
-from tests.spoken import word_vector
+from tests.spoken import RandomTexts, make_random_index
 from vidret.engine import Engine
-from vidret.search.query.planning import encode_queries
+from vidret.search.query.planning import embed_query
 from vidret.search.video_scores import BLOCK
-from vidret.store.records import NewSegment
-from vidret.store.store import Store
-from vidret.types import Query, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.types import Query
 from vidret.types import Sequence as EventSequence
 
-DIM, NUM_VIDEOS, NUM_SEGMENTS, PAGE, NUM_PLACED = 12, 70, 4, 23, 40
-SINGLE: tuple[Query, ...] = ("a dog", "a dog -rain -snow", np.eye(DIM)[3], -np.eye(DIM)[3])
+NUM_VIDEOS, NUM_SEGMENTS, PAGE, NUM_PLACED = 70, 4, 23, 40
+SINGLE: tuple[Query, ...] = ("a dog", "a dog -rain -snow", np.eye(RandomTexts.dim)[3], -np.eye(RandomTexts.dim)[3])
 JOINT = ("a dog, then a cat", "a dog, while a cat sleeps", EventSequence(["a dog", "a cat", "rain"], gap=2))
-
-
-class RandomTexts:
-    """An encoder of texts alone, each of which has a direction of its own."""
-
-    name = fingerprint = "random texts"
-    dim = DIM
-    resize = Resize(shorter=32, crop=32)
-    sampling = Sampling(num_frames=4, fps=1.0)
-
-    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        rows = [word_vector(text, DIM) for text in texts]
-        return [TextEmbedding(text, row, row[None]) for text, row in zip(texts, rows, strict=True)]
-
-    def encode_frames(self, *_arguments: object, **_options: object) -> list[SegmentEmbedding]:
-        raise AssertionError("nothing is indexed")
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    folder, rng = tmp_path_factory.mktemp("many"), np.random.default_rng(0)
-    (folder / "films").mkdir()
-    with Store.create(
-        folder / "index", encoder_name=RandomTexts.name, encoder_fingerprint=RandomTexts.name, dim=DIM
-    ) as store:
-        for number in range(NUM_VIDEOS):
-            path = folder / "films" / f"{number}.mp4"
-            path.touch()
-            video_id = store.writer.begin_video(
-                f"v{number}", duration=4.0 * NUM_SEGMENTS, facts={}, num_segments=NUM_SEGMENTS
-            )
-            store.writer.set_file(str(path), state="done", video=video_id)
-            store.writer.add_segments(
-                [make_segment(rng, video_id, 4.0 * index, index) for index in range(NUM_SEGMENTS)]
-            )
-            store.writer.finish_video(video_id)
+    folder = tmp_path_factory.mktemp("many")
+    make_random_index(folder / "index", folder / "films", range(NUM_VIDEOS))
     with pytest.MonkeyPatch.context() as patch, Engine(folder / "index", RandomTexts(), rerank="none") as engine:
         patch.setattr(vidret.search.fusion, "MAX_PLACED", NUM_PLACED)  # others are placed by their nearest segments
         yield engine
-
-
-def make_segment(rng: np.random.Generator, video_id: int, start_s: float, index: int) -> NewSegment:
-    frames = unit(rng.standard_normal((4, DIM)))
-    embedding = SegmentEmbedding(unit(frames.mean(axis=0)), frames, start_s + np.arange(4) + 0.5)
-    return NewSegment(video_id, index, start_s, start_s + 4.0, embedding)
 
 
 @pytest.mark.parametrize("candidates", [5, 200])
@@ -83,7 +44,7 @@ def test_pages_are_parts_of_one_ranking(engine: Engine, query: Any, candidates: 
 def find_score(engine: Engine, query: Any, video_id: int) -> float:
     """Return the score of a video, of which every segment is read."""
     pictures = engine._index.pictures
-    encoded = encode_queries([query], pictures.encoder)[0]
+    encoded = embed_query(query, engine._index.encoder)
     stored = pictures.reranker.read(pictures.ranker, pictures.store.segments.ids_of_video(video_id))
     return float(pictures.rank([encoded], stored, "none")[1][0].max())
 
@@ -106,7 +67,7 @@ def test_the_nearest_segments_of_a_long_video_set_its_score(
 ) -> None:
     monkeypatch.setattr(vidret.channels.picture.channel, "NEAREST_SEGMENTS", 2)
     pictures = engine._index.pictures
-    encoded = encode_queries([query], pictures.encoder)[0]
+    encoded = embed_query(query, engine._index.encoder)
     few, many = (
         {hit.video: hit.score for hit in engine.search(query, NUM_VIDEOS, candidates=candidates)}
         for candidates in (5, NUM_VIDEOS * NUM_SEGMENTS)

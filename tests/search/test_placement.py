@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,17 +83,6 @@ def test_next_placement_is_the_best_beside_the_first(steps: Sequence[Rows]) -> N
         assert [each.score for each in found[1:]] == ([max(rest)] if rest else [])
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.floats(-9, 9)), min_size=2, max_size=4))
-def test_reversed_order_of_disjoint_events_has_no_placement(events: Sequence[tuple[int, float]]) -> None:
-    """Each event happens once, one after the other: the order alone decides."""
-    at, steps = 0, []
-    for length, score in events:
-        steps.append(make_spans([(at, at + length + 1, score)]))
-        at += length + 1
-    assert place_in_order(steps, [None] * len(steps)) is not None
-    assert place_in_order(steps[::-1], [None] * len(steps)) is None
-
-
 @given(STEPS, SPANS, GAPS)
 def test_another_step_adds_at_most_its_best_span(steps: Sequence[Rows], other: Rows, gaps: Sequence[float]) -> None:
     parts = place_in_order([make_spans(rows) for rows in steps], gaps)
@@ -120,10 +108,3 @@ def test_gap_is_the_time_between_spans() -> None:
     assert place_in_order(steps, [None, None]).indices == (0, 1)  # type: ignore[union-attr]
     assert place_in_order(steps, [None, 3.0]).indices == (0, 0)  # type: ignore[union-attr]
     assert place_in_order(steps, [None, 2.9]) is None
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 3])
-def test_step_without_spans_has_no_placement(num_steps: int) -> None:
-    steps = [make_spans([]), *[make_spans([(0, 1, 1.0)])] * (num_steps - 1)]
-    assert place_in_order(steps, [None] * num_steps) is None
-    assert list_placements(steps, [None] * num_steps, k=3, overlapping=False) == []

@@ -1,11 +1,11 @@
 """Recall of the coarse search: a naive twin, indexes that find all or half of the segments, ties, and progress."""
 
-from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 
 from tests.store.samples import DIM, add_video, create, damage
 from vidret.errors import StoreError
@@ -13,47 +13,32 @@ from vidret.search import recall
 from vidret.search.recall import BEST, Recall, measure_recall, sample_vectors
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
-from vidret.types import ALL_VIDEOS, Filters, SegmentEmbedding
-
-SearchResult = tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]
+from vidret.store.vectors.base import SearchResult
+from vidret.types import SegmentEmbedding
 
 
 class HalfStore(Store):
     """A store whose search finds segments with odd ids only."""
 
-    def search(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> SearchResult:
-        scores, ids = super().search(queries, 4 * k, filters)
+    def search(self, queries: np.ndarray, k: int, *given: Any, **options: Any) -> SearchResult:
+        scores, ids = super().search(queries, 4 * k, *given, **options)
         kept_scores, kept_ids = np.full((len(ids), k), -np.inf, np.float32), np.full((len(ids), k), -1)
         for row, own in enumerate(ids):
             is_odd = own % 2 == 1
             num = min(k, is_odd.sum())
             kept_scores[row, :num], kept_ids[row, :num] = scores[row, is_odd][:num], own[is_odd][:num]
-        return kept_scores, kept_ids
+        return SearchResult(kept_scores, kept_ids)
 
 
 class ShallowStore(Store):
     """A store whose search finds the nearest segments only for a large k, and then last."""
 
-    def search(
-        self,
-        queries: Float[np.ndarray, "query dim"],
-        k: int,
-        filters: Filters = ALL_VIDEOS,
-        *,
-        excluded: Set[int] = frozenset(),
-    ) -> SearchResult:
+    def search(self, queries: np.ndarray, k: int, *given: Any, **options: Any) -> SearchResult:
         if k <= BEST:
-            return super().search(-np.asarray(queries, np.float32), k, filters, excluded=excluded)
-        scores, ids = super().search(queries, k, filters, excluded=excluded)
+            return super().search(-np.asarray(queries, np.float32), k, *given, **options)
+        scores, ids = super().search(queries, k, *given, **options)
         order = np.r_[BEST:k, :BEST] if k >= 2 * BEST else np.arange(k)
-        return scores[:, order], ids[:, order]
+        return SearchResult(scores[:, order], ids[:, order])
 
 
 def write_index(path: Path, rows: Float[np.ndarray, "segment dim"]) -> Path:
@@ -102,10 +87,7 @@ def test_flat_index_has_perfect_recall(tmp_path: Path, num: int) -> None:
     with Store.open(write_index(tmp_path, make_unit_vectors(num))) as store:
         queries = {"own": sample_vectors(store), "others": make_unit_vectors(20, seed=1)}
         recalls = measure_recall(store, queries, candidates=200)
-    assert recalls == {
-        "own": make_perfect(num, num),
-        "others": make_perfect(20, num),
-    }
+    assert recalls == {"own": make_perfect(num, num), "others": make_perfect(20, num)}
     assert not recalls["own"].low
 
 
@@ -126,14 +108,11 @@ def test_recall_equals_naive_twin(
             assert recalls[name].low
 
 
-def test_recall_of_half_the_segments_is_half_at_any_depth(tmp_path: Path) -> None:
-    with HalfStore.open(write_index(tmp_path, make_unit_vectors(400))) as store:
+def test_recall_of_half_the_segments_is_half_at_any_depth_and_of_the_first_differs(tmp_path: Path) -> None:
+    with HalfStore.open(write_index(tmp_path / "half", make_unit_vectors(400))) as store:
         result = measure_recall(store, {"a": make_unit_vectors(300, seed=1)}, candidates=200)["a"]
     assert result.searched == result.asked == result.within == pytest.approx(0.5, abs=0.03)
-
-
-def test_recall_among_the_first_and_among_all_candidates_differ(tmp_path: Path) -> None:
-    with ShallowStore.open(write_index(tmp_path, make_unit_vectors(100))) as store:
+    with ShallowStore.open(write_index(tmp_path / "shallow", make_unit_vectors(100))) as store:
         result = measure_recall(store, {"a": make_unit_vectors(20, seed=1)}, candidates=40)["a"]
     assert (result.searched, result.within) == (0.0, 1.0), "the nearest come last, but are reranked"
     assert result.asked < 0.1
@@ -161,22 +140,17 @@ def test_sample_is_reproducible_and_without_duplicates(tmp_path: Path) -> None:
         assert len({row.tobytes() for row in first}) == 20, "no duplicates"
 
 
-def test_segments_of_missing_files_do_not_count(tmp_path: Path) -> None:
+def test_segments_of_missing_files_do_not_count_and_progress_reaches_the_total(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
     with create(tmp_path) as store:
         for seed in range(5):
             add_video(store, f"v{seed}", seed=seed)
         store.writer.set_file("/videos/v2.mp4", state="missing")
-        assert measure_recall(store, {"a": make_unit_vectors(9)}, candidates=200)["a"] == make_perfect(9, 16)
-
-
-def test_progress_reaches_the_total(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    with Store.open(write_index(tmp_path, make_unit_vectors(50))) as store:
-        measure_recall(
-            store, {"a": make_unit_vectors(9)}, candidates=20, on_progress=lambda *counts: seen.append(counts)
-        )
+        queries = {"a": make_unit_vectors(9)}
+        found = measure_recall(store, queries, candidates=200, on_progress=lambda *counts: seen.append(counts))
+    assert found == {"a": make_perfect(9, 16)}
     assert seen == sorted(seen)
-    assert seen[-1] == (59, 59)
+    assert seen[-1] == (25, 25)
 
 
 def test_empty_or_damaged_index_is_rejected(tmp_path: Path) -> None:

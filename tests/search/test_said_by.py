@@ -7,28 +7,21 @@ import pytest
 
 from tests.indexed_texts import find_content
 from tests.made_identities import VOICES, make_voice
-from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_background
+from tests.spoken import NamedColours, make_worded_films
 from vidret.engine import Engine
 from vidret.search.query.clauses import read_clause
 from vidret.store.identities.persons import Persons
 from vidret.store.identities.store import IdentityStore
 
+pytestmark = pytest.mark.usefixtures("sentences")
+
 MUM, DAD = 0, 1
-
-
-@pytest.fixture(autouse=True)
-def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sentences(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an index in which mum says that the line is busy in one film, and dad in another, where mum is heard too."""
-    with pytest.MonkeyPatch.context() as patch:
-        fake_sentences(patch)
-        index = make_films(tmp_path_factory.mktemp("said"))
-        add_all_words(index)
-        save_background(index)
+    index = make_worded_films(tmp_path_factory.mktemp("said"))
     heard = {
         "red": [make_voice(MUM, 1.1, 2.9), make_voice(DAD, 8, 10)],
         "blue": [make_voice(MUM, 1, 3), make_voice(DAD, 8.2, 9.7), make_voice(MUM, 9.7, 10), make_voice(DAD, 10, 11)],

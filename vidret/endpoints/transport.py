@@ -205,13 +205,8 @@ class JsonTransport:
     def post(self, request: dict[str, Any], read: Read[T], *, what: str) -> Iterator[T]:
         """Yield what ``read`` yields of the answer to a request, which is repeated after failures that may pass.
 
-        It is not repeated once something was yielded.
-
-        Args:
-            request: What is sent as JSON.
-            read: Reads the lines of an answer of a type, such as ``application/json``. It raises ValueError,
-                LookupError, TypeError, AttributeError or RecursionError for what it does not understand.
-            what: What the answer must be, for errors.
+        It is not repeated once something was yielded. ``read`` gets the type of an answer and its lines, and raises
+        ValueError, LookupError, TypeError, AttributeError or RecursionError if it is not ``what`` is expected.
 
         Raises:
             EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.

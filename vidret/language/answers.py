@@ -171,11 +171,7 @@ class CitedAnswer:
 def answer_question(context: QuestionContext, endpoint: ChatEndpoint, find_more: FindMore | None = None) -> CitedAnswer:
     """Ask a model about what was retrieved, and check what it cites. Without moments no model is asked.
 
-    Args:
-        context: What was retrieved.
-        endpoint: The model.
-        find_more: Returns further moments, about which the model is asked once more if those of ``context`` do not show
-            an answer by its account; None to ask once.
+    If the moments show no answer by its account, it is asked once more about those that ``find_more`` returns.
 
     Raises:
         EndpointError: The endpoint does not answer.

@@ -100,13 +100,7 @@ def describe_index(
 ) -> DescribeReport:
     """Describe the segments of an index that this model has not described yet, by path and time.
 
-    Args:
-        store: The index.
-        llm: The endpoint that gets the frames.
-        draw: Draws the frames.
-        options: See ``DescribeOptions``.
-        encoder: The encoder of the index, by which one of several descriptions is chosen.
-        on_progress: Called with the number of segments done and of all that are to be described.
+    The encoder of the index chooses one of several descriptions. Progress is the number of segments done and the total.
 
     Raises:
         StoreError: Another process is writing texts, or the index is damaged.

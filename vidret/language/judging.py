@@ -151,13 +151,7 @@ def judge_hits(
 ) -> JudgedHits:
     """Return hits in the order of a judge. If anything fails, their order stays, and a note says why.
 
-    Args:
-        engine: The index.
-        query: What was searched.
-        hits: Best first.
-        judge: See ``Judge``.
-        options: See ``JudgeOptions``.
-        draw: Returns the frames of a hit, for a judge that sees; None for none.
+    ``draw`` returns the frames of a hit, for a judge that sees.
     """
     try:
         candidates = [describe_hit(engine, hit) for hit in hits[: options.top]]

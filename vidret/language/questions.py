@@ -169,11 +169,7 @@ def plan_with_model(
 ) -> QueryPlan:
     """Return the queries of a question by rules, and those that a model writes in one request.
 
-    Args:
-        question: See ``plan_queries``.
-        llm: Gets the question.
-        cache: Where replies are kept; None to keep none.
-        tried: Queries that found no answer: the model gets their texts and writes others, which join them.
+    If queries were tried and found no answer, the model gets their texts and writes others, which join them.
 
     Raises:
         VidretError: The question has no word, or is too long; nothing is sent.

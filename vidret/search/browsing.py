@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.errors import VidretError
+from vidret.store.lookup import find_middles
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, KindOfVideo, MappedMoment, UnusualVideo
 
@@ -67,12 +68,7 @@ class Explorer:
     def list_unusual(
         self, filters: Filters = ALL_VIDEOS, against: Filters = ALL_VIDEOS, limit: int = 20
     ) -> list[UnusualVideo]:
-        """Return the videos least like their surroundings, the least first.
-
-        Args:
-            filters: The videos.
-            against: The videos that each is compared with, except itself.
-            limit: Maximum number of videos.
+        """Return the videos least like those that ``against`` selects, the least first.
 
         Raises:
             VidretError: There are too few videos to compare with.
@@ -96,11 +92,6 @@ class Explorer:
         by_segment = np.array([owners[key] for key in kept.tolist()], np.int64)
         return SampledSegments(kept, by_segment, vectors.astype(np.float32))
 
-    def _find_moments(self, ids: Int64[np.ndarray, " segment"]) -> dict[int, tuple[int, float]]:
-        """Return the video and the middle, in seconds, of segments by id."""
-        segments = self._store.segments.intact(ids)
-        return {key: (segment.video, (segment.start + segment.end) / 2) for key, segment in segments.items()}
-
     def _list_kinds(self, filters: Filters, limit: int) -> list[KindOfVideo]:
         sample = self._sample(filters)
         if not len(sample.ids):
@@ -114,7 +105,7 @@ class Explorer:
             order = rows[np.argsort(-(part @ part.mean(axis=0)), kind="stable")]
             best = next((row for row in order if int(sample.owners[row]) not in used), order[0])
             used.add(int(sample.owners[best]))
-            for video_id, time_s in self._find_moments(sample.ids[[best]]).values():
+            for video_id, time_s in find_middles(self._store, sample.ids[[best]]).values():
                 num_videos = len(np.unique(sample.owners[rows]))
                 path = self._store.files.paths_of([video_id])[video_id][0]
                 kinds.append(KindOfVideo(video=video_id, path=path, time=time_s, num_videos=num_videos))
@@ -132,7 +123,7 @@ class Explorer:
         weights = np.maximum(np.take_along_axis(likeness, nearest, axis=1), 1e-6) ** 2
         places = (known[nearest] * weights[:, :, None]).sum(axis=1) / weights.sum(axis=1, keepdims=True)
         places[placed] = known
-        moments = self._find_moments(sample.ids)
+        moments = find_middles(self._store, sample.ids)
         return [
             MappedMoment(video=moments[key][0], time=moments[key][1], x=float(x), y=float(y))
             for key, (x, y) in zip(sample.ids.tolist(), places, strict=True)
@@ -140,7 +131,7 @@ class Explorer:
         ]
 
     def _list_unusual(self, filters: Filters, against: Filters, limit: int) -> list[UnusualVideo]:
-        own, other = (_average(self._sample(each)) for each in (filters, against))
+        own, other = (_average(self._sample(chosen)) for chosen in (filters, against))
         if len(other[0]) <= NEIGHBOURS:
             raise VidretError(f"against must have more than {NEIGHBOURS} videos, got {len(other[0])}")
         likeness = own[1] @ other[1].T

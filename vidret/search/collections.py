@@ -20,15 +20,15 @@ _NAME = re.compile(r"\w(?:[\w .-]{0,62}[\w.-])?")
 
 def list_collections(store: Store, index: Path) -> list[SavedCollection]:
     """Return the collections of an index by name, with the ids and the paths that videos have now."""
-    kept = sorted(COLLECTIONS.read(index), key=lambda each: each.name.casefold())
-    contents = store.find_contents({moment.content for each in kept for moment in each.moments})
+    kept = sorted(COLLECTIONS.read(index), key=lambda row: row.name.casefold())
+    contents = store.find_contents({moment.content for row in kept for moment in row.moments})
     paths = {video.id: video.paths[0] for video in store.videos.find(ids=list(contents.values()))} if contents else {}
 
     def look_up(moment: ListedMoment) -> ListedMoment:
         video = contents.get(moment.content)
         return replace(moment, video=video, path=paths[video]) if video in paths else moment
 
-    return [replace(each, moments=tuple(map(look_up, each.moments))) for each in kept]
+    return [replace(row, moments=tuple(map(look_up, row.moments))) for row in kept]
 
 
 def store_collection(store: Store, index: Path, collection: SavedCollection) -> None:
@@ -40,8 +40,7 @@ def store_collection(store: Store, index: Path, collection: SavedCollection) -> 
     """
     check_collection(store, collection)
     with COLLECTIONS.change(index) as rows:
-        at = next((place for place, row in enumerate(rows) if row.name == collection.name), len(rows))
-        known = rows[at] if at < len(rows) else SavedCollection(name=collection.name)
+        at, known = _find(rows, collection.name)
         if known.revision != collection.revision:
             if not collection.revision:
                 raise ConflictError(f"name must be new, got {known.name}, which is a collection already")
@@ -61,8 +60,7 @@ def extend_list(store: Store, index: Path, name: str, results: Sequence[Hit | Mo
     """
     added = [ListedMoment.of_result(result) for result in results]
     with COLLECTIONS.change(index) as rows:
-        at = next((place for place, row in enumerate(rows) if row.name == name), len(rows))
-        known = rows[at] if at < len(rows) else SavedCollection(name=name)
+        at, known = _find(rows, name)
         if known.finds:
             raise VidretError(f"name must be that of a list, got {name}, which is a saved search")
         check_collection(store, replace(known, moments=(*known.moments, *added)))
@@ -99,6 +97,11 @@ def check_collection(store: Store, collection: SavedCollection) -> None:
             raise VidretError(f"options must not hold results that were judged, got {name}; teach a concept by them")
         if name not in {option.name for option in list_options(OPTIONS[collection.finds])}:
             raise VidretError(f"options must be those of a search for {collection.finds}, got {name}")
+
+
+def _find(rows: Sequence[SavedCollection], name: str) -> tuple[int, SavedCollection]:
+    """Return a collection and where it is, or where it will be and an empty one."""
+    return next(((at, row) for at, row in enumerate(rows) if row.name == name), (len(rows), SavedCollection(name=name)))
 
 
 def _keep_moment(store: Store, moment: ListedMoment, known: Mapping[str, ListedMoment]) -> ListedMoment:

@@ -29,13 +29,10 @@ _TIE_S = 1e-3
 
 @dataclass(slots=True, eq=False)
 class _OpenEdge:
-    """An edge between two stored frames, and the search for where it lies.
+    """An edge between two stored frames, ``start`` or ``end`` of a moment, and the search for where it is.
 
     Attributes:
         moment: Index of its moment.
-        side: ``start`` or ``end``.
-        video_id: Id of the video.
-        path: Path of its file.
         wanted_s: Times of the frames to look at, rising.
         threshold: Score at the edge.
         times_s: When these frames begin, and the stored ones before and after them.
@@ -89,15 +86,10 @@ class EdgeRefiner:
     def refine(
         self, moments: Sequence[Moment], curves: Mapping[int, tuple[Curve, FrameScorer]], sizes: Mapping[str, int]
     ) -> list[Moment]:
-        """Return moments with precise edges, in the same order.
+        """Return moments with precise edges, in the same order, given the curves of videos and the bytes of files.
 
         Edges at cuts, gaps and the ends of a video stay, as do those that two moments share, and those of a video
-        that cannot be read or has changed, which is logged.
-
-        Args:
-            moments: Moments that the curve found.
-            curves: The curve of each video for the query, and what scores its frames.
-            sizes: Bytes of each file when it was indexed, by path.
+        that cannot be read or has changed since it had so many bytes, which is logged.
         """
         if not getattr(self._encoder, "encodes_frames_alone", False):
             logger.warning("edges are not refined: %s encodes frames together", self._encoder.name)
@@ -179,7 +171,7 @@ def _open_edges(index: int, moment: Moment, curve: Curve) -> list[_OpenEdge]:
     fixed = [curve.start, curve.end, *curve.cuts, *(edge for gap in curve.gaps for edge in gap)]
     for side, time in (("start", moment.start), ("end", moment.end)):
         after = int(np.searchsorted(times, time))
-        if not 0 < after < len(times) or any(abs(time - each) < _TIE_S for each in fixed):
+        if not 0 < after < len(times) or any(abs(time - other) < _TIE_S for other in fixed):
             continue
         first, last = np.searchsorted(times, (moment.start, moment.end))
         least, most = (after - NEAR, last) if side == "start" else (first, after + NEAR)

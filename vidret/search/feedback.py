@@ -19,7 +19,7 @@ from vidret.channels.base import ChannelQuery, TimeSpan
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.errors import StoreError, VidretError
-from vidret.store.lookup import look_up_video
+from vidret.store.lookup import find_middles, look_up_video
 from vidret.store.store import Store
 from vidret.types import TimePoint
 
@@ -86,10 +86,8 @@ def rate_choice(
 ) -> Float[np.ndarray, " segment"]:
     """Return the evidence of one choice for each segment, in nats, within plus and minus ``MAX_NATS``.
 
-    Args:
-        chosen: Similarity of the segment and of what was chosen.
-        others: Its similarities with what was not.
-        temperature: In units of similarity; the higher, the less a choice says.
+    Given are its similarities with what was chosen and with what was not. The higher the temperature, which is in units
+    of similarity, the less a choice says.
     """
     ahead = np.minimum((others - chosen[:, None]) / temperature, MAX_LOGIT)
     evidence = math.log(1 + ahead.shape[1]) - np.log1p(np.exp(ahead).sum(axis=1))
@@ -154,9 +152,7 @@ class SegmentSpace:
         own = [scale.rate(vectors @ clause.positive.sentence + clause.positive.offset) for clause in free]
         evidence = np.max(own, axis=0) + feedback.rate(vectors)
         best = ids[np.argsort(-evidence, kind="stable")[: query.depth]]
-        segments = self._store.segments.intact(best).values()
-        middles = [(segment.video, (segment.start + segment.end) / 2) for segment in segments]
-        return [(video_id, time_s, time_s) for video_id, time_s in middles]
+        return [(video_id, time_s, time_s) for video_id, time_s in find_middles(self._store, best).values()]
 
     def find_at(self, video_id: int, time_s: float) -> int | None:
         """Return the id of the segment that holds a time of a video, or of the nearest; None if it has none."""

@@ -19,7 +19,7 @@ from vidret.channels.texts.channel import TextChannel
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, keep_best
 from vidret.search.video_scores import ABSENT, VideoScores
-from vidret.types import Curve, Evidence, Segment, Source
+from vidret.types import Curve, Evidence, LocateOptions, Segment, Source
 from vidret.video.timeline import LONGEST_STILL_S
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
@@ -68,37 +68,29 @@ class FusedSpan:
         return cls(start=start, end=end, score=score, parts=(part,))
 
 
-def find_fused_spans(
-    scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, weak: bool, snap: bool
-) -> list[FusedSpan]:
+def find_fused_spans(scores: VideoScores, options: LocateOptions, *, expects_words: bool) -> list[FusedSpan]:
     """Return the spans of a video that match a query of one clause, best first; see ``find_moments``."""
-    find = partial(find_clause_spans, scores, 0, k=max(k, 5), expects_words=expects_words, weak=weak, snap=snap)
-    best_first = sorted(find(overlapping=False), key=lambda span: -span.score)
+    find = partial(find_clause_spans, scores, 0, expects_words=expects_words)
+    wider = replace(options, k=max(options.k, 5))
+    best_first = sorted(find(replace(wider, overlapping=False)), key=lambda span: -span.score)
     spans = _join_channels(best_first, _list_breaks(scores.cuts, gaps_between(scores.segments)))
-    if not overlapping:
-        return drop_overlapping_spans(spans)[:k]
-    return sorted(_add_new(spans, find(overlapping=True)), key=lambda span: -span.score)[:k]
+    if not options.overlapping:
+        return drop_overlapping_spans(spans)[: options.k]
+    return sorted(_add_new(spans, find(wider)), key=lambda span: -span.score)[: options.k]
 
 
 def find_clause_spans(
-    scores: VideoScores,
-    clause: int,
-    *,
-    k: int,
-    expects_words: bool,
-    overlapping: bool = False,
-    weak: bool = True,
-    snap: bool,
+    scores: VideoScores, clause: int, options: LocateOptions, *, expects_words: bool
 ) -> list[FusedSpan]:
     """Return the spans of one clause, best first: those of words, and those of pictures."""
     texts = _find_text_spans(scores.texts[clause])
-    pictures = _find_picture_spans(scores, clause, k, overlapping=overlapping, weak=weak, snap=snap)
+    pictures = _find_picture_spans(scores, clause, options)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
         if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
             texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
     spans = [*texts, *pictures]
-    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
+    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * options.k]]
 
 
 def find_similarity(scores: VideoScores, span: FusedSpan) -> float | None:
@@ -154,9 +146,7 @@ def _chain(near: Sequence[Match], match: Match) -> list[Match]:
     return next(group for group in groups if any(text is match for text in group))
 
 
-def _find_picture_spans(
-    scores: VideoScores, clause: int, k: int, *, overlapping: bool, weak: bool, snap: bool
-) -> list[FusedSpan]:
+def _find_picture_spans(scores: VideoScores, clause: int, options: LocateOptions) -> list[FusedSpan]:
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
         return []
@@ -172,10 +162,9 @@ def _find_picture_spans(
         cuts=scores.cuts,
     )
     if scores.picture_spans is None:
-        joined = _join_pictures(_find_curve_spans(curve, k=k, overlapping=False, weak=weak, snap=snap), curve)
-        more = _find_curve_spans(curve, k=k, overlapping=True, weak=weak, snap=snap) if overlapping else []
-        return _add_new(joined, more)
-    by_head = scores.picture_spans[clause][:k]
+        joined = _join_pictures(_find_curve_spans(curve, replace(options, overlapping=False)), curve)
+        return _add_new(joined, _find_curve_spans(curve, options) if options.overlapping else [])
+    by_head = scores.picture_spans[clause][: options.k]
     # The scores of a head are probabilities.
     logs = [math.log(max(span.score, MIN_PROBABILITY)) for span in by_head]
     return [
@@ -190,9 +179,9 @@ def _add_new(spans: list[FusedSpan], more: Sequence[FusedSpan]) -> list[FusedSpa
     return spans + [span for span in more if (span.start, span.end) not in known]
 
 
-def _find_curve_spans(curve: Curve, *, k: int, overlapping: bool, weak: bool, snap: bool) -> list[FusedSpan]:
+def _find_curve_spans(curve: Curve, options: LocateOptions) -> list[FusedSpan]:
     """Return spans of a curve with the score of its best frame, less what they stand out less than the best of them."""
-    spans = find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap)
+    spans = find_moments(curve, k=options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap)
     return [FusedSpan.of_pictures(span.start, span.end, curve.best - (spans[0].score - span.score)) for span in spans]
 
 

@@ -47,7 +47,6 @@ class Question:
     """A query with what the texts of an index say about it.
 
     Attributes:
-        query: The query.
         asked: What each channel is asked.
         texts: The matching texts by video.
         lowered: The videos in which a term is said or shown that is excluded, but not forbidden.

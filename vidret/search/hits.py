@@ -15,7 +15,17 @@ from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.lookup import find_cuts
 from vidret.text import display_path, strip_query
-from vidret.types import ALL_VIDEOS, SOURCES, TEXT_SOURCES, EventSpan, Hit, SearchOptions, Segment, Source
+from vidret.types import (
+    ALL_VIDEOS,
+    SOURCES,
+    TEXT_SOURCES,
+    EventSpan,
+    Hit,
+    LocateOptions,
+    SearchOptions,
+    Segment,
+    Source,
+)
 from vidret.video.files import may_exist
 
 POOL = 200  # best videos of which the kinds are shown
@@ -167,7 +177,7 @@ class VideoSearch:
         if not question.structure.is_joint:
             return ()
         video.cuts = find_cuts(self._fusion.pictures.store, video.video_id)
-        spans = find_placed_spans(video, question.structure, k=1, overlapping=False)
+        spans = find_placed_spans(video, question.structure, LocateOptions(k=1))
         return list_events(spans[0], question.structure) if spans else ()
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:

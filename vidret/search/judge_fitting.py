@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.errors import VidretError
-from vidret.search.hits import FoundVideo
 from vidret.search.judging import DEFAULT_JUDGE, EvidenceJudge, index_features, video_features
 from vidret.search.open_index import OpenIndex
 from vidret.store.lookup import look_up_video
@@ -91,12 +90,7 @@ def score_answers(
     answers: Mapping[str, Collection[VideoName]],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[ScoredQuery]:
-    """Search an index for queries, and return what was found; queries that find nothing are left out.
-
-    Args:
-        index: The index.
-        answers: The videos that answer each query; none if no video of the index does.
-        on_progress: Called with the number of queries done and the total.
+    """Search an index for queries, given the videos that answer each; queries that find nothing are left out.
 
     Raises:
         VidretError: A query is invalid, or the index does not have a video.
@@ -109,20 +103,18 @@ def score_answers(
         except VidretError as error:
             raise VidretError(f"{query}: {error}") from error
         if found and found[0].standard.size:
-            scored.append(_score_query(query, right, found))
+            scored.append(
+                ScoredQuery(
+                    name=str(min(right)) if right else query,
+                    is_answered=bool(right),
+                    scores=tuple(video.scores.score for video in found),
+                    rights=tuple(video.scores.video_id in right for video in found),
+                    size=found[0].standard.size,
+                )
+            )
         if on_progress is not None:
             on_progress(done, len(wanted))
     return scored
-
-
-def _score_query(text: str, right: Collection[int], found: Sequence[FoundVideo]) -> ScoredQuery:
-    return ScoredQuery(
-        name=str(min(right)) if right else text,
-        is_answered=bool(right),
-        scores=tuple(each.scores.score for each in found),
-        rights=tuple(each.scores.video_id in right for each in found),
-        size=found[0].standard.size,
-    )
 
 
 def choose_judge(queries: Sequence[ScoredQuery]) -> JudgeReport:
@@ -192,8 +184,8 @@ def _measure(
 ) -> HeldOutFit:
     """Return how well one part of the default judge, and of a judge for each half, holds on the halves."""
     rows, labels = zip(*map(make_rows, halves), strict=True)
-    before = np.concatenate([each @ np.array(getattr(DEFAULT_JUDGE, name)) for each in rows])
-    after = np.concatenate([each @ np.array(getattr(judge, name)) for each, judge in zip(rows, judges, strict=True)])
+    before = np.concatenate([own @ np.array(getattr(DEFAULT_JUDGE, name)) for own in rows])
+    after = np.concatenate([own @ np.array(getattr(judge, name)) for own, judge in zip(rows, judges, strict=True)])
     right = np.concatenate(labels)
     return HeldOutFit(
         loss_before=_cross_entropy(before, right.astype(np.float64)) / len(right),
@@ -222,15 +214,9 @@ def fit_weights(
     *,
     strength: float,
 ) -> tuple[float, ...]:
-    """Return the weights of a logistic model: each row counts once as labelled, and more as the prior has it.
+    """Return the weights of a logistic model: each row counts once as labelled, ``strength`` times as the prior has it.
 
-    Args:
-        rows: The features.
-        labels: Whether each row is right.
-        prior: The weights that it is shrunk towards.
-        free: Which weights are fitted; the others stay.
-        slopes: Which of these must not be negative: they become 0 instead.
-        strength: What the probability of the prior weights counts as, beside the label.
+    Only the weights that are ``free`` are fitted. Those of ``slopes`` must not be negative: they become 0 instead.
     """
     weights = np.array(prior, np.float64)
     targets = (labels + strength * _expit(rows @ weights)) / (1 + strength)
@@ -240,7 +226,7 @@ def fit_weights(
         if weights[lowest] >= 0:
             return tuple(weights.tolist())
         weights[lowest] = 0.0
-        free = [each for each in free if each != lowest]
+        free = [index for index in free if index != lowest]
 
 
 def _descend(rows: Rows, targets: Probabilities, weights: Weights, free: Sequence[int]) -> Weights:

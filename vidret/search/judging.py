@@ -1,7 +1,7 @@
 """The judge: how likely it is that an index answers a query at all, and that one of its videos does.
 
-Both are logistic models of scores, which are evidence in nats, and of the number of
-segments and texts that were compared with the query: the more there are, the higher some of them score by chance.
+Both are logistic models of scores, which are evidence in nats, and of the number of segments and texts that were
+compared with the query: the more there are, the higher some of them score by chance.
 """
 
 import json
@@ -35,23 +35,13 @@ class EvidenceJudge:
     video_weights: tuple[float, ...] = (0.41, 1.6, -0.37, -0.41)
 
     def index(self, best: float, size: int) -> float:
-        """Return the probability that a query is answered at all.
-
-        Args:
-            best: The score of the best video.
-            size: Number of segments and texts that were compared.
-        """
+        """Return the probability that a query is answered at all, given the best score and the number compared."""
         return _expit(_dot(self.index_weights, index_features(best, size)))
 
     def video(self, score: float, best: float, size: int) -> float:
         """Return the probability that a video answers a query; it rises with the score.
 
         It is at most the probability that a query whose best score is that of the video is answered at all.
-
-        Args:
-            score: The score of the video.
-            best: The score of the best video.
-            size: Number of segments and texts that were compared.
         """
         return min(_expit(_dot(self.video_weights, video_features(score, best, size))), self.index(score, size))
 

@@ -45,8 +45,6 @@ class RankedVideo:
     """A video to locate moments in.
 
     Attributes:
-        video_id: Id of the video.
-        path: Path of its file.
         probability: How likely it answers the query; None if nothing tells.
         weak: Whether nothing that scores no higher is said to match well.
     """
@@ -112,14 +110,7 @@ def locate_moments(
         if video.probability is None and query.is_text:  # judged by itself
             probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
             video = replace(video, probability=probability, weak=probability < UNLIKELY)
-        spans = find_query_spans(
-            scores,
-            question.structure,
-            k=options.k,
-            overlapping=options.overlapping,
-            weak=options.weak,
-            snap=options.snap,
-        )
+        spans = find_query_spans(scores, question.structure, options)
         best = spans[0].score if spans else ABSENT
         for span in spans:
             if not options.weak and span.score < best - STANDS_OUT:

@@ -47,13 +47,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
         VidretError: The file of the encoder has a bank that is invalid.
         StoreError: The index was built with another encoder or for another aligner.
     """
-    recorded: dict[str, str] = {}
-    recorded_head: str | None = None
-    if Store.exists(path):
-        with Store.open(path) as store:
-            store.check_encoder(encoder.name, encoder.fingerprint)
-            recorded = json.loads(store.metadata.get(RANKER) or "{}")
-            recorded_head = str(store.metadata.get(HEAD) or "") or None
+    recorded, recorded_head = _read_recorded(path, encoder) if Store.exists(path) else ({}, None)
     if recorded:  # the format of stored tokens cannot change
         rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
     file, parts = find_model_parts(encoder.name)
@@ -95,11 +89,16 @@ def check_models(path: Path, encoder: Encoder, models: Models) -> None:
     Raises:
         StoreError: It cannot be read, or was built with another encoder or for another aligner.
     """
-    with Store.open(path) as store:
-        store.check_encoder(encoder.name, encoder.fingerprint)
-        recorded = json.loads(store.metadata.get(RANKER) or "{}")
+    recorded, _ = _read_recorded(path, encoder)
     if recorded:
         _check_recorded(path, models, recorded)
+
+
+def _read_recorded(path: Path, encoder: Encoder) -> tuple[dict[str, str], str | None]:
+    """Return the ranker and the head that an index of an encoder records, as far as it does."""
+    with Store.open(path) as store:
+        store.check_encoder(encoder.name, encoder.fingerprint)
+        return json.loads(store.metadata.get(RANKER) or "{}"), str(store.metadata.get(HEAD) or "") or None
 
 
 def record_ranker(store: Store, models: Models) -> None:

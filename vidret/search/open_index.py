@@ -29,7 +29,7 @@ from vidret.search.models import Models
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import AnalysedQuery
 from vidret.search.query.grammar import Interpretation
-from vidret.search.query.planning import encode_queries, interpret_for
+from vidret.search.query.planning import embed_query, interpret_for
 from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import strip_query
@@ -184,4 +184,4 @@ class OpenIndex:
     def _encode(self, query: Query) -> EncodedQuery:
         query = self.fusion.people.hide_names(query)
         self.encoder.check_mentions(query)
-        return encode_queries([query], self.encoder, self.encoder.composer)[0]
+        return embed_query(query, self.encoder)

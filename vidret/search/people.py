@@ -20,7 +20,7 @@ from vidret.search.query.clauses import A_PERSON, QueryStructure
 from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.identities.persons import list_handles
 from vidret.store.identities.store import FILE, IdentityStore
-from vidret.store.lookup import find_cuts
+from vidret.store.lookup import find_cuts, find_middles
 from vidret.store.store import Store
 from vidret.store.texts.upkeep import SPOKEN
 from vidret.text import make_handle
@@ -140,8 +140,7 @@ class Presence:
                 sentence = asked.encoded[clause].positive.sentence[None]
                 nearest = store.search_within(sentence, asked.depth, store.select(filters, excluded).among(ids)).ids[0]
                 found.append(nearest[nearest >= 0])
-        segments = store.segments.intact(np.unique(np.concatenate(found))).values()
-        middles = [(segment.video, (segment.start + segment.end) / 2) for segment in segments]
+        middles = find_middles(store, np.unique(np.concatenate(found))).values()
         return [(video_id, time_s, time_s) for video_id, time_s in middles]
 
     def tell(self, video_id: int, start_s: float, end_s: float) -> tuple[Evidence, ...]:
@@ -290,4 +289,4 @@ class KnownPersons:
 def _read_state(index: Path) -> tuple[int, ...]:
     """Return what changes when the identities of an index do."""
     stats = [path.stat() for path in (index / FILE, index / f"{FILE}-wal") if path.exists()]
-    return tuple(value for each in stats for value in (each.st_ino, each.st_size, each.st_mtime_ns))
+    return tuple(value for stat in stats for value in (stat.st_ino, stat.st_size, stat.st_mtime_ns))

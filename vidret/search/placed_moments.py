@@ -21,7 +21,7 @@ from vidret.search.fused_moments import (
 from vidret.search.placement import Placement, StepSpans, list_placements
 from vidret.search.query.clauses import QueryStructure
 from vidret.search.video_scores import ABSENT, VideoScores, find_best, find_frame_edges, sum_sources
-from vidret.types import EventSpan
+from vidret.types import EventSpan, LocateOptions
 
 NUM_SPANS = 10  # of a clause
 NUM_JOINT = 40  # overlaps of clauses that hold at the same time
@@ -45,14 +45,11 @@ class StepCandidates:
     by_frame: Sequence[int]
 
 
-def find_query_spans(
-    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, weak: bool = True, snap: bool = True
-) -> list[FusedSpan]:
-    """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
+def find_query_spans(scores: VideoScores, structure: QueryStructure, options: LocateOptions) -> list[FusedSpan]:
+    """Return the spans of a video that match a query, best first."""
     if structure.is_joint:
-        return find_placed_spans(scores, structure, k=k, overlapping=overlapping, snap=snap)
-    expects_words = structure.clauses[0].source is not None
-    return find_fused_spans(scores, expects_words=expects_words, k=k, overlapping=overlapping, weak=weak, snap=snap)
+        return find_placed_spans(scores, structure, options)
+    return find_fused_spans(scores, options, expects_words=structure.clauses[0].source is not None)
 
 
 def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
@@ -63,26 +60,24 @@ def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, 
     )
 
 
-def find_placed_spans(
-    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
-) -> list[FusedSpan]:
-    """Return the spans of a video that match a query of several clauses, best first; none without a placement.
-
-    With ``snap``, pictures begin and end at cuts.
-    """
-    steps = [_list_candidates(scores, structure, step, snap=snap) for step in structure.steps]
-    placements = list_placements([step.spans for step in steps], structure.gaps_s, k=k, overlapping=overlapping)
+def find_placed_spans(scores: VideoScores, structure: QueryStructure, options: LocateOptions) -> list[FusedSpan]:
+    """Return the spans of a video that match a query of several clauses, best first; none without a placement."""
+    of_clause = replace(options, k=NUM_SPANS, overlapping=False, weak=True)
+    steps = [_list_candidates(scores, structure, step, of_clause) for step in structure.steps]
+    placements = list_placements(
+        [step.spans for step in steps], structure.gaps_s, k=options.k, overlapping=options.overlapping
+    )
     spans = [_make_span(scores, steps, placement) for placement in placements]
-    return spans if overlapping else drop_overlapping_spans(spans)  # frames that grow may meet
+    return spans if options.overlapping else drop_overlapping_spans(spans)  # frames that grow may meet
 
 
 def _list_candidates(
-    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], *, snap: bool
+    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], options: LocateOptions
 ) -> StepCandidates:
     found = []
     for clause in step:
         own = structure.clauses[clause]
-        spans = find_clause_spans(scores, clause, k=NUM_SPANS, expects_words=own.source is not None, snap=snap)
+        spans = find_clause_spans(scores, clause, options, expects_words=own.source is not None)
         found.append([span for span in spans if not own.phrases or span.parts[0].match is not None])
     wholes = [(span,) for span in found[0]] if len(step) == 1 else _join_clauses(scores, structure, step, found)
     frames = []

@@ -15,13 +15,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class StepSpans:
-    """Where one step may be placed.
-
-    Attributes:
-        starts: In seconds.
-        ends: In seconds; after the starts.
-        scores: Higher is better.
-    """
+    """Where one step may be placed, in seconds, and how well each span matches."""
 
     starts: Float64[np.ndarray, " span"]
     ends: Float64[np.ndarray, " span"]
@@ -30,14 +24,7 @@ class StepSpans:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A span of each step, in order and without overlap.
-
-    Attributes:
-        indices: The span of each step, as an index into its spans.
-        score: The sum of their scores.
-        start: Of the first span, in seconds.
-        end: Of the last span, in seconds.
-    """
+    """A span of each step, as an index into its spans, in order and without overlap, and the sum of their scores."""
 
     indices: tuple[int, ...]
     score: float
@@ -52,14 +39,10 @@ def place_in_order(
     earliest_s: float = -np.inf,
     latest_s: float = np.inf,
 ) -> Placement | None:
-    """Return the best placement of all steps; None if there is none.
+    """Return the best placement of all steps between two times; None if there is none.
 
-    Args:
-        steps: The spans of each step; there is at least one step.
-        gaps_s: Maximum time in seconds between the end of the step before and the start of a step, None for any; the
-            first is not used.
-        earliest_s: Start of the stretch in which spans may lie.
-        latest_s: Its end.
+    A gap is the maximum time between the end of the step before and the start of a step, None for any; the first is not
+    used.
     """
     totals, before = chain_steps(steps, gaps_s, earliest_s=earliest_s, latest_s=latest_s)
     if not len(totals) or not np.isfinite(totals.max()):
@@ -148,7 +131,7 @@ def find_range_maxima(
 ) -> Int64[np.ndarray, " range"]:
     """Return the index of the largest value in each range from ``first`` up to but not including ``last``.
 
-    Of equal values the first counts. The index is -1 for a range that is empty, or holds -inf alone.
+    Of equal values the first counts. The index is -1 for a range that is empty, or holds -inf only.
     """
     lengths = last - first
     result = np.full(len(first), -1, np.int64)

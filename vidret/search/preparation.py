@@ -16,7 +16,7 @@ from vidret.channels.picture.calibration import (
 )
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.query_bank import QueryBank
-from vidret.channels.picture.ranking import AUTO, NONE
+from vidret.channels.picture.ranking import AUTO, NONE, Ranker
 from vidret.channels.texts.channel import is_background_current, save_background
 from vidret.encode.text_cache import encode_once
 from vidret.errors import DecodeError, VidretError
@@ -84,9 +84,7 @@ def calibrate_index(
             on_progress=on_progress,
         )
         calibration = replace(calibration, texts=tuple(texts), is_automatic=is_automatic)
-        with pictures.calibrations.override(ranker, calibration):
-            scale = pictures.scales.measure(store, ranker)
-        save_calibration(store, ranker, calibration, scale)
+        save_calibration(store, ranker, calibration, _measure_scale(store, pictures, ranker, calibration))
         if store.metadata.get(UNCALIBRATED):
             store.metadata.set(UNCALIBRATED, "")
     return calibration
@@ -96,9 +94,16 @@ def leave_uncalibrated(pictures: PictureChannel, rerank: str | None) -> None:
     """Forget the calibration of an index for a ranker, and let later runs make none by themselves."""
     ranker = pictures.get_ranker(rerank)
     with Store.open(pictures.store.path, write=True) as store:
-        with pictures.calibrations.override(ranker, None):
-            scale = pictures.scales.measure(store, ranker)
+        scale = _measure_scale(store, pictures, ranker, None)
         forget_calibration(store, ranker, {**scale, UNCALIBRATED: "yes"})
+
+
+def _measure_scale(
+    store: Store, pictures: PictureChannel, ranker: Ranker, calibration: Calibration | None
+) -> dict[str, str]:
+    """Return what to store of the scores of unrelated queries, corrected by a calibration."""
+    with pictures.calibrations.override(ranker, calibration):
+        return pictures.scales.measure(store, ranker)
 
 
 def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> None:
@@ -127,9 +132,7 @@ def calibrate_with_bank(pictures: PictureChannel, bank: QueryBank | None) -> Non
         known, known.find_unknown(ids), lambda part: pictures.reranker.score(ranker, texts, part)
     )
     with Store.open(pictures.store.path, write=True) as store:
-        with pictures.calibrations.override(ranker, extended):
-            scale = pictures.scales.measure(store, ranker)
-        save_calibration(store, ranker, extended, scale)
+        save_calibration(store, ranker, extended, _measure_scale(store, pictures, ranker, extended))
 
 
 def prepare_videos(

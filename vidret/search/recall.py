@@ -64,13 +64,8 @@ def measure_recall(
 
     Exact scores are inner products in float32 of the stored vectors, read in blocks. A segment that the search returns
     counts if its exact score is at most half a float16 unit in the last place below the tenth best: float16 cannot tell
-    these apart. The segment that a query vector belongs to counts like any other.
-
-    Args:
-        store: The index.
-        queries: Query vectors by kind.
-        candidates: Number of segments that an engine requests.
-        on_progress: Called with the number of queries searched for and segments compared, and the total of both.
+    these apart. The segment that a query vector belongs to counts like any other. Progress is the number of queries
+    searched for and segments compared, and the total of both.
 
     Raises:
         StoreError: The index is empty, or a stored vector is damaged.
@@ -78,7 +73,7 @@ def measure_recall(
     ids = store.searchable()
     if not len(ids):
         raise StoreError(f"{store.path}: there must be a segment to measure, got an empty index")
-    vectors = np.concatenate([np.asarray(each, np.float32) for each in queries.values()])
+    vectors = np.concatenate([np.asarray(rows, np.float32) for rows in queries.values()])
     report, total = on_progress or (lambda _done, _total: None), len(vectors) + len(ids)
     retrieved = _retrieve(store, vectors, candidates, lambda done: report(done, total))
     scores, tenth_best = _score_exactly(store, vectors, ids, retrieved, lambda done: report(len(vectors) + done, total))
@@ -89,17 +84,17 @@ def measure_recall(
         np.minimum(part.sum(axis=1), num_best) / num_best
         for part in (is_near[:, :candidates][:, :BEST], is_near[:, candidates:], is_near[:, :candidates])
     )
-    ends = np.cumsum([len(each) for each in queries.values()])
+    ends = np.cumsum([len(rows) for rows in queries.values()])
     return {
         name: Recall(
-            num_queries=len(each),
+            num_queries=len(rows),
             num_segments=len(ids),
             candidates=candidates,
-            searched=float(searched[end - len(each) : end].mean()),
-            asked=float(asked[end - len(each) : end].mean()),
-            within=float(within[end - len(each) : end].mean()),
+            searched=float(searched[end - len(rows) : end].mean()),
+            asked=float(asked[end - len(rows) : end].mean()),
+            within=float(within[end - len(rows) : end].mean()),
         )
-        for (name, each), end in zip(queries.items(), ends.tolist(), strict=True)
+        for (name, rows), end in zip(queries.items(), ends.tolist(), strict=True)
     }
 
 

@@ -34,12 +34,10 @@ class VideoScores:
     """How well one video matches each clause over time.
 
     Attributes:
-        video_id: Id of the video.
         times: Points in time, in seconds, rising.
         pictures: Evidence of the pictures by clause and point.
         texts: The matching texts of each clause, best first.
         segments: The segments of the frames that were compared.
-        score: The score of the video.
         time_s: Where it matches best, by clause.
         picture_spans: What a grounding head found for each clause; None without a head.
         cuts: Times in seconds at which new shots begin, if they were read.
@@ -126,24 +124,18 @@ def combine_clauses(scores: VideoScores, structure: QueryStructure) -> None:
         scores.time_s = (float(scores.times[scores.curve(0).argmax()]),)
         return
     edges = find_frame_edges(scores.times)
-    steps, times = [], []
-    for step in structure.steps:
-        if len(step) == 1:
-            spans, own_times = list_event_spans(
-                scores, step[0], edges, on_text=bool(structure.clauses[step[0]].phrases)
-            )
-        else:
-            spans, own_times = _list_joint_spans(scores, structure, step, edges)
-        steps.append(spans)
-        times.append(own_times)
-    placement = place_in_order(steps, structure.gaps_s)
+    placed = [
+        (_list_event_spans if len(step) == 1 else _list_joint_spans)(scores, structure, step, edges)
+        for step in structure.steps
+    ]
+    placement = place_in_order([spans for spans, _ in placed], structure.gaps_s)
     if placement is None:
         scores.score = -math.inf
         return
     scores.score = placement.score / math.sqrt(len(structure.steps))
     scores.time_s = tuple(
-        float(own_times[index])
-        for step, own_times, index in zip(structure.steps, times, placement.indices, strict=True)
+        float(times[index])
+        for step, (_, times), index in zip(structure.steps, placed, placement.indices, strict=True)
         for _ in step
     )
 
@@ -159,14 +151,15 @@ def find_frame_edges(times: Float64[np.ndarray, " point"]) -> Float64[np.ndarray
     return edges
 
 
-def list_event_spans(
-    scores: VideoScores, clause: int, edges: Float64[np.ndarray, " edge"], *, on_text: bool
+def _list_event_spans(
+    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], edges: Float64[np.ndarray, " edge"]
 ) -> tuple[StepSpans, Float64[np.ndarray, " span"]]:
     """Return where one clause can be placed, and the time that stands for each span.
 
-    These are the frames, unless it must be placed ``on_text``, then the texts. The score of a text includes what other
-    sources show meanwhile.
+    These are the frames, unless it has phrases, then the texts. The score of a text includes what other sources show
+    meanwhile.
     """
+    (clause,) = step
     texts = scores.texts[clause]
     starts = np.array([match.start for match in texts], np.float64)
     ends = np.maximum(np.array([match.end for match in texts], np.float64), starts + MIN_TEXT_S)
@@ -181,7 +174,7 @@ def list_event_spans(
         seen = (scores.times >= starts[:, None]) & (scores.times <= ends[:, None])
         terms.append(np.where(seen, scores.pictures[clause], -np.inf).max(axis=1, initial=-np.inf))
         values = np.logaddexp.reduce(terms, axis=0)
-    frames = slice(0, 0 if on_text else len(scores.times))
+    frames = slice(0, 0 if structure.clauses[clause].phrases else len(scores.times))
     spans = StepSpans(
         starts=np.concatenate([edges[:-1][frames], starts]),
         ends=np.concatenate([edges[1:][frames], ends]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidret.errors import VidretError
-from vidret.search.concepts.storage import load_concept, unknown_concept
+from vidret.search.concepts.storage import check_mentions
 from vidret.search.people import KnownPersons
 from vidret.search.query.clauses import check_exclusions, parse_structure
 from vidret.search.query.marks import find_mentions, has_word, split_exclusions
@@ -42,7 +42,7 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     query = str(KnownPersons(store).name_handles(query))
     check_kept_query(store, query)
     with WATCHES.change(store.path) as watches:
-        taken = next((each for each in watches if each.name == name), None)
+        taken = next((watch for watch in watches if watch.name == name), None)
         if taken is not None:
             raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
         complete = store.videos.completeness()
@@ -63,9 +63,7 @@ def check_kept_query(store: Store, query: str) -> None:
         raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
     check_exclusions(parse_structure(query))
     people = KnownPersons(store)
-    for mention in find_mentions(str(people.name_handles(query))):
-        if mention not in people.handles and load_concept(store, mention) is None:
-            raise unknown_concept(store, mention, people.handles)
+    check_mentions(store, [str(people.name_handles(query))], people.find_handles(query))
 
 
 def remove_watch(index: Path, name: str) -> None:
@@ -78,12 +76,9 @@ def remove_watch(index: Path, name: str) -> None:
 
 
 def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:
-    """Return the matches among the videos that a watch has not reported; ``mark_reported`` makes them reported.
+    """Return the matches among the complete videos that a watch has not reported; ``mark_reported`` makes them so.
 
-    Args:
-        watches: The watches to ask.
-        complete: Ids of the searchable videos of the index that are complete.
-        locate: Returns the best moments of each query in each video by its id, of ``MIN_PROBABILITY`` or more.
+    ``locate`` returns the best moments of each query in each video by its id, of ``MIN_PROBABILITY`` or more.
     """
     watches_of = defaultdict[tuple[int, tuple[int, ...]], list[Watch]](list)  # by what they have seen, which most share
     for watch in watches:
@@ -112,14 +107,7 @@ def leave_unknown_out(watches: Sequence[Watch], concepts: Collection[str]) -> li
 def mark_reported(
     index: Path, known: Collection[int], reported: Collection[int], *, left_out: Collection[str] = ()
 ) -> None:
-    """Remember what was reported by all watches, but for those whose names are left out.
-
-    Args:
-        index: The folder of the index.
-        known: Ids of all its videos.
-        reported: Ids of those that need no further report.
-        left_out: Names of the watches that were not asked.
-    """
+    """Remember which known videos need no further report, by all watches but those whose names are left out."""
     with WATCHES.change(index) as watches:
         for position, watch in enumerate(watches):
             if watch.name not in left_out:

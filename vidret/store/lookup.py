@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.facts import ORIENTATIONS, to_seconds
@@ -138,6 +138,12 @@ def read_shots(store: "Store", video_id: int) -> list[Shot]:
         return []
     start, end = min(segment.start for segment in segments), max(segment.end for segment in segments)
     return list_shots(store.shots.of_video(video_id), start, end)
+
+
+def find_middles(store: "Store", ids: Int64[np.ndarray, " segment"]) -> dict[int, tuple[int, float]]:
+    """Return the video and the middle, in seconds, of the segments by id that are intact."""
+    segments = store.segments.intact(ids)
+    return {key: (segment.video, (segment.start + segment.end) / 2) for key, segment in segments.items()}
 
 
 def find_cuts(store: "Store", video_id: int) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Tags: the classes of all videos from a few examples, and the concepts that they are kept as."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,15 +38,8 @@ def test_every_video_gets_the_class_that_its_examples_show(engine: Engine, films
     keys = [(list(classes).index(video.tag), -video.probability) for video in tagged]
     assert keys == sorted(keys)
     assert all(0.5 <= video.probability <= 1 for video in tagged)
-
-
-def test_classes_without_words_follow_their_examples(engine: Engine, films: Path) -> None:
-    classes: dict[str, list[ExampleLike]] = {
-        "a": [films / "red.mp4", paint("red")],
-        "b": [films / "blue.mp4", paint("blue")],
-    }
-    tags = {Path(video.path).stem: video.tag for video in engine.classify(classes)}
-    assert (tags["red"], tags["blue"]) == ("a", "b")
+    wordless = engine.classify({"a": classes["red"], "b": classes["blue"]})
+    assert {(Path(video.path).stem, video.tag) for video in wordless} >= {("red", "a"), ("blue", "b")}
 
 
 def test_the_vector_of_a_video_is_the_mean_of_its_segments(engine: Engine) -> None:
@@ -97,16 +91,17 @@ def test_a_class_to_which_examples_are_added_is_taught_from_then_on(engine: Engi
 
 def test_wrong_classes_are_refused(engine: Engine, films: Path, tmp_path: Path) -> None:
     red, blue = [paint("red")], [paint("blue")]
-    with pytest.raises(VidretError, match="classes must be two or more, got red"):
-        engine.classify({"red": red})
-    with pytest.raises(VidretError, match="class blue must have an example, got none"):
-        engine.classify({"red": red, "blue": []})
-    with pytest.raises(VidretError, match="name must be a letter"):
-        engine.classify({"red": red, "blue": blue}, save="1")
-    with pytest.raises(VidretError, match="classes must have different names, got a b, a-b"):
-        engine.classify({"a b": red, "a-b": blue}, save="kind")
-    with pytest.raises(VidretError, match="the index has no frame from 50 to 60 s"):
-        engine.classify({"red": [ConceptExample(path=str(films / "red.mp4"), start=50, end=60)], "blue": blue})
+    late = [ConceptExample(path=str(films / "red.mp4"), start=50, end=60)]
+    refused: tuple[tuple[dict[str, Any], str | None, str], ...] = (
+        ({"red": red}, None, "classes must be two or more, got red"),
+        ({"red": red, "blue": []}, None, "class blue must have an example, got none"),
+        ({"red": red, "blue": blue}, "1", "name must be a letter"),
+        ({"a b": red, "a-b": blue}, "kind", "classes must have different names, got a b, a-b"),
+        ({"red": late, "blue": blue}, None, "the index has no frame from 50 to 60 s"),
+    )
+    for classes, save, message in refused:
+        with pytest.raises(VidretError, match=message):
+            engine.classify(classes, save=save)
     (tmp_path / "bad.mp4").write_text("no video")
     with Engine(tmp_path / "empty", ColourEncoder()) as empty:
         empty.index([tmp_path / "bad.mp4"])

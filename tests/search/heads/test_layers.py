@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from tests.grounded import (
     AT_ONCE,
     NUM_LAYERS,
     answer_directly,
-    lasting_pools,
     look,
     make_encoder,
     project_directly,
@@ -45,6 +44,9 @@ from vidret.search.heads.layers import Grounder
 from vidret.search.heads.prepared import forget_others
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.identity import fingerprint
+from vidret.video.reader import read_frames
+
+pytestmark = pytest.mark.usefixtures("pools")
 
 CPU = torch.device("cpu")
 QUERY = "a dog on a beach"
@@ -86,12 +88,6 @@ def naive_postprocess(spans: list[list[float]], recipe: str, duration: float) ->
 
 
 # Fixtures
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools() -> Iterator[None]:
-    with lasting_pools():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +210,7 @@ def check_close(own: ProjectedVideos, other: ProjectedVideos, layer: int) -> Non
 
 def test_answers_depend_on_the_query_and_the_video(open_videos: Callable[..., Videos]) -> None:
     videos = open_videos()
-    again = open_videos()
     first = videos.answer("short.mp4", 20.0)
-    assert again.answer("short.mp4", 20.0) == first
     assert videos.answer("other.mp4", 20.0) != first
     other = videos.grounder.answer(videos.grounder.read("two people"), videos.describe("short.mp4", 20.0))
     assert [span.score for span in other] != [span.score for span in first]
@@ -292,8 +286,8 @@ def test_second_query_does_not_encode_the_video_again(
     assert len(list_files(tmp_path / "moments")) == 1
 
 
-def test_heads_encoders_and_token_formats_do_not_share_files(
-    open_videos: Callable[..., Videos], layer_passes: list[int], tmp_path: Path
+def test_heads_encoders_and_token_formats_do_not_share_files_but_copies_do(
+    open_videos: Callable[..., Videos], layer_passes: list[int], head: Path, tmp_path: Path
 ) -> None:
     write_head(tmp_path / "other.safetensors", seed=5)
     write_head(tmp_path / "slower.safetensors", fps=0.5)
@@ -308,22 +302,13 @@ def test_heads_encoders_and_token_formats_do_not_share_files(
     paths = set()
     for settings in variants:
         layer_passes.clear()
-        videos = open_videos(**settings)
-        paths.add(videos.prepare("short.mp4"))
+        paths.add(open_videos(**settings).prepare("short.mp4"))
         assert layer_passes, "computed for this one"
-        again = open_videos(**settings)
-        again.prepare("short.mp4")
+        open_videos(**settings).prepare("short.mp4")
         assert sum(layer_passes) in (10, 20), "once"
     assert len(paths) == len(variants)
-
-
-def test_copy_of_a_head_shares_its_files(
-    open_videos: Callable[..., Videos], layer_passes: list[int], head: Path, tmp_path: Path
-) -> None:
-    open_videos().prepare("short.mp4")
     shutil.copy(head, tmp_path / "copy.safetensors")
-    open_videos(head=tmp_path / "copy.safetensors").prepare("short.mp4")
-    assert sum(layer_passes) == 20
+    assert open_videos(head=tmp_path / "copy.safetensors").prepare("short.mp4") in paths
 
 
 def age(path: Path, seconds: float) -> None:
@@ -349,29 +334,20 @@ def test_least_recently_used_file_is_dropped_first_and_never_the_newest(open_vid
     assert small.answer("short.mp4", 20.0)
 
 
-def test_kept_file_is_never_dropped(open_videos: Callable[..., Videos], layer_passes: list[int]) -> None:
-    videos = open_videos(limit=10)
-    kept = videos.prepare("short.mp4", keep=True)
-    age(kept, 1000)
-    for name in ("other.mp4", "third.mp4", "one.mp4"):
-        videos.prepare(name)
-    assert kept.exists()
-    layer_passes.clear()
-    assert videos.prepare("short.mp4") == kept
-    assert videos.prepare("short.mp4", keep=True) == kept
-    assert layer_passes == []
-
-
-def test_cached_file_can_be_kept_without_computing_it_again(
+def test_kept_file_is_never_dropped_and_a_cached_one_can_be_kept(
     open_videos: Callable[..., Videos], layer_passes: list[int]
 ) -> None:
     videos = open_videos(limit=10)
     cached = videos.prepare("short.mp4")
     kept = videos.prepare("short.mp4", keep=True)
-    assert sum(layer_passes) == 20
+    assert sum(layer_passes) == 20, "not computed again"
     assert (cached.exists(), kept.exists()) == (False, True)
-    videos.prepare("other.mp4")
-    assert kept.exists()
+    age(kept, 1000)
+    for name in ("other.mp4", "third.mp4", "one.mp4"):
+        videos.prepare(name)
+    layer_passes.clear()
+    assert videos.prepare("short.mp4") == videos.prepare("short.mp4", keep=True) == kept
+    assert layer_passes == []
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -467,11 +443,17 @@ def test_files_of_removed_videos_are_deleted(
 # Damaged and changed videos
 
 
-def test_unreadable_video_leaves_no_file(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
+def test_video_that_cannot_be_read_or_has_changed_leaves_no_file(
+    open_videos: Callable[..., Videos], films: Path, tmp_path: Path
+) -> None:
     videos, bad = open_videos(), tmp_path / "bad.mp4"
     bad.write_text("no video")
-    for video in (describe_film(bad), describe_film(tmp_path / "gone.mp4", content="0" * 32)):
-        with pytest.raises(DecodeError, match=Path(video.path).name):
+    for video, reason in (
+        (describe_film(bad), ""),
+        (describe_film(tmp_path / "gone.mp4", content="0" * 32), ""),
+        (describe_film(films / "other.mp4", content=fingerprint(films / "short.mp4")), ": has changed since it was"),
+    ):
+        with pytest.raises(DecodeError, match=Path(video.path).name + reason):
             videos.grounder.prepare(video)
     assert list_files(tmp_path / "moments") == []
 
@@ -483,13 +465,6 @@ def test_content_that_leads_out_of_the_folder_is_refused(open_videos: Callable[.
             grounder.files.locate(content, keep=False)
         with pytest.raises(StoreError, match="content must be a fingerprint"):
             grounder.finish("film.mp4", content, [], first=0.0)
-
-
-def test_changed_file_is_an_error(open_videos: Callable[..., Videos], films: Path, tmp_path: Path) -> None:
-    videos, content = open_videos(), fingerprint(films / "short.mp4")
-    with pytest.raises(DecodeError, match=r"other\.mp4: has changed since it was indexed"):
-        videos.grounder.prepare(describe_film(films / "other.mp4", content=content))
-    assert list_files(tmp_path / "moments") == []
 
 
 @pytest.mark.parametrize("at_once", [1, AT_ONCE])
@@ -506,7 +481,7 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
     bad = slice(start + 4 + int(first * size), start - 4 + int(last * size))
     data[bad] = bytes(bad.stop - bad.start)
     film.write_bytes(data)
-    readable = list_readable(film)
+    readable = [int(time) for time in read_frames(str(film), indices=range(60)).times]
     num_lost = 60 - len(readable)
     assert 3 < num_lost < 50
     assert (59 in readable) == (lost == "middle")
@@ -531,13 +506,6 @@ def test_unreadable_frame_is_replaced_by_the_nearest_of_its_segment(
     for layer in range(NUM_LAYERS):
         check_close(loaded, exact, layer)
     assert f"{60 - num_lost} of 60 chosen frames could be read: damaged" in caplog.text
-
-
-def list_readable(film: Path) -> list[int]:
-    """Return the indices of the readable frames of a film with one frame per second."""
-    from vidret.video.reader import read_frames
-
-    return [int(moment) for moment in read_frames(str(film), indices=range(60)).times]
 
 
 def test_truncated_file_has_windows_of_its_readable_frames(
@@ -584,26 +552,19 @@ def test_frame_shown_for_longer_is_repeated(open_videos: Callable[..., Videos], 
     ("changes", "kind", "sentence"),
     [
         ({"text_width": 32}, VidretError, "text layers must be 32 wide, got 24 of tiny"),
+        ({"width": 64}, VidretError, r"wrong\.safetensors: video layers must be 64 wide, got 32 of tiny"),
         ({"num_layers": 4}, EncoderError, r"num_layers must be in 1..3 for tiny, got 4"),
         ({"suppression": "soft"}, VidretError, "suppression must be hard, linear or gaussian, got soft"),
         ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be positive, got 0.0"),
     ],
 )
-def test_head_for_another_encoder_is_rejected_when_opened(
+def test_head_for_another_encoder_is_rejected(
     open_videos: Callable[..., Videos], tmp_path: Path, changes: dict[str, Any], kind: type[VidretError], sentence: str
 ) -> None:
     wrong = write_head(tmp_path / "wrong.safetensors", **changes)
     with pytest.raises(kind, match=sentence) as raised:
-        open_videos(head=wrong)
+        open_videos(head=wrong).prepare("short.mp4")
     assert "\n" not in str(raised.value)
-
-
-def test_head_of_another_width_is_rejected_at_the_first_video(
-    open_videos: Callable[..., Videos], tmp_path: Path
-) -> None:
-    videos = open_videos(head=write_head(tmp_path / "wide.safetensors", width=64))
-    with pytest.raises(VidretError, match=r"wide\.safetensors: video layers must be 64 wide, got 32 of tiny"):
-        videos.prepare("short.mp4")
 
 
 def test_invalid_head_encoder_or_tokens_are_rejected(
@@ -662,23 +623,6 @@ def test_spans_are_postprocessed_as_in_each_benchmark(recipe: str, seed: int) ->
     assert all(0 <= span.start < span.end <= np.float32(31.3) for span in spans)
 
 
-def test_hard_suppression_drops_and_linear_lowers_spans() -> None:
-    rows = [[0, 10, 0.9], [1, 10, 0.8], [20, 30, 0.7], [0, 4, 0.6]]
-    result = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
-    hard = postprocess_spans(result, make_card("tacos", suppression="hard"), duration=40)
-    assert [(span.start, span.end) for span in hard] == [(0, 10), (20, 30), (0, 4)]
-    assert [span.score for span in hard] == pytest.approx([0.9, 0.7, 0.6])
-    strict = postprocess_spans(result, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
-    assert [span.start for span in strict] == [0, 20]
-    linear = postprocess_spans(result, make_card("tacos"), duration=40)
-    assert [span.score for span in linear] == pytest.approx([0.9, 0.7, 0.6 * 0.6, 0.8 * 0.1 * 0.7], rel=1e-5)
-    soft = postprocess_spans(result, make_card("tacos", suppression="gaussian"), duration=40)
-    assert len(soft) == 4
-    assert soft[0].score == pytest.approx(0.9)
-    plain = postprocess_spans(result, make_card("tvsum"), duration=40)
-    assert [span.score for span in plain] == pytest.approx([0.9, 0.8, 0.7, 0.6])
-
-
 def test_spans_outside_the_video_or_empty_are_dropped() -> None:
     rows = [[-9, -2, 0.9], [50, 60, 0.8], [4.2, 4.6, 0.7], [-3, 5, 0.6], [37, 47, 0.5]]
     result = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
@@ -701,11 +645,8 @@ def test_highlights_are_spans_of_high_saliency() -> None:
     assert second == pytest.approx((80.0, 90.0, 0.6))
     assert all(span.score < 0.5 for span in others)
     assert all(0 <= span.start < span.end <= 119 for span in others)
-
-
-def test_short_video_is_one_highlight() -> None:
-    ((start, end, score),) = find_highlights(np.array([0.3], np.float32), fps=0.5, duration=0.7, limit=5)
-    assert (start, end, score) == pytest.approx((0.0, 0.7, 0.3))
+    (short,) = find_highlights(np.array([0.3], np.float32), fps=0.5, duration=0.7, limit=5)
+    assert short == pytest.approx((0.0, 0.7, 0.3))
 
 
 @pytest.mark.parametrize("recipe", ["youtube", "tvsum"])

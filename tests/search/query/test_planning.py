@@ -30,14 +30,15 @@ def test_negative_terms_are_parsed(query: str, positive: str, negatives: tuple[s
     assert parse_query(query) == (positive, negatives)
 
 
-def test_query_without_positive_word_is_rejected() -> None:
-    for query in ("", "  "):
-        with pytest.raises(VidretError, match="must contain a word, got"):
-            parse_query(query)
-    with pytest.raises(VidretError, match="must contain a positive word, got '-beach'"):
-        parse_query("-beach")
-
-
-def test_empty_negative_term_is_rejected() -> None:
-    with pytest.raises(VidretError, match="must contain a word between"):
-        parse_query('dog -" "')
+@pytest.mark.parametrize(
+    ("query", "rule"),
+    [
+        ("", "must contain a word, got"),
+        ("  ", "must contain a word, got"),
+        ("-beach", "must contain a positive word, got '-beach'"),
+        ('dog -" "', "must contain a word between"),
+    ],
+)
+def test_query_without_a_positive_word_or_with_an_empty_negative_one_is_refused(query: str, rule: str) -> None:
+    with pytest.raises(VidretError, match=rule):
+        parse_query(query)

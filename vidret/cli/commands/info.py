@@ -213,14 +213,15 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
     """Return query vectors of shape (query, dim), as a search computes them, for an even sample of the texts."""
     import numpy as np
 
-    from vidret.search.query.planning import encode_queries
+    from vidret.search.query.planning import parse_query
     from vidret.search.recall import SAMPLE
 
     if not texts:
         raise VidretError("queries must not be empty, got none")
     sample = texts if len(texts) <= SAMPLE else [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)]
     with open_engine(index) as engine:
-        return np.stack([query.positive.sentence for query in encode_queries(sample, engine.encoder)])
+        embeddings = engine.encoder.encode_text([parse_query(text)[0] for text in sample])
+        return np.stack([embedding.sentence for embedding in embeddings])
 
 
 def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int64
 from vidret.align.baseline import UNRELATED
 from vidret.align.gda import invert_shrunk
 from vidret.encode.encoder import Encoder, has_frame_vectors
-from vidret.search.concepts.storage import TaughtConcept, load_concept, unknown_concept
+from vidret.search.concepts.storage import TaughtConcept, check_mentions, load_concept
 from vidret.search.query.marks import find_mentions, replace_mentions
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, Frames, Query, SegmentEmbedding, TextEmbedding, Vector
@@ -140,10 +140,10 @@ class ConceptEncoder:
         """Encode each text; one that mentions concepts has no words of its own, like an image."""
         mentioned = [self._find_concepts(text) for text in texts]
         plain = [
-            replace_mentions(text, {each.concept.name: each.concept.text for each in concepts})
+            replace_mentions(text, {taught.concept.name: taught.concept.text for taught in concepts})
             for text, concepts in zip(texts, mentioned, strict=True)
         ]
-        meanings = [each.concept.text for concepts in mentioned for each in concepts]
+        meanings = [taught.concept.text for concepts in mentioned for taught in concepts]
         embeddings = self._encoder.encode_text([*plain, *meanings])
         own = iter(embeddings[len(plain) :])
         return [
@@ -164,9 +164,7 @@ class ConceptEncoder:
             texts = [text for event in query.events for text in ([event] if isinstance(event, str) else event)]
         elif isinstance(query, ComposedQuery):
             texts = [query.text]
-        for name in (name for text in texts for name in find_mentions(text) if name not in people):
-            if load_concept(self._store, name) is None:
-                raise unknown_concept(self._store, name, people)
+        check_mentions(self._store, texts, people)
 
     def find_sounds(self, text: str) -> Float32[np.ndarray, "_example _dim"]:
         """Return the vectors of examples of all sounds that a text mentions; of shape (0, 0) for none."""

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import VidretError
-from vidret.search.query.marks import check_concept_name
+from vidret.search.query.marks import check_concept_name, find_mentions
 from vidret.store.identities.persons import check_no_person
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
@@ -57,7 +57,7 @@ def load_concept(store: Store, name: str) -> TaughtConcept | None:
         return None
     with np.load(io.BytesIO(stored)) as file:
         facts: dict[str, Any] = json.loads(str(file["facts"]))
-        shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(each)) for each in ("yes", "no"))
+        shown, hidden = (tuple(ConceptExample(**row) for row in facts.pop(side)) for side in ("yes", "no"))
         concept = Concept(**facts, yes=shown, no=hidden)
         direction, heard = file.get("direction"), file.get("heard")
         return TaughtConcept(concept=concept, yes=file["yes"], no=file["no"], direction=direction, heard=heard)
@@ -66,7 +66,7 @@ def load_concept(store: Store, name: str) -> TaughtConcept | None:
 def list_concepts(store: Store) -> list[Concept]:
     """Return the concepts of an index, by name."""
     loaded = (load_concept(store, key.removeprefix(f"{CONCEPT}.")) for key in store.metadata.keys(f"{CONCEPT}."))
-    return [each.concept for each in loaded if each is not None]
+    return [taught.concept for taught in loaded if taught is not None]
 
 
 def forget_concept(store: Store, name: str) -> None:
@@ -76,16 +76,21 @@ def forget_concept(store: Store, name: str) -> None:
         VidretError: There is none of that name.
     """
     name = check_concept_name(name)
-    if load_concept(store, name) is None:
-        raise unknown_concept(store, name)
+    check_mentions(store, [f"@{name}"])
     store.metadata.set(_key(name), "")
 
 
-def unknown_concept(store: Store, name: str, people: Collection[str] = ()) -> VidretError:
-    """Return the error for a name that no concept has, and none of the people, whose names it does not tell."""
-    taught = ", ".join(f"@{each.name}" for each in list_concepts(store)) or "none"
-    rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
-    return VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
+def check_mentions(store: Store, texts: Iterable[str], people: Collection[str] = ()) -> None:
+    """Check that texts mention only concepts of an index, or persons by their handles, whom the error does not tell.
+
+    Raises:
+        VidretError: They mention something else.
+    """
+    for name in (name for text in texts for name in find_mentions(text) if name not in people):
+        if load_concept(store, name) is None:
+            taught = ", ".join(f"@{concept.name}" for concept in list_concepts(store)) or "none"
+            rule = f"must be the name of a taught concept{' or of a person' if people else ''} ({taught})"
+            raise VidretError(f"@{name}: {rule}; to teach it: vidret teach {name}")
 
 
 def _describe(concept: Concept) -> dict[str, Any]:

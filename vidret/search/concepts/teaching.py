@@ -73,11 +73,11 @@ def teach_concept(
         raise VidretError("a concept must be replaced or added to, got both")
     old = load_concept(store, name)
     if old is not None and not (replace_old or add):
-        raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace), or add to it (--add)")
+        raise VidretError(f"@{name} is taught already: to teach it again, replace it (--replace), or add to it (--add)")
     meaning = old.concept.text if text is None and old is not None and add else text or re.sub("[_-]", " ", name)
     if not meaning.strip():
         raise VidretError(f"text must contain a word, got {text!r}")
-    shown, hidden = (read_examples(store, encoder, each) for each in (yes, no))
+    shown, hidden = (read_examples(store, encoder, examples) for examples in (yes, no))
     if old is not None and add:
         new = [*shown.examples, *hidden.examples]
         shown = _keep_others(store, old.concept.yes, old.yes, new).join(shown)
@@ -130,8 +130,8 @@ def _keep_others(
     new: Sequence[ConceptExample],
 ) -> ReadExamples:
     """Return the old examples that are not among the new ones, which may have changed sides."""
-    named = {(each.path, each.start, each.end) for each in new if each.start is not None}
-    rows = [row for row, each in enumerate(examples) if (each.path, each.start, each.end) not in named]
+    named = {(example.path, example.start, example.end) for example in new if example.start is not None}
+    rows = [row for row, old in enumerate(examples) if (old.path, old.start, old.end) not in named]
     video_ids = set()
     for row in rows:
         try:
@@ -152,8 +152,7 @@ def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike
     kept: list[ConceptExample] = []
     vectors: list[Vector] = []
     video_ids: set[int] = set()
-    for each in examples:
-        example = as_example(each)
+    for example in map(as_example, examples):
         if example.image is None and (video_id := _find_video(store, example)) is not None:
             vectors.append(_average_frames(store, video_id, example))
             video_ids.add(video_id)

@@ -31,7 +31,6 @@ class GroundedVideo:
     """A video to locate moments in, as an index knows it.
 
     Attributes:
-        path: The path of a file.
         content: Fingerprint of its content.
         duration: End of the video in seconds.
         start: Time of its first frame in seconds.
@@ -67,7 +66,12 @@ class MomentHead(Protocol):
         ...
 
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first."""
+        """Return the spans of a query in one video, best first.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: What the head needs of it is not stored, or cannot be.
+        """
         ...
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
@@ -75,7 +79,12 @@ class MomentHead(Protocol):
         ...
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
+
+        Raises:
+            DecodeError: As in ``answer``.
+            VidretError: As in ``answer``.
+        """
         ...
 
 
@@ -104,6 +113,7 @@ class PreparedHead(Protocol):
 
         Raises:
             DecodeError: The video cannot be read, or its content has changed.
+            VidretError: The folder cannot be written, or the head does not match the encoder.
         """
         ...
 

@@ -35,13 +35,7 @@ class FrameGrounder:
     fps, similarity_weight = FPS, 0.0
 
     def __init__(self, path: Path, folder: Path, *, limit: int = LIMIT, device: str = "cpu") -> None:
-        """Load the head and its encoder.
-
-        Args:
-            path: File of the head.
-            folder: Folder of the vectors of frames: 4 kB a second of video.
-            limit: Bytes of files that were not asked for.
-            device: Where both run.
+        """Load the head and its encoder, and name the folder of the vectors of frames: 4 kB a second of video.
 
         Raises:
             VidretError: The head or its encoder cannot be loaded, or they do not match.
@@ -65,12 +59,7 @@ class FrameGrounder:
         return self.files.is_kept(content)
 
     def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video's vectors, computed in a pass of its own if it does not exist.
-
-        Raises:
-            DecodeError: The video cannot be read, or its content has changed.
-            StoreError: The folder cannot be written.
-        """
+        """Return the file of a video's vectors, computed in a pass of its own if it does not exist."""
 
         def make(target: Path) -> None:
             vectors = torch.from_numpy(self._encode_video(video, timeout)).half()
@@ -104,12 +93,7 @@ class FrameGrounder:
         return LayerWords(query, self._encoder.encode_words(query)[None])
 
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first; at most five.
-
-        Raises:
-            DecodeError: The video must be read, and cannot be.
-            VidretError: The folder cannot be read or written.
-        """
+        """Return the spans of a query in one video, best first; at most five."""
         duration_s = video.duration - video.start
         spans = decode_levels(self._query(text, video), duration=duration_s)
         return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
@@ -119,12 +103,7 @@ class FrameGrounder:
         return answer_each(self, text, videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the foreground score of each frame of a video; frame n is (n + 0.5) / 2 seconds after the first.
-
-        Raises:
-            DecodeError: The video must be read, and cannot be.
-            VidretError: The folder cannot be read or written.
-        """
+        """Return the foreground score of each frame of a video; frame n is (n + 0.5) / 2 seconds after the first."""
         return self._query(text, video)[0].logits.sigmoid().cpu().numpy()
 
     @torch.inference_mode()
@@ -137,9 +116,4 @@ class FrameGrounder:
 
 
 def _read_frames(path: Path) -> Float[Tensor, "frame width"]:
-    """Return the stored vectors of a video.
-
-    Raises:
-        StoreError: The file is missing or damaged.
-    """
     return next(read_archive(path, MARK))[1][FRAMES]

@@ -98,10 +98,6 @@ class Grounder:
         """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
 
         Memory does not grow with the length of the video.
-
-        Raises:
-            DecodeError: The video cannot be read, or its content has changed.
-            VidretError: The folder cannot be written, or the head does not match the encoder.
         """
 
         def make(target: Path) -> None:
@@ -170,12 +166,7 @@ class Grounder:
     # Indexing
 
     def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
-        """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``.
-
-        Raises:
-            StoreError: It cannot be written.
-            VidretError: The widths of the head and of the encoder's vision layers do not match.
-        """
+        """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``."""
         if not self.is_kept(content):
             self._add(self.files.locate_pieces(content), layers, segment, first=first)
 
@@ -206,10 +197,6 @@ class Grounder:
         """Return the spans of a query in one video, best first, clamped, rounded and suppressed as the card sets.
 
         A head without boundaries returns spans of high saliency, with the mean saliency of their frames as score.
-
-        Raises:
-            DecodeError: The video must be read, and cannot be.
-            VidretError: The folder cannot be read or written.
         """
         return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
 
@@ -244,7 +231,9 @@ class Grounder:
             parts = [projected for windows in short.values() for _, projected in windows]
             answers = iter(ground_windows(self._head, query, parts, fps=self.fps))
         for index, windows in short.items():
-            results[index] = join_results([each for each, _ in windows], islice(answers, len(windows)), fps=self.fps)
+            results[index] = join_results(
+                [window for window, _ in windows], islice(answers, len(windows)), fps=self.fps
+            )
         return [results.get(index) for index in range(len(videos))]
 
     def _read_short(self, video: GroundedVideo) -> Windows | None:
@@ -254,12 +243,7 @@ class Grounder:
 
     @torch.inference_mode()
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
-
-        Raises:
-            DecodeError: The video must be read, and cannot be.
-            VidretError: The folder cannot be read or written.
-        """
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
         return self._query(text, video).saliency
 
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:

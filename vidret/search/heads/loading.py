@@ -12,14 +12,7 @@ from vidret.search.heads.vectors import VectorGrounder
 
 
 def load_moment_head(path: Path, encoder: Encoder, folder: Path, *, tokens: str, device: str) -> MomentHead:
-    """Load a grounding head.
-
-    Args:
-        path: Its file.
-        encoder: The encoder of the index.
-        folder: Folder of prepared videos.
-        tokens: Format of their tokens, ``int8`` or ``float16``.
-        device: Where the head runs.
+    """Load a grounding head for an index with a folder of prepared videos, whose tokens have a format.
 
     Raises:
         VidretError: The head cannot be loaded, or does not match the encoder.

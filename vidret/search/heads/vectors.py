@@ -44,11 +44,7 @@ class VectorGrounder:
         return stack_words(self._encoder.encode_text([query])[0])
 
     def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first.
-
-        Raises:
-            StoreError: Nothing of the video is stored.
-        """
+        """Return the spans of a query in one video, best first."""
         return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
 
     def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
@@ -56,11 +52,7 @@ class VectorGrounder:
         return answer_each(self, text, videos)
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
-
-        Raises:
-            StoreError: Nothing of the video is stored.
-        """
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
         return self._query(text, video).saliency
 
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:

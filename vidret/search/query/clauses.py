@@ -18,7 +18,6 @@ from vidret.search.query.grammar import Interpretation, interpret
 from vidret.search.query.marks import PHRASE, find_mentions, replace_mentions
 from vidret.text import MENTION_NAME
 from vidret.types import Sequence as EventSequence
-from vidret.types import TextEmbedding
 
 _SAID_BY = re.compile(rf"\bby\s+(?=@({MENTION_NAME}))")
 A_PERSON = "a person"  # what is compared with channels for the name of one
@@ -69,31 +68,17 @@ class AnalysedQuery:
 
     Attributes:
         structure: Clauses and their order.
-        embeddings: Each clause, as the encoder embeds it for pictures.
-        vectors: Each clause, as a sentence vector for words.
-        negatives: Negative terms, as the encoder embeds them.
+        encoded: Each clause, as pictures are compared with it.
+        vectors: Each clause, as a sentence vector for words; of 0 dimensions if it is compared with none.
         is_text: Whether it is text, not images or a vector.
         examples: What the sounds are like that each clause mentions; see ``ChannelQuery``.
     """
 
     structure: QueryStructure
-    embeddings: Sequence[TextEmbedding]
+    encoded: Sequence[EncodedQuery]
     vectors: Float32[np.ndarray, "clause dim"]
-    negatives: Sequence[TextEmbedding] = ()
     is_text: bool = True
     examples: Sequence[Float32[np.ndarray, "_example _dim"]] = ()
-
-    @property
-    def encoded(self) -> list[EncodedQuery]:
-        """The clauses, as pictures are compared with them."""
-        return [
-            EncodedQuery(
-                positive=text,
-                negatives=tuple(self.negatives),
-                is_text=self.is_text and not find_mentions(clause.text),
-            )
-            for text, clause in zip(self.embeddings, self.structure.clauses, strict=True)
-        ]
 
     @property
     def has_mentions(self) -> bool:

@@ -133,7 +133,7 @@ class Interpretation:
             parts.append((f"then{within} " if index else "") + " while ".join(numbered))
         excluding = f"excluding {', '.join(self.excluded)}" if self.excluded else ""
         looking = f"looking for {' '.join(parts)}" if has_word(" ".join(self.events)) else ""  # beside an image
-        return "; ".join(each for each in (looking, excluding) if each)
+        return "; ".join(filter(None, (looking, excluding)))
 
 
 def interpret(query: str | Sequence) -> Interpretation:
@@ -291,7 +291,7 @@ def _has_verb(text: str) -> bool:
 
 
 def _has_predicate(text: str) -> bool:
-    """Return whether a text has a verb, also of a plural subject or after "with ...": for connectives of clauses alone.
+    """Return whether a text has a verb, also of a plural subject or after "with ...": for connectives of clauses only.
 
     >>> _has_predicate("they travel home"), _has_predicate("two cats jump"), _has_predicate("a man with a bag runs")
     (True, True, True)

@@ -101,13 +101,16 @@ def plan(
         if is_without_pictures and clause.text and not (clause.content or clause.phrases or is_heard):
             raise VidretError(f"sources must include picture for a concept or a person, got others for {clause.text!r}")
     embeddings = encoder.encode_text([*(clause.text for clause in clauses), *structure.excluded])
+    negatives = tuple(embeddings[len(clauses) :])
     return AnalysedQuery(
         structure=structure,
-        embeddings=embeddings[: len(clauses)],
+        encoded=[
+            EncodedQuery(positive=embedding, negatives=negatives, is_text=not find_mentions(clause.text))
+            for embedding, clause in zip(embeddings, clauses, strict=False)
+        ],
         vectors=np.zeros((len(clauses), 0), np.float32)
         if texts is None
         else load_sentence_encoder().encode([clause.content for clause in clauses]),
-        negatives=embeddings[len(clauses) :],
         examples=sounds,
     )
 
@@ -119,12 +122,11 @@ def _plan_vector(
         named = [name for name in find_mentions(query.text) if name in handles]
         query = replace(query, text=replace_mentions(query.text, dict.fromkeys(named, "")))
         persons = [*persons, *named]
-    encoded = encode_queries([query], encoder, encoder.composer)[0]
+    clause = Clause(text="", content="", persons=tuple(dict.fromkeys(persons)))
     return AnalysedQuery(
-        structure=QueryStructure(clauses=(Clause(text="", content="", persons=tuple(dict.fromkeys(persons))),)),
-        embeddings=[encoded.positive],
+        structure=QueryStructure(clauses=(clause,)),
+        encoded=[embed_query(query, encoder)],
         vectors=np.zeros((1, 0), np.float32),
-        negatives=encoded.negatives,
         is_text=False,
     )
 
@@ -137,31 +139,26 @@ def _choose_hint(clause: Clause, sources: Sequence[Source] | None, texts: TextCh
     return clause.source if has_sounds else None
 
 
-def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:
-    """Encode queries, all texts in one batch. Images with words need a composer.
+def embed_query(query: Query, encoder: ConceptEncoder) -> EncodedQuery:
+    """Encode a query of one event.
 
     Raises:
-        VidretError: A query has no positive term or several events, or an image or vector is invalid.
+        VidretError: It has no positive term or several events, or an image or vector is invalid.
     """
-    parsed = [_parse(query) for query in queries]
-    texts = [text for positive, negatives in parsed for text in (*([positive] if positive else []), *negatives)]
-    embeddings = iter(encoder.encode_text(texts) if texts else [])
-    encoded = []
-    for query, (text, terms) in zip(queries, parsed, strict=True):
-        words = next(embeddings) if text else None
-        negatives = tuple(next(embeddings) for _ in terms)
-        if isinstance(query, str):
-            assert words is not None
-            encoded.append(EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(query)))
-            continue
-        assert not isinstance(query, EventSequence)
-        if isinstance(query, ComposedQuery):
-            assert composer is not None
-            positive = compose_images([encode_image(image, encoder) for image in query.images], words, composer)
-        else:
-            positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
-        encoded.append(EncodedQuery(positive=positive, negatives=negatives, is_text=False))
-    return encoded
+    text, terms = _parse(query)
+    texts = [*([text] if text else []), *terms]
+    embeddings = encoder.encode_text(texts) if texts else []
+    words, negatives = embeddings[0] if text else None, tuple(embeddings[bool(text) :])
+    if isinstance(query, str):
+        assert words is not None
+        return EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(query))
+    assert not isinstance(query, EventSequence)
+    if isinstance(query, ComposedQuery):
+        images = [encode_image(image, encoder) for image in query.images]
+        positive = compose_images(images, words, encoder.composer)
+    else:
+        positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
+    return EncodedQuery(positive=positive, negatives=negatives, is_text=False)
 
 
 def _parse(query: Query) -> tuple[str, tuple[str, ...]]:

@@ -1,6 +1,5 @@
-"""The pictures of candidate videos, and the order of the videos, against naive twins."""
+"""What pictures say of videos: the points of ranked segments and of all frames, against naive twins."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidret.channels.base import EncodedQuery, Match
+from vidret.channels.base import EncodedQuery
 from vidret.channels.picture.evidence import (
     VideoPictures,
     collect_frames,
@@ -18,12 +17,9 @@ from vidret.channels.picture.evidence import (
 )
 from vidret.channels.picture.ranking import SegmentFeatures
 from vidret.channels.picture.reranking import RankedSegments
-from vidret.search.query.clauses import QueryStructure, make_clause
-from vidret.search.video_scores import ABSENT, VideoCandidates, combine_clauses, make_video_scores
-from vidret.types import Segment, TextEmbedding, TextSource
+from vidret.types import Segment, TextEmbedding
 
 DIM = 6
-SOURCES: tuple[TextSource, ...] = ("speech", "screen")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -174,99 +170,3 @@ def test_some_videos_are_lowered() -> None:
     assert videos[1] is one
     assert (videos[2].scores.tolist(), list(videos[2].best)) == ([[0.5, 2.5]], [2.5])
     assert list(videos) == [1, 2]
-
-
-def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
-    times = np.arange(int(rng.integers(1, 9))) * 3.0
-    scores = rng.normal(0, 2, (num_clauses, len(times)))
-    return VideoPictures(times=times, scores=scores, segments=[], best=scores.max(axis=1).tolist())
-
-
-def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[Match]]:
-    """Return one text of a clause, and up to two more of each."""
-    texts: list[list[Match]] = [[] for _ in range(num_clauses)]
-    for clause, count in enumerate([1 + rng.integers(0, 3), *rng.integers(0, 3, num_clauses - 1)]):
-        for start in rng.uniform(0, 30, count):
-            source, evidence = SOURCES[rng.integers(2)], float(rng.normal(0, 3))
-            texts[clause].append(Match(video_id=1, source=source, start=start, end=start + 2, evidence=evidence))
-    return texts
-
-
-def rank_naively(
-    structure: QueryStructure,
-    pictures: Mapping[int, VideoPictures],
-    texts: Mapping[int, Sequence[list[Match]]],
-) -> list[tuple[int, float, tuple[float, ...]]]:
-    """Score every video in full, then sort; those without a placement, or without a text of a phrase, are left out."""
-    num_clauses = len(structure.clauses)
-    none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[], best=[])
-    ranked = []
-    for video_id in {**pictures, **texts}:
-        seen = pictures.get(video_id, none)
-        if any(
-            clause.phrases and not texts.get(video_id, [[], []])[index]
-            for index, clause in enumerate(structure.clauses)
-        ):
-            continue
-        own = list(texts.get(video_id, [[] for _ in range(num_clauses)]))
-        video = make_video_scores(video_id, seen.times, seen.scores, own, list(seen.segments))
-        combine_clauses(video, structure)
-        if video.time_s:
-            ranked.append((video_id, video.score, video.time_s))
-    return sorted(ranked, key=lambda each: -each[1])
-
-
-STRUCTURES = st.sampled_from([((0,),), ((0,), (1,)), ((0, 1),)])
-
-
-@given(seeds, STRUCTURES, st.booleans())
-@settings(max_examples=60)
-def test_candidates_come_in_the_order_of_their_scores(
-    seed: int, steps: tuple[tuple[int, ...], ...], has_phrase: bool
-) -> None:
-    rng = np.random.default_rng(seed)
-    num_clauses = sum(map(len, steps))
-    clauses = tuple(replace(make_clause("a"), phrases=("a",) if has_phrase else ()) for _ in range(num_clauses))
-    structure = QueryStructure(clauses=clauses, steps=steps, gaps_s=(None,) * len(steps))
-    pictures = {int(video_id): draw_pictures(rng, len(clauses)) for video_id in rng.permutation(8)[:5]}
-    texts = {int(video_id): draw_texts(rng, len(clauses)) for video_id in rng.permutation(8)[:4]}
-    expected = rank_naively(structure, pictures, texts)
-    candidates = VideoCandidates(structure, pictures, texts)
-    assert [(each.video_id, each.score, each.time_s) for each in candidates] == expected
-    assert len(candidates) >= len(expected)
-
-
-@given(seeds, st.floats(-20, 20))
-def test_score_is_at_least_that_of_each_source_and_a_silent_one_adds_nothing(seed: int, score: float) -> None:
-    rng = np.random.default_rng(seed)
-    structure = QueryStructure(clauses=(make_clause("a"),))
-    pictures = {1: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), best=[score], segments=[])}
-    texts = {1: draw_texts(rng, 1)}
-    (alone,), (both,) = VideoCandidates(structure, pictures, {}), VideoCandidates(structure, pictures, texts)
-    assert alone.score == score
-    assert both.score >= max(score, *(match.evidence for match in texts[1][0])) - 1e-9
-    silent = {1: [[match._replace(evidence=ABSENT) for match in texts[1][0]]]}
-    (quiet,) = VideoCandidates(structure, pictures, silent)
-    assert quiet.score == pytest.approx(score, abs=1e-3)
-
-
-def test_the_least_likely_videos_keep_their_order() -> None:
-    """As those of an image that is unlike all of them, or of many negative terms."""
-    structure = QueryStructure(clauses=(make_clause("a"),))
-    pictures = {
-        video_id: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), segments=[], best=[score])
-        for video_id, score in ((1, -80.0), (2, -40.0), (3, -400.0))
-    }
-    found = [(each.video_id, each.score) for each in VideoCandidates(structure, pictures, {})]
-    assert found == [(2, -40.0), (1, -80.0), (3, -400.0)]
-
-
-def test_other_frames_replace_those_of_a_video() -> None:
-    structure = QueryStructure(clauses=(make_clause("a"),))
-    pictures = {
-        video_id: VideoPictures(times=np.zeros(1), scores=np.full((1, 1), score), segments=[], best=[score])
-        for video_id, score in ((1, 2.0), (2, 1.0), (3, 0.0))
-    }
-    candidates = VideoCandidates(structure, pictures, {})
-    assert candidates.list_best(2) == [1, 2]
-    assert [each.video_id for each in candidates.replace_pictures({2: pictures[1], 1: pictures[3]})] == [2, 1, 3]
