@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.data.benchmarks import files
-from vidret.data.benchmarks.files import AnnotationRow, annotation_row, annotation_rows, short_repr
+from vidret.data.benchmarks.files import AnnotationRow, annotation_row, annotation_rows
 from vidret.errors import VidretError
 
 
@@ -139,8 +139,8 @@ def test_missing_values_and_wrong_types_are_refused() -> None:
             access("wanted")
     with pytest.raises(VidretError, match="name must be a non-empty string, got True"):
         row(name=True).name("name")
-    with pytest.raises(VidretError, match="list must be a list, got 'abc'"):
-        row(list="abc").items("list")
+    with pytest.raises(VidretError, match=r"list must be a list, got 'a{59}\.\.\.$"):
+        row(list="a" * 500).items("list")
     with pytest.raises(VidretError, match="texts must contain at least one string, got none"):
         row(texts=[]).texts("texts")
     with pytest.raises(VidretError, match=r"^b\.json\[2\]: must be a JSON object, got 5$"):
@@ -183,8 +183,3 @@ def test_saliency_is_a_full_table_of_finite_numbers() -> None:
     for value, message in invalid:
         with pytest.raises(VidretError, match=f"^a.jsonl:7: {message}$"):
             row().check_saliency("m", value, 3)
-
-
-def test_short_repr_truncates_long_values() -> None:
-    assert short_repr("x" * 500) == "'" + "x" * 59 + "..."
-    assert short_repr([1, 2]) == "[1, 2]"
