@@ -39,13 +39,12 @@ def fill(folder: Path, *keys: str) -> ArrayShards:
 
 def test_arrays_keep_their_type_and_shape(tmp_path: Path) -> None:
     shards = ArrayShards(tmp_path / "not" / "there")
-    assert len(shards) == 0
+    assert "first" not in shards
     with shards.writing():
         shards.append("first", {"a": np.zeros(3)})
         shards.append("all", ARRAYS, {"seconds": 1.5, "why": "é"})
         shards.append("bare", {}, {"failed": "no"})
     for opened in (shards, ArrayShards(tmp_path / "not" / "there"), pickle.loads(pickle.dumps(shards))):
-        assert len(opened) == 3
         assert "all" in opened
         assert "other" not in opened
         assert opened.facts("all") == {"seconds": 1.5, "why": "é"}
@@ -81,7 +80,7 @@ def test_unfinished_write_is_truncated(tmp_path: Path) -> None:
         file.write(b"half of an array")
     with (tmp_path / "index.jsonl").open("ab") as file:
         file.write(lines[:50])
-    assert len(ArrayShards(tmp_path)) == 2  # readers ignore it
+    assert all(key in ArrayShards(tmp_path) for key in "ab")  # readers ignore it
     shards = fill(tmp_path, "ccc")
     assert (tmp_path / "00000.bin").stat().st_size == 3 * 192
     assert [float(shards.read(key)["a"][0]) for key in ("a", "b", "ccc")] == [1.0, 1.0, 3.0]
@@ -116,7 +115,7 @@ def test_corrupt_data_is_never_returned(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"00000\.bin: b is corrupt; delete this file to rebuild it"):
         shards.read("b")
     (tmp_path / "00000.bin").unlink()
-    assert len(ArrayShards(tmp_path)) == 0
+    assert "a" not in ArrayShards(tmp_path)
 
 
 def test_invalid_index_is_refused_with_its_line(tmp_path: Path) -> None:

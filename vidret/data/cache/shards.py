@@ -70,10 +70,6 @@ class ArrayShards:
         """Whether there is an entry with this key."""
         return key in self._entries
 
-    def __len__(self) -> int:
-        """Return the number of entries."""
-        return len(self._entries)
-
     def facts(self, key: str) -> Facts:
         """Return the JSON values stored with an entry."""
         return self._entries[key].facts
