@@ -61,19 +61,6 @@ def test_equals_loops(num_classes: int, shots: int, dim: int, seed: int) -> None
         )
 
 
-@given(seed=st.integers(0, 99))
-def test_a_vector_that_belongs_to_two_classes_counts_by_halves(seed: int) -> None:
-    vectors, labels = sample(2, 4, 3, seed)
-    memberships = one_hot(labels)
-    memberships[0] = 0.5
-    doubled = np.repeat(vectors, 2, axis=0)
-    halves = np.repeat(memberships, 2, axis=0)
-    halves[0], halves[1] = [1, 0], [0, 1]
-    np.testing.assert_allclose(
-        fit_gaussians(vectors, memberships).means, fit_gaussians(doubled, halves).means, atol=1e-12
-    )
-
-
 def test_what_cannot_be_fitted_is_refused() -> None:
     vectors = np.eye(3)
     with pytest.raises(ValueError, match=r"each class must have an example, got \[1.0, 0.0, 2.0\]"):

@@ -204,24 +204,6 @@ def test_an_untrained_block_uses_class_tokens_only_and_no_convolution_over_time(
             GroundingHead(24, 16, DIM, motion=size)
 
 
-def test_gradients_pass_gradcheck() -> None:
-    head, inputs = make_head(), make_inputs((3, 2), (2, 1), num_tokens=(2, 2, 2))
-    names = ["gates", "scales", "token_key.weight", "word_key.bias"]
-    parameters = dict(head.block.named_parameters())
-
-    def run(*values: Tensor) -> Tensor:
-        projected = prepare(head, inputs)
-        weights = dict(zip(names, values, strict=True))
-        out = torch.func.functional_call(
-            head.block, weights, (projected, inputs.query), {"word_mask": inputs.word_mask}
-        )
-        video: Tensor = out.video[inputs.mask]
-        return video
-
-    values = [parameters[name].detach().requires_grad_() for name in names]
-    assert torch.autograd.gradcheck(run, values, fast_mode=True)
-
-
 def test_dropout_and_drop_path_apply_in_training_only() -> None:
     inputs = make_inputs((4,), (3,))
     head = make_head()

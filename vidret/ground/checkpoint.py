@@ -92,12 +92,7 @@ class HeadCard:
     Attributes:
         backbone: The encoder whose layers it reads.
         fps: Frames per second in training; None if that differed between videos.
-        strides: The strides of its pyramid levels.
-        num_layers: Number of last encoder layers that it reads.
-        heads: Attention heads of its temporal layers.
-        limit: Maximum number of spans per video.
-        tef: Whether tokens include the temporal endpoint feature, the start and end of their frame.
-        cosine: Whether saliency is multiplied by the cosine of frame and query.
+        strides, num_layers, heads, limit, tef, cosine: Its architecture; see ``GroundingHead``.
         suppression: Soft-NMS by ``hard``, ``linear`` or ``gaussian`` decay; None for none.
         threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
         unit: Grid that boundaries are rounded to, in seconds; None for no rounding.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.ground.universalvtg.samples import make_head, make_inputs
 from vidret.ground.universalvtg.layers import scan_states
-from vidret.ground.universalvtg.network import MULTIPLE, NUM_LEVELS, Level, UniversalVtg, make_positions
+from vidret.ground.universalvtg.network import UniversalVtg, make_positions
 
 Array = Any  # of float64
 
@@ -240,13 +240,6 @@ def test_shapes_are_those_of_the_published_head() -> None:
     assert sum(weight.numel() for weight in head.parameters()) == 63_726_987
     assert len(head.state_dict()) == 474
     assert head.state_dict()["vid_net.branch.0.global_encoder.in_proj.weight"].shape == (2336, 512)
-
-
-def test_levels_halve_and_padding_has_no_row() -> None:
-    with torch.no_grad():
-        levels: list[Level] = make_head()(*make_inputs(MULTIPLE + 3, 3))
-    assert len(levels) == NUM_LEVELS
-    assert [len(level.logits) for level in levels] == [131, 66, 33, 17, 9, 5, 3, 2]
 
 
 def test_positions_of_long_videos_are_interpolated() -> None:
