@@ -135,20 +135,26 @@ def check_entries(folder: Path) -> None:
 _CONTENT = re.compile(rb"(\d+\n)?")
 
 
-class WriterLock:
-    """A lock on the file ``path``, which contains the process id of the holder."""
+class WriteAccess:
+    """The permission to change an index: the lock of its one writer; none for a reader.
 
-    def __init__(self, path: Path) -> None:
-        """Acquire the lock without waiting.
+    The file of the lock contains the process id of the holder. As a context manager it also excludes other threads.
+    """
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        """Acquire the lock if the index is to be changed, without waiting.
 
         Raises:
             StoreError: Another process, or another ``Store`` of this process, is writing, or the file is no lock.
         """
+        self._folder, self._thread_lock = folder, threading.Lock()
+        self._handle = self._acquire(folder / LOCK) if write else None
+
+    def _acquire(self, path: Path) -> int:
         try:
             handle = open_handle(path, write=True)
         except OSError as error:
             raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
-        self._handle = handle
         self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
         if not try_lock(handle):
             holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
@@ -162,31 +168,20 @@ class WriterLock:
         # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._close)
+        return handle
 
-    def release(self) -> None:
-        """Release the lock. The file stays: removing it would allow two writers to lock different files."""
-        if self._close.alive:
-            unlock(self._handle)
-            self._close()
-
-
-class WriteAccess:
-    """The permission to change an index, if it was opened for writing.
-
-    As a context manager it also excludes other threads.
-    """
-
-    def __init__(self, folder: Path, lock: WriterLock | None) -> None:
-        self._folder, self._lock = folder, lock
-        self._thread_lock = threading.Lock()
+    @property
+    def is_writer(self) -> bool:
+        """Whether the index was opened for writing and is still open."""
+        return self._handle is not None
 
     def check(self) -> None:
-        """Check that the index was opened for writing and is still open.
+        """Check that the index may be changed.
 
         Raises:
             StoreError: It was opened for reading, or was closed.
         """
-        if self._lock is None:
+        if not self.is_writer:
             raise StoreError(f"{self._folder}: opened for reading, cannot be changed")
 
     def __enter__(self) -> None:
@@ -197,7 +192,8 @@ class WriteAccess:
         self._thread_lock.release()
 
     def release(self) -> None:
-        """Release the writer lock."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        """Release the lock. The file stays: removing it would allow two writers to lock different files."""
+        if self._handle is not None and self._close.alive:
+            unlock(self._handle)
+            self._close()
+        self._handle = None

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
 from vidret.store.catalog.tables import Metadata
-from vidret.store.disk import CATALOG, FEATURES, LOCK, TEXTS, WriteAccess, WriterLock, check_entries, check_folder
+from vidret.store.disk import CATALOG, FEATURES, TEXTS, WriteAccess, check_entries, check_folder
 from vidret.store.epochs import Epochs
 from vidret.store.features import create_features
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
@@ -46,17 +46,16 @@ class Store:
         upkeep: Prunes, saves, moves, verifies.
     """
 
-    def __init__(self, path: Path, *, lock: WriterLock | None, device: str) -> None:
+    def __init__(self, path: Path, access: WriteAccess, *, device: str) -> None:
         """Open the files of an index; use ``create`` or ``open`` instead."""
         self.path = path
+        self._access = access
         with ExitStack() as opened:
-            if lock is not None:
-                opened.callback(lock.release)
-            self._access = access = WriteAccess(path, lock)
-            self._catalog = catalog = opened.enter_context(closing(Catalog(path / CATALOG, write=lock is not None)))
+            opened.callback(access.release)
+            self._catalog = catalog = opened.enter_context(closing(Catalog(path / CATALOG, write=access.is_writer)))
             self.encoder_name, self.encoder_fingerprint, self.dim = catalog.tables.encoder()
             try:
-                self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=lock is not None)
+                self._epochs = epochs = Epochs(path / FEATURES, self.dim, catalog, write=access.is_writer)
             except OSError as error:
                 raise StoreError(f"{error.filename}: {error.strerror}") from error
             pictures = _find_pictures(path)
@@ -101,7 +100,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error
         check_entries(folder)
-        lock = WriterLock(folder / LOCK)
+        access = WriteAccess(folder, write=True)
         try:
             if not Catalog.exists(folder / CATALOG):
                 facts: dict[str, str | int] = {
@@ -115,9 +114,9 @@ class Store:
                 create_features(folder / FEATURES, dim)
                 Catalog.create(folder / CATALOG, facts).close()
         except BaseException:
-            lock.release()
+            access.release()
             raise
-        store = cls(folder, lock=lock, device="cpu")
+        store = cls(folder, access, device="cpu")
         try:
             store.check_encoder(encoder_name, encoder_fingerprint)
             if address not in (None, store.home):
@@ -150,7 +149,7 @@ class Store:
         folder = Path(path)
         if not cls.exists(folder):
             raise StoreError(f"{folder}: there is no index here")
-        return cls(folder, lock=WriterLock(folder / LOCK) if write else None, device=device)
+        return cls(folder, WriteAccess(folder, write=write), device=device)
 
     def close(self) -> None:
         """Close all files; arrays that were returned stay readable."""
@@ -236,11 +235,11 @@ class Store:
         check_entries(folder)
         if not (folder / CATALOG).is_file():
             raise StoreError(f"{folder}: there is no index here")
-        lock = WriterLock(folder / LOCK)
+        access = WriteAccess(folder, write=True)
         try:
             damage = repair_catalog(folder / CATALOG)
         finally:
-            lock.release()
+            access.release()
         if damage:
             with cls.open(folder, write=True) as store:
                 store._vectors.reset()

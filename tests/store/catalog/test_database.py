@@ -1,11 +1,9 @@
 """The SQLite file: readers without write permission, and checksums of values."""
 
 import gc
-import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,6 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog import database as database_module
-from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import Database, checksum_values
 
 from ..samples import environment
@@ -171,46 +168,6 @@ def test_durable_writes_wait_for_the_disk(path: Path, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"none.sqlite: cannot be read \(No such file"):
         Database(tmp_path / "none.sqlite", write=False)
-
-
-OTHER_USER = """
-import os, sys
-from pathlib import Path
-from vidret.store.catalog.catalog import Catalog
-os.setgid(65534)
-os.setuid(65534)
-catalog = Catalog(Path(sys.argv[1]), write=False)
-for line in sys.stdin:
-    print(catalog.tables.meta("user.key"), flush=True)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_sees_every_commit() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        path, pipe = Path(folder) / "catalog.sqlite", subprocess.PIPE
-        Catalog.create(path, {"user.key": "0"}).close()
-        command = [sys.executable, "-c", OTHER_USER, str(path)]
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as reader:
-            assert reader.stdin is not None
-            assert reader.stdout is not None
-
-            def read() -> str:
-                print("?", file=reader.stdin, flush=True)
-                return str(reader.stdout and reader.stdout.readline().strip())
-
-            assert read() == "0"
-            for number in (1, 2):
-                writer = Catalog(path, write=True)
-                writer.tables.set_meta("user.key", f"{number}")
-                assert read() == f"{number}"
-                writer.tables.set_meta("user.key", f"{number} and more")
-                writer.close()
-                assert read() == f"{number} and more"
-            reader.stdin.close()
-        owners = {path.stat().st_uid for path in Path(folder).iterdir()}
-        assert owners == {0}, "the reader creates no files"
 
 
 def test_checksum_depends_on_values_and_types() -> None:

@@ -11,7 +11,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog import catalog as catalog_module
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.tables import ESSENTIAL, FORMAT, find_schema_checksum
-from vidret.store.disk import WriterLock
+from vidret.store.disk import WriteAccess
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
@@ -273,10 +273,10 @@ def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
         data[(page - 1) * 4096 + 3] ^= 0x02  # the number of cells of the page
     path.write_bytes(data)
     assert is_found(index)
-    lock = WriterLock(index / "writer.lock")
+    access = WriteAccess(index, write=True)
     with pytest.raises(StoreError, match=r"process .* is writing"):
         Store.repair_catalog(index)
-    lock.release()
+    access.release()
     assert Store.repair_catalog(index) != []
     with create(index) as store:
         assert store.upkeep.verify() == []
