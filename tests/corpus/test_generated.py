@@ -14,8 +14,14 @@ from PIL import Image, ImageFilter
 import vidret.encode.families.registry
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
-from vidret.corpus.generated import evaluate_generated, read_frame_vectors, read_prompts, read_topics, score_stream
-from vidret.corpus.topics import find_topics
+from vidret.corpus.generated import (
+    evaluate_generated,
+    find_topics,
+    read_frame_vectors,
+    read_prompts,
+    read_topics,
+    score_stream,
+)
 from vidret.errors import VidretError
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 

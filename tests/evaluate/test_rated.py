@@ -11,11 +11,9 @@ from vidret.data.benchmarks.splits import read_split
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import index_gallery
-from vidret.evaluate.moments import CORPUS
-from vidret.evaluate.rated import evaluate_rated
+from vidret.evaluate.moments import CORPUS, evaluate_rated
 from vidret.evaluate.tables import make_tables
-from vidret.metrics.corpus_moments import RetrievedMoment
-from vidret.metrics.rated_moments import score_rated
+from vidret.metrics.corpus_moments import RetrievedMoment, score_rated
 
 RATED: dict[int, tuple[str, list[tuple[str, float, float, float]]]] = {
     1: ("red", [("one", 4.0, 8.0, 4), ("two", 0.0, 4.0, 3.5), ("gone", 0.0, 2.0, 4)]),

@@ -6,8 +6,7 @@ import pytest
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.evaluate.tables import make_tables
-from vidret.metrics.grounding import score_moments
-from vidret.metrics.multi_moments import match_spans, score_multi_moments
+from vidret.metrics.grounding import match_spans, score_moments, score_multi_moments
 from vidret.metrics.predictions import Prediction
 
 Spans = list[tuple[float, float]]

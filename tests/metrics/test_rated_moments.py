@@ -7,8 +7,7 @@ import pytest
 
 from tests.metrics.naive import naive_overlap
 from vidret.data.records import RatedMoment, RatedQuery
-from vidret.metrics.corpus_moments import RetrievedMoment
-from vidret.metrics.rated_moments import rate_retrieved, score_rated
+from vidret.metrics.corpus_moments import RetrievedMoment, rate_retrieved, score_rated
 
 
 def sample(seed: int, num: int = 20) -> tuple[list[RatedQuery], dict[str, list[RetrievedMoment]]]:

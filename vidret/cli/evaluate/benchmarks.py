@@ -178,7 +178,7 @@ def evaluate_located(run: LocateRun, *, corpus: bool) -> None:
 @with_fields(data="tvr-ranking")
 def rated_command(run: EvalRun) -> None:
     """Evaluate the ranking of moments of all videos, of which several are more or less relevant."""
-    from vidret.evaluate.rated import evaluate_rated
+    from vidret.evaluate.moments import evaluate_rated
 
     run.evaluate(evaluate_rated, "locating")
 
