@@ -249,6 +249,8 @@ def test_other_encoders_and_invalid_queries_are_rejected(engine: Engine, films: 
             engine.search(query)
     with pytest.raises(VidretError, match="k must be at least 1, got 0"):
         engine.locate("red", 0)
+    with pytest.raises(VidretError, match="candidates must be at least 1, got 0"):
+        engine.search("red", candidates=0)
     with pytest.raises(StoreError, match="not in the index"):
         engine.locate("red", video=films / "nowhere.mp4")
     with pytest.raises(StoreError, match="there is no index here"):

@@ -167,7 +167,9 @@ def test_a_block_equals_its_formula(quick_gelu: bool) -> None:
             1 / (1 + math.exp(-1.702 * float(h))) if quick_gelu else math.erfc(-float(h) / 2**0.5) / 2 for h in hidden
         ]
         rows.append(row + block.mlp.c_proj(hidden * torch.tensor(gates)))
-    torch.testing.assert_close(block(x)[0], torch.stack(rows))
+    for takes_gradients in (False, True):
+        with torch.set_grad_enabled(takes_gradients):
+            torch.testing.assert_close(block(x)[0], torch.stack(rows))
     assert isinstance(block.mlp, Mlp)
     assert block.mlp.c_fc.out_features == 24
 
