@@ -185,6 +185,10 @@ def test_missing_index_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be created"):
         create(tmp_path / "file")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "features").touch()
+    with pytest.raises(StoreError, match="features: cannot be written"):
+        create(tmp_path / "odd")
 
 
 def test_missing_feature_file_is_reported(tmp_path: Path) -> None:

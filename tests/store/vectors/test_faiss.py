@@ -154,6 +154,7 @@ def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, num: i
         data[offset] ^= 4
         path.write_bytes(data[:-1] if damaged == "cut" else data)
     with sharded(Store.open(tmp_path / "index", write=True)) as store:
+        assert (store.info().vectors == "none") == (damaged in ("no manifest", "version"))
         assert_answers(store, of(*range(num)))
         store.upkeep.save_vectors()
         assert_answers(store, of(*range(num)))
