@@ -34,32 +34,39 @@ def write_films(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with films and their index, which no test changes."""
+    folder = tmp_path_factory.mktemp("shared")
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([write_films(folder / "films")])
+    return folder
+
+
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
+def films(shared: Path) -> Path:
+    return shared / "films"
+
+
+@pytest.fixture
+def index(run: Runner, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an index of the films, which a test may change, and in which commands look by default."""
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
+    return shutil.copytree(shared / "index", tmp_path / "index")
+
+
+@pytest.fixture
+def own_films(tmp_path: Path) -> Path:
+    """Return films that a test may change."""
     return write_films(tmp_path / "films")
 
 
 @pytest.fixture
-def index(run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an index of the films, in which commands look by default."""
+def own_index(run: Runner, own_films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an index of films that a test may change, in which commands look by default."""
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
-    run.out("index", films)
+    run.out("index", own_films)
     return tmp_path / "index"
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shared")
-    with Engine(folder / "index", ColourEncoder()) as engine:
-        engine.index([write_films(folder / "films")])
-    return folder / "index"
-
-
-@pytest.fixture
-def shared_index(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let commands look in an index like ``index`` that is made once, which a test may not change."""
-    monkeypatch.setenv("VIDRET_INDEX", str(shared))
-    return shared
 
 
 @pytest.fixture

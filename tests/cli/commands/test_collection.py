@@ -25,10 +25,10 @@ def test_searches_are_saved_and_run_again(run: Runner) -> None:
     run.check_refusal("locate red red.mp4 --save x", 2, "of all videos")
 
 
-@pytest.mark.usefixtures("index")
-def test_lists_are_made_changed_and_shown(run: Runner, films: Path) -> None:
+@pytest.mark.usefixtures("own_index")
+def test_lists_are_made_changed_and_shown(run: Runner, own_films: Path) -> None:
     run.out("collection", "add", "best", "red.mp4", "--from", 1, "--to", 2.5, "--note", "the take")
-    run.out("collection", "add", "best", films / "blue.mp4")
+    run.out("collection", "add", "best", own_films / "blue.mp4")
     run.out("collection", "edit", "best", 2, "--place", 1, "--to", 2)
     lines = [line.split() for line in run.out("collection", "show", "best").splitlines()]
     assert [line[:3] for line in lines] == [
@@ -37,8 +37,8 @@ def test_lists_are_made_changed_and_shown(run: Runner, films: Path) -> None:
         ["2", "0:01.0", "0:02.5"],
         ["the", "take"],
     ]
-    (films / "red.mp4").unlink()
-    run.out("index", films)
+    (own_films / "red.mp4").unlink()
+    run.out("index", own_films)
     code, out, err = run("collection", "show", "best")
     assert (code, "red.mp4  (not in the index)" in out) == (0, True)
     assert "1 moments of best are of videos that are not in the index, and left out" in err

@@ -55,12 +55,12 @@ def test_parquet_has_a_row_for_each_frame(run: Runner, index: Path, films: Path,
 
 
 @pytest.mark.usefixtures("index")
-def test_what_cannot_be_written_is_refused(run: Runner, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused(run: Runner, films: Path, tmp_path: Path) -> None:
     for arguments, code, sentence in (
         (("a.npy", "--format", "safetensors"), 2, "must end in .safetensors, got a.npy"),
         (("a.npy", "--folder", tmp_path / "none"), 1, "there is no vector to write"),
         (("a.npy", "--index", "nowhere"), 1, "no index"),
-        ((tmp_path / "films" / "red.mp4" / "a.npy",), 1, "cannot be written"),
+        ((films / "red.mp4" / "a.npy",), 1, "cannot be written"),
     ):
         run.check_refusal(("export", "embeddings", *arguments), code, sentence)
 

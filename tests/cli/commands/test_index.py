@@ -52,14 +52,15 @@ def test_a_run_that_can_use_no_file_fails(run: Runner, films: Path, tmp_path: Pa
     assert run("index", tmp_path / "notes.txt")[0] == 1
 
 
-@pytest.mark.usefixtures("index")
-def test_moved_and_missing_files_are_named(run: Runner, films: Path) -> None:
-    (films / "red.mp4").rename(films / "new.mp4")
-    (films / "blue.mp4").unlink()
-    err = run.err("index", films)
+@pytest.mark.usefixtures("own_index")
+def test_moved_and_missing_files_are_named(run: Runner, own_films: Path) -> None:
+    red, new, blue = (own_films / f"{name}.mp4" for name in ("red", "new", "blue"))
+    red.rename(new)
+    blue.unlink()
+    err = run.err("index", own_films)
     assert "1 moved or copied, 0 unchanged, 1 missing" in err
-    assert f"moved: {films / 'red.mp4'}: now {films / 'new.mp4'}" in err
-    assert f"missing: {films / 'blue.mp4'}: not at any other path" in err
+    assert f"moved: {red}: now {new}" in err
+    assert f"missing: {blue}: not at any other path" in err
 
 
 @pytest.mark.usefixtures("new")
@@ -154,15 +155,15 @@ def test_prepare_moments_leaves_nothing_to_compute(run_grounded: Runner, grounde
     assert run_grounded.json("index", grounded / "films", "--prepare-moments")["unchanged"] == 2
 
 
-def test_words_are_chosen(run: Runner, films: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_chosen(run: Runner, own_films: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, words in (("red", "subtitles"), ("blue", "auto")):
-        (films / f"{name}.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
-        assert "texts read: 1 of subtitles." in run.err("index", films, "--words", words)
+        (own_films / f"{name}.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
+        assert "texts read: 1 of subtitles." in run.err("index", own_films, "--words", words)
     monkeypatch.setattr("vidret.channels.texts.options.find_spec", lambda _name: None)
-    err = run.err("index", films, "--index", new.parent / "other", "--words", "auto")
+    err = run.err("index", own_films, "--index", new.parent / "other", "--words", "auto")
     assert 'no words (speech, on-screen text, subtitles) are read: that needs the extra "words"' in err
     assert not (new.parent / "other" / "words").exists()
-    third = ("index", films, "--index", new.parent / "third", "--words", "on")
+    third = ("index", own_films, "--index", new.parent / "third", "--words", "on")
     run.check_refusal(third, 1, 'needs the extra "words"')
 
 

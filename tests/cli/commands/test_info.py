@@ -116,15 +116,15 @@ def test_damaged_watches_are_found_and_dropped(run: Runner, index: Path) -> None
     run.out("watch", "add", "reds", "red")
 
 
-def test_lost_words_are_found(run: Runner, index: Path, films: Path) -> None:
-    (films / "red.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none red apple\n\n")
-    for lost in (index / "words" / "features", index / "words"):
-        run.out("index", films, "--words", "subtitles")
+def test_lost_words_are_found(run: Runner, own_index: Path, own_films: Path) -> None:
+    (own_films / "red.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\none red apple\n\n")
+    for lost in (own_index / "words" / "features", own_index / "words"):
+        run.out("index", own_films, "--words", "subtitles")
         run.out("info", "--check")
         shutil.rmtree(lost)
         assert "words" in check(run)
         repair(run)
-    run.out("index", films, "--words", "subtitles")
+    run.out("index", own_films, "--words", "subtitles")
     assert "one red apple" in run.out("transcript", "red.mp4")
 
 
@@ -157,7 +157,7 @@ def test_recall_in_a_table_and_json(run: Runner, index: Path, tmp_path: Path) ->
     assert (row["recall"]["its own vectors"]["searched"], row["recall"]["its own vectors"]["low"]) == (1.0, False)
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Store.search
 
@@ -173,7 +173,7 @@ def test_low_recall_is_reported_with_what_to_do(run: Runner, monkeypatch: pytest
     assert "higher memory limit" in err
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_queries_that_cannot_be_measured_are_skipped_or_refused(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

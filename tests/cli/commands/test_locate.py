@@ -44,7 +44,7 @@ def test_one_video_or_all(run: Runner, films: Path) -> None:
     assert run.out("locate", "red").splitlines()[1].endswith("red.mp4")
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_contact_sheets_show_the_frames(run: Runner, tmp_path: Path) -> None:
     assert "contact sheet:" in run.err("search", "red", "--sheet", tmp_path / "new" / "hits.png")
     with Image.open(tmp_path / "new" / "hits.png") as sheet:

@@ -29,7 +29,7 @@ def blue(tmp_path: Path) -> Path:
     return tmp_path / "blue.png"
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_table_and_json(run: Runner) -> None:
     head, *lines = run.out("search", "red").splitlines()
     hits = run.json("search", "red")
@@ -57,7 +57,7 @@ def test_several_indexes_are_searched_as_one(
     run.check_refusal(missing, 1, f"{tmp_path / 'none'}: there is no index here")
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_queries_of_a_file_are_answered_by_lines(run: Runner, tmp_path: Path) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text(
@@ -73,7 +73,7 @@ def test_queries_of_a_file_are_answered_by_lines(run: Runner, tmp_path: Path) ->
         assert (code, f'line 2 must be an object with "query", got {line.strip()}' in err) == (1, True)
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
     for command in (("search",), ("search", "--by", "moment"), ("locate",)):
         _, out, err = run(*command, "yellow")
@@ -89,7 +89,7 @@ def test_results_that_are_improbable_are_told_or_left_out(run: Runner) -> None:
     run.check_refusal("search red --at-least 2", 1, "at_least must be between 0 and 1, got 2.0")
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_an_image_finds_similar_videos_without_probabilities(run: Runner, blue: Path, tmp_path: Path) -> None:
     assert run.out("search", "--image", blue).splitlines()[0].split() == ["rank", "score", "best", "at", "video"]
     hits = run.json("search", "--image", blue)
@@ -115,7 +115,7 @@ def test_a_folder_is_found_in_another_unicode_form(run: Runner, tmp_path: Path) 
     assert [row["path"] for row in rows] == [str(films / "red.mp4")]
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_query_may_start_with_a_negative_term(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     for command in ("search", "locate"):
@@ -162,7 +162,7 @@ def test_wrong_rerank_settings_are_refused(run: Runner, tmp_path: Path, monkeypa
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_events_are_shown_with_their_interpretation(run: Runner) -> None:
     _, out, err = run("search", "red, then blue")
     assert "looking for 1. red then 2. blue" in err
@@ -176,7 +176,7 @@ def test_events_are_shown_with_their_interpretation(run: Runner) -> None:
     assert "looking for 1. red" in run.err("search", "red, then black", "--by", "moment")
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_moments_are_grouped_by_video(run: Runner, tmp_path: Path) -> None:
     by_moment = ("search", "red", "--by", "moment")
     head, video, moment, *_ = run.out(*by_moment, "--sheet", tmp_path / "moments.png").splitlines()
@@ -188,7 +188,7 @@ def test_moments_are_grouped_by_video(run: Runner, tmp_path: Path) -> None:
     assert (tmp_path / "moments.png").is_file()
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_results_are_judged_by_file_and_time(run: Runner) -> None:
     plain = run.json("search", "red")
     last = plain[-1]
@@ -201,7 +201,7 @@ def test_results_are_judged_by_file_and_time(run: Runner) -> None:
     assert len(run.json("search", "red", "--display", "diverse")) == len(plain)
 
 
-@pytest.mark.usefixtures("shared_index")
+@pytest.mark.usefixtures("index")
 def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
     for command, code, sentence in (
         ("search red --by moment --rerank none", 2, "--rerank: needs --by video, got moment and none"),

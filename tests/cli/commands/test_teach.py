@@ -44,7 +44,7 @@ def test_moments_are_examples(run: Runner, films: Path, tmp_path: Path) -> None:
     path = str(films / "red.mp4")
     moments, lines = tmp_path / "moments.json", tmp_path / "moments.jsonl"
     moments.write_text(run.out("locate", "red", path, "--json"))
-    rows = [{"file": "films/red.mp4", "relevant_windows": [[0, 1], [1, 2]]}, {"path": path, "start": 0, "end": 3}]
+    rows = [{"file": path, "relevant_windows": [[0, 1], [1, 2]]}, {"path": path, "start": 0, "end": 3}]
     lines.write_text("\n".join(map(json.dumps, rows)))
     yes = run.json("teach", "warm", "--yes", moments, "--yes", lines, "--yes", path)["yes"]
     assert [(row["start"], row["end"]) for row in yes[1:]] == [(0, 1), (1, 2), (0, 3), (None, None)]
@@ -96,11 +96,11 @@ def test_all_videos_are_tagged_and_classes_are_kept(run: Runner, images: Path) -
 
 
 @pytest.mark.usefixtures("index")
-def test_lines_name_examples_of_classes(run: Runner, images: Path, tmp_path: Path) -> None:
+def test_lines_name_examples_of_classes(run: Runner, films: Path, images: Path, tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
     by_lines = ("classify", "--examples", file)
     rows = [
-        {"class": "red", "path": "films/red.mp4", "start": 0, "end": 1},
+        {"class": "red", "path": str(films / "red.mp4"), "start": 0, "end": 1},
         {"class": "other", "path": "images/blue/blue.png"},
     ]
     file.write_text("\n".join(map(json.dumps, rows)))

@@ -25,6 +25,16 @@ def _report_what_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "MIN_PROBABILITY", UNLIKELY)
 
 
+@pytest.fixture
+def films(own_films: Path) -> Path:
+    return own_films
+
+
+@pytest.fixture
+def index(own_index: Path) -> Path:
+    return own_index
+
+
 def add_film(films: Path, name: str, colour: str) -> None:
     write_film(films / f"{name}.mp4", (colour, 3), salt=len(name))
 
