@@ -10,6 +10,7 @@ from typing import Any
 
 from vidret.data.records import Split
 from vidret.errors import VidretError
+from vidret.present.terminal import writing
 
 FORMAT = 1
 REPORT = "report.json"
@@ -74,11 +75,8 @@ class Report:
         Raises:
             VidretError: The file cannot be written.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
             path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        except OSError as error:
-            raise VidretError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def find_reports(path: Path) -> dict[str, Path]:
