@@ -47,13 +47,10 @@ def test_help_describes_everything(
         assert param.opts[0] in out or param.metavar in out
 
 
-def test_commands_come_in_the_order_of_their_use(run: Runner) -> None:
+def test_commands_are_described_in_the_order_of_their_use(run: Runner) -> None:
     assert [listed.name for listed in COMMANDS][:4] == ["index", "search", "locate", "serve"]
     _, out, _ = run("--help")
     assert [name for name in LOADED if f" {name} " not in out] == []
-
-
-def test_the_help_of_all_commands_has_the_help_of_each() -> None:
     for entry in COMMANDS:
         assert entry.help == " ".join(LOADED[entry.name].help.split("\n\n")[0].split())
 

@@ -22,12 +22,14 @@ def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("new")
-def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path) -> None:
+def test_summary_and_report_list_failures(run: Runner, films: Path) -> None:
     code, out, err = run("index", films)
     assert (code, out) == (0, "")
     assert "2 encoded" in err
     assert "1 failed" in err
     assert "bad.mp4" in err
+    report = run.json("index", films)
+    assert (report["unchanged"], [Path(path).name for path, _ in report["failed"]]) == (2, ["bad.mp4"])
     assert run("index", films, "--fail-on-error")[0] == 1
 
 
@@ -103,13 +105,6 @@ def test_wrong_settings_are_refused_before_anything_is_made(
     rule = 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"'
     run.check_refusal(("index", films, "--runner", "ray"), 1, rule)
     assert not new.exists()
-
-
-@pytest.mark.usefixtures("new")
-def test_report_in_json(run: Runner, films: Path) -> None:
-    report = run.json("index", films)
-    assert report["encoded"] == 2
-    assert [Path(path).name for path, _ in report["failed"]] == ["bad.mp4"]
 
 
 @pytest.mark.usefixtures("index")

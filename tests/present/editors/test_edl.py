@@ -176,18 +176,15 @@ def test_reel_names_are_short_alphanumeric_and_unique() -> None:
     assert reels[-2:] == ["H2", "H"]
 
 
-def test_a_url_is_named_without_its_query_string() -> None:
-    text = to_edl(plan_unread([make_moment("https://host/My film.mp4?signature=5f")]))
-    assert "* FROM CLIP NAME: My film.mp4\n" in text
-    assert "MYFILM " in text
-    assert "5f" not in text
-
-
-def test_no_name_breaks_a_line() -> None:
+def test_no_name_breaks_a_line_or_has_a_signature() -> None:
     moments = [replace(make_spoken_moment(path, 1, 2)) for path in ODD_PATHS]
     text = to_edl(plan_unread(moments, query="a\nb" + "c" * 200))
     assert len(text.encode("utf-8").splitlines()) == 3 + 5 * len(ODD_PATHS)
     assert len(text.splitlines()[0]) == len("TITLE: ") + 70
+    text = to_edl(plan_unread([make_moment("https://host/My film.mp4?signature=5f")]))
+    assert "* FROM CLIP NAME: My film.mp4\n" in text
+    assert "MYFILM " in text
+    assert "5f" not in text
 
 
 def test_what_the_format_cannot_represent_is_refused() -> None:

@@ -126,14 +126,11 @@ def test_each_video_and_format_is_stated_once(numbered: dict[str, Path]) -> None
     root = ElementTree.fromstring(to_fcpxml(plan(moments)).encode())
     assert len(root.findall("resources/asset")) == len(numbered)
     assert len(root.findall("resources/format")) == len(numbered), "all rates differ, and one is the timeline's"
+    sequence, rate, clips = read_project(to_fcpxml(plan_unread([], fps=None)))
+    assert (sequence.attrib["duration"], rate, len(clips)) == ("0s", Fraction(25), 0), "without moments"
     gone = make_moment("/films/gone.mp4")
     root = ElementTree.fromstring(to_fcpxml(plan([gone, *moments[:1]])).encode())
     assert [(form.get("width"), form.get("height")) for form in root.findall("resources/format")] == [("64", "48")]
-
-
-def test_no_moments_give_an_empty_project() -> None:
-    sequence, rate, clips = read_project(to_fcpxml(plan_unread([], fps=None)))
-    assert (sequence.attrib["duration"], rate, len(clips)) == ("0s", Fraction(25), 0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
