@@ -4,7 +4,6 @@ A module is imported when its command runs: the help and the completion of the s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, TypeVar
@@ -19,17 +18,6 @@ from vidret.present.terminal import LEVELS, set_log_format
 Function = TypeVar("Function", bound=Callable[..., Any])
 SEARCH, LOOK, TEACH, KEEP = "Index and search", "Look into videos", "Teach and watch", "Keep and cut"
 OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A command of the help: its name, its group there, and the first paragraph of its docstring."""
-
-    name: str
-    panel: str
-    help: str
-
-
 # The modules of ``vidret.cli`` that define other commands than ``commands.NAME`` does, which is named after its own.
 MODULES = {
     "commands.collection": ("collection", "cut"),
@@ -42,82 +30,67 @@ MODULES = {
     "evaluate.corpus": ("eval",),
     "evaluate.rate": ("eval",),
 }
-COMMANDS = (
-    Entry("index", SEARCH, "Index videos: encode what is new or changed. Safe to interrupt and run again."),
-    Entry("search", SEARCH, "Find the videos that match a query."),
-    Entry("locate", SEARCH, "Find the moments that match a query, with start and end."),
-    Entry("serve", OFFER, "Serve an index over HTTP, with a page to search it in the browser."),
-    Entry(
-        "ask", SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."
-    ),
-    Entry("token", OFFER, "Tokens with rights for vidret serve, and the record of what was changed with them."),
-    Entry("mcp", OFFER, "Offer an index to language models as tools to search and read it (Model Context Protocol)."),
-    Entry("transcript", LOOK, "Print the words of a video with their times: what is said and shown in it."),
-    Entry("shots", LOOK, "Print the shots of a video, and how each begins; draw a storyboard of them."),
-    Entry(
-        "duplicates",
-        LOOK,
-        "Find files that show the same footage, and the best file of each group; nothing is deleted.",
-    ),
-    Entry(
-        "describe",
+# The commands in the order of the help, each with its group there and the first paragraph of its docstring.
+COMMANDS = {
+    "index": (SEARCH, "Index videos: encode what is new or changed. Safe to interrupt and run again."),
+    "search": (SEARCH, "Find the videos that match a query."),
+    "locate": (SEARCH, "Find the moments that match a query, with start and end."),
+    "serve": (OFFER, "Serve an index over HTTP, with a page to search it in the browser."),
+    "ask": (SEARCH, "Answer a question from the moments that a search finds, by a language model that cites them."),
+    "token": (OFFER, "Tokens with rights for vidret serve, and the record of what was changed with them."),
+    "mcp": (OFFER, "Offer an index to language models as tools to search and read it (Model Context Protocol)."),
+    "transcript": (LOOK, "Print the words of a video with their times: what is said and shown in it."),
+    "shots": (LOOK, "Print the shots of a video, and how each begins; draw a storyboard of them."),
+    "duplicates": (LOOK, "Find files that show the same footage, and the best file of each group; nothing is deleted."),
+    "describe": (
         LOOK,
         "Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames.",
     ),
-    Entry("people", LOOK, "List and name the people who are seen in videos."),
-    Entry("speakers", LOOK, "List and name the people who are heard in videos."),
-    Entry("teach", TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
-    Entry("classify", TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
-    Entry("concepts", TEACH, "List the taught concepts with their examples."),
-    Entry("forget", TEACH, "Forget a taught concept."),
-    Entry("watch", TEACH, "Queries that vidret index asks of every new video."),
-    Entry("collection", KEEP, "Saved searches, and lists of moments with notes."),
-    Entry("cut", KEEP, "Cut a collection into files or one film (needs ffmpeg)."),
-    Entry(
-        "info",
+    "people": (LOOK, "List and name the people who are seen in videos."),
+    "speakers": (LOOK, "List and name the people who are heard in videos."),
+    "teach": (TEACH, "Teach a concept by examples: @NAME then stands for it in queries. Works from one example."),
+    "classify": (TEACH, "Tag all videos of an index with one of some classes, from a few examples of each."),
+    "concepts": (TEACH, "List the taught concepts with their examples."),
+    "forget": (TEACH, "Forget a taught concept."),
+    "watch": (TEACH, "Queries that vidret index asks of every new video."),
+    "collection": (KEEP, "Saved searches, and lists of moments with notes."),
+    "cut": (KEEP, "Cut a collection into files or one film (needs ffmpeg)."),
+    "info": (
         MANAGE,
         "Show what an index holds, check it for damage, or measure its diversity or the recall of its search.",
     ),
-    Entry("export", MANAGE, "Write what an index holds for other programs."),
-    Entry(
-        "import",
+    "export": (MANAGE, "Write what an index holds for other programs."),
+    "import": (
         MANAGE,
         "Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.",
     ),
-    Entry("merge", MANAGE, "Merge indexes that were built separately into one. Safe to interrupt and run again."),
-    Entry(
-        "reindex",
+    "merge": (MANAGE, "Merge indexes that were built separately into one. Safe to interrupt and run again."),
+    "reindex": (
         MANAGE,
         "Move an index to another encoder. Searches keep their old answers until all new vectors are there.",
     ),
-    Entry("store", MANAGE, "Manage where an index keeps its vectors."),
-    Entry(
-        "models",
+    "store": (MANAGE, "Manage where an index keeps its vectors."),
+    "models": (
         MODELS,
         "List the models that --model accepts: installed, cached or to download, with what is known of them.",
     ),
-    Entry("eval", MODELS, "Evaluate models on benchmarks or on your own videos, and compare reports."),
-    Entry(
-        "calibrate",
+    "eval": (MODELS, "Evaluate models on benchmarks or on your own videos, and compare reports."),
+    "calibrate": (
         MODELS,
         "Lower the scores of videos that match every query (SK-norm), or fit probabilities to known answers.",
     ),
-    Entry(
-        "convert", MODELS, "Convert a published checkpoint to a model that vidret loads, or join models to one file."
-    ),
-    Entry(
-        "train",
+    "convert": (MODELS, "Convert a published checkpoint to a model that vidret loads, or join models to one file."),
+    "train": (
         MODELS,
         "Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.",
     ),
-    Entry("demo", SEARCH, "Index sample videos, search them and locate a moment."),
-    Entry(
-        "doctor",
+    "demo": (SEARCH, "Index sample videos, search them and locate a moment."),
+    "doctor": (
         MANAGE,
         "Check packages, models, devices, disk and permissions, and say what to install. Exits with 1 if one is "
         "broken.",
     ),
-)
+}
 
 
 def tidy(params: list[Any]) -> list[Any]:
@@ -178,11 +151,12 @@ class CommandApp(typer.Typer):
 
 
 class UnloadedCommand(Command):
-    """A command that knows only its entry in the help, and imports its modules when it runs."""
+    """A command that knows only its line in the help, and imports its modules when it runs."""
 
-    def __init__(self, entry: Entry, app: typer.Typer) -> None:
+    def __init__(self, name: str, app: typer.Typer) -> None:
         """Store where the command registers itself."""
-        super().__init__(entry.name, help=entry.help, rich_help_panel=entry.panel)
+        panel, text = COMMANDS[name]
+        super().__init__(name, help=text, rich_help_panel=panel)
         self.app = app
 
     def load(self) -> Any:
@@ -203,7 +177,7 @@ class ProgramGroup(CommandGroup):
 
     def __init__(self, *, commands: Any = None, **settings: Any) -> None:
         """Take the registered commands from Typer."""
-        super().__init__(commands={listed.name: UnloadedCommand(listed, app) for listed in COMMANDS}, **settings)
+        super().__init__(commands={name: UnloadedCommand(name, app) for name in COMMANDS}, **settings)
         self.registered = dict(commands or {})
 
 
@@ -213,6 +187,13 @@ app = CommandApp(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> CommandApp:
+    """Return a command that has commands of its own, with its help."""
+    group = CommandApp(cls=CommandGroup, help=COMMANDS[name][1], no_args_is_help=no_args_is_help, **settings)
+    app.add_typer(group, name=name)
+    return group
 
 
 def load_commands() -> dict[str, Any]:

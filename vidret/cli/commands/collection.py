@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group, app
 from vidret.cli.commands.locate import MomentFormat, print_moments
 from vidret.cli.opening import open_engine
 from vidret.cli.options import (
@@ -29,8 +29,7 @@ from vidret.store.store import Store
 from vidret.text import display_path, format_time
 from vidret.types import Hit, ListedMoment, Moment, SavedCollection, as_moments
 
-group = CommandApp(cls=CommandGroup, help="Saved searches, and lists of moments with notes.", no_args_is_help=True)
-app.add_typer(group, name="collection")
+group = add_group("collection")
 
 NameArgument = Annotated[str, argument("Name of the collection.", "NAME")]
 PlaceArgument = Annotated[int, argument("Place of the moment in the list, from 1.", "N", min=1)]

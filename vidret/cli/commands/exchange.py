@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group, app
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from vidret.encode.names import MergeLevel
     from vidret.reindex import ReindexReport
 
-export_group = CommandApp(cls=CommandGroup, help="Write what an index holds for other programs.", no_args_is_help=True)
-app.add_typer(export_group, name="export")
+export_group = add_group("export")
 LEVELS = ("segment", "frame")
 
 
@@ -149,8 +148,7 @@ def prepare_merged(index: Path, device: str) -> str:
     return ""
 
 
-store_group = CommandApp(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
-app.add_typer(store_group, name="store")
+store_group = add_group("store")
 
 
 @store_group.command("move")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group
 from vidret.cli.opening import refuse_options
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, argument, choose_index, index_option, option
 from vidret.present.show import print_json, show_table
@@ -29,9 +29,9 @@ SheetOption = Annotated[Path | None, option("Also write a contact sheet.", metav
 HiddenOption = Annotated[bool, option("Also list those that were hidden.", flag="--hidden")]
 
 
-def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
-    """Return the commands for one kind of track."""
-    group = CommandApp(cls=CommandGroup, help=f"List and name {seen}.", invoke_without_command=True)
+def add_identities(name: str, kind: "IdentityKind") -> None:
+    """Add the commands for one kind of track."""
+    group = add_group(name, no_args_is_help=False, invoke_without_command=True)
 
     @group.callback()
     def list_command(
@@ -105,7 +105,6 @@ def make_group(name: str, kind: "IdentityKind", seen: str) -> CommandApp:
         print_message(f"{num_tracks} tracks were deleted")
 
     group.command("export")(export_person)
-    return group
 
 
 def name_person(
@@ -196,5 +195,5 @@ def draw_tracks(persons: "Persons", titles: "Mapping[int, str]", heading: str, o
     write_sheet(tiles, heading, out)
 
 
-app.add_typer(make_group("people", "face", "the people who are seen in videos"), name="people")
-app.add_typer(make_group("speakers", "voice", "the people who are heard in videos"), name="speakers")
+add_identities("people", "face")
+add_identities("speakers", "voice")

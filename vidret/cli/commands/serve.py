@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import typer
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group, app
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import LOCAL_ONLY, open_engine, refuse_options
 from vidret.cli.options import (
@@ -217,9 +217,7 @@ def open_client(context: typer.Context, server: str, token: str | None) -> "Remo
     return RemoteEngine(server, token)
 
 
-HELP = "Tokens with rights for vidret serve, and the record of what was changed with them."
-group = CommandApp(cls=CommandGroup, help=HELP, no_args_is_help=True)
-app.add_typer(group, name="token")
+group = add_group("token")
 
 HolderArgument = Annotated[str, argument("Who has the token.", "NAME")]
 RightOption = Annotated[

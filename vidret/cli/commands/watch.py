@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group
 from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, argument, index_option
 from vidret.present.show import print_json, result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from vidret.search.watches import WatchMatch
 
 MATCHED = 3  # the exit code of vidret index --exit-code
-group = CommandApp(cls=CommandGroup, help="Queries that vidret index asks of every new video.", no_args_is_help=True)
-app.add_typer(group, name="watch")
+group = add_group("watch")
 
 NameArgument = Annotated[str, argument("Name of the watch.", "NAME")]
 WatchIndexOption = Annotated[Path, index_option()]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidret.cli.app import CommandApp, CommandGroup, app
+from vidret.cli.app import add_group
 from vidret.cli.commands.index import parse_words
 from vidret.cli.evaluate.scores import compare_command, score_command
 from vidret.cli.evaluate.steps import (
@@ -40,8 +40,7 @@ from vidret.cli.options import (
 from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 
-group = CommandApp(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
-app.add_typer(group, name="eval")
+group = add_group("eval", no_args_is_help=False)
 
 HtmlOption = Annotated[
     bool, option("Also write report.html, with curves and the worst queries.", OUTPUT, flag="--html")
