@@ -112,15 +112,10 @@ def with_fields(
 
 def index_option(panel: str | None = None, *, text: str = "Index folder.") -> Any:
     """Return the option ``--index`` for a panel of the help."""
-    default = "vidret-index here, if there is one, or else your own, which is then named."
-    return typer.Option(
-        "--index",
-        metavar="DIR",
-        envvar="VIDRET_INDEX",
-        help=f"{text.removesuffix('.')}; default: {default}",
-        show_default=False,
-        rich_help_panel=panel,
+    text = (
+        f"{text.removesuffix('.')}; default: vidret-index here, if there is one, or else your own, which is then named."
     )
+    return option(text, panel, "DIR", flag="--index", envvar="VIDRET_INDEX", show_default=False)
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]

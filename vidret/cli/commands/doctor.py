@@ -32,18 +32,17 @@ PACKAGES = (
     ("faster_whisper", "speech", "words"),
     ("rapidocr", "on-screen text", "words"),
     ("fastapi", "vidret serve", "serve"),
-    ("lightning", "vidret train", "train"),
+    ("pytorch_lightning", "vidret train", "train"),
     ("opentimelineio", "OpenTimelineIO exports", "editors"),
 )
 # Python code only, on top of PyTorch, which takes most of the time that all imports take: looked up, not loaded.
-NOT_LOADED = ("open_clip", "transformers", "sentence_transformers", "lightning")
+NOT_LOADED = ("open_clip", "transformers", "sentence_transformers", "pytorch_lightning")
 DISTRIBUTIONS = {
     "decord": "decord2",
     "open_clip": "open_clip_torch",
     "faiss": "faiss-cpu",
-    "lightning": "pytorch-lightning",
+    "pytorch_lightning": "pytorch-lightning",
 }
-MODULES = {"lightning": "pytorch_lightning"}
 REQUIRED_EXTRAS = (None, "cpu")
 
 
@@ -92,11 +91,11 @@ def run_checks(index: Path) -> Iterator[Check]:
 
 def check_package(module: str, purpose: str, extra: str | None) -> Check:
     """Return whether a package can be imported, or of ``NOT_LOADED`` is installed; one that cannot is broken."""
-    name = f"{MODULES.get(module, module)} ({purpose})"
-    if module in NOT_LOADED and importlib.util.find_spec(MODULES.get(module, module)) is not None:
+    name = f"{module} ({purpose})"
+    if module in NOT_LOADED and importlib.util.find_spec(module) is not None:
         return Check(name, "ok", f"{_find_version(module)}, not loaded")
     try:
-        importlib.import_module(MODULES.get(module, module))
+        importlib.import_module(module)
     except ModuleNotFoundError as error:
         state: State = "broken" if extra in REQUIRED_EXTRAS else "missing"
         install = "vidret" if extra in (None, "decord") else f"vidret[{extra}]"
