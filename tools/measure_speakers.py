@@ -71,9 +71,9 @@ class Errors(NamedTuple):
 
 def measure_errors(true: Sequence[Spoken], found: Sequence[Spoken], collar_s: float = 0.0) -> Errors:
     """Return the diarisation errors of a film, without the time up to ``collar_s`` from each true start and end."""
-    num_steps = 1 + round(max(each.end_s for each in (*true, *found)) / STEP_S)
+    num_steps = 1 + round(max(turn.end_s for turn in (*true, *found)) / STEP_S)
     kept = np.ones(num_steps, bool)
-    for time_s in (time_s for each in true for time_s in each[:2]) if collar_s else ():
+    for time_s in (time_s for turn in true for time_s in turn[:2]) if collar_s else ():
         kept[max(0, round((time_s - collar_s) / STEP_S)) : round((time_s + collar_s) / STEP_S)] = False
     speaking, heard = (_draw(spans, num_steps)[:, kept] for spans in (true, found))
     shared = speaking.astype(int) @ heard.T.astype(int)
@@ -89,7 +89,7 @@ def measure_errors(true: Sequence[Spoken], found: Sequence[Spoken], collar_s: fl
 
 def _draw(spans: Sequence[Spoken], num_steps: int) -> np.ndarray:
     """Return who speaks at each step, a row a speaker."""
-    speakers = sorted({each.speaker for each in spans})
+    speakers = sorted({turn.speaker for turn in spans})
     drawn = np.zeros((len(speakers), num_steps), bool)
     for start_s, end_s, speaker in spans:
         drawn[speakers.index(speaker), round(start_s / STEP_S) : round(end_s / STEP_S)] = True
@@ -216,11 +216,11 @@ def count_right_names(index: Path, films: dict[str, list[Spoken]]) -> tuple[int,
     contents, persons = find_contents(index, films), Persons(index)
     said_s: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for path, spoken in films.items():
-        for each in spoken:
-            said_s[each.speaker][path] += each.end_s - each.start_s
+        for turn in spoken:
+            said_s[turn.speaker][path] += turn.end_s - turn.start_s
     homes = {speaker: max(own, key=own.__getitem__) for speaker, own in said_s.items()}
     for number, (speaker, home) in enumerate(homes.items()):
-        texts = [TimedText(each.start_s, each.end_s, "", "speech") for each in films[home] if each.speaker == speaker]
+        texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in films[home] if turn.speaker == speaker]
         named = name_speakers([index], contents[home], texts, unnamed=True)
         handles = [text.speaker for text in named if text.speaker.startswith("person-")]
         if handles:
@@ -228,10 +228,10 @@ def count_right_names(index: Path, films: dict[str, list[Spoken]]) -> tuple[int,
     names = {speaker: f"Speaker {'abcdefghijklmnopqrstuvwxyz'[number]}" for number, speaker in enumerate(homes)}
     num_right = num_all = 0
     for path, spoken in films.items():
-        elsewhere = [each for each in spoken if homes[each.speaker] != path]
-        texts = [TimedText(each.start_s, each.end_s, "", "speech") for each in elsewhere]
+        elsewhere = [turn for turn in spoken if homes[turn.speaker] != path]
+        texts = [TimedText(turn.start_s, turn.end_s, "", "speech") for turn in elsewhere]
         named = name_speakers([index], contents[path], texts)
-        num_right += sum(text.speaker == names[each.speaker] for each, text in zip(elsewhere, named, strict=True))
+        num_right += sum(text.speaker == names[turn.speaker] for turn, text in zip(elsewhere, named, strict=True))
         num_all += len(elsewhere)
     return num_right, num_all
 
@@ -272,7 +272,7 @@ def main() -> None:
     sets |= {str(asked.known): read_known(asked.known)} if asked.known else {}
     rows = []
     for name, spoken in sets.items():
-        films = {path: [_rename(each, asked.alike) for each in own] for path, own in spoken.items()}
+        films = {path: [_rename(turn, asked.alike) for turn in own] for path, own in spoken.items()}
         index = index_films(films, words=False, speakers=True)
         errors = [sum_errors(index, films, collar_s).describe() for collar_s in (0.0, COLLAR_S)]
         num_right, num_all = count_right_names(index, films)

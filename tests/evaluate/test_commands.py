@@ -100,7 +100,7 @@ def test_invalid_arguments_exit_with_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIDRET_DATA", raising=False)
-    answer = run("eval", *(world if each == "WORLD" else each for each in arguments))
+    answer = run("eval", *(world if argument == "WORLD" else argument for argument in arguments))
     assert (answer.code, answer.out) == (code, "")
     assert reason in answer.err
     assert "Traceback" not in answer.err

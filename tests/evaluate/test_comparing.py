@@ -38,16 +38,16 @@ def ranks() -> tuple[list[float], list[float]]:
 
 
 def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[float], list[float]]) -> None:
-    first, second = (make_report("retrieval", "rank", each) for each in ranks)
+    first, second = (make_report("retrieval", "rank", rank) for rank in ranks)
     second["per_query"].reverse()  # the order of a report does not matter
     rows = {row["metric"]: row for row in compare_reports(first, second, seed=3)}
     assert list(rows) == ["R@1", "R@5", "R@10", "MnR"]
     for k in (1, 5, 10):
         row = rows[f"R@{k}"]
-        assert (row["first"], row["second"]) == pytest.approx([recall_naively(each, k) for each in ranks])
+        assert (row["first"], row["second"]) == pytest.approx([recall_naively(rank, k) for rank in ranks])
     order = np.argsort([f"q{index}" for index in range(60)])
     groups = np.unique([f"v{index // 2}" for index in order], return_inverse=True)[1]
-    a, b = (np.array(each)[order] for each in ranks)
+    a, b = (np.array(rank)[order] for rank in ranks)
     expected = asdict(compare(a, b, seed=3, groups=groups))
     assert {name: rows["MnR"][name] for name in expected} == expected
     assert compare_reports(first, second, seed=3)[0] == rows["R@1"] != compare_reports(first, second, seed=4)[0]

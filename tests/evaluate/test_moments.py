@@ -74,7 +74,7 @@ def test_results_equal_the_metrics_of_the_predictions(
     assert results["moments"] == as_json(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
     for domain in ("scenes", "single"):
         in_domain = [query for query in queries if query.domain == domain]
-        own = [each for each in predictions if each.id in {query.id for query in in_domain}]
+        own = [prediction for prediction in predictions if prediction.id in {query.id for query in in_domain}]
         expected = score_moments(in_domain, own, lengths=OPEN_LENGTHS).to_dict()
         assert results["domains"][domain] == as_json(expected)
     assert results["domains"].keys() == {"scenes", "single"}
@@ -114,12 +114,12 @@ def test_predictions_have_the_format_of_submissions(
     rows = [json.loads(line) for line in (located[0] / "predictions.jsonl").read_text().splitlines()]
     assert [row["qid"] for row in rows] == [moment[0] for moment in AVAILABLE]
     assert [(row["query"], row["vid"]) for row in rows] == [moment[1:3] for moment in AVAILABLE]
-    for row, each in zip(rows, predictions, strict=True):
-        assert each.spans is not None
+    for row, prediction in zip(rows, predictions, strict=True):
+        assert prediction.spans is not None
         moments = engine.locate(
             row["query"], 50, video=world / "videos" / f"{row['vid']}.mp4", overlapping=True, weak=True
         )
-        assert each.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
+        assert prediction.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
 
 
 def test_report_describes_data_model_and_settings(report: dict[str, Any], located: Located) -> None:
@@ -216,7 +216,7 @@ def test_saliency_is_scored_without_windows(tmp_path: Path) -> None:
     scores = [[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]]
     pred = write_rows(
         tmp_path / "pred.jsonl",
-        ({"qid": qid, "pred_saliency_scores": each} for qid, each in enumerate(scores, start=1)),
+        ({"qid": qid, "pred_saliency_scores": score} for qid, score in enumerate(scores, start=1)),
     )
     command = ("eval", "score", "--pred", pred, "--truth", tmp_path, "--data", "qvhighlights-val")
     table = run(*command).out.splitlines()

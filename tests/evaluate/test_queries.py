@@ -70,7 +70,7 @@ def test_report_equals_what_search_and_locate_find(answered: tuple[Path, Answer]
             if file is None:
                 assert "rank" not in row
                 continue
-            own = [each for each in moments if Path(each.path).stem == Path(file).stem]
+            own = [moment for moment in moments if Path(moment.path).stem == Path(file).stem]
             assert row["rank"] == found.index(Path(file).stem) + 1
             share = find_share(own[0].start, own[0].end, windows)
             assert row["best_overlap"] == pytest.approx(share, abs=1e-3)

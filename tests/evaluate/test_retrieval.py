@@ -45,7 +45,9 @@ def score_naively(encoder: ColourEncoder, text: str, path: Path) -> float:
         indices = sorted(set(nearest(info.times, np.array(cut.times)).tolist()))
         frames = read_frames(str(path), indices=indices, resize=encoder.resize)
         vectors = encoder.encode_frames([frames])[0].frames.astype(np.float16)
-        best = sorted(sum(float(a) * float(b) for a, b in zip(each, sentence, strict=True)) for each in vectors)[-4:]
+        best = sorted(sum(float(a) * float(b) for a, b in zip(vector, sentence, strict=True)) for vector in vectors)[
+            -4:
+        ]
         scores.append(sum(best) / len(best))
     return max(scores)
 

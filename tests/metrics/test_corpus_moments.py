@@ -50,13 +50,13 @@ def count_naively(group: list[QueryOutcome], absent: list[QueryOutcome]) -> dict
 
 @given(OUTCOMES)
 def test_rows_equal_counts_by_hand(outcomes: list[QueryOutcome]) -> None:
-    absent = [each for each in outcomes if not each.answerable]
+    absent = [outcome for outcome in outcomes if not outcome.answerable]
     rows = score_kinds(outcomes)
     for row in rows:
         group = [
-            each
-            for each in outcomes
-            if each.answerable == row["answerable"] and (row["kind"] is None or each.kind == row["kind"])
+            outcome
+            for outcome in outcomes
+            if outcome.answerable == row["answerable"] and (row["kind"] is None or outcome.kind == row["kind"])
         ]
         assert row["num_queries"] == len(group)
         expected = count_naively(group, absent)
@@ -64,8 +64,8 @@ def test_rows_equal_counts_by_hand(outcomes: list[QueryOutcome]) -> None:
         assert {name: row[name] for name in names} == pytest.approx({name: expected[name] for name in names})
         assert set(row) == {"kind", "answerable", "num_queries", *names}
     kinds = [(row["answerable"], row["kind"]) for row in rows if row["kind"] is not None]
-    assert sorted(kinds) == sorted({(each.answerable, each.kind) for each in outcomes})
-    assert sum(row["kind"] is None for row in rows) == any(each.answerable for each in outcomes)
+    assert sorted(kinds) == sorted({(outcome.answerable, outcome.kind) for outcome in outcomes})
+    assert sum(row["kind"] is None for row in rows) == any(outcome.answerable for outcome in outcomes)
 
 
 @given(st.lists(SCORES, min_size=1), st.lists(SCORES, min_size=1))

@@ -80,11 +80,11 @@ def check_same(one: MomentReport, other: MomentReport) -> None:
 def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
     queries, predictions = sample(seed)
     report = score_moments(queries, predictions, lengths=lengths)
-    found = [each.spans.tolist() for each in predictions if each.spans is not None]
+    found = [prediction.spans.tolist() for prediction in predictions if prediction.spans is not None]
     for name, (low, high) in {"full": (0.0, math.inf), **lengths}.items():
         metrics = report.full if name == "full" else report.by_length[name]
         assert metrics is not None
-        expected = naive_metrics(found, [list(each.spans) for each in queries], low, high)
+        expected = naive_metrics(found, [list(query.spans) for query in queries], low, high)
         own = {
             "num_queries": len(metrics.ids),
             "mAP": metrics.mean_average_precision,
@@ -112,7 +112,7 @@ def test_order_of_queries_predictions_and_true_spans_has_no_effect() -> None:
     turned = score_moments(queries[::-1], predictions)
     np.testing.assert_array_equal(turned.full.average_precision[::-1], report.full.average_precision)
     # Disjoint, so that no span reaches a threshold with two of them: of equal overlaps the last true span is matched.
-    apart = [replace(each, spans=((0.0, 10.0), (20.0, 40.0), (60.0, 100.0))) for each in queries]
+    apart = [replace(query, spans=((0.0, 10.0), (20.0, 40.0), (60.0, 100.0))) for query in queries]
     other = [replace(each, spans=each.spans[::-1]) for each in apart]
     check_same(score_moments(other, predictions), score_moments(apart, predictions))
 

@@ -99,7 +99,7 @@ def test_ranks_of_the_three_tasks_are_consistent() -> None:
 
 def test_one_video_corpus_agrees_with_moment_metrics() -> None:
     queries, found = sample(10)
-    queries = [LabelledQuery(each.id, "v", "", each.duration, each.spans) for each in queries]
+    queries = [LabelledQuery(query.id, "v", "", query.duration, query.spans) for query in queries]
     one = {name: [each._replace(video="v") for each in listed] for name, listed in found.items()}
     report = score_corpus(queries, one)
     np.testing.assert_array_equal(report.moments, report.spans)

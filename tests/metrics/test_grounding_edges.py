@@ -32,10 +32,10 @@ def score(case: Case, folder: Path) -> Scored:
     """Score a case as a user would: read its file and compute the metrics that it has predictions for."""
     queries, predictions = [to_query(row) for row in case["gt"]], submit(folder, case["pred"])
     if case["kwargs"].get("match_number") is False:  # the official evaluator then uses the queries that both sides have
-        queries = [query for query in queries if query.id in {each.id for each in predictions}]
-        predictions = [each for each in predictions if each.id in {query.id for query in queries}]
-    has_spans = any(each.spans is not None for each in predictions)
-    has_saliency = any(each.saliency is not None for each in predictions)
+        queries = [query for query in queries if query.id in {prediction.id for prediction in predictions}]
+        predictions = [prediction for prediction in predictions if prediction.id in {query.id for query in queries}]
+    has_spans = any(prediction.spans is not None for prediction in predictions)
+    has_saliency = any(prediction.saliency is not None for prediction in predictions)
     moments = score_moments(queries, predictions) if has_spans or not has_saliency else None
     return moments, score_highlights(queries, predictions) if has_saliency else None
 

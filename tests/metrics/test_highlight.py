@@ -61,9 +61,9 @@ def rank(scores: list[float]) -> list[int]:
 
 def naive_tvsum(query: LabelledQuery, scores: list[float]) -> float:
     columns = list(zip(*query.saliency, strict=True))
-    return sum(naive_trapezoid([each[clip] > median_low(each) for clip in rank(scores)[:5]]) for each in columns) / len(
-        columns
-    )
+    return sum(
+        naive_trapezoid([column[clip] > median_low(column) for clip in rank(scores)[:5]]) for column in columns
+    ) / len(columns)
 
 
 def naive_youtube(query: LabelledQuery, scores: list[float]) -> float:
@@ -119,7 +119,7 @@ def test_domain_metrics_equal_loops(seed: int) -> None:
         (tvsum, score_tvsum(tvsum, predictions), naive_tvsum),
         (youtube, score_youtube(youtube, predictions), naive_youtube),
     ):
-        expected = [naive(query, listed(each)) for query, each in zip(queries, predictions, strict=True)]
+        expected = [naive(query, listed(prediction)) for query, prediction in zip(queries, predictions, strict=True)]
         np.testing.assert_allclose(scored.average_precision, expected, atol=1e-12, rtol=0)
         for domain, value in scored.by_domain.items():
             assert value == pytest.approx(
@@ -204,7 +204,7 @@ def test_reports_are_json() -> None:
     assert content["num_queries"] == 5
     assert set(content["VeryGood"]) == {"mAP", "Hit1", "mAP_ceiling"}
     videos = [rated("1", [1, 0], "dog"), rated("2", [0, 1], "cat"), rated("3", [0, 0], "cat")]
-    found = [Prediction(each.id, saliency=np.array([2.0, 1.0])) for each in videos]
+    found = [Prediction(video.id, saliency=np.array([2.0, 1.0])) for video in videos]
     content = json.loads(json.dumps(score_youtube(videos, found).to_dict(), allow_nan=False))
     assert content["num_videos"] == {"cat": 2, "dog": 1}
     assert content["mAP"] == {"cat": 12.5, "dog": 100.0, "average": 56.25}
@@ -253,9 +253,9 @@ def test_domain_metrics_equal_published_code() -> None:
     for path in find_files("r2tuning/metrics/highlight_domain.json"):
         golden = json.loads(path.read_text("utf-8"))
         samples = golden["samples"]
-        found = [Prediction(str(n), saliency=np.array(each["saliency"])) for n, each in enumerate(samples)]
-        tvsum = score_tvsum([rated(str(n), each["anno"]) for n, each in enumerate(samples)], found)
-        youtube = score_youtube([rated(str(n), each["match"]) for n, each in enumerate(samples)], found)
+        found = [Prediction(str(n), saliency=np.array(sample["saliency"])) for n, sample in enumerate(samples)]
+        tvsum = score_tvsum([rated(str(n), sample["anno"]) for n, sample in enumerate(samples)], found)
+        youtube = score_youtube([rated(str(n), sample["match"]) for n, sample in enumerate(samples)], found)
         # The published code rounds each video, and then the mean, to five decimals.
         assert tvsum.mean / 100 == pytest.approx(golden["tvsum_top5_mAP"], abs=1.1e-5)
         assert youtube.mean / 100 == pytest.approx(golden["youtube_mAP"], abs=1.1e-5)

@@ -30,7 +30,7 @@ def naive_ranks(scores: Any, truth: list[int], all_captions: bool) -> tuple[list
         captions: dict[int, list[float]] = {other: [] for other in range(num_videos)}
         for row, own in zip(rows, truth, strict=True):
             captions[own].append(row[video])
-        others = [each for other, each in captions.items() if other != video and each]
+        others = [caption for other, caption in captions.items() if other != video and caption]
         wrong = [score for each in others for score in (each if all_captions else [max(each)])]
         videos.append((video, *naive_rank_bounds(max(captions[video]), wrong)))
     return texts, videos

@@ -127,8 +127,8 @@ def list_published(report: Mapping[str, Any]) -> list[Published]:
     name, protocol = report["data"].get("name", ""), report.get("settings", {}).get("protocol", CLASSIC)
     if not report.get("settings", {}).get("complete", True):
         return []
-    found = [each for each in PUBLISHED if name.startswith(f"{each.benchmark}-") and each.protocol == protocol]
-    return sorted(found, key=lambda each: -each.t2v)
+    found = [result for result in PUBLISHED if name.startswith(f"{result.benchmark}-") and result.protocol == protocol]
+    return sorted(found, key=lambda result: -result.t2v)
 
 
 def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -140,8 +140,8 @@ def tabulate_published(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[lis
         metric = PROTOCOLS[report["settings"].get("protocol", CLASSIC)].metric
         rows = {row["direction"]: row for row in reversed(report["results"]["rows"]) if row["bank"] is None}
         yield [f"{report['model']['name']} ({name})", *(f"{rows[way][metric]:.1f}" for way in ("t2v", "v2t"))]
-    for each in list_published(next(iter(reports.values()))):
-        yield [f"{each.model}, published", f"{each.t2v:.1f}", "" if each.v2t is None else f"{each.v2t:.1f}"]
+    for result in list_published(next(iter(reports.values()))):
+        yield [f"{result.model}, published", f"{result.t2v:.1f}", "" if result.v2t is None else f"{result.v2t:.1f}"]
 
 
 def count_rows(protocol: str, split: Split, num_queries: int) -> tuple[int, int | None]:

@@ -77,11 +77,11 @@ class SimulatedUser:
         What is not in the user's index, since its file could not be read, resembles nothing: -1.
         """
         remembered = self._read(*target)
-        known = [each[0] in self._frames for each in stretches]
+        known = [stretch[0] in self._frames for stretch in stretches]
         return np.array(
             [
-                float(self._read(*each) @ remembered) if is_known else -1.0
-                for each, is_known in zip(stretches, known, strict=True)
+                float(self._read(*stretch) @ remembered) if is_known else -1.0
+                for stretch, is_known in zip(stretches, known, strict=True)
             ]
         )
 
