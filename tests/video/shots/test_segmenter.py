@@ -141,12 +141,8 @@ def test_a_shot_that_is_too_short_for_a_sample_belongs_to_the_segment_before() -
     assert [found[:2] for found in cut(film, step_s=1.0, num_frames=12)] == [(0.0, 2.2), (2.2, 4.0)]
     early = Film(times, [index == 5 for index in range(100)], 4.0)
     assert [found[:2] for found in cut(early, step_s=1.0, num_frames=12)] == [(0.0, 4.0)]
-
-
-def test_a_film_of_short_shots_has_samples() -> None:
-    times = [index / 25 for index in range(100)]
-    film = Film(times, [index % 8 == 0 for index in range(100)], 4.0)
-    found = cut(film, step_s=1.0, num_frames=12)
+    short = Film(times, [index % 8 == 0 for index in range(100)], 4.0)  # all of it
+    found = cut(short, step_s=1.0, num_frames=12)
     assert [round(end - start, 2) for start, end, _ in found] == [0.96, 0.64, 0.64, 0.64, 0.64, 0.48]
     assert [samples for _, _, samples in found] == [[15], [31], [47], [63], [79], [95]]
 

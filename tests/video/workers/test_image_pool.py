@@ -47,10 +47,6 @@ def test_a_process_gives_what_this_one_would(films: dict[str, Film], shared: Ima
     assert len(shared.processes.pids()) == 1
 
 
-def test_nothing_is_started_before_it_is_needed() -> None:
-    assert ImagePool(2).processes.pids() == []
-
-
 def test_a_changed_file_is_probed_again(shared: ImagePool, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", range(25))
     old = draw(shared, path)
@@ -112,7 +108,8 @@ def test_silence_is_limited(films: dict[str, Film]) -> None:
 
 
 def test_a_closed_pool_answers_no_more() -> None:
-    pool = ImagePool(1)
+    pool = ImagePool(2)
+    assert pool.processes.pids() == [], "nothing is started before it is needed"
     pool.read_image(write_image(2, 2))
     pool.close()
     assert pool.processes.pids() == []
