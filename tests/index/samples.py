@@ -36,9 +36,9 @@ def read_tokens(index: Path) -> dict[tuple[str, int], bytes]:
     with Store.open(index) as store:
         ids = store.searchable()
         segments = store.segments.get(ids)
-        names = [Path(store.files.paths_of([each.video])[each.video][0]).name for each in segments]
-        tokens = [bytes(each) for each in store.features.read_tokens(ids)]
-    return {(name, each.number): own for name, each, own in zip(names, segments, tokens, strict=True)}
+        names = [Path(store.files.paths_of([part.video])[part.video][0]).name for part in segments]
+        tokens = [bytes(packed) for packed in store.features.read_tokens(ids)]
+    return {(name, part.number): own for name, part, own in zip(names, segments, tokens, strict=True)}
 
 
 def read_states(index: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ SCENES = (("red", 3), ("black", 4), ("blue", 3))
 
 def paint(*colours: str) -> np.ndarray:
     """Return a frame of each colour."""
-    return np.stack([np.full((12, 16, 3), COLOURS[each], np.uint8) for each in colours])
+    return np.stack([np.full((12, 16, 3), COLOURS[name], np.uint8) for name in colours])
 
 
 @pytest.mark.parametrize("shots", [True, False], ids=["shots", "grid"])
@@ -39,7 +39,7 @@ def test_frames_give_the_segments_vectors_and_moments_of_their_file(tmp_path: Pa
         assert np.allclose(table.vectors[is_made], table.vectors[~is_made], atol=1e-3)
         assert {hit.path for hit in engine.search("blue")} == {str(film), "frames://film"}
         for query in ("red", "blue"):
-            spans = [[(m.start, m.end) for m in engine.locate(query, video=each)] for each in (film, "film")]
+            spans = [[(m.start, m.end) for m in engine.locate(query, video=name)] for name in (film, "film")]
             assert spans[0] == spans[1] != []
 
 

@@ -38,8 +38,16 @@ def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
                 strict=True,
             )
             rows = [
-                (each.number, each.start, each.end, vector.tobytes(), frames.tobytes(), times.tobytes(), bytes(packed))
-                for each, vector, (frames, times), packed in segments
+                (
+                    segment.number,
+                    segment.start,
+                    segment.end,
+                    vector.tobytes(),
+                    frames.tobytes(),
+                    times.tobytes(),
+                    bytes(packed),
+                )
+                for segment, vector, (frames, times), packed in segments
             ]
             contents[name] = (replace(store.videos.get(video_id), id=0), rows, store.shots.of_segments(ids))
         paths: dict[str, object] = {
@@ -257,7 +265,7 @@ def test_later_content_of_a_changed_file_is_believed_and_reported(tmp_path: Path
     assert f"{tmp_path / newer} is believed, not {tmp_path / older}: its file changed later" in report.disagreed[0][1]
     assert report.num_segments == (4 if newer == "1" else 0), "contents without a path are not copied"
     with Store.open(tmp_path / "out") as store:
-        fingerprints = [store.videos.get(each.id).fingerprint for each in store.videos.find()]
+        fingerprints = [store.videos.get(video.id).fingerprint for video in store.videos.find()]
     assert fingerprints == ["v7"]
     assert read_record(tmp_path / "out", "/videos/a.mp4").mtime_ns == 7
 
@@ -404,7 +412,7 @@ def test_collections_are_copied_and_find_their_videos_by_content(tmp_path: Path)
     taken = f"{two}: its collection reds is not copied: {one} has another of that name"
     assert (report.collections, report.notes) == (3, [taken])
     with Store.open(tmp_path / "out") as merged:
-        kept = {each.name: each for each in list_collections(merged, tmp_path / "out")}
+        kept = {saved.name: saved for saved in list_collections(merged, tmp_path / "out")}
         (moment,) = kept["best"].moments
         assert merged.videos.get(moment.video or 0).fingerprint == "v2"
     assert (moment.note, kept["reds"], set(kept)) == ("n", saved, {"best", "reds", "more"})
@@ -439,7 +447,8 @@ def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> No
             (hit.path, hit.score, hit.time, hit.weak) for hit in expected_hits
         ]
         spans = [
-            [(m.path, m.start, m.end, m.score) for m in each.locate(query, 9, weak=True)] for each in (merged, built)
+            [(m.path, m.start, m.end, m.score) for m in engine.locate(query, 9, weak=True)]
+            for engine in (merged, built)
         ]
         assert spans[0] == spans[1]
     assert merged.failed() == built.failed()

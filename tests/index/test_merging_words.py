@@ -51,7 +51,7 @@ def read_words(index: Path) -> Contents:
                 track.complete,
                 track.until_s,
                 track.note,
-                [each.text.text for each in texts.transcript(track)],
+                [row.text.text for row in texts.transcript(track)],
             )
             for track in texts.tracks()
         }
@@ -60,7 +60,7 @@ def read_words(index: Path) -> Contents:
 def search(index: Path, word: str) -> list[str]:
     with TextStore.open(index) as texts:
         ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
-        return [each.text.text for each in texts.read_segments(ids)]
+        return [row.text.text for row in texts.read_segments(ids)]
 
 
 def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def naive_share(
     """Compute the share of the work from scratch; ``opened`` has (segments, segments to encode) by file."""
     unopened = [path for path in disk_bytes if path not in opened and path not in finished]
     known_bytes = sum(disk_bytes[path] for path in opened)
-    rate = sum(each[0] for each in opened.values()) / known_bytes if known_bytes else 0.0
+    rate = sum(own[0] for own in opened.values()) / known_bytes if known_bytes else 0.0
     estimate = max(len(unopened), rate * sum(disk_bytes[path] for path in unopened))
     skipped = len(finished - set(opened))
     done = skipped + sum(remaining if path in finished else encoded[path] for path, (_, remaining) in opened.items())

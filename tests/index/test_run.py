@@ -83,7 +83,9 @@ def test_broken_encoder_is_rejected_before_it_adds_to_an_index(tmp_path: Path) -
     class Broken(ColourEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
             embeddings = super().encode_frames(batch, tokens=tokens)
-            return [SegmentEmbedding(embeddings[0].video, each.frames, each.times) for each in embeddings]
+            return [
+                SegmentEmbedding(embeddings[0].video, embedding.frames, embedding.times) for embedding in embeddings
+            ]
 
     with pytest.raises(EncoderError, match="must give different images different vectors"):
         Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])

@@ -1,6 +1,7 @@
 """Films: one small video of every kind that is read in its own way, written once per run."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import av
 import pytest
 
-from tests.video.films import write_video
+from tests.video.films import read_numbers, write_video
+from vidret.video.shots.segments import DecodedSegment
+from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.pool import DecodePool
 
 NUM_FRAMES = 100
 # An odd distance between pauses: no grid fits.
@@ -85,6 +89,19 @@ class Film:
     @property
     def numbers(self) -> list[int]:
         return list(range(self.first, self.first + self.num_frames))
+
+
+def stream_film(pool: DecodePool, path: Path, **options: Any) -> tuple[OpenedVideo, list[DecodedSegment], Finished]:
+    """Return what a pool sends of a film."""
+    opened, *segments, finished = pool.stream(path, **options)
+    assert isinstance(opened, OpenedVideo)
+    assert isinstance(finished, Finished)
+    return opened, [segment for segment in segments if isinstance(segment, DecodedSegment)], finished
+
+
+def numbers_of(segments: Sequence[DecodedSegment]) -> list[int]:
+    """Return the numbers of all frames of segments."""
+    return [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
 
 
 @pytest.fixture(scope="session")

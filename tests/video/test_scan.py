@@ -17,9 +17,9 @@ def naive_walk(folder: Path) -> list[str]:
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     folders = [entry for entry in entries if entry.is_dir()]
     found = [str(entry) for entry in entries if entry not in folders and entry.suffix.lower() in VIDEO_SUFFIXES]
-    for each in folders:
-        if not each.is_symlink():
-            found += naive_walk(each)
+    for subfolder in folders:
+        if not subfolder.is_symlink():
+            found += naive_walk(subfolder)
     return found
 
 

@@ -49,9 +49,9 @@ def read_words(index: Path) -> dict[str, tuple[bool, str, list[TimedText], bytes
     with TextStore.open(index) as store:
         for track in store.tracks():
             texts = store.transcript(track)
-            vectors = b"".join(row.tobytes() for row in store.intact_vectors([each.id for each in texts]).values())
+            vectors = b"".join(row.tobytes() for row in store.intact_vectors([text.id for text in texts]).values())
             key = f"{track.fingerprint} {track.source} {track.model}"
-            tracks[key] = track.complete, track.note, [each.text for each in texts], vectors
+            tracks[key] = track.complete, track.note, [text.text for text in texts], vectors
     return tracks
 
 

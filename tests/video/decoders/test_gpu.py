@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.video.conftest import Film
+from tests.video.conftest import Film, numbers_of, stream_film
 from tests.video.films import read_numbers
 from vidret.video.decoders.base import SamplingMode
 from vidret.video.reader import read_frames
-from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers.messages import Finished, OpenedVideo
 from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 
@@ -66,11 +65,8 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[int], Finished]:
-    opened, *segments, finished = pool.stream(path)
-    assert isinstance(opened, OpenedVideo)
-    assert isinstance(finished, Finished)
-    parts = [segment.frames.pictures.pixels for segment in segments if isinstance(segment, DecodedSegment)]
-    return opened, [number for pixels in parts for number in read_numbers(pixels)], finished
+    opened, segments, finished = stream_film(pool, path)
+    return opened, numbers_of(segments), finished
 
 
 def link(film: Film, path: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.video.conftest import NAMES, Film
+from tests.video.conftest import NAMES, Film, stream_film
 from tests.video.films import read_numbers
 from vidret.errors import DecodeError, MissingExtraError, VidretError
 from vidret.types import Resize
@@ -29,8 +29,7 @@ from vidret.video.geometry import resize_image
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import probe
 from vidret.video.reader import open_reader, read_frames
-from vidret.video.shots.segments import DecodedSegment
-from vidret.video.workers.messages import Finished, OpenedVideo
+from vidret.video.workers.messages import Finished
 from vidret.video.workers.pool import DecodePool, find_gpu_decoders
 
 EXACT = {"h264.mp4", "h264.mkv", "h264_uneven.mp4", "h264_uneven.mkv", "h264_sound.mp4", "hevc.mp4", "vp9.webm"}
@@ -202,13 +201,6 @@ def test_a_device_that_fails_leaves_the_frame_to_another_decoder() -> None:
         image.resize(Resize(32, 33))
 
 
-def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[DecodedSegment], Finished]:
-    opened, *segments, finished = pool.stream(path)
-    assert isinstance(opened, OpenedVideo)
-    assert isinstance(finished, Finished)
-    return opened, [each for each in segments if isinstance(each, DecodedSegment)], finished
-
-
 def test_auto_prefers_it_on_a_gpu_and_resizes_there(
     films: dict[str, Film], emulated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,19 +209,19 @@ def test_auto_prefers_it_on_a_gpu_and_resizes_there(
     for link in (refused, inexact):
         link.symlink_to(film.path)
     with DecodePool(1, num_frames=12, fps=25.0, devices=["cuda:1"], resize=resize) as pool:
-        opened, segments, finished = stream(pool, film.path)
+        opened, segments, finished = stream_film(pool, film.path)
         assert (opened.decoder, opened.why, finished) == ("torchcodec", "GPU 1 decodes hevc", Finished(""))
-        small = np.concatenate([each.frames.pictures.pixels for each in segments])
+        small = np.concatenate([segment.frames.pictures.pixels for segment in segments])
         expected = read_frames(str(film.path), indices=range(100), resize=resize).pixels
         assert small.shape == expected.shape
         assert 0 < np.abs(small.astype(int) - expected).max() <= 2, "another resizing than that on the CPU"
         assert {line.split()[1] for line in emulated.read_text().splitlines()} == {"cuda:1"}
-        opened, segments, finished = stream(pool, refused)
+        opened, segments, finished = stream_film(pool, refused)
         fallback = "torchcodec cannot decode it on GPU 1, using the CPU: NVDEC does not know it"
         assert (opened.decoder, finished.fallback) == ("pyav", fallback)
-        opened, segments, finished = stream(pool, inexact)
+        opened, segments, finished = stream_film(pool, inexact)
         assert finished.fallback.startswith("torchcodec gave up (GPU 1 decodes hevc): frame 51 must begin at 2.040 s")
-        numbers = [number for each in segments for number in (each.frames.times * 25).round()]
+        numbers = [number for segment in segments for number in (segment.frames.times * 25).round()]
         assert numbers == film.numbers
     assert [record.message for record in caplog.records] == [f"{refused}: {fallback} (further files are not reported)"]
 
@@ -240,9 +232,9 @@ def test_shots_are_followed_on_a_gpu(films: dict[str, Film]) -> None:
     found = []
     for device in ("cpu", "cuda:1"):
         with DecodePool(1, fps=5.0, devices=[device], resize=resize, shot_sampling="exact") as pool:
-            opened, segments, finished = stream(pool, film.path)
+            opened, segments, finished = stream_film(pool, film.path)
         assert finished == Finished("")
-        found.append([(each.start, each.end, each.frames.times.tolist()) for each in segments])
+        found.append([(segment.start, segment.end, segment.frames.times.tolist()) for segment in segments])
     assert opened.decoder == "torchcodec"
     assert found[0] == found[1]
 

@@ -57,7 +57,7 @@ def follow(
 
 def cuts(frames: Iterable[Picture], fps: float = 25.0) -> list[int]:
     """Return the frames at which hard cuts are found."""
-    return [each.frame for each in detect(frames, fps=fps) if each.kind == "cut"]
+    return [change.frame for change in detect(frames, fps=fps) if change.kind == "cut"]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 30])
@@ -83,7 +83,7 @@ def blend(one: Sequence[Picture], other: Sequence[Picture]) -> list[Picture]:
     """Return the frames of a dissolve between two shots of one length."""
     shares = (np.arange(len(one)) + 1) / (len(one) + 1)
     mixed = [a * (1 - share) + b * share for a, b, share in zip(one, other, shares, strict=True)]
-    return [np.rint(each).astype(np.uint8) for each in mixed]
+    return [np.rint(frame).astype(np.uint8) for frame in mixed]
 
 
 @pytest.mark.parametrize("length", [10, 20, 35])
@@ -95,7 +95,7 @@ def test_a_gradual_change_is_found_where_it_is(kind: str, length: int) -> None:
         black = [np.zeros(GREY_SHAPE, np.uint8)] * (length // 2)
         middle = blend(before[50 : 50 + length // 2], black) + blend(black, after[: length // 2])
     found = detect(before[:50] + middle + after[length:])
-    assert [each.kind for each in found] == [kind]
+    assert [change.kind for change in found] == [kind]
     assert abs(found[0].start - 50) <= 5
     assert abs(found[0].frame - (50 + len(middle))) <= 5
 
@@ -115,7 +115,7 @@ def test_every_frame_is_decided_soon(fps: float) -> None:
         detector.add(frame[None], [index / fps])
         undecided = range(detector.num_decided, index + 1)
         assert len(undecided) <= MAX_LAG
-        assert all((index - each) / fps <= MAX_LAG_S for each in undecided)
+        assert all((index - waiting) / fps <= MAX_LAG_S for waiting in undecided)
     detector.finish()
     assert detector.num_decided == len(film)
 

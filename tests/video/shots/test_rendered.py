@@ -59,16 +59,16 @@ def detect(frames: Sequence[Plane], times: Sequence[float] | None = None) -> lis
 
 
 def cuts(found: Sequence[Transition]) -> list[int]:
-    return [each.frame for each in found if each.kind == "cut"]
+    return [change.frame for change in found if change.kind == "cut"]
 
 
 def f1(true: Sequence[int], found: Sequence[int]) -> float:
     """Return the F1 score of cuts, each right within ``TOLERANCE`` of a true one that no other has."""
     left = list(true)
     for cut in found:
-        near = [each for each in left if abs(each - cut) <= TOLERANCE]
+        near = [start for start in left if abs(start - cut) <= TOLERANCE]
         if near:
-            left.remove(min(near, key=lambda each: abs(each - cut)))
+            left.remove(min(near, key=lambda start: abs(start - cut)))
     num_right = len(true) - len(left)
     return 2 * num_right / (len(true) + len(found))
 
@@ -116,7 +116,7 @@ def test_a_wipe_is_found_in_every_direction(direction: str, length: int) -> None
     masks = wipe_masks(direction, length)
     middle = [np.where(mask, after[k], before[50 + k]) for k, mask in enumerate(masks)]
     found = detect([*before[:50], *middle, *after[length:]])
-    assert [each.kind for each in found] == ["dissolve"]
+    assert [change.kind for change in found] == ["dissolve"]
     # A corner or a centre covers little of the picture at first.
     assert abs(found[0].start - 50) <= 0.3 * length
     assert abs(found[0].frame - (50 + length)) <= 0.3 * length
@@ -143,7 +143,9 @@ def test_a_cut_between_the_fields_of_a_frame_is_a_cut_or_a_short_dissolve() -> N
     found = detect(interlace(fields))
     assert len(found) == len(starts)
     for start in starts:
-        assert any(each.start - 1 <= start / 2 <= each.frame + 1 and each.frame - each.start <= 6 for each in found)
+        assert any(
+            change.start - 1 <= start / 2 <= change.frame + 1 and change.frame - change.start <= 6 for change in found
+        )
 
 
 def test_cuts_of_a_telecined_film_are_found() -> None:
@@ -205,9 +207,9 @@ def test_no_minute_has_more_cuts_than_the_cap(fps: int) -> None:
     detector, times = ShotDetector(), []
     for index in range(150 * fps):
         steps = detector.add(scenes[index // 6 % len(scenes)][None], [index / fps])
-        times += [each.frame / fps for _, found in steps for each in found if each.kind == "cut"]
+        times += [change.frame / fps for _, found in steps for change in found if change.kind == "cut"]
     for start in times:
-        assert sum(start <= each < start + 60 for each in times) <= MAX_CUTS_PER_MINUTE
+        assert sum(start <= time_s < start + 60 for time_s in times) <= MAX_CUTS_PER_MINUTE
     assert detector.is_capped == (fps / 6 * 60 > MAX_CUTS_PER_MINUTE)
 
 
@@ -217,5 +219,7 @@ def test_the_shortest_film_is_one_segment(tmp_path: Path, num_frames: int) -> No
     info = probe(str(path))
     with open_reader(info, for_streaming=True) as reader:
         segments = list(SegmentReader(info, Sampling(), None, start_s=info.start).read(reader.stream()))
-    assert [(each.number, each.start, each.end, each.shots) for each in segments] == [(0, 0.0, info.duration, [])]
+    assert [(segment.number, segment.start, segment.end, segment.shots) for segment in segments] == [
+        (0, 0.0, info.duration, [])
+    ]
     assert len(segments[0].frames) >= 1

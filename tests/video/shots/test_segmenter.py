@@ -42,8 +42,8 @@ def cut(film: Film, *, step_s: float, num_frames: int) -> Found:
     for index, (time, starts) in enumerate(zip(film.times, film.starts, strict=True)):
         stretches += segmenter.add(index, time, starts_shot=starts)
     stretches += segmenter.finish(film.duration)
-    assert [each.number for each in stretches] == list(range(len(stretches)))
-    return [(each.start, each.end, each.samples) for each in stretches]
+    assert [stretch.number for stretch in stretches] == list(range(len(stretches)))
+    return [(stretch.start, stretch.end, stretch.samples) for stretch in stretches]
 
 
 def cut_naively(film: Film, *, step_s: float, num_frames: int) -> Found:
@@ -131,8 +131,8 @@ def test_an_interrupted_film_continues_as_it_would_have(film: Film, cut_at: int)
         if time >= start_s - 1e-6:
             found += rest.add(index, time, starts_shot=starts)
     found += rest.finish(film.duration)
-    assert [each.samples for each in found] == [samples for _, _, samples in whole[len(known) :]]
-    assert [each.number for each in found] == list(range(len(known), len(whole)))
+    assert [stretch.samples for stretch in found] == [samples for _, _, samples in whole[len(known) :]]
+    assert [stretch.number for stretch in found] == list(range(len(known), len(whole)))
 
 
 def test_a_shot_that_is_too_short_for_a_sample_belongs_to_the_segment_before() -> None:

@@ -59,7 +59,7 @@ def test_segments_follow_shots(film: Path) -> None:
     starts = [round(segment.start * RATE) for segment in segments]
     assert starts == [0, *CUTS, 130 + 300]
     assert [segment.number for segment in segments] == list(range(5))
-    assert [(round(s.start * RATE), s.kind) for each in segments for s in each.shots] == [(cut, "cut") for cut in CUTS]
+    assert [(round(s.start * RATE), s.kind) for part in segments for s in part.shots] == [(cut, "cut") for cut in CUTS]
     assert segments[-1].end == pytest.approx(20.0)
 
 
@@ -69,7 +69,7 @@ def test_a_video_no_longer_than_a_segment_is_one(tmp_path: Path, num_last: int, 
     path = write_scenes(tmp_path / "short.mp4", [30, 50, num_last])
     segments = read(path)
     assert len(segments) == num_segments
-    assert [round(shot.start * RATE) for each in segments for shot in each.shots] == [30, 80]
+    assert [round(shot.start * RATE) for part in segments for shot in part.shots] == [30, 80]
     if num_segments == 1:
         (cut,) = cut_segments((80 + num_last) / RATE)
         expected = read_frames(str(path), times=cut.times, decoder="pyav")
@@ -196,8 +196,8 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
         expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
     assert num_some < 0.7 * num_decoded
     assert num_converted < 0.6 * (len(converted) - num_converted), "of four slides, one of which fades"
-    assert [(each.start, each.end, each.shots) for each in segments] == [
-        (each.start, each.end, each.shots) for each in expected
+    assert [(part.start, part.end, part.shots) for part in segments] == [
+        (part.start, part.end, part.shots) for part in expected
     ]
     for one, other in zip(segments, expected, strict=True):
         if mode == "exact":  # otherwise the nearest frame that others refer to

@@ -5,9 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.video.conftest import Film
-from tests.video.films import read_numbers
-from vidret.video.shots.segments import DecodedSegment
+from tests.video.conftest import Film, numbers_of, stream_film
 from vidret.video.workers.frame_ring import FrameRing
 from vidret.video.workers.pool import DecodePool
 
@@ -47,7 +45,6 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.usefixtures("fresh_processes")
 def test_frames_outlive_their_process(films: dict[str, Film]) -> None:
     with DecodePool(1, num_frames=12, fps=25.0) as pool:
-        segments = [part for part in pool.stream(films["h264.mp4"].path) if isinstance(part, DecodedSegment)]
+        _, segments, _ = stream_film(pool, films["h264.mp4"].path)
         assert len(segments) > 3, "frames that nobody frees do not stop it"
-    numbers = [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
-    assert numbers == films["h264.mp4"].numbers
+    assert numbers_of(segments) == films["h264.mp4"].numbers

@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from tests.video.conftest import Film
+from tests.video.conftest import Film, numbers_of, stream_film
 from tests.video.films import read_numbers, write_video
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.reader import read_frames
 from vidret.video.shots.segments import DecodedSegment
 from vidret.video.workers import messages, worker
-from vidret.video.workers.messages import Finished, OpenedVideo, ReadPlan
+from vidret.video.workers.messages import Finished, ReadPlan
 from vidret.video.workers.pool import DecodePool
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")
@@ -31,9 +31,8 @@ def pool() -> Iterator[DecodePool]:
         yield pool
 
 
-def numbers_of(pool: DecodePool, path: Path) -> list[int]:
-    segments = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
-    return [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
+def read(pool: DecodePool, path: Path) -> list[int]:
+    return numbers_of(stream_film(pool, path)[1])
 
 
 def is_running(pid: int) -> bool:
@@ -52,16 +51,14 @@ def wait_until_gone(pid: int) -> bool:
 
 
 def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
-    opened, *segments, finished = pool.stream(films["h264.mp4"].path)
-    assert isinstance(opened, OpenedVideo)
+    opened, segments, finished = stream_film(pool, films["h264.mp4"].path)
     assert opened.duration == 4.0
     assert opened.info_facts["codec"] == "h264"
     assert opened.info_facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
     assert opened.decoder == "decord"
     assert finished == Finished("")
-    read = [(segment.number, segment.start, segment.end) for segment in segments if isinstance(segment, DecodedSegment)]
-    assert read == opened.cuts
-    assert len(read) == 9
+    assert [(segment.number, segment.start, segment.end) for segment in segments] == opened.cuts
+    assert len(segments) == 9
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "edit_list.mp4", "mpeg4.avi", "one.gif"])
@@ -70,27 +67,24 @@ def test_every_frame_comes_through_whatever_the_path(
 ) -> None:
     link = tmp_path / os.fsdecode(b"caf\xe9\n.mp4")
     link.symlink_to(films[name].path)
-    assert numbers_of(pool, link) == films[name].numbers
+    assert read(pool, link) == films[name].numbers
 
 
 @pytest.mark.parametrize("audio", [False, True])
 def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, audio: bool) -> None:
     film = write_video(tmp_path / "late.mp4", range(20), shift=125, audio=audio)
     start = 5.0 if audio else 0.0  # with no other stream the clock starts with the frames
-    opened, *segments, _ = pool.stream(film)
-    assert isinstance(opened, OpenedVideo)
+    opened, segments, _ = stream_film(pool, film)
     assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
     for segment in segments:
-        assert isinstance(segment, DecodedSegment)
         numbers = read_numbers(segment.frames.pictures.pixels)
         assert segment.frames.times == pytest.approx([start + number / 25 for number in numbers])
-    assert numbers_of(pool, film) == list(range(20))
+    assert read(pool, film) == list(range(20))
 
 
 def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) -> None:
-    messages = pool.stream(films["h264.mp4"].path, plan=lambda _: ReadPlan(range(7)))
-    numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]
-    assert numbers == [7, 8]
+    _, segments, _ = stream_film(pool, films["h264.mp4"].path, plan=lambda _: ReadPlan(range(7)))
+    assert [segment.number for segment in segments] == [7, 8]
     assert len(list(pool.stream(films["h264.mp4"].path, plan=lambda _: ReadPlan(range(9))))) == 2
 
 
@@ -129,7 +123,7 @@ def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], n
 def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
     path, resize = films["h264.mp4"].path, Resize(32, 32)
     with DecodePool(1, resize=resize) as pool:
-        (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+        (segment,) = stream_film(pool, path)[1]
     expected = read_frames(str(path), times=segment.frames.times, resize=resize)
     assert (segment.frames.pictures.pixels == expected.pixels).all()
     assert (segment.frames.times == expected.times).all()
@@ -137,11 +131,11 @@ def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
 
 def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
-    numbers_of(pool, films["one.mp4"].path)
+    read(pool, films["one.mp4"].path)
     before = pool.processes.pids()
     with pytest.raises(DecodeError, match="is not a video"):
         list(pool.stream(tmp_path / "text.mp4"))
-    assert numbers_of(pool, films["one.mp4"].path) == [5]
+    assert read(pool, films["one.mp4"].path) == [5]
     assert pool.processes.pids() == before
 
 
@@ -150,13 +144,9 @@ def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -
     stamps = [*range(99), days * 86400 * 25]
     path = write_video(tmp_path / "gap.mkv", range(100), pts=stamps)
     with DecodePool(1, timeout=10.0) as pool:
-        opened, *segments, finished = pool.stream(path)
-    assert isinstance(opened, OpenedVideo)
+        opened, segments, finished = stream_film(pool, path)
     assert len(opened.cuts) == 2
-    read = [
-        number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pictures.pixels)
-    ]
-    assert read == [12, 37, 62, 87, 98, 99]
+    assert numbers_of(segments) == [12, 37, 62, 87, 98, 99]
     assert finished == Finished(f"shows no new frame from 4 s to {days * 86400} s")
 
 
@@ -170,15 +160,15 @@ def test_a_crash_costs_one_file(
     with pytest.raises(DecodeError, match=reason) as caught:
         list(messages)
     assert caught.value.path == str(long_film.path)
-    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+    assert read(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
 
 
 def test_a_crash_between_files_costs_none(films: dict[str, Film], pool: DecodePool) -> None:
-    numbers_of(pool, films["one.mp4"].path)
+    read(pool, films["one.mp4"].path)
     pid = pool.processes.pids()[0]
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert numbers_of(pool, films["one.mp4"].path) == [5]
+    assert read(pool, films["one.mp4"].path) == [5]
 
 
 def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
@@ -190,7 +180,7 @@ def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
         with pytest.raises(DecodeError, match="no answer from the decoder for 1 s"):
             list(messages)
         assert not is_running(pid)
-        assert numbers_of(pool, films["one.mp4"].path) == [5]
+        assert read(pool, films["one.mp4"].path) == [5]
 
 
 def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path) -> None:
@@ -199,7 +189,7 @@ def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path
     with DecodePool(1, fps=25.0, memory=140 << 20) as pool:
         with pytest.raises(DecodeError, match=r"memory|crashed"):
             list(pool.stream(huge))
-        assert numbers_of(pool, films["one.mp4"].path) == [5]
+        assert read(pool, films["one.mp4"].path) == [5]
 
 
 def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film: Film, pool: DecodePool) -> None:
@@ -209,7 +199,7 @@ def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film:
     pid = pool.processes.pids()[0]
     messages.close()  # type: ignore[attr-defined]
     assert not is_running(pid)
-    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+    assert read(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
 
 
 def test_threads_share_a_pool(films: dict[str, Film]) -> None:
@@ -217,7 +207,7 @@ def test_threads_share_a_pool(films: dict[str, Film]) -> None:
     answers: dict[str, list[int]] = {}
     with DecodePool(2, fps=25.0) as pool:
         threads = [
-            threading.Thread(target=lambda name=name: answers.update({name: numbers_of(pool, films[name].path)}))
+            threading.Thread(target=lambda name=name: answers.update({name: read(pool, films[name].path)}))
             for name in names
         ]
         for thread in threads:
@@ -243,7 +233,7 @@ def test_processes_can_be_started_before_the_first_file(films: dict[str, Film]) 
         pool.start()
         wait_until(lambda: len(pool.processes.pids()) == 2 and pool.processes._idle.qsize() == 2)
         started = set(pool.processes.pids())
-        assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+        assert read(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
         assert set(pool.processes.pids()) == started
     assert not pool.processes.pids()
 
