@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from vidret.copies.candidates import IndexWhitening, fit_projection
+from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.types import Hit, Moment, NearCopy
 
@@ -201,7 +202,7 @@ def measure_order(one: VideoFrames, other: VideoFrames, offset_s: float) -> tupl
     Both are 0 if there are fewer than ``MIN_FRAMES`` frames, or if one video does not change. The other video is at
     ``offset_s`` when the first is at 0 s.
     """
-    rows = np.unique(np.linspace(0, len(one.times) - 1, min(len(one.times), MAX_FRAMES)).astype(np.int64))
+    rows = spread_evenly(len(one.times), MAX_FRAMES)
     times = one.times[rows]
     known = make_basis(times, one.segments[rows])
     num_free = len(rows) - known.shape[1]

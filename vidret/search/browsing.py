@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.errors import VidretError
-from vidret.store.lookup import find_middles
+from vidret.store.lookup import find_middles, spread_evenly
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, KindOfVideo, MappedMoment, UnusualVideo
 
@@ -84,7 +84,7 @@ class Explorer:
 
     def _sample(self, filters: Filters) -> SampledSegments:
         ids = self._store.snapshot().select(filters).ids()
-        chosen = ids[np.unique(np.linspace(0, max(len(ids) - 1, 0), min(len(ids), MAX_SEGMENTS)).astype(np.int64))]
+        chosen = ids[spread_evenly(len(ids), MAX_SEGMENTS)]
         kept, vectors = self._store.features.intact_vectors(chosen)
         owners = self._store.owners(kept)
         known = np.array([key in owners for key in kept.tolist()], bool)
@@ -115,7 +115,7 @@ class Explorer:
         sample = self._sample(filters)
         if not len(sample.ids):
             return []
-        placed = np.unique(np.linspace(0, len(sample.ids) - 1, min(len(sample.ids), MAX_PLACED)).astype(np.int64))
+        placed = spread_evenly(len(sample.ids), MAX_PLACED)
         known = project_to_plane(sample.vectors[placed])
         centred = sample.vectors - sample.vectors.mean(axis=0)
         likeness = centred @ centred[placed].T

@@ -19,7 +19,7 @@ from vidret.channels.base import ChannelQuery, TimeSpan
 from vidret.channels.picture.channel import PictureChannel
 from vidret.channels.picture.ranking import FrameRanker
 from vidret.errors import StoreError, VidretError
-from vidret.store.lookup import find_middles, look_up_video
+from vidret.store.lookup import find_middles, look_up_video, spread_evenly
 from vidret.store.store import Store
 from vidret.types import TimePoint
 
@@ -167,7 +167,7 @@ class SegmentSpace:
         generation = self._store.generation
         if self._typical[0] != generation:
             ids = self._store.searchable()
-            sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64))]
+            sample = ids[spread_evenly(len(ids), SAMPLE)]
             _, vectors = self.read(sample)
             rows, columns = np.triu_indices(len(vectors), 1)
             similarities = (vectors @ vectors.T)[rows, columns]

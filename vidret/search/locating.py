@@ -110,29 +110,46 @@ def locate_moments(
         if video.probability is None and query.is_text:  # judged by itself
             probability = judge.index(scores.score, len(scores.segments) + max(map(len, scores.texts)))
             video = replace(video, probability=probability, weak=probability < UNLIKELY)
-        spans = find_query_spans(scores, question.structure, options)
-        best = spans[0].score if spans else ABSENT
-        for span in spans:
-            if not options.weak and span.score < best - STANDS_OUT:
-                continue
-            by_words = span.parts[0].match is not None
-            bounds, evidence = [(span.start, span.end)], make_evidence(span.parts, fusion.texts)
-            moments.append(
-                Moment(
-                    video=video.video_id,
-                    path=video.path,
-                    start=span.start,
-                    end=span.end,
-                    score=scores.score - (best - span.score),
-                    probability=video.probability,
-                    weak=video.weak,
-                    by="words" if by_words else "curve" if grounder is None else "head",
-                    similarity=None if by_words or grounder is not None else find_similarity(scores, span),
-                    evidence=evidence + question.tell_persons(video.video_id, bounds),
-                    events=list_events(span, question.structure),
-                )
-            )
+        moments += _make_moments(
+            fusion, question, video, scores, options, by_picture="curve" if grounder is None else "head"
+        )
     return sorted(moments, key=lambda moment: -moment.score)[: options.k]
+
+
+def _make_moments(
+    fusion: Fusion,
+    question: Question,
+    video: RankedVideo,
+    scores: VideoScores,
+    options: LocateOptions,
+    *,
+    by_picture: str,
+) -> list[Moment]:
+    """Return the moments of one video, best first."""
+    spans = find_query_spans(scores, question.structure, options)
+    best = spans[0].score if spans else ABSENT
+    moments = []
+    for span in spans:
+        if not options.weak and span.score < best - STANDS_OUT:
+            continue
+        by = "words" if span.parts[0].match is not None else by_picture
+        evidence = make_evidence(span.parts, fusion.texts)
+        moments.append(
+            Moment(
+                video=video.video_id,
+                path=video.path,
+                start=span.start,
+                end=span.end,
+                score=scores.score - (best - span.score),
+                probability=video.probability,
+                weak=video.weak,
+                by=by,
+                similarity=find_similarity(scores, span) if by == "curve" else None,
+                evidence=evidence + question.tell_persons(video.video_id, [(span.start, span.end)]),
+                events=list_events(span, question.structure),
+            )
+        )
+    return moments
 
 
 def _ask_head(

@@ -140,6 +140,11 @@ def read_shots(store: "Store", video_id: int) -> list[Shot]:
     return list_shots(store.shots.of_video(video_id), start, end)
 
 
+def spread_evenly(num_rows: int, limit: int) -> Int64[np.ndarray, " row"]:
+    """Return the indices of ``limit`` rows that are evenly spread, or of all rows if they are no more."""
+    return np.unique(np.linspace(0, max(num_rows - 1, 0), min(num_rows, limit)).astype(np.int64))
+
+
 def find_middles(store: "Store", ids: Int64[np.ndarray, " segment"]) -> dict[int, tuple[int, float]]:
     """Return the video and the middle, in seconds, of the segments by id that are intact."""
     segments = store.segments.intact(ids)

@@ -30,6 +30,7 @@ from vidret.channels.picture.reranking import RankedSegments, Reranker, sum_leve
 from vidret.channels.picture.scales import SAMPLE, PictureScale, PictureScales, find_typical_score, lower_hinted
 from vidret.encode.encoder import Encoder
 from vidret.encode.text_cache import encode_once
+from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
@@ -205,7 +206,7 @@ class PictureChannel:
         """Return what a ranker scores the unrelated queries in a sample of the segments; empty for an empty index."""
         self._rankers.setdefault(ranker.name, ranker)
         ids: Ids = self.store.searchable()
-        sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64))]
+        sample = ids[spread_evenly(len(ids), SAMPLE)]
         stored = self.reranker.read(ranker, sample)
         if not len(stored.ids):
             return np.empty(0)

@@ -29,6 +29,7 @@ from vidret.channels.registry import KINDS, is_hint_needed
 from vidret.channels.texts.matching import TextMatcher, TextMatches
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.errors import StoreError
+from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
 from vidret.types import TEXT_SOURCES, TextSource, Vector
@@ -224,7 +225,7 @@ def rate_texts(
 def measure_background(texts: TextStore) -> TextBackground:
     """Measure the background of the words of an index on a sample of them."""
     ids = texts.store.searchable()
-    sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64))]
+    sample = ids[spread_evenly(len(ids), SAMPLE)]
     rows = texts.read_segments(sample)
     vectors = texts.intact_vectors([row.id for row in rows])
     by_source = {

@@ -18,6 +18,7 @@ from vidret.search.concepts.encoder import Composer
 from vidret.search.concepts.storage import TaughtConcept, load_concept, save_concept, stack_vectors
 from vidret.search.concepts.teaching import ReadExamples, read_examples
 from vidret.search.query.marks import check_concept_name
+from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.types import Concept, ExampleLike, TaggedVideo
 
@@ -83,7 +84,7 @@ def classify_videos(store: Store, encoder: Encoder, classes: Mapping[str, Sequen
     scale = TEXT_SPREAD / np.where(spread > 0, spread, 1)
     shown_ids = np.array(sorted(frozenset().union(*(shown.video_ids for shown in examples))), np.int64)
     others = videos[~np.isin(video_ids, shown_ids)]
-    others = others[np.unique(np.linspace(0, len(others) - 1, min(len(others), SAMPLE_SIZE)).astype(np.int64))]
+    others = others[spread_evenly(len(others), SAMPLE_SIZE)]
     vectors = np.concatenate([*(shown.vectors for shown in examples), others])
     counts = [len(shown.examples) for shown in examples]
     labels = np.repeat([*range(len(counts)), UNLABELLED], [*counts, len(others)])

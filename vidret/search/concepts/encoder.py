@@ -16,6 +16,7 @@ from vidret.align.gda import invert_shrunk
 from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.search.concepts.storage import TaughtConcept, check_mentions, load_concept
 from vidret.search.query.marks import find_mentions, replace_mentions
+from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.types import ComposedQuery, Frames, Query, SegmentEmbedding, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
@@ -82,9 +83,7 @@ class Composer:
 
     def _read_sample(self) -> VectorSample:
         ids = self._store.searchable()
-        if len(ids) > SAMPLE_SIZE:
-            ids = ids[np.linspace(0, len(ids) - 1, SAMPLE_SIZE).astype(np.int64)]
-        known, vectors = self._store.features.intact_vectors(ids)
+        known, vectors = self._store.features.intact_vectors(ids[spread_evenly(len(ids), SAMPLE_SIZE)])
         owners = self._store.owners(known)
         return VectorSample(
             vectors.reshape(-1, self._store.dim), np.array([owners.get(key, -1) for key in known.tolist()], np.int64)
