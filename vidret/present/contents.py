@@ -128,11 +128,7 @@ VECTOR_FORMATS = ("npy", "parquet", "safetensors")
 
 
 def check_vector_format(form: str) -> None:
-    """Check that a format can be written here.
-
-    Raises:
-        MissingExtraError: It needs the extra ``parquet``.
-    """
+    """Raise MissingExtraError for a format that cannot be written here."""
     if form == "parquet":
         _import_parquet()
 

@@ -57,11 +57,7 @@ GENEROUS = Limits()  # for a person who can interrupt it
 
 
 def find_ffmpeg() -> str:
-    """Return the path of ffmpeg: the one on PATH, or else the one in the package imageio-ffmpeg.
-
-    Raises:
-        VidretError: There is neither.
-    """
+    """Return the path of ffmpeg, the one on PATH or else in the package imageio-ffmpeg; raise VidretError for none."""
     if installed := shutil.which("ffmpeg"):
         return installed
     try:

@@ -252,15 +252,10 @@ class EvalRun:
         head: str | None = None,
         html: bool = False,
     ) -> None:
-        """Index the videos of a split, measure, and write the report.
+        """Index the videos of a split, None for that of the benchmark, measure, and write the report.
 
-        Args:
-            measure: Returns the report of an engine, a split and a gallery, with predictions if it has any.
-            doing: What it does with the queries, for people.
-            split: The split; None for that of the benchmark.
-            words: Words to read.
-            head: The grounding head; None if the evaluation has no option for one.
-            html: Whether to write the page of the report, too.
+        ``measure`` returns the report of an engine, a split and a gallery, with predictions if it has any; ``doing``
+        says to people what it does with the queries. ``head`` is None if the evaluation has no option for one.
         """
         split = split or self.read_split()
         engine = self.open_index(split, head=head or "auto")

@@ -22,9 +22,6 @@ def to_otio(timeline: Timeline) -> str:
 
     A clip is cut at frames of its own video. Its marker spans the moment, with the query as name, and the score and
     the words that match as comment; the metadata of both hold the moment as it is.
-
-    Raises:
-        MissingExtraError: The extra ``editors`` is not installed.
     """
     check_installed()
     import opentimelineio
