@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
-from tests.indexed_texts import make_texts
+from tests.indexed_texts import add_words, make_texts
 from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
@@ -142,6 +142,12 @@ def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:
     assert engine.index([film.parent]).texts == {"subtitles": 1}
     assert [text.text for text in read_words(tmp_path / "index")["subtitles"][1]] == ["Good night, and good luck."]
     assert read_contents(tmp_path / "index") == before
+
+
+def test_the_options_of_a_merged_index_are_those_of_its_tracks(tmp_path: Path) -> None:
+    assert read_options(tmp_path) is None
+    add_words(tmp_path, "sha256-1", ["hello"], model="base")
+    assert read_options(tmp_path) == WordsOptions(sources=("speech",), speech_model="base")
 
 
 def test_words_follow_a_moved_file_and_are_pruned_with_it(tmp_path: Path) -> None:
