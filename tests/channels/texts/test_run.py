@@ -176,9 +176,9 @@ from vidret.video.workers.messages import ReadTexts
 process._PROGRAM = sys.argv[4]
 count, add = 0, ContentWords.add
 
-def add_and_die(self, message):
+def add_and_die(self, *given):
     global count
-    add(self, message)
+    add(self, *given)
     count += 1
     if count == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
