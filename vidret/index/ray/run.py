@@ -146,6 +146,10 @@ class RayStages:
         self._decoding = ray.put(
             (encoder.resize, encoder.sampling, replace(options, pack=None, check=None, on_progress=None))
         )
+        tasks = {"num_cpus": DECODER_CPUS, "scheduling_strategy": "SPREAD"}
+        self._identify = ray.remote(max_retries=-1, **tasks)(identify_file)
+        streaming = {"num_returns": "streaming", "_generator_backpressure_num_objects": OBJECTS_AHEAD}
+        self._decode = ray.remote(max_retries=0, **streaming, **tasks)(decode_file)  # the driver repeats it itself
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._plans = ray.remote(num_cpus=0, scheduling_strategy=here)(Plans).remote()
         start = ray.remote(
@@ -167,9 +171,7 @@ class RayStages:
 
     def identify(self, path: str, heartbeat: Callable[[], None]) -> Identity:
         """See ``Stages``."""
-        identity = ray.remote(num_cpus=DECODER_CPUS, max_retries=-1, scheduling_strategy="SPREAD")(
-            identify_file
-        ).remote(path)
+        identity = self._identify.remote(path)
         while not ray.wait([identity], timeout=POLL_S)[0]:
             heartbeat()
         found: Identity = _get(identity)
@@ -180,14 +182,7 @@ class RayStages:
     ) -> Iterator[Message]:
         """See ``Stages``; a decoder has one thread. The frames of a segment are a reference to where they are."""
         key = uuid4().hex
-        decode = ray.remote(
-            num_cpus=DECODER_CPUS,
-            max_retries=0,
-            num_returns="streaming",
-            scheduling_strategy="SPREAD",
-            _generator_backpressure_num_objects=OBJECTS_AHEAD,
-        )(decode_file)
-        sent = decode.remote(path, identity, self._decoding, self._plans, key)
+        sent = self._decode.remote(path, identity, self._decoding, self._plans, key)
         try:
             for reference in sent:
                 message, seconds = _get(reference)
