@@ -20,7 +20,7 @@ def make_texts(words: Sequence[str], source: TextSource = "speech", language: st
 
 def random_vectors(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
     """Return unit vectors that depend on the texts alone."""
-    rows = [np.random.default_rng(list(each.text.encode())).standard_normal(DIM) for each in texts]
+    rows = [np.random.default_rng(list(text.text.encode())).standard_normal(DIM) for text in texts]
     vectors = np.array(rows, np.float32).reshape(-1, DIM)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors

@@ -74,7 +74,7 @@ def test_example_runs(
     }
     arguments = [str(places.get(each, each)) for each in LINES[name]]
     with serve_index(folder / "index") if "URL" in arguments else nullcontext("") as url:
-        monkeypatch.setattr(sys, "argv", [name, *(url if each == "URL" else each for each in arguments)])
+        monkeypatch.setattr(sys, "argv", [name, *(url if argument == "URL" else argument for argument in arguments)])
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out.replace(str(folder), "FOLDER")
     assert PRINTED[name] in printed, printed

@@ -36,7 +36,7 @@ def test_improbable_results_are_left_out_of_the_same_ranking(engine: Engine, que
     hits, moments = engine.search(query), engine.locate(query, 50, weak=True)
     assert len(moments) > len(hits) > 2
     probabilities = [each.probability for each in hits] + [each.probability for each in moments]
-    for least in {each for each in probabilities if each is not None} | {1.0}:
+    for least in {probability for probability in probabilities if probability is not None} | {1.0}:
         probable = [hit for hit in hits if (hit.probability or 0) >= least]
         assert engine.search(query, at_least=least) == probable
         inside = [moment for moment in moments if (moment.probability or 0) >= least]

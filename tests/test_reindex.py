@@ -43,7 +43,8 @@ class WideEncoder(ColourEncoder):
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         return [
-            SegmentEmbedding(widen(each.video), widen(each.frames), each.times) for each in super().encode_frames(batch)
+            SegmentEmbedding(widen(segment.video), widen(segment.frames), segment.times)
+            for segment in super().encode_frames(batch)
         ]
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -47,7 +47,7 @@ TOLD = (Hit, Moment, Evidence, Shot, TimedText)
 def make_value(kind: Any, number: int) -> Any:
     """Return a value of a type that differs from those of other numbers, and from any default."""
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    kind = next(each for each in members if each is not NoneType)
+    kind = next(member for member in members if member is not NoneType)
     if dataclasses.is_dataclass(kind):
         return make_result(kind)
     if hasattr(kind, "dtypes"):
@@ -78,11 +78,11 @@ def make_result(result_type: Any) -> Any:
 def test_every_field_of_a_result_is_a_described_field_over_http(result_type: Any) -> None:
     model = ROW_MODELS[result_type]
     own = LinkedRow.model_fields if issubclass(model, LinkedRow) else {}
-    fields = {each.name: each for each in list_row_fields(result_type, "http")}
+    fields = {row_field.name: row_field for row_field in list_row_fields(result_type, "http")}
     assert model.model_fields.keys() - own - EXTRA.get(result_type, {}).keys() == fields.keys()
     properties = model.model_json_schema()["properties"]
-    assert {name: properties[name]["description"] for name in fields} == {n: each.help for n, each in fields.items()}
-    assert [name for name, each in fields.items() if not each.help] == []
+    assert {name: properties[name]["description"] for name in fields} == {n: field.help for n, field in fields.items()}
+    assert [name for name, field in fields.items() if not field.help] == []
 
 
 @pytest.mark.parametrize("result_type", RESULTS)
@@ -108,13 +108,13 @@ def test_every_field_is_shown_everywhere_unless_it_says_otherwise(result_type: A
 def test_language_models_are_told_of_the_fields_that_say_so(result_type: Any) -> None:
     result = make_result(result_type)
     told = tell_result(result)
-    assert told.keys() - {"title"} == {each.name for each in list_row_fields(result_type, "mcp")}
+    assert told.keys() - {"title"} == {row_field.name for row_field in list_row_fields(result_type, "mcp")}
     assert len(told) > 1
 
 
 def test_the_columns_of_csv_are_those_of_the_moment() -> None:
     header, line, _end = to_csv([make_result(Moment)], query="dog").split("\r\n")
-    columns = [each.name for each in list_row_fields(Moment, "csv")]
+    columns = [row_field.name for row_field in list_row_fields(Moment, "csv")]
     assert header.split(",") == ["rank", "query", *columns]
     assert len(line.split(",")) == len(columns) + 2
 
@@ -131,7 +131,7 @@ class Rated(Hit):
 
 
 def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
-    rated = Rated(**{each.name: getattr(make_result(Hit), each.name) for each in dataclasses.fields(Hit)}, stars=4)
+    rated = Rated(**{field.name: getattr(make_result(Hit), field.name) for field in dataclasses.fields(Hit)}, stars=4)
     assert result_to_dict(rated)["stars"] == 4
     assert tell_result(rated)["stars"] == 4
     assert list_row_fields(Rated, "csv")[-1].name == "stars"
@@ -149,7 +149,7 @@ def test_a_field_that_is_added_to_a_result_is_followed_everywhere() -> None:
 
 
 def test_the_attributes_of_a_docstring_are_read() -> None:
-    assert read_attributes(Hit.__doc__ or "").keys() == {each.name for each in dataclasses.fields(Hit)}
+    assert read_attributes(Hit.__doc__ or "").keys() == {field.name for field in dataclasses.fields(Hit)}
     assert read_attributes(SharedFootage.__doc__ or "")["clip_end"] == "Where it ends."
     assert read_attributes("Nothing.") == {}
     assert "``part`` of the best file, ``longer`` by" in read_attributes(CopiedFile.__doc__ or "")["differs"]

@@ -84,15 +84,15 @@ def other_value(named: NamedOption) -> Any:
 
 def other_options(options_type: Any) -> Any:
     """Return options of which none has its default."""
-    return build_options(options_type, {each.name: other_value(each) for each in list_options(options_type)})
+    return build_options(options_type, {option.name: other_value(option) for option in list_options(options_type)})
 
 
 @pytest.mark.parametrize("options_type", [*BOTH, Filters])
 def test_options_are_flattened_and_built_again(options_type: Any) -> None:
     options = other_options(options_type)
     values = flatten_options(options)
-    assert list(values) == [each.name for each in list_options(options_type)]
-    assert all(values[each.name] != each.default for each in list_options(options_type))
+    assert list(values) == [option.name for option in list_options(options_type)]
+    assert all(values[option.name] != option.default for option in list_options(options_type))
     assert build_options(options_type, values) == options
     assert build_options(options_type, {}) == options_type()
 
@@ -101,7 +101,7 @@ def test_options_are_flattened_and_built_again(options_type: Any) -> None:
 def test_every_option_is_a_documented_keyword_in_python(options_type: Any) -> None:
     method = getattr(Searchable, COMMANDS[options_type])
     _self, _query, *parameters = inspect.signature(method).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.name != "video"}
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "video"}
     assert defaults == {each.name: each.default for each in fields(options_type)}
     assert [name for name in defaults if f"    {name}: " not in method.__doc__] == []
     options, recorder = other_options(options_type), Recorder()
@@ -114,7 +114,7 @@ def test_every_option_is_sent_and_read_by_the_server(options_type: Any) -> None:
     options, request = other_options(options_type), REQUESTS[options_type]
     query: dict[str, Any] = {} if options_type is Filters else {"query": "dog"}
     body = json.loads(json.dumps(encode_options(options)))
-    assert list(body) == [each.name for each in list_options(options_type)]
+    assert list(body) == [option.name for option in list_options(options_type)]
     assert collect_options(request(**query, **body), options_type) == options
     assert collect_options(request(**query), options_type) == options_type()
 
@@ -122,11 +122,11 @@ def test_every_option_is_sent_and_read_by_the_server(options_type: Any) -> None:
 @pytest.mark.parametrize("options_type", BOTH)
 def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
     schema = REQUESTS[options_type].model_json_schema()
-    for each in list_options(options_type):
-        field = schema["properties"][each.name]
-        assert field["description"] == (each.option.http_help or each.option.help)
-        assert json.dumps(field["default"]) == json.dumps(each.default)
-        limits = json.dumps([each.option.minimum, each.option.maximum])
+    for option in list_options(options_type):
+        field = schema["properties"][option.name]
+        assert field["description"] == (option.option.http_help or option.option.help)
+        assert json.dumps(field["default"]) == json.dumps(option.default)
+        limits = json.dumps([option.option.minimum, option.option.maximum])
         found = {**field, **next(iter(field.get("anyOf", [])), {})}
         assert json.dumps([found.get("minimum"), found.get("maximum")]).replace(".0", "") == limits
 
@@ -146,23 +146,23 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
     monkeypatch.setattr(f"vidret.cli.commands.{name}.open_engine_or_client", open_nothing)
     params = {each.name: each for each in load_commands()[name].params}
     arguments, options = [name, "dog"], other_options(options_type)
-    for each in list_options(options_type):
-        if each.option.panel is None:  # for Python and HTTP alone
-            assert each.name in ("candidates", "seen")
-            options = replace(options, **{each.name: each.default})
+    for option in list_options(options_type):
+        if option.option.panel is None:  # for Python and HTTP alone
+            assert option.name in ("candidates", "seen")
+            options = replace(options, **{option.name: option.default})
             continue
-        param, value = params[each.name], other_value(each)
-        assert (param.help, param.rich_help_panel) == (each.option.help, each.option.panel)
-        if each.option.holds == "times":
+        param, value = params[option.name], other_value(option)
+        assert (param.help, param.rich_help_panel) == (option.option.help, option.option.panel)
+        if option.option.holds == "times":
             for video, seconds in value:
                 arguments += [param.opts[0], f"{video}@{seconds:g}"]
             continue
         arguments.append(param.opts[0])
-        if each.option.holds == "date":
+        if option.option.holds == "date":
             arguments.append(DATE.isoformat())
         elif isinstance(value, tuple):
             arguments.append(",".join(value))
-        elif isinstance(value, bool) and each.option.metavar is not None:
+        elif isinstance(value, bool) and option.option.metavar is not None:
             arguments.append("on" if value else "off")
         elif value is not True:
             arguments.append(str(value))

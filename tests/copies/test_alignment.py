@@ -108,8 +108,8 @@ def naive_values(
     values: list[float | None] = []
     for row, time in enumerate(clip_times):
         expected = speed * time + offset
-        before = [column for column, each in enumerate(film_times) if each < expected]
-        after = [column for column, each in enumerate(film_times) if each >= expected]
+        before = [column for column, film_time in enumerate(film_times) if film_time < expected]
+        after = [column for column, film_time in enumerate(film_times) if film_time >= expected]
         around = before[-1:] + after[:1]
         near = [column for column in around if abs(film_times[column] - expected) <= STEP_S]
         values.append(

@@ -28,7 +28,7 @@ def make_pictures(seed: int, num: int = 3) -> list[Image.Image]:
 
 
 def shrink(pictures: list[Image.Image]) -> np.ndarray:
-    return np.stack([np.asarray(each.resize((64, 36), Image.Resampling.BOX)) for each in pictures])
+    return np.stack([np.asarray(picture.resize((64, 36), Image.Resampling.BOX)) for picture in pictures])
 
 
 @given(st.integers(0, 500), st.sampled_from([0.6, 0.75, 0.9]), st.floats(0, 1), st.floats(0, 1), st.booleans())
@@ -36,8 +36,8 @@ def test_a_crop_is_found(seed: int, size: float, left: float, top: float, mirror
     pictures = make_pictures(seed)
     box = (left * (1 - size) * 640, top * (1 - size) * 360)
     cropped = [
-        each.crop((round(box[0]), round(box[1]), round(box[0] + size * 640), round(box[1] + size * 360)))
-        for each in pictures
+        picture.crop((round(box[0]), round(box[1]), round(box[0] + size * 640), round(box[1] + size * 360)))
+        for picture in pictures
     ]
     if mirrored:
         cropped = [each.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for each in cropped]

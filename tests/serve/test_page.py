@@ -1179,7 +1179,9 @@ def test_page_is_small_and_self_contained() -> None:
 
 
 def list_moments(engine: Engine, name: str) -> list[tuple[str, float, float, str]]:
-    return [(Path(each.path).name, each.start, each.end, each.note) for each in engine.collection(name).moments]
+    return [
+        (Path(moment.path).name, moment.start, moment.end, moment.note) for moment in engine.collection(name).moments
+    ]
 
 
 @pytest.fixture

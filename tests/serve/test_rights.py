@@ -31,7 +31,7 @@ def find_app(engine: Engine) -> FastAPI:
 
 
 def list_rights(route: APIRoute) -> set[TokenRight | None]:
-    return {each.call.right for each in route.dependant.dependencies if isinstance(each.call, Right)}
+    return {dependency.call.right for dependency in route.dependant.dependencies if isinstance(dependency.call, Right)}
 
 
 def test_every_route_names_a_right_and_those_that_change_something_name_change(engine: Engine) -> None:
