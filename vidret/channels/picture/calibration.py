@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from vidret.channels.picture.ranking import Ids, Levels, Ranker, SegmentFeatures
 from vidret.errors import StoreError, VidretError
@@ -68,8 +68,7 @@ class Calibration:
         """Return corrected levels of some segments; those without potentials keep their scores."""
         if not len(self.ids):
             return levels
-        indices = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        known = self.ids[indices] == ids
+        indices, known = self._find(ids)
         scores = {
             name: level + np.where(known, self.potentials[name][indices], 0) if name in self.potentials else level
             for name, level in levels.scores.items()
@@ -78,7 +77,12 @@ class Calibration:
 
     def find_unknown(self, ids: Ids) -> Ids:
         """Return the segments that were added after the calibration."""
-        return np.setdiff1d(ids, self.ids, assume_unique=True)
+        return ids[~self._find(ids)[1]] if len(self.ids) else ids
+
+    def _find(self, ids: Ids) -> tuple[Ids, Bool[np.ndarray, " id"]]:
+        """Return the nearest row of each segment, and whether it is that of the segment."""
+        indices = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return indices, self.ids[indices] == ids
 
     def extended(self, ids: Ids, scores: Mapping[str, Float32[np.ndarray, "text id"]]) -> "Calibration":
         """Return the calibration with further segments, given their scores for the bank by level.
