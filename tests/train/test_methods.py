@@ -15,6 +15,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
 from vidret.train.losses import add_terms, draw_mixing_weights, mixed_loss
 from vidret.train.methods import list_methods, load_method
+from vidret.train.model import mixed_term
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS = 3
@@ -60,6 +61,17 @@ def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> 
         expected = 0.5 * mixed_loss(sentences, pooled, scale, weights)
     torch.testing.assert_close(mixed, expected)
     assert mixed > 0
+
+
+def test_mixtures_have_full_precision_under_autocast() -> None:
+    texts, videos = make_module("longclip").model.eval().encode(draw_captioned(NUM_PAIRS))
+    same, scale = torch.eye(NUM_PAIRS, dtype=torch.bool), torch.tensor(4.6)
+    found = []
+    for enabled in (False, True):
+        generator = torch.Generator().manual_seed(7)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found.append(mixed_term(texts, videos, scale, same=same, mixup_weight=1.0, generator=generator)["mixed"])
+    assert torch.equal(*found)
 
 
 def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -> None:

@@ -197,11 +197,12 @@ def mixed_term(
     """
     if not mixup_weight:
         return {}
-    sentences = functional.normalize(promote_half(texts.sentences), dim=-1)
-    pooled = pool_frames(promote_half(videos.frames), videos.frame_mask)
-    mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled)
-    scale = promote_half(logit_scale).exp()
-    return {"mixed": mixup_weight * mixed_loss(sentences, pooled, scale, mixing_weights, same=same)}
+    with torch.autocast(videos.frames.device.type, enabled=False):
+        sentences = functional.normalize(promote_half(texts.sentences), dim=-1)
+        pooled = pool_frames(promote_half(videos.frames), videos.frame_mask)
+        mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled)
+        scale = promote_half(logit_scale).exp()
+        return {"mixed": mixup_weight * mixed_loss(sentences, pooled, scale, mixing_weights, same=same)}
 
 
 def same_videos(batch: RetrievalBatch) -> Bool[Tensor, "pair pair"]:
