@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from vidret.channels.texts.reading import READER
 from vidret.devices import CPU
+from vidret.errors import VidretError
 from vidret.index.options import IndexOptions, MomentRecorder, Pack
 from vidret.store.records import NewSegment
 from vidret.types import Resize, Sampling, Segment, SegmentEmbedding
@@ -74,7 +75,7 @@ class Stages(Protocol):
         ...
 
 
-class WorkerLostError(Exception):
+class WorkerLostError(VidretError):
     """The process or machine that did some work is gone; the work can be repeated elsewhere."""
 
 
@@ -246,7 +247,11 @@ class LocalStages:
 
     def __enter__(self) -> Self:
         self._pool.start()
-        self._encoding.__enter__()
+        try:
+            self._encoding.__enter__()
+        except BaseException:
+            self._pool.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -144,7 +144,8 @@ def prepare_videos(
     """
     on_prepared = on_progress or (lambda _done, _total: None)
     store = pictures.store
-    contents = {store.videos.get(video.id).fingerprint: video.id for video in store.videos.find()}
+    fingerprints = store.videos.fingerprints()
+    contents = {fingerprints[video.id]: video.id for video in store.videos.find() if video.id in fingerprints}
     if num_missing := sum(not grounder.is_kept(content) for content in contents):
         logger.warning(
             "%d of %d videos were indexed without this head: they take one more pass", num_missing, len(contents)

@@ -230,6 +230,7 @@ def create_features(folder: Path, dim: int) -> None:
         folder.mkdir(exist_ok=True)
         Features(folder, dim, 0, write=True).close()
         sync_folder(folder)
+        sync_folder(folder.parent)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
 

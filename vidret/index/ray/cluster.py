@@ -90,7 +90,7 @@ def _show_one_gpu(gpu: int | None) -> Iterator[None]:
 
 def _check_port(address: str) -> None:
     """Raise an error soon if nothing listens at an address; Ray itself tries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 

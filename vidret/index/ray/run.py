@@ -29,7 +29,7 @@ from vidret.channels.identities.kinds import TRACK_KINDS
 from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.index.options import IndexOptions, IndexReport, Pack
 from vidret.index.ray.cluster import describe_ray_error, find_cause, join_cluster
 from vidret.index.run import run_workers
@@ -59,6 +59,7 @@ ENCODER_CPUS = 0.1
 START = "seconds until Ray and the encoders were ready"
 OBJECTS_AHEAD = 4  # that a decoder may have sent and the driver not taken: two segments, each with its frames
 POLL_S = 0.5
+START_TIMEOUT_S = 600.0  # until all encoders are loaded
 
 
 def index_on_ray(
@@ -103,11 +104,14 @@ def index_on_ray(
         began = time.monotonic()
         if options.device != CPU and cuda_index(options.device) is None:
             logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)
-        with join_cluster(address, options.device):
-            num_gpus = choose_gpus(num_gpus_per_worker, options.device)
-            with RayStages(encoder, options, num_gpus, precision, len(run_state.jobs)) as stages:
-                started_s = time.monotonic() - began
-                run_workers(run_state, stages, stages.num_decoders, options)
+        try:
+            with join_cluster(address, options.device):
+                num_gpus = choose_gpus(num_gpus_per_worker, options.device)
+                with RayStages(encoder, options, num_gpus, precision, len(run_state.jobs)) as stages:
+                    started_s = time.monotonic() - began
+                    run_workers(run_state, stages, stages.num_decoders, options)
+        except RayError as error:
+            raise VidretError(f"Ray ended the run: {describe_ray_error(error)}") from error
         return replace(
             run_state.close(prune_below=options.prune_below),
             speeds=stages.speeds(run_state.storing_s) | {START: started_s},
@@ -162,8 +166,11 @@ class RayStages:
             for _ in range(num_encoders)
         ]
         self._lock, self._spent = Lock(), defaultdict[str, float](float)
-        for actor in self._actors:
-            _get(actor.check.remote())
+        checks = [actor.check.remote() for actor in self._actors]
+        if len(ray.wait(checks, num_returns=len(checks), timeout=START_TIMEOUT_S)[0]) < len(checks):
+            raise VidretError(f"the {num_encoders} encoders must start within {START_TIMEOUT_S:g} s, got fewer")
+        for check in checks:
+            _get(check)
         # While an actor encodes a batch on a GPU, its next one is sent.
         encoders = [partial(self._encode, actor) for actor in self._actors] * (2 if num_gpus else 1)
         self._encoding = EncodingThreads(encoders, at_once=SEGMENTS_AT_ONCE if num_gpus else 1)
@@ -276,7 +283,7 @@ def identify_file(path: str) -> Identity | VidretError:
     try:
         return identify(path)
     except VidretError as error:
-        return error
+        return _name_host(error)
 
 
 def decode_file(
@@ -295,7 +302,15 @@ def decode_file(
                 yield message, seconds
             since = time.monotonic()
     except VidretError as error:
-        yield error
+        yield _name_host(error)
+
+
+def _name_host(error: Exception) -> VidretError:
+    """Return what is wrong with a file as it is, and anything else with the name of this machine."""
+    if isinstance(error, DecodeError):
+        return error
+    reason = str(error) if isinstance(error, VidretError) else f"{type(error).__name__}: {error}"
+    return VidretError(f"{socket.gethostname()}: {reason}")
 
 
 _pools: dict[object, DecodePool] = {}
@@ -352,12 +367,15 @@ class RemoteEncoder:
             return VidretError(f"{socket.gethostname()}: {reason}")
         return packed, time.monotonic() - since
 
-    def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
+    def embed(self, message: ReadTexts) -> "Float32[np.ndarray, 'text dim'] | VidretError":
         """Return the sentence vectors of texts."""
         from vidret.channels.registry import as_sentence
         from vidret.encode.sentences import load_sentence_encoder
 
-        return load_sentence_encoder().encode([as_sentence(text) for text in message.texts])
+        try:
+            return load_sentence_encoder().encode([as_sentence(text) for text in message.texts])
+        except Exception as error:  # as in ``encode``
+            return _name_host(error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -185,30 +185,33 @@ class Database:
     def _read_without_lock(
         self, connection: DatabaseConnection, take: Callable[[sqlite3.Cursor], T], sql: str, values: Sequence[object]
     ) -> T:
-        def attempt(state: State) -> T:
-            if state != connection.state:
-                handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
-                connection.handle.close()
-                connection.handle, connection.state = handle, state
-            return take(connection.handle.execute(sql, values))
-
-        return self._repeat(attempt)
-
-    def _open_read_only(self) -> DatabaseConnection:
-        return self._repeat(lambda state: DatabaseConnection(self._connect_read_only(state), state))
-
-    def _repeat(self, attempt: Callable[[State], T]) -> T:
-        """Return the result of an attempt during which no writer has opened, closed or changed the file."""
         deadline = time.monotonic() + READ_ONLY_WAIT_S
         while True:
             state = self._read_state()
             try:
-                result = attempt(state)
+                if state != connection.state:
+                    handle = self._connect_read_only(state)  # if this fails, the next attempt opens again
+                    connection.handle.close()
+                    connection.handle, connection.state = handle, state
+                result = take(connection.handle.execute(sql, values))
                 if self._read_state() == state:
                     return result
             except sqlite3.Error as error:
-                is_transient = state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
-                if not (is_transient or self._read_state() != state) or time.monotonic() > deadline:
+                transient = self._read_state() != state or _code(error) in TRANSIENT_ERRORS
+                if not transient or time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    def _open_read_only(self) -> DatabaseConnection:
+        """Open the file, once more if a writer closes it meanwhile, whose log is then gone."""
+        deadline = time.monotonic() + READ_ONLY_WAIT_S
+        while True:
+            state = self._read_state()
+            try:
+                return DatabaseConnection(self._connect_read_only(state), state)
+            except sqlite3.Error as error:
+                transient = state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
+                if not (transient or self._read_state() != state) or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
 

@@ -146,11 +146,11 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
         StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
     """
     folder = Path(index) / FOLDER
-    if not any(path.stat().st_size for path in (folder / FEATURES).glob("*")):
-        if not Store.exists(folder):  # nothing was ever stored; its creation may have been interrupted
-            return []
-        if repair:
-            Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
+    files = list((folder / FEATURES).glob("*"))
+    if not Store.exists(folder) and not any(path.stat().st_size for path in files):
+        return []  # nothing was ever stored; its creation may have been interrupted
+    if repair and not files:
+        Store.open(folder, write=True).close()  # makes files of zeros, which fail their checksums
     lost_rows = Store.repair_catalog(folder) if repair else []
     with TextStore.open(index) as texts:
         bad_index = _check_index(texts, folder / INDEX)
