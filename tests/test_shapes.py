@@ -8,7 +8,7 @@ import pytest
 from jaxtyping import Float32, TypeCheckError
 
 from tests.shapes import is_shaped
-from vidret.align.calibration import sk_norm
+from vidret.align.hubness import sk_norm
 from vidret.channels.picture.ranker_loading import check_ranker
 from vidret.types import Frames
 

@@ -14,7 +14,7 @@ import torch
 from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run, write_rows
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
-from vidret.align.calibration import qb_norm, sk_norm
+from vidret.align.hubness import qb_norm, sk_norm
 from vidret.channels.picture.ranking import Ranker
 from vidret.channels.picture.reranking import TOTAL
 from vidret.data.benchmarks.splits import read_split

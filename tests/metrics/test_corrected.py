@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.metrics.published import PRINTED, Golden, check_published, find_goldens
-from vidret.align.calibration import qb_norm, sk_norm
+from vidret.align.hubness import qb_norm, sk_norm
 from vidret.errors import VidretError
 from vidret.metrics.retrieval import Row, evaluate, evaluate_calibrated, evaluate_dual_softmax
 

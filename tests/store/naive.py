@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.store.catalog.tables import LIVE, MATCHING, filter_values
+from vidret.store.catalog.schema import LIVE, MATCHING, filter_values
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.catalog.tables import FORMAT
+from vidret.store.catalog.schema import FORMAT
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS, NewSegment, StoredVideo
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding

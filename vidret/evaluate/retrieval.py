@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from vidret.align.calibration import qb_norm, sk_norm
+from vidret.align.hubness import qb_norm, sk_norm
 from vidret.channels.picture.ranking import MEAN, NONE, Ranker
 from vidret.channels.picture.reranking import TOTAL, sum_levels
 from vidret.data.records import Caption, Split, find_videos

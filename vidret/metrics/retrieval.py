@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from vidret.align.calibration import HubnessCorrection, dual_softmax
+from vidret.align.hubness import HubnessCorrection, dual_softmax
 from vidret.metrics.ranks import BidirectionalRanks, Ranks, check_scores, rank_matrix
 
 Direction: TypeAlias = Literal["t2v", "v2t"]

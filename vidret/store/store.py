@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.catalog.catalog import Catalog, repair_catalog
-from vidret.store.catalog.tables import Metadata
+from vidret.store.catalog.schema import Metadata
 from vidret.store.disk import CATALOG, FEATURES, TEXTS, WriteAccess, check_entries, check_folder
-from vidret.store.epochs import Epochs
+from vidret.store.feature_epochs import Epochs
 from vidret.store.features import create_features
 from vidret.store.records import FIXED_GRID, SEGMENTS, StoredVideo, StoreInfo
 from vidret.store.snapshots.bitmap import Ids

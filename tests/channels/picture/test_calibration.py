@@ -23,7 +23,7 @@ from vidret.channels.picture.calibration import (
 from vidret.channels.picture.ranking import Levels, Ranker
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.store.catalog.tables import CheckedTables
+from vidret.store.catalog.schema import CheckedTables
 from vidret.store.store import Store
 from vidret.types import Hit, TextEmbedding
 

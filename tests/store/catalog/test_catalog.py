@@ -7,7 +7,7 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.catalog.tables import FORMAT
+from vidret.store.catalog.schema import FORMAT
 from vidret.store.records import FileRecord, NewSegment, SegmentLocation
 from vidret.types import SegmentEmbedding
 

@@ -91,7 +91,7 @@ class Calibration:
         """
         import torch
 
-        from vidret.align.calibration import balance_columns
+        from vidret.align.hubness import balance_columns
 
         potentials = {}
         for name in self.potentials:
@@ -206,7 +206,7 @@ def measure_calibration(
     """
     import torch
 
-    from vidret.align.calibration import balance_columns, sk_norm
+    from vidret.align.hubness import balance_columns, sk_norm
 
     temperature, ids = check_calibration(store, ranker, temperature)
     max_segments = max(1, MEMORY // (4 * (len(ranker.weights) + COPIES) * len(texts)))

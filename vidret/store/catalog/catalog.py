@@ -12,8 +12,7 @@ from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.segments import Segments
-from vidret.store.catalog.tables import (
+from vidret.store.catalog.schema import (
     CHECKSUM,
     COLUMNS,
     COPY,
@@ -27,6 +26,7 @@ from vidret.store.catalog.tables import (
     read_format,
     set_meta,
 )
+from vidret.store.catalog.segments import Segments
 from vidret.store.catalog.texts import TextTables
 from vidret.store.catalog.videos import Files, Videos
 from vidret.store.records import FOLLOW_SHOTS, SEGMENTS

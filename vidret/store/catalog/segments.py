@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
-from vidret.store.catalog.tables import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
+from vidret.store.catalog.schema import IN_IDS, INTACT, LOCATION, CheckedTables, Ids, ids_to_json, order_by_ids
 from vidret.store.catalog.texts import TextTables
 from vidret.store.records import NewSegment, SegmentLocation, StoredRow
 from vidret.types import SHOT_KINDS, Segment, ShotChange

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vidret.store.catalog.tables import IN_IDS, INTACT, CheckedTables, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, INTACT, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FileState
 from vidret.types import TextSource, TimedText
 

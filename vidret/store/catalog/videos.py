@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.catalog.facts import FACT_VALUES, has_fact_filters, match_facts, stack_facts, to_seconds
-from vidret.store.catalog.tables import (
+from vidret.store.catalog.schema import (
     COLUMNS,
     IN_IDS,
     INTACT,

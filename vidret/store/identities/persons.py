@@ -16,7 +16,7 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.store.catalog.database import remove_database
-from vidret.store.catalog.tables import IN_IDS, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.identities.grouping import PairOffer, find_overlaps, find_pairs, group_tracks, score_tracks
 from vidret.store.identities.store import FILE, IdentityStore
 from vidret.store.identities.tracks import IDENTITY_KINDS, IdentityKind, IdentityModel

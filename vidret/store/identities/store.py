@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR
-from vidret.store.catalog.tables import IN_IDS, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.identities.tracks import (
     IDENTITY_KINDS,
     IdentityKind,

@@ -12,10 +12,10 @@ from jaxtyping import Float, Float16
 from typing_extensions import override
 
 from vidret.errors import StoreError
+from vidret.store.catalog.schema import Metadata
 from vidret.store.catalog.segments import Segments, ShotChanges
-from vidret.store.catalog.tables import Metadata
 from vidret.store.catalog.videos import Files, Videos
-from vidret.store.epochs import Epochs
+from vidret.store.feature_epochs import Epochs
 from vidret.store.joined.ids import STRIDE, JoinedIds, SearchedTogether
 from vidret.store.records import CALIBRATION, JUDGE, FileRecord, StoredSegments, StoredVideo, VideoRecord
 from vidret.store.snapshots.bitmap import Ids

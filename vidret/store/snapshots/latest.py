@@ -11,7 +11,7 @@ import numpy as np
 
 from vidret.store.catalog.database import Database
 from vidret.store.catalog.facts import FACT_ROW, FACT_VALUES, stack_facts
-from vidret.store.catalog.tables import IN_IDS, CheckedTables, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, CheckedTables, Ids, ids_to_json
 from vidret.store.records import FILE_STATES, IMPORTED
 from vidret.store.snapshots.bitmap import add_ids, are_ids, make_bitmap
 from vidret.store.snapshots.changes import Changes, Position, read_changes, read_position, trim_log

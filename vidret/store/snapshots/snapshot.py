@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8, UInt32
 
 from vidret.store.catalog.facts import has_fact_filters, match_facts, to_seconds
-from vidret.store.catalog.tables import filter_values
+from vidret.store.catalog.schema import filter_values
 from vidret.store.records import DEAD_STATES, FILE_STATES
 from vidret.store.snapshots.bitmap import Bits, Ids, contains, list_ids, make_bitmap
 from vidret.store.snapshots.changes import Position

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.database import REPAIR, Database
-from vidret.store.catalog.tables import IN_IDS, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, ids_to_json
 from vidret.store.texts.stems import TOKENIZER, Stemmer
 
 MIN_FUZZY_LETTERS = 5

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
-from vidret.store.epochs import Epochs
+from vidret.store.feature_epochs import Epochs
 from vidret.store.snapshots.snapshot import Selection
 
 FAISS = "faiss"  # the address of the vector store that is part of every installation

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.tables import IN_IDS, LIVE, filter_values, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, LIVE, filter_values, ids_to_json
 from vidret.store.snapshots.snapshot import Choice
 from vidret.store.texts.stems import Stemmer
 from vidret.store.vectors.milvus_collection import PATH_BYTES, WORDS_BYTES

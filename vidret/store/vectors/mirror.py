@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidret.store.catalog.database import Database
-from vidret.store.catalog.tables import IN_IDS, LIVE, Ids, ids_to_json
+from vidret.store.catalog.schema import IN_IDS, LIVE, Ids, ids_to_json
 from vidret.store.records import DEAD_STATES
 from vidret.store.snapshots.bitmap import Bits, contains
 

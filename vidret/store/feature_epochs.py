@@ -12,7 +12,7 @@ from jaxtyping import Float16, Float64, Int64
 from vidret.errors import StoreError
 from vidret.store.catalog.catalog import Catalog
 from vidret.store.catalog.database import REPAIR
-from vidret.store.catalog.tables import order_by_ids
+from vidret.store.catalog.schema import order_by_ids
 from vidret.store.features import Features, Rows
 from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
 from vidret.store.snapshots.snapshot import find_rows

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.goldens import HERE, Case, check_close, find_cases
-from vidret.align.calibration import HubnessCorrection, balance_columns, dual_softmax, qb_norm, sk_norm
+from vidret.align.hubness import HubnessCorrection, balance_columns, dual_softmax, qb_norm, sk_norm
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
 
