@@ -172,7 +172,7 @@ def look(
 
 
 def note_complaint(message: ConsoleMessage) -> list[str]:
-    return [message.text] if message.type in ("error", "warning") else []
+    return [f"{message.text} {message.location['url']}"] if message.type in ("error", "warning") else []
 
 
 # Search

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from tests.index.ray.conftest import Nodes
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
 from vidret.encode.clip.encoder import ClipEncoder
 from vidret.engine import Engine
-from vidret.errors import StoreError, VidretError
+from vidret.errors import DecodeError, MissingExtraError, StoreError, VidretError
 from vidret.index.options import FileJob, IndexReport, Progress
 from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
@@ -245,3 +246,22 @@ def test_command_starts_a_local_ray_without_output_of_its_own(films: Path, model
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: 127.0.0.1:1: cannot be reached (")
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_what_a_node_lacks_is_said_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidret.index.ray import run
+
+    def fail(reason: VidretError) -> Callable[..., Any]:
+        def identify(_path: str) -> Any:
+            raise reason
+
+        return identify
+
+    monkeypatch.setattr("socket.gethostname", lambda: "node-7")
+    monkeypatch.setattr(run, "identify", fail(MissingExtraError("reading s3://", "remote")))
+    found = pickle.loads(pickle.dumps(run.identify_file("s3://films/a.mp4")))
+    assert str(found) == 'node-7: reading s3:// needs the extra "remote": pip install "vidret[remote]"'
+    monkeypatch.setattr(run, "identify", fail(DecodeError("a.mp4", "is no video")))
+    found = pickle.loads(pickle.dumps(run.identify_file("a.mp4")))
+    assert isinstance(found, DecodeError)
+    assert str(found) == "a.mp4: is no video"
