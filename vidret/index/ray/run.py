@@ -200,7 +200,8 @@ class RayStages:
                 if isinstance(message, OpenedVideo):
                     self._plans.put.remote(key, plan(message))
         finally:
-            ray.cancel(sent)
+            if ray.is_initialized():  # else Ray would connect again for it
+                ray.cancel(sent)
 
     def embed(self, message: ReadTexts) -> Float32[np.ndarray, "text dim"]:
         """See ``Stages``."""
