@@ -22,12 +22,12 @@ process on one thread of PyTorch, medians, CPU seconds of this process and its d
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -46,7 +46,6 @@ from harness import (
     find_peak_mb,
     print_json,
     run_vidret,
-    sum_memory_mb,
     take_turns,
 )
 
@@ -58,6 +57,7 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
+from vidret.index.options import IndexReport
 from vidret.index.stages import count_cores, encode_segments
 from vidret.types import Frames
 from vidret.video.decoders.base import SAMPLING_MODES
@@ -283,26 +283,21 @@ def measure_film(files: list[str], scratch: Path, hours: float) -> dict[str, Any
     """Index a long film and look on."""
     film, encoder, index = scratch / "film.mp4", load_encoder(), scratch / "film"
     report: dict[str, Any] = {"film_hours": repeat_clip(Path(files[0]), film, hours * 3600) / 3600}
-    peak_mb, first_s, ended, started = 0.0, 0.0, threading.Event(), time.perf_counter()
+    first_s, started = 0.0, time.perf_counter()
 
-    def look_on() -> None:
-        nonlocal peak_mb, first_s
-        while not ended.wait(0.2):
-            peak_mb = max(peak_mb, sum_memory_mb())
-            if not first_s:
-                try:
-                    with Engine(index, encoder) as engine:
-                        first_s = time.perf_counter() - started if engine.search("anything", 1) else 0.0
-                except VidretError:
-                    continue  # there is no index yet
+    def search() -> None:
+        nonlocal first_s
+        if not first_s:
+            with contextlib.suppress(VidretError), Engine(index, encoder) as engine:  # there may be no index yet
+                first_s = time.perf_counter() - started if engine.search("anything", 1) else 0.0
 
-    watcher = threading.Thread(target=look_on)
-    watcher.start()
-    try:
-        result = Engine.open(index, encoder=encoder).index([film], words=False)
-    finally:
-        ended.set()
-        watcher.join()
+    results = list[IndexReport]()
+    peak_mb = find_peak_mb(
+        lambda: results.append(Engine.open(index, encoder=encoder).index([film], words=False)),
+        step_s=0.2,
+        beside=search,
+    )
+    (result,) = results
     report |= {"segments": result.num_segments, "seconds": result.elapsed, "cpu_s": count_cpu_s()}
     return {**report, "first_segment_found_after_s": first_s, "peak_memory_gb": peak_mb / 1000}
 

@@ -114,14 +114,20 @@ def sum_memory_mb(pid: int | str = "self") -> float:
     return own_mb + sum(map(sum_memory_mb, children))
 
 
-def find_peak_mb(run: Callable[[], object], *, step_s: float = 0.1) -> float:
-    """Return the peak of the resident memory of this process and its descendants during a call."""
+def find_peak_mb(
+    run: Callable[[], object], *, step_s: float = 0.1, beside: Callable[[], object] = lambda: None
+) -> float:
+    """Return the peak of the resident memory of this process and its descendants during a call.
+
+    ``beside`` is called after each look at the memory.
+    """
     peak_mb, ended = 0.0, threading.Event()
 
     def look_on() -> None:
         nonlocal peak_mb
         while not ended.wait(step_s):
             peak_mb = max(peak_mb, sum_memory_mb())
+            beside()
 
     watcher = threading.Thread(target=look_on)
     watcher.start()
