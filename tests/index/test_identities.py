@@ -144,12 +144,19 @@ def test_new_files_are_read_as_the_index_goes_on(tmp_path: Path, face_films: Pat
 
 
 def test_videos_whose_tracks_cannot_be_read_are_indexed_and_tried_again(
-    tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: Kind, films: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = tmp_path / "index"
     report = kind.run(index, films, kind.broken)
     assert (report.encoded, report.failed, report.tracks) == (2, [], {kind.name: 0})
     assert f"a.mp4: its {kind.name}s could not be read: failed: RuntimeError: {kind.fault}" in caplog.text
+    assert "a.mp4" not in kind.read(index)
+    caplog.clear()
+    with monkeypatch.context() as changed:
+        changed.setattr(ColouredFaces, "name", "elsewhere")
+        changed.setattr(PitchVoices, "digest", "elsewhere")
+        assert kind.run(index, films, kind.model).tracks == {kind.name: 0}
+    assert "the model must be elsewhere on every machine of the run, got " in caplog.text
     assert "a.mp4" not in kind.read(index)
     assert kind.run(index, films, kind.model).tracks[kind.name] > 0
     assert {name for name, _, _ in kind.describe(index)["a.mp4"]} >= {"ann", "bob"}
@@ -247,7 +254,8 @@ def test_audio_is_decoded_once_for_words_and_voices(voice_films: Path, monkeypat
         assert [header["note"] for header in sent if header["kind"] == "tracks_end"] == [""]
         return [list(PITCHES)[int(np.argmax(track["vector"]))] for track in tracks]
 
-    voice, speech = {"start_s": 0.0, "model": VOICE.model}, {"start_s": 0.0, "model": "made"}
+    voice = {"start_s": 0.0, "model": VOICE.model, "digest": PitchVoices.digest}
+    speech = {"start_s": 0.0, "model": "made"}
     names = read_names({"speech": speech, "voice": voice})
     assert list(dict.fromkeys(names)) == ["ann", "bob"]
     assert read == [0.0]

@@ -205,7 +205,7 @@ class IndexOptions:
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
         moments: Stores what a grounding head needs, from the pass that encodes; None for nothing. Not on Ray.
         words: Which words are read besides the pictures; None for none.
-        tracks: By which models faces and voices are read, as far as they are. Not on Ray.
+        tracks: By which models faces and voices are read, as far as they are.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """

@@ -42,7 +42,6 @@ class TracksRun:
     """The faces and voices of one run. Threads may share it.
 
     Attributes:
-        names: The names of the models, by kind.
         counts: Number of tracks that were read, by kind.
     """
 
@@ -52,13 +51,17 @@ class TracksRun:
         Raises:
             VidretError: A model is missing or damaged.
         """
-        self.names, self._store, self._lock = models, store, threading.Lock()
+        self._names, self._store, self._lock = models, store, threading.Lock()
         self._models = {kind: _load_model(kind, name) for kind, name in models.items()}
         self.counts: dict[IdentityKind, int] = dict.fromkeys(models, 0)
 
     def list_wanted(self, content: str) -> list[IdentityKind]:
         """Return what was not read of a content, given by its fingerprint, by these models."""
         return [kind for kind, model in self._models.items() if not self._store.is_read(content, model)]
+
+    def describe_model(self, kind: IdentityKind) -> dict[str, object]:
+        """Return the name of a model, and its digest, which must be the same wherever it is loaded."""
+        return {"model": self._names[kind], "digest": self._models[kind].digest}
 
     def write(self, content: str, kind: IdentityKind, tracks: Sequence[Track]) -> None:
         """Store all tracks of one kind of a content."""
@@ -96,7 +99,7 @@ class ContentTracks:
     def request(self, start_s: float) -> dict[IdentityKind, dict[str, object]]:
         """Return what ``DecodePool.stream`` shall read: what remains, again from the start of the video."""
         self._tracks = {kind: [] for kind in self._tracks}
-        return {kind: {"start_s": start_s, "model": self._run.names[kind]} for kind in self._tracks}
+        return {kind: {"start_s": start_s, **self._run.describe_model(kind)} for kind in self._tracks}
 
     def add(self, message: ReadTracks) -> None:
         """Add further tracks."""

@@ -5,7 +5,7 @@ Nothing here may harm the pictures: whatever fails becomes the note of its kind.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -64,8 +64,8 @@ class VideoTextReader:
 
         Args:
             info: The probed file.
-            request: The options of each kind: ``start_s``, ``segment`` for one that is read from frames, ``model`` and
-                ``sidecars``; see ``DecodePool.stream``.
+            request: The options of each kind: ``start_s``, ``segment`` for one that is read from frames, ``model``,
+                ``digest`` and ``sidecars``; see ``DecodePool.stream``.
             send: Sends a message to the parent.
             heartbeat: Called during the work.
         """
@@ -75,7 +75,7 @@ class VideoTextReader:
         self._ignored_s = float("inf")
         self._budget_s = min(MIN_BUDGET_S + BUDGET_PER_S * info.duration, MAX_BUDGET_S)
         for source, options in request.items():
-            load, _ = _find_loaders(source, str(options.get("model", "")))
+            load, _ = _find_loaders(source, options)
             if load is not None:
                 try:
                     self._watchers[source] = watcher = _Watcher(load(), float(options["start_s"]))
@@ -189,7 +189,7 @@ class VideoTextReader:
 
     def _open_listeners(self) -> None:
         for source, options in self._request.items():
-            _, load = _find_loaders(source, str(options.get("model", "")))
+            _, load = _find_loaders(source, options)
             if load is not None:
                 try:
                     reader, start_s = load(), float(options["start_s"])
@@ -285,25 +285,34 @@ class VideoTextReader:
 
 
 def _find_loaders(
-    source: messages.ReadSource, model: str
+    source: messages.ReadSource, options: Mapping[str, Any]
 ) -> tuple[Callable[[], FrameReader[Any]] | None, Callable[[], AudioReader[Any]] | None]:
     """Return what loads the reader of a source from frames, and from audio; both None if it is read from the file."""
     if source == "face":
-        return partial(_load_face_reader, model), None
+        return partial(_load_face_reader, options["model"], options["digest"]), None
     if source == "voice":
-        return None, partial(_load_voice_reader, model)
+        return None, partial(_load_voice_reader, options["model"], options["digest"])
     return KINDS[source].load_frame_reader, KINDS[source].load_audio_reader
 
 
-def _load_face_reader(model: str) -> FrameReader[Any]:
+def _load_face_reader(name: str, digest: str) -> FrameReader[Any]:
     from vidret.channels.people.models import load_face_model  # with torch, which other readers do without
     from vidret.channels.people.reading import FaceReader
 
-    return FaceReader(load_face_model(model))
+    model = load_face_model(name)
+    _check_digest(model.name, digest)
+    return FaceReader(model)
 
 
-def _load_voice_reader(model: str) -> AudioReader[Any]:
+def _load_voice_reader(name: str, digest: str) -> AudioReader[Any]:
     from vidret.channels.voices.encoder import load_voice_encoder  # with torch, too
     from vidret.channels.voices.reading import VoiceReader
 
-    return VoiceReader(load_voice_encoder(model))
+    encoder = load_voice_encoder(name)
+    _check_digest(encoder.digest, digest)
+    return VoiceReader(encoder)
+
+
+def _check_digest(actual: str, wanted: str) -> None:
+    if actual != wanted:
+        raise VidretError(f"the model must be {wanted} on every machine of the run, got {actual}")

@@ -26,6 +26,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidret.channels.identities.kinds import TRACK_KINDS
+from vidret.channels.identities.run import open_tracks
 from vidret.channels.texts.run import open_words
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
@@ -91,14 +92,15 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
-    for kind in map(TRACK_KINDS.__getitem__, options.tracks):
-        rule = f"{kind.name} must be read without Ray; index on Ray with --{kind.argument} off first"
-        raise VidretError(f"{store.path}: {rule}")
     if options.moments is not None:
         logger.warning("Ray's workers store nothing for a grounding head: --prepare-moments takes another pass")
     options = replace(options, moments=None)
-    with open_words(store, options.words, retry_failed=options.retry_failed) as words:
-        run_state = RunState(store, retry_failed=options.retry_failed, words=words)
+    retry_failed = options.retry_failed
+    with (
+        open_words(store, options.words, retry_failed=retry_failed) as words,
+        open_tracks(store, options.tracks) as tracks,
+    ):
+        run_state = RunState(store, retry_failed=retry_failed, words=words, tracks=tracks)
         if not run_state.prepare(files, options.check):
             return run_state.close(prune_below=options.prune_below)
         began = time.monotonic()
@@ -324,6 +326,8 @@ def _open_pool(resize: Resize, sampling: Sampling, options: IndexOptions) -> Dec
         if options.words is not None:
             options.words.check_installed()
             options.words.check_models()
+        for kind, model in options.tracks.items():
+            TRACK_KINDS[kind].check_installed(model)
         _pools[key] = open_decoders(1, resize, sampling, options, [CPU])
     return _pools[key]
 

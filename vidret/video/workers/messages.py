@@ -133,7 +133,8 @@ class ReadPlan:
         start: Number and start in seconds of the first segment to send where segments follow shots; None for none.
         words: The sources of words to read, each with its options: ``start_s``, the time in seconds from which it is
             read; ``segment`` for the screen, the number and the start in seconds of a segment at or before that time;
-            ``model`` for speech; ``sidecars`` for subtitles, the paths of subtitle files.
+            ``model`` for speech, faces and voices, with a ``digest`` for the latter two; ``sidecars`` for subtitles,
+            the paths of subtitle files.
     """
 
     skip: Collection[int] = ()
