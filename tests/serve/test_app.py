@@ -41,7 +41,9 @@ def test_page_and_its_files_are_served(client: TestClient) -> None:
         assert answer.content == (PAGE / name).read_bytes()
         known = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
         assert (known.status_code, known.headers["cache-control"]) == (304, "no-cache")
-    assert client.get("/page/main.js").headers["content-type"].startswith("text/javascript")
+    script = client.get("/page/main.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["content-encoding"] == "gzip"
     assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404], "they load external scripts"
 
 

@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from vidret.engine import Engine
@@ -138,4 +139,4 @@ def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
             return RedirectResponse(f"/api/collections/{quote(name, safe='')}/export?format=html")
         return FileResponse(PAGE / "index.html")
 
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/page", GZipMiddleware(StaticFiles(directory=PAGE)))

@@ -58,6 +58,7 @@ const readUsed = () => readSources(readPlace(location.search));
 export function offerSources(words) {
   const known = words.filter(({ texts }) => texts).map(({ source }) => source);
   if (known.length) known.unshift("picture");
+  find("sources").classList.remove("awaited");
   if (known.length === find("sources").children.length) return;
   find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value] ?? "Described")));
   showSources();

@@ -8,6 +8,7 @@ const MOST_DAYS = 62; // from the first to the last of the strip; else months, e
 const MOST_MONTHS = 60;
 const TILE = { width: 116, height: 68 }; // of the map, in pixels
 const MOST_ZOOM = 64;
+const MOST_KINDS = 8;
 
 const askFor = (path) => latest((signal, place, more = {}) => ask(`${path}?${new URLSearchParams({ ...readFilters(place), ...more })}`, { signal }));
 const [askFacets, askKinds, askMap] = ["/api/facets", "/api/kinds", "/api/map"].map(askFor);
@@ -105,14 +106,15 @@ let isHome = false;
 /** Show the kinds of what the videos show, each with a picture that finds more of it. */
 export async function showKinds(place, shown) {
   isHome = shown;
-  find("home").hidden = true;
+  find("home").hidden = !shown;
   if (!shown) return;
+  if (!find("home-kinds").children.length) find("home-kinds").replaceChildren(...makeEmptyKinds()); // so that nothing moves later
   try {
     const { kinds } = await askKinds(place);
     if (!isHome) return;
     const links = kinds.map(({ video, time, title, thumbnail, num_videos: number }) => {
       const href = writePlace({ ...place, like: `${video}@${time.toFixed(1)}`, by: "" });
-      const picture = make("img", { src: thumbnail, alt: "", loading: "lazy" });
+      const picture = make("img", { src: thumbnail, alt: "" });
       return make("li", {}, make("a", { href, title: `More like ${title} at ${clock(time)}` }, picture, make("span", { className: "soft" }, count(number, "video"))));
     });
     find("home").hidden = kinds.length < 2;
@@ -122,6 +124,11 @@ export async function showKinds(place, shown) {
   } catch (error) {
     if (!isDropped(error)) tell("notice", error.message);
   }
+}
+
+function makeEmptyKinds() {
+  const makeLink = () => make("a", {}, make("img", { alt: "" }), make("span", { className: "soft" }, "\u00a0"));
+  return Array.from({ length: MOST_KINDS }, () => make("li", { className: "skeleton", ariaHidden: true }, makeLink()));
 }
 
 // The map

@@ -10,6 +10,7 @@ import { findWords, labelOf, markMatches, nameChannels } from "./words.js";
 
 const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
+const EAGER = 8; // cards that a window usually shows without scrolling
 
 const grid = find("results");
 let onJudge = () => {};
@@ -20,12 +21,19 @@ export function showHits(hits, place) {
   const open = hits.filter(({ likelihood }) => likelihood !== "unlikely");
   const shown = place.k || place.like || place.unlike || place.by === "diverse" || !open.length ? hits : open;
   grid.replaceChildren(...shown.map((hit) => makeHit(hit, place)));
+  hurry();
   return hits.length - shown.length;
+}
+
+/** Load the pictures of the first cards at once, without waiting for the layout. */
+function hurry() {
+  for (const picture of [...grid.querySelectorAll(".card img")].slice(0, EAGER)) picture.loading = "eager";
 }
 
 /** Show videos of the index, without a query. */
 export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
+  hurry();
 }
 
 /** Add further videos of the index, as a page that is laid out only while it is near the window; return how many there are. */
