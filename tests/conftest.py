@@ -1,15 +1,20 @@
 """What holds in every test: one thread, no network, no words, checked shapes, decoding processes that are reused.
 
-Tests of words ask for words. Without a browser there is a loud skip.
+Tests of words ask for words. Without a browser there is a loud skip. Temporary files are in memory where it has room.
 """
 
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+from tests.temporary import make_temporary_folder
+
+os.environ["TMPDIR"] = make_temporary_folder()
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process that tests start would compile vidret again
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["VIDRET_WORDS"] = "off"
@@ -24,6 +29,7 @@ from jaxtyping import config
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import install
 
+sys.dont_write_bytecode = False
 gc.disable()  # until everything is collected: half of that time would go to looking for garbage among imports
 install()
 torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from vidret.video.workers.frame_ring import FrameRing
 
 MAX_SPARE = 4  # processes, of some 100 MB each
 _ENDS = ("ready", "end", "failed", "image")  # messages after which a process waits for the next request
+_PARENTS = ("PYTEST_", "VIDRET_", "XDG_STATE_HOME")  # variables that decoding processes do not read
 _POOLS = (vidret.video.workers.pool, vidret.video.workers.image_pool)
 
 
@@ -66,7 +67,7 @@ class SpareProcess(process.Process):
         self.end_spare(keep=MAX_SPARE)
 
     def _read_settings(self) -> object:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_PARENTS)}
         return self._memory, self.device, process._PROGRAM, os.getcwd(), environment  # noqa: PTH109  may be gone
 
     @classmethod

@@ -262,7 +262,8 @@ class RunState:
                         report(self._progress())
                     while waiting:
                         waiting.pop().start()
-                    time.sleep(POLL_INTERVAL_S)
+                    if running := [thread for thread in threads if thread.is_alive()]:
+                        running[0].join(POLL_INTERVAL_S)
                     report(self._progress())
                 except KeyboardInterrupt:
                     if self.interrupted:
