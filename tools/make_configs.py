@@ -9,7 +9,7 @@ it: what a benchmark, a variant of a method, or their pair sets is below. Change
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +28,13 @@ NOTHING: Settings = {}
 
 
 class Variant(NamedTuple):
-    """A method on a backbone: its title, its base, what differs from it, and where its settings are from."""
+    """A method on a backbone: its title, its base, where its settings are from, what differs from it, and on what."""
 
     title: str
     base: str
     source: str
     model: Settings = NOTHING
+    benchmarks: Collection[str] = ()  # all by default
 
 
 class On(NamedTuple):
@@ -48,9 +49,25 @@ class On(NamedTuple):
 UCOFIA = "the released MSR-VTT script; the authors used 5, 8 or 15 epochs"
 DEFAULTS = "the defaults of the released code"
 GLSCL = "the released scripts and README"
+XPOOL = "the settings of X-Pool's paper"
 VARIANTS: Mapping[str, Variant] = {
     "clip_b32": Variant("CLIP4Clip's mean pooling on CLIP ViT-B/32", "msrvtt_clip_b32", "the released code"),
     "ucofia_b32": Variant("UCoFiA on CLIP ViT-B/32", "msrvtt_ucofia_b32", UCOFIA),
+    "ucofia_patches_b32": Variant(
+        "UCoFiA without its selection of patches on CLIP ViT-B/32",
+        "msrvtt_ucofia_b32",
+        f"{UCOFIA}; an ablation of the paper",
+        {"options": {"selection": False}},
+        ("msrvtt",),
+    ),
+    "xpool_b32": Variant("X-Pool on CLIP ViT-B/32", "msrvtt_xpool_b32", XPOOL, benchmarks=("msrvtt",)),
+    "topk_b32": Variant(
+        "Top-k pooling on CLIP ViT-B/32",
+        "msrvtt_xpool_b32",
+        f"{XPOOL}, with whose baseline it shares them; k is not published with them",
+        {"options": {"top": 3, "dropout": None}},
+        ("msrvtt",),
+    ),
     "promptswitch_b32": Variant("Prompt Switch on CLIP ViT-B/32", "msrvtt_promptswitch_b32", DEFAULTS),
     "glscl_b32": Variant("GLSCL on CLIP ViT-B/32", "msrvtt_glscl_b32", GLSCL),
     "glscl_b16": Variant("GLSCL on CLIP ViT-B/16", "msrvtt_glscl_b32", GLSCL, {"weights": B_16}),
@@ -182,7 +199,7 @@ def list_configs() -> Iterator[tuple[str, str, dict[str, Any]]]:
         base = read(variant.base)
         for name, on in BENCHMARKS.items():
             stem = f"{name}_{variant_name}"
-            if stem == variant.base:
+            if stem == variant.base or (variant.benchmarks and name not in variant.benchmarks):
                 continue
             model, data, trainer = PAIRS.get((variant_name, name), (NOTHING, NOTHING, NOTHING))
             own = {key: on.data[key] for key in ("num_frames", "num_words") if key in on.data}

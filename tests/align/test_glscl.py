@@ -219,8 +219,10 @@ def test_wrong_shapes_are_rejected(tmp_path: Path) -> None:
         aligner.prepare_texts(
             TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64))
         )
-    with pytest.raises(ValueError, match=r"temperature must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"temperature must be positive and top at least 0, got 0 and 0"):
         ConceptAligner(temperature=0)
+    with pytest.raises(ValueError, match=r"top at least 0, got 0\.03 and -1"):
+        ConceptAligner(top=-1)
     with pytest.raises(ValueError, match="aligner must be trained"):
         save_aligner(ConceptAligner(), tmp_path / "aligner.safetensors")
 
@@ -275,7 +277,7 @@ def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, Concept
     texts = ConceptTexts(
         inputs["sentence"], aligner.find_concepts(words, torch.ones(words.shape[:2], dtype=torch.bool), of_words=True)
     )
-    return texts, ConceptVideos.build(frames, mask, concepts)
+    return texts, ConceptVideos(frames, mask, concepts).with_grams()
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ QUICK_TRAINED = (
     "msrvtt_tempme_full_b32",
     "msrvtt_promptswitch_b32",
     "msvd_ucofia_b32",
+    "msrvtt_xpool_b32",
     "lsmdc_glscl_b32",
     "tacos_r2_b32",
 )

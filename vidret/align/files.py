@@ -18,6 +18,7 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import Mixing
 from vidret.align.ucofia_selection import PatchSelector, ScoreNet
 from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.align.xpool import FrameAttention
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, Part, load_exactly, read_part, refuse_weights, rename_weights, translate
 
@@ -214,10 +215,32 @@ CARD = "vidret-aligner"
 # Builders of each kind of aligner from weights and card.
 BUILDERS: Mapping[str, Callable[[Weights, Mapping[str, Any]], Aligner | ConceptAligner]] = {
     Aligner.kind: lambda weights, card: build_aligner(weights, {}, unit_tokens=card.get("unit_tokens", False)),
-    ConceptAligner.kind: lambda weights, card: build_concepts(
-        weights, temperature=card["temperature"], heads=card["heads"], share=card["share"], names={}
+    ConceptAligner.kind: lambda weights, card: (
+        build_pooling(weights, card["top"])
+        if "top" in card
+        else build_concepts(
+            weights, temperature=card["temperature"], heads=card["heads"], share=card["share"], names={}
+        )
     ),
 }
+
+
+def build_pooling(weights: Weights, top: int) -> ConceptAligner:
+    """Build an aligner that pools frames by X-Pool's attention, or with a ``top`` the most similar ones.
+
+    Raises:
+        AlignerError: Weights are missing, unknown or of another shape.
+    """
+    dim = read_dim(weights)
+    aligner = ConceptAligner(attention=None if dim is None else FrameAttention(dim), top=top)
+    load_exactly(aligner, weights, error=AlignerError)
+    return aligner.eval()
+
+
+def read_dim(weights: Weights) -> int | None:
+    """Return the dimension of the vectors that the weights of an aligner are for; None for any."""
+    own = [weights[name] for name in ("temporal.positions", "attention.norm.weight") if name in weights]
+    return own[0].shape[-1] if own else None
 
 
 def describe_aligner(aligner: Aligner | ConceptAligner) -> Part:

@@ -4,6 +4,8 @@ What depends on one side only is computed once: ``prepare`` for videos, ``prepar
 takes a few matrix products over all pairs. A trained head takes features that are not normalized: its softmax over
 frames (temperature 3) was trained with their norms. Without a trained head, frames of unit length are pooled and no
 concepts are used.
+
+Other poolings can take the place of the softmax: the mean of the frames most similar to the text, and X-Pool's.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.prepared import run_tasks, stack_rows, unpack_stacked
 from vidret.align.stacking import pack_arrays
 from vidret.align.ucofia_temporal import EPS, TemporalTransformer
+from vidret.align.xpool import FrameAttention
 
 UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
 TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
@@ -31,38 +34,43 @@ class ConceptVideos(NamedTuple):
     """Prepared videos.
 
     ``grams`` are the Gram matrices of each video's frames; None where there are too few texts for them to pay off.
+    ``values`` are what X-Pool sums up, whose keys then are the ``frames``; None for other poolings.
     """
 
     frames: Float[Tensor, "video frame dim"]
     mask: Bool[Tensor, "video frame"]
     concepts: Float[Tensor, "video concept dim"]
     grams: Float[Tensor, "video frame frame"] | None = None
+    values: Float[Tensor, "video frame dim"] | None = None
 
-    @classmethod
-    def build(cls, frames: Tensor, mask: Tensor, concepts: Tensor) -> "ConceptVideos":
-        """Return prepared videos with their Gram matrices, which need not be stored."""
-        return cls(frames, mask, concepts, frames @ frames.mT)
+    def with_grams(self) -> "ConceptVideos":
+        """Return the videos with their Gram matrices, which need not be stored."""
+        return self._replace(grams=self.frames @ self.frames.mT)
 
     def take(self, rows: Tensor | slice) -> "ConceptVideos":
         """Return the selected videos, in the given order."""
         return ConceptVideos(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
 
     def pack(self) -> bytes:
-        """Return the real frames and the concepts of a single video as float16 bytes."""
-        return pack_arrays([self.frames[0, self.mask[0]].half().numpy(), self.concepts[0].half().numpy()])
+        """Return the real frames, the concepts and the values, if any, of a single video as float16 bytes."""
+        rows = [self.frames[0, self.mask[0]], self.concepts[0]]
+        rows += [] if self.values is None else [self.values[0, self.mask[0]]]
+        return pack_arrays([row.half().numpy() for row in rows])
 
     @classmethod
     def unpack(
         cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "_frame dim"]] = ()
     ) -> "ConceptVideos":
         """Return the videos that ``pack`` wrote, as a batch; if all are empty, they have ``frames`` and no concepts."""
+        values: list[Tensor] = []
         if any(map(len, packed)):
-            (rows, mask), (concepts, _) = unpack_stacked(packed)
+            (rows, mask), (concepts, _), *others = unpack_stacked(packed)
+            values = [other.float() for other, _ in others]
         else:
             rows, mask = stack_rows(frames)
             concepts = rows[:, :0]
         mask = torch.ones(rows.shape[:2], dtype=torch.bool) if mask is None else mask
-        return cls(rows.float(), mask, concepts.float())
+        return cls(rows.float(), mask, concepts.float(), values=next(iter(values), None))
 
 
 class ConceptTexts(NamedTuple):
@@ -119,32 +127,35 @@ class ConceptAligner(nn.Module):
         temporal: TemporalTransformer | None = None,
         finder: ConceptFinder | None = None,
         word_finder: ConceptFinder | None = None,
+        attention: FrameAttention | None = None,
         temperature: float = UNIT_TEMPERATURE,
         share: float = 0.5,
+        top: int = 0,
     ) -> None:
         """Compose an aligner of trained parts; ``finder`` is also that of words unless ``word_finder`` is given.
 
         ``temperature`` is that of the softmax over frames, 3 for the published heads; ``share`` is the weight of the
-        agreement of concepts in the score.
+        agreement of concepts in the score. In place of the softmax, ``attention`` pools as X-Pool does, and ``top`` is
+        the number of frames, those most similar to the text, whose directions are averaged.
 
         Raises:
-            ValueError: The temperature is not positive, or the finders' seeds differ in shape.
+            ValueError: The temperature is not positive, ``top`` is negative, or the finders' seeds differ in shape.
         """
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        if temperature <= 0 or top < 0:
+            raise ValueError(f"temperature must be positive and top at least 0, got {temperature} and {top}")
         if word_finder is not None and (finder is None or finder.seeds.shape != word_finder.seeds.shape):
             raise ValueError(
                 f"finder must have seeds of shape {tuple(word_finder.seeds.shape)} as word_finder has, "
                 f"got {None if finder is None else tuple(finder.seeds.shape)}"
             )
         super().__init__()
-        self.temporal, self.finder, self.word_finder = temporal, finder, word_finder
-        self.temperature, self.share = temperature, share
+        self.temporal, self.finder, self.word_finder, self.attention = temporal, finder, word_finder, attention
+        self.temperature, self.share, self.top = temperature, share, top
 
     @property
     def trained(self) -> bool:
         """Whether there is a trained head, which takes raw vectors."""
-        return self.finder is not None
+        return self.finder is not None or self.attention is not None
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that do not follow from the weights.
@@ -152,6 +163,8 @@ class ConceptAligner(nn.Module):
         Raises:
             ValueError: There is no trained head.
         """
+        if self.top or self.attention is not None:
+            return {"top": self.top}
         if self.finder is None:
             raise ValueError("aligner must be trained to be saved, got one without a head")
         heads = cast(nn.TransformerDecoderLayer, self.finder.decoder[0]).self_attn.num_heads
@@ -165,8 +178,13 @@ class ConceptAligner(nn.Module):
         """
         mask = _fill_mask(videos.frames, videos.frame_mask)
         frames = videos.frames.masked_fill(~mask[..., None], 0)
+        frames = functional.normalize(frames, dim=-1) if self.top else frames
         frames = frames if self.temporal is None else self.temporal(frames, mask)
-        return ConceptVideos.build(frames, mask, self.find_concepts(frames, mask))
+        concepts = self.find_concepts(frames, mask)
+        if self.attention is None:
+            return ConceptVideos(frames, mask, concepts).with_grams()
+        keys, values = self.attention.prepare(frames)
+        return ConceptVideos(keys, mask, concepts, values=values)
 
     def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
         """Compute what does not depend on a video.
@@ -191,8 +209,8 @@ class ConceptAligner(nn.Module):
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
         """Score every text for every video, block by block: working memory does not grow with their numbers."""
         queries = self.prepare_texts(texts) if isinstance(texts, TextBatch) else texts
-        if videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
-            videos = ConceptVideos.build(videos.frames, videos.mask, videos.concepts)
+        if self.attention is None and videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
+            videos = videos.with_grams()
         shape = len(queries.sentences), len(videos.frames)
         total, pooled, shared = (videos.frames.new_empty(shape) for _ in range(3))
         scores = ConceptScores(total, pooled, shared, total.new_empty(shape, dtype=torch.long))
@@ -208,24 +226,40 @@ class ConceptAligner(nn.Module):
         return scores
 
     def forward(self, texts: ConceptTexts, videos: ConceptVideos) -> ConceptScores:
-        """Score every text for every video at once, with gradients.
+        """Score every text for every video at once, with gradients."""
+        if self.attention is None:
+            pooled, ranked = self._pool(texts.sentences, videos)
+        else:
+            assert videos.values is not None
+            bias = _bias(videos.frames, videos.mask)
+            vectors, ranked = self.attention(texts.sentences, videos.frames, videos.values, bias)
+            pooled = functional.cosine_similarity(vectors, texts.sentences, dim=-1) * videos.mask.any(dim=1)[:, None]
+        shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / max(1, texts.concepts.shape[1])
+        return ConceptScores(pooled.mT + self.share * shared, pooled.mT, shared, ranked.argmax(dim=-1).mT)
+
+    def _pool(
+        self, sentences: Float[Tensor, "text dim"], videos: ConceptVideos
+    ) -> tuple[Float[Tensor, "video text"], Float[Tensor, "video text frame"]]:
+        """Return the cosines of sentences and of the frames pooled for them, and the logits of frames.
 
         Let w be the weights of frames and l their products with the sentence c. The pooled frame g = sum_f w_f v_f is
         not needed where there are Gram matrices: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. They pay off once
         there are as many texts as a video has frames. The published code masks after the softmax without normalizing
         again; the cosine is the same.
         """
-        products = einsum(texts.sentences, videos.frames, "t d, v f d -> v t f")
+        products = einsum(sentences, videos.frames, "t d, v f d -> v t f")
         logits = products / self.temperature + _bias(videos.frames, videos.mask)[:, None]
-        weights = logits.softmax(dim=-1) * videos.mask[:, None]
+        if self.top:
+            kept = logits.topk(min(self.top, logits.shape[-1]), dim=-1).indices
+            weights = torch.zeros_like(logits).scatter(-1, kept, 1.0) * videos.mask[:, None]
+        else:
+            weights = logits.softmax(dim=-1) * videos.mask[:, None]
         if videos.grams is None:
             squares = (weights @ videos.frames).square().sum(dim=-1)
         else:
             squares = ((weights @ videos.grams) * weights).sum(dim=-1)
-        lengths = squares.clamp_min(EPS).sqrt() * texts.sentences.norm(dim=-1).clamp_min(EPS)
-        pooled = ((weights * products).sum(dim=-1) / lengths).mT
-        shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / max(1, texts.concepts.shape[1])
-        return ConceptScores(pooled + self.share * shared, pooled, shared, weights.argmax(dim=-1).mT)
+        lengths = squares.clamp_min(EPS).sqrt() * sentences.norm(dim=-1).clamp_min(EPS)
+        return (weights * products).sum(dim=-1) / lengths, logits
 
 
 def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: float = 0.1) -> Float[Tensor, ""]:

@@ -72,7 +72,8 @@ class RetrievalModel(nn.Module):
     @property
     def head_dtype(self) -> torch.dtype:
         """Return the precision of the modules after the towers: that of the aligner's weights, or float32."""
-        return torch.float32 if self.aligner is None else next(self.aligner.parameters()).dtype
+        weights = () if self.aligner is None else self.aligner.parameters()
+        return next((weight.dtype for weight in weights), torch.float32)
 
     def encode_videos(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]

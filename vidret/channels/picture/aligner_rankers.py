@@ -85,7 +85,8 @@ class UcofiaRanker:
 class GlsclRanker:
     """GLSCL, trained or training-free: frames pooled with the sentence as query and, if trained, shared concepts.
 
-    Reference: Zhang et al. 2025, "Text-Video Retrieval with Global-Local Semantic Consistent Learning".
+    Or a trained model's other pooling in its place. Reference: Zhang et al. 2025, "Text-Video Retrieval with
+    Global-Local Semantic Consistent Learning".
     """
 
     wants_tokens = False
@@ -95,7 +96,7 @@ class GlsclRanker:
         self.name, self._aligner, self._device = name, aligner.to(device).eval(), device
         self.fingerprint = _digest(aligner)
         self.weights: Mapping[str, float] = {"pooled": 1.0}
-        if aligner.trained:
+        if aligner.finder is not None:
             self.weights = {"pooled": 1.0, "concepts": aligner.share}
 
     @torch.no_grad()

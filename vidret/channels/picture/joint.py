@@ -125,8 +125,10 @@ def _check_part(path: Path, name: str, part: Part, towers: "Card") -> str:
     Raises:
         VidretError: It does not fit.
     """
+    from vidret.align.files import read_dim
+
     if name == ALIGNER:
-        dim = part.weights["temporal.positions"].shape[1] if part.weights else towers.vision.dim
+        dim = read_dim(part.weights) or towers.vision.dim
         if dim != towers.vision.dim:
             raise VidretError(f"{path}: the aligner must be for vectors of {towers.vision.dim}, got {dim}")
         return f"aligner: {part.card['aligner']}, of {path}; fits vectors of {dim}"

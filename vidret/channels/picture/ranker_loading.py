@@ -98,12 +98,12 @@ def make_untrained(name: str, encoder: Encoder, tokens: str) -> Ranker:
 
 def load_trained(path: Path, encoder: Encoder, tokens: str) -> Ranker:
     """Load the ranker of a trained aligner; see ``load_ranker``."""
-    from vidret.align.files import load_aligner
+    from vidret.align.files import load_aligner, read_dim
     from vidret.align.ucofia import Aligner
     from vidret.channels.picture.aligner_rankers import GlsclRanker, UcofiaRanker
 
     aligner, name, device = load_aligner(path), str(path.absolute()), find_device(encoder)
-    if aligner.temporal is not None and (dim := aligner.temporal.positions.shape[1]) != encoder.dim:
+    if (dim := read_dim(aligner.state_dict()) or encoder.dim) != encoder.dim:
         raise AlignerError(f"{path}: the encoder must have {dim} dimensions, got {encoder.name} of {encoder.dim}")
     if isinstance(aligner, Aligner):
         return UcofiaRanker(name, aligner, tokens=tokens, device=device)

@@ -30,6 +30,7 @@ class Ucofia:
     Attributes:
         num_words: Text length of the mixing matrices.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
+        selection: Whether words are compared with selected patches of frames, or with all.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(
@@ -37,6 +38,7 @@ class Ucofia:
     )
     num_words: int = 32
     mixup_weight: float = 0.0
+    selection: bool = True
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the aligner.
@@ -45,7 +47,9 @@ class Ucofia:
         tokens in time, as published, unless they merge tokens or have prompts.
         """
         encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
-        return RetrievalModel(encoder, aligner=start_aligner(encoder, self.num_words), with_tokens=True)
+        return RetrievalModel(
+            encoder, aligner=start_aligner(encoder, self.num_words, selection=self.selection), with_tokens=True
+        )
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> Terms:
         """Return the contrast of the mean of the three levels, and of mixtures if they have a weight."""
@@ -58,14 +62,14 @@ class Ucofia:
             return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same), **mixed}
 
 
-def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False) -> Aligner:
+def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False, selection: bool = True) -> Aligner:
     """Return an aligner for towers, initialised as published; merged tokens are compared without a selection."""
     card = encoder.card
-    dim, num_frames, merged = card.vision.dim, card.sampling.num_frames, card.merging is not None
-    num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
+    dim, num_frames, selects = card.vision.dim, card.sampling.num_frames, selection and card.merging is None
+    num_tokens = num_frames + (num_frames * KEPT if selects else _count_tokens(encoder))
     aligner = Aligner(
         temporal=start_temporal(encoder),
-        selector=None if merged else PatchSelector(ScoreNet(dim)),
+        selector=PatchSelector(ScoreNet(dim)) if selects else None,
         mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens),
         unit_tokens=unit_tokens,
     )
@@ -76,7 +80,7 @@ def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = Fal
 
 @torch.no_grad()
 def _count_tokens(encoder: ClipModel) -> int:
-    """Return the number of tokens that remain of a video after merging, found by encoding a black one."""
+    """Return the number of tokens of a video, those that remain if they merge, found by encoding a black one."""
     size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
     encoded = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
     assert encoded.tokens is not None
