@@ -11,7 +11,7 @@ demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 # The sdist and the wheel: built, checked for their files, installed beside the dependencies and run.
 wheel: .venv/dev

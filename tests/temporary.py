@@ -18,5 +18,6 @@ def make_temporary_folder() -> str:
         facts = os.statvfs(MEMORY)
         if facts.f_bavail * facts.f_frsize >= MIN_FREE and not facts.f_flag & os.ST_NOEXEC:
             tempfile.tempdir = tempfile.mkdtemp(prefix="vidret-tests-", dir=MEMORY)
+            os.chmod(tempfile.tempdir, 0o1777)  # noqa: PTH101  as /tmp: some tests have processes of another user
             atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
     return tempfile.gettempdir()

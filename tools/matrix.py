@@ -59,7 +59,7 @@ def test_combination(uv: str, python: str, path: str, versions: str, tests: list
         "environment": [uv, "venv", "--quiet", "--clear", "--python", path, str(environment)],
         "install": [*install, "--only-binary", ":all:", "--requirement", "pyproject.toml", *extras],
         "vidret": [uv, "pip", "install", "--quiet", "--no-deps", "--editable", "."],
-        "tests": [str(interpreter), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *tests],
+        "tests": [str(interpreter), "-m", "pytest", "-n", "auto", "--dist", "worksteal", *tests],
     }
     outcome = "passed"
     log = environment.with_name(f"{environment.name}.log")
