@@ -9,7 +9,9 @@ all categories are drawn, and each is to be found among all other videos, by ``v
 concept that it saves. Images with words:
 the videos of a category whose captions name a detail are to be found, by the frame of another video of the category and
 the detail. Refinement: the videos of the category of a frame, or of its name, are to be found. All numbers are means of
-the average precision, if not stated otherwise.
+the average precision, if not stated otherwise. Sorting: the rank correlation of an attribute of colours in the results
+of a category, and of the colourfulness of a frame (Hasler and Süsstrunk 2003), the mean over categories; also of each
+half.
 """
 
 import argparse
@@ -221,6 +223,31 @@ def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> d
     return {key: {name: float(np.mean(value)) for name, value in values.items()} for key, values in results.items()}
 
 
+def rate_colours(picture: Picture) -> float:
+    """Return the colourfulness of a picture: the spread and the mean of its opponent colours."""
+    red, green, blue = picture.astype(np.float64).reshape(-1, 3).T
+    opponents = np.stack([red - green, (red + green) / 2 - blue])
+    return float(np.linalg.norm(opponents.std(axis=1)) + 0.3 * np.linalg.norm(opponents.mean(axis=1)))
+
+
+def measure_sorted(engine: Engine, paths: list[str]) -> dict[str, list[float]]:
+    """Return by attribute how well its values agree with colourfulness: of all results, and of each half of videos."""
+    report = {}
+    for attribute in ("colourful/grey", "colorful/gray", "vivid/dull"):
+        name, correlations = attribute.partition("/")[0], []
+        for half in ({0, 1}, {0}, {1}):
+            means = []
+            for category in CATEGORIES:
+                hits = engine.search(category, k=len(paths), sort_by=attribute, copies="show")
+                rated = [hit for hit in hits if name in hit.why and paths.index(hit.path) % 2 in half]
+                values = [hit.why[name] for hit in rated], [rate_colours(read_middle_frame(hit.path)) for hit in rated]
+                ranks = np.argsort(np.argsort(values, axis=1), axis=1)
+                means.append(float(np.atleast_2d(np.corrcoef(ranks))[0, 1]))
+            correlations.append(float(np.mean(means)))
+        report[attribute] = correlations
+    return report
+
+
 def main() -> None:
     """Index the videos if need be, measure everything, print the numbers."""
     parser = argparse.ArgumentParser(description="Measure concepts, images with words, and refinement.")
@@ -240,6 +267,7 @@ def main() -> None:
             "classes by number of examples, AP": measure_classes(engine, gallery, labels, paths, arguments.draws),
             "images with words": measure_composed(gallery, rows, labels, paths),
             "refinement": measure_refined(gallery, labels, paths),
+            "sorting, rank correlation": measure_sorted(engine, paths),
         }
     print_json(report)
 

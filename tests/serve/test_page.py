@@ -530,6 +530,11 @@ def test_results_are_videos_moments_or_the_best_of_each_kind(look: Look, indexed
     expect(titles(page)).to_have_text([Path(hit.path).stem for hit in found])
     assert 1 < len(found) < 5
     assert place_of(page)["by"] == "diverse"
+    kinds.get_by_role("button", name="Videos").click()
+    page.locator("#sort_by").fill("crowded")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda _: "sort_by" in place_of(page))
+    expect(titles(page)).to_have_text([Path(hit.path).stem for hit in indexed.search(BIKES, 24, sort_by="crowded")])
     kinds.get_by_role("button", name="Moments").click()
     expect(page.locator("#status")).to_contain_text("moment")
     assert place_of(page)["by"] == "moment"

@@ -162,6 +162,13 @@ class SegmentSpace:
         own = self._store.segments.intact(self._store.segments.ids_of_video(video_id))
         return min(own, key=lambda key: max(own[key].start - time_s, time_s - own[key].end), default=None)
 
+    def read_at(self, points: Sequence[tuple[int, float]]) -> list[Float32[np.ndarray, " dim"] | None]:
+        """Return the unit vector of the segment at each of some times of videos, or of the nearest; None without."""
+        keys = [self.find_at(video_id, time_s) for video_id, time_s in points]
+        ids, vectors = self.read(np.array([key for key in keys if key is not None], np.int64))
+        known = dict(zip(ids.tolist(), vectors, strict=True))
+        return [None if key is None else known.get(key) for key in keys]
+
     def typical_similarity(self) -> float:
         """Return the median similarity of two segments, estimated from a sample."""
         generation = self._store.generation
@@ -179,13 +186,11 @@ class SegmentSpace:
         radius = 1 - KIND * (1 - self.typical_similarity())
         picked: list[int] = []
         leaders: list[Float32[np.ndarray, " dim"]] = []
-        for index, (video_id, time_s) in enumerate(points):
-            key = self.find_at(video_id, time_s)
-            _, vectors = self.read(np.array([] if key is None else [key], np.int64))
-            if len(vectors) and leaders and float((np.stack(leaders) @ vectors[0]).max()) > radius:
+        for index, vector in enumerate(self.read_at(points)):
+            if vector is not None and leaders and float((np.stack(leaders) @ vector).max()) > radius:
                 continue
             picked.append(index)
-            leaders += [*vectors]
+            leaders += [] if vector is None else [vector]
             if len(picked) == limit:
                 break
         return picked

@@ -7,11 +7,13 @@ from itertools import chain, groupby, islice
 
 import numpy as np
 
+from vidret.errors import VidretError
 from vidret.search.fused_moments import SpanPart, make_evidence
 from vidret.search.fusion import Fusion, Question
 from vidret.search.judging import ScoreStandard, load_judge
 from vidret.search.placed_moments import find_placed_spans, list_events
 from vidret.search.query.clauses import AnalysedQuery
+from vidret.search.sorting import fit_attribute, sort_hits
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.lookup import find_cuts
 from vidret.text import display_path, strip_query
@@ -28,7 +30,7 @@ from vidret.types import (
 )
 from vidret.video.files import may_exist
 
-POOL = 200  # best videos of which the kinds are shown
+POOL = 200  # best videos of which the kinds are shown, or that are sorted
 SEEN = 20  # best videos of a query that were seen before one was liked, unless others were
 MAX_LISTED = 2  # missing files that one warning lists
 
@@ -61,14 +63,27 @@ class VideoSearch:
         self._fusion, self._missing = fusion, set[str]()
 
     def find_hits(self, query: AnalysedQuery, options: SearchOptions) -> list[Hit]:
-        """Return the best videos of a query, or the best of each kind."""
+        """Return the best videos of a query, or the best of each kind; sorted by an attribute if one is asked for.
+
+        Raises:
+            VidretError: ``sort_by`` names no attribute, or the query is not text.
+        """
+        attribute = None
+        if options.sort_by is not None:
+            attribute = fit_attribute(options.sort_by, self._fusion.encoder)
+            if not query.is_text:
+                raise VidretError("sort_by must come with a query of words, got an image or a vector")
         is_diverse = options.display != "best"
-        question, found = self._find(query, replace(options, k=max(POOL, options.k)) if is_diverse else options)
+        is_chosen = is_diverse or attribute is not None
+        question, found = self._find(query, replace(options, k=max(POOL, options.k)) if is_chosen else options)
         hits = [self._make_hit(question, video) for video in found]
-        if not is_diverse:
-            return hits
-        times = [(hit.video, hit.time) for hit in hits]
-        return [hits[index] for index in self._fusion.segments.pick_kinds(times, options.k)]
+        segments = self._fusion.segments
+        if attribute is not None:  # pages are parts of one order, whatever k is
+            vectors = segments.read_at([(hit.video, hit.time) for hit in hits[:POOL]])
+            hits = sort_hits(hits[:POOL], vectors, attribute) + hits[POOL:]
+        if is_diverse:
+            hits = [hits[index] for index in segments.pick_kinds([(hit.video, hit.time) for hit in hits], options.k)]
+        return hits[: options.k]
 
     def find(self, query: AnalysedQuery, options: SearchOptions) -> list[FoundVideo]:
         """Return the best videos of a query, without what shows why they match."""

@@ -243,6 +243,7 @@ class SearchOptions:
         unlike: Times of videos that do not.
         seen: Times of the videos that were shown besides; None for the first 20 of the query without feedback.
         display: ``best`` first, or ``diverse``: the best one of each kind.
+        sort_by: An attribute: what is not weak is sorted by how much it has of it.
         copies: ``fold``: results that show the same footage are one, as far as frame vectors tell; ``show``: each is a
             result.
     """
@@ -316,6 +317,15 @@ class SearchOptions:
             choices=("best", "diverse"),
         ),
     ] = "best"
+    sort_by: Annotated[
+        str | None,
+        Option(
+            help="Sort what matches by how much it has of an attribute: a word such as crowded, two opposites such as "
+            "snowy/green, or a taught concept such as @festive.",
+            panel="Output",
+            metavar="WORD|A/B|@NAME",
+        ),
+    ] = None
     copies: CopiesField = "fold"
 
 

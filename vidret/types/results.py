@@ -103,7 +103,8 @@ class Hit:
         score: Evidence in nats, the logarithm of a likelihood ratio; higher is better.
         weak: Whether it is unlikely that an answer scores no higher, in an index of this size.
         copies: Further paths of the same content.
-        why: Evidence of each source, and, where pictures are compared with nothing else, the levels of the ranker.
+        why: Evidence of each source, and, where pictures are compared with nothing else, the levels of the ranker; and
+            how much it has of the attribute that results are sorted by, in standard deviations above the index's mean.
         evidence: What matches, best first; empty in an index without words.
         events: Where each event of a query of several was found; empty for all others.
         probability: How likely the video answers the query, in 0..1; None for images and vectors.

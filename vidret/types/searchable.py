@@ -48,6 +48,7 @@ class Searchable(ABC):
         unlike: Sequence[TimePoint] = (),
         seen: Sequence[TimePoint] | None = None,
         display: str = "best",
+        sort_by: str | None = None,
         copies: str = "fold",
     ) -> list[Hit]:
         """Find the videos that match a query.
@@ -78,6 +79,8 @@ class Searchable(ABC):
             unlike: Results that differ from what you look for.
             seen: Results that were shown besides; None for the first 20 of the query without feedback.
             display: ``best`` first, or ``diverse``: the best one of each kind, for exploring.
+            sort_by: An attribute, such as ``crowded``, two opposites, such as ``snowy/green``, or a taught ``@name``.
+                What is not weak among the best 200 is sorted by how much it has of it; the others follow.
             copies: ``fold``: results that show the same footage are one, with ``near_copies``, where frame vectors
                 leave no doubt (``duplicates`` finds more); ``show``: each is a result.
 
@@ -105,6 +108,7 @@ class Searchable(ABC):
             unlike=tuple(unlike),
             seen=None if seen is None else tuple(seen),
             display=display,
+            sort_by=sort_by,
             copies=copies,
         )
         return self.search_with(query, options)

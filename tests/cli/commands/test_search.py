@@ -209,6 +209,8 @@ def test_options_that_do_not_fit_are_refused(run: Runner) -> None:
         ("search red --like red.mp4", 2, "--like: must be a file and a time"),
         ("search --unlike red.mp4@1", 2, "give a query, --image FILE"),
         ("search red --like red.mp4@1 --by moment", 2, "--like: needs --by video, got moment"),
+        ("search red --sort-by crowded --by moment", 2, "--sort-by: needs --by video, got moment"),
+        ("search red --sort-by crowded --judge m", 2, "--judge: needs --by video without --offset and --sort-by"),
         ("search red --like none.mp4@1", 1, "none.mp4"),
     ):
         run.check_refusal(command, code, sentence)

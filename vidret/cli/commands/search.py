@@ -145,8 +145,8 @@ def check_judged(query: str | None, options: SearchOptions, by: str, queries: Pa
     """Check that a judge can rerank what is searched."""
     if query is None or queries is not None:
         raise typer.BadParameter("needs a QUERY of words, got none", param_hint="--judge")
-    if by != "video" or options.offset:
-        raise typer.BadParameter("needs --by video without --offset", param_hint="--judge")
+    if by != "video" or options.offset or options.sort_by is not None:
+        raise typer.BadParameter("needs --by video without --offset and --sort-by", param_hint="--judge")
 
 
 def search_and_judge(
@@ -188,7 +188,8 @@ def show_moments_by_video(
     """Print the best moments of all videos, grouped by video."""
     if options.rerank != "auto":
         raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
-    for flag, is_given in (("--refine", options.refine), ("--like", options.like or options.unlike)):
+    ranked = {"--refine": options.refine, "--like": options.like or options.unlike, "--sort-by": options.sort_by}
+    for flag, is_given in ranked.items():
         if is_given:
             raise typer.BadParameter("needs --by video, got moment", param_hint=flag)
     wanted = LocateOptions(

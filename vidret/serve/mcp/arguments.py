@@ -139,6 +139,10 @@ class SearchArguments(QueryArguments):
         list[VideoTime],
         Field(max_length=fields.MAX_TIMES, description="Results that differ from what you look for: [video, time]."),
     ] = []
+    sort_by: Annotated[
+        str | None,
+        Field(max_length=fields.MAX_QUERY_LENGTH, description="Sort what matches by an attribute: crowded/empty."),
+    ] = None
 
 
 class LocateArguments(QueryArguments):

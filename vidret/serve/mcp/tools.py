@@ -112,6 +112,7 @@ class ToolBox:
             sources=asked.sources,
             like=asked.like,
             unlike=asked.unlike,
+            sort_by=asked.sort_by,
         )
         return self._page("videos", map(tell_result, hits), asked, more=len(hits) == asked.k)
 

@@ -1,6 +1,6 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
-export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera"];
+export const FIELDS = ["folder", "min_seconds", "max_seconds", "filmed_after", "filmed_before", "camera", "sort_by"];
 const FACETS = ["min_height", "sound", "orientation", "language"]; // chosen by buttons
 export const FILTERS = [...FIELDS, ...FACETS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "min_height", "k", "v", "t"];
@@ -32,7 +32,7 @@ export const readSources = ({ sources }) => sources.match(/picture|speech|screen
 export function readFilters(place) {
   const times = { filmed_after: "T00:00:00", filmed_before: "T23:59:59" };
   const read = (name, said) => (times[name] ? toInstant(said, times[name]) : NUMBERS.includes(name) ? Number(said) : said);
-  return Object.fromEntries([...FIELDS, ...FACETS].filter((name) => place[name]).map((name) => [name, read(name, place[name])]));
+  return Object.fromEntries([...FIELDS, ...FACETS].filter((name) => place[name] && name !== "sort_by").map((name) => [name, read(name, place[name])]));
 }
 
 function toInstant(day, time) {

@@ -82,6 +82,7 @@ export function showForm(place) {
   for (const kind of find("kinds").children) kind.ariaPressed = kind.dataset.by === place.by;
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
   find("sources").hidden = Boolean(picture);
+  find("sort_by").parentElement.hidden = !place.q || place.by === "moment";
   showSources();
   for (const name of FIELDS) {
     const said = place[name];

@@ -189,7 +189,7 @@ function placeOf({ query: q, finds, options }) {
 async function saveSearch(place) {
   const sources = readSources(place);
   const finds = place.by === "moment" ? "moments" : "videos";
-  const options = { ...readFilters(place), ...(sources.length && { sources }), ...(place.by === "diverse" && { display: "diverse" }) };
+  const options = { ...readFilters(place), ...(sources.length && { sources }), ...(place.by === "diverse" && { display: "diverse" }), ...(place.sort_by && finds === "videos" && { sort_by: place.sort_by }) };
   const named = place.q.replace(/[^\p{L}\p{N}_ .-]+/gu, "").replace(/^[^\p{L}\p{N}_]+/u, "").slice(0, 60).trim();
   try {
     await ask(pathOf(named), { method: "PUT", body: { finds, query: place.q, options } });

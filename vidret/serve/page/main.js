@@ -94,6 +94,7 @@ const askHits = latest((signal, asked) => {
   const body = { ...(image ? { image } : words), k, ...filters };
   if (asked.by === "moment") return ask("/api/locate", { method: "POST", body, signal });
   if (asked.by === "diverse") body.display = asked.by;
+  if (asked.sort_by) body.sort_by = asked.sort_by;
   return ask("/api/search", { method: "POST", body: { ...body, ...judged }, signal });
 });
 

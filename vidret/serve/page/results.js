@@ -19,7 +19,7 @@ const listCards = () => [...grid.querySelectorAll(".card > a:first-child")];
 /** Show the hits of a query; return how many are folded: unlikely ones, unless all are, or more are asked for. */
 export function showHits(hits, place) {
   const open = hits.filter(({ likelihood }) => likelihood !== "unlikely");
-  const shown = place.k || place.like || place.unlike || place.by === "diverse" || !open.length ? hits : open;
+  const shown = place.k || place.like || place.unlike || place.by === "diverse" || place.sort_by || !open.length ? hits : open;
   grid.replaceChildren(...shown.map((hit) => makeHit(hit, place)));
   hurry();
   return hits.length - shown.length;

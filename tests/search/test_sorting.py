@@ -1,0 +1,113 @@
+"""Order by an attribute: its parts against naive twins, whole searches against how much of it each video was given."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import COLOURS, unit
+from tests.spoken import NamedColours
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.sorting import OPPOSITES, Attribute, fit_attribute, parse_attribute, sort_hits
+from vidret.types import ComposedQuery, Frames, Hit, Segment, SegmentEmbedding
+
+SHARES = (3, 0, 5, 1, 4, 2)  # columns of five that are blue, not yellow, by video; three more are red
+
+
+class ColumnColours(NamedColours):
+    """A frame has the colours of all of its columns."""
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        values = np.array(list(COLOURS.values()))
+        embeddings = []
+        for frames in batch:
+            nearest = ((frames.pixels[:, 0, :, None] - values) ** 2).sum(axis=3).argmin(axis=2)
+            vectors = unit(np.eye(self.dim)[nearest].mean(axis=1))
+            embeddings.append(SegmentEmbedding(unit(vectors.mean(axis=0)), vectors, frames.times))
+        return embeddings
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with Engine(tmp_path_factory.mktemp("graded") / "index", ColumnColours(), rerank="none") as engine:
+        for number, num_blue in enumerate(SHARES):
+            names = ["red"] * 3 + ["blue"] * num_blue + ["yellow"] * (5 - num_blue)
+            picture = np.tile(np.array([COLOURS[name] for name in names], np.uint8), (8, 1, 1))
+            engine.index_frames(f"{number}", np.tile(picture, (3, 1, 1, 1)), np.arange(3.0))
+        yield engine
+
+
+def share(hit: Hit) -> int:
+    return SHARES[int(hit.path.removeprefix("frames://"))]
+
+
+def make_hit(number: int, *, weak: bool) -> Hit:
+    return Hit(video=number, path=f"{number}", segment=Segment(number, 0, 0.0, 1.0), time=0.5, score=1.0, weak=weak)
+
+
+def test_what_matches_is_sorted_by_how_much_it_has_of_an_attribute(engine: Engine) -> None:
+    plain = engine.search("red", 6)
+    assert not any(hit.weak for hit in plain)
+    most = engine.search("red", 6, sort_by="blue/yellow")
+    assert [share(hit) for hit in most] == [5, 4, 3, 2, 1, 0]
+    assert [hit.path for hit in engine.search("red", 6, sort_by="yellow/blue")] == [hit.path for hit in most[::-1]]
+    assert engine.search("red", 2, offset=1, sort_by="blue/yellow") == most[1:3]
+    without = {hit.video: {name: part for name, part in hit.why.items() if name != "blue"} for hit in most}
+    assert without == {hit.video: dict(hit.why) for hit in plain}, "only the order changes"
+    values = np.array([hit.why["blue"] for hit in most])
+    np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-5)  # there are no other segments
+    diverse = engine.search("red", 6, sort_by="blue/yellow", display="diverse")
+    assert diverse[0] == most[0]
+
+
+def test_a_taught_concept_is_an_attribute_without_an_opposite(engine: Engine) -> None:
+    by_share = {share(hit): hit for hit in engine.search("red", 6)}
+    engine.teach("festive", [by_share[5]], [by_share[0]], text="blue")
+    found = engine.search("red", 6, sort_by="@festive")
+    assert [share(hit) for hit in found] == [5, 4, 3, 2, 1, 0]
+    assert "@festive" in found[0].why
+    engine.forget("festive")
+
+
+def test_ratings_are_differences_of_similarities_in_standard_deviations(engine: Engine) -> None:
+    more, less = (text.sentence for text in engine.encoder.encode_text(["blue sea", "sand"]))
+    vectors = engine.embeddings("segment").vectors
+    gaps = [sum(x * a for x, a in zip(row, more)) - sum(x * b for x, b in zip(row, less)) for row in vectors]  # noqa: B905
+    expected = (np.array(gaps) - np.mean(gaps)) / np.std(gaps)
+    attribute = fit_attribute("blue sea/sand", engine._index.encoder)
+    np.testing.assert_allclose(attribute.rate(vectors), expected, atol=2e-3)  # vectors are stored in float16
+
+
+@given(weak=st.lists(st.booleans(), min_size=1, max_size=8), seed=st.integers(0, 100))
+def test_weak_hits_follow_in_their_order(weak: list[bool], seed: int) -> None:
+    hits = [make_hit(number, weak=is_weak) for number, is_weak in enumerate(weak)]
+    vectors = np.random.default_rng(seed).standard_normal((len(hits), 3)).astype(np.float32)
+    attribute = Attribute(name="x", direction=np.array([1.0, 0, 0]), mean=0.0, deviation=2.0)
+    found = sort_hits(hits, list(vectors), attribute)
+    strong = sorted((hit for hit in hits if not hit.weak), key=lambda hit: -vectors[hit.video, 0])
+    assert [hit.video for hit in found] == [hit.video for hit in strong] + [hit.video for hit in hits if hit.weak]
+    assert [replace(hit, why={}) for hit in sort_hits(hits, [None] * len(hits), attribute)] == hits
+
+
+def test_known_opposites_are_words_of_one_pair() -> None:
+    assert all(OPPOSITES[less] == more != less for more, less in OPPOSITES.items())
+    assert parse_attribute(" Crowded ") == ("crowded", "empty")
+
+
+@pytest.mark.parametrize("text", ["", "purplish", "a/b/c", "crowded/", "/", "@a @b", "most crowded"])
+def test_an_attribute_without_an_opposite_is_refused(engine: Engine, text: str) -> None:
+    with pytest.raises(VidretError, match="sort_by must be two opposites"):
+        engine.search("red", sort_by=text)
+
+
+def test_unknown_concepts_and_queries_without_words_are_refused(engine: Engine) -> None:
+    with pytest.raises(VidretError, match="@nothing: must be the name of a taught concept"):
+        engine.search("red", sort_by="@nothing")
+    image = np.zeros((16, 16, 3), np.uint8)
+    for query in (image, ComposedQuery(images=(image,), text="red")):
+        with pytest.raises(VidretError, match="sort_by must come with a query of words"):
+            engine.search(query, sort_by="crowded")
