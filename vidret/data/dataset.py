@@ -3,8 +3,11 @@
 Pixels stay uint8 and channels-last, as ``normalise_pixels`` takes them. Normalisation happens on the device.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -50,12 +53,43 @@ class RetrievalBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The frames of one video, its index in the split, its captions, and its key if it is to be augmented later."""
+    """The frames of one video, its index in the split, its captions, and its key if it is to be augmented later.
+
+    ``text`` takes the place of the text of the only caption.
+    """
 
     video: int
     pixels: Pixels
     captions: Sequence[int]
     key: Key | None = None
+    text: str | None = None
+
+
+Rewritten = Mapping[tuple[str, str], Sequence[str]]  # other wordings, by video id and caption
+
+
+def read_rewritten(path: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Read other wordings of captions: JSON lines with "video", "caption" and "variants", a list of texts.
+
+    Raises:
+        VidretError: The file cannot be read, or a line is something else.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    rewritten = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            video, caption, variants = row["video"], row["caption"], row["variants"]
+            if not all(isinstance(text, str) for text in (video, caption, *variants)):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            rule = 'must have "video", "caption" and the list "variants"'
+            raise VidretError(f"{path}: line {number} {rule}, got {line:.80}") from None
+        rewritten[video, caption] = tuple(variants)
+    return rewritten
 
 
 class CaptionedVideos(Dataset[Sample]):
@@ -65,10 +99,17 @@ class CaptionedVideos(Dataset[Sample]):
     """
 
     def __init__(
-        self, split: Split, source: FrameSource, *, augmentation: Augmentation, seed: int, later: bool = False
+        self,
+        split: Split,
+        source: FrameSource,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        later: bool = False,
+        rewritten: Rewritten = MappingProxyType({}),
     ) -> None:
         """Wrap a split whose videos can all be read; ``later`` leaves the augmentation to ``augment_batch``."""
-        self._later = later
+        self._later, self._rewritten = later, rewritten
         self._split, self._source, self._augmentation, self._seed = split, source, augmentation, seed
         self._index_of_video = {video_id: index for index, video_id in enumerate(split.videos)}
 
@@ -77,14 +118,18 @@ class CaptionedVideos(Dataset[Sample]):
         return len(self._split.captions)
 
     def __getitem__(self, key: Key) -> Sample:
-        """Return a caption with its augmented video."""
+        """Return a caption, or one of its other wordings, with its augmented video."""
         caption_index = key[1]
-        video_id = self._split.captions[caption_index].video
+        caption = self._split.captions[caption_index]
+        video_id, text = caption.video, None
+        if variants := self._rewritten.get((video_id, caption.text)):
+            text = np.random.default_rng((self._seed, *key, 2)).choice((caption.text, *variants)).item()
         pixels = read_sample_frames(self._source, video_id, np.random.default_rng((self._seed, *key)))
         if not self._later:
             pixels = self._augmentation(pixels, seed_augmentation(self._seed, key))
         index = self._index_of_video[video_id]
-        return Sample(video=index, pixels=pixels, captions=(caption_index,), key=key if self._later else None)
+        later = key if self._later else None
+        return Sample(video=index, pixels=pixels, captions=(caption_index,), key=later, text=text)
 
 
 def seed_augmentation(seed: int, key: Sequence[int]) -> np.random.Generator:
@@ -143,7 +188,7 @@ class Collate:
             pixels.numpy()[row, : len(sample.pixels)] = sample.pixels
             frame_mask[row, : len(sample.pixels)] = True
         captions = [caption for sample in samples for caption in sample.captions]
-        texts = [self._split.captions[caption].text for caption in captions]
+        texts = [sample.text or self._split.captions[index].text for sample in samples for index in sample.captions]
         return RetrievalBatch(
             pixels=pixels,
             frame_mask=frame_mask,

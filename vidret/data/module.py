@@ -16,7 +16,15 @@ from vidret.data.augment import Augmentation
 from vidret.data.benchmarks.splits import SplitChoice, drop_unreadable, find_video_spans
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
-from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, RetrievalBatch, Sample, augment_batch
+from vidret.data.dataset import (
+    CaptionedVideos,
+    Collate,
+    GalleryDataset,
+    RetrievalBatch,
+    Sample,
+    augment_batch,
+    read_rewritten,
+)
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
 from vidret.data.records import Split
@@ -61,7 +69,9 @@ class RetrievalData(SplitData):
             other. See ``TrainBatches``.
         eval_batch_size: Videos per evaluation batch, per process.
         num_workers: Data loading workers per training process. The batches do not depend on it.
-        seed: Seed of the held-out videos, the batches, the sampled frames and the augmentation.
+        rewritten: Other wordings of training captions, as ``vidret train captions`` writes them; each epoch draws one
+            of them or the caption itself. None for captions only.
+        seed: Seed of the held-out videos, the batches, the sampled frames and wordings, and the augmentation.
         allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
 
     Raises:
@@ -96,6 +106,7 @@ class RetrievalData(SplitData):
         neighbours: int = 1,
         eval_batch_size: int = 32,
         num_workers: int = 8,
+        rewritten: str | None = None,
         seed: int = 0,
         allow_missing: bool = False,
     ) -> None:
@@ -111,7 +122,7 @@ class RetrievalData(SplitData):
         if num_words < 3 or image_size < 1:
             raise VidretError(f"num_words must be at least 3 and image_size at least 1, got {num_words}, {image_size}")
         self._video_folder, self._cache, self._num_words = videos, cache, num_words
-        self._first_sentences = first_sentences
+        self._first_sentences, self._rewritten = first_sentences, rewritten
         self._sampling = FrameSampling(sampling, num_frames, num_segments, num_candidates)
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
         self._resize = Resize(image_size, image_size, interpolation)
@@ -148,7 +159,12 @@ class RetrievalData(SplitData):
         if training:
             later = self._augmentation != Augmentation() and self.find_device() != CPU
             dataset = CaptionedVideos(
-                kept, source, augmentation=self._augmentation, seed=self._splits.seed, later=later
+                kept,
+                source,
+                augmentation=self._augmentation,
+                seed=self._splits.seed,
+                later=later,
+                rewritten={} if self._rewritten is None else read_rewritten(Path(self._rewritten)),
             )
         return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions, sizes=sizes)
 

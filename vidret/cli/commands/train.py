@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import CommandApp, app
+from vidret.cli.language_model import LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, Loading, argument, index_option, option
 from vidret.errors import MissingExtraError, VidretError
@@ -22,7 +23,7 @@ from vidret.present.terminal import print_message
 def train_command(
     context: typer.Context,
     subcommand: Annotated[
-        str, argument("fit, validate or test, or export or head; --help lists their options.", "SUBCOMMAND")
+        str, argument("fit, validate or test, or export, head or captions; --help lists their options.", "SUBCOMMAND")
     ] = "--help",
     device: Annotated[
         str | None,
@@ -32,9 +33,10 @@ def train_command(
     """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
 
     Or export the model in one of its checkpoints: vidret train export last.ckpt. Or train a grounding head for an
-    index, from your own annotations: vidret train head --index DIR --moments FILE.
+    index, from your own annotations: vidret train head --index DIR --moments FILE. Or let a language model reword the
+    captions to train on: vidret train captions OUT --llm URL.
     """
-    below = {"head": head_app, "export": export_app}
+    below = {"head": head_app, "export": export_app, "captions": captions_app}
     if subcommand in below:
         given = [] if device is None else ["--device", device]
         code = below[subcommand]([*context.args, *given], standalone_mode=False, prog_name=f"vidret train {subcommand}")
@@ -70,6 +72,51 @@ def train_export_command(checkpoint: CheckpointArgument, out: ModelOption = None
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
     print_message(f"Written: {export_checkpoint(checkpoint, out)}")
+
+
+captions_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
+CaptionsArgument = Annotated[Path, argument("File to write or to go on with (.jsonl).", "OUT")]
+DataOption = Annotated[str, option("Benchmark and split, such as msrvtt-1k-a-train-9k, or captions.", None, "NAME")]
+AnnotationsOption = Annotated[Path, option("Folder or file of the annotations.", None, "PATH")]
+RewriteLlmOption = Annotated[
+    str | None, option("Chat endpoint in OpenAI's style, which gets the captions.", None, "URL", envvar="VIDRET_LLM")
+]
+VariantsOption = Annotated[int, option("Other wordings of a caption.", None, "N", min=1, max=20)]
+DescribedOption = Annotated[
+    Path | None,
+    option("Index of the videos, made with --describe, whose descriptions are joined with captions.", None, "DIR"),
+]
+
+
+@captions_app.command()
+def train_captions_command(
+    out: CaptionsArgument,
+    annotations: AnnotationsOption,
+    llm: RewriteLlmOption = None,
+    llm_model: LlmModelOption = None,
+    data: DataOption = "captions",
+    variants: VariantsOption = 3,
+    index: DescribedOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+) -> None:
+    """Let a language model reword captions, for --data.init_args.rewritten OUT of vidret train fit.
+
+    Captions that are in OUT already are not asked for again.
+    """
+    from vidret.data.benchmarks.splits import read_split
+    from vidret.store.store import Store
+    from vidret.train.rewriting import read_seen, rewrite_captions
+
+    captions, seen = read_split(data, annotations).captions, None
+    if index is not None:
+        with Store.open(index) as store:
+            seen = read_seen(store, captions)
+    endpoint = make_endpoint(llm, llm_model, llm_timeout)
+    with show_count("rewriting", "captions") as on_count:
+        num_left = rewrite_captions(captions, endpoint, out, variants=variants, seen=seen, on_progress=on_count)
+    print_message(f"{out}: captions in other words, {num_left} left; use it as --data.init_args.rewritten {out}")
+    if num_left:
+        raise typer.Exit(1)
 
 
 head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
