@@ -215,10 +215,10 @@ class Fusion:
         allowed = replace(question, texts=texts, asked=replace(question.asked, excluded=frozenset()))
         return next(iter(self._fuse(allowed, self.pictures.score(question.asked, [video_id]))), None)
 
-    def count(self, sources: Sequence[Source]) -> int:
+    def count(self, query: ChannelQuery) -> int:
         """Return the number of segments and texts that a query is compared with."""
-        num_texts = len(self.texts) if self.texts is not None and set(sources) != {"picture"} else 0
-        return num_texts + (len(self.pictures) if "picture" in sources else 0)
+        num_texts = self.texts.count(query) if self.texts is not None else 0
+        return num_texts + (len(self.pictures) if "picture" in query.sources else 0)
 
     def _fuse(self, question: Question, pictures: Mapping[int, VideoPictures]) -> VideoCandidates:
         texts: dict[int, Sequence[Sequence[Match]]] = {}

@@ -128,7 +128,7 @@ class VideoSearch:
         store, filters, share = self._fusion.pictures.store, question.asked.options.filters, 1.0
         if filters != ALL_VIDEOS:
             share = store.count_videos(filters) / max(store.count_videos(), 1)
-        size = max(round(share * self._fusion.count(question.asked.sources)), 1)
+        size = max(round(share * self._fusion.count(question.asked)), 1)
         return ScoreStandard(best=best[0].score, size=size, judge=load_judge(store))
 
     def _list_existing(

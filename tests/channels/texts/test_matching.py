@@ -36,6 +36,7 @@ SAID = (
     "the day after the fourth strike",
     "i'm sure you're in their house",
 )
+COUNTS = (len(SAID),) * 3  # of up to three clauses
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def split(matches: TextMatches) -> list[OneMatch]:
 def find(matcher: TextMatcher, query: str, phrases: Sequence[str] = ()) -> list[OneMatch]:
     """Return the matches of a query, by cover."""
     clause = replace(make_clause(query), phrases=tuple(phrases))
-    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32), typical=TYPICAL)[0]
+    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32), typical=TYPICAL, num_texts=COUNTS[:1])[0]
     return sorted(split(found), key=lambda match: -match.cover)
 
 
@@ -122,7 +123,7 @@ def test_phrases_must_be_held(matcher: TextMatcher) -> None:
 
 def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:
     vector = random_vectors(make_texts(["please hold the line"]))
-    found = split(matcher.find([make_clause("nothing of it")], vector, typical=vector[0])[0])
+    found = split(matcher.find([make_clause("nothing of it")], vector, typical=vector[0], num_texts=COUNTS[:1])[0])
     assert all(match.hubness == match.cosine for match in found)
     cosines = {match.text: match.cosine for match in found}
     assert len(cosines) == len(SAID), "the nearest texts, whatever their words"
@@ -131,7 +132,8 @@ def test_cosine_is_the_inner_product(matcher: TextMatcher) -> None:
 
 def test_clauses_have_their_own_candidates(matcher: TextMatcher) -> None:
     vectors = random_vectors(make_texts(["lighthouse", "busy"]))
-    found = matcher.find([make_clause("lighthouse"), make_clause("busy")], vectors, typical=TYPICAL)
+    clauses = [make_clause("lighthouse"), make_clause("busy")]
+    found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS[:2])
     texts = [max(split(own), key=lambda match: match.cover).text for own in found]
     assert texts == [SAID[1], SAID[4]]
 
@@ -161,12 +163,12 @@ def test_all_texts_of_a_content_are_scored_as_they_are_among_the_candidates(matc
         make_clause("file name"),
     ]
     vectors = random_vectors(make_texts(["one", "two", "three"]))
-    found = matcher.find(clauses, vectors, typical=TYPICAL)
-    scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL)
+    found = matcher.find(clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
+    scored = matcher.score_content("film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     assert [len(own.texts) for own in scored] == [len(SAID), 1, len(SAID)]
     for own, others in zip(found, scored, strict=True):
         assert set(split(own)) <= set(split(others))
-    none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL)
+    none = matcher.score_content("another film", clauses, vectors, typical=TYPICAL, num_texts=COUNTS)
     assert [split(own) for own in none] == [[], [], []]
 
 

@@ -50,7 +50,8 @@ class Index:
         query = random_vectors(make_texts([text, "another"]))
         stems = self.reader.index.stems([text])[0]
         clause = Clause(text=text, content=text)
-        matches = TextMatcher(self.reader).find([clause], query[:1], allowed, typical=np.zeros(DIM, np.float32))[0]
+        typical, matcher = np.zeros(DIM, np.float32), TextMatcher(self.reader)
+        matches = matcher.find([clause], query[:1], allowed, typical=typical, num_texts=[len(self.reader)])[0]
         ids = [found.id for found in matches.texts]
         return (
             [near.tolist() for near in self.reader.search(query, 7, allowed)],

@@ -32,7 +32,7 @@ from vidret.errors import StoreError
 from vidret.store.lookup import spread_evenly
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
-from vidret.types import TEXT_SOURCES, TextSource, Vector
+from vidret.types import TEXT_SOURCES, Source, TextSource, Vector
 
 # Words that a text shares with a clause: nats for each nat of information that they carry, and for two in their order.
 WORDS_OFFSET, WORDS_SLOPE, ADJACENT = -6.2, 1.8, 4.5
@@ -84,6 +84,11 @@ class TextBackground:
             return prior
         return (count * float(self.means[source] @ vector) + PRIOR_TEXTS * prior) / (count + PRIOR_TEXTS)
 
+    def share(self, sources: Set[TextSource]) -> float:
+        """Return the share of all texts that are of some sources."""
+        total = sum(self.counts.values())
+        return sum(self.counts.get(source, 0.0) for source in sources) / total if total else 0.0
+
 
 class TextChannel:
     """The texts of an index open for reading."""
@@ -99,6 +104,11 @@ class TextChannel:
         """Return the number of texts that a query is compared with."""
         return len(self.texts)
 
+    def count(self, query: ChannelQuery) -> int:
+        """Return the number of texts that a query is compared with: names of sounds only if it asks for sounds."""
+        sources = set[TextSource]().union(*(_find_compared(clause, query.sources) for clause in query.clauses))
+        return round(self.background.share(sources) * len(self.texts))
+
     def find(self, query: ChannelQuery) -> dict[int, VideoTexts]:
         """Return the best matches of each clause by video; further ones are not worth looking for."""
         if not any(source in TEXT_SOURCES for source in query.sources):
@@ -110,6 +120,7 @@ class TextChannel:
             query.vectors,
             allow(query.sources),
             typical=background.typical,
+            num_texts=self._count_texts(query),
             unasked=None if plain == query.sources else allow(plain),
         )
         return self._rate(query, found, background)
@@ -122,10 +133,20 @@ class TextChannel:
             with contextlib.suppress(StoreError):  # the row of a video is damaged
                 fingerprint = self._pictures.videos.get(video_id).fingerprint
                 found = self._matcher.score_content(
-                    fingerprint, query.clauses, query.vectors, typical=background.typical
+                    fingerprint,
+                    query.clauses,
+                    query.vectors,
+                    typical=background.typical,
+                    num_texts=self._count_texts(query),
                 )
                 rated |= self._rate(query, found, background)
         return rated
+
+    def _count_texts(self, query: ChannelQuery) -> list[int]:
+        """Return among how many texts words of each clause are rare, whichever sources the query is compared with."""
+        heard = tuple(source for source in TEXT_SOURCES if source in query.sources or not is_hint_needed(source))
+        shares = [self.background.share(_find_compared(clause, heard)) for clause in query.clauses]
+        return [round(share * len(self.texts)) for share in shares]
 
     def _rate(
         self, query: ChannelQuery, found: Sequence[TextMatches], background: TextBackground
@@ -195,6 +216,15 @@ class TextChannel:
                 background = measure_background(self.texts)
             self._background = known = generation, background
         return known[1]
+
+
+def _find_compared(clause: Clause, sources: Sequence[Source]) -> set[TextSource]:
+    """Return the sources of texts, of some, that a clause is compared with by meaning."""
+    return {
+        source
+        for source in TEXT_SOURCES
+        if source in sources and (not is_hint_needed(source) or KINDS[source].is_asked_for(clause.source))
+    }
 
 
 def rate_texts(

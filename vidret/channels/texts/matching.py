@@ -80,6 +80,7 @@ class TextMatcher:
         allowed: AllowedTexts | None = None,
         *,
         typical: Vector,
+        num_texts: Sequence[int],
         unasked: AllowedTexts | None = None,
     ) -> list[TextMatches]:
         """Return the candidates of each clause; of one with phrases only texts that hold one of them.
@@ -91,22 +92,23 @@ class TextMatcher:
             vectors: The sentence vector of each.
             allowed: The texts to choose from; None for all.
             typical: Mean vector of typical sentences.
+            num_texts: Among how many texts words of each clause are rare.
             unasked: Those of them that a clause may match by meaning that asks for none of the others; None for all.
         """
         nearest = self._search(clauses, vectors, allowed, unasked)
-        index, num_texts, found = self._store.index, len(self._store), []
+        index, found = self._store.index, []
         terms = [index.terms(clause.content) for clause in clauses]
-        for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
+        for clause, own_terms, own_nearest, own_count in zip(clauses, terms, nearest, num_texts, strict=True):
             if clause.phrases or not clause.content:
                 found.append(self._find_phrases(clause.phrases, allowed))
                 continue
             searched = [
-                *_search_terms(own_terms, num_texts),
+                *_search_terms(own_terms, own_count),
                 *self._join(pairwise(term.stem for term in own_terms)).values(),
             ]
             by_words = self._store.search_words(searched, TEXTS, allowed)
             found.append(np.unique(np.concatenate([own_nearest, by_words])))
-        return self._score(clauses, vectors, typical, terms, found)
+        return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def _search(
         self,
@@ -132,6 +134,7 @@ class TextMatcher:
         vectors: Float32[np.ndarray, "clause dim"],
         *,
         typical: Vector,
+        num_texts: Sequence[int],
     ) -> list[TextMatches]:
         """Return all texts of one content as matches of each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
@@ -141,7 +144,7 @@ class TextMatcher:
             for clause in clauses
         ]
         terms = [self._store.index.terms(clause.content) for clause in clauses]
-        return self._score(clauses, vectors, typical, terms, found)
+        return self._score(clauses, vectors, typical, num_texts, terms, found)
 
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
@@ -156,6 +159,7 @@ class TextMatcher:
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
         typical: Vector,
+        num_texts: Sequence[int],
         terms: Sequence[Sequence[Term]],
         found: Sequence[np.ndarray],
     ) -> list[TextMatches]:
@@ -163,11 +167,11 @@ class TextMatcher:
         texts, rows = self._store.read_found(np.unique(np.concatenate([np.zeros(0, np.int64), *found])))
         stems = self._store.index.stems([text.text for text in texts])
         ids, hubness = np.array([text.id for text in texts], np.int64), np.vecdot(rows, typical).astype(np.float64)
-        num_texts, matches = len(self._store), []
-        for clause, vector, own_terms, own_ids in zip(clauses, vectors, terms, found, strict=True):
+        matches, given = [], zip(clauses, vectors, num_texts, terms, found, strict=True)
+        for clause, vector, own_count, own_terms, own_ids in given:
             own = find_rows(ids, own_ids)
             own = own[own >= 0]
-            weights = weigh_terms(own_terms, num_texts, self._find_shares(clause.content))
+            weights = weigh_terms(own_terms, own_count, self._find_shares(clause.content))
             shared = self._share(clause, own_terms, weights, [stems[row] for row in own.tolist()])
             information = np.array([told for told, _, _ in shared], np.float64)
             matches.append(
