@@ -233,7 +233,7 @@ def test_all_gaps_of_a_file_are_limited_together(monkeypatch: pytest.MonkeyPatch
     st.floats(-20, 20),
 )
 def test_samples_are_always_consecutive(chunks: list[tuple[float | None, int]], start_s: float) -> None:
-    given = [(time_s, np.ones(length, np.float32)) for time_s, length in chunks]
+    given = [(time_s, np.ones(length, np.int16)) for time_s, length in chunks]
     position: int | None = None
     for time_s, samples in audio._join(iter(given), 100, 0.0, start_s):
         assert len(samples)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.word_films import write_worded
 from vidret.channels.sounds import reading
-from vidret.channels.sounds.features import EncodedAudio
+from vidret.channels.sounds.features import EncodedAudio, pool
 from vidret.channels.sounds.reading import (
     CHUNK_S,
     LABELS,
@@ -137,6 +137,19 @@ def test_captions_are_read_where_there_is_no_audio(tmp_path: Path, monkeypatch: 
     VideoTextReader(probe(film), request, send=sent.append, heartbeat=lambda: None).read_rest()
     assert [row[2] for message in sent for row in message.get("texts", [])] == ["applause"]
     assert sent[-1] == {"kind": "texts_end", "source": "sound", "note": "has no audio track"}
+
+
+@given(st.integers(10, 80), st.sampled_from([(10, 50), (4, 9)]), st.integers(0, 9))
+def test_frames_are_pooled_as_by_a_loop(num_frames: int, widths: tuple[int, ...], seed: int) -> None:
+    states, hop = np.random.default_rng(seed).standard_normal((num_frames, 3)).astype(np.float32), 10
+    rows = []
+    for step in range(num_frames // hop):
+        middle, row = step * hop + hop // 2, list[float]()
+        for width in widths:
+            near = [*range(max(middle - width // 2, 0), min(middle + width - width // 2, num_frames))]
+            row += [*states[near].mean(axis=0), *states[near].std(axis=0)]
+        rows.append(row)
+    np.testing.assert_allclose(pool(states, widths=widths, hop=hop), rows, atol=1e-5)
 
 
 def test_windows_of_a_chunk_have_times_and_unit_vectors() -> None:

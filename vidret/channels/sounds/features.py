@@ -8,6 +8,7 @@ Taggers".
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +51,30 @@ def encode_audio(audio: Float32[np.ndarray, " sample"]) -> EncodedAudio:
     return EncodedAudio(states=np.asarray(model.encode(mel))[0], mel=mel.T)
 
 
-def pool(states: Float[np.ndarray, "frame dim"], *, width: int, hop: int) -> Float32[np.ndarray, "step feature"]:
-    """Return the mean and the standard deviation of ``width`` frames around every ``hop``, cut off at the ends."""
-    sums = np.cumsum(np.pad(states.astype(np.float64), ((1, 0), (0, 0))), axis=0)
-    squares = np.cumsum(np.pad(states.astype(np.float64) ** 2, ((1, 0), (0, 0))), axis=0)
-    middles = np.arange(hop // 2, len(states) - hop + hop // 2 + 1, hop)
-    begins, ends = (middles - width // 2).clip(0), (middles + width - width // 2).clip(max=len(states))
-    counts = (ends - begins)[:, None]
-    means = (sums[ends] - sums[begins]) / counts
-    variances = (squares[ends] - squares[begins]) / counts - means**2
-    return np.concatenate([means, np.sqrt(variances.clip(0))], axis=1).astype(np.float32)
-
-
 def describe(encoded: EncodedAudio) -> Float32[np.ndarray, "step 1536"]:
     """Return the features of each half second: of the second around it, and of 5 s around it."""
-    hop = round(STEP_S * FRAMES_PER_S)
-    return np.concatenate([pool(encoded.states, width=width * FRAMES_PER_S, hop=hop) for width in CONTEXTS_S], axis=1)
+    return pool(encoded.states, widths=[width * FRAMES_PER_S for width in CONTEXTS_S], hop=round(STEP_S * FRAMES_PER_S))
+
+
+def pool(
+    states: Float32[np.ndarray, "frame dim"], *, widths: Sequence[int], hop: int
+) -> Float32[np.ndarray, "step feature"]:
+    """Return means and standard deviations of so many frames around the middle of every ``hop``, cut off at the ends.
+
+    Frames are summed once, from one border of any width to the next.
+    """
+    middles = np.arange(hop // 2, len(states) - hop + hop // 2 + 1, hop)
+    spans = [((middles - width // 2).clip(0), (middles + width - width // 2).clip(max=len(states))) for width in widths]
+    borders = np.unique([0, len(states), *(border for span in spans for ends in span for border in ends)])
+    totals = [np.add.reduceat(values, borders[:-1], axis=0) for values in (states, states**2)]
+    sums, squares = (np.cumsum(np.pad(own, ((1, 0), (0, 0))), axis=0, dtype=np.float64) for own in totals)
+    features = []
+    for begins, ends in spans:
+        first, last, counts = *np.searchsorted(borders, (begins, ends)), (ends - begins)[:, None]
+        means = (sums[last] - sums[first]) / counts
+        variances = (squares[last] - squares[first]) / counts - means**2
+        features += [means, np.sqrt(variances.clip(0))]
+    return np.concatenate(features, axis=1).astype(np.float32)
 
 
 def rate_labels(features: Float32[np.ndarray, "step 1536"]) -> Float32[np.ndarray, "step label"]:
