@@ -195,6 +195,38 @@ def save_tiny(kind: str, folder: Path) -> Path:
     return folder
 
 
+def save_tiny_sound(kind: str, folder: Path) -> Path:
+    """Write a tiny random CLAP or PE-A-Frame with its tokenizer and its extractor, and return the folder."""
+    torch.manual_seed(0)
+    with hide_progress():
+        if kind == "clap":
+            audio = {
+                "num_mel_bins": 8,
+                "spec_size": 32,
+                "window_size": 4,
+                "patch_embeds_hidden_size": 16,
+                "depths": [1, 1],
+            }
+            audio |= {"num_attention_heads": [2, 2], "hidden_size": 32, "num_hidden_layers": 2, "projection_dim": 24}
+            text = {**TEXT, "max_position_embeddings": 42, "type_vocab_size": 1, "projection_dim": 24}
+            config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=24)
+            model = transformers.ClapModel(config)
+            mel = {"feature_size": 8, "hop_length": 64, "fft_window_size": 128, "frequency_max": 350}
+            sound = transformers.ClapFeatureExtractor(sampling_rate=800, **mel)
+        else:
+            codec = {"model_type": "dac", "encoder_hidden_size": 4, "downsampling_ratios": [2, 2], "codebook_dim": 8}
+            config = transformers.PeAudioConfig(text_config=_pe_text(), audio_config=_pe_encoder(dac_config=codec))
+            model = transformers.PeAudioFrameLevelModel(config)
+            sound = transformers.PeAudioFeatureExtractor(sampling_rate=100, hop_length=4)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.3)
+    model.save_pretrained(folder)
+    make_tokenizer(40).save_pretrained(folder)
+    sound.save_pretrained(folder)
+    return folder
+
+
 QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 # What the template of Qwen3-VL writes for a system turn and a user turn of texts and videos.
 QWEN_TEMPLATE = """{%- for message in messages -%}

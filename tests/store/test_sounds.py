@@ -41,7 +41,16 @@ def test_a_resumed_run_repeats_windows_without_doubling_them(tmp_path: Path) -> 
         assert sounds.read("m")["a"].vectors[:, 0].tolist() == [1.0, 3.0, 3.0]
         sounds.add("a", "other", make_windows(0))
         assert not sounds.read("m")
+        sounds.add("a", "hf:named", make_windows(5))
+        sounds.add("a", "hf:better", make_windows(6))
+        assert sounds.list_models() == [("a", "hf:better"), ("a", "other")]
     assert read_starts(tmp_path, "other") == {"a": [0.0]}
+    (tmp_path / "copy").mkdir()
+    with SoundStore.create(tmp_path / "copy") as sounds:
+        sounds.add("a", "m", make_windows(0))
+    copy_sounds(tmp_path / "copy", [tmp_path], {"a"})
+    assert read_starts(tmp_path / "copy", "hf:better") == {"a": [6.0]}
+    assert read_starts(tmp_path / "copy") == {"a": [0.0]}, "what is there is kept"
 
 
 def test_pruning_and_copying(tmp_path: Path) -> None:

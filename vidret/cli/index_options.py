@@ -157,6 +157,15 @@ class IndexChoices:
             "NAME|FOLDER",
         ),
     ] = None
+    sound_model: Annotated[
+        str | None,
+        option(
+            "Model that finds any sound by name: a CLAP or PE-A-Frame, such as hf:laion/clap-htsat-unfused. The index "
+            "remembers it.",
+            MODEL,
+            "NAME|FOLDER",
+        ),
+    ] = None
     face_model: Annotated[
         str | None,
         option(

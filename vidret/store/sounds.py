@@ -36,6 +36,10 @@ class SoundStore(SideDatabase):
         count, last = self.database.rows("SELECT count(*), ifnull(max(rowid), 0) FROM windows")[0]
         return count, last
 
+    def list_models(self) -> list[tuple[str, str]]:
+        """Return the contents that have windows, with the models that made them."""
+        return self.database.rows("SELECT DISTINCT content, model FROM windows ORDER BY content, model")
+
     def read(self, model: str, contents: Collection[str] | None = None) -> dict[str, SoundWindows]:
         """Return the intact windows of a model by content and time, of some contents or of all."""
         sql = f"SELECT content, start_s, end_s, vector FROM windows WHERE model = ? AND {INTACT}"
@@ -49,13 +53,17 @@ class SoundStore(SideDatabase):
         return {content: _stack(own) for content, own in grouped.items()}
 
     def add(self, content: str, model: str, windows: SoundWindows) -> None:
-        """Add windows, in place of those of another model, and of those that begin at the same times."""
+        """Add windows, in place of those of another model of the same kind, and of those that begin at the same times.
+
+        A model that the user named, which has a colon in its name, is of another kind than the one that is shipped.
+        """
         rows = [
             (content, model, float(start), float(end), vector.tobytes())
             for start, end, vector in zip(windows.starts, windows.ends, windows.vectors, strict=True)
         ]
         with self.database.transaction():
-            self.database.run("DELETE FROM windows WHERE content = ? AND model <> ?", content, model)
+            others = "model <> ? AND (instr(model, ':') > 0) = (instr(?, ':') > 0)"
+            self.database.run(f"DELETE FROM windows WHERE content = ? AND {others}", content, model, model)
             self.database.run_many("REPLACE INTO windows VALUES (?, ?, ?, ?, ?, 0)", rows)
             self.database.run(f"UPDATE windows SET checksum = {CHECKSUM} WHERE content = ? AND checksum = 0", content)
 
@@ -82,9 +90,9 @@ def copy_sounds(target: Path, sources: Sequence[Path], wanted: Container[str]) -
         own: SoundStore | None = None
         for source in [stack.enter_context(SoundStore.open(path)) for path in sources if SoundStore.exists(path)]:
             own = own or stack.enter_context(SoundStore.create(target))
-            known = {content for (content,) in own.database.rows("SELECT DISTINCT content FROM windows")}
-            for content, model in source.database.rows("SELECT DISTINCT content, model FROM windows"):
-                if content in wanted and content not in known:
+            known = {(content, ":" in model) for content, model in own.list_models()}
+            for content, model in source.list_models():
+                if content in wanted and (content, ":" in model) not in known:
                     own.add(content, model, source.read(model, [content])[content])
 
 

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,60 @@ def test_examples_can_be_added_and_replaced(engine: Engine) -> None:
     with pytest.raises(VidretError, match="must hold an example"):
         engine.teach_sound("nothing", [])
     engine.forget("chime")
+
+
+# By a text, with a model that the user named.
+
+
+class TwoSounds:
+    """A model that knows glass and bells, and unrelated names of sounds as nothing."""
+
+    is_calibrated = False
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        rows = [GLASS if "glass" in text and len(texts) == 1 else 0.1 * np.ones(8, np.float32) for text in texts]
+        return np.array(rows, np.float32)
+
+
+GLASS = np.eye(8, dtype=np.float32)[0]
+
+
+@pytest.fixture(scope="module")
+def named(engines: tuple[Engine, Engine], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index whose film "blue" has glass breaking in the second of two windows."""
+    index = shutil.copytree(engines[0].path, tmp_path_factory.mktemp("named") / "index")
+    rng = np.random.default_rng(1)
+    with SoundStore.open(index, write=True) as sounds:
+        for content, _ in sounds.list_models():
+            vectors = rng.uniform(0, 0.3, (2, 8)).astype(np.float32)
+            if content == find_content(index, "blue.mp4"):
+                vectors[1] += 2 * GLASS
+            starts = np.array([0.0, 5.0])
+            sounds.add(
+                content, "hf:two/sounds", SoundWindows(starts=starts, ends=starts + 7, vectors=vectors.astype("f2"))
+            )
+    return index
+
+
+def test_a_named_model_finds_sounds_by_text(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.encode.families.sound.load_sound_model", lambda _name: TwoSounds())
+    monkeypatch.setenv("VIDRET_ALLOW", "hf:two/sounds")
+    with Engine(named, NamedColours()) as engine:
+        best = engine.locate("glass breaking", k=1, sources=["sound"])[0]
+        assert (Path(best.path).stem, best.start, best.end) == ("blue", 7.0, 12.0), "the window before contradicts"
+        assert best.evidence[0].source == "sound"
+        assert Path(engine.search("the sound of glass breaking", k=1)[0].path).stem == "blue"
+        assert Path(engine.locate("music", k=1, sources=["sound"])[0].path).stem == "red", "labels are searched as well"
+        silent = engine.search("glass breaking", k=5)
+        assert all(evidence.source != "sound" for hit in silent for evidence in hit.evidence), "nobody asks for sounds"
+
+
+def test_a_named_model_that_nobody_allowed_is_not_loaded(named: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Engine(named, NamedColours()) as engine:
+        for _ in range(2):
+            engine.locate("music", k=1, sources=["sound"])
+    assert caplog.text.count("sounds are not found by name") == 1
+    assert "once, by --sound-model hf:two/sounds" in caplog.text
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))

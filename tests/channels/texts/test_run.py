@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +18,11 @@ from tests.word_films import QUICK_OCR, SUBTITLES, shown, write_worded
 from vidret.channels.registry import READ_KINDS
 from vidret.channels.texts import options as options_module
 from vidret.channels.texts import run as words_module
-from vidret.channels.texts.options import WordsOptions
-from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options
+from vidret.channels.texts.options import WordsOptions, find_sound_model
+from vidret.channels.texts.run import choose_sounds, choose_words, open_words, read_options, read_setting
 from vidret.encode.sentences import DIM, load_sentence_encoder
 from vidret.engine import Engine
-from vidret.errors import MissingExtraError, VidretError
+from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.store.catalog.texts import TextTrack
 from vidret.store.store import Store
 from vidret.store.texts.store import TextStore
@@ -101,6 +102,23 @@ def test_sounds_are_added_and_left_out(
 ) -> None:
     chosen = choose_sounds(words, setting)
     assert (None if chosen is None else chosen.sources) == sources
+
+
+def test_an_index_remembers_its_sound_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, named = WordsOptions(sources=("sound",)), WordsOptions(sources=("sound",), sound_model="hf:a/b+c")
+    assert "sound_model" not in plain.to_json()
+    for options, model in ((plain, ""), (named, "hf:a/b+c")):
+        assert WordsOptions.from_json(options.to_json()) == options
+        assert [find_sound_model(options.models(digest)["sound"]) for digest in ("", "0123456789ab")] == [model] * 2
+    assert choose_sounds(None, "on", "hf:a/b") == WordsOptions(sources=("sound",), sound_model="hf:a/b")
+    monkeypatch.setattr(words_module, "read_options", lambda _index: named)
+    with pytest.raises(StoreError, match=r"once, by --sound-model hf:a/b\+c"):
+        read_setting(tmp_path, "auto")
+    given = read_setting(tmp_path, "auto", sound_model="hf:d/e")
+    assert given is not None
+    assert choose_words(tmp_path, given) == replace(named, sound_model="hf:d/e")
+    monkeypatch.setattr(words_module, "read_options", lambda _index: given)
+    assert read_setting(tmp_path, "auto") == given, "it was allowed by its name"
 
 
 def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
-"""The windows of audio of an index as a channel: which sound like the examples of a taught sound.
+"""The windows of audio of an index as a channel: which sound like the examples of a taught sound, or like a text.
 
-Vectors are compared after the mean of the index is taken from them, which removes what all windows share. Evidence is
-linear in the standard score of the cosine over the index; the constants were fitted with ``tools/build_sounds.py``.
+Vectors are compared with examples after the mean of the index is taken from them, which removes what all windows share.
+Evidence is linear in the standard score of the cosine over the index; the constants were fitted with
+``tools/build_sounds.py``. Texts are compared by a model that the user named (``naming.py``).
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -13,27 +17,46 @@ from jaxtyping import Float32, Float64, Int64
 from vidret.channels.base import ChannelQuery, Match
 from vidret.channels.sounds.reading import KIND
 from vidret.channels.texts.channel import VideoTexts
+from vidret.errors import VidretError
+from vidret.store.consent import check_allowed
 from vidret.store.sounds import SoundStore
 from vidret.store.store import Store
 from vidret.types import SoundWindows
+
+if TYPE_CHECKING:
+    from vidret.channels.sounds.naming import Names  # with torch, which other searches do without
+
+logger = logging.getLogger(__name__)
 
 SLOPE, USUAL_SCORE = 2.5, 2.2  # nats for each standard deviation above so many
 PRIOR_WINDOWS, PRIOR_DEVIATION = 50, 0.2  # that cosines count for, beside those of the index
 MIN_EVIDENCE = -2.0  # of windows that are worth a look
 MAX_MATCHES = 40  # of a video and a clause
+Found = tuple[str, float, float, float]  # content, start, end, evidence
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Windows:
-    """All windows of an index, centred, and the content of each by its place in ``contents``."""
+    """All windows of an index that one model made, and the content of each by its place in ``contents``."""
 
-    state: tuple[object, ...]
     contents: list[str]
     owners: Int64[np.ndarray, " window"]
     starts: Float64[np.ndarray, " window"]
     ends: Float64[np.ndarray, " window"]
     vectors: Float32[np.ndarray, "window dim"]
-    mean: Float32[np.ndarray, " dim"]
+
+    @cached_property
+    def mean(self) -> Float32[np.ndarray, " dim"]:
+        """The mean of the vectors."""
+        total: Float32[np.ndarray, " dim"] = self.vectors.sum(axis=0) / max(len(self.vectors), 1)
+        return total.astype(np.float32)
+
+    @cached_property
+    def centred(self) -> Float32[np.ndarray, "window dim"]:
+        """The vectors without their mean, of unit length."""
+        centred: Float32[np.ndarray, "window dim"] = self.vectors - self.mean
+        centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-9)
+        return centred
 
 
 class SoundChannel:
@@ -42,11 +65,14 @@ class SoundChannel:
     def __init__(self, sounds: Sequence[SoundStore], pictures: Store) -> None:
         """Set the windows, and the index whose videos they are of."""
         self._sounds, self._pictures = sounds, pictures
-        self._known: _Windows | None = None
+        self._state: tuple[object, ...] = ()  # of which the rest is known
+        self._models: list[str] = []  # that the user named
+        self._known: dict[str, _Windows] = {}
+        self._names: dict[str, Names | None] = {}
 
     def __len__(self) -> int:
         """Return the number of windows that a query is compared with."""
-        return len(self._windows.starts)
+        return len(self._read(KIND.model).starts)
 
     def close(self) -> None:
         """Close the windows."""
@@ -66,34 +92,78 @@ class SoundChannel:
         found = self._rate(query)
         return {video_id: found[video_id] for video_id in video_ids if video_id in found}
 
-    @property
-    def _windows(self) -> _Windows:
+    def _rate(self, query: ChannelQuery) -> dict[int, VideoTexts]:
+        if "sound" not in query.sources:
+            return {}
+        rated: dict[int, VideoTexts] = {}
+        for index, clause in enumerate(query.clauses):
+            found: list[Found] = []
+            if query.examples and len(query.examples[index]):
+                found = [*self._find_alike(query.examples[index])]
+            elif clause.source == "sound":
+                found = [*self._find_named(clause.text)]
+            video_ids = self._pictures.find_contents({content for content, *_ in found}) if found else {}
+            for content, start, end, nats in found:
+                video_id = video_ids.get(content)
+                if video_id is not None:
+                    own = rated.setdefault(video_id, VideoTexts([[] for _ in query.clauses])).matches[index]
+                    if len(own) < MAX_MATCHES:
+                        own.append(Match(video_id, "sound", start, end, nats, clause.text, cover=1.0))
+        return rated
+
+    def _find_alike(self, examples: Float32[np.ndarray, "example dim"]) -> Iterable[Found]:
+        """Yield the windows that sound like examples, best first."""
+        windows = self._read(KIND.model)
+        if len(windows.starts):
+            evidence = rate_windows(windows.centred, examples - windows.mean)
+            for row in np.argsort(-evidence, kind="stable")[: int((evidence > MIN_EVIDENCE).sum())].tolist():
+                content = windows.contents[windows.owners[row]]
+                yield content, float(windows.starts[row]), float(windows.ends[row]), float(evidence[row])
+
+    def _find_named(self, text: str) -> Iterable[Found]:
+        """Yield where a model that the user named hears what a text says."""
+        self._refresh()
+        for model in self._models:
+            windows, names = self._read(model), self._load_names(model)
+            if names is not None:
+                from vidret.channels.sounds.naming import find_heard
+
+                evidence = names.rate(text)
+                for owner, start, end, nats in find_heard(windows.starts, windows.ends, windows.owners, evidence):
+                    if nats > MIN_EVIDENCE:
+                        yield windows.contents[owner], start, end, nats
+
+    def _refresh(self) -> None:
+        """Forget what is known of windows that have changed."""
         state = tuple(sounds.state for sounds in self._sounds)
-        if self._known is None or self._known.state != state:
+        if state != self._state:
+            self._state, self._known, self._names = state, {}, {}
+            self._models = sorted({own for sounds in self._sounds for _, own in sounds.list_models() if ":" in own})
+
+    def _read(self, model: str) -> _Windows:
+        self._refresh()
+        if model not in self._known:
             read: dict[str, SoundWindows] = {}
             for sounds in self._sounds:
-                read |= sounds.read(KIND.model)
-            self._known = _centre(state, read)
-        return self._known
+                read |= sounds.read(model)
+            self._known[model] = _stack(read)
+        return self._known[model]
 
-    def _rate(self, query: ChannelQuery) -> dict[int, VideoTexts]:
-        if "sound" not in query.sources or not any(len(examples) for examples in query.examples):
-            return {}
-        windows = self._windows
-        video_ids = self._pictures.find_contents(windows.contents)
-        rated: dict[int, VideoTexts] = {}
-        for index, examples in enumerate(query.examples):
-            if len(examples) and len(windows.starts):
-                evidence = rate_windows(windows.vectors, examples - windows.mean)
-                for row in np.argsort(-evidence, kind="stable")[: int((evidence > MIN_EVIDENCE).sum())].tolist():
-                    video_id = video_ids.get(windows.contents[windows.owners[row]])
-                    if video_id is not None:
-                        own = rated.setdefault(video_id, VideoTexts([[] for _ in query.clauses])).matches[index]
-                        if len(own) < MAX_MATCHES:
-                            start, end = float(windows.starts[row]), float(windows.ends[row])
-                            nats, text = float(evidence[row]), query.clauses[index].text
-                            own.append(Match(video_id, "sound", start, end, nats, text, cover=1.0))
-        return rated
+    def _load_names(self, model: str) -> "Names | None":
+        """Return what rates the windows of a model; None, with a warning, if it cannot or must not be loaded."""
+        if model not in self._names:
+            from vidret.channels.sounds.naming import Names
+            from vidret.encode.families.sound import load_sound_model
+
+            try:
+                for sounds in self._sounds:
+                    check_allowed(sounds.path.parent, model, option="--sound-model")
+                windows = self._read(model)
+                self._names[model] = Names(load_sound_model(model), windows.vectors, windows.owners)
+            except VidretError as error:
+                self._names[model] = None
+                logger.warning("sounds are not found by name: %s", error)
+        return self._names[model]
 
 
 def open_sounds(store: Store) -> SoundChannel | None:
@@ -127,19 +197,12 @@ def join_evidence(texts: Mapping[int, VideoTexts], sounds: Mapping[int, VideoTex
     return joined
 
 
-def _centre(state: tuple[object, ...], read: Mapping[str, SoundWindows]) -> _Windows:
-    contents = list(read)
+def _stack(read: Mapping[str, SoundWindows]) -> _Windows:
     counts = [len(windows) for windows in read.values()]
-    vectors = np.concatenate([own.vectors for own in read.values()] or [np.zeros((0, 0))]).astype(np.float32)
-    mean = vectors.mean(axis=0) if len(vectors) else vectors.sum(axis=0)
-    centred = vectors - mean
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-9)
     return _Windows(
-        state=state,
-        contents=contents,
-        owners=np.repeat(np.arange(len(contents)), counts),
+        contents=list(read),
+        owners=np.repeat(np.arange(len(read)), counts),
         starts=np.concatenate([np.zeros(0), *(own.starts for own in read.values())]),
         ends=np.concatenate([np.zeros(0), *(own.ends for own in read.values())]),
-        vectors=centred,
-        mean=mean.astype(np.float32),
+        vectors=np.concatenate([own.vectors for own in read.values()] or [np.zeros((0, 0))]).astype(np.float32),
     )

@@ -30,6 +30,7 @@ from vidret.channels.texts.kind import Heartbeat, TextKind
 from vidret.types import SoundWindows, TimedText
 
 if TYPE_CHECKING:
+    from vidret.channels.sounds.naming import WindowCutter
     from vidret.video.probe import VideoInfo
 
 CHUNK_S = 10.0
@@ -71,6 +72,9 @@ class SoundReader:
         self._pending: list[Float32[np.ndarray, " sample"]] = []
         self._read_s = self._begin_s  # up to which chunks were scored
         self._windows: list[SoundWindows] = []
+        self._named: list[SoundWindows] = []
+        self._named_model = str(options.get("sound_model", ""))
+        self._cutter = _open_cutter(self._named_model, options["path"], self._begin_s) if self._named_model else None
         return self._begin_s
 
     def read(self, samples: Float32[np.ndarray, " sample"]) -> None:
@@ -81,6 +85,7 @@ class SoundReader:
             audio = np.concatenate(self._pending)
             for start in range(0, len(audio) - size + 1, size):
                 self._score(audio[start : start + size])
+                self._cut()
             self._pending = [audio[len(audio) // size * size :]]
 
     def take(self) -> tuple[float, list[TimedText]]:
@@ -91,16 +96,22 @@ class SoundReader:
         self._begin_s += num_chunks * CHUNK_S
         return open_s, texts
 
-    def take_windows(self) -> SoundWindows:
-        """Return the windows of audio since the last call."""
-        windows, self._windows = self._windows, []
-        return join_windows(windows)
+    def take_windows(self) -> dict[str, SoundWindows]:
+        """Return the windows of audio since the last call, by what made them."""
+        windows = {KIND.model: join_windows(self._windows), self._named_model: join_windows(self._named)}
+        self._windows, self._named = [], []
+        return {model: own for model, own in windows.items() if len(own)}
 
     def _score(self, audio: Float32[np.ndarray, " sample"]) -> None:
         scores, windows = score_chunk(audio, self._read_s)
         self._scores = np.concatenate([self._scores, scores])
         self._windows.append(windows)
-        self._read_s += CHUNK_S
+        self._read_s += len(audio) / SAMPLE_RATE
+
+    def _cut(self, *, is_end: bool = False) -> None:
+        """Let the model that the user named hear what was read, at its own rate."""
+        if self._cutter is not None:
+            self._named += self._cutter.read(self._read_s, is_end=is_end)
 
     def finish(self, info: "VideoInfo", heartbeat: Heartbeat) -> list[TimedText]:
         """Return the remaining sounds of a video, and those that its captions name."""
@@ -112,12 +123,13 @@ class SoundReader:
     def finish_windows(self) -> SoundWindows:
         """Return the remaining windows of a clip, without texts."""
         self._score_rest()
-        return self.take_windows()
+        return join_windows(self._windows)
 
     def _score_rest(self) -> None:
         audio = np.concatenate([np.zeros(0, np.float32), *self._pending])
         if len(audio) >= STEP_S * SAMPLE_RATE:
             self._score(audio)
+        self._cut(is_end=True)
         self._pending = []
 
     def _find_texts(self, *, is_end: bool) -> tuple[list[TimedText], float]:
@@ -218,6 +230,13 @@ def find_captions(texts: Iterable[TimedText]) -> list[TimedText]:
             for name in dict.fromkeys(heard)
         ]
     return found
+
+
+def _open_cutter(model: str, path: str, start_s: float) -> "WindowCutter":
+    from vidret.channels.sounds.naming import WindowCutter  # with torch, which other readers do without
+    from vidret.encode.families.sound import load_sound_model
+
+    return WindowCutter(load_sound_model(model), path, start_s)
 
 
 @functools.lru_cache(maxsize=1)

@@ -78,8 +78,8 @@ class AudioReader(Protocol[Piece]):
 class WindowReader(Protocol):
     """What makes vectors of windows of audio besides."""
 
-    def take_windows(self) -> SoundWindows:
-        """Return the windows since the last call."""
+    def take_windows(self) -> Mapping[str, SoundWindows]:
+        """Return the windows since the last call, by the model that made them."""
         ...
 
 

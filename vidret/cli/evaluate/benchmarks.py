@@ -227,7 +227,7 @@ def known_item_command(run: KnownItemRun) -> None:
     if run.data == QUERIES:
         split, videos = read_queries_folder(run.videos)
         run = replace(run, videos=videos)
-        words = parse_words("auto", "auto", None, run.index or run.target / "index")
+        words = parse_words("auto", "auto", run.index or run.target / "index")
     else:
         split, words = run.read_split(), False
     engine = run.open_index(split)
@@ -306,7 +306,7 @@ def answer_queries(run: EvalRun, words: str, settings: JudgeSettings, cache: Pat
 
     split, videos = read_queries_folder(run.videos)
     judge, judging = (None, DEFAULT_JUDGING) if settings.judge is None else make_judge(settings, run.device, cache)
-    read = parse_words(words, "auto", None, run.target / "index")
+    read = parse_words(words, "auto", run.target / "index")
     measure = partial(evaluate_queries, judge=judge, judging=judging)
     replace(run, videos=videos).evaluate(measure, "answering", split=split, words=read, html=html)
 

@@ -82,6 +82,7 @@ class ReadTexts:
     until_s: float
     texts: list[TimedText]
     windows: SoundWindows | None = None
+    window_model: str = ""  # that made them
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ def read_found(header: Header) -> Content:
         for start, end, text, confidence, language in header["texts"]
     ]
     windows = unpack_windows(header["windows"]) if header.get("windows") else None
-    return ReadTexts(source, header["until_s"], texts, windows)
+    return ReadTexts(source, header["until_s"], texts, windows, header.get("window_model", ""))
 
 
 def pack_windows(windows: SoundWindows) -> Header:

@@ -1,0 +1,121 @@
+"""Sounds by name: a model's windows are cut alike after an interruption, and heard where all of them agree."""
+
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.encode.hf_models import save_tiny_sound
+from vidret.channels.sounds import reading
+from vidret.channels.sounds.naming import MIN_LOG_ODDS, SLOPE, UNRELATED, USUAL, Names, WindowCutter, find_heard
+from vidret.channels.sounds.reading import KIND
+from vidret.channels.texts.reading import VideoTextReader
+from vidret.encode.families.sound import load_sound_model
+from vidret.types import SoundWindows
+from vidret.video.workers.messages import ReadTexts, read_found
+
+RATE = 8000
+
+
+class Loudness:
+    """A model that hears how loud each of ten seconds is, and to which a text means that many of its first seconds."""
+
+    sample_rate, window_s, hop_s, step_s, is_calibrated = RATE, 10.0, 5.0, 10.0, False
+
+    def encode_sounds(self, sounds: Sequence[np.ndarray]) -> np.ndarray:
+        padded = [np.pad(sound, (0, 10 * RATE - len(sound))).reshape(10, RATE) for sound in sounds]
+        levels: np.ndarray = np.abs(np.array(padded)).max(axis=2)[:, None].astype(np.float32)
+        return levels
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([np.arange(10) < len(text) % 7 for text in texts], np.float32)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file of 23 s, of which second n has a level of n / 100, but for silence from 5 to 15 s."""
+    levels = np.arange(23) / 100
+    levels[5:15] = 0
+    path = tmp_path_factory.mktemp("sounds") / "a.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((np.repeat(levels, RATE) * 32768).round().astype(np.int16).tobytes())
+    return str(path)
+
+
+@pytest.mark.parametrize("start_s", [0.0, 20.0])
+def test_windows_are_cut_as_a_video_is_read(sound: str, start_s: float) -> None:
+    cutter = WindowCutter(Loudness(), sound, start_s)
+    found = [cutter.read(end_s, is_end=False) for end_s in (start_s + 4.0, 20.0)]
+    found.append(cutter.read(23.0, is_end=True))
+    times = [[(float(own.starts[0]), float(own.ends[0])) for own in part] for part in found]
+    first = [[], [(0.0, 10.0), (10.0, 20.0)]] if start_s == 0 else [[], []]  # 5 to 15 s is silent
+    assert times == [*first, [(15.0, 23.0), (20.0, 23.0)]]
+    heard = found[2][0].vectors[0].astype(float)
+    assert heard == pytest.approx([*np.arange(15, 23) / 100, 0, 0], abs=1e-3)
+
+
+def test_the_shipped_encoder_and_a_named_model_read_the_same_audio(
+    sound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    name = f"hf:{save_tiny_sound('clap', tmp_path)}"
+    request: Any = {"sound": {"start_s": 0.0, "sidecars": [], "sound_model": name}}
+    monkeypatch.setattr(reading, "find_subtitles", lambda *_args: ([], []))
+    info: Any = SimpleNamespace(path=sound, duration=23.0)
+    VideoTextReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+    found: dict[str, list[SoundWindows]] = {}
+    for message in map(read_found, sent):
+        if isinstance(message, ReadTexts) and message.windows is not None:
+            found.setdefault(message.window_model, []).append(message.windows)
+    assert found.keys() == {KIND.model, name}
+    assert [start for own in found[name] for start in own.starts] == [0.0, 10.0, 15.0, 20.0]
+    dim = load_sound_model(name).encode_texts(["a bell"]).shape[1]
+    assert all(own.vectors.shape[1] == dim for own in found[name])
+
+
+def test_evidence_is_what_is_above_unrelated_names_in_the_same_film() -> None:
+    rng, model, owners = np.random.default_rng(0), Loudness(), np.array([0, 0, 0, 1, 1])
+    vectors = rng.random((5, 10)).astype(np.float32)
+    rated = Names(model, vectors, owners).rate("a bell")
+    text, unrelated = model.encode_texts(["a bell"])[0], model.encode_texts(UNRELATED)
+    for film in (0, 1):
+        own = vectors[owners == film]
+        scores = np.array([[float(window @ name) for name in unrelated] for window in own])
+        level = np.quantile([max(column) for column in scores.T], USUAL)
+        expected = [SLOPE * (float(window @ text) - level) / scores.std() for window in own]
+        assert rated[owners == film] == pytest.approx(expected, rel=1e-4)
+    model.is_calibrated = True
+    assert Names(model, vectors, owners).rate("a bell") == pytest.approx(vectors @ text - MIN_LOG_ODDS, rel=1e-5)
+
+
+FILM = st.lists(st.sampled_from([-5.0, -1.0, 0.5, 2.0, 3.0]), min_size=1, max_size=6)
+
+
+@given(st.lists(FILM, min_size=1, max_size=3), st.booleans())
+def test_sounds_are_heard_where_a_loop_finds_them(films: list[list[float]], overlapping: bool) -> None:
+    step = 5.0 if overlapping else 10.0
+    rows = [(film, n * step, n * step + 10.0, nats) for film, own in enumerate(films) for n, nats in enumerate(own)]
+    films_, starts, ends, evidence = (np.array(column) for column in zip(*rows, strict=True))
+    expected: list[Any] = []
+    for film in range(len(films)):
+        own: list[Any] = [row[1:] for row in rows if row[0] == film]
+        spans: list[list[float]] = []
+        for begin in np.arange(0, own[-1][1], 5.0):
+            over = [nats for start, end, nats in own if start < begin + 5 and end > begin]
+            if min(over) > 0:
+                if spans and spans[-1][1] == begin:
+                    spans[-1][1:] = [begin + 5, max(spans[-1][2], *over)]
+                else:
+                    spans.append([begin, begin + 5, max(over)])
+        lone = [row for row in own if row[2] > 0 and not any(row[0] < b and row[1] > a for a, b, _ in spans)]
+        expected += [(film, *span) for span in [*spans, *lone] or [max(own, key=lambda row: row[2])]]
+    found = find_heard(starts, ends, films_, evidence)
+    assert sorted(found) == sorted(expected)
+    assert [nats for *_, nats in found] == sorted((nats for *_, nats in found), reverse=True)

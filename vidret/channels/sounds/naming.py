@@ -1,0 +1,126 @@
+"""Sounds by name: windows of audio as a model that the user names hears them, and how well a text says what is heard.
+
+Cosines of CLAP are low and depend on the film. So those of a text are compared with what unrelated names of sounds
+score in the same film: evidence begins above their best windows.
+"""
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from vidret.encode.families.sound import SoundModel
+from vidret.types import SoundWindows
+from vidret.video.audio import SoundCutter
+
+SILENCE_DBFS = -60.0
+FULL_SCALE = 32768
+UNRELATED = (
+    *("silence", "background noise", "a person speaking", "people talking in a crowd", "music", "a song", "footsteps"),
+    *(
+        "wind",
+        "rain",
+        "waves on a shore",
+        "a car passing by",
+        "an engine",
+        "a train",
+        "an aircraft",
+        "a siren",
+        "a bell",
+    ),
+    *("a dog barking", "a cat meowing", "birds singing", "an insect buzzing", "applause", "laughter", "a baby crying"),
+    *("a door closing", "dishes clattering", "a phone ringing", "typing on a keyboard", "a gunshot", "glass breaking"),
+    *("hammering", "water running", "a machine humming"),
+)
+USUAL = 0.75  # share of the unrelated names whose best score in a film is no evidence
+SLOPE = 2.5  # nats for each standard deviation above it
+MIN_LOG_ODDS = float(np.log(0.3 / 0.7))  # of PE-A-Frame, above which its authors take a sound to be heard
+
+
+class WindowCutter:
+    """Cuts the sound of one video into the windows of a model, which may overlap, and encodes them in order."""
+
+    def __init__(self, model: SoundModel, path: str, start_s: float) -> None:
+        """Begin where a window may begin that reaches beyond ``start_s``; nothing is read yet."""
+        self._model = model
+        self._cutter = SoundCutter(path, model.sample_rate, lambda: None)
+        overlap_s = model.window_s - model.hop_s
+        self._next_s = max(0.0, start_s - overlap_s) // model.hop_s * model.hop_s
+
+    def read(self, end_s: float, *, is_end: bool) -> list[SoundWindows]:
+        """Return further windows that are over at ``end_s``, or, if the video is, also those that it cuts off."""
+        found = []
+        while self._next_s + (0.0 if is_end else self._model.window_s) < end_s + (0.0 if is_end else 1e-6):
+            stop_s = min(self._next_s + self._model.window_s, end_s)
+            sound = self._cutter.cut(self._next_s, stop_s).astype(np.float32) / FULL_SCALE
+            if len(sound) and (sound.astype(np.float64) ** 2).mean() >= 10 ** (SILENCE_DBFS / 10):
+                vectors = self._model.encode_sounds([sound])[0]
+                starts = self._next_s + np.arange(len(vectors)) * self._model.step_s
+                ends = np.append(starts[1:], stop_s)
+                found.append(SoundWindows(starts=starts, ends=ends, vectors=vectors.astype(np.float16)))
+            self._next_s += self._model.hop_s
+        return found
+
+
+class Names:
+    """What unrelated names of sounds score in each film of an index."""
+
+    def __init__(
+        self, model: SoundModel, vectors: Float32[np.ndarray, "window dim"], owners: Int64[np.ndarray, " window"]
+    ) -> None:
+        """Score all windows, of which those of a film are together."""
+        self._model, self._vectors, self._owners = model, vectors, owners
+        self._levels, self._deviations = np.zeros((2, len(vectors)))
+        if not model.is_calibrated:
+            unrelated = model.encode_texts(UNRELATED).T
+            _, firsts, counts = np.unique(owners, return_index=True, return_counts=True)
+            for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
+                own = slice(first, first + count)
+                scores = vectors[own] @ unrelated
+                self._levels[own] = np.quantile(scores.max(axis=0), USUAL)
+                self._deviations[own] = scores.std()
+
+    def rate(self, text: str) -> Float64[np.ndarray, " window"]:
+        """Return the evidence, in nats, that each window sounds like a text."""
+        scores: Float64[np.ndarray, " window"] = (self._vectors @ self._model.encode_texts([text])[0]).astype(float)
+        if self._model.is_calibrated:
+            scores -= MIN_LOG_ODDS
+            return scores
+        evidence: Float64[np.ndarray, " window"] = SLOPE * (scores - self._levels) / np.maximum(self._deviations, 1e-6)
+        return evidence
+
+
+def find_heard(
+    starts: Float64[np.ndarray, " window"],
+    ends: Float64[np.ndarray, " window"],
+    owners: Int64[np.ndarray, " window"],
+    evidence: Float64[np.ndarray, " window"],
+) -> list[tuple[int, float, float, float]]:
+    """Return where a sound is heard: the film, start and end in seconds, and the best evidence, best first.
+
+    That is wherever all windows speak for it that are there, the whole of a window that does where another one
+    contradicts it everywhere, and the best window of a film without either.
+    """
+    if not len(starts):
+        return []
+    length_s = 2.0 ** np.ceil(np.log2(ends.max() + 1))  # films one after the other, without rounding
+    begins, stops = starts + owners * length_s, ends + owners * length_s
+    borders = np.unique(np.concatenate([begins, stops]))
+    firsts, lasts = np.searchsorted(borders, begins), np.searchsorted(borders, stops)
+    low, high = np.full(len(borders), np.inf), np.full(len(borders), -np.inf)  # of the stretch from each border on
+    for step in range(int((lasts - firsts).max())):
+        own = firsts + step < lasts
+        np.minimum.at(low, firsts[own] + step, evidence[own])
+        np.maximum.at(high, firsts[own] + step, evidence[own])
+    is_heard = (low > 0) & (high > -np.inf)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_heard, [False]]))).reshape(-1, 2).tolist()
+    found = [(borders[first], borders[last], high[first:last].max()) for first, last in edges]
+    counts = np.concatenate([[0], np.cumsum(is_heard)])
+    is_alone = (evidence > 0) & (counts[lasts] == counts[firsts])
+    has_any = np.zeros(int(owners.max()) + 1, bool)
+    has_any[owners[evidence > 0]] = True
+    order = np.argsort(-evidence, kind="stable")
+    _, best = np.unique(owners[order], return_index=True)
+    rows = [*np.flatnonzero(is_alone), *(row for row in order[best] if not has_any[owners[row]])]
+    found += [(begins[row], stops[row], evidence[row]) for row in rows]
+    films = [(int(begin // length_s), begin % length_s, end, float(nats)) for begin, end, nats in found]
+    spans = [(film, float(start), float(end - film * length_s), nats) for film, start, end, nats in films]
+    return sorted(spans, key=lambda span: -span[3])
