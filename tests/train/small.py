@@ -31,7 +31,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
     "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
     "top frames": {"method": "xpool", "options": {"top": 3}},
-    "all patches": {"method": "ucofia", "options": {"selection": False}},
     "all": {
         "method": "ucofia",
         "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),

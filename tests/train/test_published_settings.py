@@ -17,6 +17,7 @@ from tests.fakes import write_film
 from tests.made_benchmarks import TRAIN, VAL, list_stems, write_captions
 from tests.train.small import make_module, make_trainer
 from vidret.align.glscl import ConceptAligner
+from vidret.align.ucofia import Aligner
 from vidret.data.frames import FrameSampling, SamplingKind, VideoSpan, find_candidate_frames
 from vidret.data.module import RetrievalData
 from vidret.encode.clip.model import Card, measure_cost
@@ -66,7 +67,7 @@ def test_full_fine_tuning_of_tempme_has_two_rates() -> None:
     assert rates[True] == pytest.approx({"temporal": 1e-4, "clip": 1e-7, "clip bias": 1e-7})
 
 
-def test_settings_reach_the_aligner_of_glscl_and_the_captioner() -> None:
+def test_settings_reach_aligners_and_the_captioner() -> None:
     settings = {"num_concepts": 12, "share": 0.25, "temperature": 2.0}
     aligner = cast(ConceptAligner, make_module("glscl", options=settings).model.aligner)
     assert aligner.finder is not None
@@ -74,6 +75,11 @@ def test_settings_reach_the_aligner_of_glscl_and_the_captioner() -> None:
     captioner = make_module("promptswitch", options={"caption_layers": 3}).model.captioner
     assert captioner is not None
     assert len(captioner.decoder.layers) == 3
+    everything = make_module("ucofia", num_frames=3, options={"selection": False}).model.aligner
+    assert isinstance(everything, Aligner)
+    assert everything.selector is None
+    assert everything.mixing is not None
+    assert len(everything.mixing.tokens_first) == 3 * (1 + 16), "all patches, and the class token of each frame"
 
 
 @pytest.mark.parametrize("seconds", [3.2, 20.0])
