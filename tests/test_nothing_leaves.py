@@ -88,6 +88,7 @@ def test_a_server_reaches_nothing(guard: Guard, index: Path) -> None:
     check(guard)
 
 
+@pytest.mark.slow
 def test_libraries_reach_nothing_when_vidret_imports_them(guard: Guard) -> None:
     names = [name for name in LIBRARIES.split() if find_spec(name) is not None]
     assert len(names) > 12

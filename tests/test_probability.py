@@ -35,13 +35,15 @@ def test_words_for_probabilities_meet_at_the_thresholds() -> None:
 def test_improbable_results_are_left_out_of_the_same_ranking(engine: Engine, query: str) -> None:
     hits, moments = engine.search(query), engine.locate(query, 50, weak=True)
     assert len(moments) > len(hits) > 2
-    probabilities = [each.probability for each in hits] + [each.probability for each in moments]
-    for least in {probability for probability in probabilities if probability is not None} | {1.0}:
+    probabilities = [hit.probability for hit in hits] + [moment.probability for moment in moments]
+    found = sorted(probability for probability in probabilities if probability is not None)
+    for least in (found[0], found[len(found) // 2], found[-1], 1.0):
         probable = [hit for hit in hits if (hit.probability or 0) >= least]
         assert engine.search(query, at_least=least) == probable
         inside = [moment for moment in moments if (moment.probability or 0) >= least]
         assert engine.locate(query, 50, weak=True, at_least=least) == inside
-        pages = [engine.locate(query, 2, offset=offset, weak=True, at_least=least) for offset in range(0, 50, 2)]
+        offsets = range(0, len(inside) + 1, 4)
+        pages = [engine.locate(query, 4, offset=offset, weak=True, at_least=least) for offset in offsets]
         assert [moment for page in pages for moment in page] == inside
 
 

@@ -61,7 +61,7 @@ class Runner:
 def run_without_torch(*arguments: object) -> str:
     """Run a command line in a process of its own, check that it loads no torch, and return what it prints."""
     words = ["vidret", *map(str, arguments)]
-    code = f"import sys; from vidret import cli; sys.argv = {words}; cli.app(standalone_mode=False)"
+    code = f"import sys; from vidret import cli; sys.argv = {words}; cli.program(standalone_mode=False)"
     code += "; sys.exit(3 * ('torch' in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

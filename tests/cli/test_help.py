@@ -13,7 +13,7 @@ import typer
 
 from tests.cli.runner import Runner
 from vidret import cli
-from vidret.cli import app
+from vidret.cli import program
 from vidret.cli.app import COMMANDS, load_commands
 from vidret.encode.names import RECOMMENDED
 from vidret.types import SOURCES
@@ -27,7 +27,7 @@ def list_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 LOADED = load_commands()
 DESCRIBED = [
-    ((), typer.main.get_command(app)),
+    ((), typer.main.get_command(program)),
     *(path for name, command in LOADED.items() if name != "train" for path in list_commands(command, (name,))),
 ]
 
@@ -79,7 +79,7 @@ def test_every_module_that_registers_a_command_is_in_the_table() -> None:
 
 def test_help_imports_no_command_and_no_numpy() -> None:
     """Counts modules, as time would fail on a busy machine: with 500, help took 0.6 s rather than 0.2 s."""
-    code = "import sys; from vidret.cli import app; app(['--help'], standalone_mode=False); "
+    code = "import sys; from vidret.cli import program; program(['--help'], standalone_mode=False); "
     code += "sys.exit(str([sum(name.startswith('vidret.cli.') for name in sys.modules), len(sys.modules),"
     code += " *{'numpy', 'jaxtyping', 'torch', 'rich.progress'} & {*sys.modules}]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -89,7 +89,7 @@ def test_help_imports_no_command_and_no_numpy() -> None:
 
 
 def test_help_of_a_command_imports_no_torch_and_opens_no_index() -> None:
-    code = "import sys; from vidret.cli import app; app(['search', '--help'], standalone_mode=False); "
+    code = "import sys; from vidret.cli import program; program(['search', '--help'], standalone_mode=False); "
     code += "sys.exit(str({'torch', 'faiss', 'av', 'PIL', 'sqlite3', 'vidret.engine'} & {*sys.modules} or ''))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "--rerank" in ran.stdout

@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_head_that_wins_is_written_and_used(made: Path, run: Runner) -> None:
-    command = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", "--steps", 150)
+    command = ("train", "head", "--index", made / "index", "--moments", made / "moments.jsonl", "--steps", 60)
     code, out, err = run(*command, "--held-out", 0.3)
     assert code == 0, err
     assert "1 of 11 annotated videos are not in the index" in err

@@ -75,7 +75,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
         def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
             losses.append(float(trainer.callback_metrics["loss"]))
 
-    make_trainer(tmp_path, max_steps=100, limit_val_batches=0, callbacks=[Keep()]).fit(module, datamodule=data)
+    make_trainer(tmp_path, max_steps=50, limit_val_batches=0, callbacks=[Keep()]).fit(module, datamodule=data)
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
     module.eval()
     with torch.no_grad():

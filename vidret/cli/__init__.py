@@ -13,11 +13,11 @@ from typing import Any
 
 import typer
 
-from vidret.cli.app import app
+from vidret.cli.app import program
 from vidret.errors import VidretError, is_disk_full
 from vidret.present.terminal import log_to_terminal, print_error, print_failure, print_message
 
-__all__ = ["app", "main"]
+__all__ = ["main", "program"]
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
 UsageError: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
@@ -35,7 +35,7 @@ def _run() -> int:
     """Run the command of ``sys.argv``; return the exit code."""
     try:
         # In standalone mode typer would print errors itself, without replacing unprintable characters.
-        code = app(prog_name="vidret", standalone_mode=False)
+        code = program(prog_name="vidret", standalone_mode=False)
         if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
             raise KeyboardInterrupt
     except UsageError as error:

@@ -4,7 +4,7 @@ A module is imported when its command runs: the help and the completion of the s
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Annotated, Any, TypeVar
 
@@ -153,40 +153,42 @@ class CommandApp(typer.Typer):
 class UnloadedCommand(Command):
     """A command that knows only its line in the help, and imports its modules when it runs."""
 
-    def __init__(self, name: str, app: typer.Typer) -> None:
-        """Store where the command registers itself."""
+    def __init__(self, name: str) -> None:
         panel, text = COMMANDS[name]
         super().__init__(name, help=text, rich_help_panel=panel)
-        self.app = app
-
-    def load(self) -> Any:
-        """Return the command itself."""
-        modules = [module for module, names in MODULES.items() if self.name in names]
-        for module in modules or [f"commands.{self.name}"]:
-            import_module(f"vidret.cli.{module}")
-        group: Any = typer.main.get_command(self.app)
-        return group.registered[self.name]
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         """Return the context of the command itself, which runs in place of this one."""
-        return self.load().make_context(*arguments, **settings)
+        return load_command(str(self.name)).make_context(*arguments, **settings)
 
 
 class ProgramGroup(CommandGroup):
-    """The commands of ``vidret``, unloaded; ``registered`` holds those whose modules are imported."""
+    """The commands of ``vidret``, unloaded."""
 
     def __init__(self, *, commands: Any = None, **settings: Any) -> None:
-        """Take the registered commands from Typer."""
-        super().__init__(commands={name: UnloadedCommand(name, app) for name in COMMANDS}, **settings)
-        self.registered = dict(commands or {})
+        super().__init__(commands={name: UnloadedCommand(name) for name in COMMANDS}, **settings)
 
 
-app = CommandApp(
+app = CommandApp()  # in which the commands register that are imported
+program = CommandApp(
     cls=ProgramGroup,
     help="Search videos by text: index a folder, find videos, locate moments.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@cache
+def load_command(name: str) -> Any:
+    """Import the modules of a command, and return it. Others that are imported with it are not built."""
+    modules = [module for module, names in MODULES.items() if name in names]
+    for module in modules or [f"commands.{name}"]:
+        import_module(f"vidret.cli.{module}")
+    own = CommandApp(add_completion=False)
+    own.registered_commands = [info for info in app.registered_commands if info.name == name]
+    own.registered_groups = [info for info in app.registered_groups if info.name == name]
+    built: Any = typer.main.get_command(own)
+    return built.commands[name] if own.registered_groups else built
 
 
 def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> CommandApp:
@@ -198,8 +200,7 @@ def add_group(name: str, *, no_args_is_help: bool = True, **settings: Any) -> Co
 
 def load_commands() -> dict[str, Any]:
     """Import the modules of all commands; return the commands by name."""
-    group: Any = typer.main.get_command(app)
-    return {name: command.load() for name, command in group.commands.items()}
+    return {name: load_command(name) for name in COMMANDS}
 
 
 def print_version(asked: bool) -> None:
@@ -211,7 +212,7 @@ def print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@program.callback()
 def set_options(
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
